@@ -1,0 +1,153 @@
+/* The whole contract between the programs and user space. Python reads this
+ * file itself (loader/datapath/abi.py), so it holds only enums and structs of
+ * fixed-width integers and arrays of them, with every byte of padding named.
+ *
+ * Addresses of either family are 16 bytes: IPv4 is mapped (::ffff:a.b.c.d), so
+ * that the family is a matter of data. Change a layout or the meaning of a
+ * value: raise VXLANE_ABI, which names the directory of the pins.
+ */
+#ifndef VXLANE_H
+#define VXLANE_H
+
+enum contract {
+	VXLANE_ABI = 1,
+};
+
+enum program {
+	PROGRAM_FROM_POD,
+	PROGRAM_TO_POD,
+	PROGRAM_FROM_NIC,
+	PROGRAM_TO_OVERLAY,
+	PROGRAM_COUNT,
+};
+
+/* What became of a packet: a program's outcome, the counter's index, the
+ * metric's label and what a test asserts. Everything but the first three leaves
+ * the packet to the kernel path. */
+enum verdict {
+	VERDICT_ENCAPSULATED, /* bypassed: pod -> NIC */
+	VERDICT_DECAPSULATED, /* bypassed: NIC -> pod */
+	VERDICT_SWITCHED, /* bypassed: pod -> pod of this node */
+	VERDICT_LEARNED, /* came out of the kernel path: its half of the flow is approved */
+
+	VERDICT_NOT_IP, /* ARP, IPv6, VLAN tag, any other ethertype */
+	VERDICT_NOT_OVERLAY, /* on the NIC, and not UDP to the VXLAN port */
+	VERDICT_NO_PEER, /* the remote address is in no peer's CIDR */
+	VERDICT_NO_POD, /* the local address is no pod of ours */
+
+	VERDICT_NO_AGENT, /* the agent's lease has run out: its maps may be stale */
+	VERDICT_NO_NEXT_HOP, /* the peer is known, a usable way to it is not */
+	VERDICT_GUARDED, /* the pod has a shaper, spoof check or isolation in this direction */
+	VERDICT_MARKED, /* someone marked the packet: it is theirs */
+
+	VERDICT_MALFORMED, /* lengths, version or header checksum do not agree */
+	VERDICT_IP_OPTIONS,
+	VERDICT_FRAGMENT,
+	VERDICT_TTL, /* would expire here */
+	VERDICT_PROTOCOL, /* neither TCP, UDP nor ICMP echo */
+	VERDICT_TOO_BIG, /* the kernel path answers with ICMP */
+	VERDICT_GSO, /* a UDP super-packet on its way in */
+	VERDICT_ECN, /* an outer ECN mark that the inner header cannot take */
+	VERDICT_OTHER_MAC, /* the frame is for another next hop than the one bypassed to */
+	VERDICT_VXLAN_HEADER, /* flags or reserved bits other than plain VXLAN's */
+	VERDICT_FOREIGN_VNI,
+	VERDICT_REFUSED, /* the kernel would not make room, e.g. for a pod's own tunnel */
+
+	/* Identity checks: with --strict the packet is dropped. */
+	VERDICT_SPOOFED_ADDRESS, /* a pod sent from an address that is not its own */
+	VERDICT_SPOOFED_MAC, /* a pod sent from a MAC that is not its own */
+	VERDICT_NOT_OUR_VTEP, /* VXLAN for an underlay address that is not ours */
+	VERDICT_UNKNOWN_VTEP, /* VXLAN from an underlay address that is no peer */
+	VERDICT_WRONG_VTEP, /* the inner source belongs to another peer than the outer */
+
+	VERDICT_TCP_CONTROL, /* SYN, FIN, RST or no ACK: conntrack must see it */
+	VERDICT_FLOW_UNKNOWN, /* neither half has come out of the kernel path */
+	VERDICT_FLOW_HALF, /* one half has, this packet needs both or the other */
+	VERDICT_FLOW_AGED, /* approved too long ago: once more through netfilter */
+	VERDICT_FLOW_WITHDRAWN, /* approved in an earlier epoch */
+	VERDICT_MAP_FULL, /* the flow could not be recorded */
+
+	VERDICT_COUNT,
+};
+
+/* Directions in which a pod's veth carries a mechanism that a bypass would skip. */
+enum guard {
+	GUARD_FROM_POD = 1 << 0,
+	GUARD_TO_POD = 1 << 1,
+};
+
+/* peers: LPM key */
+struct cidr {
+	__u32 prefix_len; /* of the mapped address: 96 + n for IPv4 */
+	__be32 address[4];
+};
+
+struct peer {
+	__be32 address[4]; /* underlay address of the peer's VTEP */
+	__be32 next_hop[4]; /* on-link neighbour towards it */
+	__u32 ifindex; /* NIC towards it; 0 = no usable way */
+	__u32 mtu; /* largest inner IP packet, bytes */
+	__u32 slot; /* index in peer_counters */
+	__u8 vtep_mac[6];
+	__u8 pad[2];
+};
+
+/* vteps: underlay address of every peer -> slot */
+struct address {
+	__be32 word[4];
+};
+
+struct pod {
+	__u32 ifindex; /* host end of its veth */
+	__u32 bridge; /* ifindex of the bridge it is a port of */
+	__u32 mtu; /* largest IP packet towards it, bytes */
+	__u8 mac[6]; /* of the pod's interface */
+	__u8 gateway_mac[6]; /* of the bridge */
+	__u8 guard; /* enum guard */
+	__u8 pad[3];
+};
+
+struct flow_key {
+	__be32 local[4];
+	__be32 remote[4];
+	__be16 local_port; /* ICMP echo: identifier */
+	__be16 remote_port; /* ICMP echo: the type that the local pod sends */
+	__u8 protocol;
+	__u8 pad[3];
+};
+
+/* When each half last came out of the kernel path: ns, CLOCK_MONOTONIC, 0 = never. */
+struct flow {
+	__u64 seen_out;
+	__u64 seen_in;
+	__u32 epoch;
+	__u32 pad;
+};
+
+/* One entry, written by the agent. Times in ns, CLOCK_MONOTONIC. */
+struct settings {
+	__u64 lease_until;
+	__u64 revalidate; /* age of an approval when both halves were seen */
+	__u64 revalidate_half; /* the same when only one was: conntrack's unreplied timeout is shorter */
+	__be32 address[4]; /* our VTEP's underlay address */
+	__u32 epoch;
+	__u16 port_min; /* range of the outer source port, as vxlan's own */
+	__u16 port_max;
+	__u8 vtep_mac[6];
+	__u8 pad[2];
+};
+
+struct counter {
+	__u64 packets;
+	__u64 bytes;
+};
+
+/* What the bypass carried for one peer. */
+struct peer_counter {
+	__u64 tx_packets;
+	__u64 tx_bytes;
+	__u64 rx_packets;
+	__u64 rx_bytes;
+};
+
+#endif
