@@ -128,7 +128,7 @@ struct flow {
 struct settings {
 	__u64 lease_until;
 	__u64 revalidate; /* age of an approval when both halves were seen */
-	__u64 revalidate_half; /* the same when only one was: conntrack's unreplied timeout is shorter */
+	__u64 revalidate_half; /* when only one was: conntrack's unreplied timeout is shorter */
 	__be32 address[4]; /* our VTEP's underlay address */
 	__u32 epoch;
 	__u16 port_min; /* range of the outer source port, as vxlan's own */
