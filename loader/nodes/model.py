@@ -93,7 +93,8 @@ class NodeSource(Protocol):
     """
 
     changed: int
-    """An eventfd: readable = call `nodes` again. The caller reads it empty first."""
+    """A non-blocking descriptor (eventfd, inotify): readable = call `nodes` again. The caller
+    reads it empty first, 4096 bytes at a time."""
 
     def start(self) -> None:
         """Begin to follow; returns at once. ConfigError: what a person gave can't ever work."""
