@@ -1,0 +1,10 @@
+/* Kernel helpers that bcc does not declare, or declares wrongly. */
+#ifndef VXLANE_HELPERS_H
+#define VXLANE_HELPERS_H
+
+/* bcc 0.26 leaves out `size`. The kernel resolves and writes the outer Ethernet
+ * header, so a neighbour that moves is followed at once and none can go stale. */
+static long (*redirect_neigh)(__u32 ifindex, struct bpf_redir_neigh *next_hop, int size,
+			      __u64 flags) = (void *)BPF_FUNC_redirect_neigh;
+
+#endif

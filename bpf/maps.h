@@ -1,0 +1,20 @@
+/* Every map, once. All are pinned: they outlive the loader, and a new agent or
+ * a new build of the programs takes them over. The loader compiles in PIN_DIR
+ * and the sizes. */
+#ifndef VXLANE_MAPS_H
+#define VXLANE_MAPS_H
+
+#include "vxlane.h"
+
+#define PINNED(type, key, leaf, name, size, flags) \
+	BPF_TABLE_PINNED(type, key, leaf, name, size, PIN_DIR "/" #name, flags)
+
+PINNED("array", __u32, struct settings, settings, 1, 0);
+PINNED("lpm_trie", struct cidr, struct peer, peers, MAX_PEERS, BPF_F_NO_PREALLOC);
+PINNED("hash", struct address, __u32, vteps, MAX_PEERS, BPF_F_NO_PREALLOC);
+PINNED("hash", struct address, struct pod, pods, MAX_PODS, BPF_F_NO_PREALLOC);
+PINNED("lru_hash", struct flow_key, struct flow, flows, MAX_FLOWS, 0);
+PINNED("percpu_array", __u32, struct counter, counters, PROGRAM_COUNT *VERDICT_COUNT, 0);
+PINNED("percpu_array", __u32, struct peer_counter, peer_counters, MAX_PEERS, 0);
+
+#endif

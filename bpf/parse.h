@@ -1,0 +1,191 @@
+/* Parsing: one cursor that moves over the packet. Each parse_x() reads its
+ * header into `struct packet`, checks it, moves on and answers VERDICT_LEARNED
+ * ("nothing against it so far") or the reason to leave the packet alone.
+ *
+ * Headers are copied with bpf_skb_load_bytes(): it also reads what is not in
+ * the linear part of the skb (some drivers and GRO leave little there), and a
+ * program without direct packet access has no unclone prologue, which would
+ * cost every packet, the kernel path's too.
+ */
+#ifndef VXLANE_PARSE_H
+#define VXLANE_PARSE_H
+
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
+
+#include "vxlane.h"
+
+#define be16(x) ((__be16)__builtin_bswap16(x))
+#define be32(x) ((__be32)__builtin_bswap32(x))
+#define cpu16(x) __builtin_bswap16(x)
+
+#define IP_FRAGMENT be16(0x3fff) /* more-fragments bit and offset */
+#define ECN_MASK 0x03
+#define ICMP_ECHO_REPLY 0
+#define ICMP_ECHO_REQUEST 8
+#define TCP_CONTROL_FLAGS 0x07 /* FIN, SYN, RST */
+#define TCP_ACK_FLAG 0x10
+
+struct cursor {
+	struct __sk_buff *skb;
+	__u32 offset;
+};
+
+struct packet {
+	struct ethhdr eth;
+	struct iphdr ip;
+	__be32 source[4]; /* mapped, see vxlane.h */
+	__be32 destination[4];
+	__be16 source_port; /* ICMP echo: identifier */
+	__be16 destination_port;
+	__u8 icmp_type;
+	__u8 tcp_flags;
+	__u16 headers; /* bytes of IP and transport header */
+};
+
+struct icmp_echo {
+	__u8 type;
+	__u8 code;
+	__be16 checksum;
+	__be16 id;
+	__be16 sequence;
+};
+
+static __always_inline int take(struct cursor *at, void *header, __u32 size)
+{
+	if (bpf_skb_load_bytes(at->skb, at->offset, header, size))
+		return -1;
+	at->offset += size;
+	return 0;
+}
+
+/* Of a header without options; 0 over a header whose checksum is right. */
+static __always_inline __u16 ip_checksum(const struct iphdr *ip)
+{
+	const __u16 *word = (const __u16 *)ip;
+	__u32 sum = 0;
+
+#pragma unroll
+	for (int i = 0; i < (int)sizeof(*ip) / 2; i++)
+		sum += word[i];
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return (__u16)~sum;
+}
+
+static __always_inline void map_address(__be32 mapped[4], __be32 address)
+{
+	mapped[0] = 0;
+	mapped[1] = 0;
+	mapped[2] = be32(0xffff);
+	mapped[3] = address;
+}
+
+static __always_inline int same_mac(const __u8 *a, const __u8 *b)
+{
+	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3] && a[4] == b[4] &&
+	       a[5] == b[5];
+}
+
+/* Enough of a frame to know who sent it; the rest of the checks come after the
+ * sender is known, so that no malformed packet slips past an identity check. */
+static __always_inline enum verdict parse_addresses(struct cursor *at, struct packet *packet)
+{
+	if (take(at, &packet->eth, sizeof(packet->eth)))
+		return VERDICT_MALFORMED;
+	if (packet->eth.h_proto != be16(ETH_P_IP))
+		return VERDICT_NOT_IP;
+	if (take(at, &packet->ip, sizeof(packet->ip)) || packet->ip.version != 4 ||
+	    packet->ip.ihl < 5)
+		return VERDICT_MALFORMED;
+	map_address(packet->source, packet->ip.saddr);
+	map_address(packet->destination, packet->ip.daddr);
+	return VERDICT_LEARNED;
+}
+
+/* `room` is what the layer below leaves for the packet. Equality, not "at
+ * most": the kernel trims trailing bytes, a bypass would carry them along. */
+static __always_inline enum verdict check_ip(const struct iphdr *ip, __u32 room)
+{
+	if (ip->ihl > 5)
+		return VERDICT_IP_OPTIONS;
+	if (cpu16(ip->tot_len) != room || ip_checksum(ip))
+		return VERDICT_MALFORMED;
+	if (ip->frag_off & IP_FRAGMENT)
+		return VERDICT_FRAGMENT;
+	return VERDICT_LEARNED;
+}
+
+static __always_inline enum verdict parse_tcp(struct cursor *at, struct packet *packet)
+{
+	struct tcphdr tcp;
+
+	if (take(at, &tcp, sizeof(tcp)) || tcp.doff < 5)
+		return VERDICT_MALFORMED;
+	packet->source_port = tcp.source;
+	packet->destination_port = tcp.dest;
+	packet->tcp_flags = ((__u8 *)&tcp)[13];
+	packet->headers = sizeof(struct iphdr) + tcp.doff * 4;
+	return VERDICT_LEARNED;
+}
+
+static __always_inline enum verdict parse_udp(struct cursor *at, struct packet *packet)
+{
+	struct udphdr udp;
+
+	if (take(at, &udp, sizeof(udp)))
+		return VERDICT_MALFORMED;
+	packet->source_port = udp.source;
+	packet->destination_port = udp.dest;
+	packet->headers = sizeof(struct iphdr) + sizeof(udp);
+	return VERDICT_LEARNED;
+}
+
+static __always_inline enum verdict parse_icmp(struct cursor *at, struct packet *packet)
+{
+	struct icmp_echo icmp;
+
+	if (take(at, &icmp, sizeof(icmp)))
+		return VERDICT_MALFORMED;
+	if (icmp.type != ICMP_ECHO_REQUEST && icmp.type != ICMP_ECHO_REPLY)
+		return VERDICT_PROTOCOL;
+	packet->source_port = icmp.id;
+	packet->icmp_type = icmp.type;
+	packet->headers = sizeof(struct iphdr) + sizeof(icmp);
+	return VERDICT_LEARNED;
+}
+
+/* The rest of a packet whose addresses are parsed; `room` as in check_ip(). */
+static __always_inline enum verdict parse_transport(struct cursor *at, struct packet *packet,
+						    __u32 room)
+{
+	enum verdict verdict = check_ip(&packet->ip, room);
+
+	if (verdict != VERDICT_LEARNED)
+		return verdict;
+	if (packet->ip.protocol == IPPROTO_TCP)
+		verdict = parse_tcp(at, packet);
+	else if (packet->ip.protocol == IPPROTO_UDP)
+		verdict = parse_udp(at, packet);
+	else if (packet->ip.protocol == IPPROTO_ICMP)
+		verdict = parse_icmp(at, packet);
+	else
+		return VERDICT_PROTOCOL;
+	if (verdict == VERDICT_LEARNED && packet->headers > room)
+		return VERDICT_MALFORMED;
+	return verdict;
+}
+
+/* Would the kernel path forward it whole? A super-packet is judged by the
+ * segments it will be cut into, as the kernel's skb_gso_validate_network_len. */
+static __always_inline int fits(const struct __sk_buff *skb, const struct packet *packet, __u32 mtu)
+{
+	if (skb->gso_size)
+		return packet->headers + skb->gso_size <= mtu;
+	return cpu16(packet->ip.tot_len) <= mtu;
+}
+
+#endif

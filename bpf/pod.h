@@ -1,0 +1,31 @@
+/* Look-ups that more than one program makes on pods and peers. */
+#ifndef VXLANE_POD_H
+#define VXLANE_POD_H
+
+#include "maps.h"
+#include "parse.h"
+
+/* TCP goes both ways or not at all, so for it a guard on the way back counts too. */
+static __always_inline int is_guarded(const struct pod *pod, const struct packet *packet,
+				      enum guard direction)
+{
+	return packet->ip.protocol == IPPROTO_TCP ? pod->guard : pod->guard & direction;
+}
+
+static __always_inline const struct peer *peer_of(const __be32 address[4])
+{
+	struct cidr host = {.prefix_len = 128};
+
+	__builtin_memcpy(host.address, address, sizeof(host.address));
+	return peers.lookup(&host);
+}
+
+static __always_inline const struct pod *pod_of(const __be32 address[4])
+{
+	struct address key;
+
+	__builtin_memcpy(key.word, address, sizeof(key.word));
+	return pods.lookup(&key);
+}
+
+#endif

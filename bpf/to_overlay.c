@@ -1,0 +1,35 @@
+/* Egress of the VXLAN device (flannel.1): only the kernel path comes here,
+ * after NAT and policy. Learns the outbound half of a pod's flow.
+ */
+#include "flow.h"
+#include "pod.h"
+#include "settings.h"
+#include "verdict.h"
+
+static __always_inline enum verdict to_overlay_verdict(struct __sk_buff *skb)
+{
+	__u64 now = bpf_ktime_get_coarse_ns();
+	const struct settings *settings = settings_at(now);
+	struct cursor at = {.skb = skb};
+	struct packet packet = {};
+	enum verdict verdict;
+
+	if (!settings)
+		return VERDICT_NO_AGENT;
+	verdict = parse_addresses(&at, &packet);
+	if (verdict != VERDICT_LEARNED)
+		return verdict;
+	if (!pod_of(packet.source))
+		return VERDICT_NO_POD;
+	if (!peer_of(packet.destination))
+		return VERDICT_NO_PEER;
+	verdict = parse_transport(&at, &packet, skb->len - sizeof(packet.eth));
+	if (verdict != VERDICT_LEARNED)
+		return verdict;
+	return flow_learn(settings, &packet, DIRECTION_OUT, now);
+}
+
+int to_overlay(struct __sk_buff *skb)
+{
+	return conclude(PROGRAM_TO_OVERLAY, to_overlay_verdict(skb), skb->len);
+}

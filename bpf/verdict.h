@@ -1,0 +1,49 @@
+/* The only writer of counters, and the only place where a verdict becomes a TC
+ * action. */
+#ifndef VXLANE_VERDICT_H
+#define VXLANE_VERDICT_H
+
+#include <linux/pkt_cls.h>
+
+#include "maps.h"
+
+static __always_inline int conclude(enum program program, enum verdict verdict, __u32 bytes)
+{
+	__u32 index = program * VERDICT_COUNT + verdict;
+	struct counter *counter = counters.lookup(&index);
+
+	if (counter) {
+		counter->packets++;
+		counter->bytes += bytes;
+	}
+	if (verdict <= VERDICT_SWITCHED)
+		return TC_ACT_REDIRECT;
+	if (STRICT && verdict >= VERDICT_SPOOFED_ADDRESS && verdict <= VERDICT_WRONG_VTEP)
+		return TC_ACT_SHOT;
+	/* Not OK: that would end the chain, and others have programs here too. */
+	return TC_ACT_UNSPEC;
+}
+
+static __always_inline void count_sent(const struct peer *peer, __u32 bytes)
+{
+	__u32 slot = peer->slot;
+	struct peer_counter *counter = peer_counters.lookup(&slot);
+
+	if (counter) {
+		counter->tx_packets++;
+		counter->tx_bytes += bytes;
+	}
+}
+
+static __always_inline void count_received(const struct peer *peer, __u32 bytes)
+{
+	__u32 slot = peer->slot;
+	struct peer_counter *counter = peer_counters.lookup(&slot);
+
+	if (counter) {
+		counter->rx_packets++;
+		counter->rx_bytes += bytes;
+	}
+}
+
+#endif

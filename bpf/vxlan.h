@@ -1,0 +1,143 @@
+/* VXLAN push and pop: the bytes are those of flannel.1 (vxlan_xmit_one() and
+ * iptunnel_xmit() in the kernel), so that a stock peer sees no difference. */
+#ifndef VXLANE_VXLAN_H
+#define VXLANE_VXLAN_H
+
+#include "parse.h"
+
+#define VXLAN_FLAGS be32(0x08000000) /* VNI present, nothing else */
+#define VXLAN_VNI be32((__u32)VNI << 8)
+#define OUTER_TTL 64
+#define ECN_ECT1 1
+#define ECN_ECT0 2
+#define ECN_CE 3
+
+struct vxlan {
+	__be32 flags;
+	__be32 vni;
+};
+
+/* What is put before the inner IP packet, in wire order. */
+struct encapsulation {
+	struct iphdr ip;
+	struct udphdr udp;
+	struct vxlan vxlan;
+	struct ethhdr inner;
+} __attribute__((packed));
+
+#define ENCAPSULATION sizeof(struct encapsulation)
+
+/* ENCAP_L2 takes the bytes between the VXLAN header and the inner IP header:
+ * GSO finds the inner frame by it. 14, not the 22 of the kernel's self-test,
+ * which makes every super-packet vanish in the NIC's transmit path. */
+#define ROOM_FLAGS                                                                               \
+	(BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP | \
+	 BPF_F_ADJ_ROOM_ENCAP_L2_ETH | BPF_F_ADJ_ROOM_ENCAP_L2(sizeof(struct ethhdr)))
+
+/* As udp_flow_src_port(): the same flow keeps its port on both paths, so ECMP
+ * and receive queues do not see it move. Take the hash before making room. */
+static __always_inline __be16 source_port_of(__u32 hash, const struct settings *settings)
+{
+	__u32 range = settings->port_max - settings->port_min;
+
+	hash ^= hash << 16;
+	return be16((__u16)((((__u64)hash * range) >> 32) + settings->port_min));
+}
+
+/* ip_tunnel_ecn_encap() with tos 0: no DSCP, ECN copied, CE becomes ECT(0). */
+static __always_inline __u8 outer_tos(__u8 inner)
+{
+	__u8 ecn = inner & ECN_MASK;
+
+	return ecn == ECN_CE ? ECN_ECT0 : ecn;
+}
+
+static __always_inline void forward(struct iphdr *ip)
+{
+	ip->ttl--;
+	ip->check = 0;
+	ip->check = ip_checksum(ip);
+}
+
+/* The packet behind its Ethernet header becomes the payload of a VXLAN frame to
+ * `peer`. The outer Ethernet header is left: the neighbour layer writes it. */
+static __always_inline enum verdict vxlan_push(struct __sk_buff *skb, struct packet *packet,
+					       const struct settings *settings,
+					       const struct peer *peer)
+{
+	__u16 inner = cpu16(packet->ip.tot_len);
+	struct {
+		struct encapsulation outer;
+		struct iphdr ip;
+	} __attribute__((packed)) headers = {};
+	struct encapsulation *outer = &headers.outer;
+
+	if (inner > 0xffff - ENCAPSULATION)
+		return VERDICT_TOO_BIG;
+	outer->ip.version = 4;
+	outer->ip.ihl = 5;
+	outer->ip.tos = outer_tos(packet->ip.tos);
+	outer->ip.tot_len = be16(inner + ENCAPSULATION);
+	/* DF is not set, so fragments may arise on the way: the ID must vary. */
+	outer->ip.id = bpf_get_prandom_u32();
+	outer->ip.ttl = OUTER_TTL;
+	outer->ip.protocol = IPPROTO_UDP;
+	outer->ip.saddr = settings->address[3];
+	outer->ip.daddr = peer->address[3];
+	outer->ip.check = ip_checksum(&outer->ip);
+	outer->udp.source = source_port_of(bpf_get_hash_recalc(skb), settings);
+	outer->udp.dest = be16(PORT);
+	outer->udp.len = be16(inner + ENCAPSULATION - sizeof(struct iphdr));
+	outer->vxlan.flags = VXLAN_FLAGS;
+	outer->vxlan.vni = VXLAN_VNI;
+	__builtin_memcpy(outer->inner.h_dest, peer->vtep_mac, ETH_ALEN);
+	__builtin_memcpy(outer->inner.h_source, settings->vtep_mac, ETH_ALEN);
+	outer->inner.h_proto = packet->eth.h_proto;
+	headers.ip = packet->ip;
+	forward(&headers.ip);
+
+	/* -EALREADY: the pod has a tunnel of its own. -ENOTSUPP: GSO of a kind
+	 * that can't be nested. The kernel path can do both. */
+	if (bpf_skb_adjust_room(skb, ENCAPSULATION, BPF_ADJ_ROOM_MAC, ROOM_FLAGS))
+		return VERDICT_REFUSED;
+	bpf_skb_store_bytes(skb, sizeof(struct ethhdr), &headers, sizeof(headers), 0);
+	return VERDICT_ENCAPSULATED;
+}
+
+/* IP_ECN_decapsulate(): a mark set on the way reaches the inner header. What
+ * the kernel logs, drops or treats as L4S is left to it. */
+static __always_inline enum verdict merge_ecn(__u8 outer, struct iphdr *inner)
+{
+	__u8 mark = outer & ECN_MASK;
+	__u8 ecn = inner->tos & ECN_MASK;
+
+	if (!mark || mark == ecn || (mark == ECN_ECT0 && ecn))
+		return VERDICT_LEARNED;
+	if (mark != ECN_CE || !ecn)
+		return VERDICT_ECN;
+	inner->tos |= ECN_CE;
+	return VERDICT_LEARNED;
+}
+
+/* The outer headers go; what stays is a frame from the gateway to the pod. */
+static __always_inline enum verdict vxlan_pop(struct __sk_buff *skb, struct packet *packet,
+					      const struct pod *pod)
+{
+	struct {
+		struct ethhdr eth;
+		struct iphdr ip;
+	} __attribute__((packed)) headers = {.eth = packet->eth, .ip = packet->ip};
+
+	__builtin_memcpy(headers.eth.h_dest, pod->mac, ETH_ALEN);
+	__builtin_memcpy(headers.eth.h_source, pod->gateway_mac, ETH_ALEN);
+	forward(&headers.ip);
+	/* FIXED_GSO: without it gso_size grows by what was removed, and a pod that
+	 * forwards sends segments larger than its MTU. */
+	if (bpf_skb_adjust_room(skb, -(__s32)ENCAPSULATION, BPF_ADJ_ROOM_MAC,
+				BPF_F_ADJ_ROOM_FIXED_GSO))
+		return VERDICT_REFUSED;
+	bpf_skb_store_bytes(skb, 0, &headers, sizeof(headers), 0);
+	return VERDICT_DECAPSULATED;
+}
+
+#endif

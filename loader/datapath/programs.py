@@ -1,0 +1,124 @@
+"""Make sure that the programs of this build are loaded and pinned.
+
+Owns the child process that compiles, and the note beside the pins that says what they were made
+of, so that an agent restarting with the same build and settings needs no compiler. Imports abi,
+source, syscall; bcc only ever in the child.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from enum import IntEnum
+from pathlib import Path
+
+from vxlane.loader.datapath import syscall
+from vxlane.loader.datapath.abi import ABI, Program
+from vxlane.loader.datapath.source import flatten
+from vxlane.loader.errors import CompileError, ConfigError
+
+_LOCATED = re.compile(r"^bpf/\w+\.[ch]:\d+:\d+: (?:fatal )?error: .*$", re.MULTILINE)
+
+
+class Strictness(IntEnum):
+    """What becomes of packets that fail an identity check."""
+
+    PASS = 0
+    DROP = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Constants:
+    """Compiled into the programs; the sizes count map entries."""
+
+    vni: int = 1
+    port: int = 8472
+    strict: Strictness = Strictness.PASS
+    max_peers: int = 16384
+    max_pods: int = 1024
+    max_flows: int = 262144
+
+    def defines(self) -> dict[str, int]:
+        return {name.upper(): int(value) for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """`compiled`: were programs made now; `headers`: which kernel headers they were made with."""
+
+    compiled: bool
+    headers: str
+
+
+def pin_directory(state: Path) -> Path:
+    """The pins of this contract version; another version never reads them."""
+    return state / "bpf" / str(ABI)
+
+
+def ensure_loaded(state: Path, constants: Constants) -> LoadReport:
+    """Mount the bpffs, compile and pin unless this very build is pinned already.
+
+    Raises CompileError with the compiler's first error, by real file and line. The programs that
+    stand attached go on until Hooks.refresh() replaces them.
+    """
+    if re.search(r'[:"\\\s]', str(state)):
+        msg = f"state directory {str(state)!r} must be free of spaces, quotes, colons, backslashes"
+        raise ConfigError(msg)
+    pins = pin_directory(state)
+    syscall.ensure_bpffs(state / "bpf")
+    pins.mkdir(mode=0o700, exist_ok=True)
+    note = state / f"programs-{ABI}.json"
+    digest = _digest(constants)
+    known = _read_note(note)
+    if known.get("digest") == digest and all((pins / item.label).exists() for item in Program):
+        return LoadReport(compiled=False, headers=known["headers"])
+    answer = _compile({"pins": str(pins), "defines": constants.defines()})
+    _write_note(note, {"digest": digest, "headers": answer["headers"]})
+    return LoadReport(compiled=True, headers=answer["headers"])
+
+
+def _digest(constants: Constants) -> str:
+    made_of = json.dumps([flatten(), constants.defines(), os.uname().release])
+    return hashlib.sha256(made_of.encode()).hexdigest()
+
+
+def _read_note(path: Path) -> dict[str, str]:
+    try:
+        note = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return note if isinstance(note, dict) else {}
+
+
+def _write_note(path: Path, note: dict[str, str]) -> None:
+    temporary = path.with_suffix(".new")
+    temporary.write_text(json.dumps(note))
+    temporary.rename(path)
+
+
+def _compile(request: dict[str, object]) -> dict[str, str]:
+    child = subprocess.run(
+        [sys.executable, "-m", "vxlane.loader.datapath.compile"],
+        input=json.dumps(request),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if child.returncode == 0:
+        answer: dict[str, str] = json.loads(child.stdout.splitlines()[-1])
+        return answer
+    if "No module named 'bcc'" in child.stderr:
+        msg = "bcc is missing; install the package python3-bpfcc (PyPI's bcc is another project)"
+        raise CompileError(msg)
+    located = _LOCATED.search(child.stderr)
+    raise CompileError(located[0] if located else _last_words(child.stderr))
+
+
+def _last_words(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    return "the programs did not load: " + " | ".join(lines[-6:])

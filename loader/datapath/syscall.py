@@ -1,0 +1,194 @@
+"""bpf(2) and the bpffs, by hand: what the long-lived agent needs without bcc.
+
+Owns the system call's argument layouts (union bpf_attr in include/uapi/linux/bpf.h). Knows file
+descriptors and bytes, nothing of what they mean. Imports only the errors.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+from vxlane.loader.errors import KernelError
+
+_NR_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
+_libc = ctypes.CDLL(None, use_errno=True)
+
+_MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _MAP_NEXT_KEY = 1, 2, 3, 4
+_OBJ_PIN, _OBJ_GET, _PROG_TEST_RUN, _OBJ_INFO = 6, 7, 10, 15
+_LINK_CREATE, _LINK_UPDATE, _PROG_QUERY = 28, 29, 16
+
+_BPFFS_MAGIC = 0xCAFE4A11
+
+
+class TcxHook(IntEnum):
+    """Attach types of TCX, Linux 6.6."""
+
+    INGRESS = 46
+    EGRESS = 47
+
+
+@dataclass(frozen=True, slots=True)
+class MapShape:
+    """Sizes in bytes; of a per-CPU map the value of one CPU."""
+
+    key: int
+    value: int
+    max_entries: int
+
+
+def _bpf(command: int, attr: bytes) -> tuple[int, bytes]:
+    """Run a command; answers its result and the attr as the kernel left it."""
+    buffer = ctypes.create_string_buffer(attr, max(len(attr), 128))
+    result = _libc.syscall(_NR_BPF[platform.machine()], command, buffer, len(buffer))
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result, buffer.raw
+
+
+def _address(buffer: ctypes.Array[ctypes.c_char]) -> int:
+    return ctypes.addressof(buffer)
+
+
+@contextmanager
+def _explained(operation: str, advice: str = "") -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise KernelError(operation, error.errno or 0, advice) from error
+
+
+def obj_get(path: Path) -> int:
+    """Open a pinned object; raises FileNotFoundError where there is no pin."""
+    name = ctypes.create_string_buffer(str(path).encode())
+    try:
+        return _bpf(_OBJ_GET, struct.pack("=QII", _address(name), 0, 0))[0]
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise KernelError(f"open pin {path}", error.errno or 0) from error
+
+
+def obj_pin(fd: int, path: Path) -> None:
+    """Pin at `path`, in one step even where a pin stands there already."""
+    temporary = path.with_name(f"{path.name}-new")
+    temporary.unlink(missing_ok=True)
+    name = ctypes.create_string_buffer(str(temporary).encode())
+    with _explained(f"pin {path}"):
+        _bpf(_OBJ_PIN, struct.pack("=QII", _address(name), fd, 0))
+        temporary.rename(path)
+
+
+def map_shape(fd: int) -> MapShape:
+    """Ask the kernel for a map's sizes (struct bpf_map_info)."""
+    info = ctypes.create_string_buffer(80)
+    with _explained("read a map's sizes"):
+        _bpf(_OBJ_INFO, struct.pack("=IIQ", fd, len(info), _address(info)))
+    _, _, key, value, entries = struct.unpack_from("=IIIII", info.raw)
+    return MapShape(key, value, entries)
+
+
+def map_lookup(fd: int, key: bytes, size: int) -> bytes | None:
+    """The value, `size` bytes (of a per-CPU map: all CPUs'), or None."""
+    held, value = ctypes.create_string_buffer(key, len(key)), ctypes.create_string_buffer(size)
+    try:
+        _bpf(_MAP_LOOKUP, struct.pack("=IIQQQ", fd, 0, _address(held), _address(value), 0))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise KernelError("read a map entry", error.errno or 0) from error
+    return value.raw
+
+
+def map_update(fd: int, key: bytes, value: bytes) -> None:
+    """Set an entry; raises KernelError, with E2BIG or ENOSPC where the map is full."""
+    held = ctypes.create_string_buffer(key, len(key))
+    data = ctypes.create_string_buffer(value, len(value))
+    with _explained("write a map entry", "a full map takes no more; raise its size"):
+        _bpf(_MAP_UPDATE, struct.pack("=IIQQQ", fd, 0, _address(held), _address(data), 0))
+
+
+def map_delete(fd: int, key: bytes) -> None:
+    """Delete an entry; one that is not there is no error."""
+    held = ctypes.create_string_buffer(key, len(key))
+    try:
+        _bpf(_MAP_DELETE, struct.pack("=IIQ", fd, 0, _address(held)))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise KernelError("delete a map entry", error.errno or 0) from error
+
+
+def map_keys(fd: int, size: int) -> Iterator[bytes]:
+    """All keys; entries that come or go meanwhile may be missed or met again."""
+    following = ctypes.create_string_buffer(size)
+    held: ctypes.Array[ctypes.c_char] | None = None
+    while True:
+        start = _address(held) if held else 0
+        try:
+            _bpf(_MAP_NEXT_KEY, struct.pack("=IIQQ", fd, 0, start, _address(following)))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise KernelError("list a map's keys", error.errno or 0) from error
+        yield following.raw
+        held = ctypes.create_string_buffer(following.raw, size)
+
+
+def link_create(program: int, ifindex: int, hook: TcxHook) -> int:
+    """Attach by TCX, behind what is there; raises OSError (EINVAL where the kernel has no TCX)."""
+    return _bpf(_LINK_CREATE, struct.pack("=IIII", program, ifindex, hook, 0))[0]
+
+
+def link_update(link: int, program: int) -> None:
+    """Replace a link's program; no packet meets the hook without one."""
+    with _explained("replace an attached program"):
+        _bpf(_LINK_UPDATE, struct.pack("=III", link, program, 0))
+
+
+def tcx_programs(ifindex: int, hook: TcxHook) -> int:
+    """How many programs stand on a device's TCX hook; 0 where the kernel has no TCX."""
+    try:
+        attr = _bpf(_PROG_QUERY, struct.pack("=IIIIQI", ifindex, hook, 0, 0, 0, 0))[1]
+    except OSError:
+        return 0
+    return int(struct.unpack_from("=I", attr, 24)[0])
+
+
+def possible_cpus() -> int:
+    """How many values a per-CPU map holds per key (Documentation/admin-guide/cputopology)."""
+    text = Path("/sys/devices/system/cpu/possible").read_text()
+    last = text.strip().split(",")[-1].split("-")[-1]
+    return int(last) + 1
+
+
+def ensure_bpffs(path: Path) -> None:
+    """Make `path` a bpffs of its own unless it is on one already."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if _is_bpffs(path):
+        return
+    with _explained(f"mount a bpffs at {path}", "root and a kernel with CONFIG_BPF are needed"):
+        if _libc.mount(b"bpf", os.fsencode(path), b"bpf", 0, b"mode=0700"):
+            raise OSError(ctypes.get_errno(), "mount")
+
+
+def remove_bpffs(path: Path) -> None:
+    """Unmount, and with it unpin everything on it; no mount is no error."""
+    if path.is_dir() and _is_bpffs(path) and _libc.umount2(os.fsencode(path), 0):
+        raise KernelError(f"unmount {path}", ctypes.get_errno())
+
+
+def _is_bpffs(path: Path) -> bool:
+    # struct statfs begins with the file system's magic, a long on every Linux.
+    buffer = ctypes.create_string_buffer(256)
+    if _libc.statfs(os.fsencode(path), buffer):
+        return False
+    return int(struct.unpack_from("@l", buffer.raw)[0]) == _BPFFS_MAGIC
