@@ -7,6 +7,7 @@ Imports abi, syscall and errors; works in any process, with no bcc and no netlin
 from __future__ import annotations
 
 import ctypes
+import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -129,7 +130,7 @@ class Maps:
 
     def close(self) -> None:
         while self._fds:
-            _close(self._fds.popitem()[1])
+            os.close(self._fds.popitem()[1])
 
     def __enter__(self) -> Maps:
         return self
@@ -171,12 +172,15 @@ class Maps:
         syscall.map_update(self._fds["peers"], _cidr_key(peer.cidr), bytes(value))
 
     def delete_peer(self, cidr: IPNetwork) -> None:
-        """Forget a peer, and its VTEP unless another peer stands behind the same one."""
-        peers = self.peers()
-        gone = peers.pop(cidr, None)
+        """Forget a peer, and its VTEP unless another peer has taken that address over."""
+        raw = syscall.map_lookup(self._fds["peers"], _cidr_key(cidr), self._size("peers"))
         syscall.map_delete(self._fds["peers"], _cidr_key(cidr))
-        if gone and all(peer.address != gone.address for peer in peers.values()):
-            syscall.map_delete(self._fds["vteps"], _mapped(gone.address))
+        if raw is None:
+            return
+        gone = _STRUCTS["peer"].from_buffer_copy(raw)
+        owner = syscall.map_lookup(self._fds["vteps"], bytes(gone.address), self._size("vteps"))
+        if owner == bytes(_U32(gone.slot)):
+            syscall.map_delete(self._fds["vteps"], bytes(gone.address))
 
     def pods(self) -> dict[IPAddress, Pod]:
         found = {}
@@ -299,12 +303,6 @@ def _check_shape(name: str, descriptor: int) -> None:
     if name == "counters" and shape.max_entries != len(Program) * len(Verdict):
         msg = "pinned counters are of another build; run 'vxlane detach' and start the agent again"
         raise ContractError(msg)
-
-
-def _close(descriptor: int) -> None:
-    import os
-
-    os.close(descriptor)
 
 
 def _fill(array: ctypes.Array[ctypes.c_uint8], data: bytes) -> None:

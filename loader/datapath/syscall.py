@@ -7,6 +7,8 @@ descriptors and bytes, nothing of what they mean. Imports only the errors.
 from __future__ import annotations
 
 import ctypes
+import errno
+import functools
 import os
 import platform
 import struct
@@ -154,6 +156,21 @@ def link_update(link: int, program: int) -> None:
         _bpf(_LINK_UPDATE, struct.pack("=III", link, program, 0))
 
 
+def link_ifindex(pin: Path) -> int:
+    """The device of a pinned TCX link; 0 once the device is gone (struct bpf_link_info)."""
+    try:
+        link = obj_get(pin)
+    except FileNotFoundError:
+        return 0
+    info = ctypes.create_string_buffer(64)
+    try:
+        with _explained(f"read link {pin}"):
+            _bpf(_OBJ_INFO, struct.pack("=IIQ", link, len(info), _address(info)))
+    finally:
+        os.close(link)
+    return int(struct.unpack_from("=I", info.raw, 16)[0])
+
+
 def tcx_programs(ifindex: int, hook: TcxHook) -> int:
     """How many programs stand on a device's TCX hook; 0 where the kernel has no TCX."""
     try:
@@ -161,6 +178,16 @@ def tcx_programs(ifindex: int, hook: TcxHook) -> int:
     except OSError:
         return 0
     return int(struct.unpack_from("=I", attr, 24)[0])
+
+
+@functools.cache
+def has_tcx() -> bool:
+    """Does the kernel know TCX? Asked of lo, which every namespace has as interface 1."""
+    try:
+        _bpf(_PROG_QUERY, struct.pack("=IIIIQI", 1, TcxHook.INGRESS, 0, 0, 0, 0))
+    except OSError as error:
+        return error.errno != errno.EINVAL
+    return True
 
 
 def possible_cpus() -> int:

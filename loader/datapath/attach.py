@@ -1,0 +1,217 @@
+"""Hooks: which program stands on which device, by TCX where the kernel has it, else by clsact.
+
+What is attached is read from the kernel (pinned links, filters with our name), never remembered:
+it outlives the agent. TCX needs no qdisc and so never collides with the bandwidth plugin's. It
+runs before clsact, though: where someone else's filters stand on a hook, ours go behind them as a
+clsact filter of the last priority, so that theirs still see every packet.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from vxlane.loader.datapath import syscall
+from vxlane.loader.datapath.abi import Program
+from vxlane.loader.datapath.syscall import TcxHook
+from vxlane.loader.errors import KernelError
+
+_HOOKS = {
+    Program.FROM_POD: TcxHook.INGRESS,
+    Program.TO_POD: TcxHook.EGRESS,
+    Program.FROM_NIC: TcxHook.INGRESS,
+    Program.TO_OVERLAY: TcxHook.EGRESS,
+}
+# Parents of filters: TC_H_CLSACT with TC_H_MIN_INGRESS or _EGRESS (linux/pkt_sched.h).
+_PARENTS = {TcxHook.INGRESS: 0xFFFFFFF2, TcxHook.EGRESS: 0xFFFFFFF3}
+_OWNER = "vxlane/"
+_LAST_PRIORITY = 0xFFF0
+_HANDLE = 1
+_ETH_P_ALL = 3
+
+
+class Method(Enum):
+    """How programs are attached; AUTO decides for each device."""
+
+    AUTO = "auto"
+    TCX = "tcx"
+    CLSACT = "clsact"
+
+
+class Hooks:
+    """Attaches the programs pinned in `pins` to devices of the calling thread's network namespace."""
+
+    def __init__(self, pins: Path, method: Method, netlink: IPRoute) -> None:
+        self._pins = pins
+        self._method = method
+        self._netlink = netlink
+
+    def attached(self) -> set[tuple[Program, int]]:
+        """(program, ifindex) of all that stands now, by either method."""
+        links = {place for place, _ in self._links()}
+        return links | set(self._filters())
+
+    def attach(self, program: Program, ifindex: int) -> None:
+        """Attach unless it stands there already; raises KernelError with what to do instead."""
+        if (program, ifindex) in self.attached():
+            return
+        descriptor = syscall.obj_get(self._pins / program.label)
+        try:
+            if self._choose(program, ifindex) is Method.CLSACT:
+                self._add_filter(program, ifindex, descriptor)
+            else:
+                self._add_link(program, ifindex, descriptor)
+        finally:
+            os.close(descriptor)
+
+    def detach(self, program: Program, ifindex: int) -> None:
+        """Detach by either method; what is not attached is no error."""
+        self._pin(program, ifindex).unlink(missing_ok=True)
+        if (program, ifindex) in self._filters():
+            self._remove_filter(program, ifindex)
+
+    def detach_all(self) -> None:
+        for program, ifindex in self.attached():
+            self.detach(program, ifindex)
+
+    def refresh(self) -> None:
+        """Put the programs that are pinned now in place of those attached; no packet meets none."""
+        for (program, _), pin in self._links():
+            link = syscall.obj_get(pin)
+            descriptor = syscall.obj_get(self._pins / program.label)
+            try:
+                syscall.link_update(link, descriptor)
+            finally:
+                os.close(link)
+                os.close(descriptor)
+        for program, ifindex in self._filters():
+            descriptor = syscall.obj_get(self._pins / program.label)
+            try:
+                self._replace_filter(program, ifindex, descriptor)
+            finally:
+                os.close(descriptor)
+
+    def has_foreign_filters(self, hook: TcxHook, ifindex: int) -> bool:
+        """Does someone else's tc filter or TCX program stand on this hook?"""
+        ours = sum(
+            1
+            for (program, index), _ in self._links()
+            if index == ifindex and _HOOKS[program] is hook
+        )
+        return syscall.tcx_programs(ifindex, hook) > ours or any(
+            not name.startswith(_OWNER) for name in self._filter_names(hook, ifindex)
+        )
+
+    def _choose(self, program: Program, ifindex: int) -> Method:
+        if self._method is not Method.AUTO:
+            return self._method
+        hook = _HOOKS[program]
+        if not syscall.has_tcx() or any(self._filter_names(hook, ifindex)):
+            return Method.CLSACT
+        return Method.TCX
+
+    def _pin(self, program: Program, ifindex: int) -> Path:
+        return self._pins / f"link-{program.label}-{ifindex}"
+
+    def _links(self) -> Iterator[tuple[tuple[Program, int], Path]]:
+        """Live links; a link whose device is gone is unpinned on the way."""
+        for program in Program:
+            for pin in sorted(self._pins.glob(f"link-{program.label}-*")):
+                ifindex = int(pin.name.rpartition("-")[2])
+                if syscall.link_ifindex(pin) == ifindex:
+                    yield (program, ifindex), pin
+                else:
+                    pin.unlink(missing_ok=True)
+
+    def _add_link(self, program: Program, ifindex: int, descriptor: int) -> None:
+        operation = f"attach {program.label} to interface {ifindex} by TCX"
+        try:
+            link = syscall.link_create(descriptor, ifindex, _HOOKS[program])
+        except OSError as error:
+            advice = "TCX needs Linux 6.6; use --attach clsact" if not syscall.has_tcx() else ""
+            raise KernelError(operation, error.errno or 0, advice) from error
+        try:
+            syscall.obj_pin(link, self._pin(program, ifindex))
+        finally:
+            os.close(link)
+
+    def _filters(self) -> set[tuple[Program, int]]:
+        devices = {
+            qdisc["index"]
+            for qdisc in self._netlink.get_qdiscs()
+            if qdisc.get_attr("TCA_KIND") in ("clsact", "ingress")
+        }
+        return {
+            (program, ifindex)
+            for ifindex in devices
+            for program, hook in _HOOKS.items()
+            if f"{_OWNER}{program.label}" in self._filter_names(hook, ifindex)
+        }
+
+    def _filter_names(self, hook: TcxHook, ifindex: int) -> list[str]:
+        """Names of a hook's filters, "" for one that has none."""
+        try:
+            filters = self._netlink.get_filters(index=ifindex, parent=_PARENTS[hook])
+        except NetlinkError as error:
+            if error.code in (errno.ENOENT, errno.EINVAL, errno.ENODEV):
+                return []
+            raise KernelError(f"list filters of interface {ifindex}", error.code) from error
+        # The kernel lists each chain's head too, with handle 0 and no options.
+        options = [item.get_attr("TCA_OPTIONS") for item in filters if item["handle"]]
+        return [(item and item.get_attr("TCA_BPF_NAME")) or "" for item in options]
+
+    def _add_filter(self, program: Program, ifindex: int, descriptor: int) -> None:
+        operation = f"attach {program.label} to interface {ifindex} by clsact"
+        try:
+            if not self._has_clsact(ifindex):
+                self._netlink.tc("add", "clsact", index=ifindex)
+            self._replace_filter(program, ifindex, descriptor)
+        except NetlinkError as error:
+            advice = "an ingress qdisc of someone else may be in the way; see 'tc qdisc show'"
+            raise KernelError(operation, error.code, advice) from error
+
+    def _has_clsact(self, ifindex: int) -> bool:
+        return any(
+            qdisc["index"] == ifindex and qdisc.get_attr("TCA_KIND") == "clsact"
+            for qdisc in self._netlink.get_qdiscs()
+        )
+
+    def _replace_filter(self, program: Program, ifindex: int, descriptor: int) -> None:
+        self._netlink.tc(
+            "replace-filter",
+            "bpf",
+            index=ifindex,
+            fd=descriptor,
+            name=f"{_OWNER}{program.label}",
+            parent=_PARENTS[_HOOKS[program]],
+            prio=_LAST_PRIORITY,
+            handle=_HANDLE,
+            protocol=_ETH_P_ALL,
+            direct_action=True,
+        )
+
+    def _remove_filter(self, program: Program, ifindex: int) -> None:
+        """Remove ours, and the qdisc when nobody's filter is left on it."""
+        operation = f"detach {program.label} from interface {ifindex}"
+        try:
+            self._netlink.tc(
+                "del-filter",
+                "bpf",
+                index=ifindex,
+                parent=_PARENTS[_HOOKS[program]],
+                prio=_LAST_PRIORITY,
+                handle=_HANDLE,
+                protocol=_ETH_P_ALL,
+            )
+            if self._has_clsact(ifindex) and not any(
+                self._filter_names(hook, ifindex) for hook in TcxHook
+            ):
+                self._netlink.tc("del", "clsact", index=ifindex)
+        except NetlinkError as error:
+            raise KernelError(operation, error.code) from error
