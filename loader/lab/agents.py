@@ -1,0 +1,100 @@
+"""The lab's real agents: one `vxlane agent` process per node, fed by a file of nodes.
+
+Owns how an agent is started, awaited and asked. Its processes belong to the node's namespace and
+to nobody else: they outlive the command that started them.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from vxlane.loader.errors import LabError
+from vxlane.loader.lab import namespaces
+from vxlane.loader.lab.plan import POD_NETWORK, LabNode
+
+READY_SECONDS = 30.0
+"""From exec to ready: mostly the compiler, and the machine may have other work."""
+
+
+def program(name: str) -> str:
+    """A console script of the environment that this process runs in."""
+    return str(Path(sys.executable).with_name(name))
+
+
+def write_nodes(file: Path, nodes: Iterable[LabNode]) -> None:
+    """What the agents know of each other, replaced in one step."""
+    document = {
+        "network": str(POD_NETWORK),
+        "nodes": [
+            {
+                "name": node.name,
+                "address": str(node.address),
+                "podCIDR": str(node.pod_cidr),
+                "vtepMAC": node.vtep_mac,
+            }
+            for node in nodes
+        ],
+    }
+    fresh = file.with_suffix(".new")
+    fresh.write_text(json.dumps(document, indent=2), encoding="utf-8")
+    fresh.replace(file)
+
+
+def start(node: LabNode, nodes: Path, options: Iterable[str] = ()) -> None:
+    """Start the agent of `node`; `await_ready` says when it serves."""
+    log = node.directory / "agent.log"
+    ready = node.directory / "ready"
+    ready.unlink(missing_ok=True)
+    agent = [program("vxlane"), "agent", "--nodes", str(nodes), "--node-name", node.name]
+    agent += ["--iface", "eth0", "--ip-masq", "--subnet-file", str(node.directory / "subnet.env")]
+    agent += ["--ready-file", str(ready), *options]
+    # setsid --fork: not our child, so that neither its end nor our Ctrl-C concerns the other.
+    shell = ["sh", "-c", 'exec "$@" >>"$0" 2>&1', str(log), "setsid", "--fork", *agent]
+    namespaces.run(node.name, *shell, env={"VXLANE_STATE_DIR": str(node.directory)})
+
+
+def await_ready(node: LabNode) -> None:
+    """Return when the agent of `node` has programmed the node; LabError: it ended or is stuck."""
+    deadline = time.monotonic() + READY_SECONDS
+    while not (node.directory / "ready").exists():
+        if not namespaces.pids([node.name]) and not (node.directory / "ready").exists():
+            raise LabError(f"the agent of {node.name} ended: {_last_words(node)}")
+        if time.monotonic() > deadline:
+            raise LabError(f"the agent of {node.name} is not ready: {_last_words(node)}")
+        time.sleep(0.02)
+
+
+def pid(node: LabNode) -> int | None:
+    """The agent's process, if it lives."""
+    try:
+        found = int((node.directory / "agent.pid").read_text(encoding="ascii"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if found in namespaces.pids([node.name]) else None
+
+
+def ask(node: LabNode, request: dict[str, Any]) -> dict[str, Any]:
+    """One request to the agent's socket, and its answer; LabError where it is refused."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(10.0)
+        try:
+            connection.connect(str(node.directory / "agent.sock"))
+            connection.sendall(json.dumps(request).encode() + b"\n")
+            answer: dict[str, Any] = json.loads(connection.makefile("rb").readline())
+        except (OSError, ValueError) as error:
+            raise LabError(f"the agent of {node.name} does not answer: {error}") from None
+    if not answer.get("ok"):
+        raise LabError(f"{node.name}: {request['op']}: {answer.get('error', answer)}")
+    return answer
+
+
+def _last_words(node: LabNode) -> str:
+    log = node.directory / "agent.log"
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
+    return f"{lines[-1]} ({log})" if lines else "it said nothing"

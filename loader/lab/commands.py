@@ -1,0 +1,92 @@
+"""`vxlane lab ...`: makes labs, tells about them, runs commands in them.
+
+Imports the lab's modules and click.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import click
+
+from vxlane.loader.lab import lab as labs
+from vxlane.loader.lab import namespaces
+from vxlane.loader.lab.agents import program
+
+name_option = click.option("--name", default="lab", show_default=True, help="The lab's name.")
+
+
+@click.group()
+def lab() -> None:
+    """Nodes and pods in network namespaces; nothing of the machine's own network is touched."""
+    # A polite kill undoes a half-made lab just as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+@lab.command()
+@name_option
+@click.option("--nodes", default=2, show_default=True, help="How many nodes.")
+@click.option("--pods", default=2, show_default=True, help="How many pods on each.")
+@click.option(
+    "--kernel-nodes",
+    default=0,
+    show_default=True,
+    help="How many of the nodes, the last ones, run nothing of vxlane.",
+)
+@click.option("--agent-option", multiple=True, help="Passed to every agent; may be repeated.")
+def up(name: str, nodes: int, pods: int, kernel_nodes: int, agent_option: tuple[str, ...]) -> None:
+    """Make a lab, in place of one of the same name."""
+    made = labs.up(
+        name,
+        nodes=nodes,
+        pods_per_node=pods,
+        kernel_only=kernel_nodes,
+        agent_options=agent_option,
+    )
+    click.echo(_table(made))
+
+
+@lab.command()
+@name_option
+def down(name: str) -> None:
+    """Remove a lab, whole or in pieces; nothing to do is no error."""
+    labs.down(name)
+
+
+@lab.command()
+@name_option
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def status(name: str, as_json: bool) -> None:  # noqa: FBT001 (a flag is click's)
+    """List a lab's nodes and pods."""
+    found = labs.load(name)
+    click.echo(json.dumps(found.status(), indent=2) if as_json else _table(found))
+
+
+@lab.command(name="exec", context_settings={"ignore_unknown_options": True})
+@click.argument("namespace")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def execute(namespace: str, command: tuple[str, ...]) -> None:
+    """Run COMMAND in a node or pod: vxlane lab exec lab-node1 -- vxlane stats."""
+    node = labs.find(namespace)
+    if node:
+        os.environ["VXLANE_STATE_DIR"] = str(node.directory)
+    os.environ["PATH"] = f"{Path(program('vxlane')).parent}:{os.environ['PATH']}"
+    argv = namespaces.inside(namespace, command)
+    os.execvp(argv[0], argv)  # noqa: S606 (a shell is what is not wanted)
+
+
+def _table(shown: labs.Lab) -> str:
+    status = shown.status()
+    lines = [f"{'NODE':<20}{'ADDRESS':<16}{'POD CIDR':<16}AGENT"]
+    for node in status["nodes"]:
+        agent = "kernel only" if node["kernel_only"] else node["agent_pid"] or "not running"
+        lines.append(f"{node['name']:<20}{node['address']:<16}{node['podCIDR']:<16}{agent}")
+    lines.append(f"\n{'POD':<20}{'ADDRESS':<16}{'NODE':<16}VETH")
+    lines += [
+        f"{pod['name']:<20}{pod['address']:<16}{pod['node']:<16}{pod['veth']}"
+        for pod in status["pods"]
+    ]
+    return "\n".join(lines)
