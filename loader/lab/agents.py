@@ -1,18 +1,16 @@
 """The lab's real agents: one `vxlane agent` process per node, fed by a file of nodes.
 
-Owns how an agent is started, awaited and asked. Its processes belong to the node's namespace and
+Owns how an agent is started and awaited. Its processes belong to the node's namespace and
 to nobody else: they outlive the command that started them.
 """
 
 from __future__ import annotations
 
 import json
-import socket
 import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from vxlane.loader.errors import LabError
 from vxlane.loader.lab import namespaces
@@ -77,21 +75,6 @@ def pid(node: LabNode) -> int | None:
     except (FileNotFoundError, ValueError):
         return None
     return found if found in namespaces.pids([node.name]) else None
-
-
-def ask(node: LabNode, request: dict[str, Any]) -> dict[str, Any]:
-    """One request to the agent's socket, and its answer; LabError where it is refused."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(10.0)
-        try:
-            connection.connect(str(node.directory / "agent.sock"))
-            connection.sendall(json.dumps(request).encode() + b"\n")
-            answer: dict[str, Any] = json.loads(connection.makefile("rb").readline())
-        except (OSError, ValueError) as error:
-            raise LabError(f"the agent of {node.name} does not answer: {error}") from None
-    if not answer.get("ok"):
-        raise LabError(f"{node.name}: {request['op']}: {answer.get('error', answer)}")
-    return answer
 
 
 def _last_words(node: LabNode) -> str:
