@@ -42,8 +42,8 @@ static __always_inline enum verdict parse_outer(struct cursor *at, struct outer 
 }
 
 /* The outer source must be the VTEP of the peer that owns the inner source. */
-static __always_inline enum verdict check_tunnel(const struct outer *outer,
-						 const struct peer *peer, enum verdict parsed)
+static __always_inline enum verdict check_tunnel(const struct outer *outer, const struct peer *peer,
+						 enum verdict parsed)
 {
 	struct address vtep;
 

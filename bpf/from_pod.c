@@ -9,9 +9,8 @@
 #include "verdict.h"
 #include "vxlan.h"
 
-static __always_inline enum verdict check_sender(const struct __sk_buff *skb,
-						 const struct packet *packet,
-						 const struct pod *sender)
+static __always_inline enum verdict
+check_sender(const struct __sk_buff *skb, const struct packet *packet, const struct pod *sender)
 {
 	if (!sender || sender->ifindex != skb->ifindex)
 		return VERDICT_SPOOFED_ADDRESS;

@@ -112,35 +112,37 @@ def _members(name: str) -> list[tuple[str, int]]:
 class Program(IntEnum, metaclass=_FromHeader):
     """Where a packet was judged; `label` names the C function, the pin and the metric's label."""
 
-    _ignore_ = ["_name", "_value"]
+    _ignore_ = "_name _value"
     for _name, _value in _members("program"):
         locals()[_name] = _value
 
     @property
     def label(self) -> str:
+        """The member's name as labels, pins and tables spell it."""
         return self.name.lower()
 
 
 class Verdict(IntEnum, metaclass=_FromHeader):
     """What became of a packet; see bpf/vxlane.h for each one's meaning."""
 
-    _ignore_ = ["_name", "_value"]
+    _ignore_ = "_name _value"
     for _name, _value in _members("verdict"):
         locals()[_name] = _value
 
     @property
     def label(self) -> str:
+        """The member's name as labels, pins and tables spell it."""
         return self.name.lower()
 
     @property
     def bypassed(self) -> bool:
-        """Did the packet go past the kernel path?"""
+        """Whether the packet went past the kernel path."""
         return bool(self <= Verdict.SWITCHED)
 
 
 class Guard(IntFlag, metaclass=_FromHeader):
     """Directions in which a pod's veth carries a mechanism that a bypass would skip."""
 
-    _ignore_ = ["_name", "_value"]
+    _ignore_ = "_name _value"
     for _name, _value in _members("guard"):
         locals()[_name] = _value

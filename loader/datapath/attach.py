@@ -45,7 +45,7 @@ class Method(Enum):
 
 
 class Hooks:
-    """Attaches the programs pinned in `pins` to devices of the calling thread's network namespace."""
+    """Attaches what is pinned in `pins` to devices of the calling thread's network namespace."""
 
     def __init__(self, pins: Path, method: Method, netlink: IPRoute) -> None:
         self._pins = pins
@@ -77,6 +77,7 @@ class Hooks:
             self._remove_filter(program, ifindex)
 
     def detach_all(self) -> None:
+        """Detach everything that is ours."""
         for program, ifindex in self.attached():
             self.detach(program, ifindex)
 
@@ -98,7 +99,7 @@ class Hooks:
                 os.close(descriptor)
 
     def has_foreign_filters(self, hook: TcxHook, ifindex: int) -> bool:
-        """Does someone else's tc filter or TCX program stand on this hook?"""
+        """Whether someone else's tc filter or TCX program stands on this hook."""
         ours = sum(
             1
             for (program, index), _ in self._links()

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bcc import BPF  # type: ignore[import-untyped]  # Debian's package has no stubs
+from bcc import BPF
 
 from vxlane.loader.datapath import syscall
 from vxlane.loader.datapath.abi import Program

@@ -14,10 +14,14 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 from vxlane.loader.datapath import syscall
 from vxlane.loader.datapath.abi import HEADER, Guard, Program, Verdict
-from vxlane.loader.errors import ContractError, KernelError
+from vxlane.loader.errors import ContractError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # typing's own is 3.11's
 
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
@@ -26,7 +30,7 @@ _MAPPED = bytes(10) + b"\xff\xff"
 _STRUCTS = HEADER.structs
 _U32 = ctypes.c_uint32
 # name -> (key, value): what bpf/maps.h declares, checked when a map is opened.
-_SHAPES: dict[str, tuple[type[ctypes._CData], type[ctypes._CData]]] = {
+_SHAPES: dict[str, tuple[type[Any], type[Any]]] = {
     "settings": (_U32, _STRUCTS["settings"]),
     "peers": (_STRUCTS["cidr"], _STRUCTS["peer"]),
     "vteps": (_STRUCTS["address"], _U32),
@@ -39,8 +43,11 @@ _SHAPES: dict[str, tuple[type[ctypes._CData], type[ctypes._CData]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Another node: `ifindex` 0 says that there is no usable way to it now; `mtu` in bytes of
-    inner IP packet; `slot` is its index among the peer counters."""
+    """Another node.
+
+    `ifindex` 0 says that there is no usable way to it now; `mtu` is the largest inner IP packet
+    in bytes; `slot` is its index among the peer counters.
+    """
 
     cidr: IPNetwork
     address: IPAddress
@@ -94,6 +101,8 @@ class Flow:
 
 @dataclass(frozen=True, slots=True)
 class Count:
+    """Packets as skbs: a GSO super-packet is one; bytes with the Ethernet header."""
+
     packets: int
     bytes: int
 
@@ -129,10 +138,11 @@ class Maps:
         return maps
 
     def close(self) -> None:
+        """Close; the pins keep the maps."""
         while self._fds:
             os.close(self._fds.popitem()[1])
 
-    def __enter__(self) -> Maps:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -144,6 +154,7 @@ class Maps:
         self.close()
 
     def peers(self) -> dict[IPNetwork, Peer]:
+        """Peers by pod CIDR."""
         found = {}
         for key, value in self._entries("peers"):
             cidr = _cidr(key)
@@ -183,6 +194,7 @@ class Maps:
             syscall.map_delete(self._fds["vteps"], bytes(gone.address))
 
     def pods(self) -> dict[IPAddress, Pod]:
+        """Pods by address."""
         found = {}
         for key, value in self._entries("pods"):
             address = _unmapped(bytes(key))
@@ -198,6 +210,7 @@ class Maps:
         return found
 
     def put_pod(self, pod: Pod) -> None:
+        """Add or replace; raises KernelError where the map is full."""
         value = _STRUCTS["pod"](
             ifindex=pod.ifindex, bridge=pod.bridge, mtu=pod.mtu, guard=int(pod.guard)
         )
@@ -206,9 +219,11 @@ class Maps:
         syscall.map_update(self._fds["pods"], _mapped(pod.address), bytes(value))
 
     def delete_pod(self, address: IPAddress) -> None:
+        """Forget a pod; from here on its packets take the kernel path."""
         syscall.map_delete(self._fds["pods"], _mapped(address))
 
     def settings(self) -> Settings:
+        """Zeros until an agent has written them."""
         raw = syscall.map_lookup(self._fds["settings"], bytes(4), self._size("settings"))
         value = _STRUCTS["settings"].from_buffer_copy(raw or b"")
         return Settings(
@@ -223,6 +238,7 @@ class Maps:
         )
 
     def put_settings(self, settings: Settings) -> None:
+        """Replace all settings; a program sees old fields or new ones, each whole."""
         value = _STRUCTS["settings"](
             lease_until=settings.lease_until,
             revalidate=settings.revalidate,
@@ -236,6 +252,7 @@ class Maps:
         syscall.map_update(self._fds["settings"], bytes(4), bytes(value))
 
     def flows(self) -> Iterator[Flow]:
+        """Every record, live or stale; order is the kernel's."""
         for key, value in self._entries("flows"):
             yield Flow(
                 _address(key, "local"),

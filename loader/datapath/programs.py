@@ -44,6 +44,7 @@ class Constants:
     max_flows: int = 262144
 
     def defines(self) -> dict[str, int]:
+        """The constants as the preprocessor's names and values."""
         return {name.upper(): int(value) for name, value in asdict(self).items()}
 
 

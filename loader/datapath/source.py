@@ -45,7 +45,7 @@ def _lines(name: str, seen: set[str]) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class KernelHeaders:
-    """Where bcc shall look (BCC_KERNEL_SOURCE), or None for its own search; `kind` is for people."""
+    """Where bcc shall look (BCC_KERNEL_SOURCE); None: its own search. `kind` is for people."""
 
     kind: str
     path: Path | None
