@@ -1,0 +1,169 @@
+"""The chained role: after the plugins that make a pod's network, have the pod accelerated.
+
+Fails open: a pod that the agent can't or won't accelerate keeps the kernel path, which is
+whole, and the runtime's log says why. Only `"required": true` turns that into an error.
+The main role does the same after its delegate, so nothing here knows of flannel.
+Imports agent, errors, request, result, veth and wire.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from vxlane.cni import agent, veth
+from vxlane.cni.errors import (
+    INVALID_CONFIG,
+    NOT_ATTACHED,
+    TRY_AGAIN_LATER,
+    UNAVAILABLE,
+    AgentError,
+    AgentRefusedError,
+    CniError,
+)
+from vxlane.cni.request import Request, is_ifname, is_name
+from vxlane.cni.result import Result
+from vxlane.cni.wire import JsonObject
+
+TYPE_CHECKING = False  # typing's own would import typing
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def add(request: Request) -> JsonObject:
+    """Accelerate the pod that prevResult describes, and pass prevResult on."""
+    result = Result(request.conf.get("prevResult"))
+    accelerate(request, result)
+    return result.in_version(request.version)
+
+
+def delete(request: Request) -> None:
+    """Have the agent forget the interface. Succeeds whatever is gone already.
+
+    Without an agent there is nothing to do: a veth's hooks go with the veth, and the next
+    agent checks the pods it remembers against the kernel before it uses them.
+    """
+    try:
+        agent.ask(_state_dir(request), {"op": "detach", **_interface(request)})
+    except AgentError as error:
+        warn(request, f"not detached: {error}")
+
+
+def check(request: Request) -> None:
+    """CniError 100 when the agent finds the pod other than it left it.
+
+    A pod that was left to the kernel path on purpose is as it should be.
+    """
+    try:
+        answer = agent.ask(_state_dir(request), {"op": "check", **_interface(request)})
+    except AgentRefusedError as error:
+        raise CniError(NOT_ATTACHED, f"{request.ifname} is not as it was left: {error}") from None
+    except AgentError as error:
+        _stay(request, str(error))
+    else:
+        _stay(request, _refusal(answer))
+
+
+def collect(request: Request) -> None:
+    """GC: have the agent forget this network's interfaces that are no valid attachments."""
+    valid = [list(pair) for pair in sorted(attachments(request))]
+    try:
+        agent.ask(_state_dir(request), {"op": "gc", "network": request.network, "valid": valid})
+    except AgentError as error:
+        warn(request, f"garbage stays for now: {error}")
+
+
+def status(request: Request) -> None:
+    """CniError 50 when pods must be accelerated and there is nobody to do it."""
+    if request.flag("required"):
+        probe(request, UNAVAILABLE)
+
+
+def probe(request: Request, code: int) -> None:
+    """CniError `code` when the agent does not answer."""
+    try:
+        agent.ask(_state_dir(request), {"op": "status"})
+    except AgentError as error:
+        raise CniError(code, f"{error}; start `vxlane agent`") from None
+
+
+def accelerate(request: Request, result: Result) -> None:
+    """Have the agent attach the pod, or tell why it stays on the kernel path."""
+    state_dir = _state_dir(request)
+    addresses = result.addresses(request.ifname)
+    try:
+        pod = veth.find(request.netns, request.ifname)
+        if pod.host_ifname not in result.host_names():
+            raise LookupError(f"the result does not name {pod.host_ifname}, the pod's veth")
+        question = {
+            "op": "attach",
+            **_interface(request),
+            "network": request.network,
+            "netns": request.netns,
+            "host_ifname": pod.host_ifname,
+            "mac": pod.mac,
+            "addresses": addresses,
+            "name": request.pod,
+        }
+        refusal = _refusal(agent.ask(state_dir, question))
+    except Exception as error:  # noqa: BLE001 (the pod has its network, whatever went wrong)
+        refusal = str(error) or repr(error)
+    _stay(request, refusal)
+
+
+def attachments(request: Request) -> set[tuple[str, str]]:
+    """The valid attachments that GC came with: (container id, interface name).
+
+    Their absence is an error: read as "none is valid" it would undo every pod. libcni
+    before the specification was done named the list cni.dev/attachments.
+    """
+    conf = request.conf
+    entries = conf.get("cni.dev/valid-attachments", conf.get("cni.dev/attachments"))
+    if not isinstance(entries, list):
+        raise CniError(INVALID_CONFIG, "GC needs the list cni.dev/valid-attachments")
+    pairs = set()
+    for entry in entries:
+        pair = (entry.get("containerID"), entry.get("ifname")) if isinstance(entry, dict) else ()
+        match pair:
+            case (str(container_id), str(ifname)) if is_name(container_id) and is_ifname(ifname):
+                pairs.add((container_id, ifname))
+            case _:
+                raise CniError(INVALID_CONFIG, f"{entry!r:.60} is no attachment")
+    return pairs
+
+
+def warn(request: Request, text: str) -> None:
+    """Say it on stderr, which the runtimes pass on to their log."""
+    who = request.pod or request.container_id or request.network
+    print(f"vxlane: {request.command} {who} {request.ifname}: {text}", file=sys.stderr)
+
+
+def _stay(request: Request, refusal: str) -> None:
+    """What it means that the pod stays on the kernel path; nothing when it doesn't."""
+    if refusal and request.flag("required"):
+        raise CniError(TRY_AGAIN_LATER, f"{request.ifname} is not accelerated: {refusal}")
+    if refusal:
+        warn(request, f"stays on the kernel path: {refusal}")
+
+
+def _refusal(answer: JsonObject) -> str:
+    """Why the agent left the pod to the kernel path, "" when it did not."""
+    if answer.get("accelerated") is True:
+        return ""
+    return str(answer.get("reason") or "the agent does not say why")
+
+
+def _interface(request: Request) -> JsonObject:
+    return {"container_id": request.container_id, "ifname": request.ifname}
+
+
+def _state_dir(request: Request) -> str:
+    return request.path("stateDir", agent.DEFAULT_STATE_DIR)
+
+
+COMMANDS: dict[str, Callable[[Request], JsonObject | None]] = {
+    "ADD": add,
+    "DEL": delete,
+    "CHECK": check,
+    "GC": collect,
+    "STATUS": status,
+}

@@ -1,0 +1,58 @@
+"""Runs another plugin with this call's environment, as the specification has it delegated to.
+
+Imports errors, request and wire; subprocess makes this the main role's alone.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+from vxlane.cni import wire
+from vxlane.cni.errors import INTERNAL, INVALID_ENVIRONMENT, IO_FAILURE, CniError
+from vxlane.cni.request import Request
+from vxlane.cni.wire import JsonObject
+
+
+def run(request: Request, conf: JsonObject, **environment: str) -> object:
+    """Call the plugin that `conf` names; its answer, None when it wrote nothing.
+
+    `environment` overrides variables of the request's. CniError with the plugin's own code
+    and words when it fails.
+    """
+    environ = {**request.environ, **environment}
+    program = _find(str(conf.get("type")), environ.get("CNI_PATH", ""))
+    try:
+        done = subprocess.run(  # its stderr is ours: the runtime's log
+            [program], input=wire.dumps(conf), stdout=subprocess.PIPE, env=environ, check=False
+        )
+    except OSError as error:
+        raise CniError(IO_FAILURE, f"can't run {program}: {error.strerror}") from None
+    try:
+        answer = wire.loads(done.stdout) if done.stdout.strip() else None
+    except ValueError as error:
+        raise CniError(IO_FAILURE, f"{program} answered no JSON: {error}") from None
+    if done.returncode:
+        raise _failure(program, done.returncode, answer)
+    return answer
+
+
+def _find(plugin: str, directories: str) -> str:
+    """Path of the plugin's executable in CNI_PATH."""
+    if not directories:
+        raise CniError(INVALID_ENVIRONMENT, "CNI_PATH is not set")
+    for directory in directories.split(":"):
+        path = os.path.join(directory, plugin)
+        if os.access(path, os.X_OK) and os.path.isfile(path):
+            return path
+    advice = "install containernetworking-plugins there"
+    raise CniError(IO_FAILURE, f"no plugin {plugin} in CNI_PATH={directories}", advice)
+
+
+def _failure(program: str, status: int, answer: object) -> CniError:
+    """The error that a delegate reported, or that it failed without a report."""
+    match answer:
+        case {"code": int(code), "msg": str(message), **more}:
+            return CniError(code, f"{program}: {message}", str(more.get("details") or ""))
+        case _:
+            return CniError(INTERNAL, f"{program} ended with status {status} and no error object")

@@ -1,0 +1,109 @@
+"""The main role: what flannel's plugin does, and then the acceleration.
+
+The interface itself is made by a delegate (bridge with host-local, unless the configuration
+says otherwise) from the node's subnet.env. What it was made from is noted down first, so
+that DEL unmakes the same thing after subnet.env or the configuration have changed.
+Imports chained, delegate, errors, request, result, scratch, subnet and wire.
+"""
+
+from __future__ import annotations
+
+from vxlane.cni import chained, delegate, scratch, subnet
+from vxlane.cni.errors import (
+    TRY_AGAIN_LATER,
+    UNAVAILABLE,
+    UNAVAILABLE_AND_LIMITED,
+    UNKNOWN_CONTAINER,
+    CniError,
+)
+from vxlane.cni.request import Request
+from vxlane.cni.result import Result
+from vxlane.cni.wire import JsonObject
+
+TYPE_CHECKING = False  # typing's own would import typing
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def add(request: Request) -> JsonObject:
+    """Make the pod's interface and have it accelerated; the delegate's result."""
+    conf = subnet.delegate(request, subnet.read(request, TRY_AGAIN_LATER))
+    scratch.save(request, conf)
+    result = Result(delegate.run(request, conf))
+    chained.accelerate(request, result)
+    return result.in_version(request.version)
+
+
+def delete(request: Request) -> None:
+    """Take the pod out of the agent's hands, then unmake its interface.
+
+    What ADD noted down goes last: should the delegate fail, the runtime's next DEL still
+    knows what to do. (flannel's plugin forgets it either way and leaks the address.)
+    """
+    chained.delete(request)
+    conf = scratch.load(request)
+    if conf is not None:
+        delegate.run(request, conf)
+    scratch.remove(request)
+
+
+def check(request: Request) -> None:
+    """What the delegate finds wrong with the interface, then what the agent does."""
+    conf = scratch.load(request)
+    if conf is None:
+        raise CniError(UNKNOWN_CONTAINER, f"no ADD of {request.container_id} is known")
+    delegate.run(request, {**conf, "prevResult": request.conf.get("prevResult")})
+    chained.check(request)
+
+
+def collect(request: Request) -> None:
+    """GC: DEL what ADD noted down and no attachment claims, then have the delegate collect.
+
+    An interface that can't be unmade does not keep the others; the first complaint is raised
+    when all is done.
+    """
+    valid = chained.attachments(request)
+    chained.collect(request)
+    complaints = []
+    for container_id, ifname in scratch.interfaces(request):
+        if (container_id, ifname) not in valid:
+            try:
+                delete(_orphan(request, container_id, ifname))
+            except CniError as error:
+                complaints.append(error)
+    try:
+        lists = {key: value for key, value in request.conf.items() if key.startswith("cni.dev/")}
+        conf = subnet.delegate(request, subnet.read(request, UNAVAILABLE))
+        delegate.run(request, {**conf, **lists})
+    except CniError as error:
+        complaints.append(error)
+    if complaints:
+        raise complaints[0]
+
+
+def status(request: Request) -> None:
+    """CniError 50 when no pod can be made; 51 when those there are go without an agent too."""
+    conf = subnet.delegate(request, subnet.read(request, UNAVAILABLE))
+    chained.probe(request, UNAVAILABLE_AND_LIMITED)
+    delegate.run(request, conf)
+
+
+def _orphan(request: Request, container_id: str, ifname: str) -> Request:
+    """The DEL that a runtime lost."""
+    environ = {
+        **request.environ,
+        "CNI_COMMAND": "DEL",
+        "CNI_CONTAINERID": container_id,
+        "CNI_IFNAME": ifname,
+        "CNI_NETNS": "",
+    }
+    return Request(environ, request.conf)
+
+
+COMMANDS: dict[str, Callable[[Request], JsonObject | None]] = {
+    "ADD": add,
+    "DEL": delete,
+    "CHECK": check,
+    "GC": collect,
+    "STATUS": status,
+}

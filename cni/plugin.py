@@ -1,0 +1,93 @@
+"""The plugin's entry: which role a call is for, and what is written to stdout.
+
+stdout holds one JSON object or nothing at all: a result, or the error object with exit
+status 1. What a person should know goes to stderr.
+Imports the modules beside it; flannel's, which only the main role needs, when needed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from vxlane.cni import chained, scratch, wire
+from vxlane.cni.errors import INTERNAL, CniError
+from vxlane.cni.request import NEWEST, VERSIONS, Request, decode
+from vxlane.cni.wire import JsonObject
+
+TYPE_CHECKING = False  # typing's own would import typing
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_MAIN_KEYS = {"delegate", "ipam", "subnetFile", "dataDir"}
+"""What only a configuration of the main role holds."""
+
+
+def main() -> None:
+    """Answer the runtime that started this process; exits 1 when the call fails."""
+    stdin = sys.stdin.buffer.read()
+    try:
+        answer = call(os.environ, stdin)
+    except CniError as error:
+        failure = error
+    except Exception as error:  # noqa: BLE001 (a runtime understands nothing but the object)
+        failure = CniError(INTERNAL, f"a fault in vxlane: {error!r}", _place(error))
+    else:
+        if answer is not None:
+            _write(answer)
+        return
+    _write(failure.report(_version_of(stdin)))
+    sys.exit(1)
+
+
+def call(environ: Mapping[str, str], stdin: bytes) -> JsonObject | None:
+    """Do what the environment and stdin ask for; the result, if the command has one.
+
+    CniError when it can't be done.
+    """
+    if environ.get("CNI_COMMAND") == "VERSION":
+        return {"cniVersion": _version_of(stdin), "supportedVersions": list(VERSIONS)}
+    request = Request(environ, decode(stdin))
+    commands = chained.COMMANDS
+    if _is_main(request):
+        from vxlane.cni import flannel  # noqa: PLC0415 (chained, the usual role, starts faster)
+
+        commands = flannel.COMMANDS
+    return commands[request.command](request)
+
+
+def _is_main(request: Request) -> bool:
+    """Whether the call is for the main role.
+
+    Only ADD tells by itself: its prevResult is another plugin's. Everything later comes with
+    the chain's final result, or below 0.4.0 with none, whatever the role. So the type under
+    which the plugin is called, or a key that only the main role has, or at last what ADD
+    noted down must tell.
+    """
+    if request.command == "ADD":
+        return request.conf.get("prevResult") is None
+    if request.text("type", "") != scratch.OWN_TYPE or not _MAIN_KEYS.isdisjoint(request.conf):
+        return True
+    return bool(request.container_id) and scratch.is_own(request)
+
+
+def _version_of(stdin: bytes) -> str:
+    """The version to answer in, even to what could not be read."""
+    try:
+        version = decode(stdin).get("cniVersion")
+    except CniError:
+        return NEWEST
+    return version if isinstance(version, str) and version in VERSIONS else NEWEST
+
+
+def _place(error: Exception) -> str:
+    """File and line that raised `error`, which is all that a report of the fault needs."""
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else ""
+
+
+def _write(answer: JsonObject) -> None:
+    sys.stdout.buffer.write(wire.dumps(answer) + b"\n")
+    sys.stdout.buffer.flush()

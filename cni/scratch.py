@@ -1,0 +1,102 @@
+"""What ADD noted down for DEL in the main role: the delegate's configuration.
+
+    <dataDir>/<container id>            for eth0, as the flannel plugin has it
+    <dataDir>/<container id>,<ifname>   for another interface of the same container
+
+The flannel plugin keeps one file a container, so that two of its interfaces would share it;
+a comma is in no container id. Being flannel's own files in flannel's own place, either
+plugin can delete what the other added.
+Imports errors, request and wire.
+"""
+
+from __future__ import annotations
+
+import os
+
+from vxlane.cni import wire
+from vxlane.cni.errors import IO_FAILURE, CniError
+from vxlane.cni.request import Request
+from vxlane.cni.wire import JsonObject
+
+TYPE_CHECKING = False  # typing's own would import typing
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+OWN_TYPE = "vxlane"
+
+_DEFAULT_DATA_DIR = "/var/lib/cni/flannel"
+_USUAL_IFNAME = "eth0"
+_MARK = "madeBy"  # a key that no delegate knows, and so ignores
+
+
+def save(request: Request, conf: JsonObject) -> None:
+    """Note `conf` down, before anything is made from it."""
+    own = request.text("type", "") == OWN_TYPE
+    noted = {**conf, _MARK: OWN_TYPE} if own else conf
+    path = _path(request)
+    temporary = f"{_directory(request)}/.{os.path.basename(path)}"  # no id begins with a dot
+    try:
+        os.makedirs(_directory(request), mode=0o700, exist_ok=True)
+        file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(file, wire.dumps(noted))
+            os.fsync(file)
+        finally:
+            os.close(file)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise CniError(IO_FAILURE, f"can't write {path}: {error.strerror}") from None
+
+
+def load(request: Request) -> JsonObject | None:
+    """What was noted for this interface; None when nothing was, or nothing that can be read."""
+    return _read(_path(request))
+
+
+def remove(request: Request) -> None:
+    """Forget it, if there is anything to forget."""
+    try:
+        os.unlink(_path(request))
+    except FileNotFoundError:
+        pass
+
+
+def is_own(request: Request) -> bool:
+    """Whether ADD noted something down under the type vxlane, and not the flannel plugin."""
+    noted = load(request)
+    return noted is not None and noted.get(_MARK) == OWN_TYPE
+
+
+def interfaces(request: Request) -> Iterator[tuple[str, str]]:
+    """(container id, interface name) of everything noted for the request's network."""
+    try:
+        names = sorted(os.listdir(_directory(request)))
+    except FileNotFoundError:
+        return
+    for name in names:
+        noted = _read(f"{_directory(request)}/{name}")
+        if noted is not None and noted.get("name") == request.network:
+            container_id, _, ifname = name.partition(",")
+            yield container_id, ifname or _USUAL_IFNAME
+
+
+def _read(path: str) -> JsonObject | None:
+    try:
+        with open(path, "rb") as file:
+            noted = wire.loads(file.read())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return None
+    except OSError as error:
+        raise CniError(IO_FAILURE, f"can't read {path}: {error.strerror}") from None
+    return noted if isinstance(noted, dict) else None
+
+
+def _path(request: Request) -> str:
+    suffix = "" if request.ifname == _USUAL_IFNAME else f",{request.ifname}"
+    return f"{_directory(request)}/{request.container_id}{suffix}"
+
+
+def _directory(request: Request) -> str:
+    return request.path("dataDir", _DEFAULT_DATA_DIR)
