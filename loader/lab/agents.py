@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
 from vxlane.loader.errors import LabError
 from vxlane.loader.lab import namespaces
 from vxlane.loader.lab.plan import POD_NETWORK, LabNode
+from vxlane.loader.lab.waiting import wait_for
 
 READY_SECONDS = 30.0
 """From exec to ready: mostly the compiler, and the machine may have other work."""
@@ -46,26 +46,27 @@ def write_nodes(file: Path, nodes: Iterable[LabNode]) -> None:
 
 def start(node: LabNode, nodes: Path, options: Iterable[str] = ()) -> None:
     """Start the agent of `node`; `await_ready` says when it serves."""
-    log = node.directory / "agent.log"
     ready = node.directory / "ready"
     ready.unlink(missing_ok=True)
     agent = [program("vxlane"), "agent", "--nodes", str(nodes), "--node-name", node.name]
     agent += ["--iface", "eth0", "--ip-masq", "--subnet-file", str(node.directory / "subnet.env")]
     agent += ["--ready-file", str(ready), *options]
     # setsid --fork: not our child, so that neither its end nor our Ctrl-C concerns the other.
-    shell = ["sh", "-c", 'exec "$@" >>"$0" 2>&1', str(log), "setsid", "--fork", *agent]
+    shell = ["sh", "-c", 'exec "$@" >>"$0" 2>&1', str(_log(node)), "setsid", "--fork", *agent]
     namespaces.run(node.name, *shell, env={"VXLANE_STATE_DIR": str(node.directory)})
 
 
 def await_ready(node: LabNode) -> None:
     """Return when the agent of `node` has programmed the node; LabError: it ended or is stuck."""
-    deadline = time.monotonic() + READY_SECONDS
-    while not (node.directory / "ready").exists():
-        if not namespaces.pids([node.name]) and not (node.directory / "ready").exists():
+    ready = node.directory / "ready"
+
+    def is_ready() -> bool:
+        alive = bool(namespaces.pids([node.name]))
+        if not ready.exists() and not alive:
             raise LabError(f"the agent of {node.name} ended: {_last_words(node)}")
-        if time.monotonic() > deadline:
-            raise LabError(f"the agent of {node.name} is not ready: {_last_words(node)}")
-        time.sleep(0.02)
+        return ready.exists()
+
+    wait_for(is_ready, f"agent of {node.name}, see {_log(node)}", seconds=READY_SECONDS)
 
 
 def pid(node: LabNode) -> int | None:
@@ -78,6 +79,10 @@ def pid(node: LabNode) -> int | None:
 
 
 def _last_words(node: LabNode) -> str:
-    log = node.directory / "agent.log"
+    log = _log(node)
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
     return f"{lines[-1]} ({log})" if lines else "it said nothing"
+
+
+def _log(node: LabNode) -> Path:
+    return node.directory / "agent.log"

@@ -1,0 +1,215 @@
+"""Fixtures that all tests share: labs, namespaces, and what a skip means.
+
+    def test_something(lab):
+        '''A fact.'''
+        with lab.verdicts("node1") as seen:
+            lab.exec("node1-pod1", "ping", "-c", "3", lab.address("node2-pod1"))
+        assert seen["from_pod", "encapsulated"] > 0
+
+Every name made here holds the pid of the test run: runs don't meet, and a run removes what dead
+ones left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vxlane.loader.datapath.maps import Maps
+from vxlane.loader.datapath.programs import pin_directory
+from vxlane.loader.lab import agents, namespaces
+from vxlane.loader.lab import lab as labs
+from vxlane.loader.lab.agents import program
+from vxlane.loader.lab.lab import Lab
+from vxlane.loader.lab.plan import LABS, LabNode, LabPod
+from vxlane.loader.lab.waiting import wait_for
+from vxlane.loader.show import documents
+from vxlane.loader.show.node import ask
+
+RUN = f"test-{os.getpid()}"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Offer --full."""
+    parser.addoption("--full", action="store_true", help="also run the long variants")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without --full its tests are not there at all: a skip would be a failure in CI."""
+    if not config.getoption("--full"):
+        full = [item for item in items if item.get_closest_marker("full")]
+        items[:] = [item for item in items if item not in full]
+        config.hook.pytest_deselected(items=full)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With CI=true a skipped test is a failed one: what it proves went unproved."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("CI") == "true":
+        report.outcome = "failed"
+        report.longrepr = f"skipped in CI: {report.longrepr}"
+    return report
+
+
+class Moved(dict[tuple[str, str], int]):
+    """(program, verdict) -> packets counted while a `with lab.verdicts(...)` stood open."""
+
+    def __missing__(self, key: tuple[str, str]) -> int:
+        return 0
+
+
+class LabUnderTest:
+    """A lab whose nodes and pods go by their short names: node1, node1-pod1."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+
+    def node(self, name: str) -> LabNode:
+        """The node `name`."""
+        return self.lab.node(f"{self.lab.name}-{name}")
+
+    def pod(self, name: str) -> LabPod:
+        """The pod `name`."""
+        return next(pod for pod in self.lab.pods if pod.name == f"{self.lab.name}-{name}")
+
+    def address(self, name: str) -> str:
+        """A pod's address, or a node's on the underlay."""
+        return str((self.pod(name) if "-pod" in name else self.node(name)).address)
+
+    def netns(self, name: str) -> str:
+        """The namespace of a node, a pod or the switch."""
+        return f"{self.lab.name}-{name}"
+
+    def exec(self, name: str, *argv: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run a command in a node, a pod or the switch; see `namespaces.run`."""
+        return namespaces.run(self.netns(name), *argv, **options)
+
+    @contextlib.contextmanager
+    def spawn(self, name: str, *argv: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
+        """Run a command beside the block; it is killed at the end if it still runs."""
+        command = namespaces.inside(self.netns(name), argv)
+        with subprocess.Popen(command, text=True, **options) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    def vxlane(self, name: str, *arguments: str) -> Any:
+        """What `vxlane ARGUMENTS --json` prints on a node, read."""
+        env = {"VXLANE_STATE_DIR": str(self.node(name).directory)}
+        done = self.exec(name, program("vxlane"), *arguments, "--json", env=env)
+        return json.loads(done.stdout)
+
+    def ask(self, name: str, **request: Any) -> dict[str, Any]:
+        """Put a request to a node's agent: lab.ask("node1", op="flush")."""
+        return ask(self.node(name).directory, request)
+
+    @contextlib.contextmanager
+    def maps(self, name: str) -> Iterator[Maps]:
+        """The pinned maps of a node."""
+        with Maps.open(pin_directory(self.node(name).directory)) as maps:
+            yield maps
+
+    @contextlib.contextmanager
+    def verdicts(self, *names: str) -> Iterator[Moved]:
+        """What the nodes count inside the block, filled in at its end."""
+        moved = Moved()
+        before = self._counters(names)
+        yield moved
+        for name, verdicts in documents.subtract(self._counters(names), before).items():
+            moved.update(
+                {
+                    (name.label, verdict.label): count.packets
+                    for verdict, count in verdicts.items()
+                    if count.packets
+                }
+            )
+
+    def _counters(self, names: tuple[str, ...]) -> documents.Counters:
+        readings = []
+        for name in names:
+            with self.maps(name) as maps:
+                readings.append(maps.counters())
+        return documents.add(readings)
+
+    def agent_pid(self, name: str) -> int | None:
+        """The agent's process, None if it is dead."""
+        return agents.pid(self.node(name))
+
+    def kill_agent(self, name: str) -> None:
+        """End the agent with SIGKILL and return when it is gone."""
+        pid = self.agent_pid(name)
+        assert pid, f"{name} runs no agent"
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: self.agent_pid(name) is None, f"end of {name}'s agent")
+
+    def start_agent(self, name: str, *options: str) -> None:
+        """Start the agent of a node where none runs, and wait until it serves."""
+        self.lab.restart_agent(self.node(name), options)
+
+
+@pytest.fixture(scope="session")
+def _machine() -> None:
+    """Root, and no leftovers of test runs that died."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root for network namespaces; run scripts/test with sudo")
+    for name in [file.name for file in LABS.glob("test-*")]:
+        if _is_stale(name):
+            labs.down(name)
+    for namespace in filter(_is_stale, namespaces.existing()):
+        namespaces.empty([namespace])
+        namespaces.delete(namespace)
+
+
+def _is_stale(name: str) -> bool:
+    """Whether a test run made this lab or namespace and is dead."""
+    found = re.match(r"test-(\d+)(-|$)", name)
+    return bool(found) and not Path(f"/proc/{found[1]}").exists()
+
+
+@pytest.fixture(scope="session")
+def lab(_machine: None) -> Iterator[LabUnderTest]:
+    """One lab for all tests that only send traffic: node3 is kernel-only, two pods on each node."""
+    yield LabUnderTest(labs.up(RUN, nodes=3, pods_per_node=2, kernel_only=1))
+    labs.down(RUN)
+
+
+@pytest.fixture
+def make_lab(_machine: None) -> Iterator[Callable[..., LabUnderTest]]:
+    """Make labs for one test alone, with the arguments of `vxlane.loader.lab.lab.up`."""
+    made: list[str] = []
+
+    def make(**options: Any) -> LabUnderTest:
+        made.append(f"{RUN}-own{len(made)}")
+        return LabUnderTest(labs.up(made[-1], **options))
+
+    yield make
+    for name in made:
+        labs.down(name)
+
+
+@pytest.fixture
+def make_netns(_machine: None) -> Iterator[Callable[[str], str]]:
+    """Make bare namespaces for one test; give a word, get the name that holds it."""
+    made: list[str] = []
+
+    def make(word: str) -> str:
+        name = f"{RUN}-bare-{word}"
+        namespaces.create(name)
+        made.append(name)
+        return name
+
+    yield make
+    namespaces.empty(made)
+    for name in made:
+        namespaces.delete(name)

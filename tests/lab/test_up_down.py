@@ -1,0 +1,143 @@
+"""Making and removing labs, also when the maker is killed."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from vxlane.loader.errors import ConfigError, LabError
+from vxlane.loader.lab import lab as labs
+from vxlane.loader.lab import namespaces
+from vxlane.loader.lab.agents import program
+from vxlane.loader.lab.plan import LABS, is_namespace_of
+from vxlane.loader.lab.waiting import wait_for
+
+NAME = f"test-{os.getpid()}-updown"
+TWO_KERNEL_NODES = ("--name", NAME, "--nodes", "2", "--kernel-nodes", "2")
+
+
+def traces():
+    """All that exists of the lab: namespaces, processes in them, mounts, files."""
+    mine = [name for name in namespaces.existing() if is_namespace_of(NAME, name)]
+    mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8").count(f"/{NAME}/")
+    return [*mine, *namespaces.pids(mine), *["mount"] * mounts, *LABS.glob(NAME)]
+
+
+@pytest.fixture(autouse=True)
+def _leave_nothing(_machine):
+    yield
+    labs.down(NAME)
+
+
+def test_down_leaves_no_trace():
+    """Namespaces, processes, mounts and files of a lab are gone after down."""
+    lab = labs.up(NAME, nodes=2, pods_per_node=1, kernel_only=2)
+    sleeper = subprocess.Popen(namespaces.inside(lab.pods[0].name, ["sleep", "60"]))
+    wait_for(lambda: namespaces.pids([lab.pods[0].name]), "the sleeper")
+    labs.down(NAME)
+    assert traces() == []
+    assert sleeper.wait(timeout=1) == -signal.SIGKILL
+
+
+def test_down_of_nothing_is_no_error():
+    """Down may be called when there is no lab, and twice."""
+    labs.down(NAME)
+    labs.down(NAME)
+
+
+def test_down_needs_no_record():
+    """A lab whose directory was lost is found by its namespaces' names."""
+    labs.up(NAME, nodes=1, pods_per_node=1, kernel_only=1)
+    shutil.rmtree(LABS / NAME)
+    labs.down(NAME)
+    assert traces() == []
+
+
+def test_down_spares_a_lab_with_a_longer_name():
+    """Lab "x" does not take the namespaces of lab "x-more" for its own."""
+    longer = f"{NAME}-more"
+    labs.up(longer, nodes=1, pods_per_node=0, kernel_only=1)
+    labs.down(NAME)
+    assert f"{longer}-node1" in namespaces.existing()
+    labs.down(longer)
+
+
+@pytest.mark.parametrize("moment", range(6))
+def test_up_after_a_killed_up(moment):
+    """Whenever `up` is killed with -9, the next `up` makes a whole lab of what is there."""
+    first = subprocess.Popen([program("vxlane"), "lab", "up", *TWO_KERNEL_NODES])
+    wait_for((LABS / NAME).exists, "the lab's directory")
+    time.sleep(moment * 0.03)
+    first.kill()
+    first.wait()
+    lab = labs.up(NAME, nodes=1, pods_per_node=1, kernel_only=1)
+    assert len([name for name in namespaces.existing() if is_namespace_of(NAME, name)]) == 3
+    namespaces.run(lab.pods[0].name, "ping", "-c1", "-W1", "10.42.1.1")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_up_removes_what_it_made(number):
+    """Ctrl-C or a polite kill in the middle of `up` leaves nothing."""
+    up = subprocess.Popen(
+        [program("vxlane"), "lab", "up", *TWO_KERNEL_NODES], stderr=subprocess.PIPE, text=True
+    )
+    wait_for(lambda: f"{NAME}-switch" in namespaces.existing(), "the switch")
+    up.send_signal(number)
+    _, errors = up.communicate(timeout=10)
+    assert up.returncode == 1
+    assert "Traceback" not in errors
+    assert traces() == []
+
+
+def test_a_failed_up_removes_what_it_made(monkeypatch):
+    """When a CNI plugin is missing, `up` says so and leaves nothing."""
+    monkeypatch.setattr("vxlane.loader.lab.pods.PLUGINS", Path("/nonexistent"))
+    with pytest.raises(LabError, match=r'CNI plugin "bridge" is not in .*run scripts/setup'):
+        labs.up(NAME, nodes=1, pods_per_node=1, kernel_only=1)
+    assert traces() == []
+
+
+def test_status_and_exec_work_from_another_process():
+    """`lab status --json` lists nodes and pods, and `lab exec` runs where its name says."""
+    vxlane = program("vxlane")
+    subprocess.run([vxlane, "lab", "up", *TWO_KERNEL_NODES], check=True, stdout=subprocess.DEVNULL)
+    said = subprocess.check_output([vxlane, "lab", "status", "--name", NAME, "--json"])
+    status = json.loads(said)
+    assert [(node["name"], node["podCIDR"], node["kernel_only"]) for node in status["nodes"]] == [
+        (f"{NAME}-node1", "10.42.1.0/24", True),
+        (f"{NAME}-node2", "10.42.2.0/24", True),
+    ]
+    pod, other = status["pods"][0], status["pods"][-1]
+    assert pod.keys() >= {"name", "node", "netns", "address", "veth", "mac"}
+    command = [vxlane, "lab", "exec", pod["name"], "--", "ping", "-c1", "-W2", other["address"]]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    shown = ["sh", "-c", "echo $VXLANE_STATE_DIR; ip -br link"]
+    said = subprocess.check_output([vxlane, "lab", "exec", pod["node"], "--", *shown], text=True)
+    assert said.splitlines()[0] == f"/run/vxlane-lab/{NAME}/node1"
+    assert f"{pod['veth']}@" in said
+
+
+def test_exec_passes_status_on():
+    """`lab exec` ends with the status of what it ran."""
+    labs.up(NAME, nodes=1, pods_per_node=0, kernel_only=1)
+    command = [program("vxlane"), "lab", "exec", f"{NAME}-node1", "--", "sh", "-c", "exit 7"]
+    assert subprocess.run(command, check=False).returncode == 7
+
+
+@pytest.mark.parametrize("name", ["", "Lab", "../lab", "a b", "1lab", "x" * 32])
+def test_unusable_names(name):
+    """A name that can't be part of a path and of namespaces' names is refused."""
+    with pytest.raises(ConfigError, match="is not usable"):
+        labs.up(name, nodes=1, pods_per_node=0, kernel_only=0)
+
+
+def test_unknown_namespace_names_those_that_exist():
+    """`lab exec` of a name that no lab has lists the names there are."""
+    labs.up(NAME, nodes=1, pods_per_node=0, kernel_only=1)
+    with pytest.raises(LabError, match=f'no lab has "nowhere"; there are: .*{NAME}-node1'):
+        labs.find("nowhere")
