@@ -39,8 +39,8 @@ class Chain:
     """A network's list of plugins on one node."""
 
     conflist: Mapping[str, Any]
-    namespace: str
-    """The node's network namespace, in which plugins run."""
+    namespace: str | None
+    """The node's network namespace, in which plugins run; None: this process's."""
     path: tuple[Path, ...]
     """Where plugins are, in order of search."""
     cache: Path

@@ -1,0 +1,62 @@
+"""The command line's manners."""
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+from vxlane.loader import cli
+from vxlane.loader.lab.agents import program
+
+
+def run(*arguments):
+    """Run vxlane, both outputs kept."""
+    command = [program("vxlane"), *arguments]
+    return subprocess.run(command, check=False, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_lists_every_command(flag):
+    """Both help flags print the table of commands."""
+    shown = run(flag).stdout
+    assert all(f"\n  {name} " in shown for name in cli.COMMANDS)
+
+
+def test_help_imports_no_command():
+    """The help costs click and nothing else of vxlane."""
+    code = (
+        "import sys; from vxlane.loader import cli\n"
+        "try: cli.cli.main(['--help'])\n"
+        "except SystemExit: print([m for m in sys.modules if m.startswith('vxlane.loader.')])"
+    )
+    shown = subprocess.check_output([sys.executable, "-c", code], text=True)
+    assert shown.splitlines()[-1] == "['vxlane.loader.errors', 'vxlane.loader.cli']"
+
+
+@pytest.mark.parametrize("name", sorted(cli.COMMANDS))
+def test_commands_exist(name):
+    """Every line of the table leads to a command with help of its own."""
+    module, _, attribute = cli.COMMANDS[name][0].partition(":")
+    command = getattr(importlib.import_module(module), attribute)
+    assert command.name == name
+    assert command.help
+
+
+def test_version():
+    """The version is the distribution's."""
+    assert run("--version").stdout == "vxlane 0.1.0\n"
+
+
+def test_an_error_is_one_sentence():
+    """What goes wrong is one line on stderr and status 1, with no traceback."""
+    done = run("lab", "status", "--name", "nosuch")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        'vxlane: there is no lab "nosuch"; make it with: vxlane lab up --name nosuch\n'
+    )
+
+
+def test_no_second_copy_of_the_packages():
+    """Top-level loader/ and cni/ are imported as vxlane.loader and vxlane.cni only."""
+    assert not {"loader", "cni", "bpf"} & sys.modules.keys()
