@@ -40,6 +40,11 @@ static __always_inline struct flow_key key_of(const struct packet *packet, enum 
 	return key;
 }
 
+static __always_inline int is_tcp(const struct packet *packet, __u8 flags)
+{
+	return packet->ip.protocol == IPPROTO_TCP && (packet->tcp_flags & flags);
+}
+
 /* Connection control is conntrack's to see, and so is what carries no ACK. */
 static __always_inline int is_tcp_control(const struct packet *packet)
 {
@@ -47,9 +52,26 @@ static __always_inline int is_tcp_control(const struct packet *packet)
 	       ((packet->tcp_flags & TCP_CONTROL_FLAGS) || !(packet->tcp_flags & TCP_ACK_FLAG));
 }
 
+/* The beginning or the end of a connection: from here on conntrack must see
+ * every packet until both halves are learned again. Two pods of one node share
+ * a conntrack entry, so both their records go. A RST may yet be refused by its
+ * receiver: it counts once it has come out of the kernel path, see flow_reset(). */
+static __always_inline void flow_forget(const struct packet *packet)
+{
+	struct flow_key out = key_of(packet, DIRECTION_OUT);
+	struct flow_key in = key_of(packet, DIRECTION_IN);
+
+	flows.delete(&out);
+	flows.delete(&in);
+	if (is_tcp(packet, TCP_SYN_FLAG)) {
+		resets.delete(&out);
+		resets.delete(&in);
+	}
+}
+
 /* On the way in to the bypass. Answers VERDICT_LEARNED: the flow is approved. */
 static __always_inline enum verdict flow_admit(const struct settings *settings,
-					       const struct packet *packet,
+					       const struct packet *packet, const struct pod *pod,
 					       enum direction direction, __u64 now)
 {
 	struct flow_key key = key_of(packet, direction);
@@ -57,19 +79,14 @@ static __always_inline enum verdict flow_admit(const struct settings *settings,
 	__u64 this, other;
 
 	if (is_tcp_control(packet)) {
-		/* The end or the beginning of a connection: from here on conntrack
-		 * must see every packet until both halves are learned again. Two pods
-		 * of one node share a conntrack entry, so both their records go. */
-		struct flow_key mirror = key_of(packet, !direction);
-
-		flows.delete(&key);
-		flows.delete(&mirror);
+		if (is_tcp(packet, TCP_SYN_FLAG | TCP_FIN_FLAG))
+			flow_forget(packet);
 		return VERDICT_TCP_CONTROL;
 	}
 	flow = flows.lookup(&key);
 	if (!flow)
 		return VERDICT_FLOW_UNKNOWN;
-	if (flow->epoch != settings->epoch)
+	if (flow->epoch != settings->epoch || flow->ifindex != pod->ifindex)
 		return VERDICT_FLOW_WITHDRAWN;
 	this = direction == DIRECTION_OUT ? flow->seen_out : flow->seen_in;
 	other = direction == DIRECTION_OUT ? flow->seen_in : flow->seen_out;
@@ -85,18 +102,32 @@ static __always_inline enum verdict flow_admit(const struct settings *settings,
 	return VERDICT_LEARNED;
 }
 
+/* A RST has come out of the kernel path. conntrack closes an entry on a RST only
+ * if its sequence number fits what it saw last, and of a bypassed connection it
+ * saw little: the entry would stay ESTABLISHED for days. The agent closes it. */
+static __always_inline void flow_reset(struct flow_key *key, __u64 now)
+{
+	const struct flow *flow = flows.lookup(key);
+
+	if (flow && flow->seen_out && flow->seen_in)
+		resets.update(key, &now);
+	flows.delete(key);
+}
+
 /* On the way out of the kernel path. */
 static __always_inline enum verdict flow_learn(const struct settings *settings,
-					       const struct packet *packet,
+					       const struct packet *packet, const struct pod *pod,
 					       enum direction direction, __u64 now)
 {
 	struct flow_key key = key_of(packet, direction);
 	struct flow *flow;
 
+	if (is_tcp(packet, TCP_RST_FLAG))
+		flow_reset(&key, now);
 	if (is_tcp_control(packet))
 		return VERDICT_TCP_CONTROL;
 	flow = flows.lookup(&key);
-	if (flow && flow->epoch == settings->epoch) {
+	if (flow && flow->epoch == settings->epoch && flow->ifindex == pod->ifindex) {
 		if (direction == DIRECTION_OUT)
 			flow->seen_out = now;
 		else
@@ -104,7 +135,7 @@ static __always_inline enum verdict flow_learn(const struct settings *settings,
 		return VERDICT_LEARNED;
 	}
 
-	struct flow fresh = {.epoch = settings->epoch};
+	struct flow fresh = {.epoch = settings->epoch, .ifindex = pod->ifindex};
 
 	if (direction == DIRECTION_OUT)
 		fresh.seen_out = now;

@@ -68,7 +68,7 @@ static __always_inline enum verdict to_pod_of(struct __sk_buff *skb, struct pack
 		return VERDICT_NO_POD;
 	if (is_guarded(receiver, packet, GUARD_TO_POD))
 		return VERDICT_GUARDED;
-	verdict = flow_admit(settings, packet, DIRECTION_IN, now);
+	verdict = flow_admit(settings, packet, receiver, DIRECTION_IN, now);
 	if (verdict != VERDICT_LEARNED)
 		return verdict;
 	if (packet->ip.ttl <= 1)

@@ -34,7 +34,7 @@ static __always_inline enum verdict to_local_pod(struct __sk_buff *skb, struct p
 		return VERDICT_OTHER_MAC;
 	if (is_guarded(receiver, packet, GUARD_TO_POD))
 		return VERDICT_GUARDED;
-	verdict = flow_admit(settings, packet, DIRECTION_OUT, now);
+	verdict = flow_admit(settings, packet, sender, DIRECTION_OUT, now);
 	if (verdict != VERDICT_LEARNED)
 		return verdict;
 	if (!fits(skb, packet, receiver->mtu))
@@ -57,7 +57,7 @@ static __always_inline enum verdict to_peer(struct __sk_buff *skb, struct packet
 		return VERDICT_OTHER_MAC;
 	if (packet->ip.ttl <= 1)
 		return VERDICT_TTL;
-	verdict = flow_admit(settings, packet, DIRECTION_OUT, now);
+	verdict = flow_admit(settings, packet, sender, DIRECTION_OUT, now);
 	if (verdict != VERDICT_LEARNED)
 		return verdict;
 	if (!peer->ifindex)

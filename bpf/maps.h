@@ -14,6 +14,8 @@ PINNED("lpm_trie", struct cidr, struct peer, peers, MAX_PEERS, BPF_F_NO_PREALLOC
 PINNED("hash", struct address, __u32, vteps, MAX_PEERS, BPF_F_NO_PREALLOC);
 PINNED("hash", struct address, struct pod, pods, MAX_PODS, BPF_F_NO_PREALLOC);
 PINNED("lru_hash", struct flow_key, struct flow, flows, MAX_FLOWS, 0);
+/* Flows that a RST ended after a bypass, until the agent has told conntrack; value: when, ns. */
+PINNED("hash", struct flow_key, __u64, resets, MAX_FLOWS, BPF_F_NO_PREALLOC);
 PINNED("percpu_array", __u32, struct counter, counters, PROGRAM_COUNT *VERDICT_COUNT, 0);
 PINNED("percpu_array", __u32, struct peer_counter, peer_counters, MAX_PEERS, 0);
 

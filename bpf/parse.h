@@ -26,7 +26,10 @@
 #define ECN_MASK 0x03
 #define ICMP_ECHO_REPLY 0
 #define ICMP_ECHO_REQUEST 8
-#define TCP_CONTROL_FLAGS 0x07 /* FIN, SYN, RST */
+#define TCP_FIN_FLAG 0x01
+#define TCP_SYN_FLAG 0x02
+#define TCP_RST_FLAG 0x04
+#define TCP_CONTROL_FLAGS (TCP_FIN_FLAG | TCP_SYN_FLAG | TCP_RST_FLAG)
 #define TCP_ACK_FLAG 0x10
 
 struct cursor {

@@ -12,6 +12,7 @@ static __always_inline enum verdict to_overlay_verdict(struct __sk_buff *skb)
 	const struct settings *settings = settings_at(now);
 	struct cursor at = {.skb = skb};
 	struct packet packet = {};
+	const struct pod *sender;
 	enum verdict verdict;
 
 	if (!settings)
@@ -19,14 +20,15 @@ static __always_inline enum verdict to_overlay_verdict(struct __sk_buff *skb)
 	verdict = parse_addresses(&at, &packet);
 	if (verdict != VERDICT_LEARNED)
 		return verdict;
-	if (!pod_of(packet.source))
+	sender = pod_of(packet.source);
+	if (!sender)
 		return VERDICT_NO_POD;
 	if (!peer_of(packet.destination))
 		return VERDICT_NO_PEER;
 	verdict = parse_transport(&at, &packet, skb->len - sizeof(packet.eth));
 	if (verdict != VERDICT_LEARNED)
 		return verdict;
-	return flow_learn(settings, &packet, DIRECTION_OUT, now);
+	return flow_learn(settings, &packet, sender, DIRECTION_OUT, now);
 }
 
 int to_overlay(struct __sk_buff *skb)

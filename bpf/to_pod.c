@@ -13,7 +13,7 @@ static __always_inline enum verdict to_pod_verdict(struct __sk_buff *skb)
 	const struct settings *settings = settings_at(now);
 	struct cursor at = {.skb = skb};
 	struct packet packet = {};
-	const struct pod *receiver;
+	const struct pod *receiver, *sender;
 	enum verdict verdict;
 
 	if (!settings)
@@ -27,14 +27,12 @@ static __always_inline enum verdict to_pod_verdict(struct __sk_buff *skb)
 	verdict = parse_transport(&at, &packet, skb->len - sizeof(packet.eth));
 	if (verdict != VERDICT_LEARNED)
 		return verdict;
-	if (pod_of(packet.source)) {
-		verdict = flow_learn(settings, &packet, DIRECTION_OUT, now);
-		if (verdict != VERDICT_LEARNED)
-			return verdict;
-	} else if (!peer_of(packet.source)) {
+	sender = pod_of(packet.source);
+	if (sender)
+		flow_learn(settings, &packet, sender, DIRECTION_OUT, now);
+	else if (!peer_of(packet.source))
 		return VERDICT_NO_PEER;
-	}
-	return flow_learn(settings, &packet, DIRECTION_IN, now);
+	return flow_learn(settings, &packet, receiver, DIRECTION_IN, now);
 }
 
 int to_pod(struct __sk_buff *skb)

@@ -64,7 +64,7 @@ enum verdict {
 	VERDICT_FLOW_UNKNOWN, /* neither half has come out of the kernel path */
 	VERDICT_FLOW_HALF, /* one half has, this packet needs both or the other */
 	VERDICT_FLOW_AGED, /* approved too long ago: once more through netfilter */
-	VERDICT_FLOW_WITHDRAWN, /* approved in an earlier epoch */
+	VERDICT_FLOW_WITHDRAWN, /* approved in an earlier epoch, or for an earlier pod */
 	VERDICT_MAP_FULL, /* the flow could not be recorded */
 
 	VERDICT_COUNT,
@@ -121,7 +121,7 @@ struct flow {
 	__u64 seen_out;
 	__u64 seen_in;
 	__u32 epoch;
-	__u32 pad;
+	__u32 ifindex; /* of the pod it was approved for: addresses are given away again */
 };
 
 /* One entry, written by the agent. Times in ns, CLOCK_MONOTONIC. */

@@ -36,6 +36,7 @@ _SHAPES: dict[str, tuple[type[Any], type[Any]]] = {
     "vteps": (_STRUCTS["address"], _U32),
     "pods": (_STRUCTS["address"], _STRUCTS["pod"]),
     "flows": (_STRUCTS["flow_key"], _STRUCTS["flow"]),
+    "resets": (_STRUCTS["flow_key"], ctypes.c_uint64),
     "counters": (_U32, _STRUCTS["counter"]),
     "peer_counters": (_U32, _STRUCTS["peer_counter"]),
 }
@@ -86,17 +87,28 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Flow:
-    """One 5-tuple of a local pod and when each half last came out of the kernel path (0: never)."""
+class Tuple:
+    """A 5-tuple as its local pod sees it; of an ICMP echo, identifier and type stand for ports."""
 
     local: IPAddress
     remote: IPAddress
     local_port: int
     remote_port: int
     protocol: int
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A flow of a local pod and when each half last came out of the kernel path (ns, 0: never).
+
+    `ifindex` is that of the pod it was approved for.
+    """
+
+    tuple: Tuple
     seen_out: int
     seen_in: int
     epoch: int
+    ifindex: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,16 +266,14 @@ class Maps:
     def flows(self) -> Iterator[Flow]:
         """Every record, live or stale; order is the kernel's."""
         for key, value in self._entries("flows"):
-            yield Flow(
-                _address(key, "local"),
-                _address(key, "remote"),
-                key.local_port,
-                key.remote_port,
-                key.protocol,
-                value.seen_out,
-                value.seen_in,
-                value.epoch,
-            )
+            yield Flow(_tuple(key), value.seen_out, value.seen_in, value.epoch, value.ifindex)
+
+    def take_resets(self) -> list[Tuple]:
+        """Flows that a RST ended after they were bypassed; each is told once."""
+        keys = list(syscall.map_keys(self._fds["resets"], ctypes.sizeof(_STRUCTS["flow_key"])))
+        for key in keys:
+            syscall.map_delete(self._fds["resets"], key)
+        return [_tuple(_STRUCTS["flow_key"].from_buffer_copy(key)) for key in keys]
 
     def counters(self) -> dict[Program, dict[Verdict, Count]]:
         """Every counter, zeros too, summed over the CPUs."""
@@ -336,6 +346,16 @@ def _unmapped(raw: bytes) -> IPAddress:
 
 def _address(value: ctypes.Structure, field: str) -> IPAddress:
     return _unmapped(bytes(getattr(value, field)))
+
+
+def _tuple(key: ctypes.Structure) -> Tuple:
+    return Tuple(
+        _address(key, "local"),
+        _address(key, "remote"),
+        key.local_port,
+        key.remote_port,
+        key.protocol,
+    )
 
 
 def _cidr_key(cidr: IPNetwork) -> bytes:

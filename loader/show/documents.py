@@ -56,11 +56,11 @@ def pod_document(pod: Pod, veth: Callable[[int], str | None]) -> Json:
 def flow_document(flow: Flow, settings: Settings, now: int) -> Json:
     """One flow; `now` in ns of CLOCK_MONOTONIC, as the flow's own times are."""
     return {
-        "protocol": _PROTOCOLS.get(flow.protocol, str(flow.protocol)),
-        "local": str(flow.local),
-        "local_port": flow.local_port,
-        "remote": str(flow.remote),
-        "remote_port": flow.remote_port,
+        "protocol": _PROTOCOLS.get(flow.tuple.protocol, str(flow.tuple.protocol)),
+        "local": str(flow.tuple.local),
+        "local_port": flow.tuple.local_port,
+        "remote": str(flow.tuple.remote),
+        "remote_port": flow.tuple.remote_port,
         "out_age_seconds": _age(flow.seen_out, now),
         "in_age_seconds": _age(flow.seen_in, now),
         "withdrawn": flow.epoch != settings.epoch,

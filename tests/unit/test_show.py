@@ -3,7 +3,7 @@
 from ipaddress import IPv4Address, IPv4Network
 
 from vxlane.loader.datapath.abi import Guard, Program, Verdict
-from vxlane.loader.datapath.maps import Count, Flow, Peer, PeerCount, Pod, Settings
+from vxlane.loader.datapath.maps import Count, Flow, Peer, PeerCount, Pod, Settings, Tuple
 from vxlane.loader.show import documents
 from vxlane.loader.show.table import pairs, table
 
@@ -63,7 +63,7 @@ def test_pod():
 
 def test_flow():
     """A flow's ages are seconds since each half was seen, null for one that never was."""
-    flow = Flow(HERE, THERE, 40000, 80, 6, 39 * SECOND, 0, 2)
+    flow = Flow(Tuple(HERE, THERE, 40000, 80, 6), 39 * SECOND, 0, 2, 7)
     assert documents.flow_document(flow, SETTINGS, now=40 * SECOND) == {
         "protocol": "tcp",
         "local": "10.42.1.2",
