@@ -3,6 +3,7 @@
     VxlaneError
     ├── ConfigError      input that a person wrote: options, node files, JSON
     ├── KernelError      the kernel refused an operation; carries errno
+    ├── ToolError        a program that vxlane runs (iptables, nft) failed; its own words
     ├── CompileError     the eBPF sources do not compile or are refused by the verifier
     ├── ContractError    bpf/vxlane.h, or pinned objects that do not fit it
     ├── SourceError      a source of nodes can't be read now; the last good state stays
@@ -32,6 +33,10 @@ class KernelError(VxlaneError):
         self.errno = errno
         text = f"{operation}: {os.strerror(errno)}"
         super().__init__(f"{text}; {advice}" if advice else text)
+
+
+class ToolError(VxlaneError):
+    """A program that vxlane runs failed, or is not installed."""
 
 
 class CompileError(VxlaneError):

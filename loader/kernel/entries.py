@@ -1,0 +1,260 @@
+"""The entries that carry an overlay: routes, neighbours and the device's forwarding table.
+
+An entry is a flat tuple of integers and strings (addresses are integers, MACs lower-case colon
+strings) and all entries of a node are one dict by key, so that 10,000 peers are compared in a few
+milliseconds. Knows how entries look in netlink; which there should be is not decided here.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from typing import NamedTuple
+
+from vxlane.loader.kernel.netlink import Intent, Request, RouteSocket, attribute, attributes
+
+# linux/rtnetlink.h and linux/neighbour.h
+_NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
+_NEWNEIGH, _DELNEIGH, _GETNEIGH = 28, 29, 30
+_RTMSG = struct.Struct("=8BI")  # family, dst_len, src_len, tos, table, protocol, scope, type; flags
+_NDMSG = struct.Struct("=BxxxiHBB")  # family, ifindex, state, flags, type
+_U32 = struct.Struct("=I")
+_IPV4 = struct.Struct("!I")
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY = 1, 4, 5, 6
+_NDA_DST, _NDA_LLADDR, _NDA_IFINDEX = 1, 2, 8
+_TABLE_MAIN, _PROTOCOL_BOOT, _SCOPE_UNIVERSE, _SCOPE_NOWHERE, _UNICAST = 254, 3, 0, 255, 1
+_ONLINK = 4
+_PERMANENT, _SELF = 0x80, 0x02
+
+Key = int | str | tuple[int, int]
+"""Of a neighbour its address, of a forwarding entry its MAC, of a route its network."""
+
+
+class Neighbour(NamedTuple):
+    """`ip neigh ADDRESS lladdr MAC dev DEVICE nud permanent`."""
+
+    address: int
+    mac: str
+    device: int
+
+    @property
+    def key(self) -> Key:
+        """See `Key`."""
+        return self.address
+
+    def __str__(self) -> str:
+        return f"neighbour {IPv4Address(self.address)} lladdr {self.mac}"
+
+    def put(self) -> Request:
+        """Create or replace."""
+        body = _NDMSG.pack(socket.AF_INET, self.device, _PERMANENT, 0, _UNICAST)
+        lladdr = attribute(_NDA_LLADDR, _octets(self.mac))
+        destination = attribute(_NDA_DST, _IPV4.pack(self.address))
+        return Request(_NEWNEIGH, body + destination + lladdr, Intent.PUT)
+
+    def remove(self) -> Request:
+        """Delete."""
+        body = _NDMSG.pack(socket.AF_INET, self.device, 0, 0, 0)
+        return Request(_DELNEIGH, body + attribute(_NDA_DST, _IPV4.pack(self.address)))
+
+
+class Forwarding(NamedTuple):
+    """`bridge fdb MAC dev DEVICE dst ADDRESS self permanent`."""
+
+    mac: str
+    address: int
+    device: int
+
+    @property
+    def key(self) -> Key:
+        """See `Key`."""
+        return self.mac
+
+    def __str__(self) -> str:
+        return f"fdb {self.mac} dst {IPv4Address(self.address)}"
+
+    def put(self) -> Request:
+        """Create or replace."""
+        body = _NDMSG.pack(socket.AF_BRIDGE, self.device, _PERMANENT, _SELF, 0)
+        destination = attribute(_NDA_DST, _IPV4.pack(self.address))
+        lladdr = attribute(_NDA_LLADDR, _octets(self.mac))
+        return Request(_NEWNEIGH, body + destination + lladdr, Intent.PUT)
+
+    def remove(self) -> Request:
+        """Delete, whatever the destination."""
+        body = _NDMSG.pack(socket.AF_BRIDGE, self.device, _PERMANENT, _SELF, 0)
+        return Request(_DELNEIGH, body + attribute(_NDA_LLADDR, _octets(self.mac)))
+
+
+class Route(NamedTuple):
+    """`ip route NETWORK/PREFIX_LEN via GATEWAY dev DEVICE [onlink]` in table main, metric 0."""
+
+    network: int
+    prefix_len: int
+    gateway: int
+    device: int
+    flags: int
+    """ONLINK or 0."""
+
+    @property
+    def key(self) -> Key:
+        """See `Key`."""
+        return self.network, self.prefix_len
+
+    def __str__(self) -> str:
+        onlink = " onlink" if self.flags else ""
+        network = f"{IPv4Address(self.network)}/{self.prefix_len}"
+        return f"route {network} via {IPv4Address(self.gateway)} dev #{self.device}{onlink}"
+
+    def put(self) -> Request:
+        """Create or replace."""
+        return Request(_NEWROUTE, self._body(_PROTOCOL_BOOT, _SCOPE_UNIVERSE), Intent.PUT)
+
+    def remove(self) -> Request:
+        """Delete."""
+        return Request(_DELROUTE, self._body(0, _SCOPE_NOWHERE))
+
+    def _body(self, protocol: int, scope: int) -> bytes:
+        head = _RTMSG.pack(
+            socket.AF_INET,
+            self.prefix_len,
+            0,
+            0,
+            _TABLE_MAIN,
+            protocol,
+            scope,
+            _UNICAST,
+            self.flags,
+        )
+        return (
+            head
+            + attribute(_RTA_DST, _IPV4.pack(self.network))
+            + attribute(_RTA_GATEWAY, _IPV4.pack(self.gateway))
+            + attribute(_RTA_OIF, _U32.pack(self.device))
+        )
+
+
+Entry = Neighbour | Forwarding | Route
+Entries = dict[Key, Entry]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """`entry` is to be there instead of `was`; or, where `entry` is None, `was` is to go."""
+
+    entry: Entry | None
+    was: Entry | None
+
+    def __str__(self) -> str:
+        if self.entry is None:
+            return f"remove {self.was}: stale"
+        return f"put {self.entry}: " + (f"was {self.was}" if self.was else "missing")
+
+
+def overlay(cidr: IPv4Network, mac: str, address: int, device: int) -> tuple[Entry, ...]:
+    """What carries packets to a peer through the VXLAN device, in the order to write it."""
+    network = int(cidr.network_address)
+    return (
+        Neighbour(network, mac, device),
+        Forwarding(mac, address, device),
+        Route(network, cidr.prefixlen, network, device, _ONLINK),
+    )
+
+
+def direct(cidr: IPv4Network, gateway: int, device: int) -> tuple[Entry, ...]:
+    """What carries packets to a peer of the same L2 without a tunnel."""
+    return (Route(int(cidr.network_address), cidr.prefixlen, gateway, device, 0),)
+
+
+def read(netlink: RouteSocket, device: int) -> Entries:
+    """What there is: permanent neighbours and forwarding entries of `device` (ifindex, 0: there
+    is none), and the main table's single-hop routes by a gateway, of protocol boot.
+    """
+    entries: list[Entry] = list(_routes(netlink))
+    if device:
+        entries += _neighbours(netlink, device)
+        entries += _forwardings(netlink, device)
+    return {entry.key: entry for entry in entries}
+
+
+def changes(desired: Entries, actual: Entries, network: IPv4Network) -> list[Change]:
+    """What makes `actual` `desired`, in order: what is new or different as listed, then the stale.
+
+    Stale are all neighbours and forwarding entries read, they are the device's, and the routes to
+    networks inside `network`, that of all pods. Routes to elsewhere are other people's.
+    """
+    get = actual.get
+    found = [Change(entry, get(key)) for key, entry in desired.items() if get(key) != entry]
+    first, last = int(network.network_address), int(network.broadcast_address)
+    found += [
+        Change(None, entry)
+        for key, entry in actual.items()
+        if key not in desired
+        and not (isinstance(entry, Route) and not first <= entry.network <= last)
+    ]
+    return found
+
+
+def write(netlink: RouteSocket, wanted: list[Change], actual: Entries) -> list[tuple[Change, int]]:
+    """Carry out `wanted` in order and note each success in `actual`; the failures, with errno."""
+    codes = netlink.write([_request(change) for change in wanted])
+    failed = []
+    for change, code in zip(wanted, codes, strict=True):
+        if change.entry is not None and not code:
+            actual[change.entry.key] = change.entry
+        elif change.was is not None and code in {0, errno.ENOENT, errno.ESRCH}:
+            actual.pop(change.was.key, None)
+        else:
+            failed.append((change, code))
+    return failed
+
+
+def _request(change: Change) -> Request:
+    if change.entry is not None:
+        return change.entry.put()
+    assert change.was is not None
+    return change.was.remove()
+
+
+def _routes(netlink: RouteSocket) -> Iterator[Route]:
+    request = _RTMSG.pack(socket.AF_INET, 0, 0, 0, _TABLE_MAIN, 0, 0, 0, 0)
+    for body in netlink.dump(Request(_GETROUTE, request)):
+        _, prefix_len, _, tos, _, protocol, _, kind, flags = _RTMSG.unpack_from(body)
+        if protocol != _PROTOCOL_BOOT or kind != _UNICAST or tos:
+            continue
+        found = attributes(body, _RTMSG.size)
+        if {_RTA_DST, _RTA_GATEWAY, _RTA_OIF} <= found.keys() and _RTA_PRIORITY not in found:
+            yield Route(
+                _IPV4.unpack(found[_RTA_DST])[0],
+                prefix_len,
+                _IPV4.unpack(found[_RTA_GATEWAY])[0],
+                _U32.unpack(found[_RTA_OIF])[0],
+                flags & _ONLINK,
+            )
+
+
+def _neighbours(netlink: RouteSocket, device: int) -> Iterator[Neighbour]:
+    request = _NDMSG.pack(socket.AF_INET, 0, 0, 0, 0) + attribute(_NDA_IFINDEX, _U32.pack(device))
+    for body in netlink.dump(Request(_GETNEIGH, request)):
+        if _NDMSG.unpack_from(body)[2] & _PERMANENT:
+            found = attributes(body, _NDMSG.size)
+            yield Neighbour(_IPV4.unpack(found[_NDA_DST])[0], found[_NDA_LLADDR].hex(":"), device)
+
+
+def _forwardings(netlink: RouteSocket, device: int) -> Iterator[Forwarding]:
+    request = _NDMSG.pack(socket.AF_BRIDGE, device, 0, 0, 0)
+    for body in netlink.dump(Request(_GETNEIGH, request)):
+        _, index, state, flags, _ = _NDMSG.unpack_from(body)
+        if index != device or not state & _PERMANENT or not flags & _SELF:
+            continue
+        found = attributes(body, _NDMSG.size)
+        if len(found.get(_NDA_DST, b"")) == _IPV4.size and any(found[_NDA_LLADDR]):
+            yield Forwarding(found[_NDA_LLADDR].hex(":"), _IPV4.unpack(found[_NDA_DST])[0], device)
+
+
+def _octets(mac: str) -> bytes:
+    return bytes.fromhex(mac.replace(":", ""))
