@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import NamedTuple
 
-from vxlane.loader.kernel.netlink import Intent, Request, RouteSocket, attribute, attributes
+from vxlane.loader.kernel.netlink import Intent, Request, NetlinkSocket, attribute, attributes
 
 # linux/rtnetlink.h and linux/neighbour.h
 _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
@@ -170,7 +170,7 @@ def direct(cidr: IPv4Network, gateway: int, device: int) -> tuple[Entry, ...]:
     return (Route(int(cidr.network_address), cidr.prefixlen, gateway, device, 0),)
 
 
-def read(netlink: RouteSocket, device: int) -> Entries:
+def read(netlink: NetlinkSocket, device: int) -> Entries:
     """What there is: permanent neighbours and forwarding entries of `device` (ifindex, 0: there
     is none), and the main table's single-hop routes by a gateway, of protocol boot.
     """
@@ -199,7 +199,7 @@ def changes(desired: Entries, actual: Entries, network: IPv4Network) -> list[Cha
     return found
 
 
-def write(netlink: RouteSocket, wanted: list[Change], actual: Entries) -> list[tuple[Change, int]]:
+def write(netlink: NetlinkSocket, wanted: list[Change], actual: Entries) -> list[tuple[Change, int]]:
     """Carry out `wanted` in order and note each success in `actual`; the failures, with errno."""
     codes = netlink.write([_request(change) for change in wanted])
     failed = []
@@ -220,7 +220,7 @@ def _request(change: Change) -> Request:
     return change.was.remove()
 
 
-def _routes(netlink: RouteSocket) -> Iterator[Route]:
+def _routes(netlink: NetlinkSocket) -> Iterator[Route]:
     request = _RTMSG.pack(socket.AF_INET, 0, 0, 0, _TABLE_MAIN, 0, 0, 0, 0)
     for body in netlink.dump(Request(_GETROUTE, request)):
         _, prefix_len, _, tos, _, protocol, _, kind, flags = _RTMSG.unpack_from(body)
@@ -237,7 +237,7 @@ def _routes(netlink: RouteSocket) -> Iterator[Route]:
             )
 
 
-def _neighbours(netlink: RouteSocket, device: int) -> Iterator[Neighbour]:
+def _neighbours(netlink: NetlinkSocket, device: int) -> Iterator[Neighbour]:
     request = _NDMSG.pack(socket.AF_INET, 0, 0, 0, 0) + attribute(_NDA_IFINDEX, _U32.pack(device))
     for body in netlink.dump(Request(_GETNEIGH, request)):
         if _NDMSG.unpack_from(body)[2] & _PERMANENT:
@@ -245,7 +245,7 @@ def _neighbours(netlink: RouteSocket, device: int) -> Iterator[Neighbour]:
             yield Neighbour(_IPV4.unpack(found[_NDA_DST])[0], found[_NDA_LLADDR].hex(":"), device)
 
 
-def _forwardings(netlink: RouteSocket, device: int) -> Iterator[Forwarding]:
+def _forwardings(netlink: NetlinkSocket, device: int) -> Iterator[Forwarding]:
     request = _NDMSG.pack(socket.AF_BRIDGE, device, 0, 0, 0)
     for body in netlink.dump(Request(_GETNEIGH, request)):
         _, index, state, flags, _ = _NDMSG.unpack_from(body)

@@ -83,7 +83,7 @@ def split(datagram: bytes) -> Iterator[Message]:
         offset += (length + 3) & ~3
 
 
-class RouteSocket:
+class NetlinkSocket:
     """Asks and tells the kernel about links, routes and neighbours, in its network namespace."""
 
     def __init__(self, protocol: int = socket.NETLINK_ROUTE) -> None:

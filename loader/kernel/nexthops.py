@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from vxlane.loader.kernel.netlink import Request, RouteSocket, attribute, attributes
+from vxlane.loader.kernel.netlink import Request, NetlinkSocket, attribute, attributes
 
 _GETROUTE = 26
 _RTMSG = struct.Struct("=8BI")  # see entries
@@ -47,7 +47,7 @@ class NextHop:
 
 
 def resolve(
-    netlink: RouteSocket, addresses: Iterable[IPv4Address], query: Query
+    netlink: NetlinkSocket, addresses: Iterable[IPv4Address], query: Query
 ) -> dict[IPv4Address, NextHop]:
     """The next hop towards each of `addresses`."""
     asked = list(addresses)
