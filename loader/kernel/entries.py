@@ -10,12 +10,11 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import NamedTuple
 
-from vxlane.loader.kernel.netlink import Intent, Request, NetlinkSocket, attribute, attributes
+from vxlane.loader.kernel.netlink import Intent, NetlinkSocket, Request, attribute, attributes
 
 # linux/rtnetlink.h and linux/neighbour.h
 _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
@@ -174,11 +173,18 @@ def read(netlink: NetlinkSocket, device: int) -> Entries:
     """What there is: permanent neighbours and forwarding entries of `device` (ifindex, 0: there
     is none), and the main table's single-hop routes by a gateway, of protocol boot.
     """
-    entries: list[Entry] = list(_routes(netlink))
+    routes = _RTMSG.pack(socket.AF_INET, 0, 0, 0, _TABLE_MAIN, 0, 0, 0, 0)
+    found: list[Entry | None] = [
+        route_of(body) for body in netlink.dump(Request(_GETROUTE, routes))
+    ]
     if device:
-        entries += _neighbours(netlink, device)
-        entries += _forwardings(netlink, device)
-    return {entry.key: entry for entry in entries}
+        neighbours = _NDMSG.pack(socket.AF_INET, 0, 0, 0, 0)
+        neighbours += attribute(_NDA_IFINDEX, _U32.pack(device))
+        forwardings = _NDMSG.pack(socket.AF_BRIDGE, device, 0, 0, 0)
+        for request in (neighbours, forwardings):
+            bodies = netlink.dump(Request(_GETNEIGH, request))
+            found += [neighbour_of(body, device) for body in bodies]
+    return {entry.key: entry for entry in found if entry}
 
 
 def changes(desired: Entries, actual: Entries, network: IPv4Network) -> list[Change]:
@@ -199,7 +205,9 @@ def changes(desired: Entries, actual: Entries, network: IPv4Network) -> list[Cha
     return found
 
 
-def write(netlink: NetlinkSocket, wanted: list[Change], actual: Entries) -> list[tuple[Change, int]]:
+def write(
+    netlink: NetlinkSocket, wanted: list[Change], actual: Entries
+) -> list[tuple[Change, int]]:
     """Carry out `wanted` in order and note each success in `actual`; the failures, with errno."""
     codes = netlink.write([_request(change) for change in wanted])
     failed = []
@@ -220,40 +228,35 @@ def _request(change: Change) -> Request:
     return change.was.remove()
 
 
-def _routes(netlink: NetlinkSocket) -> Iterator[Route]:
-    request = _RTMSG.pack(socket.AF_INET, 0, 0, 0, _TABLE_MAIN, 0, 0, 0, 0)
-    for body in netlink.dump(Request(_GETROUTE, request)):
-        _, prefix_len, _, tos, _, protocol, _, kind, flags = _RTMSG.unpack_from(body)
-        if protocol != _PROTOCOL_BOOT or kind != _UNICAST or tos:
-            continue
-        found = attributes(body, _RTMSG.size)
-        if {_RTA_DST, _RTA_GATEWAY, _RTA_OIF} <= found.keys() and _RTA_PRIORITY not in found:
-            yield Route(
-                _IPV4.unpack(found[_RTA_DST])[0],
-                prefix_len,
-                _IPV4.unpack(found[_RTA_GATEWAY])[0],
-                _U32.unpack(found[_RTA_OIF])[0],
-                flags & _ONLINK,
-            )
+def route_of(body: bytes) -> Route | None:
+    """The route in a netlink message, if it is of the kind that `read` reads."""
+    _, prefix_len, _, tos, table, protocol, _, kind, flags = _RTMSG.unpack_from(body)
+    if (table, protocol, kind, tos) != (_TABLE_MAIN, _PROTOCOL_BOOT, _UNICAST, 0):
+        return None
+    found = attributes(body, _RTMSG.size)
+    if _RTA_PRIORITY in found or not {_RTA_DST, _RTA_GATEWAY, _RTA_OIF} <= found.keys():
+        return None
+    return Route(
+        _IPV4.unpack(found[_RTA_DST])[0],
+        prefix_len,
+        _IPV4.unpack(found[_RTA_GATEWAY])[0],
+        _U32.unpack(found[_RTA_OIF])[0],
+        flags & _ONLINK,
+    )
 
 
-def _neighbours(netlink: NetlinkSocket, device: int) -> Iterator[Neighbour]:
-    request = _NDMSG.pack(socket.AF_INET, 0, 0, 0, 0) + attribute(_NDA_IFINDEX, _U32.pack(device))
-    for body in netlink.dump(Request(_GETNEIGH, request)):
-        if _NDMSG.unpack_from(body)[2] & _PERMANENT:
-            found = attributes(body, _NDMSG.size)
-            yield Neighbour(_IPV4.unpack(found[_NDA_DST])[0], found[_NDA_LLADDR].hex(":"), device)
-
-
-def _forwardings(netlink: NetlinkSocket, device: int) -> Iterator[Forwarding]:
-    request = _NDMSG.pack(socket.AF_BRIDGE, device, 0, 0, 0)
-    for body in netlink.dump(Request(_GETNEIGH, request)):
-        _, index, state, flags, _ = _NDMSG.unpack_from(body)
-        if index != device or not state & _PERMANENT or not flags & _SELF:
-            continue
-        found = attributes(body, _NDMSG.size)
-        if len(found.get(_NDA_DST, b"")) == _IPV4.size and any(found[_NDA_LLADDR]):
-            yield Forwarding(found[_NDA_LLADDR].hex(":"), _IPV4.unpack(found[_NDA_DST])[0], device)
+def neighbour_of(body: bytes, device: int) -> Neighbour | Forwarding | None:
+    """The neighbour or forwarding entry in a netlink message, if `device` has it for good."""
+    family, index, state, flags, _ = _NDMSG.unpack_from(body)
+    if index != device or not state & _PERMANENT:
+        return None
+    found = attributes(body, _NDMSG.size)
+    address, mac = found.get(_NDA_DST, b""), found.get(_NDA_LLADDR, b"")
+    if len(address) != _IPV4.size or not any(mac):
+        return None
+    if family == socket.AF_INET:
+        return Neighbour(_IPV4.unpack(address)[0], mac.hex(":"), device)
+    return Forwarding(mac.hex(":"), _IPV4.unpack(address)[0], device) if flags & _SELF else None
 
 
 def _octets(mac: str) -> bytes:
