@@ -74,7 +74,7 @@ def collect(request: Request) -> None:
 
 def status(request: Request) -> None:
     """CniError 50 when pods must be accelerated and there is nobody to do it."""
-    if request.flag("required"):
+    if request.flag("required", default=False):
         probe(request, UNAVAILABLE)
 
 
@@ -139,7 +139,7 @@ def warn(request: Request, text: str) -> None:
 
 def _stay(request: Request, refusal: str) -> None:
     """What it means that the pod stays on the kernel path; nothing when it doesn't."""
-    if refusal and request.flag("required"):
+    if refusal and request.flag("required", default=False):
         raise CniError(TRY_AGAIN_LATER, f"{request.ifname} is not accelerated: {refusal}")
     if refusal:
         warn(request, f"stays on the kernel path: {refusal}")

@@ -26,11 +26,16 @@ if TYPE_CHECKING:
 
 
 def add(request: Request) -> JsonObject:
-    """Make the pod's interface and have it accelerated; the delegate's result."""
+    """Make the pod's interface and have it accelerated; the delegate's result.
+
+    Where the bandwidth plugin follows in the chain it must find the interface untouched: then
+    `"accelerate": false` leaves that to a chained call at the end.
+    """
     conf = subnet.delegate(request, subnet.read(request, TRY_AGAIN_LATER))
     scratch.save(request, conf)
     result = Result(delegate.run(request, conf))
-    chained.accelerate(request, result)
+    if request.flag("accelerate", default=True):
+        chained.accelerate(request, result)
     return result.in_version(request.version)
 
 

@@ -19,9 +19,6 @@ TYPE_CHECKING = False  # typing's own would import typing
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_MAIN_KEYS = {"delegate", "ipam", "subnetFile", "dataDir"}
-"""What only a configuration of the main role holds."""
-
 
 def main() -> None:
     """Answer the runtime that started this process; exits 1 when the call fails."""
@@ -60,15 +57,12 @@ def _is_main(request: Request) -> bool:
     """Whether the call is for the main role.
 
     Only ADD tells by itself: its prevResult is another plugin's. Everything later comes with
-    the chain's final result, or below 0.4.0 with none, whatever the role. So the type under
-    which the plugin is called, or a key that only the main role has, or at last what ADD
-    noted down must tell.
+    the chain's final result, or below 0.4.0 with none, whatever the role. Then the type and
+    the keys of the configuration must tell, or at last what ADD noted down.
     """
     if request.command == "ADD":
         return request.conf.get("prevResult") is None
-    if request.text("type", "") != scratch.OWN_TYPE or not _MAIN_KEYS.isdisjoint(request.conf):
-        return True
-    return bool(request.container_id) and scratch.is_own(request)
+    return scratch.says_main(request) or (bool(request.container_id) and scratch.is_own(request))
 
 
 def _version_of(stdin: bytes) -> str:

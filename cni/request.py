@@ -102,9 +102,9 @@ class Request:
             raise CniError(INVALID_CONFIG, f"{key} must be an object, not {_shown(value)}")
         return value
 
-    def flag(self, key: str) -> bool:
-        """A switch of the configuration, off when it is missing."""
-        value = self.conf.get(key, False)
+    def flag(self, key: str, *, default: bool) -> bool:
+        """A switch of the configuration."""
+        value = self.conf.get(key, default)
         if not isinstance(value, bool):
             raise CniError(INVALID_CONFIG, f"{key} must be true or false, not {_shown(value)}")
         return value

@@ -26,13 +26,13 @@ OWN_TYPE = "vxlane"
 
 _DEFAULT_DATA_DIR = "/var/lib/cni/flannel"
 _USUAL_IFNAME = "eth0"
+_MAIN_KEYS = {"delegate", "ipam", "subnetFile", "dataDir"}
 _MARK = "madeBy"  # a key that no delegate knows, and so ignores
 
 
 def save(request: Request, conf: JsonObject) -> None:
     """Note `conf` down, before anything is made from it."""
-    own = request.text("type", "") == OWN_TYPE
-    noted = {**conf, _MARK: OWN_TYPE} if own else conf
+    noted = conf if says_main(request) else {**conf, _MARK: OWN_TYPE}
     path = _path(request)
     temporary = f"{_directory(request)}/.{os.path.basename(path)}"  # no id begins with a dot
     try:
@@ -61,8 +61,17 @@ def remove(request: Request) -> None:
         pass
 
 
+def says_main(request: Request) -> bool:
+    """Whether the configuration is one of the main role, whatever the command.
+
+    Its type is another's, or it holds a key that only the main role has.
+    """
+    other = request.text("type", "") != OWN_TYPE
+    return other or not _MAIN_KEYS.isdisjoint(request.conf)
+
+
 def is_own(request: Request) -> bool:
-    """Whether ADD noted something down under the type vxlane, and not the flannel plugin."""
+    """Whether ADD had the main role, though the configuration does not say so."""
     noted = load(request)
     return noted is not None and noted.get(_MARK) == OWN_TYPE
 

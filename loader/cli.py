@@ -18,13 +18,13 @@ COMMANDS = {
     "agent": ("vxlane.loader.agent.commands:agent", "Run this node's agent."),
     "detach": ("vxlane.loader.agent.commands:detach", "Undo all that the agent did to this node."),
     "flows": ("vxlane.loader.show.commands:flows", "List, or flush, approved flows."),
-    "install": ("vxlane.loader.install:install", "Install the CNI plugin on this node."),
+    "install": ("vxlane.loader.install.commands:install", "Install the CNI plugin on this node."),
     "lab": ("vxlane.loader.lab.commands:lab", "Nodes and pods in network namespaces."),
     "peers": ("vxlane.loader.show.commands:peers", "List the nodes that packets may be sent to."),
     "pods": ("vxlane.loader.show.commands:pods", "List this node's accelerated pods."),
     "stats": ("vxlane.loader.show.commands:stats", "Count packets by verdict, direction, peer."),
     "status": ("vxlane.loader.show.commands:status", "Tell how the agent and its programs are."),
-    "uninstall": ("vxlane.loader.install:uninstall", "Take the CNI plugin away again."),
+    "uninstall": ("vxlane.loader.install.commands:uninstall", "Take the CNI plugin away again."),
 }
 """name -> (module:attribute, what `vxlane --help` says)"""
 

@@ -1,0 +1,117 @@
+r"""Pods that were there before the agent: what libcni and host-local remember of them.
+
+    <results>/<network>-<container id>-<ifname>   libcni's cache: the chain's final result
+    <leases>/<network>/<address>                  host-local: "<container id>\r\n<ifname>"
+
+Both outlive what they speak of: a runtime that is killed, or a node that loses power, leaves
+entries of pods that are gone. So an address counts only while host-local agrees who has it,
+and everything said here is a claim, which whoever attaches a pod verifies against the kernel.
+Reads files, changes nothing; imports nothing of vxlane.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv6Address, ip_interface
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path("/var/lib/cni/results")
+"""Where libcni caches results unless its caller, the runtime, says otherwise."""
+LEASES = Path("/var/lib/cni/networks")
+"""Where host-local keeps its leases unless the network's ipam.dataDir says otherwise."""
+
+Json = dict[str, Any]
+Address = IPv4Address | IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One interface of one container, as the runtime's files have it."""
+
+    container_id: str
+    ifname: str
+    network: str
+    netns: str
+    """Path of the container's network namespace, "" when an older libcni wrote the entry."""
+    name: str
+    """namespace/pod, "" when the runtime is no Kubernetes'."""
+    mac: str
+    """Of the container's interface, lower-case; "" when the result does not tell."""
+    addresses: tuple[Address, ...]
+    host_ifnames: tuple[str, ...]
+    """Interfaces on the host that the chain made or used; the veth is one, the bridge another."""
+    plugins: tuple[str, ...]
+    """Types of the plugins in its chain."""
+
+
+def pods(results: Iterable[Path], leases: Path) -> list[Claim]:
+    """Claims to addresses that host-local confirms, in order of container id.
+
+    A network without a directory of leases has another IPAM, whose addresses stand unconfirmed.
+    """
+    found = []
+    for claim in cached(results):
+        held = tuple(a for a in claim.addresses if _holds(claim, leases / claim.network, a))
+        if held:
+            found.append(replace(claim, addresses=held))
+    return sorted(found, key=lambda claim: (claim.container_id, claim.ifname))
+
+
+def cached(results: Iterable[Path]) -> Iterator[Claim]:
+    """Every entry of libcni's caches in these directories; what can't be read is left out."""
+    for directory in results:
+        for file in sorted(directory.iterdir()) if directory.is_dir() else ():
+            try:
+                yield _claim(json.loads(file.read_bytes()))
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+                continue  # half written, of an older libcni, or no entry at all
+
+
+def _claim(entry: Json) -> Claim:
+    """An entry of the kind cniCacheV1 (containernetworking/cni, libcni/api.go, cachedInfo)."""
+    result, ifname = entry["result"], str(entry["ifName"])
+    interfaces = result.get("interfaces") or []
+    own = [i for i, known in enumerate(interfaces) if _is_own(known, ifname)]
+    macs = [str(interfaces[i].get("mac") or "").lower() for i in own]
+    config = json.loads(base64.b64decode(entry["config"]))
+    return Claim(
+        container_id=str(entry["containerId"]),
+        ifname=ifname,
+        network=str(entry["networkName"]),
+        netns=str(entry.get("netns") or ""),
+        name=_pod_name(entry.get("cniArgs") or []),
+        mac=macs[0] if macs else "",
+        addresses=tuple(
+            ip_interface(ip["address"]).ip
+            for ip in result.get("ips") or []
+            if ip.get("interface") in (None, *own)
+        ),
+        host_ifnames=tuple(str(i["name"]) for i in interfaces if not i.get("sandbox")),
+        plugins=tuple(str(plugin["type"]) for plugin in config.get("plugins") or [config]),
+    )
+
+
+def _is_own(interface: Json, ifname: str) -> bool:
+    return bool(interface.get("sandbox")) and interface["name"] == ifname
+
+
+def _pod_name(arguments: list[list[str]]) -> str:
+    """namespace/name of CNI_ARGS, which the cache holds as pairs."""
+    said = {pair[0]: pair[1] for pair in arguments}
+    names = (said.get("K8S_POD_NAMESPACE"), said.get("K8S_POD_NAME"))
+    return "/".join(name for name in names if name)
+
+
+def _holds(claim: Claim, leases: Path, address: Address) -> bool:
+    """Whether host-local gave `address` to the claim's container."""
+    if not leases.is_dir():
+        return True
+    try:
+        lease = (leases / str(address)).read_text(encoding="utf-8").split()
+    except (OSError, ValueError):
+        return False
+    return lease[:1] == [claim.container_id] and lease[1:2] in ([], [claim.ifname])
