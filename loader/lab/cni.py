@@ -45,8 +45,6 @@ class Chain:
     """Where plugins are, in order of search."""
     cache: Path
     """libcni's /var/lib/cni: results/<network>-<containerID>-<ifname>."""
-    env: Mapping[str, str] = field(default_factory=dict)
-    """What the runtime's environment would hold beside CNI_*."""
 
     def add(self, attachment: Attachment) -> Json:
         """Attach; the result of the last plugin. A failed ADD is undone, as runtimes do."""
@@ -92,7 +90,6 @@ class Chain:
         self, command: str, plugin: Json, attachment: Attachment, previous: Json | None
     ) -> Json | None:
         env = {
-            **self.env,
             "CNI_COMMAND": command,
             "CNI_CONTAINERID": attachment.container_id,
             "CNI_NETNS": str(attachment.netns),

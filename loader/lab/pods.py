@@ -25,13 +25,12 @@ def chain(node: LabNode) -> Chain:
     """The plugins of `node`'s pods, ready to run."""
     plugins = [_bridge(node)]
     if not node.kernel_only:
-        plugins.append({"type": "vxlane"})
+        plugins.append({"type": "vxlane", "stateDir": str(node.directory)})
     return Chain(
         conflist={"cniVersion": "0.3.1", "name": NETWORK, "plugins": plugins},
         namespace=node.name,
         path=(_own_plugin(node.directory), PLUGINS),
         cache=node.directory / "cni",
-        env={"VXLANE_STATE_DIR": str(node.directory)},
     )
 
 

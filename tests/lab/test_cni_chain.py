@@ -144,7 +144,7 @@ def test_check_tells_the_final_result(plugins):
 
 
 def test_real_plugins_attach_and_detach(make_lab):
-    """The bridge and host-local plugins make a pod's eth0; after DEL veth and address are free again."""
+    """The bridge and host-local plugins make a pod's eth0; DEL frees its veth and address."""
     lab = make_lab(nodes=1, pods_per_node=1, kernel_only=1)
     pod = lab.pod("node1-pod1")
     assert f"{pod.veth}@" in lab.exec("node1", "ip", "-br", "link", "show", "master", "cni0").stdout

@@ -1,0 +1,118 @@
+"""Real traffic between two pods, and what became of it: ping, iperf3, sockperf.
+
+A server is started for each measurement and killed after it; a measurement that did not transfer
+is a LabError. Imports errors, namespaces and waiting.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vxlane.loader.errors import LabError
+from vxlane.loader.lab import namespaces
+from vxlane.loader.lab.waiting import wait_for
+
+_IPERF_PORT, _SOCKPERF_PORT = 5201, 11111
+"""One each: sockperf does not start where connections of the other are in TIME_WAIT."""
+
+_LISTEN = "0A"
+"""State of a socket in /proc/net/tcp (include/net/tcp_states.h)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """Who talks to whom: two namespaces and the address of the second."""
+
+    source: str
+    target: str
+    address: str
+
+
+def ping(ends: Ends, *, count: int = 50) -> float:
+    """Median round trip of `count` echoes, microseconds; LabError if one got lost."""
+    argv = ["ping", "-n", "-c", str(count), "-i", "0.002", "-W", "2", ends.address]
+    said = namespaces.run(ends.source, *argv, check=False).stdout
+    times = sorted(float(found) * 1000 for found in re.findall(r"time=([\d.]+) ms", said))
+    if len(times) != count:
+        raise LabError(f"ping {ends.source} -> {ends.target}: {len(times)} of {count} came back")
+    return times[count // 2]
+
+
+def tcp(ends: Ends, *, seconds: float) -> float:
+    """What one TCP flow delivers, bit/s."""
+    received = _iperf(ends, seconds)["sum_received"]
+    if not received["bytes"]:
+        raise LabError(f"TCP {ends.source} -> {ends.target}: nothing arrived")
+    return float(received["bits_per_second"])
+
+
+def udp(ends: Ends, *, seconds: float, size: int = 64) -> float:
+    """How many datagrams of `size` bytes a second arrive of as many as one thread can send."""
+    report = _iperf(ends, seconds, "--udp", "--bitrate", "0", "--length", str(size))["sum"]
+    arrived = report["packets"] - report["lost_packets"]
+    if arrived <= 0:
+        raise LabError(f"UDP {ends.source} -> {ends.target}: nothing arrived")
+    return float(arrived / report["seconds"])
+
+
+def latency(ends: Ends, *, seconds: float) -> float:
+    """One way of a TCP ping-pong of 64 bytes, median, microseconds."""
+    address = ["-i", ends.address, "-p", str(_SOCKPERF_PORT), "--tcp"]
+    with _server(ends, _SOCKPERF_PORT, "sockperf", "server", *address):
+        argv = ["sockperf", "ping-pong", *address, "-m", "64", "-t", _whole(seconds)]
+        said = namespaces.run(ends.source, *argv).stdout
+    found = re.search(r"percentile 50\.000 = +([\d.]+)", said)
+    if not found:
+        raise LabError(f"sockperf {ends.source} -> {ends.target}: {said.strip()[-200:]}")
+    return float(found[1])
+
+
+def _iperf(ends: Ends, seconds: float, *options: str) -> dict[str, Any]:
+    """The `end` of iperf3's report."""
+    port = str(_IPERF_PORT)
+    with _server(ends, _IPERF_PORT, "iperf3", "--server", "--port", port):
+        argv = ["iperf3", "--json", "--client", ends.address, "--port", port]
+        argv += ["--time", _whole(seconds), *options]
+        done = namespaces.run(ends.source, *argv, check=False, timeout=seconds + 30)
+    report = json.loads(done.stdout)
+    if "error" in report:
+        raise LabError(f"iperf3 {ends.source} -> {ends.target}: {report['error']}")
+    end: dict[str, Any] = report["end"]
+    return end
+
+
+def _whole(seconds: float) -> str:
+    """Both tools count in whole seconds."""
+    return str(max(1, round(seconds)))
+
+
+@contextlib.contextmanager
+def _server(ends: Ends, port: int, *argv: str) -> Iterator[None]:
+    """Run a server in the target while the block lasts, which it enters when the server listens."""
+    command = namespaces.inside(ends.target, argv)
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            wait_for(lambda: _listens(server, port), f"{argv[0]} in {ends.target}")
+            yield
+        finally:
+            server.kill()
+
+
+def _listens(server: subprocess.Popen[bytes], port: int) -> bool:
+    """Whether a TCP socket listens on `port` in the server's namespace."""
+    if server.poll() is not None:
+        raise LabError(f"a server ended with status {server.returncode}: is the port taken?")
+    for table in ("tcp", "tcp6"):
+        rows = Path(f"/proc/{server.pid}/net/{table}").read_text(encoding="ascii").splitlines()[1:]
+        for row in rows:
+            _, local, _, state, *_ = row.split()
+            if local.endswith(f":{port:04X}") and state == _LISTEN:
+                return True
+    return False

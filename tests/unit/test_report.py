@@ -1,0 +1,55 @@
+"""What the demo makes of its figures."""
+
+import pytest
+
+from vxlane.loader.datapath.abi import Program, Verdict
+from vxlane.loader.datapath.maps import Count
+from vxlane.loader.lab import report
+from vxlane.loader.lab.report import Better, Findings, Quantity, Way
+
+RATE = Quantity("TCP, one flow", "Gbit/s", Better.MORE)
+DELAY = Quantity("ping, round trip", "us", Better.LESS)
+
+
+def findings(bypassed, kernel):
+    """Rates and delays of three rounds, and counters of so many packets by either way."""
+    counted = {program: dict.fromkeys(Verdict, Count(0, 0)) for program in Program}
+    counted[Program.FROM_POD][Verdict.ENCAPSULATED] = Count(bypassed, 0)
+    counted[Program.FROM_POD][Verdict.TCP_CONTROL] = Count(kernel, 0)
+    values = {
+        (RATE, Way.KERNEL): [4.0, 5.0, 100.0],
+        (RATE, Way.BYPASS): [1.0, 10.0, 11.0],
+        (DELAY, Way.KERNEL): [60.0],
+        (DELAY, Way.BYPASS): [30.0],
+    }
+    return Findings("of two nodes", values, [counted])
+
+
+def test_medians_and_ratios():
+    """Medians are compared, and a ratio above one is a better bypass, whatever is measured."""
+    rate, delay = findings(96, 4).to_json()["measures"]
+    assert (rate["kernel"], rate["bypass"], rate["ratio"]) == (5.0, 10.0, 2.0)
+    assert (delay["kernel"], delay["bypass"], delay["ratio"]) == (60.0, 30.0, 2.0)
+    assert rate["rounds"]["kernel"] == [4.0, 5.0, 100.0]
+
+
+@pytest.mark.parametrize(("bypassed", "kernel"), [(95, 5), (1000, 0)])
+def test_enough_was_bypassed(bypassed, kernel):
+    """From 95 % of the TCP packets on the demo is a success."""
+    assert report.failures([findings(bypassed, kernel).to_json()]) == []
+
+
+@pytest.mark.parametrize(("bypassed", "kernel", "said"), [(94, 6, "94.0%"), (0, 0, "0.0%")])
+def test_too_little_was_bypassed(bypassed, kernel, said):
+    """Below 95 %, or when nothing was counted at all, the failure names pair and share."""
+    (sentence,) = report.failures([findings(bypassed, kernel).to_json()])
+    assert sentence == f"of two nodes: {said} of the TCP packets were bypassed, less than 95%"
+
+
+def test_table():
+    """A line per measure, the pair named once, the share beside TCP only."""
+    assert report.text([findings(96, 4).to_json()]).splitlines() == [
+        "BETWEEN PODS  TRAFFIC           KERNEL PATH  BYPASS          BETTER  BYPASSED",
+        "of two nodes  TCP, one flow             5.0    10.0  Gbit/s  2.00x   96.0%",
+        "              ping, round trip         60.0    30.0  us      2.00x",
+    ]
