@@ -1,0 +1,63 @@
+"""Tell conntrack that a bypassed TCP connection was reset.
+
+conntrack closes an entry on a RST only when the RST's sequence number is the very one it expects
+(net/netfilter/nf_conntrack_proto_tcp.c, nf_conntrack_tcp_packet). Of a bypassed connection it has
+seen a few packets, so the entry would stay ESTABLISHED for five days. The programs note such
+flows; this sets their entries to the state and the timeout that a RST leads to on the kernel path.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+
+from vxlane.loader.datapath.maps import Tuple
+from vxlane.loader.kernel.netlink import NetlinkSocket, Request, attribute
+
+_NETLINK_NETFILTER = 12
+_CT_NEW = 1 << 8  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_NEW: also changes an entry that is there
+_TUPLE_ORIG, _PROTOINFO, _TIMEOUT = 1, 4, 7
+_TUPLE_IP, _TUPLE_PROTO = 1, 2
+_IP_SOURCE = {4: 1, 6: 3}
+_PROTO_NUMBER, _PROTO_SOURCE, _PROTO_DESTINATION = 1, 2, 3
+_PROTOINFO_TCP, _TCP_STATE = 1, 1
+_NESTED = 0x8000
+_CLOSE = 8  # enum tcp_conntrack
+_FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
+_CLOSE_TIMEOUT = Path("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close")
+
+
+def close_connections(connections: Iterable[Tuple]) -> None:
+    """Set the entries of `connections` to CLOSE; one that is gone already is no error."""
+    timeout = int(_CLOSE_TIMEOUT.read_text())
+    requests = [_close(connection, timeout) for connection in connections]
+    netlink = NetlinkSocket(_NETLINK_NETFILTER)
+    try:
+        netlink.write(requests)
+    finally:
+        netlink.close()
+
+
+def _close(connection: Tuple, timeout: int) -> Request:
+    family = _FAMILY[connection.local.version]
+    state = attribute(_PROTOINFO_TCP | _NESTED, attribute(_TCP_STATE, bytes([_CLOSE])))
+    body = (
+        struct.pack(">BBH", family, 0, 0)
+        # An entry is found by the tuple of either direction.
+        + attribute(_TUPLE_ORIG | _NESTED, _tuple(connection))
+        + attribute(_TIMEOUT, struct.pack(">I", timeout))
+        + attribute(_PROTOINFO | _NESTED, state)
+    )
+    return Request(_CT_NEW, body)
+
+
+def _tuple(connection: Tuple) -> bytes:
+    source = _IP_SOURCE[connection.local.version]
+    addresses = attribute(source, connection.local.packed)
+    addresses += attribute(source + 1, connection.remote.packed)
+    ports = attribute(_PROTO_NUMBER, bytes([connection.protocol]))
+    ports += attribute(_PROTO_SOURCE, struct.pack(">H", connection.local_port))
+    ports += attribute(_PROTO_DESTINATION, struct.pack(">H", connection.remote_port))
+    return attribute(_TUPLE_IP | _NESTED, addresses) + attribute(_TUPLE_PROTO | _NESTED, ports)
