@@ -1,0 +1,67 @@
+"""scripts/setup on machines that it can't help."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def setup(tmp_path):
+    """Run a copy of scripts/setup with some commands replaced by one-line scripts."""
+    copy = tmp_path / "copy"
+    shutil.copytree(REPOSITORY / "scripts", copy / "scripts")
+    shutil.copy(REPOSITORY / "pyproject.toml", copy)
+    replaced = tmp_path / "bin"
+    replaced.mkdir()
+
+    def run(*arguments, **commands):
+        for name, line in commands.items():
+            file = replaced / name.replace("_", "-")
+            file.write_text(f"#!/bin/sh\n{line}\n", encoding="utf-8")
+            file.chmod(0o755)
+        path = f"{replaced}:/usr/sbin:/usr/bin:/sbin:/bin"
+        command = [copy / "scripts" / "setup", *arguments]
+        done = subprocess.run(
+            command, check=False, capture_output=True, text=True, env={"PATH": path}
+        )
+        assert not (copy / ".venv" / ".setup-run").exists()
+        return done
+
+    return run
+
+
+def test_not_root(setup):
+    """Without root it says so in one sentence and installs nothing."""
+    done = setup(id="echo 1000", apt_get="echo must not be called; exit 1")
+    assert done.returncode == 1
+    assert done.stderr == "setup: needs root to install packages; run it again with sudo\n"
+
+
+def test_package_manager_fails(setup):
+    """When apt-get fails, its own words come first, then one sentence."""
+    done = setup(dpkg_query="exit 1", apt_get='echo "E: no network"; exit 100')
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-2:] == [
+        "E: no network",
+        "setup: the package manager failed, its words are above; mend that and run it again",
+    ]
+
+
+def test_unknown_option(setup):
+    """An option that it does not know is named."""
+    done = setup("--tests")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "setup: unknown option --tests; only --test is known\n",
+    )
+
+
+def test_nothing_to_do_is_nothing_done():
+    """On a machine that is set up it prints nothing and calls no package manager."""
+    command = ["env", "PATH=/usr/bin:/bin", REPOSITORY / "scripts" / "setup", "--test"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=2)
+    assert done.stdout + done.stderr == ""
