@@ -57,15 +57,13 @@ static __always_inline enum verdict check_tunnel(const struct outer *outer, cons
 	return peer ? VERDICT_WRONG_VTEP : VERDICT_NO_PEER;
 }
 
-static __always_inline enum verdict to_pod_of(struct __sk_buff *skb, struct packet *packet,
-					      const struct settings *settings,
-					      const struct outer *outer, __u64 now)
+/* What every way into a pod asks. */
+static __always_inline enum verdict may_enter(struct __sk_buff *skb, const struct packet *packet,
+					      const struct pod *receiver,
+					      const struct settings *settings, __u64 now)
 {
-	const struct pod *receiver = pod_of(packet->destination);
 	enum verdict verdict;
 
-	if (!receiver)
-		return VERDICT_NO_POD;
 	if (is_guarded(receiver, packet, GUARD_TO_POD))
 		return VERDICT_GUARDED;
 	verdict = flow_admit(settings, packet, receiver, DIRECTION_IN, now);
@@ -73,12 +71,25 @@ static __always_inline enum verdict to_pod_of(struct __sk_buff *skb, struct pack
 		return verdict;
 	if (packet->ip.ttl <= 1)
 		return VERDICT_TTL;
+	return fits(skb, packet, receiver->mtu) ? VERDICT_LEARNED : VERDICT_TOO_BIG;
+}
+
+static __always_inline enum verdict decapsulate(struct __sk_buff *skb, struct packet *packet,
+						const struct settings *settings,
+						const struct outer *outer, __u64 now)
+{
+	const struct pod *receiver = pod_of(packet->destination);
+	enum verdict verdict;
+
+	if (!receiver)
+		return VERDICT_NO_POD;
+	verdict = may_enter(skb, packet, receiver, settings, now);
+	if (verdict != VERDICT_LEARNED)
+		return verdict;
 	/* Popping leaves the skb marked as a tunnel's; the stack re-segments a UDP
 	 * super-packet by that mark and loses every datagram of it. */
 	if (skb->gso_size && packet->ip.protocol != IPPROTO_TCP)
 		return VERDICT_GSO;
-	if (!fits(skb, packet, receiver->mtu))
-		return VERDICT_TOO_BIG;
 	verdict = merge_ecn(outer->ip.tos, &packet->ip);
 	if (verdict != VERDICT_LEARNED)
 		return verdict;
@@ -88,27 +99,21 @@ static __always_inline enum verdict to_pod_of(struct __sk_buff *skb, struct pack
 	return verdict;
 }
 
-static __always_inline enum verdict from_nic_verdict(struct __sk_buff *skb)
+static __always_inline enum verdict from_tunnel(struct cursor *at, const struct outer *outer,
+						const struct settings *settings, __u64 now)
 {
-	__u64 now = bpf_ktime_get_coarse_ns();
-	const struct settings *settings = settings_at(now);
+	struct __sk_buff *skb = at->skb;
 	__u32 room = skb->len - sizeof(struct ethhdr) - ENCAPSULATION;
-	struct cursor at = {.skb = skb};
 	const struct peer *peer = 0;
 	struct packet packet = {};
-	struct outer outer = {};
-	enum verdict verdict = parse_outer(&at, &outer);
+	enum verdict verdict;
 
-	if (verdict != VERDICT_LEARNED)
-		return verdict;
-	if (!settings)
-		return VERDICT_NO_AGENT;
-	if (skb->pkt_type != 0 /* PACKET_HOST */ || outer.ip.daddr != settings->address[3])
+	if (skb->pkt_type != 0 /* PACKET_HOST */ || outer->ip.daddr != settings->address[3])
 		return VERDICT_NOT_OUR_VTEP;
-	verdict = parse_addresses(&at, &packet);
+	verdict = parse_addresses(at, &packet);
 	if (verdict == VERDICT_LEARNED)
 		peer = peer_of(packet.source);
-	verdict = check_tunnel(&outer, peer, verdict);
+	verdict = check_tunnel(outer, peer, verdict);
 	if (verdict != VERDICT_LEARNED || !peer)
 		return verdict;
 	if (skb->mark)
@@ -118,13 +123,59 @@ static __always_inline enum verdict from_nic_verdict(struct __sk_buff *skb)
 	if (!same_mac(packet.eth.h_dest, settings->vtep_mac) ||
 	    same_mac(packet.eth.h_source, settings->vtep_mac))
 		return VERDICT_OTHER_MAC;
-	verdict = parse_transport(&at, &packet, room);
+	verdict = parse_transport(at, &packet, room);
 	if (verdict != VERDICT_LEARNED)
 		return verdict;
-	verdict = to_pod_of(skb, &packet, settings, &outer, now);
+	verdict = decapsulate(skb, &packet, settings, outer, now);
 	if (verdict == VERDICT_DECAPSULATED)
 		count_received(peer, room + sizeof(struct ethhdr));
 	return verdict;
+}
+
+/* Plain IP for a pod from a peer on our link; all else is NOT_OVERLAY. */
+static __always_inline enum verdict from_link(struct __sk_buff *skb,
+					      const struct settings *settings, __u64 now)
+{
+	struct cursor at = {.skb = skb};
+	struct packet packet = {};
+	const struct pod *receiver;
+	const struct peer *peer;
+	enum verdict verdict;
+
+	if (skb->pkt_type != 0 /* PACKET_HOST */ ||
+	    parse_addresses(&at, &packet) != VERDICT_LEARNED)
+		return VERDICT_NOT_OVERLAY;
+	receiver = pod_of(packet.destination);
+	peer = peer_of(packet.source);
+	if (!receiver || !peer || peer->way != WAY_DIRECT)
+		return VERDICT_NOT_OVERLAY;
+	if (skb->mark)
+		return VERDICT_MARKED;
+	verdict = parse_transport(&at, &packet, skb->len - sizeof(packet.eth));
+	if (verdict != VERDICT_LEARNED)
+		return verdict;
+	verdict = may_enter(skb, &packet, receiver, settings, now);
+	if (verdict != VERDICT_LEARNED)
+		return verdict;
+	hand_to_pod(skb, &packet, receiver);
+	bpf_redirect_peer(receiver->ifindex, 0);
+	count_received(peer, skb->len);
+	return VERDICT_ROUTED;
+}
+
+static __always_inline enum verdict from_nic_verdict(struct __sk_buff *skb)
+{
+	__u64 now = bpf_ktime_get_coarse_ns();
+	const struct settings *settings = settings_at(now);
+	struct cursor at = {.skb = skb};
+	struct outer outer = {};
+	enum verdict verdict = parse_outer(&at, &outer);
+
+	if (verdict == VERDICT_NOT_OVERLAY && settings && settings->has_direct)
+		return from_link(skb, settings, now);
+	if (verdict != VERDICT_LEARNED)
+		return verdict;
+	return settings ? from_tunnel(&at, &outer, settings, now) : VERDICT_NO_AGENT;
 }
 
 int from_nic(struct __sk_buff *skb)

@@ -1,10 +1,11 @@
 /* Ingress of the host end of a pod's veth: all that the pod sends.
- * Leaves by the NIC towards a peer, encapsulated; or straight into another pod
- * of this node; or, when in doubt, by the kernel path.
+ * Leaves by the NIC towards a peer, encapsulated unless the peer is on our link;
+ * or straight into another pod of this node; or, when in doubt, by the kernel path.
  */
 #include "flow.h"
 #include "helpers.h"
 #include "pod.h"
+#include "route.h"
 #include "settings.h"
 #include "verdict.h"
 #include "vxlan.h"
@@ -64,13 +65,21 @@ static __always_inline enum verdict to_peer(struct __sk_buff *skb, struct packet
 		return VERDICT_NO_NEXT_HOP;
 	if (!fits(skb, packet, peer->mtu))
 		return VERDICT_TOO_BIG;
-	verdict = vxlan_push(skb, packet, settings, peer);
-	if (verdict != VERDICT_ENCAPSULATED)
-		return verdict;
+	if (peer->way == WAY_DIRECT) {
+		write_frame(skb, &packet->eth, &packet->ip);
+		/* Or to_overlay, at the NIC's egress, would take it for the kernel
+		 * path's and approve the flow for ever. */
+		skb->mark = MARK;
+		verdict = VERDICT_ROUTED;
+	} else {
+		verdict = vxlan_push(skb, packet, settings, peer);
+		if (verdict != VERDICT_ENCAPSULATED)
+			return verdict;
+	}
 	hop.ipv4_nh = peer->next_hop[3];
 	redirect_neigh(peer->ifindex, &hop, sizeof(hop), 0);
 	count_sent(peer, bytes);
-	return VERDICT_ENCAPSULATED;
+	return verdict;
 }
 
 static __always_inline enum verdict from_pod_verdict(struct __sk_buff *skb)

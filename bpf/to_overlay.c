@@ -1,5 +1,6 @@
-/* Egress of the VXLAN device (flannel.1): only the kernel path comes here,
- * after NAT and policy. Learns the outbound half of a pod's flow.
+/* Egress of the VXLAN device (flannel.1), and of the NIC where peers are reached
+ * without a tunnel. What the kernel path sends comes here, after NAT and policy.
+ * Learns the outbound half of a pod's flow.
  */
 #include "flow.h"
 #include "pod.h"
@@ -17,6 +18,10 @@ static __always_inline enum verdict to_overlay_verdict(struct __sk_buff *skb)
 
 	if (!settings)
 		return VERDICT_NO_AGENT;
+	if (skb->mark == MARK) {
+		skb->mark = 0;
+		return VERDICT_MARKED;
+	}
 	verdict = parse_addresses(&at, &packet);
 	if (verdict != VERDICT_LEARNED)
 		return verdict;

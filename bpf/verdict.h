@@ -16,7 +16,7 @@ static __always_inline int conclude(enum program program, enum verdict verdict, 
 		counter->packets++;
 		counter->bytes += bytes;
 	}
-	if (verdict <= VERDICT_SWITCHED)
+	if (verdict <= VERDICT_ROUTED)
 		return TC_ACT_REDIRECT;
 	if (STRICT && verdict >= VERDICT_SPOOFED_ADDRESS && verdict <= VERDICT_WRONG_VTEP)
 		return TC_ACT_SHOT;

@@ -3,7 +3,7 @@
 #ifndef VXLANE_VXLAN_H
 #define VXLANE_VXLAN_H
 
-#include "parse.h"
+#include "route.h"
 
 #define VXLAN_FLAGS be32(0x08000000) /* VNI present, nothing else */
 #define VXLAN_VNI be32((__u32)VNI << 8)
@@ -52,13 +52,6 @@ static __always_inline __u8 outer_tos(__u8 inner)
 	return ecn == ECN_CE ? ECN_ECT0 : ecn;
 }
 
-static __always_inline void forward(struct iphdr *ip)
-{
-	ip->ttl--;
-	ip->check = 0;
-	ip->check = ip_checksum(ip);
-}
-
 /* The packet behind its Ethernet header becomes the payload of a VXLAN frame to
  * `peer`. The outer Ethernet header is left: the neighbour layer writes it. */
 static __always_inline enum verdict vxlan_push(struct __sk_buff *skb, struct packet *packet,
@@ -94,7 +87,7 @@ static __always_inline enum verdict vxlan_push(struct __sk_buff *skb, struct pac
 	__builtin_memcpy(outer->inner.h_source, settings->vtep_mac, ETH_ALEN);
 	outer->inner.h_proto = packet->eth.h_proto;
 	headers.ip = packet->ip;
-	forward(&headers.ip);
+	one_hop(&headers.ip);
 
 	/* -EALREADY: the pod has a tunnel of its own. -ENOTSUPP: GSO of a kind
 	 * that can't be nested. The kernel path can do both. */
@@ -120,23 +113,15 @@ static __always_inline enum verdict merge_ecn(__u8 outer, struct iphdr *inner)
 }
 
 /* The outer headers go; what stays is a frame from the gateway to the pod. */
-static __always_inline enum verdict vxlan_pop(struct __sk_buff *skb, struct packet *packet,
+static __always_inline enum verdict vxlan_pop(struct __sk_buff *skb, const struct packet *packet,
 					      const struct pod *pod)
 {
-	struct {
-		struct ethhdr eth;
-		struct iphdr ip;
-	} __attribute__((packed)) headers = {.eth = packet->eth, .ip = packet->ip};
-
-	__builtin_memcpy(headers.eth.h_dest, pod->mac, ETH_ALEN);
-	__builtin_memcpy(headers.eth.h_source, pod->gateway_mac, ETH_ALEN);
-	forward(&headers.ip);
 	/* FIXED_GSO: without it gso_size grows by what was removed, and a pod that
 	 * forwards sends segments larger than its MTU. */
 	if (bpf_skb_adjust_room(skb, -(__s32)ENCAPSULATION, BPF_ADJ_ROOM_MAC,
 				BPF_F_ADJ_ROOM_FIXED_GSO))
 		return VERDICT_REFUSED;
-	bpf_skb_store_bytes(skb, 0, &headers, sizeof(headers), 0);
+	hand_to_pod(skb, packet, pod);
 	return VERDICT_DECAPSULATED;
 }
 

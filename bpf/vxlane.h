@@ -22,12 +22,13 @@ enum program {
 };
 
 /* What became of a packet: a program's outcome, the counter's index, the
- * metric's label and what a test asserts. Everything but the first three leaves
+ * metric's label and what a test asserts. Everything but the first four leaves
  * the packet to the kernel path. */
 enum verdict {
 	VERDICT_ENCAPSULATED, /* bypassed: pod -> NIC */
 	VERDICT_DECAPSULATED, /* bypassed: NIC -> pod */
 	VERDICT_SWITCHED, /* bypassed: pod -> pod of this node */
+	VERDICT_ROUTED, /* bypassed: pod -> NIC or NIC -> pod, for a peer that needs no tunnel */
 	VERDICT_LEARNED, /* came out of the kernel path: its half of the flow is approved */
 
 	VERDICT_NOT_IP, /* ARP, IPv6, VLAN tag, any other ethertype */
@@ -38,7 +39,7 @@ enum verdict {
 	VERDICT_NO_AGENT, /* the agent's lease has run out: its maps may be stale */
 	VERDICT_NO_NEXT_HOP, /* the peer is known, a usable way to it is not */
 	VERDICT_GUARDED, /* the pod has a shaper, spoof check or isolation in this direction */
-	VERDICT_MARKED, /* someone marked the packet: it is theirs */
+	VERDICT_MARKED, /* someone marked the packet: it is theirs (at the NIC's egress: ours) */
 
 	VERDICT_MALFORMED, /* lengths, version or header checksum do not agree */
 	VERDICT_IP_OPTIONS,
@@ -76,6 +77,12 @@ enum guard {
 	GUARD_TO_POD = 1 << 1,
 };
 
+/* How packets go to a peer, and come from it. */
+enum way {
+	WAY_TUNNEL, /* VXLAN */
+	WAY_DIRECT, /* as they are: the peer is on our link (DirectRouting, host-gw) */
+};
+
 /* peers: LPM key */
 struct cidr {
 	__u32 prefix_len; /* of the mapped address: 96 + n for IPv4 */
@@ -89,7 +96,8 @@ struct peer {
 	__u32 mtu; /* largest inner IP packet, bytes */
 	__u32 slot; /* index in peer_counters */
 	__u8 vtep_mac[6];
-	__u8 pad[2];
+	__u8 way; /* enum way */
+	__u8 pad;
 };
 
 /* vteps: underlay address of every peer -> slot */
@@ -134,7 +142,8 @@ struct settings {
 	__u16 port_min; /* range of the outer source port, as vxlan's own */
 	__u16 port_max;
 	__u8 vtep_mac[6];
-	__u8 pad[2];
+	__u8 has_direct; /* some peer is WAY_DIRECT: look at the NIC's other traffic too */
+	__u8 pad;
 };
 
 struct counter {

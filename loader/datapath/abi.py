@@ -137,7 +137,15 @@ class Verdict(IntEnum, metaclass=_FromHeader):
     @property
     def bypassed(self) -> bool:
         """Whether the packet went past the kernel path."""
-        return bool(self <= Verdict.SWITCHED)
+        return bool(self <= Verdict.ROUTED)
+
+
+class Way(IntEnum, metaclass=_FromHeader):
+    """How packets go to a peer: through the tunnel, or as they are on a common link."""
+
+    _ignore_ = "_name _value"
+    for _name, _value in _members("way"):
+        locals()[_name] = _value
 
 
 class Guard(IntFlag, metaclass=_FromHeader):

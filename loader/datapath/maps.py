@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from vxlane.loader.datapath import syscall
-from vxlane.loader.datapath.abi import HEADER, Guard, Program, Verdict
+from vxlane.loader.datapath.abi import HEADER, Guard, Program, Verdict, Way
 from vxlane.loader.errors import ContractError
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class Peer:
     mtu: int
     slot: int
     vtep_mac: str
+    way: Way = Way.TUNNEL
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,7 @@ class Settings:
     port_min: int
     port_max: int
     vtep_mac: str
+    has_direct: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +180,7 @@ class Maps:
                 value.mtu,
                 value.slot,
                 _mac(value.vtep_mac),
+                Way(value.way),
             )
         return found
 
@@ -187,6 +190,7 @@ class Maps:
             ifindex=peer.ifindex,
             mtu=peer.mtu,
             slot=peer.slot,
+            way=int(peer.way),
         )
         _fill(value.address, _mapped(peer.address))
         _fill(value.next_hop, _mapped(peer.next_hop))
@@ -247,6 +251,7 @@ class Maps:
             value.port_min,
             value.port_max,
             _mac(value.vtep_mac),
+            bool(value.has_direct),
         )
 
     def put_settings(self, settings: Settings) -> None:
@@ -258,6 +263,7 @@ class Maps:
             epoch=settings.epoch,
             port_min=settings.port_min,
             port_max=settings.port_max,
+            has_direct=settings.has_direct,
         )
         _fill(value.address, _mapped(settings.address))
         _fill(value.vtep_mac, _mac_bytes(settings.vtep_mac))
