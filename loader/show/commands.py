@@ -72,7 +72,7 @@ def _peers(maps: Maps) -> list[Json]:
 
 
 def _peers_text(listed: list[Json]) -> str:
-    keys = ("cidr", "address", "next_hop", "nic", "mtu", "vtep_mac", "tx_packets", "rx_packets")
+    keys = ("cidr", "address", "way", "next_hop", "nic", "mtu", "vtep_mac")
     return _columns(keys, listed)
 
 

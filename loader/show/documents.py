@@ -33,6 +33,7 @@ def peer_document(peer: Peer, count: PeerCount, nic: Callable[[int], str | None]
         "cidr": str(peer.cidr),
         "address": str(peer.address),
         "vtep_mac": peer.vtep_mac,
+        "way": peer.way.name.lower(),
         "next_hop": str(peer.next_hop) if peer.ifindex else None,
         "nic": nic(peer.ifindex),
         "mtu": peer.mtu,

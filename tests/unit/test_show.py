@@ -30,6 +30,7 @@ def test_peer():
         "cidr": "10.42.2.0/24",
         "address": "192.168.77.12",
         "vtep_mac": MAC,
+        "way": "tunnel",
         "next_hop": "192.168.77.12",
         "nic": "eth0",
         "mtu": 1450,
