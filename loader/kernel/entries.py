@@ -107,7 +107,8 @@ class Route(NamedTuple):
     def __str__(self) -> str:
         onlink = " onlink" if self.flags else ""
         network = f"{IPv4Address(self.network)}/{self.prefix_len}"
-        return f"route {network} via {IPv4Address(self.gateway)} dev #{self.device}{onlink}"
+        gateway = IPv4Address(self.gateway)
+        return f"route {network} via {gateway} dev {_name(self.device)}{onlink}"
 
     def put(self) -> Request:
         """Create or replace."""
@@ -257,6 +258,13 @@ def neighbour_of(body: bytes, device: int) -> Neighbour | Forwarding | None:
     if family == socket.AF_INET:
         return Neighbour(_IPV4.unpack(address)[0], mac.hex(":"), device)
     return Forwarding(mac.hex(":"), _IPV4.unpack(address)[0], device) if flags & _SELF else None
+
+
+def _name(device: int) -> str:
+    try:
+        return socket.if_indextoname(device)
+    except OSError:
+        return f"#{device}"
 
 
 def _octets(mac: str) -> bytes:

@@ -6,6 +6,9 @@ Owns the pyroute2 handle of this thread's network namespace.
 from __future__ import annotations
 
 import errno
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface
 from typing import Any
@@ -13,8 +16,19 @@ from typing import Any
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from vxlane.loader.errors import KernelError
+
 _IFF_UP = 1
 _GONE = frozenset({errno.ENODEV, errno.EINVAL, errno.ENOENT})
+
+
+@contextmanager
+def explained(operation: str, advice: str = "") -> Iterator[None]:
+    """Raise what pyroute2 says of a refusal as KernelError."""
+    try:
+        yield
+    except NetlinkError as error:
+        raise KernelError(operation, error.code, advice) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +64,8 @@ class Links:
 
     def all(self) -> dict[int, Link]:
         """Every device by ifindex."""
-        return {message["index"]: _link(message) for message in self.netlink.get_links()}
+        with explained("list devices"):
+            return {message["index"]: _link(message) for message in self.netlink.get_links()}
 
     def by_index(self, index: int) -> Link | None:
         """The device of that ifindex, if there is one."""
@@ -63,10 +78,11 @@ class Links:
     def addresses(self, index: int = 0) -> dict[IPv4Interface, int]:
         """IPv4 addresses with their device's ifindex, of one device or of all, in their order."""
         chosen = {"index": index} if index else {}
-        return {
-            IPv4Interface((_local(message), message["prefixlen"])): message["index"]
-            for message in self.netlink.get_addr(family=2, **chosen)
-        }
+        with explained("list addresses"):
+            return {
+                IPv4Interface((_local(message), message["prefixlen"])): message["index"]
+                for message in self.netlink.get_addr(family=socket.AF_INET, **chosen)
+            }
 
     def holder(self, address: IPv4Address) -> Link | None:
         """The device that has `address`, if one has."""
@@ -81,7 +97,7 @@ class Links:
         except NetlinkError as error:
             if error.code in _GONE:
                 return None
-            raise
+            raise KernelError(f"look at device {which}", error.code) from error
 
 
 def _local(message: Any) -> str:

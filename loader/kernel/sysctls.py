@@ -21,30 +21,30 @@ CONNTRACK = {
 _ROOT = Path("/proc/sys")
 
 
-def apply(wanted: Mapping[str, str]) -> dict[str, str]:
-    """Make each setting so; those that had to be changed, with their old values.
+def differing(wanted: Mapping[str, str]) -> dict[str, str]:
+    """The settings that are not as `wanted`, with the values they have.
 
     A setting that this kernel (or this network namespace) does not have is left out: without
     connection tracking there is no state for a bypass to disturb.
     """
-    changed = {}
+    found = {}
     for name, value in wanted.items():
-        path = _path(name)
         try:
-            was = path.read_text().strip()
-            if was != value:
-                path.write_text(value)
-                changed[name] = was
-        except FileNotFoundError:
+            actual = _path(name).read_text().strip()
+        except OSError:
             continue
+        if actual != value:
+            found[name] = actual
+    return found
+
+
+def write(values: Mapping[str, str]) -> None:
+    """Set each setting."""
+    for name, value in values.items():
+        try:
+            _path(name).write_text(value)
         except OSError as error:
             raise KernelError(f"set sysctl {name}={value}", error.errno or 0) from error
-    return changed
-
-
-def missing(wanted: Mapping[str, str]) -> list[str]:
-    """The settings that are not there to be set."""
-    return [name for name in wanted if not _path(name).exists()]
 
 
 def _path(name: str) -> Path:

@@ -16,7 +16,7 @@ from typing import Any
 from pyroute2.netlink.exceptions import NetlinkError
 
 from vxlane.loader.errors import KernelError
-from vxlane.loader.kernel.links import Link, Links
+from vxlane.loader.kernel.links import Link, Links, explained
 
 OVERHEAD = 50
 """Bytes that VXLAN over IPv4 adds to an inner IP packet: Ethernet, VXLAN, UDP, IP."""
@@ -93,23 +93,38 @@ def mismatch(link: Link, actual: Wiring | None, wanted: Wiring) -> str:
 
 def ensure(links: Links, wanted: Vtep) -> tuple[Link, list[str]]:
     """Make the device so; it, and one line for each thing that had to be done."""
-    link, done = links.by_name(wanted.name), []
-    if link and (reason := mismatch(link, wiring_of(links, wanted.name), wanted.wiring)):
+    with explained(f"set up device {wanted.name}"):
+        link, done = links.by_name(wanted.name), []
+        if link and (reason := mismatch(link, wiring_of(links, wanted.name), wanted.wiring)):
+            links.netlink.link("del", index=link.index)
+            done.append(f"remove device {wanted.name}: {reason}")
+            link = None
+        if link is None:
+            link = _create(links, wanted)
+            done.append(f"add device {wanted.name}, MAC {wanted.mac}, MTU {wanted.mtu}: missing")
+        done += _adjust(links, link, wanted)
+        done += _readdress(links, link, wanted)
+        if not link.is_up:
+            links.netlink.link("set", index=link.index, state="up")
+            done.append(f"set device {wanted.name} up: it was down")
+        return _look(links, wanted.name), done
+
+
+def remove(links: Links, name: str) -> bool:
+    """Delete the VXLAN device `name`; whether it was there."""
+    link = links.by_name(name)
+    if link is None or link.kind != "vxlan":
+        return False
+    with explained(f"remove device {name}"):
         links.netlink.link("del", index=link.index)
-        done.append(f"remove device {wanted.name}: {reason}")
-        link = None
+    return True
+
+
+def _look(links: Links, name: str) -> Link:
+    link = links.by_name(name)
     if link is None:
-        link = _create(links, wanted)
-        done.append(f"add device {wanted.name}, MAC {wanted.mac}, MTU {wanted.mtu}: missing")
-    done += _adjust(links, link, wanted)
-    done += _readdress(links, link, wanted)
-    if not link.is_up:
-        links.netlink.link("set", index=link.index, state="up")
-        done.append(f"set device {wanted.name} up")
-    current = links.by_index(link.index)
-    if current is None:
-        raise KernelError(f"look at {wanted.name}", errno.ENODEV, "someone removed it; again")
-    return current, done
+        raise KernelError(f"look at {name}", errno.ENODEV, "who removes it? it will be made again")
+    return link
 
 
 def _create(links: Links, wanted: Vtep) -> Link:
@@ -117,7 +132,8 @@ def _create(links: Links, wanted: Vtep) -> Link:
     options: dict[str, Any] = {"vxlan_gbp": True} if wiring.is_gbp else {}
     if wiring.underlay:
         options["vxlan_link"] = wiring.underlay
-    try:
+    advice = "is another VXLAN device using its VNI and port? see 'ip -d link show type vxlan'"
+    with explained(f"add device {wanted.name}", advice):
         links.netlink.link(
             "add",
             ifname=wanted.name,
@@ -131,16 +147,10 @@ def _create(links: Links, wanted: Vtep) -> Link:
             vxlan_learning=int(wiring.learns),
             **options,
         )
-    except NetlinkError as error:
-        advice = "is another VXLAN device using its VNI and port? see 'ip -d link show type vxlan'"
-        raise KernelError(f"add device {wanted.name}", error.code, advice) from error
     # A tunnel has no router to listen to; flannel turns this off too.
     with contextlib.suppress(OSError):
         Path(f"/proc/sys/net/ipv6/conf/{wanted.name}/accept_ra").write_text("0")
-    link = links.by_name(wanted.name)
-    if link is None:
-        raise KernelError(f"look at {wanted.name}", errno.ENODEV, "someone removed it; again")
-    return link
+    return _look(links, wanted.name)
 
 
 def _adjust(links: Links, link: Link, wanted: Vtep) -> list[str]:

@@ -171,7 +171,10 @@ def agree(
     reported = list(problems)
     claims = _Claims()
     refused = {problem.node for problem in reported}
-    for node in sorted(nodes, key=lambda n: (n.name != own_name, before.get(n.name) != n)):
+    # The very object of `previous` where nothing changed: later layers compare pointers.
+    current = [before[n.name] if before.get(n.name) == n else n for n in nodes]
+    current.sort(key=lambda n: (n.name != own_name, before.get(n.name) is not n))
+    for node in current:
         if reason := claims.conflict(node):
             reported.append(Problem(node.name, reason))
             refused.add(node.name)

@@ -1,0 +1,121 @@
+"""Mode `adopt`: flanneld or k3s makes the overlay; here it is only read.
+
+The kernel's own entries say who the peers are: a route leads to a neighbour, that to a MAC, that
+to an underlay address. The source of nodes names them; where it says otherwise, the kernel wins
+and the difference is reported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv4Network
+
+from vxlane.loader.agent.config import Config
+from vxlane.loader.agent.desired import Paths, Plan
+from vxlane.loader.agent.keepers import EntryKeeper
+from vxlane.loader.agent.overlay import Overlay, Topic, Ways
+from vxlane.loader.errors import ConfigError
+from vxlane.loader.kernel import vtep
+from vxlane.loader.kernel.entries import Entries, Forwarding, Neighbour, Route
+from vxlane.loader.kernel.events import News
+from vxlane.loader.kernel.links import Link, Links
+from vxlane.loader.kernel.netlink import NetlinkSocket
+from vxlane.loader.kernel.nexthops import Query
+from vxlane.loader.nodes.model import Announcement, Backend, Node, Problem, Snapshot
+
+
+class AdoptedOverlay:
+    """Follows an overlay that others keep; see `Overlays`."""
+
+    def __init__(self, config: Config, links: Links, *, netlink: NetlinkSocket) -> None:
+        self._name = vtep.name_of(config.network.vni)
+        self._links = links
+        self._ways = Ways(netlink)
+        self._paths = Paths()
+        self._entries = EntryKeeper(netlink)
+        self._device: tuple[Link, vtep.Wiring] | None = None
+        self._peers: dict[IPv4Network, Node] = {}
+
+    def announcement(self, own: Node | None) -> Announcement | None:
+        """Nothing: flanneld announces this node."""
+
+    def contradicts(self, news: News) -> bool:
+        """See `Overlays`."""
+        return self._entries.contradicts(news)
+
+    def look(self, snapshot: Snapshot, topics: Topic) -> Overlay:
+        """See `Overlays`."""
+        if topics & Topic.HOST or self._device is None:
+            self._ways.forget()
+            self._device = self._find()
+            topics |= Topic.ENTRIES
+        link, wiring = self._device
+        if topics & Topic.ENTRIES:
+            self._peers = peers_of(self._entries.read(link.index), link.index)
+        peers, problems = named(self._peers, snapshot)
+        query = Query(wiring.local, wiring.port, wiring.underlay)
+        hops = self._ways.towards((node.address for node in peers), query)
+        plan = Plan(Backend.VXLAN, link.index, routes_directly=False)
+        return Overlay(
+            device=link.index,
+            device_mtu=link.mtu,
+            address=wiring.local,
+            vtep_mac=link.mac,
+            vni=wiring.vni,
+            port=wiring.port,
+            underlay=wiring.underlay,
+            paths=tuple(self._paths.to(peers, hops, plan)),
+            problems=tuple(problems),
+        )
+
+    def _find(self) -> tuple[Link, vtep.Wiring]:
+        link = self._links.by_name(self._name)
+        wiring = vtep.wiring_of(self._links, self._name)
+        if link is None or wiring is None:
+            advice = "is flanneld or k3s running? it is waited for"
+            raise ConfigError(f"there is no VXLAN device {self._name} to adopt; {advice}")
+        return link, wiring
+
+
+def peers_of(entries: Entries, device: int) -> dict[IPv4Network, Node]:
+    """The peers that the kernel sends to through `device` (ifindex), named by their pod CIDR."""
+    found = {}
+    for route in entries.values():
+        if not isinstance(route, Route) or route.device != device:
+            continue
+        neighbour = entries.get(route.gateway)
+        if not isinstance(neighbour, Neighbour):
+            continue
+        forwarding = entries.get(neighbour.mac)
+        if isinstance(forwarding, Forwarding):
+            cidr = IPv4Network((route.network, route.prefix_len))
+            address = IPv4Address(forwarding.address)
+            found[cidr] = Node(str(cidr), address, cidr, neighbour.mac)
+    return found
+
+
+def named(
+    peers: Mapping[IPv4Network, Node], snapshot: Snapshot
+) -> tuple[list[Node], list[Problem]]:
+    """The kernel's `peers` under the names of `snapshot`, and what that says otherwise."""
+    rest = dict(peers)
+    nodes, problems = [], []
+    for said in snapshot.peers:
+        kernel = rest.pop(said.pod_cidr, None)
+        if kernel is None:
+            reason = f"the kernel has no entries yet that lead to its pods {said.pod_cidr}"
+            problems.append(Problem(said.name, reason))
+        elif (kernel.address, kernel.vtep_mac) == (said.address, said.vtep_mac):
+            nodes.append(said)
+        else:
+            nodes.append(dataclasses.replace(kernel, name=said.name))
+            problems.append(Problem(said.name, _difference(said, kernel)))
+    return nodes + list(rest.values()), problems
+
+
+def _difference(said: Node, kernel: Node) -> str:
+    return (
+        f"the kernel sends to {kernel.vtep_mac} at {kernel.address}, its entry says "
+        f"{said.vtep_mac} at {said.address}; the kernel's word is taken"
+    )

@@ -1,0 +1,94 @@
+"""Keep one thing of the kernel path as it should be: sysctls, peers' entries, rules.
+
+Each keeper compares what is there with what is wanted, changes the difference, and logs one line
+for each change with its reason.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Mapping
+from ipaddress import IPv4Network
+
+from vxlane.loader.agent.undo import UndoFile
+from vxlane.loader.errors import KernelError
+from vxlane.loader.kernel import entries, sysctls
+from vxlane.loader.kernel.entries import Change, Entries
+from vxlane.loader.kernel.events import News
+from vxlane.loader.kernel.firewall import Firewall, Policy
+from vxlane.loader.kernel.iptables import Iptables
+from vxlane.loader.kernel.netlink import NetlinkSocket
+from vxlane.loader.kernel.nftables import Nftables
+
+log = logging.getLogger(__name__)
+
+_MOST_LINES = 50
+"""Changes of entries logged one by one; a first sync of 10,000 peers is one line more."""
+
+
+def keep_sysctls(wanted: Mapping[str, str], undo: UndoFile) -> None:
+    """Set what differs; the values before are noted first, for `vxlane detach`."""
+    if before := sysctls.differing(wanted):
+        undo.note_sysctls(before)
+        sysctls.write({name: wanted[name] for name in before})
+        for name, value in before.items():
+            log.info("set %s to %s: was %s", name, wanted[name], value)
+
+
+class EntryKeeper:
+    """Keeps neighbours, forwarding entries and routes; remembers them between looks."""
+
+    def __init__(self, netlink: NetlinkSocket) -> None:
+        self._netlink = netlink
+        self._actual: Entries = {}
+
+    def read(self, device: int) -> Entries:
+        """Look at the kernel: all entries of `device` (ifindex)."""
+        self._actual = entries.read(self._netlink, device)
+        return self._actual
+
+    def contradicts(self, news: News) -> bool:
+        """Whether an event says other than what is remembered; our own changes do not."""
+        return any(self._actual.get(entry.key) != entry for entry in news.put) or any(
+            key in self._actual for key in news.gone
+        )
+
+    def keep(self, desired: Entries, network: IPv4Network) -> None:
+        """Write what differs from what is remembered. KernelError: some entries were refused."""
+        wanted = entries.changes(desired, self._actual, network)
+        _log_changes(wanted)
+        failed = entries.write(self._netlink, wanted, self._actual)
+        if failed:
+            change, code = failed[0]
+            more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+            raise KernelError(f"{change}{more}", code, _advice(code))
+
+
+class RuleKeeper:
+    """Keeps masquerade and forward rules with one tool, and none of the other's."""
+
+    def __init__(self, *, uses_nftables: bool) -> None:
+        both: tuple[Firewall, Firewall] = Iptables(), Nftables()
+        self._chosen, self._other = reversed(both) if uses_nftables else both
+        self._has_cleaned = False
+
+    def keep(self, policy: Policy) -> None:
+        """Make the rules so; first of all those of the other tool go, if there are any."""
+        done = self._chosen.ensure(policy)
+        if not self._has_cleaned:
+            done += self._other.remove()
+            self._has_cleaned = True
+        for line in done:
+            log.info("%s", line)
+
+
+def _log_changes(wanted: list[Change]) -> None:
+    for change in wanted[:_MOST_LINES]:
+        log.info("%s", change)
+    if len(wanted) > _MOST_LINES:
+        log.info("... and %d more changes of entries", len(wanted) - _MOST_LINES)
+
+
+def _advice(code: int) -> str:
+    return "is the device down?" if code in {errno.ENETDOWN, errno.ENODEV} else "see 'ip route'"

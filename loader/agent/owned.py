@@ -1,0 +1,172 @@
+"""Mode `own`: this agent is the flannel backend, and makes and repairs the whole kernel path.
+
+Owns the order: device, entries, rules, and subnet.env last, for it tells pods to come.
+"""
+
+from __future__ import annotations
+
+import logging
+from ipaddress import IPv4Network
+
+from vxlane.loader.agent.config import Config
+from vxlane.loader.agent.desired import Paths, Plan, entries_of
+from vxlane.loader.agent.keepers import EntryKeeper, RuleKeeper, keep_sysctls
+from vxlane.loader.agent.overlay import Overlay, Topic, Ways
+from vxlane.loader.agent.undo import UndoFile
+from vxlane.loader.errors import ConfigError
+from vxlane.loader.kernel import subnet_env, sysctls, vtep
+from vxlane.loader.kernel.events import News
+from vxlane.loader.kernel.firewall import Masquerade, Policy
+from vxlane.loader.kernel.links import Link, Links
+from vxlane.loader.kernel.netlink import NetlinkSocket
+from vxlane.loader.kernel.nexthops import Query
+from vxlane.loader.kernel.underlay import Choice, Underlay, choose
+from vxlane.loader.nodes.model import (
+    Announcement,
+    Backend,
+    Node,
+    Problem,
+    Snapshot,
+    derived_mac,
+)
+
+log = logging.getLogger(__name__)
+
+
+class OwnedOverlay:
+    """Keeps the kernel path of this node; see `Overlays`."""
+
+    def __init__(
+        self, config: Config, links: Links, *, netlink: NetlinkSocket, undo: UndoFile
+    ) -> None:
+        self._config = config
+        self._network = config.network
+        self._links = links
+        self._undo = undo
+        self._ways = Ways(netlink)
+        self._paths = Paths()
+        self._entries = EntryKeeper(netlink)
+        self._rules = RuleKeeper(uses_nftables=config.network.uses_nftables)
+        self._underlay: Underlay | None = None
+        self._device: Link | None = None
+
+    def announcement(self, own: Node | None) -> Announcement:
+        """What this node tells the others; an existing device's MAC is kept."""
+        underlay = self._choose(own)
+        device = self._links.by_name(vtep.name_of(self._network.vni))
+        unknown = device.mac if device else derived_mac(self._config.node_name)
+        return Announcement(
+            address=underlay.address,
+            backend=self._network.backend,
+            vni=self._network.vni,
+            vtep_mac=own.vtep_mac if own else unknown,
+        )
+
+    def contradicts(self, news: News) -> bool:
+        """See `Overlays`."""
+        return self._entries.contradicts(news)
+
+    def look(self, snapshot: Snapshot, topics: Topic) -> Overlay:
+        """See `Overlays`."""
+        own, network = snapshot.own, snapshot.network or self._network.cidr
+        assert own is not None
+        if network is None:
+            raise ConfigError("the network of all pods is not known; name it beside the nodes")
+        if topics & Topic.HOST or self._underlay is None:
+            self._look_at_host(own, network)
+            topics |= Topic.ENTRIES
+        assert self._underlay is not None
+        overlay = self._overlay(snapshot, self._underlay)
+        if topics & Topic.ENTRIES:
+            self._entries.read(overlay.device)
+        self._entries.keep(entries_of(overlay.paths), network)
+        if topics & Topic.RULES:
+            self._rules.keep(self._policy(own, network))
+        self._write_subnet_file(own, network, self._underlay)
+        return overlay
+
+    def _choose(self, own: Node | None) -> Underlay:
+        """What was asked for, else the interface that has the address that peers know us by."""
+        if own and self._config.choice == Choice():
+            holder = self._links.holder(own.address)
+            if holder:
+                return Underlay(holder, own.address)
+        return choose(self._links, self._config.choice)
+
+    def _look_at_host(self, own: Node, network: IPv4Network) -> None:
+        """Choose the underlay; make the device and the sysctls so."""
+        self._ways.forget()
+        self._underlay = self._choose(own)
+        name = vtep.name_of(self._network.vni)
+        if self._undo.is_first:
+            device = "" if self._links.by_name(name) else name
+            subnet_file = str(self._config.subnet_file) if device else ""
+            self._undo.note(device=device, network=str(network), subnet_file=subnet_file)
+        keep_sysctls(sysctls.FORWARDING, self._undo)
+        if self._network.backend is Backend.VXLAN:
+            self._device, done = vtep.ensure(self._links, self._vtep(own, network, self._underlay))
+            for line in done:
+                log.info("%s", line)
+
+    def _vtep(self, own: Node, network: IPv4Network, underlay: Underlay) -> vtep.Vtep:
+        return vtep.Vtep(
+            name=vtep.name_of(self._network.vni),
+            wiring=vtep.Wiring(
+                vni=self._network.vni,
+                port=self._network.port,
+                local=underlay.address,
+                underlay=underlay.link.index,
+                learns=self._network.learns,
+                is_gbp=self._network.is_gbp,
+            ),
+            mac=own.vtep_mac,
+            mtu=self._pod_mtu(underlay),
+            address=own.pod_cidr.network_address,
+            network=network,
+        )
+
+    def _pod_mtu(self, underlay: Underlay) -> int:
+        overhead = vtep.OVERHEAD if self._network.backend is Backend.VXLAN else 0
+        return (self._network.mtu or underlay.link.mtu) - overhead
+
+    def _overlay(self, snapshot: Snapshot, underlay: Underlay) -> Overlay:
+        own, device = snapshot.own, self._device
+        assert own is not None
+        plan = Plan(
+            self._network.backend, device.index if device else 0, self._network.routes_directly
+        )
+        # A VXLAN device asks for routes through its NIC, and then takes everybody for a neighbour
+        # whom no route leads to. A plain route must not believe that.
+        is_bound = plan.backend is Backend.VXLAN and not plan.routes_directly
+        nic = underlay.link.index if is_bound else 0
+        query = Query(underlay.address, self._network.port, nic)
+        hops = self._ways.towards((peer.address for peer in snapshot.peers), query)
+        problems = []
+        if own.address != underlay.address:
+            reason = f"peers send to {own.address}, its packets come from {underlay.address}"
+            problems.append(Problem(own.name, reason))
+        return Overlay(
+            device=plan.device,
+            device_mtu=device.mtu if device else self._pod_mtu(underlay),
+            address=underlay.address,
+            vtep_mac=own.vtep_mac,
+            vni=self._network.vni,
+            port=self._network.port,
+            underlay=underlay.link.index,
+            paths=tuple(self._paths.to(snapshot.peers, hops, plan)),
+            problems=tuple(problems),
+        )
+
+    def _policy(self, own: Node, network: IPv4Network) -> Policy:
+        config = self._config
+        return Policy(network, own.pod_cidr, config.masquerade, config.forward)
+
+    def _write_subnet_file(self, own: Node, network: IPv4Network, underlay: Underlay) -> None:
+        content = subnet_env.SubnetEnv(
+            network=network,
+            subnet=own.pod_cidr,
+            mtu=self._pod_mtu(underlay),
+            is_masqueraded=self._config.masquerade is not Masquerade.OFF,
+        )
+        if subnet_env.write(self._config.subnet_file, content):
+            log.info("write %s: it was missing or differed", self._config.subnet_file)
