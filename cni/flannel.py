@@ -57,7 +57,8 @@ def check(request: Request) -> None:
     conf = scratch.load(request)
     if conf is None:
         raise CniError(UNKNOWN_CONTAINER, f"no ADD of {request.container_id} is known")
-    delegate.run(request, {**conf, "prevResult": request.conf.get("prevResult")})
+    previous = Result(request.conf.get("prevResult")).with_gateways()
+    delegate.run(request, {**conf, "prevResult": previous})
     chained.check(request)
 
 

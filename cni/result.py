@@ -1,7 +1,7 @@
 """What an earlier plugin answered to ADD: read, and given back in the asked version.
 
-A result is the specification's JSON object; nothing here changes one, because whatever a
-later plugin does not know it must pass on. Imports errors, request (versions) and wire.
+A result is the specification's JSON object. Keys that nothing here knows stay in it, as a
+chain's plugins must pass on what others made. Imports errors, request (versions) and wire.
 """
 
 from __future__ import annotations
@@ -66,6 +66,18 @@ class Result:
                     written[key] = [_without(entry, newer) for entry in _objects(written, key)]
         return written
 
+    def with_gateways(self) -> JsonObject:
+        """The document with the gateway written out in every route that left it to the plugin.
+
+        The bridge plugin gives such a route the gateway of the address, but its own CHECK then
+        looks for a route that has none.
+        """
+        gateways = {
+            _is_v6(gw): gw for entry in self.ips if isinstance(gw := entry.get("gateway"), str)
+        }
+        routes = [_via(route, gateways) for route in _objects(self.document, "routes")]
+        return {**self.document, "routes": routes}
+
     def _is_container(self, index: object, ifname: str) -> bool:
         if not isinstance(index, int) or not 0 <= index < len(self.interfaces):
             raise CniError(INVALID_CONFIG, "a result's ips[] point at an interface it hasn't")
@@ -87,7 +99,17 @@ def _ip_in(entry: JsonObject, version: str) -> JsonObject:
     """Up to 0.4.0 an address told its family; 1.0.0 did away with that."""
     if not version.startswith("0."):
         return _without(entry, ("version",))
-    return {"version": "6" if ":" in str(entry.get("address")) else "4", **entry}
+    return {"version": "6" if _is_v6(str(entry.get("address"))) else "4", **entry}
+
+
+def _via(route: JsonObject, gateways: dict[bool, str]) -> JsonObject:
+    """The route by the gateway of its family, unless it has one."""
+    gateway = route.get("gw") or gateways.get(_is_v6(str(route.get("dst"))))
+    return {**route, "gw": gateway} if gateway else route
+
+
+def _is_v6(text: str) -> bool:
+    return ":" in text
 
 
 def _without(entry: JsonObject, keys: tuple[str, ...]) -> JsonObject:
