@@ -1,4 +1,4 @@
-"""HTTP/1.1 for the sources of nodes: JSON calls and endless streams, over TCP or TLS, on one thread.
+"""HTTP/1.1 for the sources of nodes: JSON calls and endless streams, over TCP or TLS.
 
 Owns the sockets of a source; knows nothing of Kubernetes, etcd or nodes. Imports the standard
 library and the error tree only. Why not requests, httpx or a Kubernetes client: a source needs
@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import math
 import socket
 import ssl
 import threading
@@ -42,6 +43,10 @@ class HttpError(SourceError):
         self.status = status
         self.retry_after = retry_after
         super().__init__(f"{url} answered {status}: {words}")
+
+
+class SilenceError(SourceError):
+    """A stream that was open sent nothing for too long; it may be half open."""
 
 
 class HttpClient:
@@ -107,8 +112,11 @@ class HttpClient:
                 response = connection.getresponse()
                 if response.status >= http.client.MULTIPLE_CHOICES:
                     raise _refusal(url, response)
-                sock.settimeout(silence or self._patience)
-                yield _blocks(response, time.monotonic() + self._deadline if not silence else None)
+                if silence is None:
+                    yield _blocks(response, time.monotonic() + self._deadline)
+                else:
+                    sock.settimeout(silence)
+                    yield _audible(url, _blocks(response, math.inf))
         except HttpError as error:
             if error.status >= http.client.INTERNAL_SERVER_ERROR:
                 self._turn += 1
@@ -174,10 +182,17 @@ def checked_url(url: str) -> str:
     return url.rstrip("/")
 
 
-def _blocks(response: http.client.HTTPResponse, deadline: float | None) -> Iterator[bytes]:
+def _audible(url: str, blocks: Iterator[bytes]) -> Iterator[bytes]:
+    try:
+        yield from blocks
+    except TimeoutError as error:
+        raise SilenceError(f"{url}: the stream fell silent") from error
+
+
+def _blocks(response: http.client.HTTPResponse, deadline: float) -> Iterator[bytes]:
     while block := response.read1(BLOCK):
         yield block
-        if deadline is not None and time.monotonic() > deadline:
+        if time.monotonic() > deadline:
             raise TimeoutError("the answer takes too long")
     # read1 takes an early end of a body with a Content-Length for its end.
     if response.length:

@@ -14,10 +14,11 @@ from typing import Any
 from vxlane.loader.errors import SourceError
 
 _decode = json.JSONDecoder().raw_decode
+_AFTER = frozenset(",]} \t\r\n")
 
 
 def lines(blocks: Iterable[bytes]) -> Iterator[Any]:
-    """Parse a stream of newline-ended JSON values; what comes after the last newline was cut off."""
+    """Parse newline-ended JSON values; what comes after the last newline was cut off."""
     rest = b""
     for block in blocks:
         head, newline, tail = block.rpartition(b"\n")
@@ -100,16 +101,21 @@ class _Text:
                 # object of any size is then parsed a few times, not once per block.
                 if not self._refill(len(self._text) - self._at):
                     raise SourceError(f"a list was cut off or is not JSON: {error}") from error
-            else:
+                continue
+            # "12" and "12." at the very end may be the beginning of 12.5.
+            whole = not isinstance(value, int | float) or self._text[end : end + 1] in _AFTER
+            if whole or not self._refill():
                 self._at = end
                 return value
 
     def _refill(self, more: int = 1) -> bool:
-        pieces = [self._text[self._at :]]
+        """Get at least `more` characters; False: the body has no more."""
+        pieces = []
         for piece in self._source:
             pieces.append(piece)
             more -= len(piece)
             if more <= 0:
                 break
-        self._text, self._at = "".join(pieces), 0
-        return len(pieces) > 1
+        if pieces:
+            self._text, self._at = self._text[self._at :] + "".join(pieces), 0
+        return bool(pieces)
