@@ -120,7 +120,7 @@ def uninstall(
     _report(changes)
     if left and program.exists():
         click.echo(
-            f"kept {program}: {left} pods were made with it and may need it to be deleted; "
+            f"kept {program}: pods that were made with it ({left}) may need it to be deleted; "
             "run this again when they are gone"
         )
 

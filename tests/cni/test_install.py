@@ -1,0 +1,291 @@
+"""`vxlane install` and `vxlane uninstall`, on directories of the test's own."""
+
+import base64
+import json
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from vxlane.loader.install import executable, files, runtime
+from vxlane.loader.lab.agents import program
+
+FLANNEL = {
+    "cniVersion": "0.3.1",
+    "name": "cbr0",
+    "plugins": [
+        {"type": "flannel", "delegate": {"hairpinMode": True, "isDefaultGateway": True}},
+        {"type": "portmap", "capabilities": {"portMappings": True}},
+    ],
+}
+
+
+class Place:
+    """A node's CNI directories."""
+
+    def __init__(self, directory: Path) -> None:
+        self.bin = directory / "bin"
+        self.conf = directory / "net.d"
+        self.cache = directory / "cache"
+
+    def vxlane(self, command, *options):
+        """Run the command line on these directories."""
+        places = ["--cni-bin-dir", self.bin, "--cni-conf-dir", self.conf]
+        if command == "uninstall":
+            places += ["--cni-cache-dir", self.cache]
+        argv = [program("vxlane"), command, *places, *options]
+        return subprocess.run(list(map(str, argv)), capture_output=True, text=True, check=False)
+
+    def flannel(self, **keys):
+        """Write flannel's list, as its init container does."""
+        self.conf.mkdir(exist_ok=True)
+        file = self.conf / "10-flannel.conflist"
+        file.write_text(json.dumps({**FLANNEL, **keys}), encoding="utf-8")
+        return file
+
+    def files(self):
+        """Every file there is, by its path."""
+        return sorted(
+            str(file.relative_to(self.bin.parent))
+            for directory in (self.bin, self.conf)
+            for file in directory.rglob("*")
+            if file.is_file()
+        )
+
+    def listed(self, name="00-vxlane.conflist"):
+        """What a file of the configuration directory says."""
+        return json.loads((self.conf / name).read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A node without anything of CNI."""
+    return Place(tmp_path)
+
+
+def test_drop_in(place):
+    """The drop-in form is the executable and one plugin beside flannel's list, which stays."""
+    flannel = place.flannel().read_bytes()
+    done = place.vxlane("install", "--form", "drop-in")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert place.files() == ["bin/vxlane", "net.d/10-flannel.conflist", "net.d/cbr0/99-vxlane.conf"]
+    assert place.listed("cbr0/99-vxlane.conf") == {"type": "vxlane"}
+    assert (place.conf / "10-flannel.conflist").read_bytes() == flannel
+
+
+def test_conflist(place):
+    """The list form is flannel's own list with us at its end, under a name that sorts first."""
+    place.flannel()
+    assert place.vxlane("install", "--form", "conflist").returncode == 0
+    assert place.listed() == {**FLANNEL, "plugins": [*FLANNEL["plugins"], {"type": "vxlane"}]}
+    assert min(place.conf.iterdir()).name == "00-vxlane.conflist"
+
+
+@pytest.mark.parametrize("form", ["drop-in", "conflist"])
+def test_twice(place, form):
+    """The second run changes no file, nor even a time stamp, and says so."""
+    place.flannel()
+    place.vxlane("install", "--form", form)
+    before = [(file, Path(place.bin.parent, file).stat().st_mtime_ns) for file in place.files()]
+    assert place.vxlane("install", "--form", form).stdout == "nothing to do\n"
+    after = [(file, Path(place.bin.parent, file).stat().st_mtime_ns) for file in place.files()]
+    assert after == before
+
+
+def test_one_form_takes_the_other_s_place(place):
+    """Changing the form removes the other one, so that the plugin is called once a pod."""
+    place.flannel()
+    place.vxlane("install", "--form", "conflist")
+    place.vxlane("install", "--form", "drop-in")
+    assert "net.d/00-vxlane.conflist" not in place.files()
+    place.vxlane("install", "--form", "conflist")
+    assert place.files()[1:] == ["net.d/00-vxlane.conflist", "net.d/10-flannel.conflist"]
+
+
+def test_conflist_follows_flannel_s(place):
+    """After flannel's list has changed, the next install makes the copy anew."""
+    place.flannel()
+    place.vxlane("install", "--form", "conflist")
+    place.flannel(cniVersion="1.0.0")
+    assert "wrote" in place.vxlane("install", "--form", "conflist").stdout
+    assert place.listed()["cniVersion"] == "1.0.0"
+
+
+def test_options_of_the_plugin(place, monkeypatch):
+    """Only what differs from the defaults is in the configuration."""
+    monkeypatch.setenv("VXLANE_STATE_DIR", "/run/elsewhere")
+    place.vxlane("install", "--form", "drop-in", "--required", "--network-name", "pods")
+    wanted = {"type": "vxlane", "stateDir": "/run/elsewhere", "required": True}
+    assert place.listed("pods/99-vxlane.conf") == wanted
+
+
+def test_main_role(place, call, tmp_path):
+    """The main role's list makes pods, maps ports, shapes, and only then attaches."""
+    assert place.vxlane("install", "--role", "main").returncode == 0
+    listed = place.listed()
+    kinds = [plugin["type"] for plugin in listed["plugins"]]
+    assert kinds == ["vxlane", "portmap", "bandwidth", "vxlane"]
+    first, last = listed["plugins"][0], listed["plugins"][-1]
+    assert (first["accelerate"], last) == (False, {"type": "vxlane"})
+    common = {key: listed[key] for key in ("name", "cniVersion")}
+    nowhere = {"subnetFile": str(tmp_path / "none")}
+    answer = call("ADD", {**first, **common, **nowhere})
+    assert (answer.document["code"], answer.document["msg"][:20]) == (11, "flannel's subnet.env")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        (None, None, "holds no network to add to; start flannel first, or pass --role main"),
+        ("05-other.conflist", '{"name": "other", "plugins": []}', 'network "other", not "cbr0"'),
+        ("05-cut.conflist", '{"name": ', "is not JSON"),
+        ("05-list.conflist", "[]", "is not a JSON object"),
+        ("05-one.conf", '{"name": "cbr0", "type": "bridge"}', "is a single plugin"),
+    ],
+)
+def test_lists_that_can_t_be_added_to(place, name, content, complaint):
+    """What the runtime would use instead of flannel's list is named in one sentence."""
+    if name:
+        place.flannel()
+        (place.conf / name).write_text(content, encoding="utf-8")
+    done = place.vxlane("install", "--form", "conflist")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert complaint in done.stderr
+    assert not (place.conf / "00-vxlane.conflist").exists()
+
+
+def test_hostile_network_name(place):
+    """A network's name is not a way out of the configuration directory."""
+    done = place.vxlane("install", "--form", "drop-in", "--network-name", "../up")
+    assert (done.returncode, place.files()) == (1, ["bin/vxlane"])
+
+
+@pytest.mark.parametrize("form", ["drop-in", "conflist"])
+def test_uninstall(place, form):
+    """Nothing of ours is left, all of flannel's is, and a second run has nothing to do."""
+    place.flannel()
+    place.vxlane("install", "--form", form)
+    assert place.vxlane("uninstall").returncode == 0
+    assert place.files() == ["net.d/10-flannel.conflist"]
+    assert not (place.conf / "cbr0").exists()
+    assert place.vxlane("uninstall").stdout == "nothing to do\n"
+
+
+def test_uninstall_keeps_others_drop_ins(place):
+    """A drop-in of someone else keeps the directory."""
+    place.vxlane("install", "--form", "drop-in")
+    other = place.conf / "cbr0" / "50-other.conf"
+    other.write_text("{}", encoding="utf-8")
+    place.vxlane("uninstall")
+    assert place.files() == ["net.d/cbr0/50-other.conf"]
+
+
+def test_uninstall_keeps_what_pods_need(place):
+    """While a cached list names the plugin, the executable stays, and the reason is told."""
+    place.vxlane("install", "--form", "drop-in")
+    config = base64.b64encode(json.dumps({"plugins": [{"type": "vxlane"}]}).encode()).decode()
+    entry = {"containerId": "c1", "ifName": "eth0", "networkName": "cbr0", "result": {}}
+    file = place.cache / "results" / "cbr0-c1-eth0"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps({**entry, "config": config}), encoding="utf-8")
+    done = place.vxlane("uninstall")
+    assert place.files() == ["bin/vxlane"]
+    assert "pods that were made with it (1)" in done.stdout
+    file.unlink()
+    place.vxlane("uninstall")
+    assert place.files() == []
+
+
+def test_executable_needs_no_environment(place):
+    """The executable runs with an empty environment, from anywhere, under another name."""
+    place.vxlane("install", "--form", "drop-in")
+    shutil.copy2(place.bin / "vxlane", place.bin / "flannel")
+    for name in ("vxlane", "flannel"):
+        env = {"CNI_COMMAND": "VERSION"}
+        argv = [str(place.bin / name)]
+        done = subprocess.run(argv, env=env, cwd="/", capture_output=True, check=True, input=b"{}")
+        assert json.loads(done.stdout)["supportedVersions"][-1] == "1.1.0"
+
+
+def test_executable_is_reproducible():
+    """The same modules make the same bytes, which is how a second run knows."""
+    assert executable.build(Path("/usr/bin/python3")) == executable.build(Path("/usr/bin/python3"))
+
+
+@pytest.mark.parametrize("path", ["python3", "./python3"])
+def test_relative_interpreters(place, path):
+    """An interpreter that depends on a PATH or a directory is refused."""
+    done = place.vxlane("install", "--form", "drop-in", "--interpreter", path)
+    assert (done.returncode, place.files()) == (1, [])
+    assert "is not absolute" in done.stderr
+
+
+def test_interpreter_of_another_root(place):
+    """An interpreter that is not here is believed to be there for the runtime."""
+    done = place.vxlane("install", "--form", "drop-in", "--interpreter", "/host/bin/python3")
+    assert done.returncode == 0
+    assert b"exec /host/bin/python3 -ISc" in (place.bin / "vxlane").read_bytes()
+
+
+def test_old_interpreter(place, tmp_path):
+    """An interpreter that says to be too old is refused by its name."""
+    old = tmp_path / "python2"
+    old.write_text("#!/bin/sh\necho 2 7\n", encoding="ascii")
+    old.chmod(0o755)
+    done = place.vxlane("install", "--form", "drop-in", "--interpreter", str(old))
+    assert done.returncode == 1
+    assert "is older than Python 3.10" in done.stderr
+
+
+def test_another_version_s_byte_code(place):
+    """An interpreter that can't use the byte code in the archive reads the sources beside it."""
+    place.vxlane("install", "--form", "drop-in")
+    probe = (
+        "import sys, importlib.util as u; u.MAGIC_NUMBER = b'othr';"
+        "import _frozen_importlib_external as e; e.MAGIC_NUMBER = b'othr';"
+        "sys.path[:0] = sys.argv[1:]; from vxlane.cni import request; print(request.NEWEST)"
+    )
+    argv = [sys.executable, "-ISc", probe, str(place.bin / "vxlane")]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert done.stdout == "1.1.0\n"
+
+
+def test_replacement_is_atomic(tmp_path):
+    """Who reads while a file is replaced sees one content or the other, whole."""
+    path = tmp_path / "file"
+    contents = [letter * 100_000 for letter in (b"a", b"b")]
+    files.replace(path, contents[0], mode=0o644)
+    seen, done = set(), threading.Event()
+
+    def read():
+        while not done.is_set():
+            seen.add(path.read_bytes())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for number in range(50):
+        files.replace(path, contents[number % 2], mode=0o644)
+    done.set()
+    reader.join()
+    assert seen <= set(contents)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("tail", "reads"), [(b"loadOnlyInlinedPlugins", True), (b"", False)])
+def test_runtime_that_runs(tmp_path, tail, reads):
+    """Whether a runtime reads drop-ins is told by its executable, whatever its path."""
+    containerd = tmp_path / "containerd"
+    containerd.write_bytes(Path("/bin/sleep").read_bytes() + tail)
+    containerd.chmod(0o755)
+    with subprocess.Popen([str(containerd), "60"]) as process:
+        assert runtime.read_drop_ins() is reads
+        process.kill()
+
+
+def test_no_runtime(monkeypatch, tmp_path):
+    """With no runtime to be found the older form is chosen."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert runtime.read_drop_ins() is False
