@@ -153,7 +153,8 @@ static __always_inline enum verdict parse_icmp(struct cursor *at, struct packet 
 
 	if (take(at, &icmp, sizeof(icmp)))
 		return VERDICT_MALFORMED;
-	if (icmp.type != ICMP_ECHO_REQUEST && icmp.type != ICMP_ECHO_REPLY)
+	/* To conntrack an echo with another code is another flow. */
+	if ((icmp.type != ICMP_ECHO_REQUEST && icmp.type != ICMP_ECHO_REPLY) || icmp.code)
 		return VERDICT_PROTOCOL;
 	packet->source_port = icmp.id;
 	packet->icmp_type = icmp.type;
