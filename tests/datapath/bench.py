@@ -1,0 +1,70 @@
+"""Bench: the four programs of one build, loaded once, and what a run of one of them moves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from testrun import Runner
+
+from vxlane.loader.datapath.abi import Program, Verdict
+from vxlane.loader.datapath.maps import Count, Maps, PeerCount
+from vxlane.loader.datapath.programs import (
+    Constants,
+    LoadReport,
+    Strictness,
+    ensure_loaded,
+    pin_directory,
+)
+
+
+class Moved:
+    """What counters moved while a `with bench.counting()` stood open, filled in at its end."""
+
+    def __init__(self) -> None:
+        self.verdicts: dict[tuple[Program, Verdict], Count] = {}
+        self.peers: dict[int, PeerCount] = {}
+
+
+class Bench:
+    """Programs and maps below `state`; made inside a chamber, which holds the mount."""
+
+    def __init__(self, state: Path, strict: Strictness) -> None:
+        self.state, self.strict = state, strict
+        self.pins = pin_directory(state)
+        self.report: LoadReport = ensure_loaded(state, Constants(strict=strict))
+        self.maps = Maps.open(self.pins)
+        self.runners = {program: Runner(self.pins / program.label) for program in Program}
+
+    @contextmanager
+    def counting(self) -> Iterator[Moved]:
+        """Count by verdict and by peer inside the block."""
+        moved = Moved()
+        verdicts, peers = self._verdicts(), self.maps.peer_counts()
+        yield moved
+        for key, after in self._verdicts().items():
+            before = verdicts[key]
+            if after != before:
+                moved.verdicts[key] = Count(
+                    after.packets - before.packets, after.bytes - before.bytes
+                )
+        for slot, count in self.maps.peer_counts().items():
+            if count != peers[slot]:
+                moved.peers[slot] = _minus(count, peers[slot])
+
+    def _verdicts(self) -> dict[tuple[Program, Verdict], Count]:
+        return {
+            (program, verdict): count
+            for program, counts in self.maps.counters().items()
+            for verdict, count in counts.items()
+        }
+
+
+def _minus(one: PeerCount, other: PeerCount) -> PeerCount:
+    return PeerCount(
+        one.tx_packets - other.tx_packets,
+        one.tx_bytes - other.tx_bytes,
+        one.rx_packets - other.rx_packets,
+        one.rx_bytes - other.rx_bytes,
+    )

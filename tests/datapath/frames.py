@@ -1,0 +1,154 @@
+"""Frames as a test writes them: dataclasses that become bytes.
+
+A field left None is computed (lengths, checksums); a field given is written as it is, right or
+wrong. `dataclasses.replace(frame, ttl=1)` is the frame but for one thing.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+FIN, SYN, RST, PSH, ACK = 0x01, 0x02, 0x04, 0x08, 0x10
+ECHO_REPLY, UNREACHABLE, ECHO_REQUEST = 0, 3, 8
+ICMP, TCP, UDP, SCTP = 1, 6, 17, 132
+IPV4, ARP, VLAN, IPV6 = 0x0800, 0x0806, 0x8100, 0x86DD
+DF, MF = 0x4000, 0x2000
+NOT_ECT, ECT1, ECT0, CE = range(4)
+
+ETHERNET, IP, VXLAN = 14, 20, 8
+# Bytes that an encapsulation puts before the inner IP packet.
+ENCAPSULATION = IP + 8 + VXLAN + ETHERNET
+
+
+def checksum(data: bytes) -> int:
+    """Checksum of RFC 1071, 0 over data that holds its own right one."""
+    data += bytes(len(data) % 2)
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total = (total & 0xFFFF) + (total >> 16)
+    return ~(total + (total >> 16)) & 0xFFFF
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Udp:
+    """A UDP datagram; checksum 0 is none."""
+
+    source: int
+    dest: int
+    payload: bytes = b""
+    length: int | None = None
+    checksum: int | None = None
+
+    protocol = UDP
+
+    def encode(self, addresses: bytes) -> bytes:
+        """To bytes; `addresses` of the IP header go into the checksum."""
+        length = 8 + len(self.payload) if self.length is None else self.length
+        ports = struct.pack("!HHH", self.source, self.dest, length)
+        pseudo = addresses + struct.pack("!HH", UDP, length)
+        made = checksum(pseudo + ports + bytes(2) + self.payload) or 0xFFFF
+        made = made if self.checksum is None else self.checksum
+        return ports + struct.pack("!H", made) + self.payload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tcp:
+    """A TCP segment; `offset` counts words of header and may lie."""
+
+    source: int
+    dest: int
+    flags: int = ACK
+    sequence: int = 1000
+    options: bytes = b""
+    payload: bytes = b""
+    offset: int | None = None
+
+    protocol = TCP
+
+    def encode(self, addresses: bytes) -> bytes:
+        """To bytes; `addresses` of the IP header go into the checksum."""
+        offset = 5 + len(self.options) // 4 if self.offset is None else self.offset
+        head = struct.pack("!HHII", self.source, self.dest, self.sequence, 2000)
+        head += struct.pack("!BBH", offset << 4, self.flags, 500)
+        tail = bytes(2) + self.options + self.payload
+        pseudo = addresses + struct.pack("!HH", TCP, len(head) + 2 + len(tail))
+        return head + struct.pack("!H", checksum(pseudo + head + bytes(2) + tail)) + tail
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Icmp:
+    """An ICMP message, by default an echo request."""
+
+    kind: int = ECHO_REQUEST
+    code: int = 0
+    identifier: int = 0
+    sequence: int = 1
+    payload: bytes = b""
+
+    protocol = ICMP
+
+    def encode(self, _addresses: bytes) -> bytes:
+        """To bytes."""
+        rest = struct.pack("!HH", self.identifier, self.sequence) + self.payload
+        kind = struct.pack("!BB", self.kind, self.code)
+        return kind + struct.pack("!H", checksum(kind + bytes(2) + rest)) + rest
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """Bytes of any IP protocol."""
+
+    protocol: int
+    payload: bytes = b""
+
+    def encode(self, _addresses: bytes) -> bytes:
+        """To bytes."""
+        return self.payload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """An Ethernet frame with an IPv4 packet in it; `padding` follows the packet."""
+
+    source_mac: str
+    dest_mac: str
+    source: IPv4Address
+    destination: IPv4Address
+    transport: Udp | Tcp | Icmp | Raw
+    ethertype: int = IPV4
+    version: int = 4
+    ihl: int | None = None
+    tos: int = 0
+    total_length: int | None = None
+    identification: int = 0x1234
+    fragment: int = DF
+    ttl: int = 64
+    checksum: int | None = None
+    options: bytes = b""
+    padding: bytes = b""
+
+    def __bytes__(self) -> bytes:
+        addresses = self.source.packed + self.destination.packed
+        data = self.transport.encode(addresses)
+        ihl = 5 + len(self.options) // 4 if self.ihl is None else self.ihl
+        length = IP + len(self.options) + len(data)
+        length = length if self.total_length is None else self.total_length
+        head = struct.pack("!BBH", self.version << 4 | ihl, self.tos, length)
+        head += struct.pack("!HH", self.identification, self.fragment)
+        head += struct.pack("!BB", self.ttl, self.transport.protocol)
+        tail = addresses + self.options
+        made = checksum(head + bytes(2) + tail) if self.checksum is None else self.checksum
+        packet = head + struct.pack("!H", made) + tail + data
+        ethernet = mac(self.dest_mac) + mac(self.source_mac) + struct.pack("!H", self.ethertype)
+        return ethernet + packet + self.padding
+
+
+def vxlan(inner: bytes, *, vni: int = 1, flags: int = 0x08000000, reserved: int = 0) -> bytes:
+    """VXLAN header and frame; `flags` is the header's first word, `reserved` its last byte."""
+    return struct.pack("!II", flags, vni << 8 | reserved) + inner
+
+
+def mac(text: str) -> bytes:
+    """02:00:00:00:00:01 -> 6 bytes."""
+    return bytes.fromhex(text.replace(":", ""))

@@ -1,0 +1,75 @@
+"""Case: one row of a table: a packet and the maps in, a verdict and the whole packet out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from frames import Frame, Icmp, Raw, Tcp, Udp
+from world import (
+    APPROVED,
+    BRIDGE_MAC,
+    NEIGHBOUR,
+    POD,
+    REMOTE,
+    Approval,
+    Tuple,
+    World,
+)
+
+from vxlane.loader.datapath.abi import Program, Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """`fact` is the row's name; `output`, `flows`, `resets`, `marked` of None: as they were."""
+
+    program: Program
+    verdict: Verdict
+    fact: str
+    frame: Frame | bytes
+    ifindex: int
+    world: World = APPROVED
+    output: Frame | bytes | None = None
+    flows: frozenset[Approval] | None = None
+    resets: frozenset[Tuple] | None = None
+    mark: int = 0
+    marked: int | None = None
+    gso_size: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.program.label}: {self.verdict.label}: {self.fact}"
+
+
+ACK_DATA = Tcp(source=40000, dest=80, payload=b"GET / HTTP/1.0\r\n\r\n")
+DATAGRAM = Udp(source=40001, dest=53, payload=b"a question as long as an IPv6 header")
+PING = Icmp(identifier=77, payload=b"are you there")
+
+
+def sent(transport: Tcp | Udp | Icmp | Raw, **changes: Any) -> Frame:
+    """A frame from POD to REMOTE by way of the node."""
+    base = Frame(
+        source_mac=POD.mac,
+        dest_mac=BRIDGE_MAC,
+        source=POD.address,
+        destination=REMOTE,
+        transport=transport,
+    )
+    return replace(base, **changes)
+
+
+def handed_over(transport: Tcp | Udp | Icmp | Raw, **changes: Any) -> Frame:
+    """A frame from POD to NEIGHBOUR, straight through the bridge."""
+    return sent(
+        transport, **{"dest_mac": NEIGHBOUR.mac, "destination": NEIGHBOUR.address, **changes}
+    )
+
+
+def without(world: World, *gone: Tuple) -> frozenset[Approval]:
+    """The flow records of a world but those."""
+    return frozenset(flow for flow in world.flows if flow.tuple not in gone)
+
+
+def only(*flows: Approval) -> World:
+    """A world in which nothing but these flows is approved."""
+    return replace(APPROVED, flows=frozenset(flows))

@@ -1,0 +1,120 @@
+"""Whole packet in, whole packet out: every row of the tables, through the real programs."""
+
+from __future__ import annotations
+
+import pytest
+from bench import Bench
+from frames import ETHERNET, checksum
+from tables import admission, direct, from_nic, from_pod, from_tunnel, learning
+from tables.case import Case
+from testrun import Action, Context
+from world import PEER, PORT_MAX, PORT_MIN, VETH, stand
+
+from vxlane.loader.datapath.abi import Program, Verdict
+from vxlane.loader.datapath.maps import Count, PeerCount
+from vxlane.loader.datapath.programs import Strictness
+
+CASES = [
+    *from_pod.CASES,
+    *from_nic.CASES,
+    *from_tunnel.CASES,
+    *direct.CASES,
+    *admission.CASES,
+    *learning.CASES,
+]
+BYPASSED = {Verdict.ENCAPSULATED, Verdict.DECAPSULATED, Verdict.SWITCHED, Verdict.ROUTED}
+IDENTITY = {
+    Verdict.SPOOFED_ADDRESS,
+    Verdict.SPOOFED_MAC,
+    Verdict.NOT_OUR_VTEP,
+    Verdict.UNKNOWN_VTEP,
+    Verdict.WRONG_VTEP,
+}
+# Where test_full_map.py names the row.
+ELSEWHERE = {Verdict.MAP_FULL}
+
+
+@pytest.fixture(params=["bench", "strict_bench"])
+def either(request: pytest.FixtureRequest) -> Bench:
+    """Both builds."""
+    made: Bench = request.getfixturevalue(request.param)
+    return made
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_packet(either: Bench, case: Case) -> None:
+    """The whole frame, the TC action, the flow records and the counters are as the row says."""
+    standing = stand(either.maps, case.world)
+    frame = bytes(case.frame)
+    context = Context(ifindex=case.ifindex, mark=case.mark, gso_size=case.gso_size)
+    with either.counting() as moved:
+        result = either.runners[case.program].run(frame, context)
+
+    assert moved.verdicts == {(case.program, case.verdict): Count(1, len(frame))}
+    assert result.action == action(case.verdict, either.strict)
+    output = frame if case.output is None else bytes(case.output)
+    if case.verdict == Verdict.ENCAPSULATED:
+        assert masked(result.frame).hex(" ") == masked(output).hex(" ")
+    else:
+        assert result.frame.hex(" ") == output.hex(" ")
+    assert result.mark == (case.mark if case.marked is None else case.marked)
+    assert moved.peers == peer_counts(case, result.frame)
+    assert standing.flows() == (case.world.flows if case.flows is None else case.flows)
+    assert standing.resets() == (case.world.resets if case.resets is None else case.resets)
+
+
+def action(verdict: Verdict, strict: Strictness) -> Action:
+    """What TC is told: never OK, which would keep other programs from the packet."""
+    if verdict in BYPASSED:
+        return Action.REDIRECT
+    return Action.SHOT if verdict in IDENTITY and strict else Action.UNSPEC
+
+
+def peer_counts(case: Case, output: bytes) -> dict[int, PeerCount]:
+    """A bypassed frame counts for its peer in the length that the pod sees."""
+    if case.verdict not in {Verdict.ENCAPSULATED, Verdict.DECAPSULATED, Verdict.ROUTED}:
+        return {}
+    if case.program == Program.FROM_POD:
+        return {PEER.slot: PeerCount(1, len(bytes(case.frame)), 0, 0)}
+    return {PEER.slot: PeerCount(0, 0, 1, len(output))}
+
+
+def masked(frame: bytes) -> bytes:
+    """A VXLAN frame without what can't be foretold: IP identification and UDP source port.
+
+    The first is random and goes into the header's checksum, the second comes from the kernel's
+    secret flow hash; test_wire.py compares it with the kernel's own.
+    """
+    header = frame[ETHERNET : ETHERNET + 20]
+    port = int.from_bytes(frame[34:36], "big")
+    assert checksum(header) == 0
+    assert port == 0 or PORT_MIN <= port <= PORT_MAX
+    return frame[:18] + b"??" + frame[20:24] + b"??" + frame[26:34] + b"??" + frame[36:]
+
+
+def test_every_verdict_has_its_row() -> None:
+    """Between them the tables reach every verdict that there is."""
+    assert {case.verdict for case in CASES} | ELSEWHERE == set(Verdict)
+
+
+def test_every_program_has_its_rows() -> None:
+    """No program is without a table."""
+    assert {case.program for case in CASES} == set(Program)
+
+
+def test_facts_are_told_apart() -> None:
+    """No two rows go by the same name."""
+    assert len({str(case) for case in CASES}) == len(CASES)
+
+
+def test_source_port_is_stable_per_flow(bench: Bench) -> None:
+    """All packets of a flow leave by one UDP source port, and flows spread over many."""
+    ports: dict[int, set[bytes]] = {}
+    stand(bench.maps, from_pod.many_udp_flows(64))
+    for _ in range(3):
+        for port in range(64):
+            frame = bytes(from_pod.udp_from(port))
+            result = bench.runners[Program.FROM_POD].run(frame, Context(ifindex=VETH))
+            ports.setdefault(port, set()).add(result.frame[34:36])
+    assert {len(seen) for seen in ports.values()} == {1}
+    assert len(set.union(*ports.values())) > 48

@@ -1,0 +1,219 @@
+"""World: what the maps hold while a program judges a packet, and the node that it describes.
+
+Interfaces have fixed indexes, so that a table can name them before they exist. Times are ages in
+seconds. Flows are written here, through bpf(2): in production only the programs do.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv4Network
+
+from frames import ICMP, TCP, UDP
+
+from vxlane.loader.datapath import syscall
+from vxlane.loader.datapath.abi import HEADER, Guard, Way
+from vxlane.loader.datapath.maps import Flow, Maps, Peer, Pod, Settings, Tuple
+
+NANOSECONDS = 10**9
+NIC, BRIDGE, OVERLAY, VETH, NEIGHBOUR_VETH = 11, 12, 13, 21, 22
+NIC_MAC, BRIDGE_MAC, OVERLAY_MAC = "02:00:00:00:00:11", "02:00:00:00:00:12", "02:00:00:00:00:13"
+ROUTER_MAC = "02:00:00:00:00:99"
+NODE_ADDRESS, STRANGER = IPv4Address("192.168.77.1"), IPv4Address("203.0.113.7")
+VNI, PORT, MTU, EPOCH = 1, 8472, 1450, 7
+PORT_MIN, PORT_MAX = 32768, 60999
+
+POD = Pod(
+    address=IPv4Address("10.42.1.5"),
+    ifindex=VETH,
+    bridge=BRIDGE,
+    mtu=MTU,
+    mac="0a:00:00:00:01:05",
+    gateway_mac=BRIDGE_MAC,
+    guard=Guard(0),
+)
+NEIGHBOUR = Pod(
+    address=IPv4Address("10.42.1.6"),
+    ifindex=NEIGHBOUR_VETH,
+    bridge=BRIDGE,
+    mtu=MTU,
+    mac="0a:00:00:00:01:06",
+    gateway_mac=BRIDGE_MAC,
+    guard=Guard(0),
+)
+PEER = Peer(
+    cidr=IPv4Network("10.42.2.0/24"),
+    address=IPv4Address("192.168.77.2"),
+    next_hop=IPv4Address("192.168.77.2"),
+    ifindex=NIC,
+    mtu=MTU,
+    slot=3,
+    vtep_mac="0e:00:00:00:00:02",
+)
+OTHER_PEER = Peer(
+    cidr=IPv4Network("10.42.3.0/24"),
+    address=IPv4Address("192.168.77.3"),
+    next_hop=IPv4Address("192.168.77.3"),
+    ifindex=NIC,
+    mtu=MTU,
+    slot=4,
+    vtep_mac="0e:00:00:00:00:03",
+)
+REMOTE, OTHER_REMOTE = IPv4Address("10.42.2.7"), IPv4Address("10.42.3.7")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approval:
+    """A flow record; `out` and `into` are the ages of its halves in seconds, None for never."""
+
+    tuple: Tuple
+    out: int | None = 1
+    into: int | None = 1
+    epoch: int = EPOCH
+    ifindex: int = VETH
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """All that the maps hold but counters; `lease` in seconds from now."""
+
+    peers: tuple[Peer, ...] = (PEER, OTHER_PEER)
+    pods: tuple[Pod, ...] = (POD, NEIGHBOUR)
+    flows: frozenset[Approval] = frozenset()
+    resets: frozenset[Tuple] = frozenset()
+    lease: int = 60
+    revalidate: int = 30
+    revalidate_half: int = 10
+
+
+def remote_flow(protocol: int, local_port: int, remote_port: int) -> Tuple:
+    """A flow between POD and REMOTE."""
+    return Tuple(POD.address, REMOTE, local_port, remote_port, protocol)
+
+
+def local_flows(protocol: int, port: int, neighbour_port: int) -> tuple[Tuple, Tuple]:
+    """A flow between POD and NEIGHBOUR, as each of the two sees it."""
+    return (
+        Tuple(POD.address, NEIGHBOUR.address, port, neighbour_port, protocol),
+        Tuple(NEIGHBOUR.address, POD.address, neighbour_port, port, protocol),
+    )
+
+
+TCP_FLOW, UDP_FLOW = remote_flow(TCP, 40000, 80), remote_flow(UDP, 40001, 53)
+# Of an ICMP echo: identifier, and the type that the local pod sends.
+PING_FLOW, PINGED_FLOW = remote_flow(ICMP, 77, 8), remote_flow(ICMP, 78, 0)
+LOCAL_TCP, LOCAL_TCP_BACK = local_flows(TCP, 40002, 8080)
+LOCAL_UDP, LOCAL_UDP_BACK = local_flows(UDP, 40003, 5353)
+
+APPROVED = World(
+    flows=frozenset(
+        [
+            *(Approval(tuple=one) for one in (TCP_FLOW, UDP_FLOW, PING_FLOW, PINGED_FLOW)),
+            *(Approval(tuple=one) for one in (LOCAL_TCP, LOCAL_UDP)),
+            *(
+                Approval(tuple=one, ifindex=NEIGHBOUR_VETH)
+                for one in (LOCAL_TCP_BACK, LOCAL_UDP_BACK)
+            ),
+        ]
+    )
+)
+
+# The same, and PEER is on our link.
+DIRECT = replace(APPROVED, peers=(replace(PEER, way=Way.DIRECT), OTHER_PEER))
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A world that was put into the maps, and when (ns, CLOCK_MONOTONIC)."""
+
+    maps: Maps
+    since: int
+
+    def flows(self) -> frozenset[Approval]:
+        """The flow records now, aged as if no time had passed."""
+        return frozenset(self._approval(flow) for flow in self.maps.flows())
+
+    def resets(self) -> frozenset[Tuple]:
+        """The flows noted as reset, which this takes away."""
+        return frozenset(self.maps.take_resets())
+
+    def _approval(self, flow: Flow) -> Approval:
+        return Approval(
+            tuple=flow.tuple,
+            out=self._age(flow.seen_out),
+            into=self._age(flow.seen_in),
+            epoch=flow.epoch,
+            ifindex=flow.ifindex,
+        )
+
+    def _age(self, seen: int) -> int | None:
+        # What a program wrote is newer than `since`, or a few ms older: its clock is coarse.
+        return max(0, round((self.since - seen) / NANOSECONDS)) if seen else None
+
+
+def stand(maps: Maps, world: World) -> Standing:
+    """Make the maps hold `world` and nothing else."""
+    since = time.monotonic_ns()
+    for cidr in maps.peers():
+        maps.delete_peer(cidr)
+    for address in maps.pods():
+        maps.delete_pod(address)
+    for peer in world.peers:
+        maps.put_peer(peer)
+    for pod in world.pods:
+        maps.put_pod(pod)
+    maps.put_settings(settings(world, since))
+    put_flows(maps, world.flows, since)
+    _clear(maps, "resets")
+    for key in world.resets:
+        syscall.map_update(maps._fds["resets"], flow_key(key), since.to_bytes(8, "little"))
+    return Standing(maps, since)
+
+
+def settings(world: World, since: int) -> Settings:
+    """The settings of `world` for maps that are set at `since`."""
+    return Settings(
+        lease_until=since + world.lease * NANOSECONDS,
+        revalidate=world.revalidate * NANOSECONDS,
+        revalidate_half=world.revalidate_half * NANOSECONDS,
+        address=NODE_ADDRESS,
+        epoch=EPOCH,
+        port_min=PORT_MIN,
+        port_max=PORT_MAX,
+        vtep_mac=OVERLAY_MAC,
+        has_direct=any(peer.way is Way.DIRECT for peer in world.peers),
+    )
+
+
+def put_flows(maps: Maps, flows: Iterable[Approval], since: int) -> None:
+    """Make the flow records `flows` and no others."""
+    _clear(maps, "flows")
+    for flow in flows:
+        value = HEADER.structs["flow"](
+            seen_out=_seen(flow.out, since),
+            seen_in=_seen(flow.into, since),
+            epoch=flow.epoch,
+            ifindex=flow.ifindex,
+        )
+        syscall.map_update(maps._fds["flows"], flow_key(flow.tuple), bytes(value))
+
+
+def flow_key(key: Tuple) -> bytes:
+    """Make a struct flow_key."""
+    made = HEADER.structs["flow_key"](
+        local_port=key.local_port, remote_port=key.remote_port, protocol=key.protocol
+    )
+    for field, address in ((made.local, key.local), (made.remote, key.remote)):
+        field[2], field[3] = 0xFFFF, int(address)
+    return bytes(made)
+
+
+def _seen(age: int | None, since: int) -> int:
+    return 0 if age is None else since - age * NANOSECONDS
+
+
+def _clear(maps: Maps, name: str) -> None:
+    for key in list(syscall.map_keys(maps._fds[name], syscall.map_shape(maps._fds[name]).key)):
+        syscall.map_delete(maps._fds[name], key)
