@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 
 from vxlane.loader.agent.config import Config
-from vxlane.loader.agent.desired import Paths, Plan
+from vxlane.loader.agent.desired import AdoptedPlan, Paths
 from vxlane.loader.agent.keepers import EntryKeeper
 from vxlane.loader.agent.overlay import Overlay, Topic, Ways
 from vxlane.loader.errors import ConfigError
@@ -22,7 +23,7 @@ from vxlane.loader.kernel.events import News
 from vxlane.loader.kernel.links import Link, Links
 from vxlane.loader.kernel.netlink import NetlinkSocket
 from vxlane.loader.kernel.nexthops import Query
-from vxlane.loader.nodes.model import Announcement, Backend, Node, Problem, Snapshot
+from vxlane.loader.nodes.model import Announcement, Node, Problem, Snapshot
 
 
 class AdoptedOverlay:
@@ -35,7 +36,7 @@ class AdoptedOverlay:
         self._paths = Paths()
         self._entries = EntryKeeper(netlink)
         self._device: tuple[Link, vtep.Wiring] | None = None
-        self._peers: dict[IPv4Network, Node] = {}
+        self._found = Found()
 
     def announcement(self, own: Node | None) -> Announcement | None:
         """Nothing: flanneld announces this node."""
@@ -52,11 +53,11 @@ class AdoptedOverlay:
             topics |= Topic.ENTRIES
         link, wiring = self._device
         if topics & Topic.ENTRIES:
-            self._peers = peers_of(self._entries.read(link.index), link.index)
-        peers, problems = named(self._peers, snapshot)
+            self._found = find(self._entries.read(link.index), link.index)
+        peers, problems = named(self._found, snapshot)
         query = Query(wiring.local, wiring.port, wiring.underlay)
         hops = self._ways.towards((node.address for node in peers), query)
-        plan = Plan(Backend.VXLAN, link.index, routes_directly=False)
+        plan = AdoptedPlan(frozenset(self._found.direct))
         return Overlay(
             device=link.index,
             device_mtu=link.mtu,
@@ -65,7 +66,7 @@ class AdoptedOverlay:
             vni=wiring.vni,
             port=wiring.port,
             underlay=wiring.underlay,
-            paths=tuple(self._paths.to(peers, hops, plan)),
+            paths=self._paths.to(peers, hops, plan),
             problems=tuple(problems),
         )
 
@@ -78,32 +79,43 @@ class AdoptedOverlay:
         return link, wiring
 
 
-def peers_of(entries: Entries, device: int) -> dict[IPv4Network, Node]:
-    """The peers that the kernel sends to through `device` (ifindex), named by their pod CIDR."""
-    found = {}
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the kernel's entries say of peers, by pod CIDR."""
+
+    tunnelled: Mapping[IPv4Network, Node] = field(default_factory=dict)
+    """Named by their pod CIDR."""
+    direct: Mapping[IPv4Network, IPv4Address] = field(default_factory=dict)
+    """Gateways of plain routes; whether these are peers, the source of nodes knows."""
+
+
+def find(entries: Entries, device: int) -> Found:
+    """The peers that the kernel sends to through `device` (ifindex) or by a plain route."""
+    tunnelled, direct = {}, {}
     for route in entries.values():
-        if not isinstance(route, Route) or route.device != device:
+        if not isinstance(route, Route):
             continue
+        cidr = IPv4Network((route.network, route.prefix_len))
         neighbour = entries.get(route.gateway)
-        if not isinstance(neighbour, Neighbour):
-            continue
-        forwarding = entries.get(neighbour.mac)
-        if isinstance(forwarding, Forwarding):
-            cidr = IPv4Network((route.network, route.prefix_len))
-            address = IPv4Address(forwarding.address)
-            found[cidr] = Node(str(cidr), address, cidr, neighbour.mac)
-    return found
+        if route.device != device:
+            direct[cidr] = IPv4Address(route.gateway)
+        elif isinstance(neighbour, Neighbour):
+            forwarding = entries.get(neighbour.mac)
+            if isinstance(forwarding, Forwarding):
+                address = IPv4Address(forwarding.address)
+                tunnelled[cidr] = Node(str(cidr), address, cidr, neighbour.mac)
+    return Found(tunnelled, direct)
 
 
-def named(
-    peers: Mapping[IPv4Network, Node], snapshot: Snapshot
-) -> tuple[list[Node], list[Problem]]:
-    """The kernel's `peers` under the names of `snapshot`, and what that says otherwise."""
-    rest = dict(peers)
+def named(found: Found, snapshot: Snapshot) -> tuple[list[Node], list[Problem]]:
+    """The kernel's peers under the names of `snapshot`, and what that says otherwise."""
+    rest = dict(found.tunnelled)
     nodes, problems = [], []
     for said in snapshot.peers:
         kernel = rest.pop(said.pod_cidr, None)
-        if kernel is None:
+        if kernel is None and found.direct.get(said.pod_cidr) == said.address:
+            nodes.append(said)
+        elif kernel is None:
             reason = f"the kernel has no entries yet that lead to its pods {said.pod_cidr}"
             problems.append(Problem(said.name, reason))
         elif (kernel.address, kernel.vtep_mac) == (said.address, said.vtep_mac):

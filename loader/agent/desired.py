@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
+from typing import Protocol
 
+from vxlane.loader.datapath.abi import Way
 from vxlane.loader.datapath.maps import Peer
 from vxlane.loader.kernel.entries import Entries, Entry, direct, overlay
 from vxlane.loader.kernel.nexthops import NextHop
@@ -18,24 +20,63 @@ from vxlane.loader.nodes.model import Backend, Node, Problem
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """How this node reaches peers in general."""
+class Path:
+    """How one peer is reached."""
+
+    node: Node
+    hop: NextHop
+    way: Way | None
+    """None: not at all, and `problem` says why."""
+    entries: tuple[Entry, ...] = ()
+    """Of the kernel, to be made."""
+    problem: Problem | None = None
+
+
+class Plan(Protocol):
+    """Decides the path to a peer; equal plans decide alike."""
+
+    def path(self, node: Node, hop: NextHop) -> Path:
+        """The path to `node`, whose next hop is `hop`."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnPlan:
+    """As flannel decides: plain routes to peers on our link, if so configured, else the tunnel."""
 
     backend: Backend
     device: int
     """Ifindex of flannel.<VNI>; 0 with host-gw."""
     routes_directly: bool
 
+    def path(self, node: Node, hop: NextHop) -> Path:
+        """See `Plan`."""
+        is_on_link = bool(hop.ifindex) and hop.neighbour == node.address
+        if node.backend is not self.backend:
+            reason = f"its backend is {node.backend.value}, this node's is {self.backend.value}"
+            return Path(node, hop, None, problem=Problem(node.name, reason))
+        if is_on_link and (self.routes_directly or self.backend is Backend.HOST_GW):
+            entries = direct(node.pod_cidr, int(node.address), hop.ifindex)
+            return Path(node, hop, Way.DIRECT, entries)
+        if self.backend is Backend.HOST_GW:
+            reason = hop.reason or f"{node.address} is behind a router; host-gw needs one L2"
+            return Path(node, hop, None, problem=Problem(node.name, reason))
+        entries = overlay(node.pod_cidr, node.vtep_mac, int(node.address), self.device)
+        problem = Problem(node.name, hop.reason) if hop.reason else None
+        return Path(node, hop, Way.TUNNEL, entries, problem)
+
 
 @dataclass(frozen=True, slots=True)
-class Path:
-    """How one peer is reached."""
+class AdoptedPlan:
+    """As the kernel's entries have it already."""
 
-    node: Node
-    hop: NextHop
-    entries: tuple[Entry, ...] = ()
-    is_tunnel: bool = False
-    problem: Problem | None = None
+    direct: frozenset[IPv4Network]
+    """Pod CIDRs that a plain route leads to."""
+
+    def path(self, node: Node, hop: NextHop) -> Path:
+        """See `Plan`."""
+        problem = Problem(node.name, hop.reason) if hop.reason else None
+        way = Way.DIRECT if node.pod_cidr in self.direct else Way.TUNNEL
+        return Path(node, hop, way, problem=problem)
 
 
 class Paths:
@@ -47,7 +88,7 @@ class Paths:
 
     def to(
         self, peers: Iterable[Node], hops: Mapping[IPv4Address, NextHop], plan: Plan
-    ) -> list[Path]:
+    ) -> tuple[Path, ...]:
         """The path to each of `peers`, in their order; `hops` holds every peer's address."""
         known = self._known if plan == self._plan else {}
         found = {}
@@ -55,28 +96,10 @@ class Paths:
             hop = hops[node.address]
             path = known.get(node.name)
             if path is None or path.node is not node or path.hop is not hop:
-                path = path_to(node, hop, plan)
+                path = plan.path(node, hop)
             found[node.name] = path
         self._known, self._plan = found, plan
-        return list(found.values())
-
-
-def path_to(node: Node, hop: NextHop, plan: Plan) -> Path:
-    """The path to one peer."""
-    is_neighbour = bool(hop.ifindex) and hop.neighbour == node.address
-    if node.backend is not plan.backend:
-        reason = f"its backend is {node.backend.value}, this node's is {plan.backend.value}"
-        return Path(node, hop, problem=Problem(node.name, reason))
-    if plan.backend is Backend.HOST_GW or plan.routes_directly:
-        if is_neighbour:
-            entries = direct(node.pod_cidr, int(node.address), hop.ifindex)
-            return Path(node, hop, entries)
-        if plan.backend is Backend.HOST_GW:
-            reason = hop.reason or f"{node.address} is behind a router; host-gw needs one L2"
-            return Path(node, hop, problem=Problem(node.name, reason))
-    entries = overlay(node.pod_cidr, node.vtep_mac, int(node.address), plan.device)
-    problem = Problem(node.name, hop.reason) if hop.reason else None
-    return Path(node, hop, entries, is_tunnel=True, problem=problem)
+        return tuple(found.values())
 
 
 def entries_of(paths: Iterable[Path]) -> Entries:
@@ -84,20 +107,18 @@ def entries_of(paths: Iterable[Path]) -> Entries:
     return {entry.key: entry for path in paths for entry in path.entries}
 
 
-def inner_mtu(device_mtu: int, nic_mtu: int, path_mtu: int) -> int:
-    """The largest inner IP packet, bytes, that fits the tunnel, the NIC and the path."""
-    outer = min(nic_mtu, path_mtu or nic_mtu)
-    return min(device_mtu, outer - OVERHEAD)
-
-
-def peer_of(path: Path, slot: int, mtu: int) -> Peer:
-    """What the programs are told of a tunnelled peer."""
+def peer_of(path: Path, slot: int, *, device_mtu: int, nic_mtu: int) -> Peer:
+    """What the programs are told of a peer; MTUs in bytes, of flannel.<VNI> and of the NIC."""
+    assert path.way is not None
+    outer = min(nic_mtu, path.hop.path_mtu or nic_mtu)
     return Peer(
         cidr=path.node.pod_cidr,
         address=path.node.address,
         next_hop=path.hop.neighbour,
         ifindex=path.hop.ifindex,
-        mtu=mtu,
+        # Of a peer without a way no packet fits, and none is sent.
+        mtu=outer if path.way is Way.DIRECT else max(0, min(device_mtu, outer - OVERHEAD)),
         slot=slot,
         vtep_mac=path.node.vtep_mac,
+        way=path.way,
     )

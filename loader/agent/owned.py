@@ -9,7 +9,7 @@ import logging
 from ipaddress import IPv4Network
 
 from vxlane.loader.agent.config import Config
-from vxlane.loader.agent.desired import Paths, Plan, entries_of
+from vxlane.loader.agent.desired import OwnPlan, Paths, entries_of
 from vxlane.loader.agent.keepers import EntryKeeper, RuleKeeper, keep_sysctls
 from vxlane.loader.agent.overlay import Overlay, Topic, Ways
 from vxlane.loader.agent.undo import UndoFile
@@ -132,7 +132,7 @@ class OwnedOverlay:
     def _overlay(self, snapshot: Snapshot, underlay: Underlay) -> Overlay:
         own, device = snapshot.own, self._device
         assert own is not None
-        plan = Plan(
+        plan = OwnPlan(
             self._network.backend, device.index if device else 0, self._network.routes_directly
         )
         # A VXLAN device asks for routes through its NIC, and then takes everybody for a neighbour
@@ -153,7 +153,7 @@ class OwnedOverlay:
             vni=self._network.vni,
             port=self._network.port,
             underlay=underlay.link.index,
-            paths=tuple(self._paths.to(snapshot.peers, hops, plan)),
+            paths=self._paths.to(snapshot.peers, hops, plan),
             problems=tuple(problems),
         )
 

@@ -1,0 +1,265 @@
+"""Keeps the programs' map of pods, and the hooks on their veths, equal to what is really there.
+
+The CNI plugin says which pods there are; the kernel says whether a veth is what it was. A pod's
+entry in the map comes before its hooks and goes after them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from vxlane.loader.agent.attachments import Attachment, Key, Store
+from vxlane.loader.agent.hooks import HookKeeper, Place
+from vxlane.loader.datapath.abi import Guard, Program
+from vxlane.loader.datapath.maps import IPAddress, Maps, Pod
+from vxlane.loader.kernel.links import Link, Links
+from vxlane.loader.kernel.spoofcheck import checked_ports
+
+log = logging.getLogger(__name__)
+
+_BOTH = Guard.FROM_POD | Guard.TO_POD
+_NO_QDISCS = frozenset({"noqueue", "noop", ""})
+
+ForeignFilters = Callable[[int], Guard]
+"""Directions in which someone else's filters stand on a device (ifindex)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What became of one attachment."""
+
+    ifindex: int
+    bridge: int
+    pods: tuple[Pod, ...] = ()
+    reason: str = ""
+    """Why it is not accelerated; empty: it is."""
+
+
+def judge(attachment: Attachment, veth: Link, bridge: Link | None, *, others: Guard) -> Standing:
+    """Whether a pod can be accelerated, and what the programs are told of it.
+
+    `others`: directions that a filter or a rule of someone else's guards. A bridge or a port that
+    keeps pods apart guards both, and a shaper on the veth's root what goes to the pod.
+    """
+    if veth.kind != "veth":
+        return _refused(veth, f"{veth.name} is not a veth but a {veth.kind or 'hardware'} device")
+    if bridge is None or bridge.kind != "bridge":
+        return _refused(veth, f"{veth.name} is not a port of a bridge")
+    if not attachment.addresses:
+        return _refused(veth, "the pod has no IPv4 address")
+    guard = others
+    if veth.is_isolated or bridge.filters_vlans:
+        guard |= _BOTH
+    if veth.qdisc not in _NO_QDISCS:
+        guard |= Guard.TO_POD
+    pods = tuple(
+        Pod(
+            address=IPv4Address(address),
+            ifindex=veth.index,
+            bridge=bridge.index,
+            mtu=min(veth.mtu, bridge.mtu),
+            mac=attachment.mac,
+            gateway_mac=bridge.mac,
+            guard=guard,
+        )
+        for address in attachment.addresses
+    )
+    return Standing(veth.index, bridge.index, pods)
+
+
+def _refused(veth: Link, reason: str) -> Standing:
+    return Standing(veth.index, veth.master, reason=reason)
+
+
+class PodKeeper:
+    """All pods of this node."""
+
+    def __init__(
+        self, maps: Maps, hooks: HookKeeper, *, links: Links, foreign: ForeignFilters, store: Path
+    ) -> None:
+        self._maps = maps
+        self._hooks = hooks
+        self._links = links
+        self._foreign = foreign
+        self._store = Store(store)
+        self._attachments = self._store.load()
+        self._standings: dict[Key, Standing] = {}
+        self._owners: dict[IPAddress, Key] = {}
+        self._actual = maps.pods()
+        self._filters: dict[int, Guard] = {}
+        """What `foreign` said of each veth; forgotten when an event is about it."""
+        self._checked = checked_ports()
+
+    def places(self) -> set[Place]:
+        """Where programs have to stand."""
+        return {
+            place
+            for standing in self._standings.values()
+            if standing.pods
+            for place in _places(standing.ifindex)
+        }
+
+    def documents(self) -> list[dict[str, object]]:
+        """Every attachment for the status document."""
+        return [
+            dataclasses.asdict(attachment)
+            | {"accelerated": not standing.reason, "reason": standing.reason}
+            for key, attachment in self._attachments.items()
+            if (standing := self._standings.get(key))
+        ]
+
+    def attach(self, attachment: Attachment) -> str:
+        """Remember and accelerate a pod; why it is not accelerated, or empty."""
+        veth = self._links.by_name(attachment.host_ifname)
+        if veth is None:
+            return f"there is no device {attachment.host_ifname} in the node's network namespace"
+        attachment = dataclasses.replace(attachment, host_mac=veth.mac)
+        self._store.save(attachment)
+        self._attachments[attachment.key] = attachment
+        self._filters.pop(veth.index, None)
+        self._checked = checked_ports()
+        return self._review(attachment, veth)
+
+    def check(self, key: Key) -> str:
+        """Why a pod is not accelerated, or empty."""
+        attachment = self._attachments.get(key)
+        if attachment is None:
+            return "the agent does not know it"
+        return self._again(attachment)
+
+    def detach(self, key: Key) -> bool:
+        """Forget a pod; whether it was known."""
+        attachment = self._attachments.pop(key, None)
+        self._store.remove(key)
+        if attachment is None:
+            return False
+        self._withdraw(key)
+        log.info("forget pod %s", _shown(attachment))
+        return True
+
+    def keep_only(self, valid: Collection[Key]) -> int:
+        """Forget all pods but `valid`; how many that were."""
+        return sum(self.detach(key) for key in self._attachments.keys() - set(valid))
+
+    def removed(self, ifindexes: Collection[int]) -> None:
+        """Devices are gone, and their pods with them: at once, for an ifindex is used again."""
+        for key, standing in list(self._standings.items()):
+            if standing.ifindex in ifindexes:
+                self.detach(key)
+
+    def touched(self, ifindexes: Collection[int]) -> None:
+        """Devices, their qdiscs or filters changed."""
+        for key, standing in list(self._standings.items()):
+            if standing.ifindex in ifindexes or standing.bridge in ifindexes:
+                self._filters.pop(standing.ifindex, None)
+                self._again(self._attachments[key])
+
+    def rules_changed(self) -> None:
+        """Rules of bridges may have changed."""
+        before, self._checked = self._checked, checked_ports()
+        changed = before ^ self._checked
+        for attachment in list(self._attachments.values()):
+            if attachment.host_ifname in changed:
+                self._again(attachment)
+
+    def look(self) -> None:
+        """Verify every pod, and remove what is in the map without one."""
+        links = self._links.all()
+        by_name = {link.name: link for link in links.values()}
+        self._checked = checked_ports()
+        self._actual = self._maps.pods()
+        for key, attachment in list(self._attachments.items()):
+            veth = by_name.get(attachment.host_ifname)
+            if veth is None or veth.mac != attachment.host_mac:
+                self.detach(key)
+            else:
+                self._review(attachment, veth, bridge=links.get(veth.master))
+        for address in self._actual.keys() - self._owners.keys():
+            log.info("remove pod %s from the map: stale", address)
+            self._remove(address)
+
+    def lost_track(self) -> None:
+        """Events were lost: filters may have changed anywhere."""
+        self._filters.clear()
+
+    def _again(self, attachment: Attachment) -> str:
+        veth = self._links.by_name(attachment.host_ifname)
+        if veth is None or veth.mac != attachment.host_mac:
+            self.detach(attachment.key)
+            return f"its veth {attachment.host_ifname} is gone"
+        return self._review(attachment, veth)
+
+    def _review(self, attachment: Attachment, veth: Link, *, bridge: Link | None = None) -> str:
+        """Judge one pod and make map and hooks so; why it is not accelerated, or empty."""
+        if bridge is None and veth.master:
+            bridge = self._links.by_index(veth.master)
+        others = _BOTH if veth.name in self._checked else self._guarded(veth.index)
+        standing = judge(attachment, veth, bridge, others=others)
+        before = self._standings.get(attachment.key)
+        if not standing.pods:
+            self._withdraw(attachment.key)
+            self._standings[attachment.key] = standing
+        else:
+            standing = self._accelerate(attachment.key, standing)
+        if before != standing:
+            log.info("pod %s: %s", _shown(attachment), standing.reason or _guards(standing))
+        return standing.reason
+
+    def _guarded(self, ifindex: int) -> Guard:
+        if ifindex not in self._filters:
+            self._filters[ifindex] = self._foreign(ifindex)
+        return self._filters[ifindex]
+
+    def _accelerate(self, key: Key, standing: Standing) -> Standing:
+        for address in self._addresses(key) - {pod.address for pod in standing.pods}:
+            self._remove(address)
+        for pod in standing.pods:
+            # An address that was another pod's is this one's now: addresses are used again
+            # before the runtime's DEL for the old pod has come.
+            self._owners[pod.address] = key
+            if self._actual.get(pod.address) != pod:
+                self._maps.put_pod(pod)
+                self._actual[pod.address] = pod
+        self._standings[key] = standing
+        if reason := self._hooks.attach(_places(standing.ifindex)):
+            self._withdraw(key)
+            standing = dataclasses.replace(standing, pods=(), reason=reason)
+            self._standings[key] = standing
+        return standing
+
+    def _withdraw(self, key: Key) -> None:
+        """Take a pod off its hooks and out of the map."""
+        standing = self._standings.pop(key, None)
+        if standing and standing.pods:
+            self._hooks.detach(_places(standing.ifindex))
+        for address in self._addresses(key):
+            self._remove(address)
+
+    def _addresses(self, key: Key) -> set[IPAddress]:
+        return {address for address, owner in self._owners.items() if owner == key}
+
+    def _remove(self, address: IPAddress) -> None:
+        self._maps.delete_pod(address)
+        self._actual.pop(address, None)
+        self._owners.pop(address, None)
+
+
+def _places(ifindex: int) -> Iterable[Place]:
+    # to_pod first: what it learns is of no use before from_pod is there to use it.
+    return (Program.TO_POD, ifindex), (Program.FROM_POD, ifindex)
+
+
+def _shown(attachment: Attachment) -> str:
+    name = attachment.name or attachment.container_id[:12]
+    return f"{name} {attachment.ifname} {' '.join(attachment.addresses)} {attachment.host_ifname}"
+
+
+def _guards(standing: Standing) -> str:
+    guard = standing.pods[0].guard
+    names = [item.name.lower() for item in Guard if item & guard and item.name]
+    return f"accelerated, but for {' and '.join(names)}" if names else "accelerated"
