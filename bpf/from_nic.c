@@ -127,8 +127,10 @@ static __always_inline enum verdict from_tunnel(struct cursor *at, const struct 
 	if (verdict != VERDICT_LEARNED)
 		return verdict;
 	verdict = decapsulate(skb, &packet, settings, outer, now);
-	if (verdict == VERDICT_DECAPSULATED)
+	if (is_bypassed(verdict))
 		count_received(peer, room + sizeof(struct ethhdr));
+	else
+		stamp(skb, &packet);
 	return verdict;
 }
 
@@ -155,8 +157,10 @@ static __always_inline enum verdict from_link(struct __sk_buff *skb,
 	if (verdict != VERDICT_LEARNED)
 		return verdict;
 	verdict = may_enter(skb, &packet, receiver, settings, now);
-	if (verdict != VERDICT_LEARNED)
+	if (verdict != VERDICT_LEARNED) {
+		stamp(skb, &packet);
 		return verdict;
+	}
 	hand_to_pod(skb, &packet, receiver);
 	bpf_redirect_peer(receiver->ifindex, 0);
 	count_received(peer, skb->len);

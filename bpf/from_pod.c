@@ -108,12 +108,16 @@ static __always_inline enum verdict from_pod_verdict(struct __sk_buff *skb)
 	verdict = parse_transport(&at, &packet, skb->len - sizeof(packet.eth));
 	if (verdict != VERDICT_LEARNED)
 		return verdict;
-	if (is_guarded(sender, &packet, GUARD_FROM_POD))
-		return VERDICT_GUARDED;
 	peer = peer_of(packet.destination);
-	if (peer)
-		return to_peer(skb, &packet, sender, settings, peer, now);
-	return to_local_pod(skb, &packet, sender, settings, now);
+	if (is_guarded(sender, &packet, GUARD_FROM_POD))
+		verdict = VERDICT_GUARDED;
+	else if (peer)
+		verdict = to_peer(skb, &packet, sender, settings, peer, now);
+	else
+		verdict = to_local_pod(skb, &packet, sender, settings, now);
+	if (!is_bypassed(verdict))
+		stamp(skb, &packet);
+	return verdict;
 }
 
 int from_pod(struct __sk_buff *skb)

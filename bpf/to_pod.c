@@ -27,6 +27,8 @@ static __always_inline enum verdict to_pod_verdict(struct __sk_buff *skb)
 	verdict = parse_transport(&at, &packet, skb->len - sizeof(packet.eth));
 	if (verdict != VERDICT_LEARNED)
 		return verdict;
+	if (is_translated(skb, &packet))
+		return VERDICT_TRANSLATED;
 	sender = pod_of(packet.source);
 	if (sender)
 		flow_learn(settings, &packet, sender, DIRECTION_OUT, now);

@@ -7,6 +7,11 @@
 
 #include "maps.h"
 
+static __always_inline int is_bypassed(enum verdict verdict)
+{
+	return verdict <= VERDICT_ROUTED;
+}
+
 static __always_inline int conclude(enum program program, enum verdict verdict, __u32 bytes)
 {
 	__u32 index = program * VERDICT_COUNT + verdict;
@@ -16,7 +21,7 @@ static __always_inline int conclude(enum program program, enum verdict verdict, 
 		counter->packets++;
 		counter->bytes += bytes;
 	}
-	if (verdict <= VERDICT_ROUTED)
+	if (is_bypassed(verdict))
 		return TC_ACT_REDIRECT;
 	if (STRICT && verdict >= VERDICT_SPOOFED_ADDRESS && verdict <= VERDICT_WRONG_VTEP)
 		return TC_ACT_SHOT;
