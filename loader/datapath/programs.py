@@ -87,6 +87,20 @@ def ensure_loaded(state: Path, constants: Constants) -> LoadReport:
     return LoadReport(compiled=True, headers=answer["headers"])
 
 
+def retire_others(state: Path) -> None:
+    """Unpin other contract versions, and so detach them: once this one stands on every hook.
+
+    Until then an older version's programs and maps serve. Filters by clsact need no retiring: ours
+    took their place, for they are told apart by priority and handle.
+    """
+    for directory in (state / "bpf").iterdir():
+        if directory.name == str(ABI):
+            continue
+        for pin in directory.iterdir():
+            pin.unlink()
+        directory.rmdir()
+
+
 def _digest(constants: Constants) -> str:
     made_of = json.dumps([flatten(), constants.defines(), os.uname().release])
     return hashlib.sha256(made_of.encode()).hexdigest()
