@@ -94,8 +94,6 @@ static __always_inline enum verdict from_pod_verdict(struct __sk_buff *skb)
 
 	if (!settings)
 		return VERDICT_NO_AGENT;
-	if (skb->vlan_present)
-		return VERDICT_NOT_IP;
 	verdict = parse_addresses(&at, &packet);
 	if (verdict != VERDICT_LEARNED)
 		return verdict;

@@ -99,7 +99,8 @@ static __always_inline enum verdict parse_addresses(struct cursor *at, struct pa
 {
 	if (take(at, &packet->eth, sizeof(packet->eth)))
 		return VERDICT_MALFORMED;
-	if (packet->eth.h_proto != be16(ETH_P_IP))
+	/* A tag may have been moved from the frame into the skb. */
+	if (packet->eth.h_proto != be16(ETH_P_IP) || at->skb->vlan_present)
 		return VERDICT_NOT_IP;
 	if (take(at, &packet->ip, sizeof(packet->ip)) || packet->ip.version != 4 ||
 	    packet->ip.ihl < 5)
