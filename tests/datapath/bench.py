@@ -12,8 +12,6 @@ from vxlane.loader.datapath.abi import Program, Verdict
 from vxlane.loader.datapath.maps import Count, Maps, PeerCount
 from vxlane.loader.datapath.programs import (
     Constants,
-    LoadReport,
-    Strictness,
     ensure_loaded,
     pin_directory,
 )
@@ -26,14 +24,19 @@ class Moved:
         self.verdicts: dict[tuple[Program, Verdict], Count] = {}
         self.peers: dict[int, PeerCount] = {}
 
+    @property
+    def packets(self) -> dict[tuple[Program, Verdict], int]:
+        """The packets alone."""
+        return {key: count.packets for key, count in self.verdicts.items()}
+
 
 class Bench:
     """Programs and maps below `state`; made inside a chamber, which holds the mount."""
 
-    def __init__(self, state: Path, strict: Strictness) -> None:
-        self.state, self.strict = state, strict
+    def __init__(self, state: Path, constants: Constants) -> None:
+        self.state, self.constants = state, constants
         self.pins = pin_directory(state)
-        self.report: LoadReport = ensure_loaded(state, Constants(strict=strict))
+        self.report = ensure_loaded(state, constants)
         self.maps = Maps.open(self.pins)
         self.runners = {program: Runner(self.pins / program.label) for program in Program}
 

@@ -8,7 +8,7 @@ import node as nodes
 import pytest
 from bench import Bench
 
-from vxlane.loader.datapath.programs import Strictness
+from vxlane.loader.datapath.programs import Constants, Strictness
 
 
 @pytest.fixture(scope="session")
@@ -22,13 +22,14 @@ def node(_machine: None) -> Iterator[nodes.Node]:
 @pytest.fixture(scope="session")
 def bench(node: nodes.Node, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     """The programs as an agent loads them."""
-    return node.chamber.run(Bench, tmp_path_factory.mktemp("bench"), Strictness.PASS)
+    return node.chamber.run(Bench, tmp_path_factory.mktemp("bench"), Constants())
 
 
 @pytest.fixture(scope="session")
 def strict_bench(node: nodes.Node, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     """The programs as an agent with --strict loads them."""
-    return node.chamber.run(Bench, tmp_path_factory.mktemp("strict"), Strictness.DROP)
+    constants = Constants(strict=Strictness.DROP)
+    return node.chamber.run(Bench, tmp_path_factory.mktemp("strict"), constants)
 
 
 @pytest.hookimpl(tryfirst=True)

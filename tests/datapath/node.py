@@ -3,7 +3,8 @@
     outside  pod ------ pod1 |  cni0 - routing - flannel.1 - nic |------ wire  outside
              neighbour  pod2 |             the chamber           |
 
-The cables' far ends have no addresses: tests put frames into them and read frames from them.
+The cables' far ends have no addresses: tests put frames into them and read frames from them. PEER
+is behind flannel.1, OTHER_PEER on our link.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from world import (
     NIC,
     NIC_MAC,
     NODE_ADDRESS,
+    OTHER_PEER,
     OVERLAY,
     OVERLAY_MAC,
     PEER,
@@ -81,6 +83,8 @@ def _build(outside: int) -> None:
         f"address add {NODE_ADDRESS}/24 dev nic",
         "link set nic up",
         f"neighbour add {PEER.next_hop} lladdr {ROUTER_MAC} dev nic nud permanent",
+        f"neighbour add {OTHER_PEER.next_hop} lladdr {ROUTER_MAC} dev nic nud permanent",
+        f"route add {OTHER_PEER.cidr} via {OTHER_PEER.next_hop} dev nic",
         f"link add cni0 index {BRIDGE} address {BRIDGE_MAC} mtu {MTU} type bridge",
         "address add 10.42.1.1/24 dev cni0",
         "link set cni0 up",

@@ -1,0 +1,67 @@
+"""A flow map that can take no more costs a bypass, never a packet."""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import replace
+from pathlib import Path
+
+from bench import Bench
+from tables import from_pod, learning
+from tables.case import DATAGRAM, only
+from testrun import Action, Context
+from world import OVERLAY, UDP_FLOW, VETH, Approval, stand
+
+from vxlane.loader.datapath import syscall
+from vxlane.loader.datapath.abi import HEADER, Program, Verdict
+from vxlane.loader.datapath.maps import Count
+from vxlane.loader.datapath.programs import Constants, pin_directory
+
+MAP_CREATE, HASH = 0, 1
+
+
+def pin_hash_of_one(state: Path) -> None:
+    """Pin a plain hash of one entry as `flows`: a full LRU makes room, so no test can fill it."""
+    syscall.ensure_bpffs(state / "bpf")
+    pin_directory(state).mkdir()
+    sizes = struct.calcsize("=40x"), struct.calcsize("=24x")
+    assert sizes == tuple(len(bytes(HEADER.structs[name]())) for name in ("flow_key", "flow"))
+    made, _ = syscall._bpf(MAP_CREATE, struct.pack("=IIIII", HASH, *sizes, 1, 0))
+    syscall.obj_pin(made, pin_directory(state) / "flows")
+    os.close(made)
+
+
+def test_map_full(tmp_path: Path) -> None:
+    """What can't be recorded is counted as map_full and goes on by the kernel path, whole."""
+    pin_hash_of_one(tmp_path)
+    bench = Bench(tmp_path, Constants())
+    standing = stand(bench.maps, only(Approval(tuple=replace(UDP_FLOW, local_port=1))))
+    frame = bytes(learning.leaving(DATAGRAM))
+    with bench.counting() as moved:
+        result = bench.runners[Program.TO_OVERLAY].run(frame, Context(ifindex=OVERLAY))
+    assert moved.verdicts == {(Program.TO_OVERLAY, Verdict.MAP_FULL): Count(1, len(frame))}
+    assert (result.action, result.frame) == (Action.UNSPEC, frame)
+    assert standing.flows() == {Approval(tuple=replace(UDP_FLOW, local_port=1))}
+
+
+def test_more_flows_than_room(tmp_path: Path) -> None:
+    """With ten times more flows than records all are learned, and the forgotten are unknown."""
+    bench = Bench(tmp_path, Constants(max_flows=100))
+    stand(bench.maps, only())
+    frames = [replace(DATAGRAM, source=port) for port in range(1000)]
+    with bench.counting() as moved:
+        for frame in frames:
+            bench.runners[Program.TO_OVERLAY].run(
+                bytes(learning.leaving(frame)), Context(ifindex=OVERLAY)
+            )
+        for frame in frames:
+            bench.runners[Program.FROM_POD].run(bytes(from_pod.sent(frame)), Context(ifindex=VETH))
+    counts = {key: count.packets for key, count in moved.verdicts.items()}
+    learned = counts.pop((Program.TO_OVERLAY, Verdict.LEARNED))
+    bypassed = counts.pop((Program.FROM_POD, Verdict.ENCAPSULATED))
+    unknown = counts.pop((Program.FROM_POD, Verdict.FLOW_UNKNOWN))
+    assert not counts
+    assert learned == 1000
+    assert 0 < bypassed <= 100
+    assert unknown == 1000 - bypassed

@@ -1,0 +1,140 @@
+"""What no test run can show: an skb carries more than BPF_PROG_TEST_RUN lets a test give it.
+
+Real frames and the node's own kernel path, each with the counters of exactly those programs that
+see it.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+
+import pytest
+from bench import Bench
+from frames import VLAN
+from node import Node
+from pyroute2 import IPRoute
+from tables.case import DATAGRAM, handed_over, only, sent
+from tables.from_nic import ANSWER, carried, inner
+from world import (
+    APPROVED,
+    NEIGHBOUR_VETH,
+    NIC,
+    OVERLAY,
+    REMOTE,
+    UDP_FLOW,
+    VETH,
+    Approval,
+    stand,
+)
+
+from vxlane.loader.datapath.abi import Program, Verdict
+from vxlane.loader.datapath.attach import Hooks, Method
+
+SERVICE = IPv4Address("10.43.0.10")
+
+
+@pytest.fixture
+def attached(node: Node, bench: Bench) -> Iterator[None]:
+    """All programs on their hooks, as an agent attaches them."""
+    netlink = node.chamber.run(IPRoute)
+    hooks = Hooks(bench.pins, Method.AUTO, netlink)
+    for program, ifindex in (
+        (Program.FROM_POD, VETH),
+        (Program.TO_POD, VETH),
+        (Program.FROM_POD, NEIGHBOUR_VETH),
+        (Program.TO_POD, NEIGHBOUR_VETH),
+        (Program.FROM_NIC, NIC),
+        (Program.TO_OVERLAY, OVERLAY),
+    ):
+        node.chamber.run(hooks.attach, program, ifindex)
+    yield
+    node.chamber.run(hooks.detach_all)
+    node.chamber.run(netlink.close)
+
+
+@pytest.fixture
+def service(node: Node) -> Iterator[None]:
+    """SERVICE is REMOTE, by a rule as kube-proxy writes them."""
+    rules = (
+        "table ip nat { chain prerouting { type nat hook prerouting priority dstnat;"
+        f" ip daddr {SERVICE} dnat to {REMOTE}; }}; }}"
+    )
+    node.chamber.run(subprocess.run, ["nft", rules], check=True)
+    yield
+    node.chamber.run(subprocess.run, ["nft", "delete table ip nat"], check=True)
+
+
+def tagged(frame: bytes) -> bytes:
+    """A frame with an 802.1Q tag of VLAN 5."""
+    return frame[:12] + VLAN.to_bytes(2, "big") + b"\0\5" + frame[12:]
+
+
+@pytest.mark.usefixtures("attached")
+def test_vlan_tag_of_a_pod(node: Node, bench: Bench) -> None:
+    """A tagged frame between pods is neither bypassed nor teaches anything, and arrives."""
+    standing = stand(bench.maps, only())
+    frame = bytes(handed_over(DATAGRAM))
+    with bench.counting() as moved:
+        node.neighbour.drain()
+        node.pod.send(tagged(frame))
+        # The receiving kernel keeps the tag beside the bytes.
+        assert node.neighbour.receive(lambda seen: seen == frame)
+    assert moved.packets == {
+        (Program.FROM_POD, Verdict.NOT_IP): 1,
+        (Program.TO_POD, Verdict.NOT_IP): 1,
+    }
+    assert standing.flows() == frozenset()
+
+
+@pytest.mark.usefixtures("attached")
+def test_vlan_tag_on_the_wire(node: Node, bench: Bench) -> None:
+    """A tagged frame is not this node's VXLAN: its VLAN may be another underlay."""
+    stand(bench.maps, APPROVED)
+    frame = bytes(carried(inner(ANSWER)))
+    with bench.counting() as moved:
+        node.wire.send(tagged(frame))
+        node.wire.send(frame)
+        node.pod.receive(lambda seen: seen.endswith(ANSWER.payload))
+    assert moved.packets == {
+        (Program.FROM_NIC, Verdict.NOT_IP): 1,
+        (Program.FROM_NIC, Verdict.DECAPSULATED): 1,
+    }
+
+
+@pytest.mark.usefixtures("attached")
+def test_kernel_path_is_learned(node: Node, bench: Bench) -> None:
+    """Question and answer by the kernel path approve both halves of their flow."""
+    standing = stand(bench.maps, only())
+    with bench.counting() as moved:
+        node.pod.send(bytes(sent(DATAGRAM)))
+        node.wire.receive(lambda seen: seen.endswith(DATAGRAM.payload))
+        node.wire.send(bytes(carried(inner(ANSWER))))
+        node.pod.receive(lambda seen: seen.endswith(ANSWER.payload))
+    assert moved.packets == {
+        (Program.FROM_POD, Verdict.FLOW_UNKNOWN): 1,
+        (Program.TO_OVERLAY, Verdict.LEARNED): 1,
+        (Program.FROM_NIC, Verdict.FLOW_HALF): 1,
+        (Program.TO_POD, Verdict.LEARNED): 1,
+    }
+    assert standing.flows() == {Approval(tuple=UDP_FLOW, out=0, into=0)}
+
+
+@pytest.mark.usefixtures("attached", "service")
+def test_translated(node: Node, bench: Bench) -> None:
+    """What netfilter makes another flow of teaches nothing, neither out nor in."""
+    standing = stand(bench.maps, only())
+    with bench.counting() as moved:
+        node.pod.send(bytes(sent(DATAGRAM, destination=SERVICE)))
+        node.wire.receive(lambda seen: seen.endswith(DATAGRAM.payload))
+        node.wire.send(bytes(carried(inner(ANSWER))))
+        answer = node.pod.receive(lambda seen: seen.endswith(ANSWER.payload))
+    assert answer[26:30] == SERVICE.packed
+    assert moved.packets == {
+        (Program.FROM_POD, Verdict.NO_PEER): 1,
+        (Program.TO_OVERLAY, Verdict.TRANSLATED): 1,
+        (Program.FROM_NIC, Verdict.FLOW_UNKNOWN): 1,
+        (Program.TO_POD, Verdict.TRANSLATED): 1,
+    }
+    assert standing.flows() == frozenset()
