@@ -40,8 +40,9 @@ def install(directory: Path, network: str, *, form: Form, plugin: Json) -> list[
     """Have `network` call `plugin`; what was changed, a line each."""
     drop_in, conflist = _drop_in(directory, network), directory / _LIST
     if form is Form.DROP_IN:
-        # First: in between, the pod that is called for twice is merely attached twice.
+        # The new form first: in between, the pod that is called for twice is merely attached twice.
         changes = _write(drop_in, plugin)
+        _wake(directory)
         return changes + _remove(conflist)
     listed = _chained(_in_use(directory, network), plugin)
     changes = _write(conflist, listed)
@@ -68,7 +69,9 @@ def install_main(directory: Path, network: str, *, plugin: Json) -> list[str]:
 
 def uninstall(directory: Path, network: str) -> list[str]:
     """Have nobody call the plugin; what was changed, a line each."""
-    return _remove(directory / _LIST) + _remove_drop_in(_drop_in(directory, network))
+    changes = _remove(directory / _LIST) + _remove_drop_in(_drop_in(directory, network))
+    _wake(directory)
+    return changes
 
 
 def _drop_in(directory: Path, network: str) -> Path:
@@ -135,3 +138,14 @@ def _remove_drop_in(file: Path) -> list[str]:
     except OSError:
         pass  # not there, or not empty
     return changes
+
+
+def _wake(directory: Path) -> None:
+    """Have runtimes read the directory again: they watch it, but nothing below it.
+
+    A removal counts for all of them; containerd ignores creations (cni_conf_syncer.go).
+    """
+    if directory.is_dir():
+        signal = directory / ".vxlane.new"
+        signal.touch()
+        signal.unlink()

@@ -76,6 +76,17 @@ def test_drop_in(place):
     assert (place.conf / "10-flannel.conflist").read_bytes() == flannel
 
 
+def test_runtimes_are_woken(place):
+    """A drop-in changes something in the directory itself, for that is what runtimes watch."""
+    place.flannel()
+    (place.conf / "cbr0").mkdir()
+    for command in (["install", "--form", "drop-in"], ["uninstall"]):
+        before = place.conf.stat().st_mtime_ns
+        place.vxlane(*command)
+        assert place.conf.stat().st_mtime_ns > before
+        (place.conf / "cbr0").mkdir(exist_ok=True)
+
+
 def test_conflist(place):
     """The list form is flannel's own list with us at its end, under a name that sorts first."""
     place.flannel()
