@@ -41,9 +41,8 @@ def install(directory: Path, network: str, *, form: Form, plugin: Json) -> list[
     drop_in, conflist = _drop_in(directory, network), directory / _LIST
     if form is Form.DROP_IN:
         # The new form first: in between, the pod that is called for twice is merely attached twice.
-        changes = _write(drop_in, plugin)
-        _wake(directory)
-        return changes + _remove(conflist)
+        changes = _write(drop_in, plugin) + _remove(conflist)
+        return _wake(directory, changes)
     listed = _chained(_in_use(directory, network), plugin)
     changes = _write(conflist, listed)
     return changes + _remove_drop_in(drop_in)
@@ -70,8 +69,7 @@ def install_main(directory: Path, network: str, *, plugin: Json) -> list[str]:
 def uninstall(directory: Path, network: str) -> list[str]:
     """Have nobody call the plugin; what was changed, a line each."""
     changes = _remove(directory / _LIST) + _remove_drop_in(_drop_in(directory, network))
-    _wake(directory)
-    return changes
+    return _wake(directory, changes)
 
 
 def _drop_in(directory: Path, network: str) -> Path:
@@ -140,12 +138,13 @@ def _remove_drop_in(file: Path) -> list[str]:
     return changes
 
 
-def _wake(directory: Path) -> None:
+def _wake(directory: Path, changes: list[str]) -> list[str]:
     """Have runtimes read the directory again: they watch it, but nothing below it.
 
     A removal counts for all of them; containerd ignores creations (cni_conf_syncer.go).
     """
-    if directory.is_dir():
+    if changes and directory.is_dir():
         signal = directory / ".vxlane.new"
         signal.touch()
         signal.unlink()
+    return changes
