@@ -94,7 +94,8 @@ def retire_others(state: Path) -> None:
     took their place, for they are told apart by priority and handle.
     """
     for directory in (state / "bpf").iterdir():
-        if directory.name == str(ABI):
+        # A kernel with CONFIG_BPF_PRELOAD has files of its own here: maps.debug, progs.debug.
+        if directory.name == str(ABI) or not directory.is_dir():
             continue
         for pin in directory.iterdir():
             pin.unlink()
