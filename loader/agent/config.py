@@ -77,6 +77,8 @@ class Config:
     strictness: Strictness = Strictness.PASS
     revalidate: float = 30.0
     """Seconds."""
+    clears_unavailable: bool = True
+    """Tell Kubernetes that the node's network is up."""
     ready_file: Path | None = None
     health: Listen = field(default_factory=Listen)
     metrics: Listen = field(default_factory=Listen)

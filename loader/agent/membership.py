@@ -19,8 +19,8 @@ _SUSPICIOUS = 2
 class Membership:
     """The last snapshot that made sense."""
 
-    def __init__(self) -> None:
-        self._last = NOTHING_READ
+    def __init__(self, last: Snapshot = NOTHING_READ) -> None:
+        self._last = last
         self._vanished_at: float | None = None
 
     def take(self, snapshot: Snapshot, now: float) -> Snapshot:

@@ -30,9 +30,12 @@ class Topic(enum.Flag):
     RULES = enum.auto()
     """Masquerade and forward rules."""
     PODS = enum.auto()
+    """Veths and bridges, their qdiscs and filters."""
+    PORTS = enum.auto()
+    """Rules about ports of bridges."""
 
 
-ALL = Topic.NODES | Topic.HOST | Topic.ENTRIES | Topic.RULES | Topic.PODS
+ALL = Topic.NODES | Topic.HOST | Topic.ENTRIES | Topic.RULES | Topic.PODS | Topic.PORTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,12 @@ class Overlay:
     """Ifindex of the NIC; 0: the routes decide."""
     paths: tuple[Path, ...]
     problems: tuple[Problem, ...] = ()
+
+
+def nics_of(overlay: Overlay) -> frozenset[int]:
+    """Ifindexes of the interfaces that packets of peers come and go by."""
+    used = {path.hop.ifindex for path in overlay.paths if path.way is not None}
+    return frozenset((used | {overlay.underlay}) - {0})
 
 
 class Overlays(Protocol):

@@ -25,6 +25,7 @@ from vxlane.loader.nodes.model import (
     Announcement,
     Backend,
     Node,
+    NodeSource,
     Problem,
     Snapshot,
     derived_mac,
@@ -37,9 +38,16 @@ class OwnedOverlay:
     """Keeps the kernel path of this node; see `Overlays`."""
 
     def __init__(
-        self, config: Config, links: Links, *, netlink: NetlinkSocket, undo: UndoFile
+        self,
+        config: Config,
+        links: Links,
+        *,
+        netlink: NetlinkSocket,
+        undo: UndoFile,
+        source: NodeSource,
     ) -> None:
         self._config = config
+        self._source = source
         self._network = config.network
         self._links = links
         self._undo = undo
@@ -87,6 +95,8 @@ class OwnedOverlay:
 
     def _choose(self, own: Node | None) -> Underlay:
         """What was asked for, else the interface that has the address that peers know us by."""
+        if chosen := self._source.chosen_address():
+            return choose(self._links, Choice(public=chosen))
         if own and self._config.choice == Choice():
             holder = self._links.holder(own.address)
             if holder:

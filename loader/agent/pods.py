@@ -11,7 +11,6 @@ import logging
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
-from pathlib import Path
 
 from vxlane.loader.agent.attachments import Attachment, Key, Store
 from vxlane.loader.agent.hooks import HookKeeper, Place
@@ -80,13 +79,13 @@ class PodKeeper:
     """All pods of this node."""
 
     def __init__(
-        self, maps: Maps, hooks: HookKeeper, *, links: Links, foreign: ForeignFilters, store: Path
+        self, maps: Maps, hooks: HookKeeper, *, links: Links, foreign: ForeignFilters, store: Store
     ) -> None:
         self._maps = maps
         self._hooks = hooks
         self._links = links
         self._foreign = foreign
-        self._store = Store(store)
+        self._store = store
         self._attachments = self._store.load()
         self._standings: dict[Key, Standing] = {}
         self._owners: dict[IPAddress, Key] = {}
@@ -152,12 +151,15 @@ class PodKeeper:
             if standing.ifindex in ifindexes:
                 self.detach(key)
 
-    def touched(self, ifindexes: Collection[int]) -> None:
-        """Devices, their qdiscs or filters changed."""
-        for key, standing in list(self._standings.items()):
-            if standing.ifindex in ifindexes or standing.bridge in ifindexes:
+    def touched(self, ifindexes: Collection[int]) -> bool:
+        """Devices, their qdiscs or filters changed; whether some pod has to be looked at."""
+        is_ours = False
+        for standing in self._standings.values():
+            if standing.ifindex in ifindexes:
                 self._filters.pop(standing.ifindex, None)
-                self._again(self._attachments[key])
+                is_ours = True
+            is_ours |= standing.bridge in ifindexes
+        return is_ours
 
     def rules_changed(self) -> None:
         """Rules of bridges may have changed."""

@@ -18,7 +18,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,13 @@ class FileSource:
 
     def announce(self, own: Announcement) -> None:
         """Nothing: people write the file."""
+
+    def ready(self) -> None:
+        """Nothing: nobody waits."""
+
+    def chosen_address(self) -> IPv4Address | None:
+        """Nobody says."""
+        return None
 
     def close(self) -> None:
         """See `NodeSource`."""

@@ -105,6 +105,12 @@ class NodeSource(Protocol):
     def announce(self, own: Announcement) -> None:
         """Publish this node, now and whenever it gets lost; a no-op where people write the set."""
 
+    def ready(self) -> None:
+        """This node's network is up: say so, where somebody waits for it."""
+
+    def chosen_address(self) -> IPv4Address | None:
+        """The underlay address that the cluster wants this node to have; None: it does not say."""
+
     def close(self) -> None:
         """Stop following and close `changed`; may be called twice."""
 

@@ -1,0 +1,248 @@
+"""One agent: looks, compares, repairs. What makes it look is `loop`'s business.
+
+Owns the one reconcile and what it must survive: a source that is down, an overlay that can't be
+made now, programs that do not compile. Each is reported, tried again later, and stops nothing
+else: the kernel path does not wait for the bypass.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from vxlane.loader.agent import status
+from vxlane.loader.agent.adopted import AdoptedOverlay
+from vxlane.loader.agent.attachments import Attachment, Store
+from vxlane.loader.agent.bypass import Bypass, constants_for
+from vxlane.loader.agent.config import Config, Mode
+from vxlane.loader.agent.discover import Claim
+from vxlane.loader.agent.membership import Membership
+from vxlane.loader.agent.memory import Memory
+from vxlane.loader.agent.overlay import ALL, Overlay, Overlays, Topic, nics_of
+from vxlane.loader.agent.owned import OwnedOverlay
+from vxlane.loader.agent.undo import UndoFile
+from vxlane.loader.errors import VxlaneError
+from vxlane.loader.kernel.events import News
+from vxlane.loader.kernel.links import Links
+from vxlane.loader.kernel.netlink import NetlinkSocket
+from vxlane.loader.nodes.model import Announcement, NodeSource, Problem
+
+log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+NO_BYPASS = "this node has no bypass now; see 'vxlane status'"
+
+_LOAD_AGAIN = 60.0
+"""Seconds between attempts to load programs that did not load."""
+
+
+class Agent:
+    """This node's agent, in the network namespace of the process."""
+
+    def __init__(self, config: Config, source: NodeSource) -> None:
+        self.config = config
+        self.bypass: Bypass | None = None
+        self.overlay: Overlay | None = None
+        self.is_ready = False
+        self.store = Store(config.state / "pods")
+        self._source = source
+        self._links = Links()
+        self._undo = UndoFile(config.state)
+        self._overlays = self._new_overlays()
+        self._memory = Memory(config.state)
+        self._membership = Membership(self._memory.load())
+        self._snapshot = source.nodes()
+        self._announced: Announcement | None = None
+        self._problems: tuple[Problem, ...] = ()
+        self._failures: dict[str, str] = {}
+        self._devices: frozenset[int] = frozenset()
+        self._load_failure: VxlaneError | None = None
+        self._load_not_before = 0.0
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether something could not be done at the last look, and should be tried again."""
+        return bool(self._failures)
+
+    @property
+    def device(self) -> int:
+        """Ifindex of the overlay's device; 0: none yet, or none at all."""
+        return self.overlay.device if self.overlay else 0
+
+    def close(self) -> None:
+        """Let go of everything; what was made stays."""
+        if self.bypass:
+            self.bypass.close()
+        self._links.close()
+
+    def look(self, topics: Topic) -> None:
+        """Make everything so that `topics` are about."""
+        self._snapshot = self._membership.take(self._source.nodes(), time.monotonic())
+        overlay = self._try("overlay", lambda: self._look_at_overlay(topics))
+        left_out: list[Problem] = []
+        if overlay:
+            self.overlay = overlay
+            self._devices = nics_of(overlay) | {overlay.device}
+            left_out = self._try("bypass", lambda: self._look_at_bypass(overlay, topics)) or []
+            self._become_ready()
+        self._report(overlay, left_out)
+        if topics == ALL:
+            self._memory.save(self._snapshot)
+
+    def heard(self, news: News) -> Topic:
+        """Act at once on what can't wait; what is to be looked at again."""
+        if news.lost:
+            if self.bypass:
+                self.bypass.pods.lost_track()
+            return ALL
+        topics = Topic(0)
+        if self.bypass:
+            self.bypass.pods.removed(news.removed)
+            if self.bypass.pods.touched(news.touched):
+                topics |= Topic.PODS
+        devices = self._devices if self.overlay else news.touched
+        if news.routing or devices & (news.touched | news.removed):
+            topics |= Topic.HOST
+        if self._overlays.contradicts(news):
+            topics |= Topic.ENTRIES
+        return topics
+
+    def attach(self, attachment: Attachment) -> str:
+        """Accelerate a pod, now or when that can be done; why it is not, or empty."""
+        if self.bypass:
+            return self.bypass.pods.attach(attachment)
+        if veth := self._links.by_name(attachment.host_ifname):
+            self.store.save(dataclasses.replace(attachment, host_mac=veth.mac))
+        return NO_BYPASS
+
+    def remember(self, claims: Iterable[Claim]) -> None:
+        """Pods that ran before the agent came: each whose veth is there, unless it is known."""
+        known = self.store.load()
+        for claim in claims:
+            for name in claim.host_ifnames if claim.mac else ():
+                veth = self._links.by_name(name)
+                if veth and veth.kind == "veth" and (claim.container_id, claim.ifname) not in known:
+                    addresses = tuple(str(a) for a in claim.addresses if a.version == 4)
+                    self.store.save(
+                        Attachment(
+                            container_id=claim.container_id,
+                            ifname=claim.ifname,
+                            netns=claim.netns,
+                            host_ifname=name,
+                            mac=claim.mac,
+                            addresses=addresses,
+                            name=claim.name,
+                            host_mac=veth.mac,
+                        )
+                    )
+
+    def rules_changed(self) -> None:
+        """Some ruleset is another: withdraw every approval that the old one gave."""
+        if self.bypass and self.overlay:
+            self.bypass.lease.flush()
+
+    def renew(self) -> None:
+        """Renew the lease: somebody still keeps the maps true."""
+        if self.bypass and self.overlay:
+            self.bypass.lease.renew(self.overlay)
+
+    def tend_connections(self) -> None:
+        """See `Bypass.close_reset_connections`."""
+        if bypass := self.bypass:
+            self._try("conntrack", bypass.close_reset_connections)
+
+    def status(self) -> status.Json:
+        """What this agent says of itself."""
+        return status.document(
+            status.State(
+                config=self.config,
+                snapshot=self._snapshot,
+                overlay=self.overlay,
+                bypass=self.bypass,
+                problems=self._problems,
+                failures=tuple(self._failures.values()),
+                is_ready=self.is_ready,
+            ),
+            time.monotonic(),
+        )
+
+    def _new_overlays(self) -> Overlays:
+        netlink = NetlinkSocket()
+        if self.config.mode is Mode.ADOPT:
+            return AdoptedOverlay(self.config, self._links, netlink=netlink)
+        return OwnedOverlay(
+            self.config, self._links, netlink=netlink, undo=self._undo, source=self._source
+        )
+
+    def _look_at_overlay(self, topics: Topic) -> Overlay | None:
+        own = self._snapshot.own
+        if self._snapshot.read_at is not None and (topics & Topic.HOST or not self._announced):
+            announcement = self._overlays.announcement(own)
+            if announcement and announcement != self._announced:
+                self._source.announce(announcement)
+                self._announced = announcement
+        if own is None and self.config.mode is Mode.OWN:
+            # Why, the source reports; or it has not been read yet.
+            return None
+        return self._overlays.look(self._snapshot, topics)
+
+    def _look_at_bypass(self, overlay: Overlay, topics: Topic) -> list[Problem]:
+        if self.bypass is None or self.bypass.constants != constants_for(self.config, overlay):
+            self._load(overlay)
+            topics = ALL
+        assert self.bypass is not None
+        return self.bypass.look(overlay, topics)
+
+    def _load(self, overlay: Overlay) -> None:
+        """Load programs for `overlay`; after a failure not again for a while: it takes a second."""
+        if self._load_failure and time.monotonic() < self._load_not_before:
+            raise self._load_failure
+        if self.bypass:
+            self.bypass.close()
+            self.bypass = None
+        try:
+            self.bypass = Bypass(
+                self.config, self._links, undo=self._undo, store=self.store, overlay=overlay
+            )
+            self._load_failure = None
+        except VxlaneError as error:
+            self._load_failure = error
+            self._load_not_before = time.monotonic() + _LOAD_AGAIN
+            raise
+
+    def _become_ready(self) -> None:
+        if not self.is_ready:
+            self.is_ready = True
+            log.info("ready")
+            if self.config.clears_unavailable:
+                self._source.ready()
+
+    def _report(self, overlay: Overlay | None, left_out: list[Problem]) -> None:
+        """Gather all problems; log those that are new and those that are over."""
+        problems = [*self._snapshot.problems, *left_out]
+        if overlay:
+            problems += overlay.problems
+            problems += [path.problem for path in overlay.paths if path.problem]
+        current = tuple(dict.fromkeys(problems))
+        for problem in set(current) - set(self._problems):
+            log.warning("node %s: %s", problem.node, problem.reason)
+        for problem in set(self._problems) - set(current):
+            log.info("node %s: no longer so: %s", problem.node, problem.reason)
+        self._problems = current
+
+    def _try(self, what: str, action: Callable[[], Result]) -> Result | None:
+        """The outcome of `action`; a failure is noted, logged when it is new, and yields None."""
+        try:
+            result = action()
+        except (VxlaneError, OSError) as error:
+            if self._failures.get(what) != str(error):
+                log.error("%s: %s", what, error)  # noqa: TRY400 (the sentence is all)
+            self._failures[what] = str(error)
+            return None
+        if self._failures.pop(what, None):
+            log.info("%s: works again", what)
+        return result

@@ -1,0 +1,127 @@
+"""The fast path of this node: programs loaded, hooks in place, maps true, lease renewed.
+
+Everything here may fail without hurting anybody: then packets take the kernel path.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from vxlane.loader.agent.attachments import Store
+from vxlane.loader.agent.config import Config
+from vxlane.loader.agent.hooks import HookKeeper, Place
+from vxlane.loader.agent.keepers import keep_sysctls
+from vxlane.loader.agent.lease import Lease, Terms
+from vxlane.loader.agent.overlay import Overlay, Topic, nics_of
+from vxlane.loader.agent.peers import PeerKeeper
+from vxlane.loader.agent.pods import PodKeeper
+from vxlane.loader.agent.undo import UndoFile
+from vxlane.loader.datapath.abi import Guard, Program, Way
+from vxlane.loader.datapath.attach import Hooks
+from vxlane.loader.datapath.maps import Maps
+from vxlane.loader.datapath.programs import (
+    Constants,
+    LoadReport,
+    ensure_loaded,
+    pin_directory,
+    retire_others,
+)
+from vxlane.loader.datapath.syscall import TcxHook
+from vxlane.loader.kernel import sysctls
+from vxlane.loader.kernel.conntrack import close_connections
+from vxlane.loader.kernel.links import Links
+from vxlane.loader.nodes.model import Problem
+
+log = logging.getLogger(__name__)
+
+
+class Bypass:
+    """Programs, maps and hooks of one build with one set of constants."""
+
+    def __init__(
+        self, config: Config, links: Links, *, undo: UndoFile, store: Store, overlay: Overlay
+    ) -> None:
+        self.constants = constants_for(config, overlay)
+        self.report: LoadReport = ensure_loaded(config.state, self.constants)
+        self._state: Path = config.state
+        self._links = links
+        log.info(
+            "programs %s %s",
+            "compiled with" if self.report.compiled else "taken over as compiled with",
+            self.report.headers,
+        )
+        pins = pin_directory(config.state)
+        hooks = Hooks(pins, config.method, links.netlink)
+        # Not only after compiling: an agent may have been killed between that and this.
+        hooks.refresh()
+        self._undo = undo
+        self.maps = Maps.open(pins)
+        self.hooks = HookKeeper(hooks)
+        self._peers = PeerKeeper(self.maps)
+        self.pods = PodKeeper(
+            self.maps,
+            self.hooks,
+            links=links,
+            foreign=lambda ifindex: _foreign(hooks, ifindex),
+            store=store,
+        )
+        self.lease = Lease(self.maps, Terms(config.revalidate))
+        self._has_retired = False
+
+    def close(self) -> None:
+        """Let go of the maps; what is pinned stays."""
+        self.maps.close()
+
+    def look(self, overlay: Overlay, topics: Topic) -> list[Problem]:
+        """Make maps and hooks so for `overlay`; peers that did not fit are Problems."""
+        if topics & Topic.HOST:
+            keep_sysctls(sysctls.CONNTRACK, self._undo)
+            self._peers.look()
+            self.hooks.look()
+        if topics & Topic.PODS:
+            self.pods.look()
+        elif topics & Topic.PORTS:
+            self.pods.rules_changed()
+        nics = nics_of(overlay)
+        problems = self._peers.keep(overlay, self._mtus(nics))
+        self.hooks.keep(self.pods.places() | _places(overlay, nics))
+        self.lease.renew(overlay)
+        if not self._has_retired:
+            retire_others(self._state)
+            self._has_retired = True
+        return problems
+
+    def close_reset_connections(self) -> None:
+        """Tell conntrack of the connections that a RST ended while they were bypassed."""
+        if ended := self.maps.take_resets():
+            close_connections(ended)
+
+    def _mtus(self, nics: frozenset[int]) -> dict[int, int]:
+        links = (self._links.by_index(ifindex) for ifindex in nics)
+        return {link.index: link.mtu for link in links if link}
+
+
+def constants_for(config: Config, overlay: Overlay) -> Constants:
+    """What the programs of this node have compiled in."""
+    return Constants(vni=overlay.vni, port=overlay.port, strict=config.strictness)
+
+
+def _places(overlay: Overlay, nics: frozenset[int]) -> set[Place]:
+    """Where programs have to stand besides the pods' veths."""
+    places = {(Program.FROM_NIC, nic) for nic in nics}
+    if overlay.device:
+        places.add((Program.TO_OVERLAY, overlay.device))
+    # Directly routed packets leave the kernel path at the NIC.
+    direct = {path.hop.ifindex for path in overlay.paths if path.way is Way.DIRECT}
+    return places | {(Program.TO_OVERLAY, nic) for nic in direct}
+
+
+def _foreign(hooks: Hooks, ifindex: int) -> Guard:
+    """The directions in which someone else's filters stand on a veth."""
+    found = Guard(0)
+    if hooks.has_foreign_filters(TcxHook.INGRESS, ifindex):
+        found |= Guard.FROM_POD
+    if hooks.has_foreign_filters(TcxHook.EGRESS, ifindex):
+        found |= Guard.TO_POD
+    return found

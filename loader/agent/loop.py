@@ -1,0 +1,167 @@
+"""What makes the agent look: its one thread, waiting on descriptors and on the clock.
+
+Events only say what may have changed. The first one of a calm is answered within milliseconds;
+after that there is a pause that grows with the work, so that 500 changes in a second are a few
+looks and not 500.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import selectors
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import FrameType
+
+from vxlane.loader.agent import status
+from vxlane.loader.agent.agent import Agent
+from vxlane.loader.agent.config import Mode
+from vxlane.loader.agent.lease import RENEW_EVERY
+from vxlane.loader.agent.notify import Readiness
+from vxlane.loader.agent.operations import Operations
+from vxlane.loader.agent.overlay import ALL, Topic
+from vxlane.loader.agent.server import Server
+from vxlane.loader.kernel.events import RouteEvents, RulesetEvents
+from vxlane.loader.nodes.model import NodeSource
+
+log = logging.getLogger(__name__)
+
+# All in seconds.
+LOOK_EVERY = 30.0
+_TEND_EVERY = 1.0
+_GATHER = 0.003
+"""Between an event and the look: what comes in one go is looked at in one go."""
+_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
+"""Between two looks: as long as the last one took, within these bounds."""
+_LONGEST_RETRY = 30.0
+
+
+class Stop(BaseException):
+    """SIGTERM or SIGINT came. No Exception, so that nothing takes it for an error and goes on."""
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """Run until a signal stops it, wherever it is.
+
+    All that the agent does can be cut short, as kill -9 would, and is taken up by the next one.
+    """
+
+    def stop(number: int, _: FrameType | None) -> None:
+        log.info("stopping: %s", signal.Signals(number).name)
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, signal.SIG_IGN)
+        raise Stop
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    with contextlib.suppress(Stop):
+        yield
+
+
+@dataclass(slots=True)
+class Timer:
+    """Runs `action` every `period` seconds, first at `due` (CLOCK_MONOTONIC)."""
+
+    period: float
+    action: Callable[[], None]
+    due: float
+
+
+class Loop:
+    """Runs one agent."""
+
+    def __init__(self, agent: Agent, source: NodeSource) -> None:
+        self._agent = agent
+        self._state = agent.config.state
+        self._readiness = Readiness(agent.config.ready_file)
+        self._source = source
+        self._selector = selectors.DefaultSelector()
+        self._routes = RouteEvents()
+        self._rulesets = RulesetEvents()
+        self._server = Server(self._state / "agent.sock", Operations(agent).answer, self._selector)
+        for descriptor, action in (
+            (source.changed, self._on_nodes),
+            (self._routes.fileno(), self._on_routes),
+            (self._rulesets.fileno(), self._on_rulesets),
+        ):
+            self._selector.register(descriptor, selectors.EVENT_READ, action)
+        now = time.monotonic()
+        self._timers = [
+            Timer(LOOK_EVERY, lambda: self._ask(ALL), now + LOOK_EVERY),
+            Timer(RENEW_EVERY, agent.renew, now + RENEW_EVERY),
+            Timer(_TEND_EVERY, agent.tend_connections, now + _TEND_EVERY),
+        ]
+        if agent.config.mode is Mode.OWN:
+            every = agent.config.rules_interval
+            self._timers.append(Timer(every, lambda: self._ask(Topic.RULES), now + every))
+        self._pending = ALL
+        self._look_at = now
+        self._not_before = now
+        self._failures_in_a_row = 0
+
+    def close(self) -> None:
+        """Close what the loop opened."""
+        self._readiness.stopping()
+        self._server.close()
+        self._routes.close()
+        self._rulesets.close()
+        self._selector.close()
+
+    def run(self) -> None:
+        """Until `Stop` is raised."""
+        while True:
+            deadlines = [timer.due for timer in self._timers]
+            if self._pending:
+                deadlines.append(self._look_at)
+            for key, _ in self._selector.select(max(0.0, min(deadlines) - time.monotonic())):
+                key.data()
+            now = time.monotonic()
+            for timer in self._timers:
+                if timer.due <= now:
+                    timer.due = now + timer.period
+                    timer.action()
+            if self._pending and self._look_at <= now:
+                self._look()
+
+    def _ask(self, topics: Topic) -> None:
+        """Look at `topics`, as soon as that may be."""
+        if not topics:
+            return
+        soonest = max(time.monotonic() + _GATHER, self._not_before)
+        self._look_at = min(self._look_at, soonest) if self._pending else soonest
+        self._pending |= topics
+
+    def _look(self) -> None:
+        topics, self._pending = self._pending, Topic(0)
+        began = time.monotonic()
+        self._agent.look(topics)
+        now = time.monotonic()
+        self._not_before = now + min(max(_PAUSE, now - began), _LONGEST_PAUSE)
+        log.debug("looked at %s in %.3f s", topics, now - began)
+        if self._agent.has_failed:
+            self._failures_in_a_row += 1
+            self._pending = ALL
+            self._look_at = now + min(2.0 ** (self._failures_in_a_row - 1), _LONGEST_RETRY)
+        else:
+            self._failures_in_a_row = 0
+        if self._agent.is_ready:
+            self._readiness.ready()
+        status.write(self._state / "agent.json", self._agent.status())
+
+    def _on_nodes(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._source.changed, 4096)
+        self._ask(Topic.NODES)
+
+    def _on_routes(self) -> None:
+        self._ask(self._agent.heard(self._routes.read(self._agent.device)))
+
+    def _on_rulesets(self) -> None:
+        if self._rulesets.read():
+            self._agent.rules_changed()
+            self._ask(Topic.RULES | Topic.PORTS)

@@ -1,0 +1,57 @@
+"""From options to a running agent and back to nothing: one per state directory."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from vxlane.loader.agent import discover
+from vxlane.loader.agent.agent import Agent
+from vxlane.loader.agent.loop import Loop, stoppable
+from vxlane.loader.agent.sources import prepare
+from vxlane.loader.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+
+def run(values: Mapping[str, Any]) -> None:
+    """Run the agent that the options `values` describe until a signal stops it."""
+    state = Path(values["state_dir"])
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with stoppable(), contextlib.ExitStack() as stack:
+        stack.enter_context(sole_agent(state))
+        config, source = prepare(values)
+        source.start()
+        stack.callback(source.close)
+        agent = Agent(config, source)
+        stack.callback(agent.close)
+        agent.remember(discover.pods([discover.RESULTS], discover.LEASES))
+        loop = Loop(agent, source)
+        stack.callback(loop.close)
+        loop.run()
+
+
+@contextlib.contextmanager
+def sole_agent(state: Path) -> Iterator[None]:
+    """Hold `<state>/agent.pid`, locked for as long as this process lives, with its pid in it."""
+    descriptor = os.open(state / "agent.pid", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pid = os.read(descriptor, 32).decode(errors="replace").strip()
+        os.close(descriptor)
+        raise ConfigError(
+            f"agent {pid} runs with {state} already; stop it, or give another --state-dir"
+        ) from None
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"{os.getpid()}\n".encode())
+    try:
+        yield
+    finally:
+        os.ftruncate(descriptor, 0)
+        os.close(descriptor)

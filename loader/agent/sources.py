@@ -1,0 +1,128 @@
+"""From what the command line says to a `Config` and a source of nodes."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from pathlib import Path
+from typing import Any
+
+from vxlane.loader.agent.config import Config, Listen, Mode, Network, parse_network, read_network
+from vxlane.loader.datapath.attach import Method
+from vxlane.loader.datapath.programs import Strictness
+from vxlane.loader.errors import ConfigError
+from vxlane.loader.kernel import subnet_env
+from vxlane.loader.kernel.firewall import Forward, Masquerade
+from vxlane.loader.kernel.links import Links
+from vxlane.loader.kernel.underlay import Choice, choose
+from vxlane.loader.nodes.etcd.access import EtcdAccess
+from vxlane.loader.nodes.etcd.source import EtcdSource, network_config
+from vxlane.loader.nodes.file import FileSource
+from vxlane.loader.nodes.kubernetes.access import find_access
+from vxlane.loader.nodes.kubernetes.source import KubernetesSource, own_node_name
+from vxlane.loader.nodes.model import NodeSource, parse_address
+from vxlane.loader.nodes.none import NoSource
+
+Values = Mapping[str, Any]
+"""Option name (with underscores) -> value, as click parsed it."""
+
+_NET_CONFIG = Path("/etc/kube-flannel/net-conf.json")
+
+
+def prepare(values: Values) -> tuple[Config, NodeSource]:
+    """What to do and whom to ask; ConfigError or SourceError: that can't work (now)."""
+    for name, option in (("public_ipv6", "--public-ipv6"), ("ip_blackhole_route",) * 2):
+        if values[name]:
+            raise ConfigError(f"{option} is not supported; leave it out")
+    if values["nodes_file"]:
+        name = values["node_name"] or socket.gethostname()
+        return _config(values, name, _network(values)), FileSource(Path(values["nodes_file"]), name)
+    if values["kube_subnet_mgr"]:
+        return _with_kubernetes(values)
+    if values["etcd_endpoints"]:
+        return _with_etcd(values)
+    if values["mode"] == Mode.ADOPT.value:
+        name = values["node_name"] or socket.gethostname()
+        return _config(values, name, _network(values)), NoSource()
+    raise ConfigError("where are the nodes? give --nodes-file, --kube-subnet-mgr, --etcd-endpoints")
+
+
+def _with_kubernetes(values: Values) -> tuple[Config, NodeSource]:
+    kubeconfig = Path(values["kubeconfig_file"]) if values["kubeconfig_file"] else None
+    access = find_access(kubeconfig, os.environ, server=values["kube_api_url"])
+    name = values["node_name"] or own_node_name(access, os.environ)
+    network = _network(values, default=_NET_CONFIG)
+    source = KubernetesSource(access, name, prefix=values["kube_annotation_prefix"])
+    return _config(values, name, network), source
+
+
+def _with_etcd(values: Values) -> tuple[Config, NodeSource]:
+    """The etcd source knows this node by its underlay address, so that is chosen here already."""
+    access = EtcdAccess(
+        endpoints=tuple(values["etcd_endpoints"].split(",")),
+        prefix=values["etcd_prefix"],
+        authority=_path(values["etcd_cafile"]),
+        certificate=_path(values["etcd_certfile"]),
+        key=_path(values["etcd_keyfile"]),
+        username=values["etcd_username"],
+        password=values["etcd_password"],
+    )
+    network = parse_network(network_config(access))
+    config = _config(values, values["node_name"] or socket.gethostname(), network)
+    links = Links()
+    try:
+        address = choose(links, config.choice).address
+    finally:
+        links.close()
+    return config, EtcdSource(access, address, previous=_previous_subnet(config.subnet_file))
+
+
+def _config(values: Values, name: str, network: Network) -> Config:
+    random = not values["ip_masq_fully_random_disable"]
+    masquerade = Masquerade.FULLY_RANDOM if random else Masquerade.ON
+    return Config(
+        node_name=name,
+        state=Path(values["state_dir"]),
+        mode=Mode(values["mode"]),
+        network=network,
+        choice=Choice(
+            interfaces=tuple(values["iface"]),
+            patterns=tuple(values["iface_regex"]),
+            can_reach=_address(values["iface_can_reach"]),
+            public=_address(values["public_ip"]),
+        ),
+        subnet_file=Path(values["subnet_file"]),
+        masquerade=masquerade if values["ip_masq"] else Masquerade.OFF,
+        forward=Forward.ACCEPT if values["iptables_forward_rules"] else Forward.OFF,
+        rules_interval=values["iptables_resync"],
+        method=Method(values["attach"]),
+        strictness=Strictness.DROP if values["strict"] else Strictness.PASS,
+        revalidate=values["revalidate"],
+        clears_unavailable=values["set_node_network_unavailable"],
+        ready_file=_path(values["ready_file"]),
+        health=Listen(values["healthz_ip"], values["healthz_port"]),
+        metrics=Listen(values["metrics_ip"], values["metrics_port"]),
+    )
+
+
+def _network(values: Values, default: Path | None = None) -> Network:
+    path = _path(values["net_config_path"]) or default
+    return read_network(path) if path else Network()
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text else None
+
+
+def _address(text: str | None) -> IPv4Address | None:
+    return parse_address(text) if text else None
+
+
+def _previous_subnet(path: Path) -> IPv4Network | None:
+    """The subnet that this node had, by its subnet.env."""
+    try:
+        return IPv4Interface(subnet_env.read(path)["FLANNEL_SUBNET"]).network
+    except (KeyError, ValueError):
+        return None
