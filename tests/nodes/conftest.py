@@ -40,18 +40,17 @@ def follow() -> Iterator[Callable[..., KubernetesSource]]:
 
 @pytest.fixture(scope="session")
 def pki(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """A CA, a certificate of 127.0.0.1, and one of a client, as PEM files."""
+    """A CA and certificates of 127.0.0.1, of a client, and of one without a common name: PEM."""
     where = tmp_path_factory.mktemp("pki")
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
     _openssl(where, *key, "-x509", "-subj", "/CN=ca", "-keyout", "ca.key", "-out", "ca.crt")
-    for name in "server", "client":
-        signed = ["-CA", "ca.crt", "-CAkey", "ca.key", "-x509", "-subj", f"/CN={name}"]
+    for name, subject in ("server", "CN"), ("client", "CN"), ("nameless", "O"):
+        signed = ["-CA", "ca.crt", "-CAkey", "ca.key", "-x509", "-subj", f"/{subject}={name}"]
         alternative = ["-addext", "subjectAltName=IP:127.0.0.1"]
         constraint = ["-addext", "basicConstraints=CA:FALSE"]
         files = ["-keyout", f"{name}.key", "-out", f"{name}.crt"]
         _openssl(where, *key, *signed, *alternative, *constraint, *files)
-    names = ["ca.crt", "server.crt", "server.key", "client.crt", "client.key"]
-    return SimpleNamespace(**{name.replace(".", "_"): where / name for name in names})
+    return SimpleNamespace(**{path.name.replace(".", "_"): path for path in where.iterdir()})
 
 
 def _openssl(where: Path, *arguments: str) -> None:

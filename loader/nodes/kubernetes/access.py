@@ -7,18 +7,17 @@ are read again for every connection; a kubeconfig's own text is read once.
 from __future__ import annotations
 
 import base64
-import contextlib
-import os
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from vxlane.loader.errors import ConfigError, SourceError
+from vxlane.loader.errors import ConfigError
 from vxlane.loader.nodes.http import checked_url
+from vxlane.loader.nodes.tls import Material, client_context, read
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
@@ -43,33 +42,21 @@ class Access:
     """
 
     server: str
-    authority: Path | bytes | None = None
+    authority: Material | None = None
     """The CA; None: the system's."""
-    certificate: Path | bytes | None = None
-    key: Path | bytes | None = None
-    token: Path | bytes | None = None
+    certificate: Material | None = None
+    key: Material | None = None
+    token: Material | None = None
 
     def headers(self) -> Mapping[str, str]:
         """The header that proves who we are; a token file is read anew, bound tokens rotate."""
         if self.token is None:
             return {}
-        return {"Authorization": f"Bearer {_read(self.token).decode().strip()}"}
+        return {"Authorization": f"Bearer {read(self.token).decode().strip()}"}
 
     def tls(self) -> ssl.SSLContext:
         """A context of the certificates as they are now; SourceError if they can't be used."""
-        data = None if self.authority is None else _read(self.authority).decode()
-        try:
-            context = ssl.create_default_context(cadata=data)
-            # Python 3.13 refuses by default what client-go accepts: a CA without key identifiers,
-            # as clusters of some years ago have.
-            context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-            if self.certificate is not None and self.key is not None:
-                with _as_file(self.certificate) as certificate, _as_file(self.key) as key:
-                    context.load_cert_chain(certificate, key)
-        except (ssl.SSLError, ValueError) as error:
-            reason = f"the certificates for {self.server} can't be used: {error}"
-            raise SourceError(f"{reason}; check the kubeconfig") from error
-        return context
+        return client_context(self.authority, self.certificate, self.key)
 
 
 def find_access(kubeconfig: Path | None, environ: Mapping[str, str], *, server: str = "") -> Access:
@@ -143,7 +130,7 @@ def _refuse(section: Mapping[str, Any], unsupported: Mapping[str, str]) -> None:
             )
 
 
-def _material(section: Mapping[str, Any], key: str, directory: Path) -> Path | bytes | None:
+def _material(section: Mapping[str, Any], key: str, directory: Path) -> Material | None:
     """The PEM that `key` (a path) or `key`-data (base64) means; the text wins, as in client-go."""
     if data := section.get(f"{key}-data"):
         try:
@@ -153,29 +140,8 @@ def _material(section: Mapping[str, Any], key: str, directory: Path) -> Path | b
     return directory / str(section[key]) if section.get(key) else None
 
 
-def _token(user: Mapping[str, Any], directory: Path) -> Path | bytes | None:
+def _token(user: Mapping[str, Any], directory: Path) -> Material | None:
     # client-go prefers the file: the text beside it is only its value at some time.
     if user.get("tokenFile"):
         return directory / str(user["tokenFile"])
     return str(user["token"]).encode() if user.get("token") else None
-
-
-def _read(material: Path | bytes) -> bytes:
-    if isinstance(material, bytes):
-        return material
-    try:
-        return material.read_bytes()
-    except OSError as error:
-        raise SourceError(f"{material}: {error.strerror}; is it mounted?") from error
-
-
-@contextlib.contextmanager
-def _as_file(material: Path | bytes) -> Iterator[str]:
-    """OpenSSL reads a key from files only; one that came as text stays in memory."""
-    if isinstance(material, Path):
-        yield str(material)
-        return
-    with os.fdopen(os.memfd_create("pem"), "wb") as file:
-        file.write(material)
-        file.flush()
-        yield f"/proc/self/fd/{file.fileno()}"

@@ -1,0 +1,182 @@
+"""Gets this node a subnet in etcd and keeps the lease on it, in a thread of its own.
+
+Level-triggered: whatever wakes it (an announcement, a renewal that is due, a change of our key),
+it reads the key, compares, and writes only what is wanting. A lease is renewed as flannel does:
+a new one is granted and the key is put again with it, `margin` before the old one ends. A key
+that was deleted is taken again if it is still free: pods have addresses of that subnet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+
+from vxlane.loader.errors import ConfigError, SourceError, VxlaneError
+from vxlane.loader.nodes.etcd.gateway import Gateway, Item
+from vxlane.loader.nodes.etcd.schema import address_of, cidr_of, key_of, parse_pool, value_of
+from vxlane.loader.nodes.follow import Follower, Timing
+from vxlane.loader.nodes.model import Announcement
+
+log = logging.getLogger(__name__)
+
+_RACES = 10
+"""Attempts to get a free subnet before another node does; flannel's number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """How long a lease lasts and how long before its end it is renewed; seconds."""
+
+    ttl: int = 24 * 3600
+    margin: int = 3600
+
+
+class Keeper:
+    """Holds the subnet of the node that is announced; `complain` hears why it can't, or ""."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        prefix: str,
+        *,
+        previous: IPv4Network | None,
+        term: Term,
+        timing: Timing,
+        complain: Callable[[str], None],
+    ) -> None:
+        self._gateway = gateway
+        self._prefix = prefix
+        self._subnets = f"{prefix}/subnets/"
+        self._previous = previous
+        self._term = term
+        self._complain = complain
+        self._own: Announcement | None = None
+        self._held: IPv4Network | None = None
+        self._due: float | None = None
+        self._look = threading.Event()
+        self._closed = False
+        self._follower = Follower("lease", self._round, failed=complain, timing=timing)
+
+    def start(self) -> None:
+        """Begin to hold a subnet, once a node is announced."""
+        self._follower.start()
+
+    def announce(self, own: Announcement) -> None:
+        """From now on the subnet shall say this."""
+        self._own = own
+        self._look.set()
+
+    @property
+    def key(self) -> str:
+        """Our key; empty while we hold none."""
+        return self._subnets + key_of(self._held) if self._held else ""
+
+    def seen(self, value: bytes | None) -> None:
+        """The value that our key has now, None: it is gone; wakes the thread if it is not ours."""
+        if self._own and value != value_of(self._own):
+            self._look.set()
+
+    def close(self) -> None:
+        """Write no more; the lease runs on. May be called twice."""
+        self._closed = True
+        self._look.set()
+        self._follower.close()
+
+    def _round(self) -> None:
+        self._look.wait(self._due)
+        # Before reading what to hold: what is asked for from here on must wake us again.
+        self._look.clear()
+        if self._closed or self._own is None:
+            return
+        try:
+            self._due = self._hold(self._own)
+        except VxlaneError:
+            self._look.set()
+            raise
+        self._complain("")
+
+    def _hold(self, own: Announcement) -> float:
+        """Make our key right; seconds until it must be looked at again."""
+        due: float | None
+        for _ in range(_RACES):
+            cidr = self._held or self._choose(own.address)
+            item = self._gateway.get(self._subnets + key_of(cidr))
+            if item is None:
+                due = self._take(cidr, value_of(own))
+            elif address_of(item.value) == own.address:
+                due = self._keep(item, value_of(own))
+            elif self._held is None:
+                continue
+            else:
+                holder = address_of(item.value) or "something that is no node"
+                advice = "delete its key, or restart this node's pods and agent for another subnet"
+                raise SourceError(f"its subnet {cidr} was taken by {holder}; {advice}")
+            if due is not None:
+                self._held = cidr
+                return due
+        raise SourceError(f"{_RACES} times another node was faster to a free subnet; trying again")
+
+    def _choose(self, address: IPv4Address) -> IPv4Network:
+        """In flannel's order: the subnet of our address, the previous one, any that is free."""
+        pool = parse_pool(read_config(self._gateway, self._prefix))
+        taken = []
+        for item in self._gateway.items(self._subnets)[1]:
+            try:
+                cidr = cidr_of(item.key)
+            except ConfigError:
+                continue
+            if address_of(item.value) != address:
+                taken.append(cidr)
+            elif pool.holds(cidr):
+                return cidr
+            else:
+                log.warning("our subnet %s no longer fits the network %s", cidr, pool.network)
+                self._gateway.delete(item.key)
+        if self._previous and pool.holds(self._previous) and self._previous not in taken:
+            return self._previous
+        return pool.choose(taken)
+
+    def _take(self, cidr: IPv4Network, value: bytes) -> float | None:
+        """Create our key; None if another node was faster."""
+        if self._held:
+            log.warning("the lease of our subnet %s was deleted or ran out; taking it again", cidr)
+        lease = self._gateway.grant(self._term.ttl)
+        created = False
+        try:
+            created = self._gateway.create(self._subnets + key_of(cidr), value, lease=lease)
+        finally:
+            if not created:
+                with contextlib.suppress(SourceError):
+                    self._gateway.revoke(lease)
+        if not created:
+            return None
+        log.info("subnet %s is ours for %d s", cidr, self._term.ttl)
+        return self._term.ttl - self._term.margin
+
+    def _keep(self, item: Item, value: bytes) -> float:
+        """Write our key if it says something else, and renew its lease if that is due."""
+        if not item.lease:
+            # A reservation that a person made: it stays without an end, and is not renewed.
+            if item.value != value:
+                self._gateway.put(item.key, value, lease=0)
+            return self._term.ttl
+        left = self._gateway.time_to_live(item.lease) - self._term.margin
+        if item.value == value and left > 0:
+            return left
+        lease = self._gateway.grant(self._term.ttl)
+        self._gateway.put(item.key, value, lease=lease)
+        log.info("lease of %s renewed for %d s", item.key, self._term.ttl)
+        return self._term.ttl - self._term.margin
+
+
+def read_config(gateway: Gateway, prefix: str) -> bytes:
+    """The network's config, a net-conf.json; ConfigError: nobody has put one there."""
+    key = f"{prefix}/config"
+    item = gateway.get(key)
+    if item is None:
+        raise ConfigError(f"etcd has no key {key}; put flannel's net-conf.json there")
+    return item.value

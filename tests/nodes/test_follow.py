@@ -1,0 +1,120 @@
+"""The thread that never gives up, and the roll it keeps."""
+
+import itertools
+import os
+import time
+from ipaddress import IPv4Address, IPv4Network
+
+from following import until
+
+from vxlane.loader.errors import SourceError
+from vxlane.loader.nodes.follow import Follower, Roll, Timing
+from vxlane.loader.nodes.http import HttpError
+from vxlane.loader.nodes.model import NOTHING_READ, Node, Problem
+
+SHORT = Timing(shortest=0.02, longest=0.05)
+
+
+def node(number: int) -> Node:
+    """Some node."""
+    mac = f"0e:00:00:00:00:{number:02x}"
+    cidr = IPv4Network(f"10.42.{number}.0/24")
+    return Node(f"n{number}", IPv4Address(f"192.168.1.{number}"), cidr, mac)
+
+
+def test_waits_double_with_jitter_up_to_the_longest() -> None:
+    """The n-th wait lies between half and the whole of min(longest, shortest * 2^n)."""
+    for _ in range(50):
+        waits = list(itertools.islice(Timing(shortest=1, longest=30).waits(), 8))
+        for wait, most in zip(waits, (1, 2, 4, 8, 16, 30, 30, 30), strict=True):
+            assert most / 2 <= wait <= most
+    assert len({next(Timing().waits()) for _ in range(20)}) > 10
+
+
+def test_no_failure_ends_the_thread() -> None:
+    """Errors that were foreseen and those that were not are reported, and the rounds go on."""
+    errors = iter([SourceError("known"), ValueError("unknown"), HttpError("u", 500, words="w")])
+    heard: list[str] = []
+    rounds: list[float] = []
+
+    def round_() -> None:
+        rounds.append(time.monotonic())
+        if error := next(errors, None):
+            raise error
+
+    follower = Follower("test", round_, failed=heard.append, timing=SHORT)
+    follower.start()
+    until(lambda: len(rounds) > 5)
+    follower.close()
+    assert heard[0] == "known"
+    assert "unexpected ValueError: unknown" in heard[1]
+    assert "500" in heard[2]
+    assert len(heard) == 3
+
+
+def test_a_round_that_ends_at_once_is_not_run_in_a_tight_loop() -> None:
+    """A server that closes every stream immediately is asked no more often than the back-off."""
+    rounds: list[float] = []
+    follower = Follower(
+        "test", lambda: rounds.append(time.monotonic()), failed=rounds.clear, timing=SHORT
+    )
+    follower.start()
+    time.sleep(0.5)
+    follower.close()
+    assert len(rounds) < 30
+
+
+def test_a_roll_is_empty_until_it_is_read() -> None:
+    """Before the first list a snapshot is NOTHING_READ with the error, whatever else is known."""
+    roll = Roll("n1")
+    assert roll.snapshot() == NOTHING_READ
+    roll.fail("down")
+    roll.complain("can't announce")
+    snapshot = roll.snapshot()
+    assert (snapshot.peers, snapshot.problems, snapshot.error) == ((), (), "down")
+    roll.close()
+
+
+def test_a_roll_wakes_its_reader_for_news_only() -> None:
+    """The eventfd is set by changes and by an error's coming and going, not by repetitions."""
+    roll = Roll("n1")
+
+    def woken() -> bool:
+        try:
+            return bool(os.eventfd_read(roll.changed))
+        except BlockingIOError:
+            return False
+
+    roll.replace({})
+    assert woken()
+    roll.replace({})
+    roll.confirm()
+    assert not woken()
+    roll.put("n2", node(2))
+    assert woken()
+    roll.put("n2", node(2))
+    roll.put("n3", None)
+    assert not woken()
+    roll.fail("down")
+    assert woken()
+    roll.fail("still down")
+    assert not woken()
+    roll.confirm()
+    assert woken()
+    roll.close()
+    roll.close()
+    roll.put("n4", node(4))
+
+
+def test_a_bad_entry_leaves_the_nodes_last_good_one_in_force() -> None:
+    """A node whose annotations turn to garbage stays as it was, and is reported."""
+    roll = Roll("n1")
+    roll.replace({"n1": node(1), "n2": node(2)})
+    roll.snapshot()
+    roll.put("n2", Problem("n2", "garbage"))
+    snapshot = roll.snapshot()
+    assert snapshot.peers == (node(2),)
+    assert snapshot.problems == (Problem("n2", "garbage"),)
+    roll.put("n2", None)
+    assert roll.snapshot().peers == ()
+    roll.close()
