@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
 from typing import Any
 
 import click
 
 from vxlane.loader.agent import logs
+from vxlane.loader.agent.detach import detach as undo
 from vxlane.loader.agent.options import GoFlags, options
 from vxlane.loader.agent.run import run
 from vxlane.loader.errors import ConfigError
@@ -24,6 +26,15 @@ def agent(**values: Any) -> None:
     run(values)
 
 
+@click.command()
+@click.option("--state-dir", default="/run/vxlane", envvar="VXLANE_STATE_DIR", show_default=True)
+def detach(state_dir: str) -> None:
+    """Undo all that the agent did to this node, and end it if it runs."""
+    _need_root()
+    logs.set_up(logs.LogFormat.TEXT, logging.INFO)
+    undo(Path(state_dir))
+
+
 def _need_root() -> None:
     if os.geteuid() != 0:
-        raise ConfigError("the agent changes this node's network and needs root; use sudo")
+        raise ConfigError("this changes the node's network and needs root; use sudo")

@@ -1,6 +1,6 @@
-"""Tell conntrack that a bypassed TCP connection was reset.
+"""Tell conntrack what it could not see of a bypassed TCP connection.
 
-conntrack closes an entry on a RST only when the RST's sequence number is the very one it expects
+It closes an entry on a RST only when the RST's sequence number is the very one it expects
 (net/netfilter/nf_conntrack_proto_tcp.c, nf_conntrack_tcp_packet). Of a bypassed connection it has
 seen a few packets, so the entry would stay ESTABLISHED for five days. The programs note such
 flows; this sets their entries to the state and the timeout that a RST leads to on the kernel path.
@@ -22,35 +22,45 @@ _TUPLE_ORIG, _PROTOINFO, _TIMEOUT = 1, 4, 7
 _TUPLE_IP, _TUPLE_PROTO = 1, 2
 _IP_SOURCE = {4: 1, 6: 3}
 _PROTO_NUMBER, _PROTO_SOURCE, _PROTO_DESTINATION = 1, 2, 3
-_PROTOINFO_TCP, _TCP_STATE = 1, 1
+_PROTOINFO_TCP, _TCP_STATE, _TCP_FLAGS = 1, 1, (4, 5)  # flags: original, reply
 _NESTED = 0x8000
 _CLOSE = 8  # enum tcp_conntrack
+_BE_LIBERAL = 0x08  # IP_CT_TCP_FLAG_BE_LIBERAL
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 _CLOSE_TIMEOUT = Path("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close")
 
 
 def close_connections(connections: Iterable[Tuple]) -> None:
     """Set the entries of `connections` to CLOSE; one that is gone already is no error."""
-    timeout = int(_CLOSE_TIMEOUT.read_text())
-    requests = [_close(connection, timeout) for connection in connections]
+    timeout = struct.pack(">I", int(_CLOSE_TIMEOUT.read_text()))
+    state = attribute(_TCP_STATE, bytes([_CLOSE]))
+    _update(connections, state, attribute(_TIMEOUT, timeout))
+
+
+def make_lenient(connections: Iterable[Tuple]) -> None:
+    """Let the entries of `connections` accept any window, for as long as they live.
+
+    What nf_conntrack_tcp_be_liberal does for all: once that is off again, a connection that was
+    bypassed for a while would be INVALID, for its windows have moved on unseen.
+    """
+    lenient = bytes([_BE_LIBERAL, _BE_LIBERAL])  # value and mask
+    _update(connections, b"".join(attribute(way, lenient) for way in _TCP_FLAGS), b"")
+
+
+def _update(connections: Iterable[Tuple], tcp: bytes, others: bytes) -> None:
+    """Change each connection's entry: its TCP part and other attributes."""
+    change = attribute(_PROTOINFO | _NESTED, attribute(_PROTOINFO_TCP | _NESTED, tcp)) + others
     netlink = NetlinkSocket(_NETLINK_NETFILTER)
     try:
-        netlink.write(requests)
+        netlink.write([Request(_CT_NEW, _entry(each) + change) for each in connections])
     finally:
         netlink.close()
 
 
-def _close(connection: Tuple, timeout: int) -> Request:
+def _entry(connection: Tuple) -> bytes:
+    """Which entry is meant; it is found by the tuple of either direction."""
     family = _FAMILY[connection.local.version]
-    state = attribute(_PROTOINFO_TCP | _NESTED, attribute(_TCP_STATE, bytes([_CLOSE])))
-    body = (
-        struct.pack(">BBH", family, 0, 0)
-        # An entry is found by the tuple of either direction.
-        + attribute(_TUPLE_ORIG | _NESTED, _tuple(connection))
-        + attribute(_TIMEOUT, struct.pack(">I", timeout))
-        + attribute(_PROTOINFO | _NESTED, state)
-    )
-    return Request(_CT_NEW, body)
+    return struct.pack(">BBH", family, 0, 0) + attribute(_TUPLE_ORIG | _NESTED, _tuple(connection))
 
 
 def _tuple(connection: Tuple) -> bytes:
