@@ -1,8 +1,9 @@
-"""What the sources that follow a server share: a thread that never gives up, and the roll it keeps.
+"""What the sources that follow a server share: threads that never give up, and the roll they keep.
 
 A `Follower` runs one round after the other ("list, then watch until the stream ends") for ever:
-a round that fails is reported, waited out with a jittered back-off, and run again. A `Roll` holds
-what the rounds have learnt, hands out snapshots of it to another thread, and says through its
+a round that fails is reported, waited out with a jittered back-off, and run again. An `Upkeep` is
+one whose rounds make this node's own entry right whenever something says that it may not be. A
+`Roll` holds what was learnt, hands out snapshots of it to another thread, and says through its
 eventfd that there is something to look at. Knows no server; of HTTP only Retry-After.
 """
 
@@ -20,12 +21,11 @@ from ipaddress import IPv4Network
 
 from vxlane.loader.errors import VxlaneError
 from vxlane.loader.nodes.http import HttpError
-from vxlane.loader.nodes.model import NOTHING_READ, Backend, Node, Problem, Snapshot, agree
+from vxlane.loader.nodes.model import NOTHING_READ, Node, Problem, Snapshot, agree
 
 log = logging.getLogger(__name__)
 
-NO_PATH = "its backend is neither vxlan nor host-gw; vxlane has no path to its pods"
-STOP_PATIENCE = 0.5
+STOP_PATIENCE = 0.2
 """Seconds that close() waits for a thread; one that is inside a connect() ends by itself."""
 
 
@@ -113,6 +113,56 @@ class Follower:
         return None
 
 
+class Upkeep:
+    """Runs `make_right` whenever `look` was called or the time that it returned (s) has passed.
+
+    Level-triggered: `make_right` reads what there is, compares, and writes only what is wanting.
+    While it raises it is run again after a back-off, and `complain` hears why; then it hears "".
+    """
+
+    def __init__(
+        self,
+        name: str,
+        make_right: Callable[[], float | None],
+        *,
+        complain: Callable[[str], None],
+        timing: Timing,
+    ) -> None:
+        self._make_right = make_right
+        self._complain = complain
+        self._due: float | None = None
+        self._look = threading.Event()
+        self._closed = False
+        self._follower = Follower(name, self._round, failed=complain, timing=timing)
+
+    def start(self) -> None:
+        """Begin to wait for a first look."""
+        self._follower.start()
+
+    def look(self) -> None:
+        """Something may not be right; returns at once."""
+        self._look.set()
+
+    def close(self) -> None:
+        """Look no more; may be called twice."""
+        self._closed = True
+        self._look.set()
+        self._follower.close()
+
+    def _round(self) -> None:
+        self._look.wait(self._due)
+        # Before the look: whoever calls from here on may have changed what it has already read.
+        self._look.clear()
+        if self._closed:
+            return
+        try:
+            self._due = self._make_right()
+        except Exception:
+            self._look.set()
+            raise
+        self._complain("")
+
+
 class Roll:
     """The nodes as one source knows them: written by its thread, read by the agent's.
 
@@ -190,7 +240,6 @@ class Roll:
     def _settle(self) -> Snapshot:
         nodes = [entry for entry in self._entries.values() if isinstance(entry, Node)]
         problems = [entry for entry in self._entries.values() if isinstance(entry, Problem)]
-        problems += [Problem(n.name, NO_PATH) for n in nodes if n.backend is Backend.OTHER]
         settled = agree(
             nodes,
             self._own_name,

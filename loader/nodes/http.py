@@ -106,7 +106,9 @@ class HttpClient:
         try:
             with self._connection() as connection:
                 sock = connection.sock
-                headers = {"Content-Type": content_type, "Accept": JSON, **self._headers()}
+                headers = {"Accept": JSON, "User-Agent": "vxlane", **self._headers()}
+                if body is not None:
+                    headers["Content-Type"] = content_type
                 prefix = urlsplit(self._base()).path
                 connection.request(method, prefix + path, body=body, headers=headers)
                 response = connection.getresponse()

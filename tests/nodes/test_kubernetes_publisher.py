@@ -139,3 +139,16 @@ def test_a_chosen_address_is_passed_on(
     wait_for(source, lambda s: s.read_at)
     chosen = source.chosen_address()
     assert (None if chosen is None else str(chosen)) == expected
+
+
+def test_an_overwrite_that_is_no_address_is_reported(api: ApiServer, follow: Follow) -> None:
+    """The node is announced with its own address, and the annotation is a problem until mended."""
+    api.put(make_node(0, public_ip_overwrite="nonsense"))
+    source = follow(api)
+    source.announce(OWN)
+    snapshot = wait_for(source, lambda s: any("nonsense" in p.reason for p in s.problems))
+    assert snapshot.own is not None
+    wait_for(source, lambda s: s.own and s.own.address == OWN.address)
+    node = make_node(0, public_ip_overwrite="203.0.113.7")
+    api.put(node)
+    wait_for(source, lambda s: s.own and str(s.own.address) == "203.0.113.7" and not s.problems)

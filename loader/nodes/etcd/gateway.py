@@ -123,9 +123,10 @@ class Gateway:
             "start_revision": str(revision),
         }
         body = _body({"create_request": request})
-        # To a watch with a token that has died etcd says "permission denied", like to one that
-        # may not read: begin with a new token.
-        self._token = ""
+        if self._access.username:
+            # To a watch with a dead token etcd says "permission denied", as to one that may not
+            # read. To a call it says the truth, and `_authorized` gets a new one.
+            self.get(prefix)
         with self._authorized("/v3/watch", body, silence=self._silence) as blocks:
             yield _events(lines(blocks))
 

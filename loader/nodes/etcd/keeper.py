@@ -1,24 +1,23 @@
 """Gets this node a subnet in etcd and keeps the lease on it, in a thread of its own.
 
-Level-triggered: whatever wakes it (an announcement, a renewal that is due, a change of our key),
-it reads the key, compares, and writes only what is wanting. A lease is renewed as flannel does:
-a new one is granted and the key is put again with it, `margin` before the old one ends. A key
-that was deleted is taken again if it is still free: pods have addresses of that subnet.
+It looks at our key when it is announced, when its lease is due, and when somebody changed it. A
+lease is renewed as flannel does: a new one is granted and the key is put again with it, `margin`
+before the old one ends. A key that was deleted is taken again if it is still free: pods have
+addresses of that subnet.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
-from vxlane.loader.errors import ConfigError, SourceError, VxlaneError
+from vxlane.loader.errors import ConfigError, SourceError
 from vxlane.loader.nodes.etcd.gateway import Gateway, Item
 from vxlane.loader.nodes.etcd.schema import address_of, cidr_of, key_of, parse_pool, value_of
-from vxlane.loader.nodes.follow import Follower, Timing
+from vxlane.loader.nodes.follow import Timing, Upkeep
 from vxlane.loader.nodes.model import Announcement
 
 log = logging.getLogger(__name__)
@@ -53,22 +52,18 @@ class Keeper:
         self._subnets = f"{prefix}/subnets/"
         self._previous = previous
         self._term = term
-        self._complain = complain
         self._own: Announcement | None = None
         self._held: IPv4Network | None = None
-        self._due: float | None = None
-        self._look = threading.Event()
-        self._closed = False
-        self._follower = Follower("lease", self._round, failed=complain, timing=timing)
+        self._upkeep = Upkeep("lease", self._hold, complain=complain, timing=timing)
 
     def start(self) -> None:
         """Begin to hold a subnet, once a node is announced."""
-        self._follower.start()
+        self._upkeep.start()
 
     def announce(self, own: Announcement) -> None:
         """From now on the subnet shall say this."""
         self._own = own
-        self._look.set()
+        self._upkeep.look()
 
     @property
     def key(self) -> str:
@@ -78,29 +73,16 @@ class Keeper:
     def seen(self, value: bytes | None) -> None:
         """The value that our key has now, None: it is gone; wakes the thread if it is not ours."""
         if self._own and value != value_of(self._own):
-            self._look.set()
+            self._upkeep.look()
 
     def close(self) -> None:
         """Write no more; the lease runs on. May be called twice."""
-        self._closed = True
-        self._look.set()
-        self._follower.close()
+        self._upkeep.close()
 
-    def _round(self) -> None:
-        self._look.wait(self._due)
-        # Before reading what to hold: what is asked for from here on must wake us again.
-        self._look.clear()
-        if self._closed or self._own is None:
-            return
-        try:
-            self._due = self._hold(self._own)
-        except VxlaneError:
-            self._look.set()
-            raise
-        self._complain("")
-
-    def _hold(self, own: Announcement) -> float:
+    def _hold(self) -> float:
         """Make our key right; seconds until it must be looked at again."""
+        own = self._own
+        assert own is not None, "nothing looks before there is an announcement"
         due: float | None
         for _ in range(_RACES):
             cidr = self._held or self._choose(own.address)

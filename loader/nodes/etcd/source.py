@@ -19,8 +19,9 @@ from vxlane.loader.nodes.model import Announcement, Snapshot
 
 log = logging.getLogger(__name__)
 
-PATIENT = Timing(silence=300.0)
-"""etcd has no bookmarks: silence is normal. TCP keepalive notices a dead connection sooner."""
+PATIENT = Timing(silence=240.0)
+"""etcd has no bookmarks: silence is normal, and TCP keepalive notices a dead connection sooner. But
+after 300 s without use it forgets a user's token, and a new one costs it a password hash."""
 DAY = Term()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from ipaddress import IPv4Address
 from typing import Any
 
 from vxlane.loader.errors import ConfigError
@@ -65,14 +66,25 @@ class Annotations:
 
     def wanted(self, own: Announcement, found: Mapping[str, str]) -> dict[str, str]:
         """The annotations that have to be written so that `found` announces `own`."""
-        overwritten = found.get(self.address_overwrite)
+        try:
+            address = self.overwrite(found) or own.address
+        except ConfigError:
+            address = own.address
         wanted = {
             self.data: backend_data(own),
             self.type: own.backend.value,
             self.managed: "true",
-            self.address: overwritten or str(own.address),
+            self.address: str(address),
         }
         return {key: value for key, value in wanted.items() if found.get(key) != value}
+
+    def overwrite(self, found: Mapping[str, str]) -> IPv4Address | None:
+        """The address to announce in place of this node's own, that of a NAT before it."""
+        text = found.get(self.address_overwrite)
+        try:
+            return parse_address(text) if text else None
+        except ConfigError as error:
+            raise ConfigError(f"annotation {self.address_overwrite}: {error}") from None
 
     def _data(self, found: Mapping[str, str]) -> object:
         try:

@@ -1,19 +1,16 @@
 """Keeps this node's own annotations what they must be, in a thread of its own.
 
-Level-triggered: whatever wakes it, it reads the Node object, compares, and writes only what
-differs. Someone else who takes the annotations away (a restarted flanneld, a hand) therefore gets
-them back, and a node that is as it should be costs one read and no write.
+Someone who takes them away (a restarted flanneld, a hand) sees them come back; a node that is as
+it should be costs one read and no write.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import logging
-import threading
 from collections.abc import Callable, Mapping
 
-from vxlane.loader.errors import VxlaneError
-from vxlane.loader.nodes.follow import Follower, Timing
+from vxlane.loader.nodes.follow import Timing, Upkeep
 from vxlane.loader.nodes.kubernetes.annotations import Annotations, annotations_of
 from vxlane.loader.nodes.kubernetes.api import NodesApi
 from vxlane.loader.nodes.model import Announcement
@@ -38,50 +35,32 @@ class Publisher:
         self._api = api
         self._name = name
         self._annotations = annotations
-        self._look = threading.Event()
         self._own: Announcement | None = None
         self._condition_due = False
-        self._closed = False
-        self._complain = complain
-        self._follower = Follower("publish", self._round, failed=complain, timing=timing)
+        self._upkeep = Upkeep("publish", self._write, complain=complain, timing=timing)
 
     def start(self) -> None:
         """Begin to write, once there is something to write."""
-        self._follower.start()
+        self._upkeep.start()
 
     def announce(self, own: Announcement) -> None:
         """From now on the annotations shall say this."""
         self._own = own
-        self._look.set()
+        self._upkeep.look()
 
     def ready(self) -> None:
         """Tell the cluster, once, that the network of this node is up."""
         self._condition_due = True
-        self._look.set()
+        self._upkeep.look()
 
     def seen(self, found: Mapping[str, str]) -> None:
         """The annotations that this node has now; wakes the thread if they are not ours."""
         if self._own is not None and self._annotations.wanted(self._own, found):
-            self._look.set()
+            self._upkeep.look()
 
     def close(self) -> None:
         """Write no more; may be called twice."""
-        self._closed = True
-        self._look.set()
-        self._follower.close()
-
-    def _round(self) -> None:
-        self._look.wait()
-        # Before reading what to write: what is asked for from here on must wake us again.
-        self._look.clear()
-        if self._closed:
-            return
-        try:
-            self._write()
-        except VxlaneError:
-            self._look.set()
-            raise
-        self._complain("")
+        self._upkeep.close()
 
     def _write(self) -> None:
         if self._own is not None:
@@ -97,6 +76,7 @@ class Publisher:
             self._api.patch_status(self._name, {"metadata": {"annotations": wanted}})
             changes = ", ".join(f"{key}: {found.get(key)} -> {wanted[key]}" for key in wanted)
             log.info("node %s: announced %s", self._name, changes)
+        self._annotations.overwrite(found)
 
 
 def _network_is_up() -> dict[str, object]:
