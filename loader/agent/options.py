@@ -122,7 +122,12 @@ _ETCD = (
     _option("etcd-keyfile", default="", help="Its key."),
     _option("etcd-username", default="", help="User."),
     _option("etcd-password", default="", help="Password."),
-    _option("subnet-lease-renew-margin", type=int, default=60, help="Minutes before its end."),
+    _option(
+        "subnet-lease-renew-margin",
+        type=click.IntRange(1, 1439),
+        default=60,
+        help="Minutes before its end.",
+    ),
 )
 
 _MISCELLANEOUS = (

@@ -18,6 +18,7 @@ from vxlane.loader.kernel.firewall import Forward, Masquerade
 from vxlane.loader.kernel.links import Links
 from vxlane.loader.kernel.underlay import Choice, choose
 from vxlane.loader.nodes.etcd.access import EtcdAccess
+from vxlane.loader.nodes.etcd.keeper import Term
 from vxlane.loader.nodes.etcd.source import EtcdSource, network_config
 from vxlane.loader.nodes.file import FileSource
 from vxlane.loader.nodes.kubernetes.access import find_access
@@ -76,7 +77,8 @@ def _with_etcd(values: Values) -> tuple[Config, NodeSource]:
         address = choose(links, config.choice).address
     finally:
         links.close()
-    return config, EtcdSource(access, address, previous=_previous_subnet(config.subnet_file))
+    previous, margin = _previous_subnet(config.subnet_file), values["subnet_lease_renew_margin"]
+    return config, EtcdSource(access, address, previous=previous, term=Term(margin=60 * margin))
 
 
 def _config(values: Values, name: str, network: Network) -> Config:
