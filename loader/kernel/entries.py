@@ -260,6 +260,17 @@ def neighbour_of(body: bytes, device: int) -> Neighbour | Forwarding | None:
     return Forwarding(mac.hex(":"), _IPV4.unpack(address)[0], device) if flags & _SELF else None
 
 
+def neighbour_key(body: bytes, device: int) -> Key | None:
+    """Which neighbour or forwarding entry of `device` a netlink message is about, if one."""
+    family, index, _, flags, _ = _NDMSG.unpack_from(body)
+    found = attributes(body, _NDMSG.size)
+    if index != device:
+        return None
+    if family == socket.AF_INET and len(found.get(_NDA_DST, b"")) == _IPV4.size:
+        return int(_IPV4.unpack(found[_NDA_DST])[0])
+    return found[_NDA_LLADDR].hex(":") if flags & _SELF and _NDA_LLADDR in found else None
+
+
 def _name(device: int) -> str:
     try:
         return socket.if_indextoname(device)

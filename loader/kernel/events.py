@@ -11,7 +11,7 @@ import socket
 import struct
 from dataclasses import dataclass, field
 
-from vxlane.loader.kernel.entries import Entry, Key, neighbour_of, route_of
+from vxlane.loader.kernel.entries import Entry, Key, neighbour_key, neighbour_of, route_of
 from vxlane.loader.kernel.netlink import Message, split
 
 _NEWLINK, _DELLINK = 16, 17
@@ -93,11 +93,13 @@ class RouteEvents:
 def _sort(message: Message, device: int, news: News) -> None:
     kind, body = message.kind, message.body
     if kind in {_NEWNEIGH, _DELNEIGH}:
-        _note(neighbour_of(body, device), kind == _NEWNEIGH, news)
+        entry = neighbour_of(body, device) if kind == _NEWNEIGH else None
+        # One that was deleted is first told as new and failed, without its MAC.
+        _note(entry, neighbour_key(body, device), news)
     elif kind in {_NEWROUTE, _DELROUTE}:
         route = route_of(body)
         if route and route.device == device:
-            _note(route, kind == _NEWROUTE, news)
+            _note(route if kind == _NEWROUTE else None, route.key, news)
         else:
             news.routing = True
     elif kind in {_NEWADDR, _DELADDR, _NEWRULE, _DELRULE}:
@@ -110,11 +112,12 @@ def _sort(message: Message, device: int, news: News) -> None:
         news.touched.add(_IFINDEX.unpack_from(body)[0])
 
 
-def _note(entry: Entry | None, is_there: bool, news: News) -> None:  # noqa: FBT001
-    if entry and is_there:
+def _note(entry: Entry | None, key: Key | None, news: News) -> None:
+    """An entry that is there, or the key of one that is not (any more)."""
+    if entry:
         news.put.append(entry)
-    elif entry:
-        news.gone.append(entry.key)
+    elif key is not None:
+        news.gone.append(key)
 
 
 class RulesetEvents:

@@ -1,0 +1,149 @@
+"""AgentNode: a namespace with an eth0, a file of nodes, a state directory, and an agent."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any
+
+from vxlane.loader.datapath.maps import Maps
+from vxlane.loader.datapath.programs import pin_directory
+from vxlane.loader.datapath.syscall import remove_bpffs
+from vxlane.loader.errors import VxlaneError
+from vxlane.loader.lab import namespaces
+from vxlane.loader.lab.agents import program
+from vxlane.loader.lab.plan import LABS
+from vxlane.loader.lab.waiting import wait_for
+from vxlane.loader.nodes.model import derived_mac
+from vxlane.loader.show.node import ask
+
+RUN = f"test-{os.getpid()}"
+SOON = 5.0
+"""Seconds; what follows an event takes milliseconds, the rest is a busy machine's."""
+
+
+class AgentNode:
+    """Node `node1`, 192.168.77.1, pods 10.42.1.0/24, on a wire to nobody."""
+
+    def __init__(self, word: str) -> None:
+        self.netns = f"{RUN}-node-{word}"
+        self.state = LABS / f"{RUN}-{word}"
+        self.nodes_file = self.state / "nodes.yaml"
+        self.log_file = self.state / "log"
+        self.subnet_file = self.state / "subnet.env"
+        self.process: subprocess.Popen[bytes] | None = None
+        namespaces.create(self.netns)
+        self.sh(
+            "ip link add eth0 type veth peer name wire0",
+            "ip addr add 192.168.77.1/24 dev eth0",
+            "ip link set eth0 up; ip link set wire0 up",
+        )
+        self.state.mkdir(parents=True)
+        self.write_nodes(2, 3)
+
+    def sh(self, *lines: str, check: bool = True) -> str:
+        """Run shell lines in the node; their output."""
+        script = "\n".join(lines)
+        return namespaces.run(self.netns, "sh", "-ec", script, check=check).stdout
+
+    def write_nodes(self, *peers: int, extra: str = "") -> None:
+        """Write the file for node1 and these peers; `extra` lines are added as they are."""
+        lines = [
+            f"  - {{name: node{n}, address: 192.168.77.{n}, podCIDR: 10.42.{n}.0/24}}"
+            for n in (1, *peers)
+        ]
+        text = "\n".join(["network: 10.42.0.0/16", "nodes:", *lines, extra, ""])
+        fresh = self.nodes_file.with_suffix(".new")
+        fresh.write_text(text)
+        fresh.rename(self.nodes_file)
+
+    def start(self, *options: str, mode: str = "own", wait: bool = True) -> None:
+        """Start the agent, and by default wait until it is ready."""
+        command = [program("vxlane"), "agent", "--mode", mode]
+        command += ["--node-name", "node1", "--nodes-file", str(self.nodes_file)]
+        command += ["--state-dir", str(self.state), "--subnet-file", str(self.subnet_file)]
+        command += ["--ip-masq", *options]
+        with self.log_file.open("ab") as log:
+            self.process = subprocess.Popen(
+                namespaces.inside(self.netns, command), stdout=log, stderr=log
+            )
+        if wait:
+            wait_for(self._is_ready, f"agent, see {self.log_file}", seconds=30)
+
+    def _is_ready(self) -> bool:
+        assert self.process
+        assert self.process.poll() is None, self.log()
+        try:
+            return bool(self.status()["ready"])
+        except VxlaneError:
+            return False
+
+    def stop(self, number: int = signal.SIGTERM) -> float:
+        """End the agent with a signal; the seconds it took."""
+        assert self.process
+        self.process.send_signal(number)
+        began = time.monotonic()
+        self.process.wait(timeout=10)
+        self.process = None
+        return time.monotonic() - began
+
+    def detach(self) -> None:
+        """Run `vxlane detach`."""
+        namespaces.run(self.netns, program("vxlane"), "detach", "--state-dir", str(self.state))
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        """Put a request to the agent."""
+        return ask(self.state, request)
+
+    def status(self) -> dict[str, Any]:
+        """What the agent says of itself."""
+        status: dict[str, Any] = self.ask(op="status")["status"]
+        return status
+
+    def maps(self) -> Maps:
+        """The pinned maps, to be closed by the caller."""
+        return Maps.open(pin_directory(self.state))
+
+    def log(self) -> str:
+        """All that the agents of this node have said."""
+        return self.log_file.read_text() if self.log_file.exists() else ""
+
+    def kernel_path(self) -> dict[str, Any]:
+        """All that an overlay is made of, as iproute2 and iptables show it."""
+        link = json.loads(self.sh("ip -d -j link show flannel.1"))[0]
+        return {
+            "link": {key: link[key] for key in ("mtu", "address", "operstate", "linkinfo")},
+            "addresses": self.sh("ip -br -4 addr show flannel.1").split(),
+            "routes": self.sh("ip route").splitlines(),
+            "neighbours": sorted(self.sh("ip neigh show dev flannel.1").splitlines()),
+            "fdb": sorted(self.sh("bridge fdb show dev flannel.1").splitlines()),
+            "rules": [
+                line
+                for line in self.sh("iptables-save").splitlines()
+                if line.startswith(("-A", "*"))
+            ],
+        }
+
+    def remove(self) -> None:
+        """Take everything away."""
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+        namespaces.remove([self.netns])
+        remove_bpffs(self.state / "bpf")
+        shutil.rmtree(self.state)
+
+
+def mac(number: int) -> str:
+    """The VTEP MAC of node `number`."""
+    return derived_mac(f"node{number}")
+
+
+def eventually(condition: Callable[[], bool], what: str, *, seconds: float = SOON) -> None:
+    """Wait until `condition` holds."""
+    wait_for(condition, what, seconds=seconds)

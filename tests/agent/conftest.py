@@ -1,0 +1,25 @@
+"""Nodes for agents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from agentnode import AgentNode
+
+
+@pytest.fixture
+def node(_machine: None) -> Iterator[AgentNode]:
+    """A node without an agent yet, for one test."""
+    node = AgentNode("own")
+    yield node
+    node.remove()
+
+
+@pytest.fixture(scope="module")
+def running(_machine: None) -> Iterator[AgentNode]:
+    """A node with an agent in mode own, for all tests of a file: each leaves it as it was."""
+    node = AgentNode("shared")
+    node.start()
+    yield node
+    node.remove()
