@@ -2,8 +2,9 @@
 
 What is attached is read from the kernel (pinned links, filters with our name), never remembered:
 it outlives the agent. TCX needs no qdisc and so never collides with the bandwidth plugin's. It
-runs before clsact, though: where someone else's filters stand on a hook, ours go behind them as a
-clsact filter of the last priority, so that theirs still see every packet.
+runs before clsact, though: where someone else's filters stand on a NIC or a VXLAN device, ours go
+behind them as a clsact filter of the last priority, so that theirs still see every packet. On a
+pod's veth ours may stand in front: its guard leaves them every packet.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ _HOOKS = {
 }
 # Parents of filters: TC_H_CLSACT with TC_H_MIN_INGRESS or _EGRESS (linux/pkt_sched.h).
 _PARENTS = {TcxHook.INGRESS: 0xFFFFFFF2, TcxHook.EGRESS: 0xFFFFFFF3}
+_BEHIND_OTHERS = (Program.FROM_NIC, Program.TO_OVERLAY)
+# TC_H_CLSACT, which is TC_H_INGRESS: where a device's one qdisc of either kind hangs.
+_QDISC_PARENT = 0xFFFFFFF1
 _OWNER = "vxlane/"
 _LAST_PRIORITY = 0xFFF0
 _HANDLE = 1
@@ -59,7 +63,7 @@ class Hooks:
 
     def attach(self, program: Program, ifindex: int) -> None:
         """Attach unless it stands there already; raises KernelError with what to do instead."""
-        if (program, ifindex) in self.attached():
+        if self._has_link(program, ifindex) or self._has_filter(program, ifindex):
             return
         descriptor = syscall.obj_get(self._pins / program.label)
         try:
@@ -71,9 +75,12 @@ class Hooks:
             os.close(descriptor)
 
     def detach(self, program: Program, ifindex: int) -> None:
-        """Detach by either method; what is not attached is no error."""
-        self._pin(program, ifindex).unlink(missing_ok=True)
-        if (program, ifindex) in self._filters():
+        """Detach by either method, at once; what is not attached is no error."""
+        pin = self._pin(program, ifindex)
+        if pin.exists():
+            syscall.link_detach(pin)
+            pin.unlink()
+        if self._has_filter(program, ifindex):
             self._remove_filter(program, ifindex)
 
     def detach_all(self) -> None:
@@ -100,11 +107,7 @@ class Hooks:
 
     def has_foreign_filters(self, hook: TcxHook, ifindex: int) -> bool:
         """Whether someone else's tc filter or TCX program stands on this hook."""
-        ours = sum(
-            1
-            for (program, index), _ in self._links()
-            if index == ifindex and _HOOKS[program] is hook
-        )
+        ours = sum(self._has_link(program, ifindex) for program, on in _HOOKS.items() if on is hook)
         return syscall.tcx_programs(ifindex, hook) > ours or any(
             not name.startswith(_OWNER) for name in self._filter_names(hook, ifindex)
         )
@@ -112,13 +115,19 @@ class Hooks:
     def _choose(self, program: Program, ifindex: int) -> Method:
         if self._method is not Method.AUTO:
             return self._method
-        hook = _HOOKS[program]
-        if not syscall.has_tcx() or any(self._filter_names(hook, ifindex)):
+        if not syscall.has_tcx():
             return Method.CLSACT
-        return Method.TCX
+        behind = program in _BEHIND_OTHERS and self._filter_names(_HOOKS[program], ifindex)
+        return Method.CLSACT if behind else Method.TCX
 
     def _pin(self, program: Program, ifindex: int) -> Path:
         return self._pins / f"link-{program.label}-{ifindex}"
+
+    def _has_link(self, program: Program, ifindex: int) -> bool:
+        return syscall.link_ifindex(self._pin(program, ifindex)) == ifindex
+
+    def _has_filter(self, program: Program, ifindex: int) -> bool:
+        return f"{_OWNER}{program.label}" in self._filter_names(_HOOKS[program], ifindex)
 
     def _links(self) -> Iterator[tuple[tuple[Program, int], Path]]:
         """Live links; a link whose device is gone is unpinned on the way."""
@@ -137,26 +146,41 @@ class Hooks:
         except OSError as error:
             advice = "TCX needs Linux 6.6; use --attach clsact" if not syscall.has_tcx() else ""
             raise KernelError(operation, error.errno or 0, advice) from error
+        pin = self._pin(program, ifindex)
+        pin.unlink(missing_ok=True)  # of a dead link: an earlier device had this index
         try:
-            syscall.obj_pin(link, self._pin(program, ifindex))
+            syscall.obj_pin(link, pin)
         finally:
             os.close(link)
 
     def _filters(self) -> set[tuple[Program, int]]:
-        devices = {
-            qdisc["index"]
-            for qdisc in self._netlink.get_qdiscs()
-            if qdisc.get_attr("TCA_KIND") in ("clsact", "ingress")
-        }
         return {
             (program, ifindex)
-            for ifindex in devices
-            for program, hook in _HOOKS.items()
-            if f"{_OWNER}{program.label}" in self._filter_names(hook, ifindex)
+            for ifindex in self._qdiscs()
+            for program in Program
+            if self._has_filter(program, ifindex)
         }
+
+    def _qdiscs(self) -> dict[int, str]:
+        """The devices that can have filters -> "clsact" or "ingress"."""
+        return {
+            qdisc["index"]: qdisc.get_attr("TCA_KIND")
+            for qdisc in self._netlink.get_qdiscs()
+            if qdisc["parent"] == _QDISC_PARENT
+        }
+
+    def _takes_filters(self, hook: TcxHook, ifindex: int) -> bool:
+        """Whether a device has a place for filters on this hook.
+
+        Asked for the egress filters of an ingress qdisc the kernel names those of its ingress.
+        """
+        kind = self._qdiscs().get(ifindex)
+        return kind == "clsact" or (kind == "ingress" and hook is TcxHook.INGRESS)
 
     def _filter_names(self, hook: TcxHook, ifindex: int) -> list[str]:
         """Names of a hook's filters, "" for one that has none."""
+        if not self._takes_filters(hook, ifindex):
+            return []
         try:
             filters = self._netlink.get_filters(index=ifindex, parent=_PARENTS[hook])
         except NetlinkError as error:
@@ -170,18 +194,12 @@ class Hooks:
     def _add_filter(self, program: Program, ifindex: int, descriptor: int) -> None:
         operation = f"attach {program.label} to interface {ifindex} by clsact"
         try:
-            if not self._has_clsact(ifindex):
+            if not self._takes_filters(_HOOKS[program], ifindex):
                 self._netlink.tc("add", "clsact", index=ifindex)
             self._replace_filter(program, ifindex, descriptor)
         except NetlinkError as error:
-            advice = "an ingress qdisc of someone else may be in the way; see 'tc qdisc show'"
+            advice = "an ingress qdisc of someone else has no egress; see 'tc qdisc show'"
             raise KernelError(operation, error.code, advice) from error
-
-    def _has_clsact(self, ifindex: int) -> bool:
-        return any(
-            qdisc["index"] == ifindex and qdisc.get_attr("TCA_KIND") == "clsact"
-            for qdisc in self._netlink.get_qdiscs()
-        )
 
     def _replace_filter(self, program: Program, ifindex: int, descriptor: int) -> None:
         self._netlink.tc(
@@ -210,7 +228,7 @@ class Hooks:
                 handle=_HANDLE,
                 protocol=_ETH_P_ALL,
             )
-            if self._has_clsact(ifindex) and not any(
+            if self._qdiscs().get(ifindex) == "clsact" and not any(
                 self._filter_names(hook, ifindex) for hook in TcxHook
             ):
                 self._netlink.tc("del", "clsact", index=ifindex)

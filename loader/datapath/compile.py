@@ -35,7 +35,7 @@ def main() -> None:
         module = BPF(text=text, cflags=[*defines, *_WARNINGS])
     for program in Program:
         function = module.load_func(program.label, BPF.SCHED_CLS)
-        syscall.obj_pin(function.fd, pins / program.label)
+        syscall.obj_replace(function.fd, pins / program.label)
     json.dump({"headers": headers.kind}, sys.stdout)
 
 

@@ -24,8 +24,8 @@ _NR_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le
 _libc = ctypes.CDLL(None, use_errno=True)
 
 _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _MAP_NEXT_KEY = 1, 2, 3, 4
-_OBJ_PIN, _OBJ_GET, _PROG_TEST_RUN, _OBJ_INFO = 6, 7, 10, 15
-_LINK_CREATE, _LINK_UPDATE, _PROG_QUERY = 28, 29, 16
+_OBJ_PIN, _OBJ_GET, _OBJ_INFO = 6, 7, 15
+_LINK_CREATE, _LINK_UPDATE, _LINK_DETACH, _PROG_QUERY = 28, 29, 34, 16
 
 _BPFFS_MAGIC = 0xCAFE4A11
 
@@ -80,13 +80,18 @@ def obj_get(path: Path) -> int:
 
 
 def obj_pin(fd: int, path: Path) -> None:
-    """Pin at `path`, in one step even where a pin stands there already."""
-    temporary = path.with_name(f"{path.name}-new")
-    temporary.unlink(missing_ok=True)
-    name = ctypes.create_string_buffer(str(temporary).encode())
+    """Pin where nothing is pinned yet."""
+    name = ctypes.create_string_buffer(str(path).encode())
     with _explained(f"pin {path}"):
         _bpf(_OBJ_PIN, struct.pack("=QII", _address(name), fd, 0))
-        temporary.rename(path)
+
+
+def obj_replace(fd: int, path: Path) -> None:
+    """Pin in place of what is pinned there, if anything, in one step."""
+    new = path.with_name(f"new-{path.name}")
+    new.unlink(missing_ok=True)
+    obj_pin(fd, new)
+    new.rename(path)
 
 
 def map_shape(fd: int) -> MapShape:
@@ -154,6 +159,16 @@ def link_update(link: int, program: int) -> None:
     """Replace a link's program; no packet meets the hook without one."""
     with _explained("replace an attached program"):
         _bpf(_LINK_UPDATE, struct.pack("=III", link, program, 0))
+
+
+def link_detach(pin: Path) -> None:
+    """Detach a pinned link at once: without its pin alone it goes some time later."""
+    link = obj_get(pin)
+    try:
+        with _explained(f"detach {pin}"):
+            _bpf(_LINK_DETACH, struct.pack("=I", link))
+    finally:
+        os.close(link)
 
 
 def link_ifindex(pin: Path) -> int:
