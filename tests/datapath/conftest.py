@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Iterator
 
+import device as devices
 import node as nodes
 import pytest
 from bench import Bench
+from chamber import Port
+from pyroute2 import IPRoute
 
+from vxlane.loader.datapath.attach import Hooks, Method
 from vxlane.loader.datapath.programs import Constants, Strictness
 
 
 @pytest.fixture(scope="session")
-def node(_machine: None) -> Iterator[nodes.Node]:
-    """The node, built once."""
+def node() -> Iterator[nodes.Node]:
+    """The node, built once; it has no name outside, so there is no leftover to wait for."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root for network namespaces; run scripts/test with sudo")
     made = nodes.build()
     yield made
     made.close()
@@ -30,6 +38,35 @@ def strict_bench(node: nodes.Node, tmp_path_factory: pytest.TempPathFactory) -> 
     """The programs as an agent with --strict loads them."""
     constants = Constants(strict=Strictness.DROP)
     return node.chamber.run(Bench, tmp_path_factory.mktemp("strict"), constants)
+
+
+@pytest.fixture
+def device(node: nodes.Node) -> Iterator[devices.Device]:
+    """A veth of one test's own."""
+    node.chamber.run(devices.add_device, node.outside.tid)
+    made = devices.Device(
+        near=node.chamber.run(Port, "hook"), far=node.outside.run(devices.open_far)
+    )
+    yield made
+    made.near.close()
+    made.far.close()
+    node.chamber.run(subprocess.run, ["ip", "link", "delete", "hook"], check=False)
+
+
+@pytest.fixture
+def netlink(node: nodes.Node) -> Iterator[IPRoute]:
+    """Netlink inside the chamber."""
+    made = node.chamber.run(IPRoute)
+    yield made
+    node.chamber.run(made.close)
+
+
+@pytest.fixture
+def auto(node: nodes.Node, bench: Bench, netlink: IPRoute) -> Iterator[Hooks]:
+    """Hooks that decide for themselves."""
+    made = Hooks(bench.pins, Method.AUTO, netlink)
+    yield made
+    node.chamber.run(made.detach_all)
 
 
 @pytest.hookimpl(tryfirst=True)
