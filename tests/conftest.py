@@ -166,9 +166,7 @@ def _machine() -> None:
     for name in [file.name for file in LABS.glob("test-*")]:
         if _is_stale(name):
             labs.down(name)
-    for namespace in filter(_is_stale, namespaces.existing()):
-        namespaces.empty([namespace])
-        namespaces.delete(namespace)
+    namespaces.remove([name for name in namespaces.existing() if _is_stale(name)])
 
 
 def _is_stale(name: str) -> bool:
@@ -210,6 +208,4 @@ def make_netns(_machine: None) -> Iterator[Callable[[str], str]]:
         return name
 
     yield make
-    namespaces.empty(made)
-    for name in made:
-        namespaces.delete(name)
+    namespaces.remove(made)

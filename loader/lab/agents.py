@@ -48,12 +48,11 @@ def start(node: LabNode, nodes: Path, options: Iterable[str] = ()) -> None:
     """Start the agent of `node`; `await_ready` says when it serves."""
     ready = node.directory / "ready"
     ready.unlink(missing_ok=True)
-    agent = [program("vxlane"), "agent", "--nodes", str(nodes), "--node-name", node.name]
+    agent = [program("vxlane"), "agent", "--nodes-file", str(nodes), "--node-name", node.name]
     agent += ["--iface", "eth0", "--ip-masq", "--subnet-file", str(node.directory / "subnet.env")]
     agent += ["--ready-file", str(ready), *options]
-    # setsid --fork: not our child, so that neither its end nor our Ctrl-C concerns the other.
-    shell = ["sh", "-c", 'exec "$@" >>"$0" 2>&1', str(_log(node)), "setsid", "--fork", *agent]
-    namespaces.run(node.name, *shell, env={"VXLANE_STATE_DIR": str(node.directory)})
+    env = {"VXLANE_STATE_DIR": str(node.directory)}
+    namespaces.start(node.name, *agent, log=_log(node), env=env)
 
 
 def await_ready(node: LabNode) -> None:
@@ -61,7 +60,7 @@ def await_ready(node: LabNode) -> None:
     ready = node.directory / "ready"
 
     def is_ready() -> bool:
-        alive = bool(namespaces.pids([node.name]))
+        alive = bool(namespaces.pids(node.name))
         if not ready.exists() and not alive:
             raise LabError(f"the agent of {node.name} ended: {_last_words(node)}")
         return ready.exists()
@@ -75,7 +74,7 @@ def pid(node: LabNode) -> int | None:
         found = int((node.directory / "agent.pid").read_text(encoding="ascii"))
     except (FileNotFoundError, ValueError):
         return None
-    return found if found in namespaces.pids([node.name]) else None
+    return found if found in namespaces.pids(node.name) else None
 
 
 def _last_words(node: LabNode) -> str:

@@ -155,8 +155,8 @@ def _make(lab: Lab, agent_options: list[str]) -> None:
 def down(name: str) -> None:
     """Remove all that carries the lab's name: processes, namespaces, mounts, files.
 
-    In this order, so that when it is killed itself the next `down` still finds everything:
-    processes by their namespace, pins by their mount, both by the directory, which goes last.
+    In this order, so that when it is killed itself the next `down` finds what is left: processes
+    by their namespace, mounts by the directory, which goes last.
     """
     check_name(name)
     with _one_at_a_time():
@@ -164,12 +164,9 @@ def down(name: str) -> None:
 
 
 def _remove(name: str) -> None:
-    mine = [found for found in namespaces.existing() if is_namespace_of(name, found)]
-    namespaces.empty(mine)
+    namespaces.remove([found for found in namespaces.existing() if is_namespace_of(name, found)])
     for mount in _mounts_below(LABS / name):
         namespaces.run(None, "umount", "--lazy", str(mount))
-    for namespace in mine:
-        namespaces.delete(namespace)
     shutil.rmtree(LABS / name, ignore_errors=True)
 
 
@@ -192,10 +189,15 @@ def find(namespace: str) -> LabNode | None:
 
 @contextlib.contextmanager
 def _one_at_a_time() -> Iterator[None]:
-    """Labs are made and removed one after the other; a killed holder lets go by its death."""
+    """Labs are made and removed one after the other.
+
+    The commands that are run meanwhile inherit the lock: when the holder is killed, the next one
+    waits for the command that it had started.
+    """
     LABS.mkdir(parents=True, exist_ok=True)
     directory = os.open(LABS, os.O_RDONLY)
     try:
+        os.set_inheritable(directory, True)  # noqa: FBT003 (os's own signature)
         fcntl.flock(directory, fcntl.LOCK_EX)
         yield
     finally:

@@ -8,18 +8,23 @@ in which the agent's bpffs and the cgroups are gone. Imports errors only.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from vxlane.loader.errors import LabError
 
 DIRECTORY = Path("/run/netns")
 """Where iproute2 keeps named namespaces."""
+
+Identity = tuple[int, int]
+"""Device and inode of a namespace's file."""
 
 _EMPTY_SECONDS = 10.0
 
@@ -40,9 +45,22 @@ def create(namespace: str) -> None:
     run(None, "ip", "-n", namespace, "link", "set", "lo", "up")
 
 
-def delete(namespace: str) -> None:
-    """Remove `namespace`; its devices go with it."""
-    run(None, "ip", "netns", "del", namespace)
+def remove(namespaces: Sequence[str]) -> None:
+    """Kill what runs in `namespaces` and delete them; their devices go with them.
+
+    What was on its way in meanwhile is caught by a second look, when the names are gone and
+    nothing can enter any more.
+    """
+    with contextlib.ExitStack() as stack:
+        networks = set()
+        for name in namespaces:
+            # Held open, so that no new namespace takes over its identity.
+            held = stack.enter_context(path(name).open("rb"))
+            networks.add(_identity(os.fstat(held.fileno())))
+        _empty(networks)
+        for name in namespaces:
+            run(None, "ip", "netns", "del", name)
+        _empty(networks)
 
 
 def inside(namespace: str | None, argv: Sequence[str]) -> list[str]:
@@ -61,7 +79,8 @@ def run(
     """Run a command to its end and return it with its output.
 
     `env` is added to this process's. Unless `check` is off, a status other than 0 is a LabError
-    that carries what the command said.
+    that carries what the command said. Descriptors that were made inheritable are inherited: a
+    lock is held until the last command under it is done, though this process be killed.
     """
     try:
         done = subprocess.run(
@@ -72,6 +91,7 @@ def run(
             timeout=timeout,
             input=stdin,
             env={**os.environ, **(env or {})},
+            close_fds=False,
         )
     except subprocess.TimeoutExpired:
         raise LabError(f"{_shown(namespace, argv)}: no end after {timeout:g} s") from None
@@ -87,23 +107,43 @@ def _shown(namespace: str | None, argv: Sequence[str]) -> str:
     return f"{namespace}: {' '.join(argv)}" if namespace else " ".join(argv)
 
 
-def pids(namespaces: Iterable[str]) -> list[int]:
+def start(namespace: str, *argv: str, log: Path, env: Mapping[str, str]) -> None:
+    """Start a process that is nobody's child, its output appended to `log`.
+
+    Neither its end nor a Ctrl-C concerns the other.
+    """
+    command = inside(namespace, ["setsid", "--fork", *argv])
+    with log.open("ab") as output:
+        subprocess.run(
+            command,
+            check=True,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **env},
+        )
+
+
+def pids(*namespaces: str) -> list[int]:
     """The processes whose network is one of `namespaces`, without this one."""
-    wanted = _identities(namespaces)
-    return [pid for pid in _all_pids() if pid != os.getpid() and _network(pid) in wanted]
+    return _pids({_identity(path(name).stat()) for name in namespaces})
 
 
-def empty(namespaces: Sequence[str]) -> None:
-    """Kill every process in `namespaces`, and return when all are gone."""
+def _pids(networks: AbstractSet[Identity]) -> list[int]:
+    return [pid for pid in _all_pids() if pid != os.getpid() and _network(pid) in networks]
+
+
+def _empty(networks: AbstractSet[Identity]) -> None:
+    """Kill every process in `networks`, and return when all are gone."""
     deadline = time.monotonic() + _EMPTY_SECONDS
-    while left := pids(namespaces):
+    while left := _pids(networks):
         for pid in left:
-            _kill(pid, _identities(namespaces))
+            _kill(pid, networks)
         if time.monotonic() > deadline:
             raise LabError(f"processes {left} do not die; look at them with ps")
 
 
-def _kill(pid: int, networks: set[tuple[int, int]]) -> None:
+def _kill(pid: int, networks: AbstractSet[Identity]) -> None:
     """Kill `pid` if it still is a process of `networks`, and wait for its end.
 
     The descriptor pins the process: the number may be another's by the time of the signal.
@@ -122,20 +162,15 @@ def _kill(pid: int, networks: set[tuple[int, int]]) -> None:
         os.close(process)
 
 
-def _identities(namespaces: Iterable[str]) -> set[tuple[int, int]]:
-    return {(found.st_dev, found.st_ino) for name in namespaces if (found := _stat(path(name)))}
-
-
-def _network(pid: int) -> tuple[int, int] | None:
-    found = _stat(Path(f"/proc/{pid}/ns/net"))
-    return (found.st_dev, found.st_ino) if found else None
-
-
-def _stat(file: Path) -> os.stat_result | None:
+def _network(pid: int) -> Identity | None:
     try:
-        return file.stat()
+        return _identity(Path(f"/proc/{pid}/ns/net").stat())
     except OSError:  # it ended, or has no network any more (zombie)
         return None
+
+
+def _identity(found: os.stat_result) -> Identity:
+    return found.st_dev, found.st_ino
 
 
 def _all_pids() -> Iterator[int]:

@@ -95,9 +95,8 @@ def add_pod(node: LabNode, name: str) -> LabPod:
 
 def remove_pod(node: LabNode, name: str) -> None:
     """Let the plugins detach `name`, then kill what runs there and remove it."""
-    namespaces.empty([name])
     chain(node).delete(_attachment(name))
-    namespaces.delete(name)
+    namespaces.remove([name])
 
 
 def _attachment(name: str) -> Attachment:
