@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from vxlane.loader.datapath.abi import Program
 from vxlane.loader.datapath.maps import Maps
 from vxlane.loader.datapath.programs import pin_directory
 from vxlane.loader.datapath.syscall import remove_bpffs
@@ -62,15 +64,24 @@ class AgentNode:
         fresh.write_text(text)
         fresh.rename(self.nodes_file)
 
-    def start(self, *options: str, mode: str = "own", wait: bool = True) -> None:
+    def command(self) -> list[str]:
+        """The start of an agent's command line."""
+        return namespaces.inside(self.netns, [program("vxlane"), "agent"])
+
+    def start(
+        self,
+        *options: str,
+        mode: str = "own",
+        wait: bool = True,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         """Start the agent, and by default wait until it is ready."""
-        command = [program("vxlane"), "agent", "--mode", mode]
-        command += ["--node-name", "node1", "--nodes-file", str(self.nodes_file)]
-        command += ["--state-dir", str(self.state), "--subnet-file", str(self.subnet_file)]
-        command += ["--ip-masq", *options]
+        command = [*self.command(), "--mode", mode, "--node-name", "node1"]
+        command += ["--nodes-file", str(self.nodes_file), "--state-dir", str(self.state)]
+        command += ["--subnet-file", str(self.subnet_file), "--ip-masq", *options]
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                namespaces.inside(self.netns, command), stdout=log, stderr=log
+                command, stdout=log, stderr=log, env={**os.environ, **(env or {})}
             )
         if wait:
             wait_for(self._is_ready, f"agent, see {self.log_file}", seconds=30)
@@ -128,6 +139,45 @@ class AgentNode:
                 if line.startswith(("-A", "*"))
             ],
         }
+
+    def everything(self) -> dict[str, Any]:
+        """Whatever an agent could change on the node."""
+        names = "net.ipv4.ip_forward net.netfilter.nf_conntrack_tcp_be_liberal"
+        more = "net.netfilter.nf_conntrack_tcp_ignore_invalid_rst"
+        return {
+            "links": [link["ifname"] for link in json.loads(self.sh("ip -j link"))],
+            "routes": self.sh("ip route"),
+            "rules": [
+                line for line in self.sh("iptables-save").splitlines() if line.startswith("-A")
+            ],
+            "chains": "FLANNEL" in self.sh("iptables-save"),
+            "sysctls": self.sh(f"sysctl {names} {more}"),
+            "qdiscs": self.sh("tc qdisc"),
+            "attached": self.attached(),
+            "subnet_file": self.subnet_file.exists(),
+        }
+
+    def attached(self) -> set[tuple[Program, str]]:
+        """Which program stands on which device, by TCX."""
+        found = set()
+        for pin in pin_directory(self.state).glob("link-*"):
+            program_, _, index = pin.name.removeprefix("link-").rpartition("-")
+            names = {str(x["ifindex"]): x["ifname"] for x in json.loads(self.sh("ip -j link"))}
+            found.add((Program[program_.upper()], names.get(index, "gone")))
+        return found
+
+    @contextlib.contextmanager
+    def watch(self, *objects: str) -> Iterator[list[str]]:
+        """The lines of `ip monitor` for `objects` during the block, complete at its end."""
+        command = namespaces.inside(self.netns, ["ip", "monitor", *objects])
+        seen: list[str] = []
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as monitor:
+            time.sleep(0.2)  # until it listens; it does not say when
+            yield seen
+            time.sleep(0.2)
+            monitor.terminate()
+            assert monitor.stdout
+            seen += monitor.stdout.read().splitlines()
 
     def remove(self) -> None:
         """Take everything away."""

@@ -1,0 +1,167 @@
+"""The agent comes and goes; what it made stays, is taken over, and is undone only when asked."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+from agentnode import AgentNode, eventually, mac
+
+STRANGER = """
+ip link add flannel.1 address 02:00:00:00:00:42 type vxlan id 1 dev eth0 local 192.168.77.1 \
+    dstport 8472 nolearning
+ip link set flannel.1 up
+"""
+STALE = """
+ip neigh add 10.42.9.0 lladdr 02:00:00:00:00:99 dev flannel.1 nud permanent
+bridge fdb add 02:00:00:00:00:99 dev flannel.1 dst 192.168.77.9 self permanent
+ip route add 10.42.9.0/24 via 10.42.9.0 dev flannel.1 onlink
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["term", "kill"])
+def test_the_datapath_outlives_the_agent(node: AgentNode, number: int) -> None:
+    """After SIGTERM, within a second, and after SIGKILL the kernel path and the hooks stand."""
+    node.start()
+    before, attached = node.kernel_path(), node.attached()
+    assert attached
+    assert node.stop(number) < 1.0
+    assert node.kernel_path() == before
+    assert node.attached() == attached
+
+
+def test_a_restart_changes_nothing(node: AgentNode) -> None:
+    """A restarted agent takes device, entries, rules and hooks over: it writes none of them."""
+    node.start()
+    before = node.kernel_path()
+    node.stop(signal.SIGKILL)
+    said = len(node.log())
+    with node.watch("link", "neigh", "route") as seen:
+        node.start()
+    assert node.kernel_path() == before
+    assert [line for line in seen if "flannel.1" in line] == []
+    for word in ("add device", " put ", "attach ", "compiled with UAPI"):
+        assert word not in node.log()[said:].replace("taken over as compiled", "")
+
+
+def test_stale_entries_are_removed_at_start(node: AgentNode) -> None:
+    """What a dead agent or flanneld left of vanished peers goes when the agent starts."""
+    node.sh(STRANGER, STALE)
+    node.start()
+    assert "10.42.9.0" not in json.dumps(node.kernel_path())
+    assert "remove route 10.42.9.0/24" in node.log()
+
+
+def test_a_device_of_flanneld_is_taken_over(node: AgentNode) -> None:
+    """An existing device that fits keeps its ifindex; only what differs is changed in place."""
+    node.sh(STRANGER)
+    index = json.loads(node.sh("ip -j link show flannel.1"))[0]["ifindex"]
+    node.start()
+    assert json.loads(node.sh("ip -j link show flannel.1"))[0]["ifindex"] == index
+    assert f"set MAC of flannel.1 to {mac(1)}: was 02:00:00:00:00:42" in node.log()
+
+
+@pytest.mark.parametrize(
+    ("device", "reason"),
+    [
+        ("type vxlan id 7 dev eth0 local 192.168.77.1 dstport 8472 nolearning", "VNI is 7, not 1"),
+        ("type vxlan id 1 dev eth0 local 192.168.77.1 dstport 8472", "learning is True, not False"),
+        ("type vxlan id 1 local 192.168.77.1 dstport 8472 nolearning", "underlay interface # is 0"),
+        ("type vxlan id 1 dev eth0 local 192.168.77.9 dstport 8472 nolearning", "192.168.77.9"),
+        ("type vxlan id 1 dev eth0 local 192.168.77.1 dstport 8472 nolearning gbp", "policy"),
+        ("type vxlan id 1 dev eth0 dstport 8472 nolearning", "not a VXLAN tunnel with a local"),
+        ("type bridge", "it is a bridge device"),
+    ],
+    ids=["vni", "learning", "link", "local", "gbp", "no-local", "kind"],
+)
+def test_a_device_that_does_not_fit_is_replaced(node: AgentNode, device: str, reason: str) -> None:
+    """A device of that name that can't be made to fit is replaced, and the log says why."""
+    node.sh(f"ip link add flannel.1 {device}")
+    node.start(wait=False)
+    eventually(lambda: "put route 10.42.3.0/24" in node.log(), "the kernel path", seconds=10)
+    [line] = [line for line in node.log().splitlines() if "remove device flannel.1" in line]
+    assert reason in line
+    data = node.kernel_path()["link"]["linkinfo"]["info_data"]
+    assert (data["id"], data["local"], data["port"]) == (1, "192.168.77.1", 8472)
+
+
+def test_detach_leaves_the_node_as_it_was(node: AgentNode) -> None:
+    """After detach, with the agent alive, nothing of it is left: the node is what it was before."""
+    before = node.everything()
+    node.start()
+    assert node.everything() != before
+    node.detach()
+    assert node.process
+    assert node.process.wait(timeout=5) == 0
+    assert node.everything() == before
+    assert sorted(path.name for path in node.state.iterdir()) == ["log", "nodes.yaml"]
+    node.detach()
+    assert node.everything() == before
+
+
+def test_detach_works_when_the_agent_is_dead(node: AgentNode) -> None:
+    """Detach after kill -9 leaves the node as it was before, sysctls included."""
+    node.sh("sysctl -q net.netfilter.nf_conntrack_tcp_be_liberal=1")
+    before = node.everything()
+    node.start()
+    node.stop(signal.SIGKILL)
+    node.start()
+    node.stop(signal.SIGKILL)
+    node.detach()
+    assert node.everything() == before
+
+
+def test_detach_leaves_what_flanneld_made(node: AgentNode) -> None:
+    """A device that was there before the agent stays after detach, with its entries and rules."""
+    node.sh(STRANGER)
+    node.start()
+    made = node.kernel_path()
+    node.detach()
+    assert node.kernel_path() == made
+    assert node.subnet_file.exists()
+    assert node.attached() == set()
+
+
+def test_a_second_agent_is_refused(running: AgentNode) -> None:
+    """Two agents can't share a state directory: the second ends and names the first."""
+    pid = running.status()["pid"]
+    second = subprocess.run(
+        [*running.command(), "--mode", "adopt", "--state-dir", str(running.state)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert second.returncode == 1
+    assert f"agent {pid} runs with" in second.stderr
+    assert len(second.stderr.splitlines()) == 1
+
+
+def test_ready_is_told_by_file_and_to_systemd(node: AgentNode, tmp_path: Path) -> None:
+    """The ready file appears when the agent is ready and goes with it; systemd hears both."""
+    ready = tmp_path / "ready"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(30)
+        node.start("--ready-file", str(ready), env={"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        assert manager.recv(64) == b"READY=1"
+        assert ready.exists()
+        node.stop()
+        assert manager.recv(64) == b"STOPPING=1"
+    assert not ready.exists()
+
+
+def test_one_sentence_when_the_nodes_are_nowhere(node: AgentNode) -> None:
+    """Without a source of nodes the agent ends with one sentence that names the options."""
+    done = subprocess.run(
+        [*node.command(), "--state-dir", str(node.state)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert "--nodes-file" in line
