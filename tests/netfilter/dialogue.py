@@ -1,0 +1,142 @@
+"""Conversations between pods: talk.py started in their namespaces, and what it reports."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from vxlane.loader.lab.waiting import wait_for
+
+TALK = str(Path(__file__).with_name("talk.py"))
+PORT = 8080
+"""Where pods serve."""
+OUTSIDE = "192.168.77.250"
+"""A host on the nodes' network that is no node."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """`count` conversations, `at_once` of them side by side; sizes in bytes, times in seconds."""
+
+    address: str
+    to_port: int = PORT
+    protocol: str = "tcp"
+    count: int = 1
+    at_once: int = 1 << 16
+    rounds: int = 1
+    pause: float = 0.0
+    size: int = 200
+    port: int = 0
+    """Source port; 0: any."""
+    end: str = "fin"
+    """Or "client resets", or "server resets"."""
+    patience: float = 10.0
+    """How long to wait for an answer to a datagram, and 40 s more for a whole conversation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What became of a call: `talks` went through, each (server, seen as, seen from port, port)."""
+
+    errors: dict[str, int]
+    talks: list[tuple[str, str, int, int]]
+
+    def servers(self):
+        """Who answered."""
+        return {talk[0] for talk in self.talks}
+
+    def seen_as(self):
+        """The addresses that servers saw."""
+        return {talk[1] for talk in self.talks}
+
+    def ports(self):
+        """The callers' own ports."""
+        return {talk[3] for talk in self.talks}
+
+
+@contextlib.contextmanager
+def serving(lab, name, port=PORT):
+    """A server in the pod `name` that goes by this name."""
+    with lab.spawn(name, sys.executable, TALK, "serve", name, str(port), stdout=-1) as process:
+        assert process.stdout.readline() == "listening\n"
+        yield
+
+
+def call(lab, name, *calls):
+    """Make the calls from the pod (or other namespace of the lab) `name`, all at once."""
+    with calling(lab, name, *calls) as reports:
+        pass
+    return reports
+
+
+@contextlib.contextmanager
+def calling(lab, name, *calls):
+    """Make the calls beside the block; their reports are there after its end."""
+    reports = []
+    argv = [sys.executable, TALK, "call", json.dumps([asdict(one) for one in calls])]
+    with lab.spawn(name, *argv, stdout=-1) as process:
+        yield reports
+        said, _ = process.communicate(timeout=110)
+    for report in json.loads(said):
+        talks = [tuple(talk) for talk in report["talks"]]
+        reports.append(Report(report["errors"], talks))
+
+
+def answered(reports, *calls):
+    """Assert that every conversation of the calls went through."""
+    assert [report.errors for report in reports] == [{}] * len(calls)
+    assert [len(report.talks) for report in reports] == [call.count for call in calls]
+
+
+class Heard:
+    """The numbers that came through, and when each did (seconds, time.monotonic)."""
+
+    def __init__(self, file):
+        self._file = file
+
+    def all(self):
+        """[(number, when)]."""
+        text = os.pread(self._file.fileno(), 1 << 24, 0).decode()
+        lines = text[: text.rfind("\n") + 1].splitlines()
+        return [(int(n), float(when)) for n, when in (x.split() for x in lines if x[0].isdigit())]
+
+    def await_more(self, count=20, seconds=10.0):
+        """Return when `count` more have come through."""
+        wanted = len(self.all()) + count
+        wait_for(lambda: len(self.all()) >= wanted, f"{count} more numbers", seconds=seconds)
+
+    def count_since(self, moment):
+        """How many came after `moment`."""
+        return sum(when > moment for _, when in self.all())
+
+    def silent_after(self, moment, *, settle=1.5):
+        """Seconds from `moment` to the last number, once none has come for `settle` seconds."""
+        while time.monotonic() - self._last(moment) < settle:
+            time.sleep(0.05)
+        return self._last(moment) - moment
+
+    def _last(self, moment):
+        return max([when for _, when in self.all()] + [moment])
+
+
+@contextlib.contextmanager
+def beating(lab, name, protocol, address, port=PORT):
+    """A pod that sends 50 numbers a second and hears them come back."""
+    argv = [sys.executable, TALK, "beat", protocol, address, str(port)]
+    with tempfile.TemporaryFile() as file, lab.spawn(name, *argv, stdout=file):
+        yield Heard(file)
+
+
+@contextlib.contextmanager
+def hearing(lab, name, port):
+    """A pod that hears numbers by UDP and never answers."""
+    argv = [sys.executable, TALK, "hear", str(port)]
+    with tempfile.TemporaryFile() as file, lab.spawn(name, *argv, stdout=file):
+        wait_for(lambda: os.pread(file.fileno(), 9, 0) == b"listening", "the listener")
+        yield Heard(file)

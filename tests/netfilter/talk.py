@@ -1,0 +1,212 @@
+"""What the pods of these tests run: servers that say who they are and whom they see, and callers.
+
+    talk.py serve NAME PORT    TCP and UDP echo; NAME and the caller's address come first
+    talk.py hear PORT          UDP; answers nothing, prints "N SECONDS" for each datagram N
+    talk.py call CALLS         many at once, as JSON (see dialogue.Call); prints a report of each
+    talk.py beat PROTOCOL ADDRESS PORT    a number every 20 ms; prints "N SECONDS" for each echo
+
+Seconds are those of CLOCK_MONOTONIC, which all pods share. Standard library only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import json
+import os
+import socket
+import struct
+import sys
+import time
+
+PATIENCE = 20.0
+"""Seconds; TCP's own repeats of a lost packet come after 0.2, 0.4, 0.8 s and so on."""
+BEAT = 0.02
+RESET = b"reset, please\n"
+LINGER = struct.pack("ii", 1, 0)  # close() sends a RST
+
+
+def say(line):
+    """Print at once."""
+    print(line, flush=True)
+
+
+def reset(writer):
+    """End a connection by a RST."""
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER)
+    writer.transport.abort()
+
+
+class Echo(asyncio.DatagramProtocol):
+    """Answers each datagram with who answers, whom it sees, and the datagram."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def connection_made(self, transport):
+        """Keep the way to answer by."""
+        self.transport = transport
+
+    def datagram_received(self, data, address):
+        """Answer."""
+        greeting = json.dumps([self.name, *address]).encode()
+        self.transport.sendto(greeting + b"\n" + data, address)
+
+
+async def serve(name, port):
+    """Echo until killed."""
+
+    async def answer(reader, writer):
+        writer.write(json.dumps([name, *writer.get_extra_info("peername")]).encode() + b"\n")
+        try:
+            while line := await reader.readline():
+                if line == RESET:
+                    return reset(writer)
+                writer.write(line)
+            writer.close()
+        except ConnectionError:
+            pass
+
+    await asyncio.start_server(answer, "0.0.0.0", port, backlog=4096)
+    loop = asyncio.get_running_loop()
+    await loop.create_datagram_endpoint(lambda: Echo(name), ("0.0.0.0", port))
+    say("listening")
+    await asyncio.Event().wait()
+
+
+def hear(port):
+    """Print what arrives until killed."""
+    ear = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    ear.bind(("0.0.0.0", port))
+    say("listening")
+    while True:
+        say(f"{ear.recv(100).decode()} {time.monotonic()}")
+
+
+async def connect(call):
+    """A TCP connection, from the port that the call names."""
+    made = socket.socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    made.bind(("0.0.0.0", call["port"]))
+    made.setblocking(False)  # noqa: FBT003 (socket's own signature)
+    await asyncio.get_running_loop().sock_connect(made, (call["address"], call["to_port"]))
+    return await asyncio.open_connection(sock=made)
+
+
+async def converse(call):
+    """One TCP connection from SYN to its end; who answered, whom it saw, and our port."""
+    reader, writer = await connect(call)
+    port = writer.get_extra_info("sockname")[1]
+    greeting = json.loads(await reader.readline())
+    for number in range(call["rounds"]):
+        line = os.urandom(call["size"]).hex().encode() + b"\n"
+        writer.write(line)
+        if await reader.readline() != line:
+            raise ValueError(f"not what was sent, round {number}")
+        await asyncio.sleep(call["pause"])
+    if call["end"] == "client resets":
+        reset(writer)
+    elif call["end"] == "server resets":
+        writer.write(RESET)
+        try:
+            await reader.read()
+        except ConnectionResetError:
+            return *greeting, port
+        raise ValueError("no RST")
+    else:
+        writer.write_eof()
+        if await reader.read():
+            raise ValueError("more than was sent")
+        writer.close()
+    return *greeting, port
+
+
+class Answers(asyncio.DatagramProtocol):
+    """Collects answers."""
+
+    def __init__(self):
+        self.queue = asyncio.Queue()
+
+    def datagram_received(self, data, address):
+        """Keep it."""
+        self.queue.put_nowait((data, address))
+
+
+async def question(call):
+    """UDP in turns; an answer from another than the one asked does not reach the socket."""
+    loop = asyncio.get_running_loop()
+    made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    made.bind(("0.0.0.0", call["port"]))
+    made.connect((call["address"], call["to_port"]))
+    transport, answers = await loop.create_datagram_endpoint(Answers, sock=made)
+    port = transport.get_extra_info("sockname")[1]
+    for _ in range(call["rounds"]):
+        block = os.urandom(call["size"])
+        transport.sendto(block)
+        data, _ = await asyncio.wait_for(answers.queue.get(), call["patience"])
+        greeting, _, echo = data.partition(b"\n")
+        if echo != block:
+            raise ValueError("not what was sent")
+        await asyncio.sleep(call["pause"])
+    transport.close()
+    return *json.loads(greeting), port
+
+
+async def run(call):
+    """All conversations of a call; what became of them."""
+    talk = {"tcp": converse, "udp": question}[call["protocol"]]
+    turns = asyncio.Semaphore(call["at_once"])
+    report = {"errors": collections.Counter(), "talks": []}
+
+    async def one():
+        async with turns:
+            try:
+                report["talks"].append(await asyncio.wait_for(talk(call), call["patience"] + 40))
+            except (OSError, ValueError, asyncio.TimeoutError) as error:
+                report["errors"][repr(error)] += 1
+
+    await asyncio.gather(*(one() for _ in range(call["count"])))
+    return report
+
+
+async def run_all(calls):
+    """All calls at once."""
+    print(json.dumps(await asyncio.gather(*(run(call) for call in calls))))
+
+
+def beat(protocol, address, port):
+    """Send a number every 20 ms until killed, and print the numbers that come back."""
+    kind = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}[protocol]
+    line = socket.socket(socket.AF_INET, kind)
+    line.connect((address, port))
+    line.settimeout(BEAT)
+    if protocol == "tcp":
+        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    number, due, echoes = 0, time.monotonic(), b""
+    while True:
+        if time.monotonic() >= due:
+            number, due = number + 1, due + BEAT
+            line.send(f"{number}\n".encode())
+        try:
+            echoes += line.recv(65536)
+        except TimeoutError:
+            continue
+        except ConnectionRefusedError:  # an ICMP error; the next may get through
+            continue
+        *whole, echoes = echoes.split(b"\n")
+        for echo in whole:
+            if echo.isdigit():
+                say(f"{echo.decode()} {time.monotonic()}")
+
+
+if __name__ == "__main__":
+    role, *arguments = sys.argv[1:]
+    if role == "serve":
+        asyncio.run(serve(arguments[0], int(arguments[1])))
+    elif role == "hear":
+        hear(int(arguments[0]))
+    elif role == "call":
+        asyncio.run(run_all(json.loads(arguments[0])))
+    elif role == "beat":
+        beat(arguments[0], arguments[1], int(arguments[2]))
