@@ -93,9 +93,6 @@ class PeerKeeper:
             was = self._actual.get(cidr)
             if was is peer or was == peer:
                 continue
-            if was and was.address != peer.address:
-                # Or the old address would still count as a VTEP of this peer.
-                self._maps.delete_peer(cidr)
             self._maps.put_peer(peer)
             lines.append(f"put {_shown(peer)}: " + (f"was {_shown(was)}" if was else "missing"))
             self._actual[cidr] = peer

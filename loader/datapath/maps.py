@@ -185,7 +185,7 @@ class Maps:
         return found
 
     def put_peer(self, peer: Peer) -> None:
-        """The VTEP's entry goes first: a peer is never known without it."""
+        """The new VTEP's entry goes first and an old one last: a peer is never without."""
         value = _STRUCTS["peer"](
             ifindex=peer.ifindex,
             mtu=peer.mtu,
@@ -195,16 +195,24 @@ class Maps:
         _fill(value.address, _mapped(peer.address))
         _fill(value.next_hop, _mapped(peer.next_hop))
         _fill(value.vtep_mac, _mac_bytes(peer.vtep_mac))
+        before = self._match(peer.cidr)
         syscall.map_update(self._fds["vteps"], _mapped(peer.address), bytes(_U32(peer.slot)))
         syscall.map_update(self._fds["peers"], _cidr_key(peer.cidr), bytes(value))
+        if before and before.slot == peer.slot and bytes(before.address) != bytes(value.address):
+            self._forget_vtep(before)
 
     def delete_peer(self, cidr: IPNetwork) -> None:
         """Forget a peer, and its VTEP unless another peer has taken that address over."""
+        match = self._match(cidr)
+        if match and syscall.map_delete(self._fds["peers"], _cidr_key(cidr)):
+            self._forget_vtep(match)
+
+    def _match(self, cidr: IPNetwork) -> Any | None:
+        """The longest match: where there is no such peer, that may be a wider one."""
         raw = syscall.map_lookup(self._fds["peers"], _cidr_key(cidr), self._size("peers"))
-        syscall.map_delete(self._fds["peers"], _cidr_key(cidr))
-        if raw is None:
-            return
-        gone = _STRUCTS["peer"].from_buffer_copy(raw)
+        return _STRUCTS["peer"].from_buffer_copy(raw) if raw else None
+
+    def _forget_vtep(self, gone: Any) -> None:
         owner = syscall.map_lookup(self._fds["vteps"], bytes(gone.address), self._size("vteps"))
         if owner == bytes(_U32(gone.slot)):
             syscall.map_delete(self._fds["vteps"], bytes(gone.address))

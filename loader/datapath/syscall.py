@@ -123,15 +123,16 @@ def map_update(fd: int, key: bytes, value: bytes) -> None:
         _bpf(_MAP_UPDATE, struct.pack("=IIQQQ", fd, 0, _address(held), _address(data), 0))
 
 
-def map_delete(fd: int, key: bytes) -> None:
-    """Delete an entry; one that is not there is no error."""
+def map_delete(fd: int, key: bytes) -> bool:
+    """Delete an entry; whether there was one."""
     held = ctypes.create_string_buffer(key, len(key))
     try:
         _bpf(_MAP_DELETE, struct.pack("=IIQ", fd, 0, _address(held)))
     except FileNotFoundError:
-        return
+        return False
     except OSError as error:
         raise KernelError("delete a map entry", error.errno or 0) from error
+    return True
 
 
 def map_keys(fd: int, size: int) -> Iterator[bytes]:
