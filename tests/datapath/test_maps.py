@@ -1,0 +1,206 @@
+"""The maps as dataclasses: what goes in comes out, in either family."""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from pathlib import Path
+
+import pytest
+from bench import Bench
+from frames import UDP
+from node import Node
+from tables.case import DATAGRAM, sent
+from testrun import Context
+from world import APPROVED, PEER, POD, UDP_FLOW, VETH, Approval, World, put_flows, settings, stand
+
+from vxlane.loader.datapath import syscall
+from vxlane.loader.datapath.abi import Guard, Program, Verdict, Way
+from vxlane.loader.datapath.maps import Count, Flow, Maps, Peer, PeerCount, Pod, Tuple
+from vxlane.loader.errors import ContractError, KernelError
+
+PEER6 = Peer(
+    cidr=IPv6Network("fd00:2::/64"),
+    address=IPv6Address("2001:db8::2"),
+    next_hop=IPv6Address("fe80::1"),
+    ifindex=9,
+    mtu=1430,
+    slot=7,
+    vtep_mac="0e:ff:00:00:00:06",
+    way=Way.DIRECT,
+)
+POD6 = Pod(
+    address=IPv6Address("fd00:1::5"),
+    ifindex=77,
+    bridge=78,
+    mtu=1430,
+    mac="0a:ff:00:00:00:06",
+    gateway_mac="0a:ff:00:00:00:01",
+    guard=Guard.FROM_POD | Guard.TO_POD,
+)
+
+
+@pytest.fixture
+def maps(node: Node, bench: Bench) -> Iterator[Maps]:
+    """The maps, holding nothing but settings."""
+    empty = World(peers=(), pods=())
+    node.chamber.run(stand, bench.maps, empty)
+    yield bench.maps
+    node.chamber.run(stand, bench.maps, empty)
+
+
+def vteps(maps: Maps) -> dict[bytes, int]:
+    """Address -> slot, as the programs see it."""
+    found = {}
+    for key in syscall.map_keys(maps._fds["vteps"], 16):
+        value = syscall.map_lookup(maps._fds["vteps"], key, 4)
+        assert value
+        found[key] = int.from_bytes(value, "little")
+    return found
+
+
+def mapped(address: IPv4Address) -> bytes:
+    """An IPv4 address among addresses of 16 bytes."""
+    return bytes(10) + b"\xff\xff" + address.packed
+
+
+def test_peers(maps: Maps) -> None:
+    """Peers of both families come back as they were put, and each has a VTEP entry."""
+    for peer in (PEER, PEER6):
+        maps.put_peer(peer)
+    assert maps.peers() == {PEER.cidr: PEER, PEER6.cidr: PEER6}
+    assert isinstance(PEER6.address, IPv6Address)
+    assert vteps(maps) == {mapped(PEER.address): PEER.slot, PEER6.address.packed: PEER6.slot}
+    maps.delete_peer(PEER.cidr)
+    assert maps.peers() == {PEER6.cidr: PEER6}
+    assert vteps(maps) == {PEER6.address.packed: PEER6.slot}
+    maps.delete_peer(PEER.cidr)
+
+
+def test_peer_moves(maps: Maps) -> None:
+    """A peer that has another address now leaves no VTEP entry under the old one."""
+    maps.put_peer(PEER)
+    moved = replace(PEER, address=IPv4Address("192.168.77.22"))
+    maps.put_peer(moved)
+    assert maps.peers() == {PEER.cidr: moved}
+    assert vteps(maps) == {mapped(moved.address): PEER.slot}
+
+
+def test_address_taken_over(maps: Maps) -> None:
+    """Deleting a peer leaves the VTEP entry to the peer that has its address now."""
+    heir = replace(PEER, cidr=IPv4Network("10.42.9.0/24"), slot=9)
+    maps.put_peer(PEER)
+    maps.put_peer(heir)
+    maps.delete_peer(PEER.cidr)
+    assert vteps(maps) == {mapped(PEER.address): heir.slot}
+
+
+def test_wider_peer_is_another(maps: Maps) -> None:
+    """Deleting a CIDR that is not there leaves the wider one that holds it alone."""
+    wide = replace(PEER, cidr=IPv4Network("10.42.0.0/16"))
+    maps.put_peer(wide)
+    maps.delete_peer(PEER.cidr)
+    maps.put_peer(replace(PEER, address=IPv4Address("192.168.77.22"), slot=9))
+    assert maps.peers().keys() == {wide.cidr, PEER.cidr}
+    assert vteps(maps)[mapped(PEER.address)] == wide.slot
+
+
+def test_pods(maps: Maps) -> None:
+    """Pods of both families come back as they were put, guards too."""
+    for pod in (POD, POD6):
+        maps.put_pod(pod)
+    maps.put_pod(replace(POD, guard=Guard.TO_POD))
+    assert maps.pods() == {POD.address: replace(POD, guard=Guard.TO_POD), POD6.address: POD6}
+    maps.delete_pod(POD.address)
+    maps.delete_pod(POD.address)
+    assert maps.pods() == {POD6.address: POD6}
+
+
+def test_settings(maps: Maps) -> None:
+    """Settings come back as they were put."""
+    wanted = replace(settings(World(), time.monotonic_ns()), has_direct=True, epoch=2**32 - 1)
+    maps.put_settings(wanted)
+    assert maps.settings() == wanted
+
+
+def test_flows(maps: Maps) -> None:
+    """A flow record is read with ports in host order and its times in ns."""
+    put_flows(maps, [Approval(tuple=UDP_FLOW, out=2, into=None)], 10**10)
+    assert list(maps.flows()) == [
+        Flow(
+            tuple=Tuple(POD.address, IPv4Address("10.42.2.7"), 40001, 53, UDP),
+            seen_out=8 * 10**9,
+            seen_in=0,
+            epoch=7,
+            ifindex=VETH,
+        )
+    ]
+
+
+def test_counters_of_all_cpus(bench: Bench, maps: Maps) -> None:
+    """What programs count on different CPUs is one sum."""
+    stand(maps, APPROVED)
+    frame = bytes(sent(DATAGRAM))
+    allowed = os.sched_getaffinity(0)
+    with bench.counting() as moved:
+        for cpu in allowed:
+            os.sched_setaffinity(0, {cpu})
+            bench.runners[Program.FROM_POD].run(frame, Context(ifindex=VETH))
+    os.sched_setaffinity(0, allowed)
+    times = len(allowed)
+    key = Program.FROM_POD, Verdict.ENCAPSULATED
+    assert moved.verdicts == {key: Count(times, times * len(frame))}
+    assert moved.peers == {PEER.slot: PeerCount(times, times * len(frame), 0, 0)}
+
+
+def test_peer_counter_of_a_slot_used_again(bench: Bench, maps: Maps) -> None:
+    """A cleared slot counts from zero on every CPU."""
+    stand(maps, APPROVED)
+    bench.runners[Program.FROM_POD].run(bytes(sent(DATAGRAM)), Context(ifindex=VETH))
+    assert maps.peer_counts()[PEER.slot].tx_packets
+    maps.clear_peer_count(PEER.slot)
+    assert maps.peer_counts()[PEER.slot] == PeerCount(0, 0, 0, 0)
+
+
+def test_every_counter_is_there(maps: Maps) -> None:
+    """Each program has a counter for each verdict, moved or not."""
+    counters = maps.counters()
+    assert set(counters) == set(Program)
+    assert all(set(counts) == set(Verdict) for counts in counters.values())
+
+
+def test_full_map(bench: Bench, maps: Maps) -> None:
+    """One pod more than the map holds is refused with advice, and the others stay."""
+    room = maps.capacity("pods")
+    assert room == bench.constants.max_pods
+    pods = [replace(POD, address=POD.address + number) for number in range(room + 1)]
+    for pod in pods[:room]:
+        maps.put_pod(pod)
+    with pytest.raises(KernelError, match=r"write a map entry: .*; a full map takes no more"):
+        maps.put_pod(pods[room])
+    assert len(maps.pods()) == room
+
+
+def test_nothing_pinned(tmp_path: Path) -> None:
+    """Where no programs were ever loaded, opening says that there is no such file."""
+    with pytest.raises(FileNotFoundError):
+        Maps.open(tmp_path)
+
+
+def test_other_layout(bench: Bench, tmp_path: Path) -> None:
+    """A pinned map of another layout is refused by name, with the way out."""
+    syscall.ensure_bpffs(tmp_path / "bpf")
+    for name, pinned in bench.maps._fds.items():
+        syscall.obj_pin(pinned, tmp_path / "bpf" / name)
+    # BPF_MAP_CREATE of a hash with keys of 16 and values of 20 bytes.
+    made, _ = syscall._bpf(0, struct.pack("=IIIII", 1, 16, 20, 1, 0))
+    syscall.obj_replace(made, tmp_path / "bpf" / "pods")
+    os.close(made)
+    with pytest.raises(
+        ContractError, match="pinned map pods has keys of 16 and values of 20 bytes, not 16 and 28"
+    ):
+        Maps.open(tmp_path / "bpf")
