@@ -15,6 +15,7 @@ import dataclasses
 import errno
 import hashlib
 import json
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -37,6 +38,8 @@ from vxlane.loader.nodes.model import (
     parse_cidr,
     parse_mac,
 )
+
+log = logging.getLogger(__name__)
 
 _KEYS = frozenset({"name", "address", "podCIDR", "vtepMAC"})
 
@@ -67,7 +70,9 @@ class FileSource:
             if digest != self._digest:
                 # Also for a file that can't be used: its errors are found once.
                 self._digest = digest
-                self._last = self._parse(content)
+                before, self._last = self._last, self._parse(content)
+                if before.error:
+                    log.info("%s is read again", self._path)
             if not self._last.error:
                 self._last = dataclasses.replace(self._last, read_at=time.monotonic())
         except OSError as error:
@@ -94,6 +99,8 @@ class FileSource:
             self.changed = -1
 
     def _fail(self, error: str) -> None:
+        if error != self._last.error:
+            log.warning("%s; the last good nodes stay", error)
         self._last = dataclasses.replace(self._last, error=error)
 
     def _parse(self, content: bytes) -> Snapshot:

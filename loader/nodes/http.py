@@ -85,7 +85,7 @@ class HttpClient:
         try:
             return json.loads(text)
         except ValueError as error:
-            raise SourceError(f"{self._base()}{path} sent something that is not JSON") from error
+            raise SourceError(f"the answer to {method} {path} is not JSON") from error
 
     @contextlib.contextmanager
     def stream(
@@ -102,23 +102,21 @@ class HttpClient:
         With `silence` the body may last for ever, but no pause in it longer than so many seconds;
         without it the client's patience and deadline hold.
         """
-        url = self._base() + path
+        base, connection = self._connected()
+        url, sock = base + path, connection.sock
         try:
-            with self._connection() as connection:
-                sock = connection.sock
-                headers = {"Accept": JSON, "User-Agent": "vxlane", **self._headers()}
-                if body is not None:
-                    headers["Content-Type"] = content_type
-                prefix = urlsplit(self._base()).path
-                connection.request(method, prefix + path, body=body, headers=headers)
-                response = connection.getresponse()
-                if response.status >= http.client.MULTIPLE_CHOICES:
-                    raise _refusal(url, response)
-                if silence is None:
-                    yield _blocks(response, time.monotonic() + self._deadline)
-                else:
-                    sock.settimeout(silence)
-                    yield _audible(url, _blocks(response, math.inf))
+            headers = {"Accept": JSON, "User-Agent": "vxlane", **self._headers()}
+            if body is not None:
+                headers["Content-Type"] = content_type
+            connection.request(method, urlsplit(base).path + path, body=body, headers=headers)
+            response = connection.getresponse()
+            if response.status >= http.client.MULTIPLE_CHOICES:
+                raise _refusal(url, response)
+            if silence is None:
+                yield _blocks(response, time.monotonic() + self._deadline)
+            else:
+                sock.settimeout(silence)
+                yield _audible(url, _blocks(response, math.inf))
         except HttpError as error:
             if error.status >= http.client.INTERNAL_SERVER_ERROR:
                 self._turn += 1
@@ -126,6 +124,8 @@ class HttpClient:
         except (OSError, http.client.HTTPException) as error:
             self._turn += 1
             raise SourceError(f"{url}: {_reason(error)}") from error
+        finally:
+            self._dropped(connection, sock)
 
     def close(self) -> None:
         """End every read that is under way, from any thread; later calls fail at once."""
@@ -136,40 +136,46 @@ class HttpClient:
                 with contextlib.suppress(OSError):
                     socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
-    def _base(self) -> str:
-        return self._bases[self._turn % len(self._bases)]
+    def _connected(self) -> tuple[str, http.client.HTTPConnection]:
+        """A connection to the server whose turn it is, or to the next that can be reached."""
+        failures = []
+        for _ in self._bases:
+            base = self._bases[self._turn % len(self._bases)]
+            try:
+                return base, self._connection(base)
+            except OSError as error:
+                self._turn += 1
+                failures.append(f"{base}: {_reason(error)}")
+        raise SourceError("; ".join(failures))
 
-    @contextlib.contextmanager
-    def _connection(self) -> Iterator[http.client.HTTPConnection]:
-        parts = urlsplit(self._base())
-        host = parts.hostname or ""
-        connection = (
-            http.client.HTTPSConnection(
-                host, parts.port, timeout=self._patience, context=self._tls()
+    def _connection(self, base: str) -> http.client.HTTPConnection:
+        parts = urlsplit(base)
+        host, port = parts.hostname or "", parts.port
+        if parts.scheme == "https":
+            tls = self._tls()
+            connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+                host, port, timeout=self._patience, context=tls
             )
-            if parts.scheme == "https"
-            else http.client.HTTPConnection(host, parts.port, timeout=self._patience)
-        )
+        else:
+            connection = http.client.HTTPConnection(host, port, timeout=self._patience)
         connection.connect()
         sock = connection.sock
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            for option, value in KEEPALIVE.items():
-                sock.setsockopt(socket.IPPROTO_TCP, option, value)
-            self._enlist(sock)
-            yield connection
-        finally:
-            with self._lock:
-                self._sockets.discard(sock)
-            # The response holds the socket's file too; only closing the socket itself frees both.
-            connection.close()
-            sock.close()
-
-    def _enlist(self, sock: socket.socket) -> None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in KEEPALIVE.items():
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
         with self._lock:
-            if self._closed:
-                raise ConnectionAbortedError("the source was closed")
-            self._sockets.add(sock)
+            if not self._closed:
+                self._sockets.add(sock)
+                return connection
+        connection.close()
+        raise ConnectionAbortedError("the source was closed")
+
+    def _dropped(self, connection: http.client.HTTPConnection, sock: socket.socket) -> None:
+        with self._lock:
+            self._sockets.discard(sock)
+        # An answer that is not read to its end holds the socket's file too: close both.
+        connection.close()
+        sock.close()
 
 
 def checked_url(url: str) -> str:

@@ -18,7 +18,7 @@ _AFTER = frozenset(",]} \t\r\n")
 
 
 def lines(blocks: Iterable[bytes]) -> Iterator[Any]:
-    """Parse newline-ended JSON values; what comes after the last newline was cut off."""
+    """Parse one JSON value per line; etcd's last words before it stops have no newline."""
     rest = b""
     for block in blocks:
         head, newline, tail = block.rpartition(b"\n")
@@ -30,7 +30,7 @@ def lines(blocks: Iterable[bytes]) -> Iterator[Any]:
                 yield _parsed(line)
         rest = tail
     if rest.strip():
-        raise SourceError("a stream was cut in the middle of an event")
+        yield _parsed(rest)
 
 
 def members(blocks: Iterable[bytes], name: str) -> Iterator[tuple[str, Any]]:
@@ -63,7 +63,8 @@ def _parsed(line: bytes) -> Any:
     try:
         return json.loads(line)
     except ValueError as error:
-        raise SourceError(f"a stream holds a line that is not JSON: {line[:60]!r}") from error
+        words = f"a line that is cut off or not JSON: {line[:60]!r}"
+        raise SourceError(f"a stream holds {words}") from error
 
 
 class _Text:
