@@ -6,15 +6,19 @@ import contextlib
 import fcntl
 import logging
 import os
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from vxlane.loader.agent import discover
 from vxlane.loader.agent.agent import Agent
+from vxlane.loader.agent.config import Config
 from vxlane.loader.agent.loop import Loop, stoppable
 from vxlane.loader.agent.sources import prepare
-from vxlane.loader.errors import ConfigError
+from vxlane.loader.errors import ConfigError, SourceError
+from vxlane.loader.nodes.follow import PATIENT
+from vxlane.loader.nodes.model import NodeSource
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +29,7 @@ def run(values: Mapping[str, Any]) -> None:
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     with stoppable(), contextlib.ExitStack() as stack:
         stack.enter_context(sole_agent(state))
-        config, source = prepare(values)
+        config, source = _prepared(values)
         source.start()
         stack.callback(source.close)
         agent = Agent(config, source)
@@ -34,6 +38,17 @@ def run(values: Mapping[str, Any]) -> None:
         loop = Loop(agent, source)
         stack.callback(loop.close)
         loop.run()
+
+
+def _prepared(values: Mapping[str, Any]) -> tuple[Config, NodeSource]:
+    """What a source must be asked first, it is asked until it answers, as flanneld does."""
+    waits = PATIENT.waits()
+    while True:
+        try:
+            return prepare(values)
+        except SourceError as error:
+            log.warning("not started yet: %s", error)
+            time.sleep(next(waits))
 
 
 @contextlib.contextmanager
