@@ -146,7 +146,7 @@ def main() -> None:
     arguments = parser.parse_args()
     name = f"bench-{os.getpid()}"
     try:
-        lab = labs.up(name, nodes=1, pods_per_node=0)
+        lab = labs.up(name, nodes=1, pods_per_node=0, kernel_only=0)
         with tempfile.TemporaryDirectory() as directory:
             figures = run(lab.nodes[0], Path(directory))
     finally:
