@@ -82,6 +82,7 @@ def execute(namespace: str, command: tuple[str, ...]) -> None:
 
 
 @lab.command()
+@click.option("--name", default="demo", show_default=True, help="The lab's name.")
 @click.option(
     "--rounds",
     type=click.IntRange(1),
@@ -91,9 +92,8 @@ def execute(namespace: str, command: tuple[str, ...]) -> None:
 )
 @click.option("--seconds", default=2.0, show_default=True, help="Length of a measurement.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-def demo(rounds: int, seconds: float, as_json: bool) -> None:  # noqa: FBT001
+def demo(name: str, rounds: int, seconds: float, as_json: bool) -> None:  # noqa: FBT001
     """Send the same traffic by the kernel path and by the bypass, in a lab made for it."""
-    name = "demo"
 
     def progress(word: str) -> None:
         click.echo(f"demo: {word}", err=True)
