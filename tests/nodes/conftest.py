@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 from apiserver import ApiServer
+from etcdnetwork import Network
+from etcdserver import EtcdServer
 from following import QUICK
+from relay import Relay
 
 from vxlane.loader.nodes.kubernetes.access import Access
 from vxlane.loader.nodes.kubernetes.source import KubernetesSource
@@ -55,3 +58,29 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 
 def _openssl(where: Path, *arguments: str) -> None:
     subprocess.run(["openssl", "req", *arguments], cwd=where, check=True, capture_output=True)
+
+
+@pytest.fixture(scope="session")
+def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer]:
+    """One etcd for all tests."""
+    server = EtcdServer(tmp_path_factory.mktemp("etcd")).up()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def network(etcd: EtcdServer, request: pytest.FixtureRequest) -> Iterator[Network]:
+    """A network of this test's own, on an etcd that is up."""
+    made = Network(etcd, f"/test/{request.node.name}")
+    yield made
+    for source in made.sources:
+        source.close()
+    etcd.up()
+
+
+@pytest.fixture
+def relay(etcd: EtcdServer) -> Iterator[Relay]:
+    """A way to etcd that can be shut."""
+    made = Relay(etcd.url)
+    yield made
+    made.close()
