@@ -48,6 +48,7 @@ class Agent:
         self.bypass: Bypass | None = None
         self.overlay: Overlay | None = None
         self.is_ready = False
+        self.looks = 0
         self.store = Store(config.state / "pods")
         self._source = source
         self._links = Links()
@@ -81,6 +82,7 @@ class Agent:
 
     def look(self, topics: Topic) -> None:
         """Make everything so that `topics` are about."""
+        self.looks += 1
         self._snapshot = self._membership.take(self._source.nodes(), time.monotonic())
         overlay = self._try("overlay", lambda: self._look_at_overlay(topics))
         left_out: list[Problem] = []
@@ -166,6 +168,7 @@ class Agent:
                 problems=self._problems,
                 failures=tuple(self._failures.values()),
                 is_ready=self.is_ready,
+                looks=self.looks,
             ),
             time.monotonic(),
         )

@@ -36,7 +36,7 @@ _TEND_EVERY = 1.0
 _GATHER = 0.003
 """Between an event and the look: what comes in one go is looked at in one go."""
 _PAUSE, _LONGEST_PAUSE = 0.1, 1.0
-"""Between two looks: as long as the last one took, within these bounds."""
+"""Between two looks: as much as the last one took of the CPU, within these bounds."""
 _LONGEST_RETRY = 30.0
 
 
@@ -138,11 +138,11 @@ class Loop:
 
     def _look(self) -> None:
         topics, self._pending = self._pending, Topic(0)
-        began = time.monotonic()
+        began = time.process_time()
         self._agent.look(topics)
-        now = time.monotonic()
-        self._not_before = now + min(max(_PAUSE, now - began), _LONGEST_PAUSE)
-        log.debug("looked at %s in %.3f s", topics, now - began)
+        now, took = time.monotonic(), time.process_time() - began
+        self._not_before = now + min(max(_PAUSE, took), _LONGEST_PAUSE)
+        log.debug("looked at %s in %.3f s of CPU", topics, took)
         if self._agent.has_failed:
             self._failures_in_a_row += 1
             self._pending = ALL

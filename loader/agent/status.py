@@ -31,6 +31,8 @@ class State:
     failures: tuple[str, ...]
     """What could not be done at the last look, in whole sentences."""
     is_ready: bool
+    looks: int
+    """How often all this was compared and repaired."""
 
 
 def document(state: State, now: float) -> Json:
@@ -50,6 +52,7 @@ def document(state: State, now: float) -> Json:
         "network": str(snapshot.network) if snapshot.network else None,
         "peers": len(overlay.paths) if overlay else 0,
         "pods": len(bypass.pods.places()) // 2 if bypass else 0,
+        "looks": state.looks,
         "headers": bypass.report.headers if bypass else None,
         "source_age_seconds": None if read_at is None else round(now - read_at, 3),
         "source_error": snapshot.error or None,

@@ -126,7 +126,7 @@ class AgentNode:
 
     def kernel_path(self) -> dict[str, Any]:
         """All that an overlay is made of, as iproute2 and iptables show it."""
-        link = json.loads(self.sh("ip -d -j link show flannel.1"))[0]
+        link = self.link("flannel.1")
         return {
             "link": {key: link[key] for key in ("mtu", "address", "operstate", "linkinfo")},
             "addresses": self.sh("ip -br -4 addr show flannel.1").split(),
@@ -139,6 +139,11 @@ class AgentNode:
                 if line.startswith(("-A", "*"))
             ],
         }
+
+    def link(self, name: str) -> dict[str, Any]:
+        """A device as `ip -j` shows it."""
+        shown: dict[str, Any] = json.loads(self.sh(f"ip -d -j link show {name}"))[0]
+        return shown
 
     def everything(self) -> dict[str, Any]:
         """Whatever an agent could change on the node."""

@@ -59,9 +59,9 @@ def test_stale_entries_are_removed_at_start(node: AgentNode) -> None:
 def test_a_device_of_flanneld_is_taken_over(node: AgentNode) -> None:
     """An existing device that fits keeps its ifindex; only what differs is changed in place."""
     node.sh(STRANGER)
-    index = json.loads(node.sh("ip -j link show flannel.1"))[0]["ifindex"]
+    index = node.link("flannel.1")["ifindex"]
     node.start()
-    assert json.loads(node.sh("ip -j link show flannel.1"))[0]["ifindex"] == index
+    assert node.link("flannel.1")["ifindex"] == index
     assert f"set MAC of flannel.1 to {mac(1)}: was 02:00:00:00:00:42" in node.log()
 
 

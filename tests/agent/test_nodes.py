@@ -1,0 +1,149 @@
+"""The agent follows its file of nodes, and never lets a bad one take the network down."""
+
+from __future__ import annotations
+
+import signal
+import time
+from ipaddress import IPv4Network
+
+import pytest
+from agentnode import AgentNode, eventually, mac
+
+NODE9 = IPv4Network("10.42.9.0/24")
+
+
+def cidrs(node: AgentNode) -> set[str]:
+    """Pod CIDRs that the programs know."""
+    with node.maps() as maps:
+        return {str(cidr) for cidr in maps.peers()}
+
+
+def test_a_change_is_in_the_map_within_a_tenth_of_a_second(running: AgentNode) -> None:
+    """A node that joins is known to kernel and programs at once, and forgotten as fast."""
+    for _ in range(3):
+        time.sleep(0.3)
+        running.write_nodes(2, 3, 9)
+        eventually(lambda: "10.42.9.0/24" in cidrs(running), "node9", seconds=0.1)
+        assert "10.42.9.0/24" in running.sh("ip route")
+        time.sleep(0.3)
+        running.write_nodes(2, 3)
+        eventually(lambda: "10.42.9.0/24" not in cidrs(running), "its end", seconds=0.1)
+        assert "10.42.9.0" not in running.sh("ip route; ip neigh; bridge fdb")
+
+
+def test_a_peer_that_changes_leaves_nothing_behind(running: AgentNode) -> None:
+    """New MAC, address and pod CIDR replace the old ones in every table."""
+    before = running.kernel_path()
+    running.write_nodes(2, 3, 9)
+    eventually(lambda: "10.42.9.0/24" in cidrs(running), "the peer")
+    changed = "address: 192.168.77.99, podCIDR: 10.42.99.0/24, vtepMAC: '02:00:00:00:09:09'"
+    running.write_nodes(2, 3, extra=f"  - {{name: node9, {changed}}}")
+    eventually(lambda: "10.42.99.0/24" in cidrs(running), "the new CIDR")
+    shown = running.sh("ip route; ip neigh; bridge fdb")
+    assert "10.42.99.0/24 via 10.42.99.0 dev flannel.1 onlink" in shown
+    assert "02:00:00:00:09:09 dev flannel.1 dst 192.168.77.99" in shown
+    assert mac(9) not in shown
+    assert "10.42.9.0" not in shown
+    with running.maps() as maps:
+        peer = maps.peers()[IPv4Network("10.42.99.0/24")]
+    assert (str(peer.address), peer.vtep_mac) == ("192.168.77.99", "02:00:00:00:09:09")
+    running.write_nodes(2, 3)
+    eventually(lambda: running.kernel_path() == before, "the old state")
+
+
+def test_two_peers_swap_their_macs_and_cidrs(running: AgentNode) -> None:
+    """What one peer gives up and another takes is neither lost nor doubled."""
+    two = f"name: node2, address: 192.168.77.2, podCIDR: 10.42.3.0/24, vtepMAC: '{mac(3)}'"
+    three = f"name: node3, address: 192.168.77.3, podCIDR: 10.42.2.0/24, vtepMAC: '{mac(2)}'"
+    before = running.kernel_path()
+    running.write_nodes(extra=f"  - {{{two}}}\n  - {{{three}}}")
+    swapped = f"{mac(3)} dst 192.168.77.2 self permanent"
+    eventually(lambda: swapped in running.kernel_path()["fdb"], "swap")
+    path = running.kernel_path()
+    assert path["neighbours"] == [f"10.42.{n}.0 lladdr {mac(n)} PERMANENT " for n in (2, 3)]
+    assert path["fdb"] == sorted(
+        [f"{mac(3)} dst 192.168.77.2 self permanent", f"{mac(2)} dst 192.168.77.3 self permanent"]
+    )
+    running.write_nodes(2, 3)
+    eventually(lambda: running.kernel_path() == before, "the old state")
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (
+            "  - {name: node9, address: 192.168.77.9, podCIDR: 10.42.2.0/25}",
+            "overlaps 10.42.2.0/24",
+        ),
+        ("  - {name: node9, address: 192.168.77.9, podCIDR: 10.42.9.0/33}", "not an IPv4 network"),
+        ("  - {name: node9, address: 192.168.77.9, podCIDR: 10.42.9.0/24, vtepMAC: x}", "VTEP MAC"),
+        ("  - {name: node9, address: 192.168.77.9}", "podCIDR is missing"),
+    ],
+    ids=["overlap", "cidr", "mac", "missing"],
+)
+def test_a_bad_entry_is_reported_by_name(running: AgentNode, line: str, reason: str) -> None:
+    """A bad entry is a problem of its node in status and log, and every other node stays."""
+    before = running.kernel_path()
+    running.write_nodes(2, 3, extra=line)
+    eventually(lambda: any(reason in p for p in running.status()["problems"]), reason)
+    [problem] = running.status()["problems"]
+    assert problem.startswith("node node9: ")
+    assert running.kernel_path() == before
+    running.write_nodes(2, 3)
+    eventually(lambda: running.status()["problems"] == [], "mended")
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["nodes: [", "nodes:\n  - {name: node2, address: 192.168.77.2, podCIDR: 10.42.2.0/24}\n"],
+    ids=["broken", "own-missing"],
+)
+def test_a_file_that_cant_be_used_changes_nothing(running: AgentNode, content: str) -> None:
+    """A broken file, or one without this node, is an error in status and log; the nodes stay."""
+    before = running.kernel_path()
+    running.nodes_file.write_text(content)
+    eventually(lambda: running.status()["source_error"] is not None, "the error")
+    assert str(running.nodes_file) in running.status()["source_error"]
+    assert str(running.nodes_file) in running.log()
+    assert running.kernel_path() == before
+    running.write_nodes(2, 3)
+    eventually(lambda: running.status()["source_error"] is None, "mended")
+
+
+def test_peers_that_vanish_all_at_once_are_held(running: AgentNode) -> None:
+    """A list that is suddenly empty but for this node does not take the cluster down."""
+    before = running.kernel_path()
+    running.write_nodes()
+    eventually(lambda: "vanished at once" in str(running.status()["problems"]), "the report")
+    assert running.kernel_path() == before
+    assert cidrs(running) == {"10.42.2.0/24", "10.42.3.0/24"}
+    running.write_nodes(2, 3)
+    eventually(lambda: running.status()["problems"] == [], "their return")
+
+
+def test_a_start_without_a_source_goes_by_the_last_nodes(node: AgentNode) -> None:
+    """An agent whose source is down at its start serves and repairs what it knew before."""
+    node.start()
+    before = node.kernel_path()
+    node.stop(signal.SIGKILL)
+    node.nodes_file.unlink()
+    node.sh("ip route del 10.42.2.0/24")
+    node.start()
+    assert node.kernel_path() == before
+    assert "No such file" in node.status()["source_error"]
+    assert cidrs(node) == {"10.42.2.0/24", "10.42.3.0/24"}
+    node.write_nodes(2, 3, 9)
+    eventually(lambda: "10.42.9.0/24" in cidrs(node), "the source's return")
+
+
+def test_many_changes_are_few_looks(running: AgentNode) -> None:
+    """500 changes within a second or so are absorbed in a few looks, and none is missed."""
+    before = running.status()["looks"]
+    for number in range(500):
+        running.write_nodes(2, 3, *range(4, 5 + number % 7))
+        time.sleep(0.001)
+    running.write_nodes(2, 3, 9)
+    eventually(lambda: cidrs(running) == {"10.42.2.0/24", "10.42.3.0/24", str(NODE9)}, "the last")
+    assert running.status()["looks"] - before < 60
+    running.write_nodes(2, 3)
+    eventually(lambda: len(cidrs(running)) == 2, "the old state")

@@ -1,0 +1,269 @@
+"""What the CNI plugin asks for, and what the kernel must show for it to be so."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+from typing import Any
+
+import pytest
+from agentnode import AgentNode, eventually
+
+from vxlane.loader.datapath.abi import Guard, Program
+from vxlane.loader.datapath.maps import Pod
+from vxlane.loader.errors import VxlaneError
+
+MAC = "02:00:00:00:01:02"
+HOOKS = {Program.FROM_POD, Program.TO_POD}
+
+
+def make_pod(node: AgentNode, number: int) -> dict[str, Any]:
+    """A veth on the bridge, and the request that the CNI plugin makes for it."""
+    node.sh(
+        "ip link show cni0 || ip link add cni0 type bridge",
+        "ip link set cni0 up",
+        f"ip link add veth{number} type veth peer name pod{number}",
+        f"ip link set veth{number} master cni0 up; ip link set pod{number} up",
+    )
+    return {
+        "op": "attach",
+        "container_id": f"c{number}",
+        "ifname": "eth0",
+        "netns": f"/run/netns/pod{number}",
+        "host_ifname": f"veth{number}",
+        "mac": MAC,
+        "addresses": [f"10.42.1.{number}", "fd00::1"],
+        "name": f"default/pod{number}",
+    }
+
+
+def pods(node: AgentNode) -> dict[str, Pod]:
+    """What the programs know, by address."""
+    with node.maps() as maps:
+        return {str(address): pod for address, pod in maps.pods().items()}
+
+
+def hooks(node: AgentNode, name: str) -> set[Program]:
+    """The programs on a device."""
+    return {program for program, device in node.attached() if device == name}
+
+
+@pytest.fixture
+def pod(running: AgentNode) -> Iterator[dict[str, Any]]:
+    """The request for a pod whose veth is a port of cni0."""
+    yield make_pod(running, 7)
+    running.sh("ip link del veth7; ip link del cni0", check=False)
+    running.ask(op="gc", valid=[])
+
+
+def test_attach_tells_the_programs(running: AgentNode, pod: dict[str, Any]) -> None:
+    """After attach the map has the pod with the bridge's MAC, and both programs are on its veth."""
+    assert running.ask(**pod) == {"ok": True, "accelerated": True}
+    known = pods(running)["10.42.1.7"]
+    assert (known.mac, known.gateway_mac, known.mtu) == (MAC, running.link("cni0")["address"], 1500)
+    assert known.guard == Guard(0)
+    assert hooks(running, "veth7") == HOOKS
+    assert running.ask(**pod) == {"ok": True, "accelerated": True}
+    assert running.ask(op="check", container_id="c7", ifname="eth0")["accelerated"]
+    assert running.status()["pods"] == 1
+
+
+def test_detach_is_idempotent(running: AgentNode, pod: dict[str, Any]) -> None:
+    """Detach takes hooks and entry away, and may be called again, or for nobody."""
+    running.ask(**pod)
+    for _ in range(2):
+        assert running.ask(op="detach", container_id="c7", ifname="eth0") == {"ok": True}
+        assert pods(running) == {}
+        assert hooks(running, "veth7") == set()
+    answer = running.ask(op="check", container_id="c7", ifname="eth0")
+    assert answer == {"ok": True, "accelerated": False, "reason": "the agent does not know it"}
+
+
+@pytest.mark.parametrize(
+    ("change", "script", "reason"),
+    [
+        ({"host_ifname": "nope"}, "", "there is no device nope"),
+        ({"host_ifname": "cni0"}, "", "cni0 is not a veth but a bridge device"),
+        ({}, "ip link set veth7 nomaster", "veth7 is not a port of a bridge"),
+        ({"addresses": ["fd00::1"]}, "", "the pod has no IPv4 address"),
+    ],
+    ids=["missing", "kind", "no-bridge", "ipv6"],
+)
+def test_what_does_not_fit_is_not_accelerated(
+    running: AgentNode, pod: dict[str, Any], change: dict[str, Any], script: str, reason: str
+) -> None:
+    """A pod that is not as described is left to the kernel path, and the answer says why."""
+    running.sh(script)
+    answer = running.ask(**pod | change)
+    assert (answer["ok"], answer["accelerated"]) == (True, False)
+    assert reason in answer["reason"]
+    assert pods(running) == {}
+
+
+def test_a_port_that_joins_its_bridge_later_is_accelerated(
+    running: AgentNode, pod: dict[str, Any]
+) -> None:
+    """An attachment that did not fit is looked at again when its veth changes, and back."""
+    running.sh("ip link set veth7 nomaster")
+    assert not running.ask(**pod)["accelerated"]
+    running.sh("ip link set veth7 master cni0")
+    eventually(lambda: "10.42.1.7" in pods(running), "acceleration")
+    running.sh("ip link set veth7 nomaster")
+    eventually(lambda: pods(running) == {}, "its end")
+    assert hooks(running, "veth7") == set()
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"op": "fly"},
+        {"op": "attach"},
+        {"op": "attach", "container_id": "../x", "ifname": "eth0"},
+        {"op": "detach", "container_id": "c", "ifname": "a/b"},
+        {"op": "gc"},
+        {"op": "bypass", "enabled": "yes"},
+    ],
+    ids=["op", "empty", "path", "ifname", "gc", "bypass"],
+)
+def test_a_wrong_request_is_refused(running: AgentNode, request_: dict[str, Any]) -> None:
+    """A request that makes no sense is answered with what is wrong, and the agent lives on."""
+    with pytest.raises(VxlaneError, match="refused"):
+        running.ask(**request_)
+    assert running.status()["ready"]
+
+
+def test_a_veth_that_goes_takes_its_pod_along(running: AgentNode, pod: dict[str, Any]) -> None:
+    """When a veth is deleted its pod is forgotten at once, for its ifindex is used again."""
+    running.ask(**pod)
+    running.sh("ip link del veth7")
+    eventually(lambda: pods(running) == {}, "the pod's end", seconds=0.5)
+    assert not (running.state / "pods" / "c7-eth0.json").exists()
+
+
+def test_an_address_goes_to_the_newest_pod(running: AgentNode, pod: dict[str, Any]) -> None:
+    """An address given to another pod before the old one's DEL is the new one's, and stays it."""
+    running.ask(**pod)
+    other = make_pod(running, 8) | {"addresses": pod["addresses"]}
+    assert running.ask(**other)["accelerated"]
+    newer = pods(running)["10.42.1.7"]
+    running.ask(op="detach", container_id="c7", ifname="eth0")
+    assert pods(running) == {"10.42.1.7": newer}
+    assert newer.ifindex == running.link("veth8")["ifindex"]
+    running.sh("ip link del veth8")
+    eventually(lambda: pods(running) == {}, "its end")
+
+
+def test_gc_keeps_only_the_valid(running: AgentNode, pod: dict[str, Any]) -> None:
+    """GC forgets every attachment that the runtime does not name."""
+    running.ask(**pod)
+    assert running.ask(op="gc", valid=[["c7", "eth0"]])["removed"] == 0
+    assert running.ask(op="gc", valid=[["other", "eth0"]])["removed"] == 1
+    assert pods(running) == {}
+
+
+ANY = "protocol all u32 match u32 0 0 flowid 1:1"
+SPOOF = "nft add rule bridge nat c iifname veth7 drop"
+GUARDED = {
+    "shaper": (
+        "tc qdisc add dev veth7 root tbf rate 1mbit burst 10k latency 25ms",
+        "tc qdisc del dev veth7 root",
+        Guard.TO_POD,
+    ),
+    "ingress-filter": (
+        f"tc qdisc add dev veth7 ingress; tc filter add dev veth7 parent ffff: {ANY}",
+        "tc qdisc del dev veth7 ingress",
+        Guard.FROM_POD,
+    ),
+    "isolated": (
+        "bridge link set dev veth7 isolated on",
+        "bridge link set dev veth7 isolated off",
+        Guard.FROM_POD | Guard.TO_POD,
+    ),
+    "macspoofchk": (
+        f"nft add table bridge nat; nft add chain bridge nat c; {SPOOF}",
+        "nft delete table bridge nat",
+        Guard.FROM_POD | Guard.TO_POD,
+    ),
+}
+
+
+@pytest.mark.parametrize(("guard", "unguard", "expected"), GUARDED.values(), ids=GUARDED.keys())
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_what_guards_a_veth_is_seen(
+    running: AgentNode, pod: dict[str, Any], when: str, guard: str, unguard: str, expected: Guard
+) -> None:
+    """A shaper, a filter, isolation or a spoof check guards its direction while it is there."""
+    if when == "before":
+        running.sh(guard)
+    assert running.ask(**pod)["accelerated"]
+    if when == "after":
+        assert pods(running)["10.42.1.7"].guard == Guard(0)
+        running.sh(guard)
+    eventually(lambda: pods(running)["10.42.1.7"].guard == expected, "the guard")
+    running.sh(unguard)
+    eventually(lambda: pods(running)["10.42.1.7"].guard == Guard(0), "no guard")
+    eventually(lambda: hooks(running, "veth7") == HOOKS, "hooks")
+
+
+def test_a_bridge_that_changes_is_followed(running: AgentNode, pod: dict[str, Any]) -> None:
+    """The pod's MTU and its gateway's MAC are the bridge's, also after these change."""
+    running.ask(**pod)
+    running.sh("ip link set cni0 address 02:00:00:00:00:aa mtu 1400")
+    eventually(lambda: pods(running)["10.42.1.7"].gateway_mac == "02:00:00:00:00:aa", "the MAC")
+    eventually(lambda: pods(running)["10.42.1.7"].mtu == 1400, "the MTU")
+
+
+def test_pods_survive_a_restart(node: AgentNode) -> None:
+    """A restarted agent knows the pods that are still there, and forgets those that are not."""
+    node.start()
+    for number in (7, 8, 9):
+        node.ask(**make_pod(node, number))
+    node.stop(signal.SIGKILL)
+    # The same name, and soon the same address: yet another veth.
+    node.sh("ip link del veth8; ip link del veth9")
+    node.sh("ip link add veth9 type veth peer name pod9; ip link set veth9 master cni0 up")
+    node.start()
+    assert list(pods(node)) == ["10.42.1.7"]
+    assert hooks(node, "veth7") == HOOKS
+    assert hooks(node, "veth9") == set()
+    assert sorted(path.name for path in (node.state / "pods").iterdir()) == ["c7-eth0.json"]
+
+
+def test_only_root_is_answered(running: AgentNode) -> None:
+    """The socket is root's alone: its mode is 0600, and another user is hung up on."""
+    path = running.state / "agent.sock"
+    assert path.stat().st_mode & 0o777 == 0o600
+    path.chmod(0o666)
+    code = (
+        "import os, socket, sys\n"
+        "s = socket.socket(socket.AF_UNIX)\n"
+        's.connect(sys.argv[1]); os.write(s.fileno(), b\'{"op": "status"}\\n\')\n'
+        "print(len(s.recv(100)))\n"
+    )
+    done = running.sh(
+        f"setpriv --reuid 65534 --clear-groups /usr/bin/python3 -Ic '{code}' {path} 2>&1 || true"
+    )
+    path.chmod(0o600)
+    assert done.strip() == "0" or "Error" in done
+
+
+def test_requests_may_come_in_pieces(running: AgentNode) -> None:
+    """Two requests in three pieces over one connection get two answers, in order."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(running.state / "agent.sock"))
+        lines = connection.makefile("rb")
+        for piece in (b'{"op": "fl', b'ush"}\n{"op": "stat', b'us"}\n'):
+            connection.sendall(piece)
+        assert b"epoch" in lines.readline()
+        assert b"status" in lines.readline()
+        connection.sendall(b"nonsense\n")
+        assert b'"ok": false' in lines.readline()
+
+
+def test_addresses_are_ipv4_objects(running: AgentNode, pod: dict[str, Any]) -> None:
+    """Only the IPv4 address of a dual-stack pod is the programs' business."""
+    running.ask(**pod)
+    with running.maps() as maps:
+        assert list(maps.pods()) == [IPv4Address("10.42.1.7")]
