@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import pytest
 from dialogue import OUTSIDE, PORT
 from kubeproxy import MODES, Service
+from ways import REVALIDATE, ruleset
 
+from vxlane.loader.lab import lab as labs
 from vxlane.loader.lab import namespaces, underlay
-from vxlane.loader.lab.waiting import wait_for
-
-
-@contextlib.contextmanager
-def ruleset(lab, node):
-    """Change netfilter's rules inside; return when the node's agent has taken notice."""
-    with lab.maps(node) as maps:
-        epoch = maps.settings().epoch
-        yield
-        wait_for(lambda: maps.settings().epoch != epoch, f"{node}'s agent to see its rules change")
 
 
 @pytest.fixture(params=sorted(MODES))
@@ -46,3 +36,13 @@ def outside(lab):
     underlay.plug(lab.lab.name, name, port="outside")
     underlay.ip(name, f"address add {OUTSIDE}/24 dev eth0")
     return "outside"
+
+
+@pytest.fixture(scope="session")
+def quick_lab(lab):
+    """Two nodes whose agents have every flow go through netfilter again after 2 s."""
+    name = f"{lab.lab.name}-quick"
+    options = ["--revalidate", str(REVALIDATE)]
+    made = labs.up(name, nodes=2, pods_per_node=2, kernel_only=0, agent_options=options)
+    yield type(lab)(made)
+    labs.down(name)

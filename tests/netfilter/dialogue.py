@@ -36,8 +36,8 @@ class Call:
     """Source port; 0: any."""
     end: str = "fin"
     """Or "client resets", or "server resets"."""
-    patience: float = 10.0
-    """How long to wait for an answer to a datagram, and 40 s more for a whole conversation."""
+    patience: float = 40.0
+    """How long one conversation may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +111,10 @@ class Heard:
         wanted = len(self.all()) + count
         wait_for(lambda: len(self.all()) >= wanted, f"{count} more numbers", seconds=seconds)
 
-    def count_since(self, moment):
-        """How many came after `moment`."""
-        return sum(when > moment for _, when in self.all())
-
-    def silent_after(self, moment, *, settle=1.5):
-        """Seconds from `moment` to the last number, once none has come for `settle` seconds."""
-        while time.monotonic() - self._last(moment) < settle:
+    def silent_after(self, moment, *, for_long=1.0, limit=20.0):
+        """Seconds from `moment` to the last number that came before a silence `for_long`."""
+        while time.monotonic() - self._last(moment) < for_long:
+            assert time.monotonic() < moment + limit, "the numbers do not stop"
             time.sleep(0.05)
         return self._last(moment) - moment
 

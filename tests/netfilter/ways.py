@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+
+from vxlane.loader.lab.waiting import wait_for
+
+REVALIDATE = 2
+"""Of the quick lab, seconds."""
 NOISE = {"not_ip", "not_overlay"}
 """ARP, IPv6 neighbours and the switch's own: they come and go with no test's doing."""
 BYPASSES = {"encapsulated", "decapsulated", "switched", "routed"}
@@ -38,3 +44,12 @@ def approved_ports(lab, node, pod):
             for flow in maps.flows()
             if flow.tuple.local == local and flow.seen_out and flow.seen_in
         }
+
+
+@contextlib.contextmanager
+def ruleset(lab, node):
+    """Change netfilter's rules inside; return when the node's agent has taken notice."""
+    with lab.maps(node) as maps:
+        epoch = maps.settings().epoch
+        yield
+        wait_for(lambda: maps.settings().epoch != epoch, f"{node}'s agent to see its rules change")
