@@ -42,7 +42,7 @@ class Bench:
 
     @contextmanager
     def counting(self) -> Iterator[Moved]:
-        """Count by verdict and by peer inside the block."""
+        """Count inside the block, by verdict and by the peers that are known all the time."""
         moved = Moved()
         verdicts, peers = self._verdicts(), self.maps.peer_counts()
         yield moved
@@ -53,7 +53,7 @@ class Bench:
                     after.packets - before.packets, after.bytes - before.bytes
                 )
         for slot, count in self.maps.peer_counts().items():
-            if count != peers[slot]:
+            if slot in peers and count != peers[slot]:
                 moved.peers[slot] = _minus(count, peers[slot])
 
     def _verdicts(self) -> dict[tuple[Program, Verdict], Count]:

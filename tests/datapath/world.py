@@ -191,13 +191,18 @@ def put_flows(maps: Maps, flows: Iterable[Approval], since: int) -> None:
     """Make the flow records `flows` and no others."""
     _clear(maps, "flows")
     for flow in flows:
-        value = HEADER.structs["flow"](
-            seen_out=_seen(flow.out, since),
-            seen_in=_seen(flow.into, since),
-            epoch=flow.epoch,
-            ifindex=flow.ifindex,
-        )
-        syscall.map_update(maps._fds["flows"], flow_key(flow.tuple), bytes(value))
+        put_flow(maps, flow, since)
+
+
+def put_flow(maps: Maps, flow: Approval, since: int) -> None:
+    """Write one flow record."""
+    value = HEADER.structs["flow"](
+        seen_out=_seen(flow.out, since),
+        seen_in=_seen(flow.into, since),
+        epoch=flow.epoch,
+        ifindex=flow.ifindex,
+    )
+    syscall.map_update(maps._fds["flows"], flow_key(flow.tuple), bytes(value))
 
 
 def flow_key(key: Tuple) -> bytes:

@@ -1,0 +1,266 @@
+"""Almost valid frames by the thousand: what the programs do is what the oracle works out.
+
+Never a redirect that the oracle refuses, always one that it demands; what leaves is equal to the
+oracle's own bytes, and what does not leave is unchanged to the byte. Flow records are compared
+after every world. The seed is fixed for every day and new with --full; FUZZ_SEED repeats a run.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from dataclasses import replace
+from typing import NamedTuple
+
+import pytest
+from bench import Bench
+from frames import ECHO_REPLY, ECT0, Frame, Icmp, Raw, Tcp
+from mutation import Mutator
+from oracle import Judgement, Key, Oracle, flow_of, halves_of, key_of
+from tables.case import ACK_DATA, DATAGRAM, PING, handed_over, sent
+from tables.direct import plain
+from tables.from_nic import ANSWER, PONG, RESPONSE, carried, inner
+from tables.from_pod import LOCAL_DATA, LOCAL_DATAGRAM
+from tables.learning import arriving, leaving
+from testrun import Action, Context, Result
+from world import (
+    APPROVED,
+    NEIGHBOUR,
+    NEIGHBOUR_VETH,
+    NIC,
+    OTHER_PEER,
+    OTHER_REMOTE,
+    OVERLAY,
+    PEER,
+    PING_FLOW,
+    POD,
+    TCP_FLOW,
+    UDP_FLOW,
+    VETH,
+    Approval,
+    Standing,
+    World,
+    put_flow,
+    stand,
+)
+
+from vxlane.loader.datapath.abi import Guard, Program, Verdict, Way
+
+EVERY_DAY, FULL = 60_000, 2_000_000
+PER_WORLD = 500
+
+
+class Base(NamedTuple):
+    """A valid frame and the interface it comes by."""
+
+    frame: bytes
+    ifindex: int
+
+
+def bases(ifindex: int, *frames: Frame) -> list[Base]:
+    """Valid frames of one interface."""
+    return [Base(bytes(frame), ifindex) for frame in frames]
+
+
+BIG = bytes(1400)
+REPLY_BACK = replace(
+    handed_over(Tcp(source=8080, dest=40002), source_mac=NEIGHBOUR.mac, dest_mac=POD.mac),
+    source=NEIGHBOUR.address,
+    destination=POD.address,
+)
+BASES = {
+    Program.FROM_POD: [
+        *bases(
+            VETH,
+            *(sent(transport) for transport in (ACK_DATA, DATAGRAM, PING)),
+            *(sent(transport, destination=OTHER_REMOTE) for transport in (ACK_DATA, DATAGRAM)),
+            sent(replace(DATAGRAM, payload=BIG), tos=0xB8 | ECT0),
+            sent(Icmp(kind=ECHO_REPLY, identifier=78)),
+            handed_over(LOCAL_DATA),
+            handed_over(LOCAL_DATAGRAM),
+        ),
+        *bases(NEIGHBOUR_VETH, REPLY_BACK),
+    ],
+    Program.FROM_NIC: bases(
+        NIC,
+        *(carried(inner(transport)) for transport in (RESPONSE, ANSWER, PONG)),
+        *(plain(transport, source=OTHER_REMOTE) for transport in (RESPONSE, ANSWER, PONG)),
+        carried(inner(replace(ANSWER, payload=BIG), tos=ECT0), tos=3),
+        carried(inner(Icmp(identifier=78))),
+        carried(inner(Raw(132, bytes(40)))),
+    ),
+    Program.TO_POD: [
+        *bases(VETH, *(arriving(transport) for transport in (RESPONSE, ANSWER, PONG)), REPLY_BACK),
+        *bases(NEIGHBOUR_VETH, handed_over(LOCAL_DATA), handed_over(LOCAL_DATAGRAM)),
+    ],
+    Program.TO_OVERLAY: bases(
+        OVERLAY,
+        *(leaving(transport) for transport in (ACK_DATA, DATAGRAM, PING)),
+        leaving(DATAGRAM, destination=OTHER_REMOTE),
+    ),
+}
+# The verdicts that a program is there for.
+WAYS = {
+    Program.FROM_POD: {Verdict.ENCAPSULATED, Verdict.ROUTED, Verdict.SWITCHED},
+    Program.FROM_NIC: {Verdict.DECAPSULATED, Verdict.ROUTED},
+    Program.TO_POD: {Verdict.LEARNED},
+    Program.TO_OVERLAY: {Verdict.LEARNED},
+}
+FLOWS = [
+    *APPROVED.flows,
+    *(
+        Approval(tuple=replace(flow, remote=OTHER_REMOTE))
+        for flow in (TCP_FLOW, UDP_FLOW, PING_FLOW)
+    ),
+]
+# Far from the limits of 10 and 30 s, so that a slow machine changes no verdict.
+AGES = (1, 1, 1, 1, 1, 1, 1, 1, 4, 20, 60, None)
+
+
+def some_world(dice: random.Random) -> World:
+    """A world in which most things are as they should be."""
+
+    def mostly(usual: object, *unusual: object) -> object:
+        return usual if dice.random() < 0.85 else dice.choice(unusual)
+
+    pods = tuple(
+        replace(
+            pod,
+            guard=mostly(Guard(0), *Guard, Guard.FROM_POD | Guard.TO_POD),
+            mtu=mostly(pod.mtu, 80, 1400, 9000),
+            bridge=mostly(pod.bridge, 99),
+        )
+        for pod in (POD, NEIGHBOUR)
+    )
+    peers = tuple(
+        replace(
+            peer,
+            way=mostly(way, *Way),
+            mtu=mostly(peer.mtu, 80, 1400),
+            ifindex=mostly(NIC, NIC, 0),
+        )
+        for peer, way in ((PEER, Way.TUNNEL), (OTHER_PEER, Way.DIRECT))
+    )
+    flows = [
+        replace(
+            flow,
+            out=dice.choice(AGES),
+            into=dice.choice(AGES),
+            epoch=mostly(flow.epoch, 6, 8),
+            ifindex=mostly(flow.ifindex, 999, flow.ifindex),
+        )
+        for flow in FLOWS
+        if dice.random() < 0.95
+    ]
+    return World(pods=pods, peers=peers, flows=frozenset(flows), lease=mostly(60, 60, 60, -1))
+
+
+class Fuzz:
+    """Runs mutants of one program through it and through the oracle."""
+
+    def __init__(self, bench: Bench, program: Program, seed: int) -> None:
+        self._bench, self._program, self._seed = bench, program, seed
+        self._dice = random.Random(seed)
+        self._bases = BASES[program]
+        self._mutator = Mutator(self._dice, [base.frame for base in self._bases])
+        self._run = bench.runners[program].run
+        self.bypassed = self.forgotten = 0
+
+    def run(self, count: int) -> None:
+        """Run `count` mutants, in ever new worlds."""
+        for _ in range(count // PER_WORLD):
+            world = some_world(self._dice)
+            standing = stand(self._bench.maps, world)
+            oracle = Oracle(world, self._bench.constants.mark)
+            for _ in range(PER_WORLD):
+                self._one(oracle, standing)
+            flows = {key_of(flow): halves_of(flow) for flow in standing.flows()}
+            assert flows == oracle.flows, f"seed {self._seed}: flow records in {world}"
+            resets = {key_of(Approval(tuple=one)) for one in standing.resets()}
+            assert resets == oracle.resets, f"seed {self._seed}: resets in {world}"
+
+    def _one(self, oracle: Oracle, standing: Standing) -> None:
+        base = self._dice.choice(self._bases)
+        frame = self._mutator.mutant(base.frame)
+        context = self._context(base.ifindex, oracle.mark)
+        result = self._run(frame, context)
+        due = oracle.judge(self._program, frame, context)
+        if due:
+            agree = result.action is Action.REDIRECT and due.allows(result.frame, result.mark)
+        else:
+            agree = (result.action, result.frame) == (Action.UNSPEC, frame)
+        assert agree, self._report(oracle, due, frame, context, result)
+        self.bypassed += due is not None
+        oracle.learn(self._program, frame, context)
+        keys, twin = oracle.ended(frame)
+        if keys and self._program in {Program.FROM_POD, Program.FROM_NIC}:
+            must = oracle.judge(self._program, twin, context) is not None
+            self._forgotten(oracle, standing, keys, must=must)
+
+    def _forgotten(
+        self, oracle: Oracle, standing: Standing, keys: list[Key], *, must: bool
+    ) -> None:
+        """Put records back that a SYN or FIN may have ended, or must."""
+        there = {key_of(flow) for flow in standing.flows()}
+        assert not (must and there.intersection(keys)), f"seed {self._seed}: {keys} not forgotten"
+        self.forgotten += must
+        for key in set(keys) - there:
+            put_flow(standing.maps, flow_of(key, oracle.flows[key]), standing.since)
+
+    def _context(self, ifindex: int, mark: int) -> Context:
+        """The right context nearly always."""
+        if self._dice.random() < 0.95:
+            return Context(ifindex=ifindex)
+        return Context(
+            ifindex=self._dice.choice((ifindex, VETH, NEIGHBOUR_VETH, NIC)),
+            mark=self._dice.choice((0, 0, 1, mark)),
+            gso_size=self._dice.choice((0, 0, 100, 1400, 1430)),
+        )
+
+    def _report(
+        self,
+        oracle: Oracle,
+        due: Judgement | None,
+        frame: bytes,
+        context: Context,
+        result: Result,
+    ) -> str:
+        return (
+            f"seed {self._seed}: {self._program.label} of {frame.hex()} in {context}\n"
+            f"answered {result.action.name}, {result.frame.hex()}, mark {result.mark:#x};\n"
+            f"the oracle says {due}\nwith {oracle.world.pods} {oracle.world.peers} {oracle.flows}"
+        )
+
+
+def check(bench: Bench, program: Program, *, count: int, seed: int) -> None:
+    """Fuzz, and make sure that it was worth it: enough of every way past the kernel path."""
+    print(f"seed {seed}")
+    fuzz = Fuzz(bench, program, seed)
+    with bench.counting() as moved:
+        fuzz.run(count)
+    print(dict(moved.packets), fuzz.forgotten)
+    assert {judged for judged, _ in moved.packets} == {program}
+    assert sum(moved.packets.values()) == count
+    ways = {verdict: n for (_, verdict), n in moved.packets.items() if verdict in WAYS[program]}
+    assert ways.keys() == WAYS[program]
+    assert min(ways.values()) > count / 50
+    if Verdict.LEARNED in ways:
+        assert fuzz.bypassed == 0
+    else:
+        assert fuzz.bypassed == sum(ways.values())
+        assert fuzz.forgotten > count / 5000
+
+
+@pytest.mark.parametrize("program", list(Program), ids=lambda program: program.label)
+def test_mutants(bench: Bench, program: Program) -> None:
+    """60,000 mutants are treated as the oracle works out."""
+    check(bench, program, count=EVERY_DAY, seed=int(os.environ.get("FUZZ_SEED", "20261122")))
+
+
+@pytest.mark.full
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("program", list(Program), ids=lambda program: program.label)
+def test_two_million_mutants(bench: Bench, program: Program) -> None:
+    """2,000,000 mutants are treated as the oracle works out."""
+    seed = os.environ.get("FUZZ_SEED") or random.SystemRandom().getrandbits(32)
+    check(bench, program, count=FULL, seed=int(seed))
