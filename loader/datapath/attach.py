@@ -20,6 +20,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from vxlane.loader.datapath import syscall
 from vxlane.loader.datapath.abi import Program
+from vxlane.loader.datapath.grace import expedited
 from vxlane.loader.datapath.syscall import TcxHook
 from vxlane.loader.errors import KernelError
 
@@ -78,7 +79,8 @@ class Hooks:
         """Detach by either method, at once; what is not attached is no error."""
         pin = self._pin(program, ifindex)
         if pin.exists():
-            syscall.link_detach(pin)
+            with expedited():
+                syscall.link_detach(pin)
             pin.unlink()
         if self._has_filter(program, ifindex):
             self._remove_filter(program, ifindex)
@@ -142,7 +144,8 @@ class Hooks:
     def _add_link(self, program: Program, ifindex: int, descriptor: int) -> None:
         operation = f"attach {program.label} to interface {ifindex} by TCX"
         try:
-            link = syscall.link_create(descriptor, ifindex, _HOOKS[program])
+            with expedited():
+                link = syscall.link_create(descriptor, ifindex, _HOOKS[program])
         except OSError as error:
             advice = "TCX needs Linux 6.6; use --attach clsact" if not syscall.has_tcx() else ""
             raise KernelError(operation, error.errno or 0, advice) from error
