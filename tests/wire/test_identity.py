@@ -1,0 +1,162 @@
+"""Nobody is bypassed under a false name; without --strict the kernel path judges as ever."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address
+
+import pytest
+from exotic import NOBODY
+from frames import Frame
+from wire import AT_RECEIVER, NEIGHBOUR, RECEIVER, SENDER, Wire
+
+EVERYWHERE = (SENDER, NEIGHBOUR, RECEIVER, "node2-pod2", "wire-node1", "wire-node2")
+SECOND_ADDRESS = IPv4Address("192.168.77.112")
+STRANGER, WORLD = IPv4Address("192.168.77.99"), IPv4Address("203.0.113.9")
+
+# flannel's rule for whom the node does not know: sent on in the node's name.
+MASQUERADED = ("from_nic flow_unknown", "to_overlay no_pod", "to_pod learned")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A frame under a false name."""
+
+    make: Callable[[Wire, Frame], Frame]
+    """Of the wire, and of a packet that a pod sends under its own name."""
+    verdict: str
+    later: tuple[str, ...] = ()
+    """What else is counted, where the kernel path lets it pass; it is dropped if nothing is."""
+
+
+def source(name):
+    """The packet under another's address."""
+    return lambda wire, plain: replace(plain, source=IPv4Address(wire.lab.address(name)))
+
+
+def tunnel(name):
+    """The same, tunnelled by node1."""
+    return lambda wire, plain: wire.from_peer(source(name)(wire, plain))
+
+
+FROM_POD = {
+    "address_of_a_neighbour": Case(
+        source(NEIGHBOUR),
+        "spoofed_address",
+        ("from_nic flow_unknown", "to_overlay learned", "to_pod learned"),
+    ),
+    "address_of_nobody": Case(
+        lambda _, plain: replace(plain, source=IPv4Address("10.42.1.200")),
+        "spoofed_address",
+        ("from_nic flow_unknown", "to_overlay no_pod", "to_pod learned"),
+    ),
+    "address_of_a_peers_pod": Case(
+        source("node3-pod1"),
+        "spoofed_address",
+        MASQUERADED,
+    ),
+    "address_of_the_gateway": Case(
+        lambda _, plain: replace(plain, source=IPv4Address("10.42.1.1")), "spoofed_address"
+    ),
+    "address_of_the_world": Case(
+        lambda _, plain: replace(plain, source=WORLD),
+        "spoofed_address",
+        MASQUERADED,
+    ),
+    "no_address": Case(
+        lambda _, plain: replace(plain, source=IPv4Address("0.0.0.0")), "spoofed_address"
+    ),
+    "mac_of_a_neighbour": Case(
+        lambda wire, plain: replace(plain, source_mac=wire.lab.pod(NEIGHBOUR).mac),
+        "spoofed_mac",
+        ("from_nic decapsulated", "to_overlay learned"),
+    ),
+    "mac_of_nobody": Case(
+        lambda _, plain: replace(plain, source_mac=NOBODY),
+        "spoofed_mac",
+        ("from_nic decapsulated", "to_overlay learned"),
+    ),
+}
+FROM_NIC = {
+    "tunnel_of_a_stranger": Case(
+        lambda wire, plain: replace(wire.from_peer(plain), source=STRANGER),
+        "unknown_vtep",
+        ("to_pod learned",),
+    ),
+    "stranger_with_the_worlds_address": Case(
+        lambda wire, plain: replace(wire.from_peer(replace(plain, source=WORLD)), source=STRANGER),
+        "unknown_vtep",
+        ("to_pod no_peer",),
+    ),
+    "stranger_with_a_malformed_packet": Case(
+        lambda wire, plain: replace(wire.from_peer(replace(plain, checksum=1)), source=STRANGER),
+        "unknown_vtep",
+    ),
+    "tunnel_of_another_peer": Case(
+        lambda wire, plain: source("node3")(wire, wire.from_peer(plain)),
+        "wrong_vtep",
+        ("to_pod learned",),
+    ),
+    "pod_of_another_peer": Case(tunnel("node3-pod1"), "wrong_vtep", ("to_pod learned",)),
+    "another_address_of_the_node": Case(
+        lambda wire, plain: replace(wire.from_peer(plain), destination=SECOND_ADDRESS),
+        "not_our_vtep",
+        ("to_pod learned",),
+    ),
+}
+# No false name: a peer may forward a packet whose sender is nobody's pod.
+NO_PEER = {
+    "world": Case(
+        lambda wire, plain: wire.from_peer(replace(plain, source=WORLD)),
+        "no_peer",
+        ("to_pod no_peer",),
+    ),
+    "pod_of_the_receiver": Case(tunnel("node2-pod2"), "no_peer", ("to_pod learned",)),
+}
+
+
+def probe(wire, case, *, at):
+    """Send the case's frame beside an approved flow, by both ways."""
+    plain = wire.from_pod(wire.fresh_flow())
+    approve = wire.from_peer(plain) if at == AT_RECEIVER else plain
+    return wire.compare([case.make(wire, plain)], at=at, approve=approve, seen_at=EVERYWHERE)
+
+
+def add_second_address(wire):
+    """Another address of node2's NIC, on which the kernel takes tunnels too."""
+    wire.lab.exec("node2", "ip", "address", "replace", f"{SECOND_ADDRESS}/32", "dev", "eth0")
+
+
+@pytest.mark.parametrize("case", FROM_POD.values(), ids=FROM_POD)
+def test_from_pod(wire, case):
+    """What a pod sends under another's address or MAC fares as without vxlane, and is counted."""
+    outcome = probe(wire, case, at=SENDER)
+    assert outcome.bypass == outcome.kernel
+    assert outcome.arrivals == ({"wire-node1": 1, RECEIVER: 1} if case.later else {})
+    assert outcome.counted == sorted([f"from_pod {case.verdict}", *case.later])
+
+
+@pytest.mark.parametrize("case", [*FROM_NIC.values(), *NO_PEER.values()], ids=[*FROM_NIC, *NO_PEER])
+def test_from_nic(wire, case):
+    """A tunnel between the wrong ends, or with another's pod in it, fares as without vxlane."""
+    add_second_address(wire)
+    outcome = probe(wire, case, at=AT_RECEIVER)
+    assert outcome.bypass == outcome.kernel
+    assert outcome.arrivals == ({RECEIVER: 1} if case.later else {})
+    assert outcome.counted == sorted([f"from_nic {case.verdict}", *case.later])
+
+
+def test_strict(strict_wire):
+    """With --strict what bears a false name is dropped, and only that."""
+    add_second_address(strict_wire)
+    for case in FROM_POD.values():
+        outcome = probe(strict_wire, case, at=SENDER)
+        assert outcome.arrivals == {}
+        assert outcome.counted == [f"from_pod {case.verdict}"]
+    for case in FROM_NIC.values():
+        outcome = probe(strict_wire, case, at=AT_RECEIVER)
+        assert outcome.arrivals == {}
+        assert outcome.counted == [f"from_nic {case.verdict}"]
+    for case in NO_PEER.values():
+        outcome = probe(strict_wire, case, at=AT_RECEIVER)
+        assert outcome.bypass == outcome.kernel
+        assert outcome.arrivals == {RECEIVER: 1}
