@@ -38,8 +38,9 @@ def prepare(values: Values) -> tuple[Config, NodeSource]:
         if values[name]:
             raise ConfigError(f"{option} is not supported; leave it out")
     if values["nodes_file"]:
-        name = values["node_name"] or socket.gethostname()
-        return _config(values, name, _network(values)), FileSource(Path(values["nodes_file"]), name)
+        name, network = values["node_name"] or socket.gethostname(), _network(values)
+        source = FileSource(Path(values["nodes_file"]), name, network.backend)
+        return _config(values, name, network), source
     if values["kube_subnet_mgr"]:
         return _with_kubernetes(values)
     if values["etcd_endpoints"]:

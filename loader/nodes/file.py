@@ -29,6 +29,7 @@ from vxlane.loader.errors import ConfigError
 from vxlane.loader.nodes.model import (
     NOTHING_READ,
     Announcement,
+    Backend,
     Node,
     Problem,
     Snapshot,
@@ -51,10 +52,11 @@ _IN_WATCH = _IN_CLOSE_WRITE | _IN_MOVED_FROM | _IN_MOVED_TO | _IN_DELETE
 class FileSource:
     """Follows one file. A file that can't be used leaves the last good set in force."""
 
-    def __init__(self, path: Path, own_name: str) -> None:
+    def __init__(self, path: Path, own_name: str, backend: Backend = Backend.VXLAN) -> None:
         self.changed = -1
         self._path = path
         self._own_name = own_name
+        self._backend = backend
         self._digest = b""
         self._last = NOTHING_READ
 
@@ -105,7 +107,7 @@ class FileSource:
 
     def _parse(self, content: bytes) -> Snapshot:
         document = _load(content)
-        nodes, problems = parse_entries(document["nodes"])
+        nodes, problems = parse_entries(document["nodes"], self._backend)
         snapshot = agree(
             nodes,
             self._own_name,
@@ -118,19 +120,19 @@ class FileSource:
         return snapshot
 
 
-def parse_entries(entries: list[Any]) -> tuple[list[Node], list[Problem]]:
-    """The nodes of `entries`, and a Problem for each entry that is none."""
+def parse_entries(entries: list[Any], backend: Backend) -> tuple[list[Node], list[Problem]]:
+    """The nodes of `entries`, all of one backend, and a Problem for each entry that is none."""
     nodes, problems = [], []
     for number, entry in enumerate(entries, start=1):
         name = str(entry.get("name") or "") if isinstance(entry, dict) else ""
         try:
-            nodes.append(_node(name, entry))
+            nodes.append(_node(name, entry, backend))
         except ConfigError as error:
             problems.append(Problem(name or f"entry {number}", str(error)))
     return nodes, problems
 
 
-def _node(name: str, entry: object) -> Node:
+def _node(name: str, entry: object, backend: Backend) -> Node:
     if not isinstance(entry, dict):
         raise ConfigError("is not a mapping of name, address and podCIDR")
     if unknown := entry.keys() - _KEYS:
@@ -143,6 +145,7 @@ def _node(name: str, entry: object) -> Node:
         address=parse_address(_text(entry, "address")),
         pod_cidr=parse_cidr(_text(entry, "podCIDR")),
         vtep_mac=derived_mac(name) if mac is None else parse_mac(_text(entry, "vtepMAC")),
+        backend=backend,
     )
 
 

@@ -72,21 +72,24 @@ class AgentNode:
         self,
         *options: str,
         mode: str = "own",
+        nodes: bool = True,
         wait: bool = True,
         env: Mapping[str, str] | None = None,
     ) -> None:
         """Start the agent, and by default wait until it is ready."""
         command = [*self.command(), "--mode", mode, "--node-name", "node1"]
-        command += ["--nodes-file", str(self.nodes_file), "--state-dir", str(self.state)]
-        command += ["--subnet-file", str(self.subnet_file), "--ip-masq", *options]
+        command += ["--state-dir", str(self.state), "--subnet-file", str(self.subnet_file)]
+        command += ["--nodes-file", str(self.nodes_file)] if nodes else []
+        command += ["--ip-masq", *options]
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
                 command, stdout=log, stderr=log, env={**os.environ, **(env or {})}
             )
         if wait:
-            wait_for(self._is_ready, f"agent, see {self.log_file}", seconds=30)
+            wait_for(self.is_ready, f"agent, see {self.log_file}", seconds=30)
 
-    def _is_ready(self) -> bool:
+    def is_ready(self) -> bool:
+        """Whether the agent says that it is."""
         assert self.process
         assert self.process.poll() is None, self.log()
         try:

@@ -1,0 +1,105 @@
+"""The programs' settings: lease, epoch and switch; and a node whose programs do not load."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from agentnode import AgentNode, eventually
+from test_pods import make_pod, pods
+
+SECOND = 1_000_000_000
+
+
+def lease(node: AgentNode) -> float:
+    """Seconds that the lease still runs."""
+    with node.maps() as maps:
+        return (maps.settings().lease_until - time.monotonic_ns()) / SECOND
+
+
+def epoch(node: AgentNode) -> int:
+    """The epoch that the programs go by."""
+    with node.maps() as maps:
+        return maps.settings().epoch
+
+
+def test_the_settings_are_this_nodes(running: AgentNode) -> None:
+    """Address, MAC, port range and revalidation are what the kernel and the options say."""
+    with running.maps() as maps:
+        settings = maps.settings()
+    assert str(settings.address) == "192.168.77.1"
+    assert settings.vtep_mac == running.link("flannel.1")["address"]
+    assert settings.revalidate == 30 * SECOND
+    assert settings.revalidate_half == 10 * SECOND
+    ports = running.sh("sysctl -n net.ipv4.ip_local_port_range").split()
+    assert [str(settings.port_min), str(settings.port_max)] == ports
+
+
+def test_the_lease_is_renewed(running: AgentNode) -> None:
+    """Of its 30 s the lease never has less than 19 left while the agent lives."""
+    for _ in range(24):
+        assert 19 < lease(running) <= 30
+        time.sleep(0.5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "nft add table inet mine; nft delete table inet mine",
+        "iptables -A FORWARD -s 10.9.9.9 -j DROP; iptables -D FORWARD -s 10.9.9.9 -j DROP",
+    ],
+    ids=["nft", "iptables-nft"],
+)
+def test_a_ruleset_change_withdraws_approvals(running: AgentNode, change: str) -> None:
+    """A change of the rules raises the epoch at once: every flow goes through them again."""
+    before = epoch(running)
+    running.sh(change)
+    eventually(lambda: epoch(running) > before, "a new epoch", seconds=2)
+    assert running.status()["epoch"] == epoch(running)
+
+
+def test_flush_raises_the_epoch(running: AgentNode) -> None:
+    """`vxlane flows flush` withdraws every approval and answers the new epoch."""
+    before = epoch(running)
+    assert running.ask(op="flush")["epoch"] == before + 1 == epoch(running)
+
+
+def test_the_bypass_can_be_switched_off_and_on(running: AgentNode) -> None:
+    """Switched off, the programs stand aside and stay aside; switched on, they go on."""
+    assert running.ask(op="bypass", enabled=False)["bypass"] == "off"
+    assert lease(running) < 0
+    running.write_nodes(2, 3, 4)
+    eventually(lambda: "10.42.4.0" in running.sh("ip route"), "a look")
+    assert lease(running) < 0
+    assert running.status()["bypass"] == "off"
+    assert running.ask(op="bypass", enabled=True)["bypass"] == "on"
+    assert lease(running) > 20
+    running.write_nodes(2, 3)
+
+
+def test_a_restart_withdraws_approvals_and_switches_on(node: AgentNode) -> None:
+    """Nobody watched the rules while no agent ran: a new one begins a new epoch, switched on."""
+    node.start()
+    node.ask(op="bypass", enabled=False)
+    before = epoch(node)
+    node.stop(signal.SIGKILL)
+    node.start()
+    assert epoch(node) > before
+    assert lease(node) > 20
+
+
+def test_without_programs_the_node_still_has_its_network(node: AgentNode, tmp_path: Path) -> None:
+    """Programs that do not compile cost the bypass and nothing else, and say so."""
+    (tmp_path / "bcc.py").write_text("raise ImportError(\"No module named 'bcc'\")")
+    node.start(env={"PYTHONPATH": str(tmp_path)})
+    assert node.status()["bypass"] == "unavailable"
+    assert "install the package python3-bpfcc" in node.status()["failures"][0]
+    assert "10.42.2.0/24 via 10.42.2.0 dev flannel.1 onlink" in node.sh("ip route")
+    answer = node.ask(**make_pod(node, 7))
+    assert answer["accelerated"] is False
+    assert "no bypass" in answer["reason"]
+    node.stop()
+    node.start()
+    assert list(pods(node)) == ["10.42.1.7"]
