@@ -53,10 +53,10 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Where an HTTP server listens; port 0: nowhere."""
+    """Where an HTTP server listens."""
 
-    address: str = "0.0.0.0"  # noqa: S104 (flannel's default: probes come from the kubelet)
-    port: int = 0
+    address: str
+    port: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +80,6 @@ class Config:
     clears_unavailable: bool = True
     """Tell Kubernetes that the node's network is up."""
     ready_file: Path | None = None
-    health: Listen = field(default_factory=Listen)
-    metrics: Listen = field(default_factory=Listen)
 
 
 def read_network(path: Path) -> Network:

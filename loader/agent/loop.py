@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
 
-from vxlane.loader.agent import status
 from vxlane.loader.agent.agent import Agent
 from vxlane.loader.agent.config import Mode
 from vxlane.loader.agent.lease import RENEW_EVERY
@@ -25,6 +24,7 @@ from vxlane.loader.agent.notify import Readiness
 from vxlane.loader.agent.operations import Operations
 from vxlane.loader.agent.overlay import ALL, Topic
 from vxlane.loader.agent.server import Server
+from vxlane.loader.agent.status import Board
 from vxlane.loader.kernel.events import RouteEvents, RulesetEvents
 from vxlane.loader.nodes.model import NodeSource
 
@@ -75,15 +75,16 @@ class Timer:
 class Loop:
     """Runs one agent."""
 
-    def __init__(self, agent: Agent, source: NodeSource) -> None:
+    def __init__(self, agent: Agent, source: NodeSource, board: Board) -> None:
         self._agent = agent
-        self._state = agent.config.state
+        self._board = board
         self._readiness = Readiness(agent.config.ready_file)
         self._source = source
         self._selector = selectors.DefaultSelector()
         self._routes = RouteEvents()
         self._rulesets = RulesetEvents()
-        self._server = Server(self._state / "agent.sock", Operations(agent).answer, self._selector)
+        path = agent.config.state / "agent.sock"
+        self._server = Server(path, Operations(agent).answer, self._selector)
         for descriptor, action in (
             (source.changed, self._on_nodes),
             (self._routes.fileno(), self._on_routes),
@@ -151,7 +152,7 @@ class Loop:
             self._failures_in_a_row = 0
         if self._agent.is_ready:
             self._readiness.ready()
-        status.write(self._state / "agent.json", self._agent.status())
+        self._board.post(self._agent.status())
 
     def _on_nodes(self) -> None:
         with contextlib.suppress(BlockingIOError):

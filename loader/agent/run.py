@@ -11,11 +11,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from vxlane.loader.agent import discover
+from vxlane.loader.agent import discover, health
 from vxlane.loader.agent.agent import Agent
-from vxlane.loader.agent.config import Config
+from vxlane.loader.agent.config import Config, Listen
 from vxlane.loader.agent.loop import Loop, stoppable
 from vxlane.loader.agent.sources import prepare
+from vxlane.loader.agent.status import Board
+from vxlane.loader.datapath.programs import pin_directory
 from vxlane.loader.errors import ConfigError, SourceError
 from vxlane.loader.nodes.follow import PATIENT
 from vxlane.loader.nodes.model import NodeSource
@@ -29,15 +31,33 @@ def run(values: Mapping[str, Any]) -> None:
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     with stoppable(), contextlib.ExitStack() as stack:
         stack.enter_context(sole_agent(state))
+        board = Board(state / "agent.json")
+        # Before all that may have to be waited for: a probe must not end us meanwhile.
+        _serve(values, board, stack)
         config, source = _prepared(values)
         source.start()
         stack.callback(source.close)
         agent = Agent(config, source)
         stack.callback(agent.close)
         agent.remember(discover.pods([discover.RESULTS], discover.LEASES))
-        loop = Loop(agent, source)
+        loop = Loop(agent, source, board)
         stack.callback(loop.close)
         loop.run()
+
+
+def _serve(values: Mapping[str, Any], board: Board, stack: contextlib.ExitStack) -> None:
+    """Answer probes and scrapes, where ports are given for them."""
+    if port := values["healthz_port"]:
+        server = health.serve(Listen(values["healthz_ip"], port), board.is_ready)
+        stack.callback(server.server_close)
+        stack.callback(server.shutdown)
+    if port := values["metrics_port"]:
+        # 11 MB that a node without a scraper is spared.
+        from vxlane.loader.agent import metrics  # noqa: PLC0415
+
+        pins = pin_directory(Path(values["state_dir"]))
+        listen = Listen(values["metrics_ip"], port)
+        stack.callback(metrics.serve(listen, pins, lambda: board.latest))
 
 
 def _prepared(values: Mapping[str, Any]) -> tuple[Config, NodeSource]:

@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Any
 
-from vxlane.loader.agent.config import Config, Listen, Mode, Network, parse_network, read_network
+from vxlane.loader.agent.config import Config, Mode, Network, parse_network, read_network
 from vxlane.loader.datapath.attach import Method
 from vxlane.loader.datapath.programs import Strictness
 from vxlane.loader.errors import ConfigError
@@ -105,8 +105,6 @@ def _config(values: Values, name: str, network: Network) -> Config:
         revalidate=values["revalidate"],
         clears_unavailable=values["set_node_network_unavailable"],
         ready_file=_path(values["ready_file"]),
-        health=Listen(values["healthz_ip"], values["healthz_port"]),
-        metrics=Listen(values["metrics_ip"], values["metrics_port"]),
     )
 
 

@@ -67,8 +67,20 @@ def _bypass(bypass: Bypass | None) -> str:
     return "on" if bypass.lease.is_enabled else "off"
 
 
-def write(path: Path, content: Json) -> None:
-    """Put the document in place by rename."""
-    temporary = path.with_suffix(".new")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    temporary.rename(path)
+class Board:
+    """The latest document: in `<state>/agent.json`, and for the threads that serve it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.latest: Json | None = None
+
+    def post(self, content: Json) -> None:
+        """Put the document in place by rename."""
+        self.latest = content
+        temporary = self._path.with_suffix(".new")
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
+        temporary.rename(self._path)
+
+    def is_ready(self) -> bool:
+        """Whether the node's network is up."""
+        return bool(self.latest and self.latest["ready"])

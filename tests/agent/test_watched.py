@@ -1,0 +1,96 @@
+"""How the agent is watched: probes, metrics, logs."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+
+import pytest
+from agentnode import AgentNode, eventually
+
+FETCH = """
+import sys, urllib.request, urllib.error
+try:
+    answer = urllib.request.urlopen(sys.argv[1], timeout=5)
+except urllib.error.HTTPError as error:
+    answer = error
+print(answer.status, answer.read().decode())
+"""
+
+
+def fetch(node: AgentNode, url: str) -> str:
+    """Status and body that the node's own HTTP server answers."""
+    return node.sh(f"/usr/bin/python3 -Ic '{FETCH}' {url}").strip()
+
+
+def test_probes_answer_as_flannels(node: AgentNode) -> None:
+    """/healthz and /readyz have flannel's bodies; ready is told when the node's network is up."""
+    node.nodes_file.rename(node.nodes_file.with_suffix(".away"))
+    node.start("--healthz-port", "8081", "--healthz-ip=127.0.0.1", wait=False)
+    base = "http://127.0.0.1:8081"
+    eventually(lambda: "127.0.0.1:8081" in node.sh("ss -Hltn"), "the server", seconds=10)
+    assert fetch(node, f"{base}/healthz") == "200 flanneld is running"
+    assert fetch(node, f"{base}/readyz") == "503 flanneld is not ready yet"
+    assert fetch(node, f"{base}/other").startswith("404 ")
+    node.nodes_file.with_suffix(".away").rename(node.nodes_file)
+    eventually(
+        lambda: fetch(node, f"{base}/readyz") == "200 flanneld is ready", "ready", seconds=20
+    )
+
+
+def test_metrics_are_the_maps_counters(node: AgentNode) -> None:
+    """A scrape has every verdict of every program, and what the agent says of itself."""
+    node.start("--metrics-port=9090", "--metrics-ip", "127.0.0.1")
+    text = fetch(node, "http://127.0.0.1:9090/metrics")
+    assert 'vxlane_info{bypass="on",mode="own",node="node1"} 1.0' in text
+    assert "vxlane_peers 2.0" in text
+    assert "vxlane_ready 1.0" in text
+    assert "vxlane_source_up 1.0" in text
+    assert 'vxlane_packets_total{program="from_nic",verdict="decapsulated"} 0.0' in text
+    with node.maps() as maps:
+        expected = sum(len(verdicts) for verdicts in maps.counters().values())
+    assert len(re.findall("^vxlane_packets_total", text, re.MULTILINE)) == expected
+
+
+def test_logs_are_json_on_demand(node: AgentNode) -> None:
+    """With --log-format json every line is an object with time, level and message."""
+    node.start("--log-format=json")
+    lines = [json.loads(line) for line in node.log().splitlines()]
+    assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
+    assert any(line["message"].startswith("put route 10.42.2.0/24") for line in lines)
+
+
+def test_the_status_file_is_the_status(running: AgentNode) -> None:
+    """agent.json holds what the socket answers."""
+    status, file = running.status(), json.loads((running.state / "agent.json").read_text())
+    assert status.keys() == file.keys()
+    for key in ("node", "mode", "pid", "ready", "bypass", "address", "pod_cidr", "peers"):
+        assert status[key] == file[key]
+
+
+def test_flanneld_flags_come_from_the_environment(node: AgentNode) -> None:
+    """FLANNELD_IFACE and its like count where the command line does not say."""
+    node.start(env={"FLANNELD_IFACE": "wire0"}, wait=False)
+    eventually(lambda: "wire0 has no IPv4 address" in node.log(), "the refusal", seconds=10)
+    assert node.process
+    node.stop(signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--public-ipv6", "fd00::1"], "--public-ipv6 is not supported"),
+        (["--net-config-path", "/nowhere"], "/nowhere: No such file"),
+        (["--nodes-file", "/nowhere/nodes"], "/nowhere can't be watched"),
+        (["--public-ip", "x"], "'x' is not an IPv4 address"),
+    ],
+    ids=["ipv6", "net-conf", "nodes", "address"],
+)
+def test_a_wrong_option_is_one_sentence(node: AgentNode, options: list[str], sentence: str) -> None:
+    """What can't work from the start ends the agent with one sentence and status 1."""
+    node.start(*options, wait=False)
+    assert node.process
+    assert node.process.wait(timeout=10) == 1
+    [line] = node.log().splitlines()
+    assert sentence in line
