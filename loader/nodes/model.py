@@ -129,9 +129,9 @@ def parse_mac(text: str) -> str:
     """`text` as a lower-case unicast MAC, or ConfigError."""
     mac = text.strip().lower().replace("-", ":")
     if not _MAC.fullmatch(mac):
-        raise ConfigError(f"VTEP MAC {text!r} is not six hexadecimal octets with colons")
+        raise ConfigError(f"MAC {text!r} is not six hexadecimal octets with colons")
     if int(mac[:2], 16) & 1 or mac == "00:00:00:00:00:00":
-        raise ConfigError(f"VTEP MAC {text!r} is not a unicast address")
+        raise ConfigError(f"MAC {text!r} is not a unicast address")
     return mac
 
 

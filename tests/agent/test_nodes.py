@@ -76,7 +76,7 @@ def test_two_peers_swap_their_macs_and_cidrs(running: AgentNode) -> None:
             "overlaps 10.42.2.0/24",
         ),
         ("  - {name: node9, address: 192.168.77.9, podCIDR: 10.42.9.0/33}", "not an IPv4 network"),
-        ("  - {name: node9, address: 192.168.77.9, podCIDR: 10.42.9.0/24, vtepMAC: x}", "VTEP MAC"),
+        ("  - {name: node9, address: 192.168.77.9, podCIDR: 10.42.9.0/24, vtepMAC: x}", "MAC 'x'"),
         ("  - {name: node9, address: 192.168.77.9}", "podCIDR is missing"),
     ],
     ids=["overlap", "cidr", "mac", "missing"],

@@ -69,7 +69,7 @@ def test_yaml_and_json_say_the_same(source: FileSource, path: Path) -> None:
         ("192.168.77.3", "192.168.77.300", "'192.168.77.300' is not an IPv4 address"),
         ("10.42.3.0/24", "10.42.3.7/24", "has host bits set"),
         ("10.42.3.0/24", "10.42.2.0/24", "overlaps 10.42.2.0/24 of node 'node2'"),
-        ("10:20:30:40:50:12", "10:20:30:40:50", "VTEP MAC '10:20:30:40:50'"),
+        ("10:20:30:40:50:12", "10:20:30:40:50", "MAC '10:20:30:40:50'"),
         ("podCIDR: 10.42.3.0/24", "podCidr: 10.42.3.0/24", "unknown key 'podCidr'"),
         ("address: 192.168.77.3", "address: [1]", "address must be a string"),
     ],

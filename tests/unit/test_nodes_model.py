@@ -129,7 +129,7 @@ def test_a_derived_mac_is_stable_local_and_unicast() -> None:
 @pytest.mark.parametrize("text", ["0e:29:66:26:fa", "0e:29:66:26:fa:6g", "01:00:5e:00:00:01", "x"])
 def test_a_malformed_mac_is_refused(text: str) -> None:
     """Only six octets of a unicast address are a VTEP MAC."""
-    with pytest.raises(ConfigError, match="VTEP MAC"):
+    with pytest.raises(ConfigError, match="MAC"):
         parse_mac(text)
 
 

@@ -1,0 +1,127 @@
+"""Masquerade and forward rules: written whole, never missing for a moment, repaired, removed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from ipaddress import IPv4Network
+from pathlib import Path
+
+import pytest
+
+from vxlane.loader.errors import ToolError
+from vxlane.loader.kernel.firewall import Firewall, Forward, Masquerade, Policy
+from vxlane.loader.kernel.iptables import Iptables
+from vxlane.loader.kernel.nftables import Nftables
+from vxlane.loader.kernel.spoofcheck import checked_ports
+
+POLICY = Policy(
+    IPv4Network("10.42.0.0/16"),
+    IPv4Network("10.42.66.0/24"),
+    Masquerade.FULLY_RANDOM,
+    Forward.ACCEPT,
+)
+OTHER = Policy(
+    IPv4Network("10.43.0.0/16"), IPv4Network("10.43.1.0/24"), Masquerade.ON, Forward.ACCEPT
+)
+LISTING = {Iptables: "iptables-save", Nftables: "nft list ruleset"}
+MASQUERADE = {Iptables: "! -d 224.0.0.0/4", Nftables: "ip daddr != 224.0.0.0/4 masquerade"}
+
+
+def shown(firewall: Firewall) -> str:
+    """All rules, as the firewall's own tool lists them."""
+    command = LISTING[type(firewall)].split()
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture(params=["iptables-nft", "iptables-legacy", "nftables"])
+def firewall(
+    netns: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Firewall]:
+    """A way of writing rules; an iptables of either kind under its plain name."""
+    assert netns
+    if request.param == "nftables":
+        yield Nftables()
+        return
+    for suffix in ("", "-restore", "-save"):
+        tool = Path("/usr/sbin") / f"{request.param}{suffix}"
+        if not tool.exists():
+            pytest.skip(f"{tool} is not installed; install the package iptables")
+        (tmp_path / f"iptables{suffix}").symlink_to(tool)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    yield Iptables()
+
+
+def test_rules_are_written_once_and_removed(firewall: Firewall) -> None:
+    """The second look finds nothing to do, and after removal nothing of flannel's is left."""
+    assert firewall.ensure(POLICY)
+    before = shown(firewall)
+    assert MASQUERADE[type(firewall)] in before
+    assert firewall.ensure(POLICY) == []
+    assert shown(firewall) == before
+    assert firewall.remove()
+    assert "flannel" not in shown(firewall).lower()
+    assert firewall.remove() == []
+
+
+def test_another_network_replaces_the_old_rules(firewall: Firewall) -> None:
+    """Rules of a former network or pod CIDR go when those of the new one come."""
+    firewall.ensure(POLICY)
+    assert firewall.ensure(OTHER)
+    assert "10.42." not in shown(firewall)
+    assert "10.43.1.0/24" in shown(firewall)
+    assert "random" not in shown(firewall)
+
+
+def test_rules_are_never_missing_while_they_are_replaced(firewall: Firewall) -> None:
+    """Whoever lists the rules during 20 replacements finds a masquerade rule every time."""
+    firewall.ensure(POLICY)
+    stop, looks = threading.Event(), []
+
+    def look() -> None:
+        while not stop.is_set():
+            looks.append(MASQUERADE[type(firewall)] in shown(firewall))
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    for number in range(20):
+        firewall.ensure(OTHER if number % 2 == 0 else POLICY)
+    stop.set()
+    watcher.join()
+    assert len(looks) > 5
+    assert all(looks)
+
+
+def test_rules_may_be_unwanted(firewall: Firewall) -> None:
+    """Without masquerade and forward rules the rules that are there go."""
+    firewall.ensure(POLICY)
+    firewall.ensure(Policy(POLICY.network, POLICY.pod_cidr, Masquerade.OFF, Forward.OFF))
+    assert "10.42." not in shown(firewall)
+
+
+def test_a_missing_tool_is_named(netns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without iptables or nft the sentence says what to install."""
+    assert netns
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(ToolError, match="iptables-restore is not installed"):
+        Iptables().ensure(POLICY)
+    with pytest.raises(ToolError, match="nft is not installed"):
+        Nftables().ensure(POLICY)
+
+
+def test_ports_that_bridge_rules_name_are_found(netns: str) -> None:
+    """A device named in a rule of a bridge table, alone or in a set, is a checked port."""
+    assert netns
+    script = """
+    add table bridge nat
+    add chain bridge nat cni-br-iface-1
+    add rule bridge nat cni-br-iface-1 iifname "veth1" ether saddr != 02:00:00:00:00:01 drop
+    add rule bridge nat cni-br-iface-1 oifname { "veth2", "veth3" } accept
+    add table inet other
+    add chain inet other c
+    add rule inet other c iifname "eth0" accept
+    """
+    subprocess.run(["nft", "-f", "-"], input=script, text=True, check=True)
+    assert checked_ports() == {"veth1", "veth2", "veth3"}

@@ -1,0 +1,76 @@
+"""The underlay's interface is chosen as flannel chooses it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+
+import pytest
+
+from vxlane.loader.errors import ConfigError, KernelError
+from vxlane.loader.kernel.links import Links
+from vxlane.loader.kernel.underlay import Choice, choose
+
+SETUP = """
+ip link add eth0 type veth peer name wire0; ip link add eth1 type veth peer name wire1
+ip addr add 192.168.77.1/24 dev eth0; ip addr add 10.9.0.1/24 dev eth1
+ip addr add 10.9.0.2/24 dev eth1
+for name in eth0 eth1 wire0 wire1; do ip link set $name up; done
+ip route add default via 192.168.77.254
+"""
+
+
+@pytest.fixture
+def links(netns: str) -> Iterator[Links]:
+    """A host with two interfaces, the default route through eth0."""
+    assert netns
+    subprocess.run(["sh", "-ec", SETUP], check=True)
+    links = Links()
+    yield links
+    links.close()
+
+
+@pytest.mark.parametrize(
+    ("choice", "name", "address"),
+    [
+        (Choice(), "eth0", "192.168.77.1"),
+        (Choice(interfaces=("eth1",)), "eth1", "10.9.0.1"),
+        (Choice(interfaces=("10.9.0.2",)), "eth1", "10.9.0.2"),
+        (Choice(interfaces=("nope", "eth1")), "eth1", "10.9.0.1"),
+        (Choice(patterns=(r"^10\.9\.0\.2$",)), "eth1", "10.9.0.2"),
+        (Choice(patterns=("eth1",)), "eth1", "10.9.0.1"),
+        (Choice(interfaces=("nope",), patterns=("eth.",)), "eth0", "192.168.77.1"),
+        (Choice(can_reach=IPv4Address("10.9.0.77")), "eth1", "10.9.0.1"),
+        (Choice(public=IPv4Address("10.9.0.2")), "eth1", "10.9.0.2"),
+        (Choice(("eth0",), public=IPv4Address("203.0.113.9")), "eth0", "203.0.113.9"),
+    ],
+)
+def test_the_interface_is_found(links: Links, choice: Choice, name: str, address: str) -> None:
+    """By name, address, pattern, reachability or default route: interface and address."""
+    underlay = choose(links, choice)
+    assert (underlay.link.name, str(underlay.address)) == (name, address)
+
+
+@pytest.mark.parametrize(
+    ("choice", "reason"),
+    [
+        (Choice(interfaces=("nope",)), "no interface is named, addressed or matched by nope"),
+        (Choice(interfaces=("wire0",)), "wire0 has no IPv4 address"),
+        (Choice(patterns=("(",)), "is no regular expression"),
+        (Choice(public=IPv4Address("203.0.113.9")), "no interface has the address 203.0.113.9"),
+    ],
+)
+def test_what_is_not_there_is_said(links: Links, choice: Choice, reason: str) -> None:
+    """A choice that nothing fits is refused with what was looked for."""
+    with pytest.raises(ConfigError, match=reason.replace("(", r"\(")):
+        choose(links, choice)
+
+
+def test_without_any_route_one_is_asked_for(links: Links) -> None:
+    """No default route and nothing named: the sentence says what to name."""
+    subprocess.run(["ip", "route", "del", "default"], check=True)
+    with pytest.raises(ConfigError, match="name one with --iface"):
+        choose(links, Choice())
+    with pytest.raises(KernelError, match="--iface-can-reach"):
+        choose(links, Choice(can_reach=IPv4Address("8.8.8.8")))
