@@ -62,5 +62,6 @@ def main() -> None:
     try:
         cli.main(prog_name="vxlane")
     except (VxlaneError, PermissionError) as error:
-        advice = "" if os.geteuid() == 0 else "; vxlane needs root, run it again with sudo"
+        is_told = os.geteuid() == 0 or "root" in str(error)
+        advice = "" if is_told else "; vxlane needs root, run it again with sudo"
         sys.exit(f"vxlane: {error}{advice}")

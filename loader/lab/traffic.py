@@ -81,9 +81,10 @@ def _iperf(ends: Ends, seconds: float, *options: str) -> dict[str, Any]:
         argv = ["iperf3", "--json", "--client", ends.address, "--port", port]
         argv += ["--time", _whole(seconds), *options]
         done = namespaces.run(ends.source, *argv, check=False, timeout=seconds + 30)
-    report = json.loads(done.stdout)
-    if "error" in report:
-        raise LabError(f"iperf3 {ends.source} -> {ends.target}: {report['error']}")
+    report = json.loads(done.stdout or "{}")
+    if "end" not in report or "error" in report:
+        said = report.get("error") or done.stderr.strip() or f"status {done.returncode}"
+        raise LabError(f"iperf3 {ends.source} -> {ends.target}: {said}")
     end: dict[str, Any] = report["end"]
     return end
 
@@ -108,7 +109,10 @@ def _server(ends: Ends, port: int, *argv: str) -> Iterator[None]:
 def _listens(server: subprocess.Popen[bytes], port: int) -> bool:
     """Whether a TCP socket listens on `port` in the server's namespace."""
     if server.poll() is not None:
-        raise LabError(f"a server ended with status {server.returncode}: is the port taken?")
+        raise LabError(
+            f"a server ended with status {server.returncode}; is its port taken, or the program"
+            " not installed? scripts/setup installs it"
+        )
     for table in ("tcp", "tcp6"):
         rows = Path(f"/proc/{server.pid}/net/{table}").read_text(encoding="ascii").splitlines()[1:]
         for row in rows:

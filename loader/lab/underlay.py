@@ -13,7 +13,8 @@ NIC = "eth0"
 """A node's device on the underlay."""
 
 _QUIET = (
-    # What crosses the wire is what the nodes sent: no filter, no IPv6 of the switch's own.
+    # What crosses the wire is what the nodes sent: no filter (if this kernel has one for bridges),
+    # no IPv6 of the switch's own.
     "net.bridge.bridge-nf-call-iptables=0",
     "net.ipv6.conf.all.disable_ipv6=1",
     "net.ipv6.conf.default.disable_ipv6=1",
@@ -25,7 +26,7 @@ def make_switch(lab: str) -> None:
     switch = switch_name(lab)
     namespaces.create(switch)
     ip(switch, "link add br0 type bridge")
-    namespaces.run(switch, "sysctl", "-qw", *_QUIET)
+    namespaces.run(switch, "sysctl", "-eqw", *_QUIET)
     ip(switch, "link set br0 up")
 
 

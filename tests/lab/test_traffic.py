@@ -142,6 +142,17 @@ def test_agent_killed_under_traffic(make_lab):
     assert again["from_pod", "encapsulated"] > 50
 
 
+@pytest.mark.parametrize("method", ["tcx", "clsact"])
+def test_tcp_by_either_method(make_lab, method):
+    """Attached by TCX or by clsact, the programs bypass the same."""
+    lab = make_lab(nodes=2, pods_per_node=1, kernel_only=0, agent_options=["--attach", method])
+    with lab.verdicts("node1", "node2") as seen:
+        exchange(lab, "node1-pod1", "node2-pod1", 50 * MB, port=7006)
+    assert share(seen) > 0.95, dict(seen)
+    filters = lab.exec("node1", "tc", "filter", "show", "dev", "eth0", "ingress").stdout
+    assert ("from_nic" in filters) is (method == "clsact")
+
+
 @pytest.fixture
 def without_offloads(lab):
     """Every segmentation offload of the NICs is off."""

@@ -1,0 +1,107 @@
+"""`vxlane status|peers|pods|flows|stats` on a living node."""
+
+import os
+
+from vxlane.loader.lab.agents import program
+
+ENTRY = {"packets", "bytes"}
+
+
+def test_status(lab):
+    """The agent's word and the programs' settings, and exit status 0 while packets are bypassed."""
+    status = lab.vxlane("node1", "status")
+    assert status["agent"]["pid"] == lab.agent_pid("node1")
+    assert status["programs"]["bypassing"] is True
+    assert 0 < status["programs"]["lease_seconds"] <= 30
+    assert status["programs"]["address"] == lab.address("node1")
+    assert (status["programs"]["peers"], status["programs"]["pods"]) == (2, 2)
+
+
+def test_status_of_programs_that_stand_aside(lab):
+    """While nothing is bypassed `vxlane status` says so and ends with status 1."""
+    lab.ask("node1", op="bypass", enabled=False)
+    try:
+        env = {"VXLANE_STATE_DIR": str(lab.node("node1").directory)}
+        done = lab.exec("node1", program("vxlane"), "status", env=env, check=False)
+        assert done.returncode == 1
+        assert "bypassing           no" in done.stdout
+    finally:
+        lab.ask("node1", op="bypass", enabled=True)
+
+
+def test_peers(lab):
+    """Each other node, by the CIDR of its pods, with the way to it."""
+    first, second = lab.vxlane("node1", "peers")
+    assert first | {"tx_packets": 0, "tx_bytes": 0, "rx_packets": 0, "rx_bytes": 0} == {
+        "cidr": "10.42.2.0/24",
+        "address": lab.address("node2"),
+        "vtep_mac": lab.node("node2").vtep_mac,
+        "way": "tunnel",
+        "next_hop": lab.address("node2"),
+        "nic": "eth0",
+        "mtu": 1450,
+        "tx_packets": 0,
+        "tx_bytes": 0,
+        "rx_packets": 0,
+        "rx_bytes": 0,
+    }
+    assert second["cidr"] == "10.42.3.0/24"
+
+
+def test_pods(lab):
+    """Each accelerated pod, with its devices as the kernel names them."""
+    first, _ = lab.vxlane("node1", "pods")
+    pod = lab.pod("node1-pod1")
+    assert first["address"] == str(pod.address)
+    assert (first["veth"], first["mac"], first["bridge"]) == (pod.veth, pod.mac, "cni0")
+    assert (first["mtu"], first["guarded"]) == (1450, [])
+
+
+def test_flows_and_flush(lab):
+    """A flow that was approved is listed; a flush withdraws it, and it is learned anew."""
+    target = lab.address("node2-pod1")
+    ping = ["ping", "-e", str(os.getpid() % 65536), "-c", "3", "-i", "0.05", target]
+
+    def flow():
+        listed = lab.vxlane("node1", "flows")
+        return next(
+            entry
+            for entry in listed
+            if entry["remote"] == target and entry["local_port"] == os.getpid() % 65536
+        )
+
+    lab.exec("node1-pod1", *ping)
+    before = flow()
+    assert before["protocol"] == "icmp"
+    assert before["local"] == lab.address("node1-pod1")
+    assert before["withdrawn"] is False
+    assert 0 <= before["in_age_seconds"] < 10
+    epoch = lab.vxlane("node1", "flows", "flush")["epoch"]
+    assert flow()["withdrawn"] is True
+    assert lab.vxlane("node1", "status")["programs"]["epoch"] == epoch
+    with lab.verdicts("node1") as seen:
+        lab.exec("node1-pod1", *ping)
+    assert seen["from_pod", "flow_withdrawn"] == 1
+    assert flow()["withdrawn"] is False
+
+
+def test_stats(lab):
+    """Every counter of every program, what peers were sent, and the bypassed share."""
+    lab.exec("node1-pod1", "ping", "-c", "5", "-i", "0.05", lab.address("node2-pod1"))
+    stats = lab.vxlane("node1", "stats")
+    assert stats["programs"].keys() == {"from_pod", "to_pod", "from_nic", "to_overlay"}
+    counted = stats["programs"]["from_pod"]["encapsulated"]
+    assert counted.keys() == ENTRY
+    assert counted["packets"] >= 3
+    assert sum(peer["tx_packets"] for peer in stats["peers"]) == counted["packets"]
+    total = stats["bypassed"]["total"]
+    assert 0 < total["bypassed"] <= total["packets"]
+    assert total["share"] == round(total["bypassed"] / total["packets"], 6)
+
+
+def test_tables(lab):
+    """Without --json each command prints a table under its header."""
+    env = {"VXLANE_STATE_DIR": str(lab.node("node1").directory)}
+    headers = {"peers": "CIDR", "pods": "ADDRESS", "flows": "PROTOCOL", "stats": "PROGRAM"}
+    for command, word in headers.items():
+        assert lab.exec("node1", program("vxlane"), command, env=env).stdout.startswith(word)
