@@ -78,7 +78,7 @@ static __always_inline enum verdict decapsulate(struct __sk_buff *skb, struct pa
 						const struct settings *settings,
 						const struct outer *outer, __u64 now)
 {
-	const struct pod *receiver = pod_of(packet->destination);
+	const struct pod *receiver = receiver_of(packet->destination);
 	enum verdict verdict;
 
 	if (!receiver)
@@ -147,7 +147,7 @@ static __always_inline enum verdict from_link(struct __sk_buff *skb,
 	if (skb->pkt_type != 0 /* PACKET_HOST */ ||
 	    parse_addresses(&at, &packet) != VERDICT_LEARNED)
 		return VERDICT_NOT_OVERLAY;
-	receiver = pod_of(packet.destination);
+	receiver = receiver_of(packet.destination);
 	peer = peer_of(packet.source);
 	if (!receiver || !peer || peer->way != WAY_DIRECT)
 		return VERDICT_NOT_OVERLAY;

@@ -25,7 +25,7 @@ static __always_inline enum verdict to_local_pod(struct __sk_buff *skb, struct p
 						 const struct pod *sender,
 						 const struct settings *settings, __u64 now)
 {
-	const struct pod *receiver = pod_of(packet->destination);
+	const struct pod *receiver = receiver_of(packet->destination);
 	enum verdict verdict;
 
 	if (!receiver || receiver->bridge != sender->bridge)

@@ -13,6 +13,10 @@ PINNED("array", __u32, struct settings, settings, 1, 0);
 PINNED("lpm_trie", struct cidr, struct peer, peers, MAX_PEERS, BPF_F_NO_PREALLOC);
 PINNED("hash", struct address, __u32, vteps, MAX_PEERS, BPF_F_NO_PREALLOC);
 PINNED("hash", struct address, struct pod, pods, MAX_PODS, BPF_F_NO_PREALLOC);
+/* The veths of those pods, by ifindex. A devmap, for the kernel itself takes a device out of it
+ * before the ifindex can be another's. In truth a devmap_hash, for which bcc has no word: the
+ * loader makes it, and bcc takes what is pinned. */
+PINNED("devmap", __u32, __u32, veths, MAX_PODS, 0);
 PINNED("lru_hash", struct flow_key, struct flow, flows, MAX_FLOWS, 0);
 /* Flows that a RST ended after a bypass, until the agent has told conntrack; value: when, ns. */
 PINNED("hash", struct flow_key, __u64, resets, MAX_FLOWS, BPF_F_NO_PREALLOC);

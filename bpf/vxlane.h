@@ -34,7 +34,7 @@ enum verdict {
 	VERDICT_NOT_IP, /* ARP, IPv6, VLAN tag, any other ethertype */
 	VERDICT_NOT_OVERLAY, /* on the NIC, and not UDP to the VXLAN port */
 	VERDICT_NO_PEER, /* the remote address is in no peer's CIDR */
-	VERDICT_NO_POD, /* the local address is no pod of ours */
+	VERDICT_NO_POD, /* the local address is no pod of ours (any more) */
 
 	VERDICT_NO_AGENT, /* the agent's lease has run out: its maps may be stale */
 	VERDICT_NO_NEXT_HOP, /* the peer is known, a usable way to it is not */

@@ -31,6 +31,7 @@ def main() -> None:
         headers = kernel_headers(Path(scratch))
         if headers.path:
             os.environ["BCC_KERNEL_SOURCE"] = str(headers.path)
+        syscall.ensure_devmap(pins / "veths", request["defines"]["MAX_PODS"])
         text = f'#define PIN_DIR "{pins}"\n{flatten()}'
         module = BPF(text=text, cflags=[*defines, *_WARNINGS])
     for program in Program:

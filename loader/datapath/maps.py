@@ -35,6 +35,7 @@ _SHAPES: dict[str, tuple[type[Any], type[Any]]] = {
     "peers": (_STRUCTS["cidr"], _STRUCTS["peer"]),
     "vteps": (_STRUCTS["address"], _U32),
     "pods": (_STRUCTS["address"], _STRUCTS["pod"]),
+    "veths": (_U32, _U32),
     "flows": (_STRUCTS["flow_key"], _STRUCTS["flow"]),
     "resets": (_STRUCTS["flow_key"], ctypes.c_uint64),
     "counters": (_U32, _STRUCTS["counter"]),
@@ -234,12 +235,17 @@ class Maps:
         return found
 
     def put_pod(self, pod: Pod) -> None:
-        """Add or replace; raises KernelError where the map is full."""
+        """Add or replace; raises KernelError where the map is full or the veth is gone.
+
+        Its veth is looked up in the calling thread's network namespace, and followed by the
+        kernel: once it is gone no packet is put into it, whatever this map still says.
+        """
         value = _STRUCTS["pod"](
             ifindex=pod.ifindex, bridge=pod.bridge, mtu=pod.mtu, guard=int(pod.guard)
         )
         _fill(value.mac, _mac_bytes(pod.mac))
         _fill(value.gateway_mac, _mac_bytes(pod.gateway_mac))
+        syscall.devmap_put(self._fds["veths"], pod.ifindex)
         syscall.map_update(self._fds["pods"], _mapped(pod.address), bytes(value))
 
     def delete_pod(self, address: IPAddress) -> None:

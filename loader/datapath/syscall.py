@@ -23,10 +23,11 @@ from vxlane.loader.errors import KernelError
 _NR_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
 _libc = ctypes.CDLL(None, use_errno=True)
 
-_MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _MAP_NEXT_KEY = 1, 2, 3, 4
+_MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _MAP_NEXT_KEY = 0, 1, 2, 3, 4
 _OBJ_PIN, _OBJ_GET, _OBJ_INFO = 6, 7, 15
 _LINK_CREATE, _LINK_UPDATE, _LINK_DETACH, _PROG_QUERY = 28, 29, 34, 16
 
+_DEVMAP_HASH = 25
 _BPFFS_MAGIC = 0xCAFE4A11
 
 
@@ -94,6 +95,21 @@ def obj_replace(fd: int, path: Path) -> None:
     new.rename(path)
 
 
+def ensure_devmap(path: Path, entries: int) -> None:
+    """Pin a map of devices by u32 unless one is pinned there; the kernel empties it of those gone.
+
+    A device is given by its ifindex, in the network namespace of the calling thread.
+    """
+    if path.exists():
+        return
+    with _explained("make a map of devices"):
+        made, _ = _bpf(_MAP_CREATE, struct.pack("=IIIII", _DEVMAP_HASH, 4, 4, entries, 0))
+    try:
+        obj_pin(made, path)
+    finally:
+        os.close(made)
+
+
 def map_shape(fd: int) -> MapShape:
     """Ask the kernel for a map's sizes (struct bpf_map_info)."""
     info = ctypes.create_string_buffer(80)
@@ -117,10 +133,20 @@ def map_lookup(fd: int, key: bytes, size: int) -> bytes | None:
 
 def map_update(fd: int, key: bytes, value: bytes) -> None:
     """Set an entry; raises KernelError, with E2BIG or ENOSPC where the map is full."""
+    with _explained("write a map entry", "a full map takes no more; raise its size"):
+        _update(fd, key, value)
+
+
+def devmap_put(fd: int, ifindex: int) -> None:
+    """Set a device under its ifindex; raises KernelError, with EINVAL where there is none such."""
+    with _explained(f"note interface {ifindex}"):
+        _update(fd, struct.pack("=I", ifindex), struct.pack("=I", ifindex))
+
+
+def _update(fd: int, key: bytes, value: bytes) -> None:
     held = ctypes.create_string_buffer(key, len(key))
     data = ctypes.create_string_buffer(value, len(value))
-    with _explained("write a map entry", "a full map takes no more; raise its size"):
-        _bpf(_MAP_UPDATE, struct.pack("=IIQQQ", fd, 0, _address(held), _address(data), 0))
+    _bpf(_MAP_UPDATE, struct.pack("=IIQQQ", fd, 0, _address(held), _address(data), 0))
 
 
 def map_delete(fd: int, key: bytes) -> bool:

@@ -16,7 +16,19 @@ from frames import UDP
 from node import Node
 from tables.case import DATAGRAM, sent
 from testrun import Context
-from world import APPROVED, PEER, POD, UDP_FLOW, VETH, Approval, World, put_flows, settings, stand
+from world import (
+    APPROVED,
+    NEIGHBOUR_VETH,
+    PEER,
+    POD,
+    UDP_FLOW,
+    VETH,
+    Approval,
+    World,
+    put_flows,
+    settings,
+    stand,
+)
 
 from vxlane.loader.datapath import syscall
 from vxlane.loader.datapath.abi import Guard, Program, Verdict, Way
@@ -35,7 +47,7 @@ PEER6 = Peer(
 )
 POD6 = Pod(
     address=IPv6Address("fd00:1::5"),
-    ifindex=77,
+    ifindex=NEIGHBOUR_VETH,
     bridge=78,
     mtu=1430,
     mac="0a:ff:00:00:00:06",
