@@ -7,6 +7,7 @@ entry in the map comes before its hooks and goes after them.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import logging
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
@@ -16,12 +17,14 @@ from vxlane.loader.agent.attachments import Attachment, Key, Store
 from vxlane.loader.agent.hooks import HookKeeper, Place
 from vxlane.loader.datapath.abi import Guard, Program
 from vxlane.loader.datapath.maps import IPAddress, Maps, Pod
+from vxlane.loader.errors import KernelError
 from vxlane.loader.kernel.links import Link, Links
 from vxlane.loader.kernel.spoofcheck import checked_ports
 
 log = logging.getLogger(__name__)
 
 _BOTH = Guard.FROM_POD | Guard.TO_POD
+_FULL = frozenset({errno.E2BIG, errno.ENOSPC})
 _NO_QDISCS = frozenset({"noqueue", "noop", ""})
 
 ForeignFilters = Callable[[int], Guard]
@@ -118,6 +121,7 @@ class PodKeeper:
         if veth is None:
             return f"there is no device {attachment.host_ifname} in the node's network namespace"
         attachment = dataclasses.replace(attachment, host_mac=veth.mac)
+        self._take_over(veth.index, attachment.key)
         self._store.save(attachment)
         self._attachments[attachment.key] = attachment
         self._filters.pop(veth.index, None)
@@ -151,6 +155,12 @@ class PodKeeper:
             if standing.ifindex in ifindexes:
                 self.detach(key)
 
+    def _take_over(self, ifindex: int, key: Key) -> None:
+        """Another pod that had this ifindex is gone, even if news of that is still on its way."""
+        for other, standing in list(self._standings.items()):
+            if standing.ifindex == ifindex and other != key:
+                self.detach(other)
+
     def touched(self, ifindexes: Collection[int]) -> bool:
         """Devices, their qdiscs or filters changed; whether some pod has to be looked at."""
         is_ours = False
@@ -170,20 +180,26 @@ class PodKeeper:
                 self._again(attachment)
 
     def look(self) -> None:
-        """Verify every pod, and remove what is in the map without one."""
+        """Verify every pod, and remove what is in the map without one.
+
+        What is gone goes first: its ifindex may be another pod's by now.
+        """
         links = self._links.all()
         by_name = {link.name: link for link in links.values()}
         self._checked = checked_ports()
         self._actual = self._maps.pods()
+        found: dict[Key, Link] = {}
         for key, attachment in list(self._attachments.items()):
             veth = by_name.get(attachment.host_ifname)
             if veth is None or veth.mac != attachment.host_mac:
                 self.detach(key)
             else:
-                self._review(attachment, veth, bridge=links.get(veth.master))
-        for address in self._actual.keys() - self._owners.keys():
-            log.info("remove pod %s from the map: stale", address)
-            self._remove(address)
+                found[key] = veth
+        claimed = (address for a in self._attachments.values() for address in a.addresses)
+        self._remove_stale(map(IPv4Address, claimed))
+        for key, veth in found.items():
+            self._review(self._attachments[key], veth, bridge=links.get(veth.master))
+        self._remove_stale(self._owners)
 
     def lost_track(self) -> None:
         """Events were lost: filters may have changed anywhere."""
@@ -224,15 +240,25 @@ class PodKeeper:
             # An address that was another pod's is this one's now: addresses are used again
             # before the runtime's DEL for the old pod has come.
             self._owners[pod.address] = key
-            if self._actual.get(pod.address) != pod:
-                self._maps.put_pod(pod)
-                self._actual[pod.address] = pod
         self._standings[key] = standing
-        if reason := self._hooks.attach(_places(standing.ifindex)):
+        if reason := self._put(standing.pods) or self._hooks.attach(_places(standing.ifindex)):
             self._withdraw(key)
             standing = dataclasses.replace(standing, pods=(), reason=reason)
             self._standings[key] = standing
         return standing
+
+    def _put(self, pods: Iterable[Pod]) -> str:
+        """Write what differs; why that could not be, or empty."""
+        for pod in pods:
+            if self._actual.get(pod.address) == pod:
+                continue
+            try:
+                self._maps.put_pod(pod)
+            except KernelError as error:
+                is_full = error.errno in _FULL
+                return "the map of pods is full; raise --max-pods" if is_full else str(error)
+            self._actual[pod.address] = pod
+        return ""
 
     def _withdraw(self, key: Key) -> None:
         """Take a pod off its hooks and out of the map."""
@@ -244,6 +270,11 @@ class PodKeeper:
 
     def _addresses(self, key: Key) -> set[IPAddress]:
         return {address for address, owner in self._owners.items() if owner == key}
+
+    def _remove_stale(self, known: Iterable[IPAddress]) -> None:
+        for address in self._actual.keys() - set(known):
+            log.info("remove pod %s from the map: stale", address)
+            self._remove(address)
 
     def _remove(self, address: IPAddress) -> None:
         self._maps.delete_pod(address)
