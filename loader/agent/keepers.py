@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import time
 from collections.abc import Mapping
 from ipaddress import IPv4Network
 
@@ -58,7 +59,9 @@ class EntryKeeper:
         """Write what differs from what is remembered. KernelError: some entries were refused."""
         wanted = entries.changes(desired, self._actual, network)
         _log_changes(wanted)
+        began = time.monotonic()
         failed = entries.write(self._netlink, wanted, self._actual)
+        log.debug("%d changes of entries in %.3f s", len(wanted), time.monotonic() - began)
         if failed:
             change, code = failed[0]
             more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
