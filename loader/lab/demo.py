@@ -93,8 +93,9 @@ def _measure(
         before = _counters(nodes)
         value = measure.run(ends, seconds)
         findings.values.setdefault((measure.quantity, way), []).append(value)
-        if measure.is_tcp and way is Way.BYPASS:
-            findings.tcp_counters.append(documents.subtract(_counters(nodes), before))
+        if measure.is_tcp:
+            counted = documents.subtract(_counters(nodes), before)
+            findings.tcp_counters.setdefault(way, []).append(counted)
 
 
 def _counters(nodes: Iterable[LabNode]) -> documents.Counters:

@@ -33,7 +33,8 @@ def test_demo_shows_both_ways():
     names = [pair["pair"] for pair in shown["pairs"]]
     assert names == ["of two nodes", "of one node", "to a kernel-only node"]
     for pair in shown["pairs"]:
-        assert pair["tcp_bypassed"]["share"] >= 0.95
+        assert pair["tcp_packets"]["bypass"]["share"] >= 0.95
+        assert pair["tcp_packets"]["kernel"]["bypassed"] == 0
         assert len(pair["measures"]) == 4
         for measure in pair["measures"]:
             assert measure["kernel"] > 0

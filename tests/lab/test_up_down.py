@@ -80,6 +80,20 @@ def test_up_after_a_killed_up(moment):
     namespaces.run(lab.pods[0].name, "ping", "-c1", "-W1", "10.42.1.1")
 
 
+@pytest.mark.parametrize("moment", [0.2, 0.6, 1.5, 4.0])
+def test_down_after_a_killed_up_with_agents(moment):
+    """Agents, their pins and mounts of a killed `up` are gone after `down`."""
+    up = subprocess.Popen(
+        [program("vxlane"), "lab", "up", "--name", NAME], stdout=subprocess.DEVNULL
+    )
+    wait_for((LABS / NAME).exists, "the lab's directory")
+    time.sleep(moment)
+    up.kill()
+    up.wait()
+    labs.down(NAME)
+    assert traces() == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_up_removes_what_it_made(number):
     """Ctrl-C or a polite kill in the middle of `up` leaves nothing."""

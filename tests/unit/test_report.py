@@ -11,18 +11,30 @@ RATE = Quantity("TCP, one flow", "Gbit/s", Better.MORE)
 DELAY = Quantity("ping, round trip", "us", Better.LESS)
 
 
-def findings(bypassed, kernel):
-    """Rates and delays of three rounds, and counters of so many packets by either way."""
+def counters(bypassed, kernel):
+    """So many packets that went either way."""
     counted = {program: dict.fromkeys(Verdict, Count(0, 0)) for program in Program}
     counted[Program.FROM_POD][Verdict.ENCAPSULATED] = Count(bypassed, 0)
     counted[Program.FROM_POD][Verdict.TCP_CONTROL] = Count(kernel, 0)
+    return counted
+
+
+def findings(bypassed, kernel, strays=0):
+    """Rates and delays of three rounds, and what was counted during them.
+
+    `strays` packets were bypassed while the kernel path was measured.
+    """
     values = {
         (RATE, Way.KERNEL): [4.0, 5.0, 100.0],
         (RATE, Way.BYPASS): [1.0, 10.0, 11.0],
         (DELAY, Way.KERNEL): [60.0],
         (DELAY, Way.BYPASS): [30.0],
     }
-    return Findings("of two nodes", values, [counted])
+    counted = {
+        Way.BYPASS: [counters(bypassed, kernel)],
+        Way.KERNEL: [counters(strays, 1000)],
+    }
+    return Findings("of two nodes", values, counted)
 
 
 def test_medians_and_ratios():
@@ -44,6 +56,12 @@ def test_too_little_was_bypassed(bypassed, kernel, said):
     """Below 95 %, or when nothing was counted at all, the failure names pair and share."""
     (sentence,) = report.failures([findings(bypassed, kernel).to_json()])
     assert sentence == f"of two nodes: {said} of the TCP packets were bypassed, less than 95%"
+
+
+def test_the_kernel_path_must_be_one():
+    """A packet that was bypassed while the kernel path was measured makes the figures worthless."""
+    (sentence,) = report.failures([findings(100, 0, strays=1).to_json()])
+    assert sentence == ("of two nodes: 1 packets were bypassed while the kernel path was measured")
 
 
 def test_table():
