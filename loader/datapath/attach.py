@@ -182,14 +182,15 @@ class Hooks:
 
     def _filter_names(self, hook: TcxHook, ifindex: int) -> list[str]:
         """Names of a hook's filters, "" for one that has none."""
-        if not self._takes_filters(hook, ifindex):
-            return []
         try:
-            filters = self._netlink.get_filters(index=ifindex, parent=_PARENTS[hook])
+            filters = list(self._netlink.get_filters(index=ifindex, parent=_PARENTS[hook]))
         except NetlinkError as error:
             if error.code in (errno.ENOENT, errno.EINVAL, errno.ENODEV):
                 return []
             raise KernelError(f"list filters of interface {ifindex}", error.code) from error
+        # Only now: the qdiscs of all devices are listed for that, and most veths have no filter.
+        if not filters or not self._takes_filters(hook, ifindex):
+            return []
         # The kernel lists each chain's head too, with handle 0 and no options.
         options = [item.get_attr("TCA_OPTIONS") for item in filters if item["handle"]]
         return [(item and item.get_attr("TCA_BPF_NAME")) or "" for item in options]
