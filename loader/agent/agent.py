@@ -23,6 +23,7 @@ from vxlane.loader.agent.membership import Membership
 from vxlane.loader.agent.memory import Memory
 from vxlane.loader.agent.overlay import ALL, Overlay, Overlays, Topic, nics_of
 from vxlane.loader.agent.owned import OwnedOverlay
+from vxlane.loader.agent.recall import confirmed
 from vxlane.loader.agent.undo import UndoFile
 from vxlane.loader.errors import VxlaneError
 from vxlane.loader.kernel.events import News
@@ -122,25 +123,11 @@ class Agent:
         return NO_BYPASS
 
     def remember(self, claims: Iterable[Claim]) -> None:
-        """Pods that ran before the agent came: each whose veth is there, unless it is known."""
+        """Pods that ran before the agent came: each that the kernel confirms and nobody told of."""
         known = self.store.load()
-        for claim in claims:
-            for name in claim.host_ifnames if claim.mac else ():
-                veth = self._links.by_name(name)
-                if veth and veth.kind == "veth" and (claim.container_id, claim.ifname) not in known:
-                    addresses = tuple(str(a) for a in claim.addresses if a.version == 4)
-                    self.store.save(
-                        Attachment(
-                            container_id=claim.container_id,
-                            ifname=claim.ifname,
-                            netns=claim.netns,
-                            host_ifname=name,
-                            mac=claim.mac,
-                            addresses=addresses,
-                            name=claim.name,
-                            host_mac=veth.mac,
-                        )
-                    )
+        for attachment in confirmed(claims, self._links):
+            if attachment.key not in known:
+                self.attach(attachment)
 
     def rules_changed(self) -> None:
         """Some ruleset is another: withdraw every approval that the old one gave."""
