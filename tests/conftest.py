@@ -13,6 +13,7 @@ ones left.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -36,6 +37,7 @@ from vxlane.loader.show import documents
 from vxlane.loader.show.node import ask
 
 RUN = f"test-{os.getpid()}"
+_numbers = itertools.count()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -185,10 +187,23 @@ def lab(_machine: None) -> Iterator[LabUnderTest]:
 @pytest.fixture
 def make_lab(_machine: None) -> Iterator[Callable[..., LabUnderTest]]:
     """Make labs for one test alone, with the arguments of `vxlane.loader.lab.lab.up`."""
+    with _own_labs() as make:
+        yield make
+
+
+@pytest.fixture(scope="module")
+def make_module_lab(_machine: None) -> Iterator[Callable[..., LabUnderTest]]:
+    """Make labs for the tests of one file, which leave them as they were."""
+    with _own_labs() as make:
+        yield make
+
+
+@contextlib.contextmanager
+def _own_labs() -> Iterator[Callable[..., LabUnderTest]]:
     made: list[str] = []
 
     def make(**options: Any) -> LabUnderTest:
-        made.append(f"{RUN}-own{len(made)}")
+        made.append(f"{RUN}-own{next(_numbers)}")
         return LabUnderTest(labs.up(made[-1], **options))
 
     yield make

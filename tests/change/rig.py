@@ -1,0 +1,66 @@
+"""What the tests of change share: how agents run here, what they count, how they end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Mapping
+from typing import Any
+
+from numbered import Listener, Talk, Traffic
+
+from vxlane.loader.lab.agents import program
+from vxlane.loader.lab.waiting import wait_for
+
+AGENT = ("--revalidate", "600")
+"""No approval ages during a test, so that counts can be exact."""
+
+Key = tuple[str, str]
+
+
+def counted(seen: Mapping[Key, int]) -> dict[Key, int]:
+    """Everything that moved but ARP and IPv6, which come and go as they please."""
+    return {key: count for key, count in seen.items() if key[1] != "not_ip"}
+
+
+def end_agent(lab: Any, node: str, number: signal.Signals) -> None:
+    """End a node's agent by a signal, and return when it is gone."""
+    os.kill(lab.agent_pid(node), number)
+    wait_for(lambda: lab.agent_pid(node) is None, f"end of {node}'s agent")
+
+
+def attach(lab: Any, pod: str, **more: Any) -> dict[str, Any]:
+    """Have the agent attach a pod, as the CNI plugin would; its answer."""
+    known = lab.pod(pod)
+    request = {
+        "container_id": known.name,
+        "ifname": "eth0",
+        "netns": f"/run/netns/{known.name}",
+        "host_ifname": known.veth,
+        "mac": known.mac,
+        "addresses": [str(known.address)],
+    }
+    return lab.ask(pod.partition("-")[0], op="attach", **request | more)
+
+
+def detach(lab: Any, node: str) -> None:
+    """Run `vxlane detach` on a node."""
+    lab.exec(node, program("vxlane"), "detach", "--state-dir", str(lab.node(node).directory))
+
+
+def programs_on(lab: Any, node: str) -> list[str]:
+    """The names of all BPF programs that stand on a node's devices."""
+    shown = json.loads(lab.exec(node, "bpftool", "--json", "net", "show").stdout)
+    return sorted(entry["name"] for entry in shown[0]["tc"])
+
+
+def listen(traffic: Traffic, lab: Any, *pods: str) -> None:
+    """Have pods answer, each with its own name for a secret."""
+    for pod in pods:
+        traffic.join(Listener(lab.netns(pod), pod))
+
+
+def talk(traffic: Traffic, lab: Any, client: str, server: str, **where: int) -> Talk:
+    """Have a pod talk to another."""
+    return traffic.join(Talk(lab.netns(client), lab.address(server), **where))
