@@ -20,6 +20,7 @@ _CLONE_NEWNET, _CLONE_NEWNS = 0x40000000, 0x00020000
 _MS_REC, _MS_PRIVATE = 0x4000, 1 << 18
 _ETH_P_ALL = 3
 _PACKET_OUTGOING = 4
+_SOL_PACKET, _PACKET_VNET_HDR = 263, 15
 
 _libc = ctypes.CDLL(None, use_errno=True)
 P = ParamSpec("P")
@@ -80,6 +81,12 @@ class Port:
         """Put a frame on the wire."""
         self._socket.send(frame)
 
+    def send_super(self, frame: bytes) -> None:
+        """Put a super-packet on the wire, behind its struct virtio_net_hdr."""
+        self._socket.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
+        self._socket.send(frame)
+        self._socket.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 0)
+
     def drain(self) -> list[bytes]:
         """What has arrived and was not read yet."""
         arrived: list[bytes] = []
@@ -91,15 +98,21 @@ class Port:
             if address[2] != _PACKET_OUTGOING:
                 arrived.append(frame)
 
-    def receive(self, wanted: Callable[[bytes], bool], *, seconds: float = 2.0) -> bytes:
+    def receive(self, wanted: Callable[[bytes], bool]) -> bytes:
         """The next frame that is wanted; others on the way are dropped."""
+        return self.until(wanted)[-1]
+
+    def until(self, wanted: Callable[[bytes], bool], *, seconds: float = 3.0) -> list[bytes]:
+        """All that arrives up to a frame that is wanted; what came with it is lost."""
+        seen: list[bytes] = []
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             for frame in self.drain():
+                seen.append(frame)
                 if wanted(frame):
-                    return frame
+                    return seen
             time.sleep(0.002)
-        raise AssertionError(f"no such frame within {seconds} s")
+        raise AssertionError(f"no such frame within {seconds} s among {len(seen)}")
 
     def close(self) -> None:
         """Close the socket."""

@@ -144,6 +144,21 @@ class Frame:
         return ethernet + packet + self.padding
 
 
+def super_packet(frame: Frame, segment: int) -> bytes:
+    """A frame to be cut into segments of that payload, behind its struct virtio_net_hdr.
+
+    The transport checksum is left to whoever cuts: the field holds the sum over the addresses.
+    """
+    tcp = frame.transport.protocol == TCP
+    kind, field = (1, 16) if tcp else (5, 6)  # VIRTIO_NET_HDR_GSO_TCPV4, _UDP_L4
+    start = ETHERNET + IP
+    made = bytearray(bytes(frame))
+    headers = start + (made[start + 12] >> 4) * 4 if tcp else start + 8
+    pseudo = made[26:34] + struct.pack("!HH", frame.transport.protocol, len(made) - start)
+    struct.pack_into("!H", made, start + field, ~checksum(bytes(pseudo)) & 0xFFFF)
+    return struct.pack("=BBHHHH", 1, kind, headers, segment, start, field) + bytes(made)
+
+
 def vxlan(inner: bytes, *, vni: int = 1, flags: int = 0x08000000, reserved: int = 0) -> bytes:
     """VXLAN header and frame; `flags` is the header's first word, `reserved` its last byte."""
     return struct.pack("!II", flags, vni << 8 | reserved) + inner

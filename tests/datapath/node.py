@@ -115,4 +115,5 @@ def _add_pod(pod: Pod, device: str, peer: str) -> None:
         f"link set {device} master cni0 up",
         f"neighbour add {pod.address} lladdr {pod.mac} dev cni0 nud permanent",
     )
-    bridge(f"fdb add {pod.mac} dev {device} master static")
+    # Learning would let a test's frame with another's MAC move that station for the next test.
+    bridge(f"link set dev {device} learning off", f"fdb add {pod.mac} dev {device} master static")

@@ -117,6 +117,18 @@ BYPASSED = [
     decapsulated("an approved UDP flow", inner(ANSWER)),
     decapsulated("an approved echo reply", inner(PONG)),
     decapsulated("an approved echo request", inner(Icmp(identifier=78))),
+    *(
+        case(
+            Verdict.DECAPSULATED,
+            fact,
+            replace(GOOD, transport=replace(GOOD.transport, checksum=checksum)),
+            output=replace(inner(ANSWER), source_mac=BRIDGE_MAC, dest_mac=POD.mac, ttl=62),
+        )
+        for fact, checksum in (
+            ("with an outer UDP checksum, as flannel.1 sends it", None),
+            ("with a wrong one: what it covers is checked otherwise", 0x1234),
+        )
+    ),
     decapsulated("a packet of exactly the pod's MTU", inner(FULL)),
     decapsulated("TTL 2, the last that arrives", inner(ANSWER, ttl=2)),
     decapsulated("DSCP is the inner packet's", inner(ANSWER, tos=0xB8), outer=0x28),
