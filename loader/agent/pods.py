@@ -19,7 +19,7 @@ from vxlane.loader.datapath.abi import Guard, Program
 from vxlane.loader.datapath.maps import IPAddress, Maps, Pod
 from vxlane.loader.errors import KernelError
 from vxlane.loader.kernel.links import Link, Links
-from vxlane.loader.kernel.spoofcheck import checked_ports
+from vxlane.loader.kernel.spoofcheck import CheckedPorts
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,8 @@ class PodKeeper:
         self._actual = maps.pods()
         self._filters: dict[int, Guard] = {}
         """What `foreign` said of each veth; forgotten when an event is about it."""
-        self._checked = checked_ports()
+        self._ports = CheckedPorts()
+        self._checked = self._ports.names()
 
     def places(self) -> set[Place]:
         """Where programs have to stand."""
@@ -125,7 +126,7 @@ class PodKeeper:
         self._store.save(attachment)
         self._attachments[attachment.key] = attachment
         self._filters.pop(veth.index, None)
-        self._checked = checked_ports()
+        self._checked = self._ports.names()
         return self._review(attachment, veth)
 
     def check(self, key: Key) -> str:
@@ -173,7 +174,7 @@ class PodKeeper:
 
     def rules_changed(self) -> None:
         """Rules of bridges may have changed."""
-        before, self._checked = self._checked, checked_ports()
+        before, self._checked = self._checked, self._ports.names()
         changed = before ^ self._checked
         for attachment in list(self._attachments.values()):
             if attachment.host_ifname in changed:
@@ -186,7 +187,7 @@ class PodKeeper:
         """
         links = self._links.all()
         by_name = {link.name: link for link in links.values()}
-        self._checked = checked_ports()
+        self._checked = self._ports.names()
         self._actual = self._maps.pods()
         found: dict[Key, Link] = {}
         for key, attachment in list(self._attachments.items()):

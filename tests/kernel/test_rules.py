@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from vxlane.loader.errors import ToolError
+from vxlane.loader.kernel import spoofcheck
 from vxlane.loader.kernel.firewall import Firewall, Forward, Masquerade, Policy
 from vxlane.loader.kernel.iptables import Iptables
 from vxlane.loader.kernel.nftables import Nftables
-from vxlane.loader.kernel.spoofcheck import checked_ports
+from vxlane.loader.kernel.spoofcheck import CheckedPorts
 
 POLICY = Policy(
     IPv4Network("10.42.0.0/16"),
@@ -124,4 +125,19 @@ def test_ports_that_bridge_rules_name_are_found(netns: str) -> None:
     add rule inet other c iifname "eth0" accept
     """
     subprocess.run(["nft", "-f", "-"], input=script, text=True, check=True)
-    assert checked_ports() == {"veth1", "veth2", "veth3"}
+    ports = CheckedPorts()
+    assert ports.names() == {"veth1", "veth2", "veth3"}
+    subprocess.run(["nft", "delete", "table", "bridge", "nat"], check=True)
+    assert ports.names() == frozenset()
+
+
+def test_ports_are_listed_again_only_when_rules_changed(
+    netns: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While nftables' generation is the same its rules are not listed, so that no nft is run."""
+    assert netns
+    subprocess.run(["nft", "add", "table", "bridge", "nat"], check=True)
+    ports = CheckedPorts()
+    ports.names()
+    monkeypatch.setattr(spoofcheck, "run", None)
+    assert ports.names() == frozenset()
