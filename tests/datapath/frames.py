@@ -159,6 +159,16 @@ def super_packet(frame: Frame, segment: int) -> bytes:
     return struct.pack("=BBHHHH", 1, kind, headers, segment, start, field) + bytes(made)
 
 
+def without_chance(frame: bytes) -> bytes:
+    """A VXLAN frame without outer IP identification, and so header checksum, and UDP checksum.
+
+    The identification is random by both ways. flannel.1 sends a UDP checksum (udpcsum); the bypass
+    sends none, which RFC 7348 allows and every receiver must take.
+    """
+    assert checksum(frame[ETHERNET : ETHERNET + 20]) == 0
+    return frame[:18] + b"??" + frame[20:24] + b"??" + frame[26:40] + b"??" + frame[42:]
+
+
 def vxlan(inner: bytes, *, vni: int = 1, flags: int = 0x08000000, reserved: int = 0) -> bytes:
     """VXLAN header and frame; `flags` is the header's first word, `reserved` its last byte."""
     return struct.pack("!II", flags, vni << 8 | reserved) + inner

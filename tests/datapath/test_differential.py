@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from bases import BASES, FLOWS
 from bench import Bench
 from chamber import Port, ip
 from frames import ENCAPSULATION, ETHERNET, UDP
@@ -22,7 +23,6 @@ from node import Node
 from pyroute2 import IPRoute
 from tables.case import handed_over, sent
 from tables.from_nic import ANSWER, carried, inner
-from test_fuzz import BASES, FLOWS
 from world import MTU, NEIGHBOUR_VETH, NIC, NODE_ADDRESS, OTHER_PEER, PORT, VETH, World, stand
 
 from vxlane.loader.datapath.abi import Program, Verdict, Way

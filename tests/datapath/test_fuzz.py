@@ -10,32 +10,20 @@ from __future__ import annotations
 import os
 import random
 from dataclasses import replace
-from typing import NamedTuple
 
 import pytest
+from bases import BASES, FLOWS
 from bench import Bench
-from frames import ECHO_REPLY, ECT0, Frame, Icmp, Raw, Tcp
 from mutation import Mutator
 from oracle import Judgement, Key, Oracle, flow_of, halves_of, key_of
-from tables.case import ACK_DATA, DATAGRAM, PING, handed_over, sent
-from tables.direct import plain
-from tables.from_nic import ANSWER, PONG, RESPONSE, carried, inner
-from tables.from_pod import LOCAL_DATA, LOCAL_DATAGRAM
-from tables.learning import arriving, leaving
 from testrun import Action, Context, Result
 from world import (
-    APPROVED,
     NEIGHBOUR,
     NEIGHBOUR_VETH,
     NIC,
     OTHER_PEER,
-    OTHER_REMOTE,
-    OVERLAY,
     PEER,
-    PING_FLOW,
     POD,
-    TCP_FLOW,
-    UDP_FLOW,
     VETH,
     Approval,
     Standing,
@@ -50,55 +38,6 @@ EVERY_DAY, FULL = 60_000, 2_000_000
 PER_WORLD = 500
 
 
-class Base(NamedTuple):
-    """A valid frame and the interface it comes by."""
-
-    frame: bytes
-    ifindex: int
-
-
-def bases(ifindex: int, *frames: Frame) -> list[Base]:
-    """Valid frames of one interface."""
-    return [Base(bytes(frame), ifindex) for frame in frames]
-
-
-BIG = bytes(1400)
-REPLY_BACK = replace(
-    handed_over(Tcp(source=8080, dest=40002), source_mac=NEIGHBOUR.mac, dest_mac=POD.mac),
-    source=NEIGHBOUR.address,
-    destination=POD.address,
-)
-BASES = {
-    Program.FROM_POD: [
-        *bases(
-            VETH,
-            *(sent(transport) for transport in (ACK_DATA, DATAGRAM, PING)),
-            *(sent(transport, destination=OTHER_REMOTE) for transport in (ACK_DATA, DATAGRAM)),
-            sent(replace(DATAGRAM, payload=BIG), tos=0xB8 | ECT0),
-            sent(Icmp(kind=ECHO_REPLY, identifier=78)),
-            handed_over(LOCAL_DATA),
-            handed_over(LOCAL_DATAGRAM),
-        ),
-        *bases(NEIGHBOUR_VETH, REPLY_BACK),
-    ],
-    Program.FROM_NIC: bases(
-        NIC,
-        *(carried(inner(transport)) for transport in (RESPONSE, ANSWER, PONG)),
-        *(plain(transport, source=OTHER_REMOTE) for transport in (RESPONSE, ANSWER, PONG)),
-        carried(inner(replace(ANSWER, payload=BIG), tos=ECT0), tos=3),
-        carried(inner(Icmp(identifier=78))),
-        carried(inner(Raw(132, bytes(40)))),
-    ),
-    Program.TO_POD: [
-        *bases(VETH, *(arriving(transport) for transport in (RESPONSE, ANSWER, PONG)), REPLY_BACK),
-        *bases(NEIGHBOUR_VETH, handed_over(LOCAL_DATA), handed_over(LOCAL_DATAGRAM)),
-    ],
-    Program.TO_OVERLAY: bases(
-        OVERLAY,
-        *(leaving(transport) for transport in (ACK_DATA, DATAGRAM, PING)),
-        leaving(DATAGRAM, destination=OTHER_REMOTE),
-    ),
-}
 # The verdicts that a program is there for.
 WAYS = {
     Program.FROM_POD: {Verdict.ENCAPSULATED, Verdict.ROUTED, Verdict.SWITCHED},
@@ -106,13 +45,6 @@ WAYS = {
     Program.TO_POD: {Verdict.LEARNED},
     Program.TO_OVERLAY: {Verdict.LEARNED},
 }
-FLOWS = [
-    *APPROVED.flows,
-    *(
-        Approval(tuple=replace(flow, remote=OTHER_REMOTE))
-        for flow in (TCP_FLOW, UDP_FLOW, PING_FLOW)
-    ),
-]
 # Far from the limits of 10 and 30 s, so that a slow machine changes no verdict.
 AGES = (1, 1, 1, 1, 1, 1, 1, 1, 4, 20, 60, None)
 

@@ -13,11 +13,10 @@ from dataclasses import replace
 
 import pytest
 from bench import Bench
-from frames import ECT0, Frame, super_packet
+from frames import ECT0, Frame, super_packet, without_chance
 from node import Node
 from pyroute2 import IPRoute
 from tables.case import ACK_DATA, DATAGRAM, sent
-from test_wire import without_chance
 from world import APPROVED, VETH, stand
 
 from vxlane.loader.datapath.abi import Program, Verdict

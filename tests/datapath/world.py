@@ -85,7 +85,7 @@ class World:
     resets: frozenset[Tuple] = frozenset()
     lease: int = 60
     revalidate: int = 30
-    revalidate_half: int = 10
+    revalidate_datagram: int = 10
 
 
 def remote_flow(protocol: int, local_port: int, remote_port: int) -> Tuple:
@@ -177,7 +177,7 @@ def settings(world: World, since: int) -> Settings:
     return Settings(
         lease_until=since + world.lease * NANOSECONDS,
         revalidate=world.revalidate * NANOSECONDS,
-        revalidate_half=world.revalidate_half * NANOSECONDS,
+        revalidate_datagram=world.revalidate_datagram * NANOSECONDS,
         address=NODE_ADDRESS,
         epoch=EPOCH,
         port_min=PORT_MIN,

@@ -95,9 +95,10 @@ AGES = [
         (Verdict.FLOW_HALF, "an echo whose other half is missing", ECHO, 1, None),
         (Verdict.FLOW_AGED, "TCP whose own half is 30 s old", TCP, 31, 1),
         (Verdict.FLOW_AGED, "TCP whose other half is 30 s old", TCP, 1, 31),
-        (Verdict.FLOW_AGED, "UDP whose own half is 30 s old", UDP, 31, 1),
-        (Verdict.FLOW_AGED, "unanswered UDP after 10 s", UDP, 11, None),
+        (Verdict.FLOW_AGED, "UDP whose own half is 10 s old", UDP, 11, 1),
+        (Verdict.FLOW_AGED, "UDP that nobody answers, after 10 s", UDP, 11, None),
         (Verdict.FLOW_AGED, "an echo after 10 s", ECHO, 11, 1),
+        (Verdict.FLOW_AGED, "an echo whose other half is 10 s old", ECHO, 1, 11),
     )
     for row in both_ways(
         verdict,

@@ -1,0 +1,104 @@
+"""What a flawless packet is, and what a hop makes of it: RFC 791 and 6040, for the oracle.
+
+Knows bytes, nothing of vxlane.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from frames import ACK, CE, ECHO_REPLY, ECHO_REQUEST, ECT0, FIN, ICMP, RST, SYN, TCP, UDP
+
+ETHERTYPE_IPV4 = b"\x08\x00"
+Key = tuple[bytes, bytes, int, int, int]
+
+
+class Packet(NamedTuple):
+    """A flawless IPv4 packet: whole, unfragmented, without options, of a protocol we know."""
+
+    source: bytes
+    destination: bytes
+    protocol: int
+    tos: int
+    ttl: int
+    size: int
+    headers: int  # bytes of IP and transport header
+    first: int  # source port, or identifier of an echo
+    second: int  # destination port, or type of an echo
+    flags: int  # of TCP
+
+    def key(self, *, inbound: bool) -> Key:
+        """The flow as its local pod sees it."""
+        if not inbound:
+            return self.source, self.destination, self.first, self.second, self.protocol
+        if self.protocol == ICMP:
+            sent = ECHO_REPLY if self.second == ECHO_REQUEST else ECHO_REQUEST
+            return self.destination, self.source, self.first, sent, ICMP
+        return self.destination, self.source, self.second, self.first, self.protocol
+
+
+def read(frame: bytes) -> Packet | None:
+    """The packet of an Ethernet frame, if it is flawless and fills the frame."""
+    size = len(frame) - 14
+    if size < 28 or frame[12:14] != ETHERTYPE_IPV4 or frame[14] != 0x45:
+        return None
+    words = struct.unpack_from("!10H", frame, 14)
+    if words[1] != size or sum(words) % 0xFFFF or words[3] & 0x3FFF:
+        return None
+    protocol = frame[23]
+    flags = 0
+    first, second = struct.unpack_from("!HH", frame, 34)
+    if protocol == TCP:
+        headers = 20 + (frame[46] >> 4) * 4 if size >= 40 else 0
+        if not 40 <= headers <= size:
+            return None
+        flags = frame[47]
+    elif protocol == UDP:
+        headers = 28
+    elif protocol == ICMP and first in {ECHO_REQUEST << 8, ECHO_REPLY << 8}:
+        headers = 28
+        first, second = int.from_bytes(frame[38:40], "big"), first >> 8
+    else:
+        return None
+    return Packet(
+        frame[26:30],
+        frame[30:34],
+        protocol,
+        frame[15],
+        frame[22],
+        size,
+        headers,
+        first,
+        second,
+        flags,
+    )
+
+
+def is_control(packet: Packet) -> bool:
+    """Whether conntrack must see it: it begins or ends a connection, or acknowledges nothing."""
+    return packet.protocol == TCP and packet.flags & (SYN | FIN | RST | ACK) != ACK
+
+
+def hop(frame: bytes, source: bytes, target: bytes, tos: int) -> bytes:
+    """The frame one hop later."""
+    head = bytearray(frame[14:34])
+    head[1], head[8], head[10:12] = tos, head[8] - 1, b"\0\0"
+    total = sum(struct.unpack("!10H", head))
+    total = (total & 0xFFFF) + (total >> 16)
+    head[10:12] = (~(total + (total >> 16)) & 0xFFFF).to_bytes(2, "big")
+    return target + source + frame[12:14] + bytes(head) + frame[34:]
+
+
+def fits(packet: Packet, mtu: int, gso_size: int) -> bool:
+    """Whether it goes whole, or in the segments it will be cut into."""
+    size = packet.headers + gso_size if gso_size else packet.size
+    return size <= mtu
+
+
+def merged(outer: int, inner: int) -> int | None:
+    """TOS after the tunnel by RFC 6040; None: where the kernel does more than merge."""
+    out, ecn = outer & 3, inner & 3
+    if out in {0, ecn} or (out == ECT0 and ecn):
+        return inner
+    return inner | CE if out == CE and ecn else None
