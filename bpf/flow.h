@@ -114,7 +114,7 @@ static __always_inline enum verdict flow_admit(const struct settings *settings,
 {
 	struct flow_key key = key_of(packet, direction);
 	const struct flow *flow;
-	__u64 this, other;
+	__u64 this, other, longest;
 
 	if (is_tcp_control(packet)) {
 		if (is_tcp(packet, TCP_SYN_FLAG | TCP_FIN_FLAG))
@@ -130,12 +130,14 @@ static __always_inline enum verdict flow_admit(const struct settings *settings,
 	other = direction == DIRECTION_OUT ? flow->seen_in : flow->seen_out;
 	if (!this || (!other && packet->ip.protocol != IPPROTO_UDP))
 		return VERDICT_FLOW_HALF;
-	if (packet->ip.protocol != IPPROTO_UDP && now - other >= settings->revalidate)
+	/* Older than its conntrack entry an approval must not be: netfilter would
+	 * take the next packet for the first one of a new flow. */
+	longest = packet->ip.protocol == IPPROTO_TCP ? settings->revalidate
+						     : settings->revalidate_datagram;
+	if (now - this >= longest)
 		return VERDICT_FLOW_AGED;
-	/* One-way UDP and ICMP live in conntrack for 30 s only, whatever `revalidate` is. */
-	if (now - this >= settings->revalidate ||
-	    ((!other || packet->ip.protocol == IPPROTO_ICMP) &&
-	     now - this >= settings->revalidate_half))
+	/* UDP is approved each way by itself. */
+	if (packet->ip.protocol != IPPROTO_UDP && now - other >= longest)
 		return VERDICT_FLOW_AGED;
 	return VERDICT_LEARNED;
 }

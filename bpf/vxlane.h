@@ -136,8 +136,8 @@ struct flow {
 /* One entry, written by the agent. Times in ns, CLOCK_MONOTONIC. */
 struct settings {
 	__u64 lease_until;
-	__u64 revalidate; /* age of an approval when both halves were seen */
-	__u64 revalidate_half; /* when only one was: conntrack's unreplied timeout is shorter */
+	__u64 revalidate; /* longest age of a TCP flow's approval */
+	__u64 revalidate_datagram; /* of UDP and ICMP, which conntrack forgets sooner */
 	__be32 address[4]; /* our VTEP's underlay address */
 	__u32 epoch;
 	__u16 port_min; /* range of the outer source port, as vxlan's own */

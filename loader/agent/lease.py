@@ -13,12 +13,11 @@ from pathlib import Path
 from vxlane.loader.agent.overlay import Overlay
 from vxlane.loader.datapath.abi import Way
 from vxlane.loader.datapath.maps import Maps, Settings
+from vxlane.loader.kernel.conntrack import patience
 
 LEASE = 30.0
 RENEW_EVERY = 10.0
-HALF = 10.0
-"""Approval of a flow that only one direction was seen of: well inside the 30 s that conntrack
-keeps an unreplied UDP flow. All three in seconds."""
+"""Both in seconds."""
 
 _PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _DEFAULT_RANGE = (32768, 60999)
@@ -55,10 +54,13 @@ class Lease:
     def renew(self, overlay: Overlay) -> None:
         """Write all settings with a fresh lease (none, while the bypass is switched off)."""
         lowest, highest = _port_range()
+        # Well before conntrack forgets the flow: it would take the next packet for a new one's.
+        stream = patience("tcp_timeout_established") / 3
+        datagram = patience("udp_timeout", "icmp_timeout") / 3
         self._settings = Settings(
             lease_until=_now_ns() + _ns(LEASE) if self.is_enabled else 0,
-            revalidate=_ns(self._terms.revalidate),
-            revalidate_half=_ns(min(HALF, self._terms.revalidate)),
+            revalidate=_ns(min(self._terms.revalidate, stream)),
+            revalidate_datagram=_ns(min(self._terms.revalidate, datagram)),
             address=overlay.address,
             epoch=self._settings.epoch,
             port_min=lowest,

@@ -80,7 +80,7 @@ class Settings:
 
     lease_until: int
     revalidate: int
-    revalidate_half: int
+    revalidate_datagram: int
     address: IPAddress
     epoch: int
     port_min: int
@@ -259,7 +259,7 @@ class Maps:
         return Settings(
             value.lease_until,
             value.revalidate,
-            value.revalidate_half,
+            value.revalidate_datagram,
             _address(value, "address"),
             value.epoch,
             value.port_min,
@@ -273,7 +273,7 @@ class Maps:
         value = _STRUCTS["settings"](
             lease_until=settings.lease_until,
             revalidate=settings.revalidate,
-            revalidate_half=settings.revalidate_half,
+            revalidate_datagram=settings.revalidate_datagram,
             epoch=settings.epoch,
             port_min=settings.port_min,
             port_max=settings.port_max,

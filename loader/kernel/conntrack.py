@@ -8,6 +8,7 @@ flows; this sets their entries to the state and the timeout that a RST leads to 
 
 from __future__ import annotations
 
+import math
 import socket
 import struct
 from collections.abc import Iterable
@@ -27,12 +28,22 @@ _NESTED = 0x8000
 _CLOSE = 8  # enum tcp_conntrack
 _BE_LIBERAL = 0x08  # IP_CT_TCP_FLAG_BE_LIBERAL
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
-_CLOSE_TIMEOUT = Path("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close")
+
+
+def patience(*states: str) -> float:
+    """How long conntrack keeps an entry that is silent, seconds: the shortest of `states`.
+
+    For ever, where there is no conntrack.
+    """
+    return min(
+        (float(found.read_text()) for found in map(_setting, states) if found.exists()),
+        default=math.inf,
+    )
 
 
 def close_connections(connections: Iterable[Tuple]) -> None:
     """Set the entries of `connections` to CLOSE; one that is gone already is no error."""
-    timeout = struct.pack(">I", int(_CLOSE_TIMEOUT.read_text()))
+    timeout = struct.pack(">I", int(_setting("tcp_timeout_close").read_text()))
     state = attribute(_TCP_STATE, bytes([_CLOSE]))
     _update(connections, state, attribute(_TIMEOUT, timeout))
 
@@ -55,6 +66,10 @@ def _update(connections: Iterable[Tuple], tcp: bytes, others: bytes) -> None:
         netlink.write([Request(_CT_NEW, _entry(each) + change) for each in connections])
     finally:
         netlink.close()
+
+
+def _setting(name: str) -> Path:
+    return Path(f"/proc/sys/net/netfilter/nf_conntrack_{name}")
 
 
 def _entry(connection: Tuple) -> bytes:

@@ -32,7 +32,7 @@ def test_the_settings_are_this_nodes(running: AgentNode) -> None:
     assert str(settings.address) == "192.168.77.1"
     assert settings.vtep_mac == running.link("flannel.1")["address"]
     assert settings.revalidate == 30 * SECOND
-    assert settings.revalidate_half == 10 * SECOND
+    assert settings.revalidate_datagram == 10 * SECOND
     ports = running.sh("sysctl -n net.ipv4.ip_local_port_range").split()
     assert [str(settings.port_min), str(settings.port_max)] == ports
 

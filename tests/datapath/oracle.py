@@ -21,7 +21,6 @@ from frames import (
     ENCAPSULATION,
     ETHERNET,
     FIN,
-    ICMP,
     IP,
     RST,
     SYN,
