@@ -9,4 +9,9 @@ from rig import AGENT
 @pytest.fixture(scope="module")
 def pair(make_module_lab):
     """Two nodes with two pods each."""
-    return make_module_lab(nodes=2, pods_per_node=2, kernel_only=0, agent_options=AGENT)
+    lab = make_module_lab(nodes=2, pods_per_node=2, kernel_only=0, agent_options=AGENT)
+    for node in ("node1", "node2"):
+        # Datagrams' approvals age by conntrack's patience, whatever AGENT says.
+        patience = [f"net.netfilter.nf_conntrack_{kind}_timeout=1800" for kind in ("udp", "icmp")]
+        lab.exec(node, "sysctl", "-qw", *patience)
+    return lab
