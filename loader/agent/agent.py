@@ -21,7 +21,7 @@ from vxlane.loader.agent.config import Config, Mode
 from vxlane.loader.agent.discover import Claim
 from vxlane.loader.agent.membership import Membership
 from vxlane.loader.agent.memory import Memory
-from vxlane.loader.agent.overlay import ALL, Overlay, Overlays, Topic, nics_of
+from vxlane.loader.agent.overlay import ALL, Overlay, Overlays, Topic
 from vxlane.loader.agent.owned import OwnedOverlay
 from vxlane.loader.agent.recall import confirmed
 from vxlane.loader.agent.undo import UndoFile
@@ -89,7 +89,7 @@ class Agent:
         left_out: list[Problem] = []
         if overlay:
             self.overlay = overlay
-            self._devices = nics_of(overlay) | {overlay.device}
+            self._devices = overlay.nics | {overlay.device}
             left_out = self._try("bypass", lambda: self._look_at_bypass(overlay, topics)) or []
             self._become_ready()
         self._report(overlay, left_out)

@@ -42,6 +42,8 @@ class Attachment:
     """IPv4; IPv6 ones are the kernel path's."""
     name: str = ""
     """namespace/pod, where the runtime told."""
+    network: str = ""
+    """Of the runtime, which collects garbage network by network."""
     host_mac: str = ""
     """Of the host's end when it was attached: a name or an ifindex may be another's later."""
 
@@ -77,6 +79,7 @@ def parse_attachment(request: Mapping[str, Any]) -> Attachment:
         mac=parse_mac(str(request.get("mac") or "")),
         addresses=tuple(str(a) for a in addresses if _is_ipv4(a)),
         name=str(request.get("name") or ""),
+        network=str(request.get("network") or ""),
     )
 
 

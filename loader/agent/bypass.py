@@ -13,7 +13,7 @@ from vxlane.loader.agent.config import Config
 from vxlane.loader.agent.hooks import HookKeeper, Place
 from vxlane.loader.agent.keepers import keep_sysctls
 from vxlane.loader.agent.lease import Lease, Terms
-from vxlane.loader.agent.overlay import Overlay, Topic, nics_of
+from vxlane.loader.agent.overlay import Overlay, Topic
 from vxlane.loader.agent.peers import PeerKeeper
 from vxlane.loader.agent.pods import PodKeeper
 from vxlane.loader.agent.undo import UndoFile
@@ -83,7 +83,7 @@ class Bypass:
             self.pods.look()
         elif topics & Topic.PORTS:
             self.pods.rules_changed()
-        nics = nics_of(overlay)
+        nics = overlay.nics
         problems = self._peers.keep(overlay, self._mtus(nics))
         self.hooks.keep(self.pods.places() | _places(overlay, nics))
         self.lease.renew(overlay)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network
 from typing import Protocol
 
 from vxlane.loader.datapath.abi import Way
@@ -87,13 +87,13 @@ class Paths:
         self._plan: Plan | None = None
 
     def to(
-        self, peers: Iterable[Node], hops: Mapping[IPv4Address, NextHop], plan: Plan
+        self, peers: Iterable[Node], hops: Mapping[int, NextHop], plan: Plan
     ) -> tuple[Path, ...]:
-        """The path to each of `peers`, in their order; `hops` holds every peer's address."""
+        """The path to each of `peers`, in their order; `hops` by each peer's address."""
         known = self._known if plan == self._plan else {}
         found = {}
         for node in peers:
-            hop = hops[node.address]
+            hop = hops[int(node.address)]
             path = known.get(node.name)
             if path is None or path.node is not node or path.hop is not hop:
                 path = plan.path(node, hop)

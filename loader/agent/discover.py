@@ -1,7 +1,7 @@
 r"""Pods that were there before the agent: what libcni and host-local remember of them.
 
-    <results>/<network>-<container id>-<ifname>   libcni's cache: the chain's final result
-    <leases>/<network>/<address>                  host-local: "<container id>\r\n<ifname>"
+    <cache>/results/<network>-<container id>-<ifname>   libcni: the chain's final result
+    <cache>/networks/<network>/<address>                host-local: "<container id>\r\n<ifname>"
 
 Both outlive what they speak of: a runtime that is killed, or a node that loses power, leaves
 entries of pods that are gone. So an address counts only while host-local agrees who has it,
@@ -13,16 +13,14 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_interface
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path("/var/lib/cni/results")
-"""Where libcni caches results unless its caller, the runtime, says otherwise."""
-LEASES = Path("/var/lib/cni/networks")
-"""Where host-local keeps its leases unless the network's ipam.dataDir says otherwise."""
+CACHE = Path("/var/lib/cni")
+"""Where both are unless a runtime, or a network's ipam.dataDir, says otherwise."""
 
 Json = dict[str, Any]
 Address = IPv4Address | IPv6Address
@@ -48,27 +46,28 @@ class Claim:
     """Types of the plugins in its chain."""
 
 
-def pods(results: Iterable[Path], leases: Path) -> list[Claim]:
+def pods(cache: Path) -> list[Claim]:
     """Claims to addresses that host-local confirms, in order of container id.
 
     A network without a directory of leases has another IPAM, whose addresses stand unconfirmed.
     """
     found = []
-    for claim in cached(results):
-        held = tuple(a for a in claim.addresses if _holds(claim, leases / claim.network, a))
+    for claim in cached(cache):
+        leases = cache / "networks" / claim.network
+        held = tuple(address for address in claim.addresses if _holds(claim, leases, address))
         if held:
             found.append(replace(claim, addresses=held))
     return sorted(found, key=lambda claim: (claim.container_id, claim.ifname))
 
 
-def cached(results: Iterable[Path]) -> Iterator[Claim]:
-    """Every entry of libcni's caches in these directories; what can't be read is left out."""
-    for directory in results:
-        for file in sorted(directory.iterdir()) if directory.is_dir() else ():
-            try:
-                yield _claim(json.loads(file.read_bytes()))
-            except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
-                continue  # half written, of an older libcni, or no entry at all
+def cached(cache: Path) -> Iterator[Claim]:
+    """Every entry of libcni's; what can't be read is left out."""
+    results = cache / "results"
+    for file in sorted(results.iterdir()) if results.is_dir() else ():
+        try:
+            yield _claim(json.loads(file.read_bytes()))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+            continue  # half written, of an older libcni, or no entry at all
 
 
 def _claim(entry: Json) -> Claim:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import errno
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Network
 
+from vxlane.loader.agent.desired import Path, entries_of
 from vxlane.loader.agent.undo import UndoFile
 from vxlane.loader.errors import KernelError
 from vxlane.loader.kernel import entries, sysctls
@@ -38,15 +39,23 @@ def keep_sysctls(wanted: Mapping[str, str], undo: UndoFile) -> None:
 
 
 class EntryKeeper:
-    """Keeps neighbours, forwarding entries and routes; remembers them between looks."""
+    """Keeps neighbours, forwarding entries and routes; remembers them between looks.
+
+    After a look at the kernel everything is compared, otherwise only the paths that are others:
+    with 10,000 peers that is the difference between 30 ms and 2.
+    """
 
     def __init__(self, netlink: NetlinkSocket) -> None:
         self._netlink = netlink
         self._actual: Entries = {}
+        self._kept: dict[str, Path] = {}
+        """By peer's name: what `_actual` was made to agree with."""
+        self._must_compare = True
 
     def read(self, device: int) -> Entries:
         """Look at the kernel: all entries of `device` (ifindex)."""
         self._actual = entries.read(self._netlink, device)
+        self._must_compare = True
         return self._actual
 
     def contradicts(self, news: News) -> bool:
@@ -55,17 +64,30 @@ class EntryKeeper:
             key in self._actual for key in news.gone
         )
 
-    def keep(self, desired: Entries, network: IPv4Network) -> None:
+    def keep(self, paths: Iterable[Path], network: IPv4Network) -> None:
         """Write what differs from what is remembered. KernelError: some entries were refused."""
-        wanted = entries.changes(desired, self._actual, network)
+        before, self._kept = self._kept, {path.node.name: path for path in paths}
+        if self._must_compare:
+            desired, actual = entries_of(self._kept.values()), self._actual
+        else:
+            desired = entries_of(_without(self._kept, before))
+            keys = {*desired, *entries_of(_without(before, self._kept))}
+            actual = {key: self._actual[key] for key in keys if key in self._actual}
+        wanted = entries.changes(desired, actual, network)
         _log_changes(wanted)
         began = time.monotonic()
         failed = entries.write(self._netlink, wanted, self._actual)
         log.debug("%d changes of entries in %.3f s", len(wanted), time.monotonic() - began)
+        self._must_compare = bool(failed)
         if failed:
             change, code = failed[0]
             more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
             raise KernelError(f"{change}{more}", code, _advice(code))
+
+
+def _without(paths: Mapping[str, Path], others: Mapping[str, Path]) -> list[Path]:
+    """The paths that are not the same objects in `others`."""
+    return [path for name, path in paths.items() if others.get(name) is not path]
 
 
 class RuleKeeper:

@@ -58,7 +58,8 @@ class Operations:
             raise ConfigError("valid must be a list of [container_id, ifname]")
         keys = {parse_key({"container_id": item[0], "ifname": item[1]}) for item in valid}
         bypass = self._agent.bypass
-        return {"removed": bypass.pods.keep_only(keys) if bypass else 0}
+        network = str(request.get("network") or "")
+        return {"removed": bypass.pods.keep_only(keys, network) if bypass else 0}
 
     def _flush(self, _: Json) -> Json:
         return {"epoch": self._bypass().lease.flush()}

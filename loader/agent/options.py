@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from vxlane.loader.agent import discover
 from vxlane.loader.agent.config import Mode
 from vxlane.loader.agent.logs import LogFormat
 from vxlane.loader.datapath.attach import Method
@@ -67,6 +68,14 @@ _OWN = (
         envvar="VXLANE_STATE_DIR",
         show_default=True,
         help="Pins, socket and records of this agent.",
+    ),
+    _option(
+        "cni-cache-dir",
+        multiple=True,
+        default=[str(discover.CACHE)],
+        envvar="VXLANE_CNI_CACHE_DIR",
+        show_default=True,
+        help="Where the runtime keeps results/ and networks/ of pods from before. May repeat.",
     ),
     _option("ready-file", envvar="VXLANE_READY_FILE", help="File to make when the agent is ready."),
     _option("metrics-ip", default=_ADDRESS, envvar="VXLANE_METRICS_IP", help="For --metrics-port."),

@@ -9,7 +9,7 @@ import logging
 from ipaddress import IPv4Network
 
 from vxlane.loader.agent.config import Config
-from vxlane.loader.agent.desired import OwnPlan, Paths, entries_of
+from vxlane.loader.agent.desired import OwnPlan, Paths
 from vxlane.loader.agent.keepers import EntryKeeper, RuleKeeper, keep_sysctls
 from vxlane.loader.agent.overlay import Overlay, Topic, Ways
 from vxlane.loader.agent.undo import UndoFile
@@ -87,7 +87,7 @@ class OwnedOverlay:
         overlay = self._overlay(snapshot, self._underlay)
         if topics & Topic.ENTRIES:
             self._entries.read(overlay.device)
-        self._entries.keep(entries_of(overlay.paths), network)
+        self._entries.keep(overlay.paths, network)
         if topics & Topic.RULES:
             self._rules.keep(self._policy(own, network))
         self._write_subnet_file(own, network, self._underlay)
@@ -150,7 +150,7 @@ class OwnedOverlay:
         is_bound = plan.backend is Backend.VXLAN and not plan.routes_directly
         nic = underlay.link.index if is_bound else 0
         query = Query(underlay.address, self._network.port, nic)
-        hops = self._ways.towards((peer.address for peer in snapshot.peers), query)
+        hops = self._ways.towards(snapshot.peers, query)
         problems = []
         if own.address != underlay.address:
             reason = f"peers send to {own.address}, its packets come from {underlay.address}"

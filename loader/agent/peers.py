@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from ipaddress import IPv4Network
 
 from vxlane.loader.agent.desired import Path, peer_of
@@ -34,14 +35,26 @@ class Slots:
         self._free.append(slot)
 
 
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A map entry and what it was made of."""
+
+    peer: Peer
+    path: Path
+    mtus: tuple[int, int]
+    """Of flannel.<VNI> and of the NIC."""
+
+
 class PeerKeeper:
-    """Writes what differs from what the map holds, one log line for each change."""
+    """Writes what differs from what the map holds, one log line for each change.
+
+    After a look at the map everything is compared, otherwise only what was made anew.
+    """
 
     def __init__(self, maps: Maps) -> None:
         self._maps = maps
-        self._actual: dict[IPNetwork, Peer] = {}
-        self._made: dict[IPv4Network, tuple[Path, int, int, Peer]] = {}
-        """What each peer was made of: its path, the device's and the NIC's MTU."""
+        self._made: dict[str, _Made] = {}
+        """By peer's name."""
         self.look()
 
     def look(self) -> None:
@@ -49,37 +62,42 @@ class PeerKeeper:
         self._actual = self._maps.peers()
         slots = (peer.slot for peer in self._actual.values())
         self._slots = Slots(slots, self._maps.capacity("peer_counters"))
+        self._must_compare = True
 
     def keep(self, overlay: Overlay, mtus: Mapping[int, int]) -> list[Problem]:
         """Make the map so; `mtus`: of each NIC by ifindex. Peers that did not fit are Problems."""
-        made, left_out = {}, []
+        before, made, left_out = self._made, {}, []
         for path in overlay.paths:
             if path.way is None:
                 continue
+            name = path.node.name
             entry = self._entry(path, overlay.device_mtu, mtus.get(path.hop.ifindex, 0))
             if entry is None:
                 reason = "the map of peers is full; its packets take the kernel path"
-                left_out.append(Problem(path.node.name, reason))
+                left_out.append(Problem(name, reason))
             else:
-                made[path.node.pod_cidr] = entry
+                made[name] = entry
         self._made = made
-        self._write({cidr: entry[3] for cidr, entry in made.items()})
+        if self._must_compare:
+            self._write(list(made.values()), set(self._actual))
+        else:
+            gone = {m.peer.cidr for m in _without(before, made)}
+            self._write(_without(made, before), gone)
+        self._must_compare = False
         return left_out
 
-    def _entry(
-        self, path: Path, device_mtu: int, nic_mtu: int
-    ) -> tuple[Path, int, int, Peer] | None:
-        cidr = path.node.pod_cidr
-        known = self._made.get(cidr)
-        if known and known[0] is path and known[1:3] == (device_mtu, nic_mtu):
+    def _entry(self, path: Path, device_mtu: int, nic_mtu: int) -> _Made | None:
+        known = self._made.get(path.node.name)
+        if known and known.path is path and known.mtus == (device_mtu, nic_mtu):
             return known
-        slot = known[3].slot if known else self._slot(cidr)
+        slot = self._slot(path.node.pod_cidr)
         if slot is None:
             return None
         peer = peer_of(path, slot, device_mtu=device_mtu, nic_mtu=nic_mtu)
-        return path, device_mtu, nic_mtu, peer
+        return _Made(peer, path, (device_mtu, nic_mtu))
 
     def _slot(self, cidr: IPv4Network) -> int | None:
+        """The slot that counts for `cidr`; a new one is zeroed before it is used."""
         if actual := self._actual.get(cidr):
             return actual.slot
         slot = self._slots.take()
@@ -87,24 +105,33 @@ class PeerKeeper:
             self._maps.clear_peer_count(slot)
         return slot
 
-    def _write(self, wanted: Mapping[IPNetwork, Peer]) -> None:
+    def _write(self, wanted: list[_Made], doubtful: set[IPNetwork]) -> None:
+        """Put `wanted`; then remove of the CIDRs in `doubtful` those that none of `wanted` has."""
         lines = []
-        for cidr, peer in wanted.items():
-            was = self._actual.get(cidr)
-            if was is peer or was == peer:
-                continue
-            self._maps.put_peer(peer)
-            lines.append(f"put {_shown(peer)}: " + (f"was {_shown(was)}" if was else "missing"))
-            self._actual[cidr] = peer
-        for cidr in self._actual.keys() - wanted.keys():
+        for made in wanted:
+            peer, was = made.peer, self._actual.get(made.peer.cidr)
+            if was != peer:
+                self._maps.put_peer(peer)
+                self._actual[peer.cidr] = peer
+                lines.append(f"put {_shown(peer)}: " + (f"was {_shown(was)}" if was else "missing"))
+        for cidr in doubtful - {made.peer.cidr for made in wanted}:
             gone = self._actual.pop(cidr)
             self._maps.delete_peer(cidr)
             self._slots.give_back(gone.slot)
             lines.append(f"remove {_shown(gone)}: stale")
-        for line in lines[:_MOST_LINES]:
-            log.info("%s", line)
-        if len(lines) > _MOST_LINES:
-            log.info("... and %d more changes of peers", len(lines) - _MOST_LINES)
+        _log(lines)
+
+
+def _without(made: Mapping[str, _Made], others: Mapping[str, _Made]) -> list[_Made]:
+    """Those that are not the same objects in `others`."""
+    return [entry for name, entry in made.items() if others.get(name) is not entry]
+
+
+def _log(lines: list[str]) -> None:
+    for line in lines[:_MOST_LINES]:
+        log.info("%s", line)
+    if len(lines) > _MOST_LINES:
+        log.info("... and %d more changes of peers", len(lines) - _MOST_LINES)
 
 
 def _shown(peer: Peer) -> str:

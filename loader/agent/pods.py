@@ -134,6 +134,7 @@ class PodKeeper:
         attachment = self._attachments.get(key)
         if attachment is None:
             return "the agent does not know it"
+        self._hooks.look()  # what stands where, and not what was put there
         return self._again(attachment)
 
     def detach(self, key: Key) -> bool:
@@ -146,9 +147,10 @@ class PodKeeper:
         log.info("forget pod %s", _shown(attachment))
         return True
 
-    def keep_only(self, valid: Collection[Key]) -> int:
-        """Forget all pods but `valid`; how many that were."""
-        return sum(self.detach(key) for key in self._attachments.keys() - set(valid))
+    def keep_only(self, valid: Collection[Key], network: str) -> int:
+        """Forget all pods of `network` but `valid`; how many that were."""
+        of_network = {key for key, at in self._attachments.items() if at.network == network}
+        return sum(self.detach(key) for key in of_network - set(valid))
 
     def removed(self, ifindexes: Collection[int]) -> None:
         """Devices are gone, and their pods with them: at once, for an ifindex is used again."""

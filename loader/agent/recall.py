@@ -50,4 +50,5 @@ def _attachment(claim: Claim, veth: Link, end: FarEnd) -> Attachment:
         mac=end.mac,
         addresses=tuple(str(address) for address in claim.addresses if address.version == 4),
         name=claim.name,
+        network=claim.network,
     )

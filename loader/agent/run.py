@@ -39,7 +39,8 @@ def run(values: Mapping[str, Any]) -> None:
         stack.callback(source.close)
         agent = Agent(config, source)
         stack.callback(agent.close)
-        agent.remember(discover.pods([discover.RESULTS], discover.LEASES))
+        for cache in values["cni_cache_dir"]:
+            agent.remember(discover.pods(Path(cache)))
         loop = Loop(agent, source, board)
         stack.callback(loop.close)
         loop.run()

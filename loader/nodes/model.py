@@ -9,7 +9,7 @@ import enum
 import hashlib
 import re
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import Protocol
@@ -175,12 +175,11 @@ def agree(
     """
     before = {node.name: node for node in _all(previous)} if previous else {}
     reported = list(problems)
-    claims = _Claims()
     refused = {problem.node for problem in reported}
-    # The very object of `previous` where nothing changed: later layers compare pointers.
-    current = [before[n.name] if before.get(n.name) == n else n for n in nodes]
-    current.sort(key=lambda n: (n.name != own_name, before.get(n.name) is not n))
-    for node in current:
+    kept, newcomers = _sort_out(nodes, before, own_name)
+    # What agreed in `previous` agrees now: with 10,000 nodes only the newcomers are looked at.
+    claims = _Claims(kept)
+    for node in newcomers:
         if reason := claims.conflict(node):
             reported.append(Problem(node.name, reason))
             refused.add(node.name)
@@ -199,6 +198,29 @@ def agree(
     return Snapshot(own, tuple(claims.names.values()), tuple(reported), network, read_at)
 
 
+def _sort_out(
+    nodes: Iterable[Node], before: Mapping[str, Node], own_name: str
+) -> tuple[Iterable[Node], list[Node]]:
+    """The nodes that stand as they did `before`, and the new or changed in the order to weigh them.
+
+    Of the former it is the very objects of `before`: later layers compare pointers.
+    """
+    kept: dict[str, Node] = {}
+    newcomers = []
+    for node in nodes:
+        known = before.get(node.name)
+        if known is not None and node.name not in kept and (known is node or known == node):
+            kept[node.name] = known
+        else:
+            newcomers.append(node)
+    if own_name in kept or not newcomers:
+        return kept.values(), newcomers
+    # This node comes before all others, so all others are weighed against it.
+    everybody = [*newcomers, *kept.values()]
+    everybody.sort(key=lambda node: (node.name != own_name, node.name not in kept))
+    return (), everybody
+
+
 def _all(snapshot: Snapshot) -> Iterator[Node]:
     if snapshot.own:
         yield snapshot.own
@@ -212,15 +234,18 @@ class _Claims:
     long, and this runs on every change of a node.
     """
 
-    def __init__(self) -> None:
-        self.names: dict[str, Node] = {}
-        self._addresses: dict[int, Node] = {}
-        self._sorted_addresses: list[int] = []
-        self._macs: dict[str, Node] = {}
-        self._ends: list[int] = []
-        """Last address of every pod CIDR held, ascending: those held never overlap."""
-        self._ranges: dict[int, tuple[int, Node]] = {}
+    def __init__(self, agreed: Iterable[Node]) -> None:
+        """`agreed`: nodes that are known not to contradict each other."""
+        self.names = {node.name: node for node in agreed}
+        holders = self.names.values()
+        self._addresses = {int(node.address): node for node in holders}
+        self._sorted_addresses = sorted(self._addresses)
+        self._macs = {node.vtep_mac: node for node in holders}
+        spans = ((_range(node.pod_cidr), node) for node in holders)
+        self._ranges = {end: (start, node) for (start, end), node in spans}
         """End of a pod CIDR -> its start and holder."""
+        self._ends = sorted(self._ranges)
+        """Ascending: the CIDRs held never overlap."""
 
     def conflict(self, node: Node) -> str:
         """What of `node` someone else holds, in words; empty if nothing."""

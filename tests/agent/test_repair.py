@@ -52,7 +52,8 @@ DAMAGES = {
         "add address 10.42.1.0/32 to flannel.1",
     ),
     "device-other-wiring": (
-        f"ip link del flannel.1; ip link add flannel.1 {ELSEWHERE}",
+        # In one process: the agent is quick.
+        f"printf 'link del flannel.1\nlink add flannel.1 {ELSEWHERE}\n' | ip -batch -",
         "remove device flannel.1: its port is 4789, not 8472",
     ),
     "masquerade-jump": ("iptables -t nat -F POSTROUTING", "FLANNEL-POSTRTG of table nat: 0 jumps"),

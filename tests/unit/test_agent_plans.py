@@ -76,10 +76,11 @@ def test_a_peer_of_another_backend_is_no_peer() -> None:
 
 def test_what_did_not_change_is_the_same_object() -> None:
     """Paths are remembered: an unchanged peer keeps its very path, a changed one does not."""
-    paths, hops = Paths(), {PEER.address: NEAR}
+    address = int(PEER.address)
+    paths, hops = Paths(), {address: NEAR}
     [first] = paths.to([PEER], hops, TUNNEL)
     assert paths.to([PEER], hops, TUNNEL)[0] is first
-    assert paths.to([PEER], {PEER.address: FAR}, TUNNEL)[0] is not first
+    assert paths.to([PEER], {address: FAR}, TUNNEL)[0] is not first
     other = OwnPlan(Backend.VXLAN, device=10, routes_directly=False)
     assert paths.to([PEER], hops, other)[0] is not first
 
