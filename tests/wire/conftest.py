@@ -77,5 +77,8 @@ def _neighbours(wire):
         gateway = str(wire.lab.node(node).pod_cidr[1])
         yield pod, gateway, wire.mac(node, "cni0"), "eth0"
         yield node, wire.lab.address(pod), wire.mac(pod), "cni0"
+    for pod, other in itertools.permutations(wire.pods, 2):
+        if pod.partition("-")[0] == other.partition("-")[0]:
+            yield pod, wire.lab.address(other), wire.mac(other), "eth0"
     for node, other in itertools.permutations(wire.all_nodes, 2):
         yield node, wire.lab.address(other), wire.mac(other), "eth0"

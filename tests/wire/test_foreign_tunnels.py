@@ -283,10 +283,17 @@ def test_tagged_tunnel(probe, tunnel, identifier, arrivals):
 
 
 def test_no_ipv4_outside(probe, tunnel):
-    """ARP on the underlay is answered."""
+    """ARP on the underlay is answered; the answer passes the other node's NIC."""
     outcome = probe(arp(tunnel, tunnel.destination))
     assert outcome.arrivals == {"wire-node2": 1}
     assert outcome.counted == ["from_nic not_ip"] * 2
+
+
+def test_ipv6_outside(probe, tunnel):
+    """IPv6 on the underlay is not looked into."""
+    outcome = probe(ipv6(tunnel, BROADCAST))
+    assert outcome.arrivals == {}
+    assert outcome.counted == ["from_nic not_ip"]
 
 
 def test_tunnel_in_a_tunnel(wire, probe, inner):

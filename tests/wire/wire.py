@@ -116,11 +116,12 @@ class Wire:
         return Udp(source=next(self._ports), dest=OPEN_PORT, payload=payload)
 
     def from_pod(self, transport: Any, *, source: str = SENDER, target: str = RECEIVER) -> Frame:
-        """A packet as a pod sends it to a pod of another node."""
-        node, _, _ = source.partition("-")
+        """A packet as a pod sends it to another: by the gateway, unless they share the node."""
+        node = source.partition("-")[0]
+        is_neighbour = node == target.partition("-")[0]
         return Frame(
             source_mac=self.lab.pod(source).mac,
-            dest_mac=self.mac(node, "cni0"),
+            dest_mac=self.lab.pod(target).mac if is_neighbour else self.mac(node, "cni0"),
             source=IPv4Address(self.lab.address(source)),
             destination=IPv4Address(self.lab.address(target)),
             transport=transport,
@@ -180,12 +181,16 @@ class Wire:
 
     def approve(self, frame: Frame, *, at: str) -> None:
         """Send a packet until its flow is bypassed on its whole way; it goes one way only."""
-        self._fire(at, [bytes(frame)], {RECEIVER: self.tap(RECEIVER)})
+        taps = {place: self.tap(place) for place in (NEIGHBOUR, RECEIVER)}
+        self._fire(at, [bytes(frame)], taps)
         with self.counting() as counted:
-            self._fire(at, [bytes(frame)], {RECEIVER: self.tap(RECEIVER)})
-        way = ["from_nic decapsulated"]
-        if not at.startswith(WIRE):
-            way.append("from_pod encapsulated")
+            self._fire(at, [bytes(frame)], taps)
+        if at.startswith(WIRE):
+            way = ["from_nic decapsulated"]
+        elif frame.destination in self.lab.node(at.partition("-")[0]).pod_cidr:
+            way = ["from_pod switched"]
+        else:
+            way = ["from_nic decapsulated", "from_pod encapsulated"]
         assert counted == way, "the flow that the probe is compared with was not bypassed"
 
     @contextlib.contextmanager
