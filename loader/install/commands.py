@@ -102,7 +102,7 @@ def install(
 @click.option(
     "--cni-cache-dir",
     type=_DIRECTORY,
-    default=str(discover.RESULTS.parent),
+    default=str(discover.CACHE),
     show_default=True,
     help="Where the runtime remembers which plugins made a pod.",
 )
@@ -112,9 +112,8 @@ def uninstall(
     """Take the CNI plugin out of the network, and away once no pod needs it to be deleted."""
     changes = network.uninstall(cni_conf_dir, network_name)
     program = cni_bin_dir / _PLUGIN
-    results = cni_cache_dir / discover.RESULTS.name
     # Some runtimes delete a pod by the list that made it: without the executable, never.
-    left = sum(_PLUGIN in claim.plugins for claim in discover.cached([results]))
+    left = sum(_PLUGIN in claim.plugins for claim in discover.cached(cni_cache_dir))
     if not left:
         changes += [f"removed {program}"] if files.remove(program) else []
     _report(changes)

@@ -54,7 +54,7 @@ def lease(directory, address, content):
 
 def found(directory):
     """The claims in a directory."""
-    return discover.pods([directory / "results"], directory / "networks")
+    return discover.pods(directory)
 
 
 def test_a_pod(node):

@@ -8,8 +8,7 @@ import dataclasses, json, sys
 from pathlib import Path
 from vxlane.loader.agent import discover, recall
 from vxlane.loader.kernel.links import Links
-links, directory = Links(), Path(sys.argv[1])
-claims = discover.pods([directory / "results"], directory / "networks")
+links, claims = Links(), discover.pods(Path(sys.argv[1]))
 print(json.dumps([dataclasses.asdict(found) for found in recall.confirmed(claims, links)]))
 links.close()
 """
@@ -36,6 +35,7 @@ def test_pods_are_recalled(node):
         "mac": results[0]["interfaces"][2]["mac"],
         "addresses": ["10.42.1.2"],
         "name": "",
+        "network": "cbr0",
         "host_mac": "",
     }
 
