@@ -10,7 +10,9 @@ from typing import Any
 
 from numbered import Listener, Talk, Traffic
 
+from vxlane.loader.lab import namespaces
 from vxlane.loader.lab.agents import program
+from vxlane.loader.lab.underlay import ip
 from vxlane.loader.lab.waiting import wait_for
 
 AGENT = ("--revalidate", "600")
@@ -20,8 +22,9 @@ Key = tuple[str, str]
 
 
 def counted(seen: Mapping[Key, int]) -> dict[Key, int]:
-    """Everything that moved but ARP and IPv6, which come and go as they please."""
-    return {key: count for key, count in seen.items() if key[1] != "not_ip"}
+    """Everything that moved but ARP and IPv6, and others' packets that a bridge floods."""
+    noise = ("to_pod", "no_pod")
+    return {key: count for key, count in seen.items() if key[1] != "not_ip" and key != noise}
 
 
 def end_agent(lab: Any, node: str, number: signal.Signals) -> None:
@@ -30,18 +33,32 @@ def end_agent(lab: Any, node: str, number: signal.Signals) -> None:
     wait_for(lambda: lab.agent_pid(node) is None, f"end of {node}'s agent")
 
 
-def attach(lab: Any, pod: str, **more: Any) -> dict[str, Any]:
-    """Have the agent attach a pod, as the CNI plugin would; its answer."""
-    known = lab.pod(pod)
-    request = {
-        "container_id": known.name,
-        "ifname": "eth0",
-        "netns": f"/run/netns/{known.name}",
-        "host_ifname": known.veth,
-        "mac": known.mac,
-        "addresses": [str(known.address)],
-    }
-    return lab.ask(pod.partition("-")[0], op="attach", **request | more)
+def attach(lab: Any, node: str, netns: str) -> dict[str, Any]:
+    """Have a node's agent attach the pod in `netns`, as the CNI plugin would; its answer."""
+    (inner,) = json.loads(ip(netns, "-j address show eth0"))
+    addresses = [each["local"] for each in inner["addr_info"] if each["family"] == "inet"]
+    return lab.ask(
+        node,
+        op="attach",
+        container_id=netns,
+        ifname="eth0",
+        netns=str(namespaces.path(netns)),
+        host_ifname=veth_of(lab, node, netns),
+        mac=inner["address"],
+        addresses=addresses,
+    )
+
+
+def veth_of(lab: Any, node: str, netns: str) -> str:
+    """The host end of the veth of the pod in `netns`."""
+    index = json.loads(ip(netns, "-j link show eth0"))[0]["link_index"]
+    links = json.loads(ip(lab.netns(node), "-j link show type veth"))
+    return next(link["ifname"] for link in links if link["ifindex"] == index)
+
+
+def ifindex(netns: str, device: str) -> int:
+    """The ifindex of a device."""
+    return int(json.loads(ip(netns, f"-j link show {device}"))[0]["ifindex"])
 
 
 def detach(lab: Any, node: str) -> None:

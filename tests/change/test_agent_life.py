@@ -155,7 +155,7 @@ def adopted(make_lab):
         lab.exec(node, "iptables", "-I", *rule)
         lab.start_agent(node, *AGENT, "--mode", "adopt")
         for pod in (f"{node}-pod1", f"{node}-pod2"):
-            assert attach(lab, pod)["accelerated"]
+            assert attach(lab, node, lab.netns(pod))["accelerated"]
     return lab
 
 
