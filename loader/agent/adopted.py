@@ -49,8 +49,9 @@ class AdoptedOverlay:
         """See `Overlays`."""
         if topics & Topic.HOST or self._device is None:
             self._ways.forget()
-            self._device = self._find()
-            topics |= Topic.ENTRIES
+            before, self._device = self._device, self._find()
+            if before is None or before[0].index != self._device[0].index:
+                topics |= Topic.ENTRIES
         link, wiring = self._device
         if topics & Topic.ENTRIES:
             self._found = find(self._entries.read(link.index), link.index)

@@ -61,7 +61,7 @@ class Agent:
         self._announced: Announcement | None = None
         self._problems: tuple[Problem, ...] = ()
         self._failures: dict[str, str] = {}
-        self._devices: frozenset[int] = frozenset()
+        self._nics: frozenset[int] = frozenset()
         self._load_failure: VxlaneError | None = None
         self._load_not_before = 0.0
 
@@ -89,7 +89,7 @@ class Agent:
         left_out: list[Problem] = []
         if overlay:
             self.overlay = overlay
-            self._devices = overlay.nics | {overlay.device}
+            self._nics = overlay.nics
             left_out = self._try("bypass", lambda: self._look_at_bypass(overlay, topics)) or []
             self._become_ready()
         self._report(overlay, left_out)
@@ -107,9 +107,12 @@ class Agent:
             self.bypass.pods.removed(news.removed)
             if self.bypass.pods.touched(news.touched):
                 topics |= Topic.PODS
-        devices = self._devices if self.overlay else news.touched
-        if news.routing or devices & (news.touched | news.removed):
+        changed = news.touched | news.removed
+        if news.routing or self._nics & changed or not self.overlay:
             topics |= Topic.HOST
+        if self.device in changed:
+            # Its entries go without a word when it goes down.
+            topics |= Topic.HOST | Topic.ENTRIES
         if self._overlays.contradicts(news):
             topics |= Topic.ENTRIES
         return topics
@@ -208,7 +211,7 @@ class Agent:
         if not self.is_ready:
             self.is_ready = True
             log.info("ready")
-            if self.config.clears_unavailable:
+            if self.config.mode is Mode.OWN and self.config.clears_unavailable:
                 self._source.ready()
 
     def _report(self, overlay: Overlay | None, left_out: list[Problem]) -> None:

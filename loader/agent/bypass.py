@@ -75,13 +75,14 @@ class Bypass:
 
     def look(self, overlay: Overlay, topics: Topic) -> list[Problem]:
         """Make maps and hooks so for `overlay`; peers that did not fit are Problems."""
-        if topics & Topic.HOST:
+        if topics & Topic.MAPS:
             keep_sysctls(sysctls.CONNTRACK, self._undo)
             self._peers.look()
             self.hooks.look()
-        if topics & Topic.PODS:
             self.pods.look()
-        elif topics & Topic.PORTS:
+        if topics & Topic.PODS:
+            self.pods.look_at_touched()
+        if topics & Topic.PORTS:
             self.pods.rules_changed()
         nics = overlay.nics
         problems = self._peers.keep(overlay, self._mtus(nics))

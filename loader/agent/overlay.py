@@ -30,12 +30,14 @@ class Topic(enum.Flag):
     RULES = enum.auto()
     """Masquerade and forward rules."""
     PODS = enum.auto()
-    """Veths and bridges, their qdiscs and filters."""
+    """Some veths and bridges, their qdiscs and filters."""
     PORTS = enum.auto()
     """Rules about ports of bridges."""
+    MAPS = enum.auto()
+    """What the programs' maps hold, where programs stand, and every pod: nobody tells of these."""
 
 
-ALL = Topic.NODES | Topic.HOST | Topic.ENTRIES | Topic.RULES | Topic.PODS | Topic.PORTS
+ALL = Topic(sum(topic.value for topic in Topic))
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,8 +80,7 @@ class OwnedOverlay:
         assert own is not None
         if network is None:
             raise ConfigError("the network of all pods is not known; name it beside the nodes")
-        if topics & Topic.HOST or self._underlay is None:
-            self._look_at_host(own, network)
+        if (topics & Topic.HOST or self._underlay is None) and self._look_at_host(own, network):
             topics |= Topic.ENTRIES
         assert self._underlay is not None
         overlay = self._overlay(snapshot, self._underlay)
@@ -103,8 +102,8 @@ class OwnedOverlay:
                 return Underlay(holder, own.address)
         return choose(self._links, self._config.choice)
 
-    def _look_at_host(self, own: Node, network: IPv4Network) -> None:
-        """Choose the underlay; make the device and the sysctls so."""
+    def _look_at_host(self, own: Node, network: IPv4Network) -> bool:
+        """Choose the underlay; make device and sysctls so. Whether the device was another."""
         self._ways.forget()
         self._underlay = self._choose(own)
         name = vtep.name_of(self._network.vni)
@@ -113,10 +112,13 @@ class OwnedOverlay:
             subnet_file = str(self._config.subnet_file) if device else ""
             self._undo.note(device=device, network=str(network), subnet_file=subnet_file)
         keep_sysctls(sysctls.FORWARDING, self._undo)
-        if self._network.backend is Backend.VXLAN:
-            self._device, done = vtep.ensure(self._links, self._vtep(own, network, self._underlay))
-            for line in done:
-                log.info("%s", line)
+        if self._network.backend is not Backend.VXLAN:
+            return False
+        before = self._device
+        self._device, done = vtep.ensure(self._links, self._vtep(own, network, self._underlay))
+        for line in done:
+            log.info("%s", line)
+        return bool(done) or before is None
 
     def _vtep(self, own: Node, network: IPv4Network, underlay: Underlay) -> vtep.Vtep:
         return vtep.Vtep(

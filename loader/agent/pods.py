@@ -10,11 +10,11 @@ import dataclasses
 import errno
 import logging
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from vxlane.loader.agent.attachments import Attachment, Key, Store
 from vxlane.loader.agent.hooks import HookKeeper, Place
+from vxlane.loader.agent.standing import BOTH, Standing, is_still_so, judge
 from vxlane.loader.datapath.abi import Guard, Program
 from vxlane.loader.datapath.maps import IPAddress, Maps, Pod
 from vxlane.loader.errors import KernelError
@@ -23,59 +23,10 @@ from vxlane.loader.kernel.spoofcheck import CheckedPorts
 
 log = logging.getLogger(__name__)
 
-_BOTH = Guard.FROM_POD | Guard.TO_POD
 _FULL = frozenset({errno.E2BIG, errno.ENOSPC})
-_NO_QDISCS = frozenset({"noqueue", "noop", ""})
 
 ForeignFilters = Callable[[int], Guard]
 """Directions in which someone else's filters stand on a device (ifindex)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """What became of one attachment."""
-
-    ifindex: int
-    bridge: int
-    pods: tuple[Pod, ...] = ()
-    reason: str = ""
-    """Why it is not accelerated; empty: it is."""
-
-
-def judge(attachment: Attachment, veth: Link, bridge: Link | None, *, others: Guard) -> Standing:
-    """Whether a pod can be accelerated, and what the programs are told of it.
-
-    `others`: directions that a filter or a rule of someone else's guards. A bridge or a port that
-    keeps pods apart guards both, and a shaper on the veth's root what goes to the pod.
-    """
-    if veth.kind != "veth":
-        return _refused(veth, f"{veth.name} is not a veth but a {veth.kind or 'hardware'} device")
-    if bridge is None or bridge.kind != "bridge":
-        return _refused(veth, f"{veth.name} is not a port of a bridge")
-    if not attachment.addresses:
-        return _refused(veth, "the pod has no IPv4 address")
-    guard = others
-    if veth.is_isolated or bridge.filters_vlans:
-        guard |= _BOTH
-    if veth.qdisc not in _NO_QDISCS:
-        guard |= Guard.TO_POD
-    pods = tuple(
-        Pod(
-            address=IPv4Address(address),
-            ifindex=veth.index,
-            bridge=bridge.index,
-            mtu=min(veth.mtu, bridge.mtu),
-            mac=attachment.mac,
-            gateway_mac=bridge.mac,
-            guard=guard,
-        )
-        for address in attachment.addresses
-    )
-    return Standing(veth.index, bridge.index, pods)
-
-
-def _refused(veth: Link, reason: str) -> Standing:
-    return Standing(veth.index, veth.master, reason=reason)
 
 
 class PodKeeper:
@@ -97,6 +48,8 @@ class PodKeeper:
         """What `foreign` said of each veth; forgotten when an event is about it."""
         self._ports = CheckedPorts()
         self._checked = self._ports.names()
+        self._touched: set[int] = set()
+        """Veths and bridges that are to be looked at."""
 
     def places(self) -> set[Place]:
         """Where programs have to stand."""
@@ -106,15 +59,6 @@ class PodKeeper:
             if standing.pods
             for place in _places(standing.ifindex)
         }
-
-    def documents(self) -> list[dict[str, object]]:
-        """Every attachment for the status document."""
-        return [
-            dataclasses.asdict(attachment)
-            | {"accelerated": not standing.reason, "reason": standing.reason}
-            for key, attachment in self._attachments.items()
-            if (standing := self._standings.get(key))
-        ]
 
     def attach(self, attachment: Attachment) -> str:
         """Remember and accelerate a pod; why it is not accelerated, or empty."""
@@ -166,13 +110,26 @@ class PodKeeper:
 
     def touched(self, ifindexes: Collection[int]) -> bool:
         """Devices, their qdiscs or filters changed; whether some pod has to be looked at."""
-        is_ours = False
-        for standing in self._standings.values():
-            if standing.ifindex in ifindexes:
-                self._filters.pop(standing.ifindex, None)
-                is_ours = True
-            is_ours |= standing.bridge in ifindexes
-        return is_ours
+        standings = self._standings.values()
+        veths = {s.ifindex for s in standings if s.ifindex in ifindexes}
+        bridges = {s.bridge for s in standings if s.bridge in ifindexes}
+        for ifindex in veths:
+            self._filters.pop(ifindex, None)
+        self._touched |= veths | bridges
+        return bool(self._touched)
+
+    def look_at_touched(self) -> None:
+        """Verify the pods of devices that changed.
+
+        A bridge says that it changed whenever a port joins; its pods are looked at only if it is
+        another bridge for them.
+        """
+        touched, self._touched = self._touched, set()
+        links = {ifindex: self._links.by_index(ifindex) for ifindex in touched}
+        for key, standing in list(self._standings.items()):
+            bridge = links.get(standing.bridge)
+            if standing.ifindex in touched or (bridge and not is_still_so(standing, bridge)):
+                self._again(self._attachments[key])
 
     def rules_changed(self) -> None:
         """Rules of bridges may have changed."""
@@ -219,7 +176,7 @@ class PodKeeper:
         """Judge one pod and make map and hooks so; why it is not accelerated, or empty."""
         if bridge is None and veth.master:
             bridge = self._links.by_index(veth.master)
-        others = _BOTH if veth.name in self._checked else self._guarded(veth.index)
+        others = BOTH if veth.name in self._checked else self._guarded(veth.index)
         standing = judge(attachment, veth, bridge, others=others)
         before = self._standings.get(attachment.key)
         if not standing.pods:

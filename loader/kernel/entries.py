@@ -246,6 +246,15 @@ def route_of(body: bytes) -> Route | None:
     )
 
 
+def route_key(body: bytes) -> Key | None:
+    """Which network a netlink message about a route is about; None: not one of table main."""
+    _, prefix_len, _, _, table, *_ = _RTMSG.unpack_from(body)
+    destination = attributes(body, _RTMSG.size).get(_RTA_DST)
+    if table != _TABLE_MAIN or destination is None:
+        return None
+    return int(_IPV4.unpack(destination)[0]), prefix_len
+
+
 def neighbour_of(body: bytes, device: int) -> Neighbour | Forwarding | None:
     """The neighbour or forwarding entry in a netlink message, if `device` has it for good."""
     family, index, state, flags, _ = _NDMSG.unpack_from(body)

@@ -11,7 +11,14 @@ import socket
 import struct
 from dataclasses import dataclass, field
 
-from vxlane.loader.kernel.entries import Entry, Key, neighbour_key, neighbour_of, route_of
+from vxlane.loader.kernel.entries import (
+    Entry,
+    Key,
+    neighbour_key,
+    neighbour_of,
+    route_key,
+    route_of,
+)
 from vxlane.loader.kernel.netlink import Message, split
 
 _NEWLINK, _DELLINK = 16, 17
@@ -49,7 +56,7 @@ class News:
     """Ifindexes of devices, or their qdiscs and filters, that changed."""
     put: list[Entry] = field(default_factory=list)
     gone: list[Key] = field(default_factory=list)
-    """Entries of the watched device and routes through it."""
+    """Routes of any device; neighbours and forwarding entries of the watched one."""
     routing: bool = False
     """Addresses, rules or other routes changed: a next hop may have."""
     lost: bool = False
@@ -98,15 +105,14 @@ def _sort(message: Message, device: int, news: News) -> None:
         _note(entry, neighbour_key(body, device), news)
     elif kind in {_NEWROUTE, _DELROUTE}:
         route = route_of(body)
-        if route and route.device == device:
-            _note(route if kind == _NEWROUTE else None, route.key, news)
-        else:
+        # Also of other devices: a route of ours may have been replaced by one of those.
+        _note(route if kind == _NEWROUTE else None, route_key(body), news)
+        if route is None or route.device != device:
             news.routing = True
     elif kind in {_NEWADDR, _DELADDR, _NEWRULE, _DELRULE}:
         news.routing = True
     elif kind == _DELLINK and body[0] != socket.AF_BRIDGE:
         news.removed.add(_IFINDEX.unpack_from(body)[0])
-        news.routing = True
     elif kind in {_NEWLINK, _DELLINK} or _NEWQDISC <= kind <= _DELTFILTER:
         # AF_BRIDGE's DELLINK is a port that leaves its bridge, not a device that goes.
         news.touched.add(_IFINDEX.unpack_from(body)[0])

@@ -106,6 +106,16 @@ class AgentNode:
         self.process = None
         return time.monotonic() - began
 
+    @contextlib.contextmanager
+    def halted(self) -> Iterator[None]:
+        """Hold the agent still, so that it meets what is done in the block as a whole."""
+        assert self.process
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
     def detach(self) -> None:
         """Run `vxlane detach`."""
         namespaces.run(self.netns, program("vxlane"), "detach", "--state-dir", str(self.state))

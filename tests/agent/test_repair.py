@@ -52,8 +52,7 @@ DAMAGES = {
         "add address 10.42.1.0/32 to flannel.1",
     ),
     "device-other-wiring": (
-        # In one process: the agent is quick.
-        f"printf 'link del flannel.1\nlink add flannel.1 {ELSEWHERE}\n' | ip -batch -",
+        f"ip link del flannel.1; ip link add flannel.1 {ELSEWHERE}",
         "remove device flannel.1: its port is 4789, not 8472",
     ),
     "masquerade-jump": ("iptables -t nat -F POSTROUTING", "FLANNEL-POSTRTG of table nat: 0 jumps"),
@@ -72,7 +71,8 @@ DAMAGES = {
 def test_damage_is_repaired(running: AgentNode, damage: str, logged: str) -> None:
     """After the damage the kernel path is again what it was, and one log line names the cause."""
     before, said = running.kernel_path(), len(running.log())
-    running.sh(damage)
+    with running.halted():
+        running.sh(damage)
     eventually(lambda: logged in running.log()[said:], f"{logged!r} in the log")
     eventually(lambda: running.kernel_path() == before, "repair")
 

@@ -107,7 +107,7 @@ def test_next_hops_are_the_kernels_own(device: int) -> None:
 
 
 def test_events_tell_what_happened_to_the_device(device: int) -> None:
-    """Entries put and gone are told by key, other routes as routing, links by ifindex."""
+    """Entries put and gone are told by key, what routes depend on as routing, links by ifindex."""
     events = RouteEvents()
     [neighbour, forwarding, route] = peers(1, device).values()
     sh(
@@ -126,6 +126,8 @@ def test_events_tell_what_happened_to_the_device(device: int) -> None:
     assert {neighbour.key, forwarding.key, route.key} <= set(news.gone)
     assert device in news.removed
     assert news.routing
+    sh("ip link add veth7 type veth peer name pod7; ip link del veth7")
+    assert not events.read(device).routing
     events.close()
 
 

@@ -14,7 +14,7 @@ from vxlane.loader.agent.desired import AdoptedPlan, OwnPlan, Paths, entries_of,
 from vxlane.loader.agent.membership import HOLD_DOWN, Membership
 from vxlane.loader.agent.options import _respelt
 from vxlane.loader.agent.peers import Slots
-from vxlane.loader.agent.pods import judge
+from vxlane.loader.agent.standing import judge
 from vxlane.loader.datapath.abi import Guard, Way
 from vxlane.loader.errors import ConfigError
 from vxlane.loader.kernel.entries import Forwarding, Neighbour, Route, changes

@@ -1,0 +1,72 @@
+"""Whether a pod can be accelerated, by what the kernel shows of its veth and bridge.
+
+Pure: from devices to what the programs are told, or a reason against it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from vxlane.loader.agent.attachments import Attachment
+from vxlane.loader.datapath.abi import Guard
+from vxlane.loader.datapath.maps import Pod
+from vxlane.loader.kernel.links import Link
+
+BOTH = Guard.FROM_POD | Guard.TO_POD
+_NO_QDISCS = frozenset({"noqueue", "noop", ""})
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What became of one attachment."""
+
+    ifindex: int
+    bridge: int
+    pods: tuple[Pod, ...] = ()
+    reason: str = ""
+    """Why it is not accelerated; empty: it is."""
+
+
+def judge(attachment: Attachment, veth: Link, bridge: Link | None, *, others: Guard) -> Standing:
+    """Whether a pod can be accelerated, and what the programs are told of it.
+
+    `others`: directions that a filter or a rule of someone else's guards. A bridge or a port that
+    keeps pods apart guards both, and a shaper on the veth's root what goes to the pod.
+    """
+    if veth.kind != "veth":
+        return _refused(veth, f"{veth.name} is not a veth but a {veth.kind or 'hardware'} device")
+    if bridge is None or bridge.kind != "bridge":
+        return _refused(veth, f"{veth.name} is not a port of a bridge")
+    if not attachment.addresses:
+        return _refused(veth, "the pod has no IPv4 address")
+    guard = others
+    if veth.is_isolated or bridge.filters_vlans:
+        guard |= BOTH
+    if veth.qdisc not in _NO_QDISCS:
+        guard |= Guard.TO_POD
+    pods = tuple(
+        Pod(
+            address=IPv4Address(address),
+            ifindex=veth.index,
+            bridge=bridge.index,
+            mtu=min(veth.mtu, bridge.mtu),
+            mac=attachment.mac,
+            gateway_mac=bridge.mac,
+            guard=guard,
+        )
+        for address in attachment.addresses
+    )
+    return Standing(veth.index, bridge.index, pods)
+
+
+def is_still_so(standing: Standing, bridge: Link) -> bool:
+    """Whether the bridge still is what the standing's pods were told."""
+    return all(
+        pod.gateway_mac == bridge.mac and pod.mtu <= bridge.mtu and not bridge.filters_vlans
+        for pod in standing.pods
+    )
+
+
+def _refused(veth: Link, reason: str) -> Standing:
+    return Standing(veth.index, veth.master, reason=reason)
