@@ -56,6 +56,8 @@ class OwnedOverlay:
         self._entries = EntryKeeper(netlink)
         self._rules = RuleKeeper(uses_nftables=config.network.uses_nftables)
         self._underlay: Underlay | None = None
+        self._own: Node | None = None
+        """What the host was made for."""
         self._device: Link | None = None
 
     def announcement(self, own: Node | None) -> Announcement:
@@ -80,8 +82,11 @@ class OwnedOverlay:
         assert own is not None
         if network is None:
             raise ConfigError("the network of all pods is not known; name it beside the nodes")
-        if (topics & Topic.HOST or self._underlay is None) and self._look_at_host(own, network):
-            topics |= Topic.ENTRIES
+        # The device has our MAC and pod CIDR: what is said of us concerns the host.
+        if topics & Topic.HOST or own != self._own:
+            if self._look_at_host(own, network):
+                topics |= Topic.ENTRIES
+            self._own = own
         assert self._underlay is not None
         overlay = self._overlay(snapshot, self._underlay)
         if topics & Topic.ENTRIES:
