@@ -102,7 +102,7 @@ class Port:
         """The next frame that is wanted; others on the way are dropped."""
         return self.until(wanted)[-1]
 
-    def until(self, wanted: Callable[[bytes], bool], *, seconds: float = 3.0) -> list[bytes]:
+    def until(self, wanted: Callable[[bytes], bool], *, seconds: float = 10.0) -> list[bytes]:
         """All that arrives up to a frame that is wanted; what came with it is lost."""
         seen: list[bytes] = []
         deadline = time.monotonic() + seconds

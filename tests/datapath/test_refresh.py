@@ -14,20 +14,20 @@ from device import INDEX, NOT_IP, Device
 from node import Node
 from pyroute2 import IPRoute
 from tables.from_nic import ANSWER, wire
-from world import World, stand
+from world import PORT, World, stand
 
 from vxlane.loader.datapath.abi import Program, Verdict
 from vxlane.loader.datapath.attach import Hooks, Method
 from vxlane.loader.datapath.programs import Constants, ensure_loaded
 
-PORTS = (8472, 4789)
-TO_OTHER_PORT = bytes(replace(wire(b""), transport=replace(ANSWER, dest=PORTS[1])))
+OTHER_PORT = 4789
+TO_OTHER_PORT = bytes(replace(wire(b""), transport=replace(ANSWER, dest=OTHER_PORT)))
 
 
 @pytest.fixture(scope="module")
 def own(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     """Programs that no other test uses, for they are replaced."""
-    return node.chamber.run(Bench, tmp_path_factory.mktemp("own"), Constants(port=PORTS[0]))
+    return node.chamber.run(Bench, tmp_path_factory.mktemp("own"), Constants())
 
 
 @contextmanager
@@ -54,24 +54,36 @@ def traffic(device: Device) -> Iterator[list[int]]:
         device.near.receive(lambda frame: frame == TO_OTHER_PORT)
 
 
-@pytest.mark.parametrize("method", [Method.TCX, Method.CLSACT], ids=lambda method: method.value)
+@pytest.mark.parametrize(
+    ("method", "before", "after", "last"),
+    [
+        (Method.TCX, PORT, OTHER_PORT, Verdict.VXLAN_HEADER),
+        (Method.CLSACT, OTHER_PORT, PORT, Verdict.NOT_OVERLAY),
+    ],
+    ids=["tcx", "clsact"],
+)
 def test_no_packet_meets_no_program(
-    own: Bench, netlink: IPRoute, device: Device, method: Method
+    own: Bench,
+    netlink: IPRoute,
+    device: Device,
+    method: Method,
+    before: int,
+    after: int,
+    last: Verdict,
 ) -> None:
     """Under traffic every frame is counted once while programs are rebuilt and put in place."""
     stand(own.maps, World())
+    ensure_loaded(own.state, Constants(port=before))
     hooks = Hooks(own.pins, method, netlink)
     hooks.attach(Program.FROM_NIC, INDEX)
-    ensure_loaded(own.state, Constants(port=PORTS[0]))
-    hooks.refresh()
     with own.counting() as moved, traffic(device) as sent:
-        ensure_loaded(own.state, Constants(port=PORTS[1]))
+        assert ensure_loaded(own.state, Constants(port=after)).compiled
         for _ in range(50):
             hooks.refresh()
     hooks.detach_all()
-    # What a port means has changed with the build: the last frame was judged by the new one.
+    # The build has changed what the last frame's port means.
     assert moved.packets == {
         (Program.FROM_NIC, Verdict.NOT_IP): sent[0],
-        (Program.FROM_NIC, Verdict.VXLAN_HEADER): 1,
+        (Program.FROM_NIC, last): 1,
     }
     assert sent[0] > 500
