@@ -40,9 +40,17 @@ def outside(lab):
 
 @pytest.fixture(scope="session")
 def quick_lab(lab):
-    """Two nodes whose agents have every flow go through netfilter again after 2 s."""
+    """Two nodes whose agents have every flow go through netfilter again after 1 s."""
     name = f"{lab.lab.name}-quick"
     options = ["--revalidate", str(REVALIDATE)]
     made = labs.up(name, nodes=2, pods_per_node=2, kernel_only=0, agent_options=options)
     yield type(lab)(made)
     labs.down(name)
+
+
+@pytest.fixture(scope="session")
+def kernel_lab(lab):
+    """Two nodes without vxlane."""
+    made = labs.up(f"{lab.lab.name}-kernel", nodes=2, pods_per_node=2, kernel_only=2)
+    yield type(lab)(made)
+    labs.down(made.name)

@@ -31,9 +31,11 @@ class Call:
     at_once: int = 1 << 16
     rounds: int = 1
     pause: float = 0.0
+    idle: float = 0.0
+    """A longer pause after half of the rounds."""
     size: int = 200
     port: int = 0
-    """Source port; 0: any."""
+    """Source port of the first, the others take the following; 0: any."""
     end: str = "fin"
     """Or "client resets", or "server resets"."""
     patience: float = 40.0
@@ -42,10 +44,15 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What became of a call: `talks` went through, each (server, seen as, seen from port, port)."""
+    """What became of a call.
+
+    `talks` went through: each is (server, seen as, seen from port, port, longest wait in seconds).
+    """
 
     errors: dict[str, int]
-    talks: list[tuple[str, str, int, int]]
+    talks: list[tuple[str, str, int, int, float]]
+    ended: float
+    """When the last of them did, time.monotonic()."""
 
     def servers(self):
         """Who answered."""
@@ -58,6 +65,10 @@ class Report:
     def ports(self):
         """The callers' own ports."""
         return {talk[3] for talk in self.talks}
+
+    def longest(self):
+        """The longest that anybody waited for an echo, seconds."""
+        return max(talk[4] for talk in self.talks)
 
 
 @contextlib.contextmanager
@@ -85,7 +96,7 @@ def calling(lab, name, *calls):
         said, _ = process.communicate(timeout=110)
     for report in json.loads(said):
         talks = [tuple(talk) for talk in report["talks"]]
-        reports.append(Report(report["errors"], talks))
+        reports.append(Report(report["errors"], talks, report["ended"]))
 
 
 def answered(reports, *calls):
@@ -111,7 +122,7 @@ class Heard:
         wanted = len(self.all()) + count
         wait_for(lambda: len(self.all()) >= wanted, f"{count} more numbers", seconds=seconds)
 
-    def silent_after(self, moment, *, for_long=1.0, limit=20.0):
+    def silent_after(self, moment, *, for_long=0.7, limit=20.0):
         """Seconds from `moment` to the last number that came before a silence `for_long`."""
         while time.monotonic() - self._last(moment) < for_long:
             assert time.monotonic() < moment + limit, "the numbers do not stop"
@@ -123,17 +134,17 @@ class Heard:
 
 
 @contextlib.contextmanager
-def beating(lab, name, protocol, address, port=PORT):
+def beating(lab, name, protocol, address, port=PORT, source=0):
     """A pod that sends 50 numbers a second and hears them come back."""
-    argv = [sys.executable, TALK, "beat", protocol, address, str(port)]
+    argv = [sys.executable, TALK, "beat", protocol, address, str(port), str(source)]
     with tempfile.TemporaryFile() as file, lab.spawn(name, *argv, stdout=file):
         yield Heard(file)
 
 
 @contextlib.contextmanager
-def hearing(lab, name, port):
-    """A pod that hears numbers by UDP and never answers."""
-    argv = [sys.executable, TALK, "hear", str(port)]
+def hearing(lab, name, port, *peer):
+    """A pod that hears numbers by UDP and never answers; `peer` (address, port) hears it first."""
+    argv = [sys.executable, TALK, "hear", str(port), *map(str, peer)]
     with tempfile.TemporaryFile() as file, lab.spawn(name, *argv, stdout=file):
         wait_for(lambda: os.pread(file.fileno(), 9, 0) == b"listening", "the listener")
         yield Heard(file)

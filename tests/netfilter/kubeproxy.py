@@ -6,6 +6,7 @@ takes for INVALID, as kube-proxy does unless nf_conntrack_tcp_be_liberal was on 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from dataclasses import dataclass
@@ -215,3 +216,16 @@ add rule ip kube-proxy {endpoint} meta l4proto {protocol} dnat to {backend}:{por
 
 
 MODES = {"iptables": Iptables, "nftables": Nftables}
+
+
+@contextlib.contextmanager
+def dropping_invalid(lab, nodes=("node1", "node2")):
+    """Run kube-proxy on nodes; what each has dropped as INVALID is there at the end."""
+    proxies = [Iptables(lab, node) for node in nodes]
+    for proxy in proxies:
+        proxy.install(Service(("10.42.2.2",), PORT))
+    dropped = []
+    yield dropped
+    for proxy in proxies:
+        dropped.append(proxy.invalid())
+        proxy.remove()

@@ -1,9 +1,11 @@
 """What the pods of these tests run: servers that say who they are and whom they see, and callers.
 
-    talk.py serve NAME PORT    TCP and UDP echo; NAME and the caller's address come first
-    talk.py hear PORT          UDP; answers nothing, prints "N SECONDS" for each datagram N
-    talk.py call CALLS         many at once, as JSON (see dialogue.Call); prints a report of each
-    talk.py beat PROTOCOL ADDRESS PORT    a number every 20 ms; prints "N SECONDS" for each echo
+    talk.py serve NAME PORT         TCP and UDP echo; NAME and the caller's address come first
+    talk.py hear PORT [PEER PORT]   UDP: prints "N SECONDS" for each datagram N, answers nothing;
+                                    sends one to the peer before it listens
+    talk.py call CALLS              many at once, as JSON (see dialogue.Call); prints their reports
+    talk.py beat PROTOCOL PEER PORT SOURCE-PORT
+                                    a number every 20 ms; prints "N SECONDS" for each echo
 
 Seconds are those of CLOCK_MONOTONIC, which all pods share. Standard library only.
 """
@@ -20,6 +22,7 @@ import sys
 import time
 
 BEAT = 0.02
+LINE = 1 << 20
 RESET = b"reset, please\n"
 LINGER = struct.pack("ii", 1, 0)  # close() sends a RST
 
@@ -65,43 +68,47 @@ async def serve(name, port):
         except ConnectionError:
             pass
 
-    await asyncio.start_server(answer, "0.0.0.0", port, backlog=4096)
+    await asyncio.start_server(answer, "0.0.0.0", port, backlog=4096, limit=LINE)
     loop = asyncio.get_running_loop()
     await loop.create_datagram_endpoint(lambda: Echo(name), ("0.0.0.0", port))
     say("listening")
     await asyncio.Event().wait()
 
 
-def hear(port):
+def hear(port, *peer):
     """Print what arrives until killed."""
     ear = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     ear.bind(("0.0.0.0", port))
+    if peer:
+        ear.sendto(b"0", (peer[0], int(peer[1])))
     say("listening")
     while True:
         say(f"{ear.recv(100).decode().strip()} {time.monotonic()}")
 
 
-async def connect(call):
-    """A TCP connection, from the port that the call names."""
+async def connect(call, port):
+    """A TCP connection from `port`; 0: any."""
     made = socket.socket()
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    made.bind(("0.0.0.0", call["port"]))
+    made.bind(("0.0.0.0", port))
     made.setblocking(False)  # noqa: FBT003 (socket's own signature)
     await asyncio.get_running_loop().sock_connect(made, (call["address"], call["to_port"]))
-    return await asyncio.open_connection(sock=made)
+    return await asyncio.open_connection(sock=made, limit=LINE)
 
 
-async def converse(call):
-    """One TCP connection from SYN to its end; who answered, whom it saw, and our port."""
-    reader, writer = await connect(call)
+async def converse(call, port):
+    """One TCP connection from SYN to its end; who answered, whom it saw, our port, longest wait."""
+    reader, writer = await connect(call, port)
     port = writer.get_extra_info("sockname")[1]
-    greeting = json.loads(await reader.readline())
+    greeting, longest = json.loads(await reader.readline()), 0.0
     for number in range(call["rounds"]):
-        line = os.urandom(call["size"]).hex().encode() + b"\n"
+        line = os.urandom(call["size"] // 2).hex().encode() + b"\n"
+        sent = time.monotonic()
         writer.write(line)
         if await reader.readline() != line:
             raise ValueError(f"not what was sent, round {number}")
-        await asyncio.sleep(call["pause"])
+        longest = max(longest, time.monotonic() - sent)
+        await asyncio.sleep(call["idle"] if number == call["rounds"] // 2 else call["pause"])
     if call["end"] == "client resets":
         reset(writer)
     elif call["end"] == "server resets":
@@ -109,14 +116,14 @@ async def converse(call):
         try:
             await reader.read()
         except ConnectionResetError:
-            return *greeting, port
+            return *greeting, port, longest
         raise ValueError("no RST")
     else:
         writer.write_eof()
         if await reader.read():
             raise ValueError("more than was sent")
         writer.close()
-    return *greeting, port
+    return *greeting, port, longest
 
 
 class Answers(asyncio.DatagramProtocol):
@@ -130,25 +137,26 @@ class Answers(asyncio.DatagramProtocol):
         self.queue.put_nowait((data, address))
 
 
-async def question(call):
-    """UDP in turns; an answer from another than the one asked does not reach the socket."""
+async def question(call, port):
+    """UDP in turns, reported as by `converse`; who was not asked can't answer."""
     loop = asyncio.get_running_loop()
     made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    made.bind(("0.0.0.0", call["port"]))
+    made.bind(("0.0.0.0", port))
     made.connect((call["address"], call["to_port"]))
     transport, answers = await loop.create_datagram_endpoint(Answers, sock=made)
-    port = transport.get_extra_info("sockname")[1]
+    port, longest = transport.get_extra_info("sockname")[1], 0.0
     for _ in range(call["rounds"]):
-        block = os.urandom(call["size"])
+        block, sent = os.urandom(call["size"]), time.monotonic()
         transport.sendto(block)
         data, _ = await answers.queue.get()
         greeting, _, echo = data.partition(b"\n")
         if echo != block:
             raise ValueError("not what was sent")
+        longest = max(longest, time.monotonic() - sent)
         await asyncio.sleep(call["pause"])
     transport.close()
-    return *json.loads(greeting), port
+    return *json.loads(greeting), port, longest
 
 
 async def run(call):
@@ -157,15 +165,16 @@ async def run(call):
     turns = asyncio.Semaphore(call["at_once"])
     report = {"errors": collections.Counter(), "talks": []}
 
-    async def one():
+    async def one(number):
+        port = call["port"] and call["port"] + number
         async with turns:
             try:
-                report["talks"].append(await asyncio.wait_for(talk(call), call["patience"]))
+                report["talks"].append(await asyncio.wait_for(talk(call, port), call["patience"]))
             except (OSError, ValueError, asyncio.TimeoutError) as error:
                 report["errors"][repr(error)] += 1
 
-    await asyncio.gather(*(one() for _ in range(call["count"])))
-    return report
+    await asyncio.gather(*(one(number) for number in range(call["count"])))
+    return report | {"ended": time.monotonic()}
 
 
 async def run_all(calls):
@@ -173,10 +182,12 @@ async def run_all(calls):
     print(json.dumps(await asyncio.gather(*(run(call) for call in calls))))
 
 
-def beat(protocol, address, port):
+def beat(protocol, address, port, source):
     """Send a number every 20 ms until killed, and print the numbers that come back."""
     kind = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}[protocol]
     line = socket.socket(socket.AF_INET, kind)
+    line.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    line.bind(("0.0.0.0", source))
     line.connect((address, port))
     line.settimeout(BEAT)
     if protocol == "tcp":
@@ -192,6 +203,8 @@ def beat(protocol, address, port):
             continue
         except ConnectionRefusedError:  # an ICMP error; the next may get through
             continue
+        except ConnectionAbortedError:  # ss --kill
+            return
         *whole, echoes = echoes.split(b"\n")
         for echo in whole:
             if echo.isdigit():
@@ -203,8 +216,8 @@ if __name__ == "__main__":
     if role == "serve":
         asyncio.run(serve(arguments[0], int(arguments[1])))
     elif role == "hear":
-        hear(int(arguments[0]))
+        hear(int(arguments[0]), *arguments[1:])
     elif role == "call":
         asyncio.run(run_all(json.loads(arguments[0])))
     elif role == "beat":
-        beat(arguments[0], arguments[1], int(arguments[2]))
+        beat(arguments[0], arguments[1], int(arguments[2]), int(arguments[3]))

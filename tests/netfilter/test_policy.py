@@ -44,9 +44,13 @@ def test_denied(lab, denied):
         Call(address, protocol="udp", count=COUNT, patience=1.5),
     ]
     ping = ["ping", "-c", "3", "-i", "0.1", "-W", "1", address]
-    with serving(lab, SERVED), lab.verdicts("node2") as seen:
+    with (
+        serving(lab, SERVED),
+        lab.verdicts("node2") as seen,
+        lab.spawn(denied, *ping, stdout=-1) as pinging,
+    ):
         reports = call(lab, denied, *attempts)
-        assert lab.exec(denied, *ping, check=False).returncode == 1
+        assert "3 packets transmitted, 0 received" in pinging.communicate(timeout=5)[0]
     assert [sum(report.errors.values()) for report in reports] == [COUNT, COUNT]
     entrance = "from_pod" if denied == NEIGHBOUR else "from_nic"
     refusals = {("to_overlay", "no_pod"), ("to_pod", "protocol")}  # kube-router's ICMP
@@ -70,8 +74,9 @@ def block_list(lab):
     made.remove()
 
 
-@pytest.mark.parametrize("client", [REMOTE, NEIGHBOUR], ids=["another-node", "same-node"])
-@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+@pytest.mark.parametrize(
+    ("client", "protocol"), [(REMOTE, "tcp"), (NEIGHBOUR, "udp")], ids=["another-node", "same-node"]
+)
 @pytest.mark.parametrize("how", ["flush", "rule"])
 def test_revoked_at_once(lab, block_list, how, protocol, client):
     """A bypassed flow that is denied stops with `vxlane flows flush`, or with a change of rules."""
@@ -93,7 +98,7 @@ def test_revoked_at_once(lab, block_list, how, protocol, client):
 
 
 @pytest.mark.parametrize("client", [REMOTE, NEIGHBOUR], ids=["another-node", "same-node"])
-@pytest.mark.parametrize("talk", ["tcp", "udp", "udp-one-way"])
+@pytest.mark.parametrize("talk", ["tcp", "udp-one-way"])
 def test_revoked_within_revalidate(quick_lab, quick_block_list, talk, client):
     """A bypassed flow that is denied unseen stops when its approval is too old."""
     lab, address = quick_lab, quick_lab.address(SERVED)

@@ -34,6 +34,7 @@ def test_beside_direct_connections(lab, kube_proxy, backend, learner, ways):
     client, address = "node1-pod1", lab.address(backend)
     proxy = kube_proxy("node1", backends=[address])
     kinds = [{"count": MANY // 2}, {"count": MANY // 2, "rounds": 25, "pause": 0.06}]
+    approved = set()
     calls = [make(**kind) for make in (service, direct(address)) for kind in kinds]
 
     with (
@@ -41,8 +42,9 @@ def test_beside_direct_connections(lab, kube_proxy, backend, learner, ways):
         lab.verdicts("node1") as seen,
         calling(lab, client, *calls) as reports,
     ):
-        time.sleep(1.2)
-        approved = approved_ports(lab, "node1", client)
+        for _ in range(8):
+            time.sleep(0.2)
+            approved |= approved_ports(lab, "node1", client)
     answered(reports, *calls)
     assert set.union(*(report.servers() for report in reports)) == {backend}
     assert set.union(*(report.seen_as() for report in reports)) == {lab.address(client)}
@@ -127,7 +129,7 @@ def test_one_socket_for_both(lab, kube_proxy, first):
         time.sleep(0.3)
         other = call(lab, client, both[1])
     answered(one + other, *both)
-    assert one[0].talks == [(backend, lab.address(client), common["port"], common["port"])]
+    assert one[0].talks[0][:3] == (backend, lab.address(client), common["port"])
     assert other[0].talks[0][2] != common["port"]
     assert judged(seen) == (NO_HALVES if first == "service" else WHOLE_FIRST)
 
