@@ -6,6 +6,7 @@ Everything here may fail without hurting anybody: then packets take the kernel p
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from vxlane.loader.agent.attachments import Store
@@ -105,7 +106,7 @@ class Bypass:
 
 def constants_for(config: Config, overlay: Overlay) -> Constants:
     """What the programs of this node have compiled in."""
-    return Constants(vni=overlay.vni, port=overlay.port, strict=config.strictness)
+    return replace(config.constants, vni=overlay.vni, port=overlay.port)
 
 
 def _places(overlay: Overlay, nics: frozenset[int]) -> set[Place]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vxlane.loader.datapath.attach import Method
-from vxlane.loader.datapath.programs import Strictness
+from vxlane.loader.datapath.programs import Constants
 from vxlane.loader.errors import ConfigError
 from vxlane.loader.kernel.firewall import Forward, Masquerade
 from vxlane.loader.kernel.underlay import Choice
@@ -74,7 +74,8 @@ class Config:
     rules_interval: float = 5.0
     """Seconds between looks at the rules; changes made through nftables are seen at once."""
     method: Method = Method.AUTO
-    strictness: Strictness = Strictness.PASS
+    constants: Constants = field(default_factory=Constants)
+    """Of the programs; VNI and port are those of the overlay."""
     revalidate: float = 30.0
     """Seconds."""
     clears_unavailable: bool = True

@@ -18,7 +18,9 @@ from vxlane.loader.agent import discover
 from vxlane.loader.agent.config import Mode
 from vxlane.loader.agent.logs import LogFormat
 from vxlane.loader.datapath.attach import Method
+from vxlane.loader.datapath.programs import Constants
 
+_SIZES = Constants()
 _ADDRESS = "0.0.0.0"  # noqa: S104 (flannel's default: probes come from the kubelet)
 _GO_FLAG = re.compile(r"-{1,2}(?P<name>[a-zA-Z][\w-]*)(?:=(?P<value>.*))?", re.DOTALL)
 _TRUE = frozenset({"1", "t", "true"})
@@ -33,6 +35,17 @@ def _option(name: str, *more: str, default: object = None, help: str, **rest: An
 
 def _switch(name: str, *, default: bool = False, help: str, **rest: Any) -> Decorator:  # noqa: A002
     return click.option(f"--{name}/--no-{name}", default=default, help=help, **rest)
+
+
+def _size(name: str, default: int, envvar: str) -> Decorator:
+    return _option(
+        name,
+        type=click.IntRange(min=1),
+        default=default,
+        envvar=envvar,
+        show_default=True,
+        help="Entries of that map of the programs. What does not fit takes the kernel path.",
+    )
 
 
 _OWN = (
@@ -77,6 +90,9 @@ _OWN = (
         show_default=True,
         help="Where the runtime keeps results/ and networks/ of pods from before. May repeat.",
     ),
+    _size("max-peers", _SIZES.max_peers, "VXLANE_MAX_PEERS"),
+    _size("max-pods", _SIZES.max_pods, "VXLANE_MAX_PODS"),
+    _size("max-flows", _SIZES.max_flows, "VXLANE_MAX_FLOWS"),
     _option("ready-file", envvar="VXLANE_READY_FILE", help="File to make when the agent is ready."),
     _option("metrics-ip", default=_ADDRESS, envvar="VXLANE_METRICS_IP", help="For --metrics-port."),
     _option(

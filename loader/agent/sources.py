@@ -11,7 +11,7 @@ from typing import Any
 
 from vxlane.loader.agent.config import Config, Mode, Network, parse_network, read_network
 from vxlane.loader.datapath.attach import Method
-from vxlane.loader.datapath.programs import Strictness
+from vxlane.loader.datapath.programs import Constants, Strictness
 from vxlane.loader.errors import ConfigError
 from vxlane.loader.kernel import subnet_env
 from vxlane.loader.kernel.firewall import Forward, Masquerade
@@ -101,7 +101,12 @@ def _config(values: Values, name: str, network: Network) -> Config:
         forward=Forward.ACCEPT if values["iptables_forward_rules"] else Forward.OFF,
         rules_interval=values["iptables_resync"],
         method=Method(values["attach"]),
-        strictness=Strictness.DROP if values["strict"] else Strictness.PASS,
+        constants=Constants(
+            strict=Strictness.DROP if values["strict"] else Strictness.PASS,
+            max_peers=values["max_peers"],
+            max_pods=values["max_pods"],
+            max_flows=values["max_flows"],
+        ),
         revalidate=values["revalidate"],
         clears_unavailable=values["set_node_network_unavailable"],
         ready_file=_path(values["ready_file"]),

@@ -82,9 +82,31 @@ def ensure_loaded(state: Path, constants: Constants) -> LoadReport:
     known = _read_note(note)
     if known.get("digest") == digest and all((pins / item.label).exists() for item in Program):
         return LoadReport(compiled=False, headers=known["headers"])
+    _unpin_other_sizes(pins, constants)
     answer = _compile({"pins": str(pins), "defines": constants.defines()})
     _write_note(note, {"digest": digest, "headers": answer["headers"]})
     return LoadReport(compiled=True, headers=answer["headers"])
+
+
+def _unpin_other_sizes(pins: Path, constants: Constants) -> None:
+    """Unpin everything if a map has another size than asked for: a map that is pinned stays as it
+    is, whatever the programs are compiled with. Until all is made anew, packets take the kernel
+    path.
+    """
+    sizes = {name: getattr(constants, f"max_{name}") for name in ("peers", "pods", "flows")}
+    for name, size in sizes.items():
+        try:
+            descriptor = syscall.obj_get(pins / name)
+        except FileNotFoundError:
+            continue
+        try:
+            is_as_asked = syscall.map_shape(descriptor).max_entries == size
+        finally:
+            os.close(descriptor)
+        if not is_as_asked:
+            for pin in pins.iterdir():
+                pin.unlink()
+            return
 
 
 def retire_others(state: Path) -> None:
