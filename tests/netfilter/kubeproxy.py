@@ -11,6 +11,8 @@ import hashlib
 import re
 from dataclasses import dataclass
 
+from ways import ruleset
+
 NETWORK = "10.42.0.0/16"
 VIRTUAL = "10.96.0.10"
 PORT = 80
@@ -222,8 +224,9 @@ MODES = {"iptables": Iptables, "nftables": Nftables}
 def dropping_invalid(lab, nodes=("node1", "node2")):
     """Run kube-proxy on nodes; what each has dropped as INVALID is there at the end."""
     proxies = [Iptables(lab, node) for node in nodes]
-    for proxy in proxies:
-        proxy.install(Service(("10.42.2.2",), PORT))
+    for node, proxy in zip(nodes, proxies, strict=True):
+        with ruleset(lab, node):
+            proxy.install(Service(("10.42.2.2",), PORT))
     dropped = []
     yield dropped
     for proxy in proxies:
