@@ -137,6 +137,7 @@ class Chain:
             "ifName": attachment.ifname,
             "networkName": self.conflist["name"],
             "netns": str(attachment.netns),
+            "cniArgs": [pair.split("=", 1) for pair in attachment.args.split(";")],
             "result": result,
         }
         file.write_text(json.dumps(entry), encoding="utf-8")

@@ -34,7 +34,7 @@ def test_pods_are_recalled(node):
         "host_ifname": node.veth_of(pods[0]),
         "mac": results[0]["interfaces"][2]["mac"],
         "addresses": ["10.42.1.2"],
-        "name": "",
+        "name": "shop/one",
         "network": "cbr0",
         "host_mac": "",
     }

@@ -103,6 +103,7 @@ def test_result_is_cached_as_libcni_does(plugins):
         "ifName": "eth0",
         "networkName": "net",
         "netns": "/run/netns/pod",
+        "cniArgs": [["IgnoreUnknown", "1"]],
         "result": {"cniVersion": "0.4.0", "by": "second"},
     }
 
