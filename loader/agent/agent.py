@@ -84,6 +84,9 @@ class Agent:
     def look(self, topics: Topic) -> None:
         """Make everything so that `topics` are about."""
         self.looks += 1
+        if self.overlay is None:
+            # What an earlier look could not do for want of nodes is to be done yet.
+            topics = ALL
         self._snapshot = self._membership.take(self._source.nodes(), time.monotonic())
         overlay = self._try("overlay", lambda: self._look_at_overlay(topics))
         left_out: list[Problem] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import shutil
@@ -27,6 +28,24 @@ from vxlane.loader.show.node import ask
 RUN = f"test-{os.getpid()}"
 SOON = 5.0
 """Seconds; what follows an event takes milliseconds, the rest is a busy machine's."""
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_CLONE_NEWNET = 0x40000000
+
+
+@contextlib.contextmanager
+def entered(netns: str) -> Iterator[None]:
+    """Put the calling thread into a namespace: what it opens there stays there."""
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    there = os.open(namespaces.path(netns), os.O_RDONLY)
+    try:
+        assert _libc.setns(there, _CLONE_NEWNET) == 0
+        yield
+    finally:
+        assert _libc.setns(home, _CLONE_NEWNET) == 0
+        os.close(home)
+        os.close(there)
 
 
 class AgentNode:
@@ -73,11 +92,13 @@ class AgentNode:
         *options: str,
         mode: str = "own",
         nodes: bool = True,
+        node_name: str = "node1",
         wait: bool = True,
         env: Mapping[str, str] | None = None,
     ) -> None:
         """Start the agent, and by default wait until it is ready."""
-        command = [*self.command(), "--mode", mode, "--node-name", "node1"]
+        command = [*self.command(), "--mode", mode]
+        command += ["--node-name", node_name] if node_name else []
         command += ["--state-dir", str(self.state), "--subnet-file", str(self.subnet_file)]
         command += ["--nodes-file", str(self.nodes_file)] if nodes else []
         command += ["--ip-masq", *options]
@@ -105,6 +126,11 @@ class AgentNode:
         self.process.wait(timeout=10)
         self.process = None
         return time.monotonic() - began
+
+    def stop_if_running(self) -> None:
+        """End the agent, if there is one."""
+        if self.process:
+            self.stop()
 
     @contextlib.contextmanager
     def halted(self) -> Iterator[None]:

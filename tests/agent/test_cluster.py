@@ -1,0 +1,198 @@
+"""The agent with nodes of a cluster: a stand-in for the Kubernetes API server, a real etcd."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from agentnode import AgentNode, entered, eventually
+from apiserver import PREFIX, ApiServer, make_node
+from etcdserver import EtcdServer
+
+from vxlane.loader.nodes.model import derived_mac
+
+OWN = "node-00001"
+NET_CONF = {"Network": "10.64.0.0/10", "Backend": {"Type": "vxlan"}}
+
+
+class Cluster:
+    """A node whose agent follows an API server that is in the node's own namespace."""
+
+    def __init__(self, node: AgentNode, directory: Path) -> None:
+        self.node = node
+        self.api = ApiServer()
+        node.sh("ip addr add 172.16.0.1/16 dev eth0; ip route add default via 172.16.0.254")
+        with entered(node.netns):
+            self.api.up()
+        kubeconfig = {
+            "current-context": "c",
+            "contexts": [{"name": "c", "context": {"cluster": "c"}}],
+            "clusters": [{"name": "c", "cluster": {"server": self.api.url}}],
+        }
+        (directory / "kubeconfig").write_text(json.dumps(kubeconfig))
+        (directory / "net-conf.json").write_text(json.dumps(NET_CONF))
+        self._options = [
+            "-kube-subnet-mgr",
+            f"--kubeconfig-file={directory}/kubeconfig",
+            f"-net-config-path={directory}/net-conf.json",
+            "--iface=172.16.0.1",
+        ]
+
+    def start(self, **options: Any) -> None:
+        """Start the agent."""
+        env = {"NODE_NAME": OWN}
+        self.node.start(*self._options, nodes=False, node_name="", env=env, **options)
+
+    def condition(self, kind: str) -> str | None:
+        """The status of one of our own node's conditions."""
+        conditions = self.api.nodes[OWN]["status"]["conditions"]
+        return next((c["status"] for c in conditions if c["type"] == kind), None)
+
+    def annotations(self) -> dict[str, str]:
+        """Our own node's."""
+        found: dict[str, str] = self.api.nodes[OWN]["metadata"]["annotations"]
+        return found
+
+
+@pytest.fixture
+def cluster(node: AgentNode, tmp_path: Path) -> Iterator[Cluster]:
+    """Three nodes, of which ours has not announced itself yet."""
+    cluster = Cluster(node, tmp_path)
+    own = make_node(1)
+    own["metadata"]["annotations"] = {}
+    cluster.api.put(own, make_node(2), make_node(3))
+    yield cluster
+    node.stop_if_running()
+    cluster.api.down()
+
+
+def test_a_new_node_announces_itself_and_gets_its_network(cluster: Cluster) -> None:
+    """From a Node with no annotation to flannel's annotations, flannel.1, peers, and readiness."""
+    cluster.start()
+    mac = derived_mac(OWN)
+    assert cluster.annotations() == {
+        f"{PREFIX}/backend-data": json.dumps({"VNI": 1, "VtepMAC": mac}, separators=(",", ":")),
+        f"{PREFIX}/backend-type": "vxlan",
+        f"{PREFIX}/kube-subnet-manager": "true",
+        f"{PREFIX}/public-ip": "172.16.0.1",
+    }
+    assert cluster.node.link("flannel.1")["address"] == mac
+    assert "10.64.2.0/24 via 10.64.2.0 dev flannel.1 onlink" in cluster.node.sh("ip route")
+    assert "FLANNEL-POSTRTG -s 10.64.1.0/24" in cluster.node.sh("iptables-save")
+    assert "FLANNEL_SUBNET=10.64.1.1/24" in cluster.node.subnet_file.read_text()
+    eventually(lambda: cluster.condition("NetworkUnavailable") == "False", "the condition")
+
+
+def test_flannelds_mac_is_kept(cluster: Cluster) -> None:
+    """A device that flanneld left behind keeps its MAC, and the annotation says that one."""
+    cluster.node.sh(
+        "ip link add flannel.1 address 02:00:00:00:00:42 type vxlan id 1 dev eth0"
+        " local 172.16.0.1 dstport 8472 nolearning"
+    )
+    index = cluster.node.link("flannel.1")["ifindex"]
+    cluster.start()
+    link = cluster.node.link("flannel.1")
+    assert (link["address"], link["ifindex"]) == ("02:00:00:00:00:42", index)
+    assert "02:00:00:00:00:42" in cluster.annotations()[f"{PREFIX}/backend-data"]
+
+
+def test_an_announced_mac_is_kept(cluster: Cluster) -> None:
+    """A node that is announced already keeps its MAC, and peers need not learn another."""
+    cluster.api.put(make_node(1))
+    cluster.start()
+    assert cluster.node.link("flannel.1")["address"] == "0e:00:00:00:00:01"
+    data = json.loads(cluster.annotations()[f"{PREFIX}/backend-data"])
+    assert data == {"VNI": 1, "VtepMAC": "0e:00:00:00:00:01"}
+
+
+def test_nodes_come_and_go(cluster: Cluster) -> None:
+    """A node that joins, changes its MAC, or leaves is followed."""
+    cluster.start()
+    cluster.api.put(make_node(4))
+    eventually(lambda: "10.64.4.0/24" in cluster.node.sh("ip route"), "the new node")
+    data = json.dumps({"VNI": 1, "VtepMAC": "02:00:00:00:00:04"})
+    cluster.api.put(make_node(4, backend_data=data))
+    shown = "02:00:00:00:00:04 dst 172.16.0.4"
+    eventually(lambda: shown in cluster.node.sh("bridge fdb show dev flannel.1"), "its MAC")
+    assert "0e:00:00:00:00:04" not in cluster.node.sh("bridge fdb; ip neigh")
+    cluster.api.delete("node-00004")
+    eventually(lambda: "10.64.4.0" not in cluster.node.sh("ip route; ip neigh"), "its end")
+
+
+def test_an_api_server_that_is_down_takes_nothing_down(cluster: Cluster) -> None:
+    """While the API server is away the network serves, is repaired, and survives a restart."""
+    cluster.start()
+    before = cluster.node.kernel_path()
+    cluster.api.down()
+    eventually(lambda: cluster.node.status()["source_error"] is not None, "the error")
+    cluster.node.sh("ip route del 10.64.2.0/24")
+    eventually(lambda: cluster.node.kernel_path() == before, "the repair")
+    cluster.node.stop(signal.SIGKILL)
+    cluster.start()
+    assert cluster.node.kernel_path() == before
+    assert cluster.node.status()["bypass"] == "on"
+    cluster.api.put(make_node(4))
+    with entered(cluster.node.netns):
+        cluster.api.up()
+    eventually(lambda: "10.64.4.0/24" in cluster.node.sh("ip route"), "its return", seconds=10)
+
+
+def test_an_emptied_cluster_is_not_believed(cluster: Cluster) -> None:
+    """A list that has lost all nodes, ours too, is reported, and what served goes on."""
+    cluster.start()
+    before = cluster.node.kernel_path()
+    for name in list(cluster.api.nodes):
+        cluster.api.delete(name)
+    eventually(lambda: "empty" in str(cluster.node.status()["problems"]), "the report")
+    assert cluster.node.kernel_path() == before
+
+
+def test_adopt_announces_nothing(cluster: Cluster) -> None:
+    """In mode adopt the API server is only read: flanneld announces this node."""
+    cluster.node.sh(
+        "ip link add flannel.1 type vxlan id 1 dev eth0 local 172.16.0.1 dstport 8472 nolearning",
+        "ip link set flannel.1 up",
+        "ip neigh add 10.64.2.0 lladdr 0e:00:00:00:00:02 dev flannel.1 nud permanent",
+        "bridge fdb add 0e:00:00:00:00:02 dev flannel.1 dst 172.16.0.2 self permanent",
+        "ip route add 10.64.2.0/24 via 10.64.2.0 dev flannel.1 onlink",
+    )
+    cluster.start(mode="adopt")
+    assert cluster.api.patches == []
+    assert cluster.annotations() == {}
+    with cluster.node.maps() as maps:
+        assert [str(cidr) for cidr in maps.peers()] == ["10.64.2.0/24"]
+
+
+def test_a_node_of_etcd_gets_a_subnet_and_its_network(node: AgentNode, tmp_path: Path) -> None:
+    """With a real etcd the agent takes a subnet and a lease, follows others, and keeps both."""
+    with entered(node.netns):
+        etcd = EtcdServer(tmp_path).up()
+    with entered(node.netns):
+        config = {"Network": "10.64.0.0/10", "Backend": {"Type": "vxlan"}}
+        etcd.ctl("put", "/coreos.com/network/config", json.dumps(config))
+        other = {
+            "PublicIP": "192.168.77.2",
+            "PublicIPv6": None,
+            "BackendType": "vxlan",
+            "BackendData": {"VNI": 1, "VtepMAC": "0e:00:00:00:00:02"},
+        }
+        etcd.ctl("put", "/coreos.com/network/subnets/10.64.2.0-24", json.dumps(other))
+        options = (f"--etcd-endpoints={etcd.url}", "--iface=eth0")
+        node.start(*options, nodes=False)
+        keys = etcd.ctl("get", "--prefix", "/coreos.com/network/subnets/", "--keys-only").split()
+        [own] = [key for key in keys if "10.64.2.0" not in key]
+        subnet = own.rpartition("/")[2].replace("-", "/")
+        assert f"inet {subnet.partition('/')[0]}/32" in node.sh("ip addr show flannel.1")
+        assert "10.64.2.0/24 via 10.64.2.0 dev flannel.1 onlink" in node.sh("ip route")
+        before = node.kernel_path()
+        node.stop(signal.SIGKILL)
+        node.start(*options, nodes=False)
+        assert node.kernel_path() == before
+        etcd.ctl("del", "/coreos.com/network/subnets/10.64.2.0-24")
+        eventually(lambda: "10.64.2.0" not in node.sh("ip route; ip neigh"), "the peer's end")
+        node.stop()
+        etcd.close()
