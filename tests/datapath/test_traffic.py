@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
 from bench import Bench
-from frames import VLAN
+from chamber import Port, ip
+from frames import VLAN, super_packet
 from node import Node
 from pyroute2 import IPRoute
-from tables.case import DATAGRAM, handed_over, only, sent
+from tables.case import ACK_DATA, DATAGRAM, handed_over, only, sent
 from tables.from_nic import ANSWER, carried, inner
 from world import (
     APPROVED,
     NEIGHBOUR_VETH,
     NIC,
     OVERLAY,
+    POD,
     REMOTE,
     UDP_FLOW,
     VETH,
@@ -35,11 +38,12 @@ from vxlane.loader.datapath.attach import Hooks, Method
 SERVICE = IPv4Address("10.43.0.10")
 
 
-@pytest.fixture
-def attached(node: Node, bench: Bench) -> Iterator[None]:
+@pytest.fixture(params=[Method.TCX, Method.CLSACT], ids=lambda method: method.value)
+def attached(
+    request: pytest.FixtureRequest, node: Node, bench: Bench, netlink: IPRoute
+) -> Iterator[None]:
     """All programs on their hooks, as an agent attaches them."""
-    netlink = node.chamber.run(IPRoute)
-    hooks = Hooks(bench.pins, Method.AUTO, netlink)
+    hooks = Hooks(bench.pins, request.param, netlink)
     for program, ifindex in (
         (Program.FROM_POD, VETH),
         (Program.TO_POD, VETH),
@@ -51,7 +55,6 @@ def attached(node: Node, bench: Bench) -> Iterator[None]:
         node.chamber.run(hooks.attach, program, ifindex)
     yield
     node.chamber.run(hooks.detach_all)
-    node.chamber.run(netlink.close)
 
 
 @pytest.fixture
@@ -64,6 +67,29 @@ def service(node: Node) -> Iterator[None]:
     node.chamber.run(subprocess.run, ["nft", rules], check=True)
     yield
     node.chamber.run(subprocess.run, ["nft", "delete table ip nat"], check=True)
+
+
+@pytest.fixture
+def tunnel(node: Node) -> Iterator[Port]:
+    """A VXLAN device of the pod's own, towards REMOTE."""
+    node.outside.run(add_tunnel)
+    port = node.outside.run(Port, "tunnel")
+    yield port
+    port.close()
+    node.outside.run(ip, "link delete tunnel", f"address delete {POD.address}/24 dev pod")
+
+
+def add_tunnel() -> None:
+    """Make it; the pod gets the address and the neighbour that a real one has."""
+    gateway = "10.42.1.1"
+    tunnel = f"id 42 local {POD.address} remote {REMOTE} dstport 4789 dev pod"
+    ip(
+        f"address add {POD.address}/24 dev pod",
+        f"neighbour replace {gateway} lladdr {POD.gateway_mac} dev pod nud permanent",
+        f"route add {REMOTE} via {gateway} dev pod",
+        f"link add tunnel type vxlan {tunnel}",
+        "link set tunnel up",
+    )
 
 
 def tagged(frame: bytes) -> bytes:
@@ -138,3 +164,21 @@ def test_translated(node: Node, bench: Bench) -> None:
         (Program.TO_POD, Verdict.TRANSLATED): 1,
     }
     assert standing.flows() == frozenset()
+
+
+@pytest.mark.usefixtures("attached")
+def test_tunnel_of_a_pods_own(node: Node, bench: Bench, tunnel: Port) -> None:
+    """A super-packet in a pod's own tunnel can't be nested: the kernel path takes it, whole."""
+    stand(bench.maps, only())
+    payload = bytes(number % 251 for number in range(3000))
+    frame = sent(replace(ACK_DATA, payload=payload))
+    with bench.counting() as moved:
+        for _ in range(2):
+            tunnel.send_super(super_packet(frame, 1200))
+            seen = node.wire.until(lambda one: one.endswith(payload[-8:]))
+            assert payload in b"".join(one[-1200:] for one in seen[:2]) + seen[2][-600:]
+    assert moved.packets == {
+        (Program.FROM_POD, Verdict.FLOW_UNKNOWN): 1,
+        (Program.FROM_POD, Verdict.REFUSED): 1,
+        (Program.TO_OVERLAY, Verdict.LEARNED): 2,
+    }
