@@ -99,6 +99,15 @@ static __always_inline enum verdict decapsulate(struct __sk_buff *skb, struct pa
 	return verdict;
 }
 
+/* Not for our VTEP: a stranger's, or a pod's own VXLAN from a peer on our link. */
+static __always_inline enum verdict not_ours(const struct outer *outer)
+{
+	__be32 destination[4];
+
+	map_address(destination, outer->ip.daddr);
+	return pod_of(destination) ? VERDICT_NOT_OVERLAY : VERDICT_NOT_OUR_VTEP;
+}
+
 static __always_inline enum verdict from_tunnel(struct cursor *at, const struct outer *outer,
 						const struct settings *settings, __u64 now)
 {
@@ -109,7 +118,7 @@ static __always_inline enum verdict from_tunnel(struct cursor *at, const struct 
 	enum verdict verdict;
 
 	if (skb->pkt_type != 0 /* PACKET_HOST */ || outer->ip.daddr != settings->address[3])
-		return VERDICT_NOT_OUR_VTEP;
+		return not_ours(outer);
 	verdict = parse_addresses(at, &packet);
 	if (verdict == VERDICT_LEARNED)
 		peer = peer_of(packet.source);
