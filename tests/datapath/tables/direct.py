@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from frames import ACK, CE, FIN, MF, UNREACHABLE, Frame, Icmp, Raw, Tcp, Udp
+from frames import ACK, CE, FIN, MF, UNREACHABLE, Frame, Icmp, Raw, Tcp, Udp, vxlan
 from world import (
     APPROVED,
     BRIDGE_MAC,
@@ -14,6 +14,7 @@ from world import (
     NODE_ADDRESS,
     OTHER_REMOTE,
     POD,
+    PORT,
     ROUTER_MAC,
     STRANGER,
     TCP_FLOW,
@@ -65,6 +66,12 @@ ON_OUR_LINK = [
         GOOD,
         world=DIRECT,
         output=replace(inner(ANSWER), source_mac=BRIDGE_MAC, dest_mac=POD.mac, ttl=62),
+    ),
+    case(
+        Verdict.NOT_OVERLAY,
+        "a pod's own VXLAN, on our port",
+        plain(replace(ANSWER, dest=PORT, payload=vxlan(bytes(inner(ANSWER))))),
+        world=DIRECT,
     ),
     case(Verdict.NOT_OVERLAY, "from a peer that is behind a tunnel", plain(RESPONSE)),
     *(
