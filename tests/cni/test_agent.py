@@ -105,6 +105,17 @@ def test_all_stands_when_add_returns(one):
     assert one.known() == set()
 
 
+def test_the_first_packet_counts(one):
+    """The first echo after ADD is learned from both ways, so that the second is bypassed."""
+    pod, _, _ = one.add("pod")
+    remote = one.lab.address("node2-pod1")
+    with one.lab.verdicts("node1") as seen:
+        namespaces.run(pod.netns.name, "ping", "-c2", "-i0.2", "-W2", remote)
+    assert seen["from_pod", "flow_unknown"] == 1
+    assert seen["to_pod", "learned"] == 1
+    assert seen["from_pod", "encapsulated"] == 1
+
+
 def test_check_restores_what_was_taken_away(one):
     """CHECK of a pod whose programs somebody detached succeeds with them attached again."""
     pod, veth, _ = one.add("pod")
