@@ -68,6 +68,26 @@ def test_two_peers_swap_their_macs_and_cidrs(running: AgentNode) -> None:
     eventually(lambda: running.kernel_path() == before, "the old state")
 
 
+def test_this_node_itself_may_change(node: AgentNode) -> None:
+    """Our own new pod CIDR, MAC and address change device, rules, subnet.env and programs."""
+    node.start()
+    node.sh("ip addr add 192.168.77.111/24 dev eth0")
+    text = node.nodes_file.read_text()
+    own = "address: 192.168.77.111, podCIDR: 10.42.11.0/24, vtepMAC: '02:00:00:00:11:11'"
+    node.nodes_file.write_text(text.replace("address: 192.168.77.1, podCIDR: 10.42.1.0/24", own))
+    eventually(lambda: "10.42.11.1/24" in node.subnet_file.read_text(), "subnet.env")
+    path = node.kernel_path()
+    assert path["link"]["linkinfo"]["info_data"]["local"] == "192.168.77.111"
+    assert path["link"]["address"] == "02:00:00:00:11:11"
+    assert path["addresses"][2:] == ["10.42.11.0/32"]
+    assert "10.42.1.0" not in str(path)
+    assert "10.42.2.0/24 via 10.42.2.0 dev flannel.1 onlink " in path["routes"]
+    eventually(lambda: node.status()["vtep_mac"] == "02:00:00:00:11:11", "status")
+    with node.maps() as maps:
+        settings = maps.settings()
+    assert (str(settings.address), settings.vtep_mac) == ("192.168.77.111", "02:00:00:00:11:11")
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
