@@ -56,7 +56,7 @@ class AdoptedOverlay:
         if topics & Topic.ENTRIES:
             self._found = find(self._entries.read(link.index), link.index)
         peers, problems = named(self._found, snapshot)
-        query = Query(wiring.local, wiring.port, wiring.underlay)
+        query = Query(wiring.local, wiring.port)
         hops = self._ways.towards(peers, query)
         plan = AdoptedPlan(frozenset(self._found.direct))
         return Overlay(

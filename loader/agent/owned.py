@@ -82,11 +82,12 @@ class OwnedOverlay:
         assert own is not None
         if network is None:
             raise ConfigError("the network of all pods is not known; name it beside the nodes")
-        # The device has our MAC and pod CIDR: what is said of us concerns the host.
-        if topics & Topic.HOST or own != self._own:
-            if self._look_at_host(own, network):
-                topics |= Topic.ENTRIES
-            self._own = own
+        # Device and rules have our MAC and pod CIDR: what is said of us concerns the host.
+        if own != self._own:
+            topics |= Topic.HOST | Topic.RULES
+        if topics & Topic.HOST and self._look_at_host(own, network):
+            topics |= Topic.ENTRIES
+        self._own = own
         assert self._underlay is not None
         overlay = self._overlay(snapshot, self._underlay)
         if topics & Topic.ENTRIES:
@@ -152,11 +153,7 @@ class OwnedOverlay:
         plan = OwnPlan(
             self._network.backend, device.index if device else 0, self._network.routes_directly
         )
-        # A VXLAN device asks for routes through its NIC, and then takes everybody for a neighbour
-        # whom no route leads to. A plain route must not believe that.
-        is_bound = plan.backend is Backend.VXLAN and not plan.routes_directly
-        nic = underlay.link.index if is_bound else 0
-        query = Query(underlay.address, self._network.port, nic)
+        query = Query(underlay.address, self._network.port)
         hops = self._ways.towards(snapshot.peers, query)
         problems = []
         if own.address != underlay.address:

@@ -1,8 +1,9 @@
 """The way to each peer: which NIC and which on-link neighbour the kernel would send to now.
 
 Asks the kernel itself (RTM_GETROUTE), so that policy routing, metrics and cached path MTUs count,
-and asks as the VXLAN device does: UDP to its port, from its address, bound to its NIC. Only
-routes are resolved; the neighbour's MAC is looked up by the programs as each packet leaves.
+and asks as the VXLAN device does: UDP to its port, from its address, and through any NIC, for what
+its forwarding entries lead to is not bound to its own. Only routes are resolved; the neighbour's
+MAC is looked up by the programs as each packet leaves.
 """
 
 from __future__ import annotations
@@ -27,11 +28,10 @@ _U32 = struct.Struct("=I")
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """How the VXLAN device sends: from `source` by UDP to `port`, through `device` (0: any)."""
+    """How the VXLAN device sends: from `source` by UDP to `port`."""
 
     source: IPv4Address
     port: int
-    device: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +68,6 @@ def _conditions(query: Query) -> bytes:
     conditions = attribute(_RTA_SRC, query.source.packed)
     conditions += attribute(_RTA_IP_PROTO, bytes([socket.IPPROTO_UDP]))
     conditions += attribute(_RTA_DPORT, struct.pack("!H", query.port))
-    if query.device:
-        conditions += attribute(_RTA_OIF, _U32.pack(query.device))
     return conditions
 
 

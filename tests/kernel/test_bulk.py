@@ -97,7 +97,7 @@ def test_next_hops_are_the_kernels_own(device: int) -> None:
     sh("ip route add 172.16.0.0/16 via 10.128.0.254 mtu 1400")
     netlink = NetlinkSocket()
     far, near, nowhere = map(IPv4Address, ("172.16.1.1", "10.128.0.7", "8.8.8.8"))
-    hops = resolve(netlink, [far, near, nowhere], Query(IPv4Address("10.128.0.1"), 8472, 0))
+    hops = resolve(netlink, [far, near, nowhere], Query(IPv4Address("10.128.0.1"), 8472))
     assert (hops[far].neighbour, hops[far].path_mtu) == (IPv4Address("10.128.0.254"), 1400)
     assert hops[near].neighbour == near
     eth0 = int(json.loads(sh("ip -j link show eth0"))[0]["ifindex"])
