@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from rig import AGENT
 
+pytest.register_assert_rewrite("abreast")
+
 
 @pytest.fixture(scope="module")
 def pair(make_module_lab):

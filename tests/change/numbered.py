@@ -266,10 +266,10 @@ class Traffic:
         """
         self.start()
         self.go_on(10)
-        self.stop()
         for one in self.speakers:
             one.begin()
         self._dropped_before = machine_drops()
+        self.stop()
 
     def start(self) -> None:
         """Let everyone speak again and again, from now on."""
