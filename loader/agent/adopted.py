@@ -15,7 +15,7 @@ from ipaddress import IPv4Address, IPv4Network
 from vxlane.loader.agent.config import Config
 from vxlane.loader.agent.desired import AdoptedPlan, Paths
 from vxlane.loader.agent.keepers import EntryKeeper
-from vxlane.loader.agent.overlay import Overlay, Topic, Ways
+from vxlane.loader.agent.overlay import Overlay, Steps, Topic, Ways
 from vxlane.loader.errors import ConfigError
 from vxlane.loader.kernel import vtep
 from vxlane.loader.kernel.entries import Entries, Forwarding, Neighbour, Route
@@ -70,6 +70,10 @@ class AdoptedOverlay:
             paths=self._paths.to(peers, hops, plan),
             problems=tuple(problems),
         )
+
+    def steps(self) -> Steps:
+        """Nothing: flanneld makes it all."""
+        return {}
 
     def _find(self) -> tuple[Link, vtep.Wiring]:
         link = self._links.by_name(self._name)

@@ -37,6 +37,9 @@ Result = TypeVar("Result")
 
 NO_BYPASS = "this node has no bypass now; see 'vxlane status'"
 
+_OF_THE_BYPASS = frozenset({"bypass", "conntrack"})
+"""Failures that leave the node its network."""
+
 _LOAD_AGAIN = 60.0
 """Seconds between attempts to load programs that did not load."""
 
@@ -93,8 +96,11 @@ class Agent:
         if overlay:
             self.overlay = overlay
             self._nics = overlay.nics
+            for what, step in self._overlays.steps().items():
+                self._try(what, step)
             left_out = self._try("bypass", lambda: self._look_at_bypass(overlay, topics)) or []
-            self._become_ready()
+            if not self._failures.keys() - _OF_THE_BYPASS:
+                self._become_ready()
         self._report(overlay, left_out)
         if topics == ALL:
             self._memory.save(self._snapshot)
@@ -111,10 +117,10 @@ class Agent:
             if self.bypass.pods.touched(news.touched):
                 topics |= Topic.PODS
         changed = news.touched | news.removed
-        if news.routing or self._nics & changed or not self.overlay:
+        if news.routing or not self.overlay:
             topics |= Topic.HOST
-        if self.device in changed:
-            # Its entries go without a word when it goes down.
+        if changed & {self.device, *self._nics}:
+            # Its entries and routes go without a word when a device goes down.
             topics |= Topic.HOST | Topic.ENTRIES
         if self._overlays.contradicts(news):
             topics |= Topic.ENTRIES

@@ -7,7 +7,7 @@ have to be looked at again, and the remembered next hops that both of them use.
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Protocol
@@ -64,6 +64,9 @@ class Overlay:
         return frozenset((used | {self.underlay}) - {0})
 
 
+Steps = Mapping[str, Callable[[], None]]
+
+
 class Overlays(Protocol):
     """Keeps, or follows, this node's overlay."""
 
@@ -74,9 +77,12 @@ class Overlays(Protocol):
         """Whether an event says other than what the last look left behind."""
 
     def look(self, snapshot: Snapshot, topics: Topic) -> Overlay:
-        """Make (or read) the overlay for the nodes of `snapshot`; `topics`: what may have changed
-        since the last look. KernelError, ToolError, ConfigError: it can't be made now.
+        """Make (or read) the device and find the way to each node of `snapshot`; `topics`: what
+        may have changed since the last look. KernelError, ConfigError: it can't be made now.
         """
+
+    def steps(self) -> Steps:
+        """What then is to be made, by name and in order; each may fail without the others."""
 
 
 class Ways:

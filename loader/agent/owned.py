@@ -6,12 +6,13 @@ Owns the order: device, entries, rules, and subnet.env last, for it tells pods t
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from ipaddress import IPv4Network
 
 from vxlane.loader.agent.config import Config
 from vxlane.loader.agent.desired import OwnPlan, Paths
 from vxlane.loader.agent.keepers import EntryKeeper, RuleKeeper, keep_sysctls
-from vxlane.loader.agent.overlay import Overlay, Topic, Ways
+from vxlane.loader.agent.overlay import Overlay, Steps, Topic, Ways
 from vxlane.loader.agent.undo import UndoFile
 from vxlane.loader.errors import ConfigError
 from vxlane.loader.kernel import subnet_env, sysctls, vtep
@@ -56,6 +57,7 @@ class OwnedOverlay:
         self._entries = EntryKeeper(netlink)
         self._rules = RuleKeeper(uses_nftables=config.network.uses_nftables)
         self._underlay: Underlay | None = None
+        self._steps: dict[str, Callable[[], None]] = {}
         self._own: Node | None = None
         """What the host was made for."""
         self._device: Link | None = None
@@ -92,11 +94,16 @@ class OwnedOverlay:
         overlay = self._overlay(snapshot, self._underlay)
         if topics & Topic.ENTRIES:
             self._entries.read(overlay.device)
-        self._entries.keep(overlay.paths, network)
+        self._steps = {"entries": lambda: self._entries.keep(overlay.paths, network)}
         if topics & Topic.RULES:
-            self._rules.keep(self._policy(own, network))
-        self._write_subnet_file(own, network, self._underlay)
+            self._steps["rules"] = lambda: self._rules.keep(self._policy(own, network))
+        # Last, for it tells pods to come.
+        self._steps["subnet.env"] = lambda: self._write_subnet_file(own, network, overlay)
         return overlay
+
+    def steps(self) -> Steps:
+        """See `Overlays`."""
+        return self._steps
 
     def _choose(self, own: Node | None) -> Underlay:
         """What was asked for, else the interface that has the address that peers know us by."""
@@ -113,10 +120,10 @@ class OwnedOverlay:
         self._ways.forget()
         self._underlay = self._choose(own)
         name = vtep.name_of(self._network.vni)
-        if self._undo.is_first:
-            device = "" if self._links.by_name(name) else name
-            subnet_file = str(self._config.subnet_file) if device else ""
-            self._undo.note(device=device, network=str(network), subnet_file=subnet_file)
+        if self._links.by_name(name) is None:
+            # One that is there already is somebody's, and is to stay.
+            file = str(self._config.subnet_file)
+            self._undo.note(device=name, network=str(network), subnet_file=file)
         keep_sysctls(sysctls.FORWARDING, self._undo)
         if self._network.backend is not Backend.VXLAN:
             return False
@@ -175,11 +182,11 @@ class OwnedOverlay:
         config = self._config
         return Policy(network, own.pod_cidr, config.masquerade, config.forward)
 
-    def _write_subnet_file(self, own: Node, network: IPv4Network, underlay: Underlay) -> None:
+    def _write_subnet_file(self, own: Node, network: IPv4Network, overlay: Overlay) -> None:
         content = subnet_env.SubnetEnv(
             network=network,
             subnet=own.pod_cidr,
-            mtu=self._pod_mtu(underlay),
+            mtu=overlay.device_mtu,
             is_masqueraded=self._config.masquerade is not Masquerade.OFF,
         )
         if subnet_env.write(self._config.subnet_file, content):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import socket
 import subprocess
@@ -165,3 +166,30 @@ def test_one_sentence_when_the_nodes_are_nowhere(node: AgentNode) -> None:
     assert done.returncode == 1
     [line] = done.stderr.splitlines()
     assert "--nodes-file" in line
+
+
+def test_without_iptables_everything_else_is_made(node: AgentNode, tmp_path: Path) -> None:
+    """One thing that can't be made is reported and tried again, and stops nothing else."""
+    for tool in ("nsenter", "nft"):
+        (tmp_path / tool).symlink_to(str(shutil.which(tool)))
+    node.start(env={"PATH": str(tmp_path)}, wait=False)
+    eventually(lambda: "from_nic to eth0" in node.log(), "the bypass", seconds=20)
+    assert node.subnet_file.exists()
+    assert "10.42.2.0/24 via 10.42.2.0 dev flannel.1 onlink " in node.kernel_path()["routes"]
+    status = node.status()
+    assert (status["bypass"], status["ready"]) == ("on", False)
+    assert status["failures"] == ["iptables-restore is not installed; install it"]
+    (tmp_path / "iptables").symlink_to("/usr/sbin/iptables")
+    (tmp_path / "iptables-restore").symlink_to("/usr/sbin/iptables-restore")
+    eventually(node.is_ready, "ready", seconds=20)
+    assert node.status()["failures"] == []
+
+
+def test_detach_takes_a_device_that_was_made_after_all(node: AgentNode) -> None:
+    """A device of flanneld's that went and was made anew by us is ours to take away."""
+    node.sh(STRANGER)
+    node.start()
+    node.sh("ip link del flannel.1")
+    eventually(lambda: "add device flannel.1" in node.log(), "the device")
+    node.detach()
+    assert "flannel.1" not in node.sh("ip link")
