@@ -35,7 +35,7 @@ def pin_hash_of_one(state: Path) -> None:
 def test_map_full(tmp_path: Path) -> None:
     """What can't be recorded is counted as map_full and goes on by the kernel path, whole."""
     pin_hash_of_one(tmp_path)
-    bench = Bench(tmp_path, Constants())
+    bench = Bench(tmp_path, Constants(max_flows=1))
     standing = stand(bench.maps, only(Approval(tuple=replace(UDP_FLOW, local_port=1))))
     frame = bytes(learning.leaving(DATAGRAM))
     with bench.counting() as moved:

@@ -14,6 +14,7 @@ from node import Node
 
 from vxlane.loader.datapath import programs, syscall
 from vxlane.loader.datapath.abi import Program
+from vxlane.loader.datapath.maps import Maps
 from vxlane.loader.datapath.programs import Constants, ensure_loaded, pin_directory, retire_others
 from vxlane.loader.errors import CompileError
 
@@ -69,6 +70,7 @@ def state(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_same_build_needs_no_compiler(state: Path) -> None:
     """A second start with the same constants compiles nothing and finds all in place."""
+    ensure_loaded(state, Constants())
     pinned = identities(state)
     report = ensure_loaded(state, Constants())
     assert not report.compiled
@@ -78,6 +80,7 @@ def test_same_build_needs_no_compiler(state: Path) -> None:
 
 def test_other_constants_are_another_build(state: Path) -> None:
     """With other constants, and back with the first, every program is replaced and no map."""
+    ensure_loaded(state, Constants())
     pinned = identities(state)
     for constants in (Constants(vni=77), Constants()):
         assert ensure_loaded(state, constants).compiled
@@ -89,6 +92,7 @@ def test_other_constants_are_another_build(state: Path) -> None:
 
 def test_damaged_note(state: Path) -> None:
     """A note that can't be read means compiling once more, nothing worse."""
+    ensure_loaded(state, Constants())
     next(state.glob("programs-*.json")).write_text("{")
     assert ensure_loaded(state, Constants()).compiled
     assert not ensure_loaded(state, Constants()).compiled
@@ -96,6 +100,7 @@ def test_damaged_note(state: Path) -> None:
 
 def test_missing_pin(state: Path) -> None:
     """A pin that someone removed is there again."""
+    ensure_loaded(state, Constants())
     pin_directory(state).joinpath("to_pod").unlink()
     assert ensure_loaded(state, Constants()).compiled
     assert identities(state).keys() >= LABELS
@@ -112,3 +117,14 @@ def test_retirement(state: Path) -> None:
     retire_others(state)
     assert not other.exists()
     assert identities(state) == pinned
+
+
+def test_another_size(state: Path) -> None:
+    """With another size of a map all maps are new, and have the size that was asked for."""
+    pinned = identities(state)
+    assert ensure_loaded(state, Constants(max_pods=77)).compiled
+    after = identities(state)
+    assert after.keys() == pinned.keys()
+    assert not set(after.values()) & set(pinned.values())
+    with Maps.open(pin_directory(state)) as maps:
+        assert maps.capacity("pods") == 77
