@@ -24,6 +24,7 @@ from vxlane.loader.datapath.maps import Maps
 from vxlane.loader.datapath.programs import (
     Constants,
     LoadReport,
+    Strictness,
     ensure_loaded,
     pin_directory,
     retire_others,
@@ -105,8 +106,13 @@ class Bypass:
 
 
 def constants_for(config: Config, overlay: Overlay) -> Constants:
-    """What the programs of this node have compiled in."""
-    return replace(config.constants, vni=overlay.vni, port=overlay.port)
+    """What the programs of this node have compiled in.
+
+    Where not all peers fit the map, a VTEP that is not in it is no stranger: nothing is dropped.
+    """
+    constants = replace(config.constants, vni=overlay.vni, port=overlay.port)
+    fits = len(overlay.paths) <= constants.max_peers
+    return constants if fits else replace(constants, strict=Strictness.PASS)
 
 
 def _places(overlay: Overlay, nics: frozenset[int]) -> set[Place]:

@@ -225,6 +225,7 @@ class PodKeeper:
         standing = self._standings.pop(key, None)
         if standing and standing.pods:
             self._hooks.detach(_places(standing.ifindex))
+            self._maps.delete_veth(standing.ifindex)
         for address in self._addresses(key):
             self._remove(address)
 

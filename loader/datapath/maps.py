@@ -252,6 +252,10 @@ class Maps:
         """Forget a pod; from here on its packets take the kernel path."""
         syscall.map_delete(self._fds["pods"], _mapped(address))
 
+    def delete_veth(self, ifindex: int) -> None:
+        """Put nothing into it any more: of a veth that goes on without being a pod's of ours."""
+        syscall.map_delete(self._fds["veths"], bytes(_U32(ifindex)))
+
     def settings(self) -> Settings:
         """Zeros until an agent has written them."""
         raw = syscall.map_lookup(self._fds["settings"], bytes(4), self._size("settings"))

@@ -49,12 +49,15 @@ def peer(lab):
 
 def test_vtep_mac(pair, both, announce):
     """The peer's VTEP gets another MAC."""
-    mac = "02:00:00:00:77:02"
-    both.survive(lambda: announce(vtep_mac=mac))
-    assert peer(pair).vtep_mac == mac
-    assert mac in pair.exec("node2", "ip", "link", "show", "flannel.1").stdout
-    both.survive(announce)
-    assert peer(pair).vtep_mac == pair.node("node2").vtep_mac
+
+    def change_to(mac):
+        announce(vtep_mac=mac)
+        wait_for(lambda: peer(pair).vtep_mac == mac, "the peer's new MAC")
+        shown = ["ip", "link", "show", "flannel.1"]
+        wait_for(lambda: mac in pair.exec("node2", *shown).stdout, "its device's new MAC")
+
+    both.survive(lambda: change_to("02:00:00:00:77:02"))
+    both.survive(lambda: change_to(pair.node("node2").vtep_mac))
 
 
 def test_node_address(pair, both, announce):
