@@ -37,7 +37,7 @@ Result = TypeVar("Result")
 
 NO_BYPASS = "this node has no bypass now; see 'vxlane status'"
 
-_OF_THE_BYPASS = frozenset({"bypass", "conntrack"})
+_OF_THE_BYPASS = frozenset({"bypass", "conntrack", "pods"})
 """Failures that leave the node its network."""
 
 _LOAD_AGAIN = 60.0
@@ -112,9 +112,9 @@ class Agent:
                 self.bypass.pods.lost_track()
             return ALL
         topics = Topic(0)
-        if self.bypass:
-            self.bypass.pods.removed(news.removed)
-            if self.bypass.pods.touched(news.touched):
+        if bypass := self.bypass:
+            self._try("pods", lambda: bypass.pods.removed(news.removed))
+            if bypass.pods.touched(news.touched):
                 topics |= Topic.PODS
         changed = news.touched | news.removed
         if news.routing or not self.overlay:
@@ -244,6 +244,10 @@ class Agent:
             if self._failures.get(what) != str(error):
                 log.error("%s: %s", what, error)  # noqa: TRY400 (the sentence is all)
             self._failures[what] = str(error)
+            return None
+        except Exception as error:
+            log.exception("%s failed in a way that nobody foresaw", what)
+            self._failures[what] = f"unexpected {type(error).__name__}: {error}; please report it"
             return None
         if self._failures.pop(what, None):
             log.info("%s: works again", what)

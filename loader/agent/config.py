@@ -71,6 +71,8 @@ class Config:
     subnet_file: Path = Path("/run/flannel/subnet.env")
     masquerade: Masquerade = Masquerade.OFF
     forward: Forward = Forward.ACCEPT
+    has_blackhole: bool = False
+    """A route that swallows packets for pods of ours that are not there."""
     rules_interval: float = 5.0
     """Seconds between looks at the rules; changes made through nftables are seen at once."""
     method: Method = Method.AUTO

@@ -24,7 +24,7 @@ from vxlane.loader.datapath.maps import Maps, Tuple
 from vxlane.loader.datapath.programs import pin_directory
 from vxlane.loader.datapath.syscall import remove_bpffs
 from vxlane.loader.errors import VxlaneError
-from vxlane.loader.kernel import entries, sysctls, vtep
+from vxlane.loader.kernel import blackhole, entries, sysctls, vtep
 from vxlane.loader.kernel.conntrack import make_lenient
 from vxlane.loader.kernel.iptables import Iptables
 from vxlane.loader.kernel.links import Links
@@ -48,6 +48,8 @@ def detach(state: Path) -> None:
         _remove_bypass(state, links, undo.known)
         if undo.known.device:
             _remove_overlay(links, undo.known)
+        if undo.known.blackhole and blackhole.remove(links, IPv4Network(undo.known.blackhole)):
+            log.info("remove blackhole route %s", undo.known.blackhole)
     finally:
         links.close()
     sysctls.write(undo.known.sysctls)

@@ -128,7 +128,7 @@ _NETWORK = (
     _switch("ip-masq-fully-random-disable", help="Leave the source port of such packets alone."),
     _switch("iptables-forward-rules", default=True, help="Accept forwarding from and to pods."),
     _option("iptables-resync", type=float, default=5.0, help="Seconds between looks at rules."),
-    _switch("ip-blackhole-route", help="Not supported."),
+    _switch("ip-blackhole-route", help="Swallow packets for pods of ours that are not there."),
 )
 
 _KUBERNETES = (

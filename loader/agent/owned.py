@@ -15,7 +15,7 @@ from vxlane.loader.agent.keepers import EntryKeeper, RuleKeeper, keep_sysctls
 from vxlane.loader.agent.overlay import Overlay, Steps, Topic, Ways
 from vxlane.loader.agent.undo import UndoFile
 from vxlane.loader.errors import ConfigError
-from vxlane.loader.kernel import subnet_env, sysctls, vtep
+from vxlane.loader.kernel import blackhole, subnet_env, sysctls, vtep
 from vxlane.loader.kernel.events import News
 from vxlane.loader.kernel.firewall import Masquerade, Policy
 from vxlane.loader.kernel.links import Link, Links
@@ -97,6 +97,8 @@ class OwnedOverlay:
         self._steps = {"entries": lambda: self._entries.keep(overlay.paths, network)}
         if topics & Topic.RULES:
             self._steps["rules"] = lambda: self._rules.keep(self._policy(own, network))
+        if self._config.has_blackhole and topics & Topic.RULES:
+            self._steps["blackhole"] = lambda: self._keep_blackhole(own.pod_cidr)
         # Last, for it tells pods to come.
         self._steps["subnet.env"] = lambda: self._write_subnet_file(own, network, overlay)
         return overlay
@@ -181,6 +183,11 @@ class OwnedOverlay:
     def _policy(self, own: Node, network: IPv4Network) -> Policy:
         config = self._config
         return Policy(network, own.pod_cidr, config.masquerade, config.forward)
+
+    def _keep_blackhole(self, cidr: IPv4Network) -> None:
+        self._undo.note(blackhole=str(cidr))
+        if blackhole.add(self._links, cidr):
+            log.info("add blackhole route %s: missing", cidr)
 
     def _write_subnet_file(self, own: Node, network: IPv4Network, overlay: Overlay) -> None:
         content = subnet_env.SubnetEnv(

@@ -98,6 +98,9 @@ class Server:
             return {"ok": False, "error": "a request is one JSON object on one line"}
         except VxlaneError as error:
             return {"ok": False, "error": str(error)}
+        except Exception as error:
+            log.exception("a request failed in a way that nobody foresaw: %s", line)
+            return {"ok": False, "error": f"unexpected {type(error).__name__}; please report it"}
 
     def _hang_up(self, connection: socket.socket) -> None:
         self._selector.unregister(connection)

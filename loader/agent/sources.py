@@ -34,9 +34,8 @@ _NET_CONFIG = Path("/etc/kube-flannel/net-conf.json")
 
 def prepare(values: Values) -> tuple[Config, NodeSource]:
     """What to do and whom to ask; ConfigError or SourceError: that can't work (now)."""
-    for name, option in (("public_ipv6", "--public-ipv6"), ("ip_blackhole_route",) * 2):
-        if values[name]:
-            raise ConfigError(f"{option} is not supported; leave it out")
+    if values["public_ipv6"]:
+        raise ConfigError("--public-ipv6 is not supported; leave it out")
     if values["nodes_file"]:
         name, network = values["node_name"] or socket.gethostname(), _network(values)
         source = FileSource(Path(values["nodes_file"]), name, network.backend)
@@ -99,6 +98,7 @@ def _config(values: Values, name: str, network: Network) -> Config:
         subnet_file=Path(values["subnet_file"]),
         masquerade=masquerade if values["ip_masq"] else Masquerade.OFF,
         forward=Forward.ACCEPT if values["iptables_forward_rules"] else Forward.OFF,
+        has_blackhole=values["ip_blackhole_route"],
         rules_interval=values["iptables_resync"],
         method=Method(values["attach"]),
         constants=Constants(

@@ -26,6 +26,8 @@ class Undo:
     network: str = ""
     """Of all pods: routes inside it are ours."""
     subnet_file: str = ""
+    blackhole: str = ""
+    """Pod CIDR that a blackhole route was made for."""
 
 
 class UndoFile:

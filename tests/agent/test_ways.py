@@ -99,3 +99,14 @@ def test_rules_can_be_left_out(node: AgentNode) -> None:
     eventually(node.subnet_file.exists, "subnet.env", seconds=10)
     assert "FLANNEL" not in node.sh("iptables-save")
     assert "FLANNEL_IPMASQ=false" in node.subnet_file.read_text()
+
+
+def test_a_blackhole_swallows_what_no_pod_has(node: AgentNode) -> None:
+    """With --ip-blackhole-route our pod CIDR has such a route, kept, and gone after detach."""
+    node.start("-ip-blackhole-route", wait=False)
+    eventually(lambda: "blackhole 10.42.1.0/24" in node.sh("ip route"), "the route", seconds=10)
+    node.sh("ip route del blackhole 10.42.1.0/24")
+    eventually(lambda: "blackhole 10.42.1.0/24" in node.sh("ip route"), "the repair", seconds=10)
+    eventually(node.is_ready, "ready", seconds=20)
+    node.detach()
+    assert "blackhole" not in node.sh("ip route")
