@@ -77,6 +77,12 @@ def serving(lab, name, port=PORT):
     with lab.spawn(name, sys.executable, TALK, "serve", name, str(port), stdout=-1) as process:
         assert process.stdout.readline() == "listening\n"
         yield
+    _hang_up(lab, name)
+
+
+def _hang_up(lab, name):
+    """End what a killed program left half-open, and repeating itself into other tests."""
+    lab.exec(name, "ss", "--kill", "--tcp")
 
 
 def call(lab, name, *calls):
@@ -122,7 +128,7 @@ class Heard:
         wanted = len(self.all()) + count
         wait_for(lambda: len(self.all()) >= wanted, f"{count} more numbers", seconds=seconds)
 
-    def silent_after(self, moment, *, for_long=0.7, limit=20.0):
+    def silent_after(self, moment, *, for_long=1.0, limit=20.0):
         """Seconds from `moment` to the last number that came before a silence `for_long`."""
         while time.monotonic() - self._last(moment) < for_long:
             assert time.monotonic() < moment + limit, "the numbers do not stop"
@@ -139,6 +145,17 @@ def beating(lab, name, protocol, address, port=PORT, source=0):
     argv = [sys.executable, TALK, "beat", protocol, address, str(port), str(source)]
     with tempfile.TemporaryFile() as file, lab.spawn(name, *argv, stdout=file):
         yield Heard(file)
+    _hang_up(lab, name)
+
+
+def pour(lab, client, server, size, port=9002):
+    """Send `size` bytes by TCP and end by a RST; how that ended for the server."""
+    swallow = [sys.executable, TALK, "swallow", str(port)]
+    with lab.spawn(server, *swallow, stdout=-1) as process:
+        assert process.stdout.readline() == "listening\n"
+        argv = [sys.executable, TALK, "pour", lab.address(server), str(port), str(size)]
+        lab.exec(client, *argv, timeout=100)
+        return process.communicate(timeout=5)[0].strip()
 
 
 @contextlib.contextmanager

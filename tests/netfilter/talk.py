@@ -4,6 +4,8 @@
     talk.py hear PORT [PEER PORT]   UDP: prints "N SECONDS" for each datagram N, answers nothing;
                                     sends one to the peer before it listens
     talk.py call CALLS              many at once, as JSON (see dialogue.Call); prints their reports
+    talk.py swallow PORT            takes in all that one connection sends; prints how it ended
+    talk.py pour PEER PORT BYTES    sends so much and ends by a RST
     talk.py beat PROTOCOL PEER PORT SOURCE-PORT
                                     a number every 20 ms; prints "N SECONDS" for each echo
 
@@ -182,6 +184,30 @@ async def run_all(calls):
     print(json.dumps(await asyncio.gather(*(run(call) for call in calls))))
 
 
+def swallow(port):
+    """Read until the end, or the RST."""
+    ear = socket.create_server(("0.0.0.0", port))
+    say("listening")
+    line, _ = ear.accept()
+    buffer = bytearray(LINE)
+    try:
+        while line.recv_into(buffer):
+            pass
+        say("end")
+    except ConnectionResetError:
+        say("reset")
+
+
+def pour(address, port, size):
+    """Send `size` bytes and reset."""
+    line = socket.create_connection((address, port))
+    block = bytes(LINE)
+    for _ in range(size // LINE):
+        line.sendall(block)
+    line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER)
+    line.close()
+
+
 def beat(protocol, address, port, source):
     """Send a number every 20 ms until killed, and print the numbers that come back."""
     kind = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}[protocol]
@@ -217,6 +243,10 @@ if __name__ == "__main__":
         asyncio.run(serve(arguments[0], int(arguments[1])))
     elif role == "hear":
         hear(int(arguments[0]), *arguments[1:])
+    elif role == "swallow":
+        swallow(int(arguments[0]))
+    elif role == "pour":
+        pour(arguments[0], int(arguments[1]), int(arguments[2]))
     elif role == "call":
         asyncio.run(run_all(json.loads(arguments[0])))
     elif role == "beat":

@@ -7,7 +7,7 @@ import re
 import time
 
 import pytest
-from dialogue import Call, answered, beating, call, serving
+from dialogue import Call, answered, beating, call, pour, serving
 from kubeproxy import dropping_invalid
 from ways import STALL, approved_ports, bypassed, ruleset
 
@@ -89,6 +89,17 @@ def test_windows_that_move_unseen(quick_lab):
     assert seen["from_pod", "flow_aged"] >= 20
     assert reports[0].longest() < STALL
     assert dropped == [0, 0]
+
+
+@pytest.mark.full
+def test_reset_that_looks_old(lab):
+    """A RST that is half the sequence space ahead of what conntrack saw reaches the other end."""
+    with dropping_invalid(lab) as dropped, lab.verdicts("node1") as seen:
+        assert pour(lab, CLIENT, SERVER, (1 << 31) + (1 << 28)) == "reset"
+    assert dropped == [0, 0]
+    # It took less than `revalidate`: conntrack saw the beginning and the end.
+    assert ("from_pod", "flow_aged") not in seen
+    assert bypassed(seen)
 
 
 def test_answers_that_never_come(lab):

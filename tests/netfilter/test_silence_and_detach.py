@@ -13,9 +13,9 @@ from vxlane.loader.lab import agents
 
 NODES = ("node1", "node2")
 CLIENT, SERVER = "node1-pod1", "node2-pod1"
-PATIENCE = 3
-"""How long conntrack keeps an entry here, seconds."""
-KINDS = ("tcp_timeout_established", "udp_timeout", "udp_timeout_stream")
+TCP, UDP = 3, 1
+"""How long conntrack keeps an entry here, seconds. TCP's approvals age as UDP's entries do."""
+PATIENCE = {"tcp_timeout_established": TCP, "udp_timeout": UDP, "udp_timeout_stream": UDP}
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def stock_lab(make_module_lab):
     """Two nodes with a stock overlay and a conntrack that forgets soon."""
     lab = make_module_lab(nodes=2, pods_per_node=1, kernel_only=2)
     for node in NODES:
-        timeouts = [f"net.netfilter.nf_conntrack_{kind}={PATIENCE}" for kind in KINDS]
+        timeouts = [f"net.netfilter.nf_conntrack_{key}={value}" for key, value in PATIENCE.items()]
         lab.exec(node, "sysctl", "-qw", *timeouts)
     return lab
 
@@ -65,14 +65,14 @@ def detach(lab, node):
 def test_silence(adopted):
     """Connections that are silent until conntrack has forgotten them go on, and end well."""
     lab = adopted
-    wanted = Call(lab.address(SERVER), count=10, rounds=20, pause=0.02, idle=PATIENCE + 2)
+    wanted = Call(lab.address(SERVER), count=10, rounds=20, pause=0.02, idle=TCP + 2)
     with (
         dropping_invalid(lab) as dropped,
         serving(lab, SERVER),
         lab.verdicts("node1") as seen,
         calling(lab, CLIENT, wanted) as reports,
     ):
-        time.sleep(PATIENCE + 1.3)
+        time.sleep(TCP + 1.3)
         argv = ["conntrack", "-L", "-p", "tcp", "-s", lab.address(CLIENT)]
         left = [lab.exec(node, *argv).stdout for node in NODES]
     answered(reports, wanted)
@@ -93,11 +93,14 @@ def test_one_sided_stream(adopted):
         hearing(lab, CLIENT, ports[0], lab.address(SERVER), ports[1]) as heard,
         beating(lab, SERVER, "udp", lab.address(CLIENT), *ports),
     ):
-        heard.await_more(2 * PATIENCE * 50)
+        heard.await_more(5 * UDP * 50)
     lab.exec("node1", "iptables", "-D", *policy, "-j", "DROP")
     assert set(bypassed(seen)) == {("from_nic", "decapsulated")}
-    # Each second one of them goes through netfilter, and keeps the entry there.
-    assert 2 * PATIENCE - 2 <= seen["from_nic", "flow_aged"] <= 2 * PATIENCE + 2
+    # From time to time one of them goes through netfilter, and keeps the entry there.
+    assert 10 <= seen["from_nic", "flow_aged"] <= 20
+    assert (
+        seen["from_nic", "flow_aged"] + seen["from_nic", "flow_half"] == seen["to_pod", "learned"]
+    )
 
 
 def test_detach(adopted):
