@@ -102,9 +102,10 @@ class Store:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def load(self) -> dict[Key, Attachment]:
-        """All that are there; a file that can't be read is reported and removed."""
+        """All that are there, oldest first; a file that can't be read is reported and removed."""
         found = {}
-        for path in sorted(self._directory.glob("*.json")):
+        files = self._directory.glob("*.json")
+        for path in sorted(files, key=lambda path: path.stat().st_mtime_ns):
             try:
                 document = json.loads(path.read_text())
                 document["addresses"] = tuple(document["addresses"])

@@ -41,6 +41,8 @@ class PodKeeper:
         self._foreign = foreign
         self._store = store
         self._attachments = self._store.load()
+        """In the order in which they were made."""
+        self._claims = self._claim()
         self._standings: dict[Key, Standing] = {}
         self._owners: dict[IPAddress, Key] = {}
         self._actual = maps.pods()
@@ -68,7 +70,9 @@ class PodKeeper:
         attachment = dataclasses.replace(attachment, host_mac=veth.mac)
         self._take_over(veth.index, attachment.key)
         self._store.save(attachment)
+        self._attachments.pop(attachment.key, None)
         self._attachments[attachment.key] = attachment
+        self._claims = self._claim()
         self._filters.pop(veth.index, None)
         self._checked = self._ports.names()
         return self._review(attachment, veth)
@@ -87,9 +91,14 @@ class PodKeeper:
         self._store.remove(key)
         if attachment is None:
             return False
+        self._claims = self._claim()
         self._withdraw(key)
         log.info("forget pod %s", _shown(attachment))
         return True
+
+    def _claim(self) -> dict[str, Key]:
+        """Whose each address is: it is used again before the DEL for its last pod has come."""
+        return {address: key for key, at in self._attachments.items() for address in at.addresses}
 
     def keep_only(self, valid: Collection[Key], network: str) -> int:
         """Forget all pods of `network` but `valid`; how many that were."""
@@ -155,8 +164,7 @@ class PodKeeper:
                 self.detach(key)
             else:
                 found[key] = veth
-        claimed = (address for a in self._attachments.values() for address in a.addresses)
-        self._remove_stale(map(IPv4Address, claimed))
+        self._remove_stale(map(IPv4Address, self._claims))
         for key, veth in found.items():
             self._review(self._attachments[key], veth, bridge=links.get(veth.master))
         self._remove_stale(self._owners)
@@ -177,6 +185,8 @@ class PodKeeper:
         if bridge is None and veth.master:
             bridge = self._links.by_index(veth.master)
         others = BOTH if veth.name in self._checked else self._guarded(veth.index)
+        own = tuple(a for a in attachment.addresses if self._claims[a] == attachment.key)
+        attachment = dataclasses.replace(attachment, addresses=own)
         standing = judge(attachment, veth, bridge, others=others)
         before = self._standings.get(attachment.key)
         if not standing.pods:
@@ -197,8 +207,6 @@ class PodKeeper:
         for address in self._addresses(key) - {pod.address for pod in standing.pods}:
             self._remove(address)
         for pod in standing.pods:
-            # An address that was another pod's is this one's now: addresses are used again
-            # before the runtime's DEL for the old pod has come.
             self._owners[pod.address] = key
         self._standings[key] = standing
         if reason := self._put(standing.pods) or self._hooks.attach(_places(standing.ifindex)):

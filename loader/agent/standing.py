@@ -39,7 +39,7 @@ def judge(attachment: Attachment, veth: Link, bridge: Link | None, *, others: Gu
     if bridge is None or bridge.kind != "bridge":
         return _refused(veth, f"{veth.name} is not a port of a bridge")
     if not attachment.addresses:
-        return _refused(veth, "the pod has no IPv4 address")
+        return _refused(veth, "the pod has no IPv4 address of its own")
     guard = others
     if veth.is_isolated or bridge.filters_vlans:
         guard |= BOTH

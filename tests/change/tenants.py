@@ -38,7 +38,8 @@ class Tenants:
         self._lab = lab
         self._traffic = traffic
         self._addresses = addresses
-        self._numbers = itertools.count(50)
+        # Whatever goes by names finds later pods before earlier ones.
+        self._numbers = itertools.count(9999, -1)
         self._living: list[Tenant] = []
 
     def pool(self, node: str) -> list[str]:
@@ -64,17 +65,26 @@ class Tenants:
             self.remove(tenant)
 
     def replace_by_hand(self, tenant: Tenant, indexes: dict[str, int]) -> list[Tenant]:
-        """Put pods in one's place without a pause; `indexes`: address -> ifindex, 0 for any."""
-        names = {address: self._namespace(tenant.node) for address in indexes}
-        commands = [f"link del {veth_of(self._lab, tenant.node, tenant.name)}"]
-        for host, (address, name) in enumerate(names.items()):
+        """Put pods in one's place without a pause; see `add_by_hand`."""
+        veth = veth_of(self._lab, tenant.node, tenant.name)
+        return self.add_by_hand(tenant.node, indexes, before=f"link del {veth}")
+
+    def add_by_hand(self, node: str, indexes: dict[str, int], *, before: str = "") -> list[Tenant]:
+        """Pods with these addresses, of these ifindexes (0: any), made as plugins make them.
+
+        `before` is an `ip` command that is run in the same breath.
+        """
+        names = {address: self._namespace(node) for address in indexes}
+        commands = [before]
+        for address, name in names.items():
+            host = f"h{next(self._numbers)}"
             index = f"index {indexes[address]}" if indexes[address] else ""
             peer = f"peer name eth0 mtu {_MTU} netns {name}"
-            commands.append(f"link add by-hand{host} {index} mtu {_MTU} type veth {peer}")
-            commands.append(f"link set by-hand{host} master cni0 up")
-        node = self._lab.netns(tenant.node)
-        namespaces.run(None, "ip", "-n", node, "-batch", "-", stdin="\n".join(commands))
-        return [self._connect(name, tenant.node, address) for address, name in names.items()]
+            commands.append(f"link add {host} {index} mtu {_MTU} type veth {peer}")
+            commands.append(f"link set {host} master cni0 up")
+        argv = ["ip", "-n", self._lab.netns(node), "-batch", "-"]
+        namespaces.run(None, *argv, stdin="\n".join(commands))
+        return [self._connect(name, node, address) for address, name in names.items()]
 
     def _connect(self, name: str, node: str, address: str) -> Tenant:
         """Make a pod's end as the bridge plugin would."""

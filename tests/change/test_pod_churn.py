@@ -135,6 +135,33 @@ def test_ifindex_given_to_another_pod(pair, talks, tenants, has_agent):
         assert [one.watch.wrong for one in (other, heir)] == [[], []]
 
 
+@pytest.mark.parametrize("event", ["link", "restart"])
+def test_two_pods_claim_one_address(pair, talks, tenants, event):
+    """Before the DEL for an address's last pod has come, the next one has all of its packets.
+
+    Neither a look at the last one's veth nor another agent gives the address back to it.
+    """
+    last = tenants.add("node2")
+    clients = call(talks, pair, last.address)
+    talks.begin()
+    (heir,) = tenants.add_by_hand("node2", {last.address: 0})
+    assert attach(pair, "node2", heir.name)["accelerated"]
+    if event == "restart":
+        pair.kill_agent("node2")
+        pair.start_agent("node2", *AGENT)
+    else:
+        looks = pair.ask("node2", op="status")["status"]["looks"]
+        ip(pair.netns("node2"), f"link set {veth_of(pair, 'node2', last.name)} alias old")
+        wait_for(lambda: pair.ask("node2", op="status")["status"]["looks"] > looks, "a look")
+    sent = max(one.sent for one in clients)
+    talks.begin()
+    with pair.verdicts("node1", "node2") as seen:
+        talks.exchange(50)
+    assert talks.lost == 0
+    assert counted(seen) == BYPASSED
+    assert [secrets(one, after=sent) for one in clients] == [{heir.name}] * 2
+
+
 def test_a_vanished_pod_is_forgotten_at_once(pair, tenants):
     """A pod whose namespace vanished, without a word from the runtime, is taken out of the map."""
     tenant = tenants.add("node2")
