@@ -14,31 +14,42 @@ struct outer {
 	struct vxlan vxlan;
 };
 
-/* Most of what a NIC receives is no VXLAN: say so after the fewest reads. */
+/* Most of what a NIC receives is no VXLAN: say so after the fewest reads. What the
+ * kernel may yet make a tunnel of passes: see check_outer(). */
 static __always_inline enum verdict parse_outer(struct cursor *at, struct outer *outer)
 {
-	struct __sk_buff *skb = at->skb;
-	enum verdict verdict;
-
-	if (skb->protocol != be16(ETH_P_IP) || skb->vlan_present)
+	if (at->skb->protocol != be16(ETH_P_IP) || (at->skb->vlan_tci & VLAN_ID))
 		return VERDICT_NOT_IP;
 	at->offset = sizeof(struct ethhdr);
 	if (take(at, &outer->ip, sizeof(outer->ip)) || outer->ip.protocol != IPPROTO_UDP)
 		return VERDICT_NOT_OVERLAY;
 	if (outer->ip.version != 4 || outer->ip.ihl < 5)
 		return VERDICT_MALFORMED;
-	verdict = check_ip(&outer->ip, skb->len - sizeof(struct ethhdr));
-	if (verdict == VERDICT_IP_OPTIONS || verdict == VERDICT_FRAGMENT)
-		return verdict;
+	if (outer->ip.frag_off & IP_OFFSET)
+		return VERDICT_FRAGMENT;
+	at->offset += (outer->ip.ihl - 5) * 4;
 	if (take(at, &outer->udp, sizeof(outer->udp)) || outer->udp.dest != be16(PORT))
 		return VERDICT_NOT_OVERLAY;
-	if (verdict != VERDICT_LEARNED ||
-	    cpu16(outer->udp.len) != cpu16(outer->ip.tot_len) - sizeof(outer->ip) ||
-	    take(at, &outer->vxlan, sizeof(outer->vxlan)))
-		return VERDICT_MALFORMED;
+	/* Nobody makes a fragment too short to tell in good faith: who is it? */
+	if (take(at, &outer->vxlan, sizeof(outer->vxlan)))
+		return outer->ip.frag_off & IP_FRAGMENT ? VERDICT_LEARNED : VERDICT_MALFORMED;
 	if (outer->vxlan.flags != VXLAN_FLAGS || (outer->vxlan.vni & be32(0xff)))
 		return VERDICT_VXLAN_HEADER;
 	return outer->vxlan.vni == VXLAN_VNI ? VERDICT_LEARNED : VERDICT_FOREIGN_VNI;
+}
+
+/* What is the kernel path's, whoever sent it. Not asked before who it was: options,
+ * a first fragment or a byte of padding must not carry a false name past --strict. */
+static __always_inline enum verdict check_outer(const struct __sk_buff *skb,
+						const struct outer *outer)
+{
+	enum verdict verdict = check_ip(&outer->ip, skb->len - sizeof(struct ethhdr));
+
+	if (verdict != VERDICT_LEARNED)
+		return verdict;
+	if (cpu16(outer->udp.len) != cpu16(outer->ip.tot_len) - sizeof(outer->ip))
+		return VERDICT_MALFORMED;
+	return VERDICT_LEARNED;
 }
 
 /* The outer source must be the VTEP of the peer that owns the inner source. */
@@ -52,9 +63,9 @@ static __always_inline enum verdict check_tunnel(const struct outer *outer, cons
 	map_address(vtep.word, outer->ip.saddr);
 	if (!vteps.lookup(&vtep))
 		return VERDICT_UNKNOWN_VTEP;
-	if (parsed != VERDICT_LEARNED)
-		return parsed;
-	return peer ? VERDICT_WRONG_VTEP : VERDICT_NO_PEER;
+	if (peer)
+		return VERDICT_WRONG_VTEP;
+	return parsed == VERDICT_LEARNED ? VERDICT_NO_PEER : parsed;
 }
 
 /* What every way into a pod asks. */
@@ -115,14 +126,15 @@ static __always_inline enum verdict from_tunnel(struct cursor *at, const struct 
 	__u32 room = skb->len - sizeof(struct ethhdr) - ENCAPSULATION;
 	const struct peer *peer = 0;
 	struct packet packet = {};
-	enum verdict verdict;
+	enum verdict verdict, inner;
 
 	if (skb->pkt_type != 0 /* PACKET_HOST */ || outer->ip.daddr != settings->address[3])
 		return not_ours(outer);
-	verdict = parse_addresses(at, &packet);
-	if (verdict == VERDICT_LEARNED)
+	verdict = check_outer(skb, outer);
+	inner = parse_addresses(at, &packet);
+	if (inner == VERDICT_LEARNED)
 		peer = peer_of(packet.source);
-	verdict = check_tunnel(outer, peer, verdict);
+	verdict = check_tunnel(outer, peer, verdict == VERDICT_LEARNED ? inner : verdict);
 	if (verdict != VERDICT_LEARNED || !peer)
 		return verdict;
 	if (skb->mark)

@@ -22,7 +22,9 @@
 #define be32(x) ((__be32)__builtin_bswap32(x))
 #define cpu16(x) __builtin_bswap16(x)
 
+#define VLAN_ID 0x0fff
 #define IP_FRAGMENT be16(0x3fff) /* more-fragments bit and offset */
+#define IP_OFFSET be16(0x1fff)
 #define ECN_MASK 0x03
 #define ICMP_ECHO_REPLY 0
 #define ICMP_ECHO_REQUEST 8
@@ -100,7 +102,7 @@ static __always_inline enum verdict parse_addresses(struct cursor *at, struct pa
 	if (take(at, &packet->eth, sizeof(packet->eth)))
 		return VERDICT_MALFORMED;
 	/* A tag may have been moved from the frame into the skb. */
-	if (packet->eth.h_proto != be16(ETH_P_IP) || at->skb->vlan_present)
+	if (packet->eth.h_proto != be16(ETH_P_IP) || (at->skb->vlan_tci & VLAN_ID))
 		return VERDICT_NOT_IP;
 	if (take(at, &packet->ip, sizeof(packet->ip)) || packet->ip.version != 4 ||
 	    packet->ip.ihl < 5)
@@ -169,6 +171,9 @@ static __always_inline enum verdict parse_transport(struct cursor *at, struct pa
 {
 	enum verdict verdict = check_ip(&packet->ip, room);
 
+	/* VLAN 0 is a mere priority: the kernel path takes the tag off and goes on. */
+	if (at->skb->vlan_present)
+		return VERDICT_NOT_IP;
 	if (verdict != VERDICT_LEARNED)
 		return verdict;
 	if (packet->ip.protocol == IPPROTO_TCP)

@@ -1,10 +1,10 @@
-"""Frames of other protocols than IPv4, made after an IPv4 frame: from the same sender."""
+"""Frames out of the ordinary, made after a plain one: from the same sender."""
 
 import struct
 from dataclasses import replace
 from ipaddress import IPv4Address
 
-from frames import ARP, ETHERNET, IPV6, VLAN, mac
+from frames import ARP, ETHERNET, IP, IPV6, MF, VLAN, Raw, mac
 
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 NOBODY = "02:00:00:00:00:99"
@@ -52,3 +52,16 @@ def udp(frame, **changes):
 def cut(frame, size):
     """The first `size` bytes behind the Ethernet header."""
     return bytes(frame)[: ETHERNET + size]
+
+
+def fragments(frame, size):
+    """The frame's packet in fragments that carry `size` bytes each, a multiple of 8."""
+    data = bytes(frame)[ETHERNET + IP :]
+    return [
+        replace(
+            frame,
+            transport=Raw(frame.transport.protocol, data[at : at + size]),
+            fragment=at // 8 | (MF if at + size < len(data) else 0),
+        )
+        for at in range(0, len(data), size)
+    ]

@@ -4,7 +4,8 @@ import re
 from dataclasses import replace
 
 import pytest
-from frames import ETHERNET, IP, MF, Raw
+from exotic import fragments
+from frames import ETHERNET, IP
 from wire import AT_RECEIVER, NEIGHBOUR, RECEIVER, SENDER
 
 EVERYWHERE = (SENDER, NEIGHBOUR, RECEIVER, "node2-pod2", "wire-node1", "wire-node2")
@@ -16,19 +17,6 @@ OPTIONS = {
     # Refused by the kernel's default.
     "loose_source_route": bytes([131, 7, 4, 192, 168, 77, 12, 0]),
 }
-
-
-def fragments(frame, size):
-    """The frame's packet in fragments that carry `size` bytes each, a multiple of 8."""
-    data = bytes(frame)[ETHERNET + IP :]
-    return [
-        replace(
-            frame,
-            transport=Raw(frame.transport.protocol, data[at : at + size]),
-            fragment=at // 8 | (MF if at + size < len(data) else 0),
-        )
-        for at in range(0, len(data), size)
-    ]
 
 
 def test_fragments_of_a_pod(wire):

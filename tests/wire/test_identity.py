@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
 import pytest
-from exotic import NOBODY
+from exotic import NOBODY, fragments, vlan
 from frames import Frame
 from wire import AT_RECEIVER, NEIGHBOUR, RECEIVER, SENDER, Wire
 
@@ -113,6 +113,15 @@ NO_PEER = {
     "pod_of_the_receiver": Case(tunnel("node2-pod2"), "no_peer", ("to_pod learned",)),
 }
 
+# What the programs leave to the kernel path, and what it takes all the same.
+DISGUISES = {
+    "padding": lambda frame: [replace(frame, padding=bytes(5))],
+    "options": lambda frame: [replace(frame, options=bytes([1, 1, 1, 0]))],
+    "priority": lambda frame: [vlan(frame, 0)],
+    "fragments": lambda frame: fragments(frame, 64),
+    "short fragments": lambda frame: fragments(frame, 8),
+}
+
 
 def probe(wire, case, *, at):
     """Send the case's frame beside an approved flow, by both ways."""
@@ -160,3 +169,24 @@ def test_strict(strict_wire):
         outcome = probe(strict_wire, case, at=AT_RECEIVER)
         assert outcome.bypass == outcome.kernel
         assert outcome.arrivals == {RECEIVER: 1}
+
+
+def test_no_disguise(strict_wire):
+    """Padding, options, a priority tag or fragments carry no false name past --strict."""
+    plain = strict_wire.from_pod(strict_wire.fresh_flow(bytes(100)))
+    spoofed = FROM_POD["address_of_nobody"].make(strict_wire, plain)
+    stranger = FROM_NIC["tunnel_of_a_stranger"].make(strict_wire, plain)
+    for disguise in DISGUISES.values():
+        frames = disguise(spoofed)
+        outcome = strict_wire.compare(frames, at=SENDER, approve=plain, seen_at=EVERYWHERE)
+        assert outcome.kernel[RECEIVER]
+        assert outcome.arrivals == {}
+        assert outcome.counted == ["from_pod spoofed_address"] * len(frames)
+        frames = disguise(stranger)
+        tunnel = strict_wire.from_peer(plain)
+        outcome = strict_wire.compare(frames, at=AT_RECEIVER, approve=tunnel, seen_at=EVERYWHERE)
+        assert outcome.kernel[RECEIVER]
+        assert outcome.arrivals == {}
+        # A packet without its first fragment is never put together.
+        rest = ["from_nic fragment"] * (len(frames) - 1)
+        assert outcome.counted == [*rest, "from_nic unknown_vtep"]

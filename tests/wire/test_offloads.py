@@ -127,4 +127,7 @@ def test_bulk(wire, gigabytes, source, target, setting):
     ):
         waited = transfer.tcp(wire.ends(source, target), gigabytes * 10**9)
     assert waited < STALL_SECONDS
-    assert judge(moved, *TCP) > 0.999
+    required, optional = TCP
+    # Longer than 30 s: approvals are renewed on the way.
+    renewed = {"from_pod flow_aged", "from_nic flow_aged"}
+    assert judge(moved, required, optional | renewed) > 0.999
