@@ -119,6 +119,21 @@ def test_revoked_within_revalidate(quick_lab, quick_block_list, talk, client):
         assert bypassed(seen) == {}
 
 
+def test_answers_revoked(quick_lab, quick_block_list):
+    """When only a TCP connection's answers are denied, its questions are not bypassed either."""
+    lab = quick_lab
+    with serving(lab, REMOTE), beating(lab, SERVED, "tcp", lab.address(REMOTE)) as heard:
+        heard.await_more()
+        quick_block_list.add(lab.address(REMOTE))
+        # TCP repeats itself after 0.2, 0.6 and 1.4 s, and an approval lasts for 1 s.
+        assert heard.silent_after(time.monotonic(), for_long=0.4) < REVALIDATE + AT_ONCE
+        with lab.verdicts("node2") as seen:
+            time.sleep(1.5)
+    assert bypassed(seen) == {}
+    # What it repeats is looked at by netfilter each time.
+    assert seen["from_pod", "flow_aged"] == seen["to_overlay", "learned"] > 0
+
+
 @pytest.fixture
 def quick_block_list(quick_lab):
     """A list of blocked sources on node2 of the quick lab."""
