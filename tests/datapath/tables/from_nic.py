@@ -212,6 +212,24 @@ IDENTITY = [
     case(Verdict.NOT_OUR_VTEP, "another station's MAC", replace(GOOD, dest_mac=ROUTER_MAC)),
     case(Verdict.NOT_OUR_VTEP, "a broadcast frame", replace(GOOD, dest_mac="ff:ff:ff:ff:ff:ff")),
     case(Verdict.UNKNOWN_VTEP, "a source that is no peer", replace(GOOD, source=STRANGER)),
+    *(
+        case(Verdict.UNKNOWN_VTEP, f"{what}, from no peer", replace(GOOD, source=STRANGER, **odd))
+        for what, odd in (
+            ("bytes behind the outer packet", {"padding": b"\0"}),
+            ("outer IP options", {"options": bytes(4)}),
+            ("an outer first fragment", {"fragment": MF}),
+        )
+    ),
+    case(
+        Verdict.UNKNOWN_VTEP,
+        "an outer first fragment too short to tell, from no peer",
+        wire(bytes(7), source=STRANGER, fragment=MF),
+    ),
+    case(
+        Verdict.WRONG_VTEP,
+        "bytes behind the outer packet of another peer",
+        replace(carried(inner(ANSWER, source=OTHER_REMOTE)), padding=b"\0"),
+    ),
     case(
         Verdict.UNKNOWN_VTEP,
         "no inner frame, from no peer",
