@@ -91,8 +91,11 @@ class Bypass:
         self.hooks.keep(self.pods.places() | _places(overlay, nics))
         self.lease.renew(overlay)
         if not self._has_retired:
-            retire_others(self._state)
             self._has_retired = True
+            if retire_others(self._state):
+                # Until now their programs were a reason to guard every pod.
+                self.pods.lost_track()
+                self.pods.look()
         return problems
 
     def close_reset_connections(self) -> None:

@@ -109,19 +109,25 @@ def _unpin_other_sizes(pins: Path, constants: Constants) -> None:
             return
 
 
-def retire_others(state: Path) -> None:
-    """Unpin other contract versions, and so detach them: once this one stands on every hook.
+def retire_others(state: Path) -> bool:
+    """Detach and unpin other contract versions, once this one stands on every hook.
 
-    Until then an older version's programs and maps serve. Filters by clsact need no retiring: ours
-    took their place, for they are told apart by priority and handle.
+    Answers whether there were any. Until then an older version's programs and maps serve. Filters
+    by clsact need no retiring: ours took their place, for they are told apart by priority and
+    handle.
     """
+    were_any = False
     for directory in (state / "bpf").iterdir():
         # A kernel with CONFIG_BPF_PRELOAD has files of its own here: maps.debug, progs.debug.
         if directory.name == str(ABI) or not directory.is_dir():
             continue
         for pin in directory.iterdir():
+            if pin.name.startswith("link-"):
+                syscall.link_detach(pin)
             pin.unlink()
         directory.rmdir()
+        were_any = True
+    return were_any
 
 
 def _digest(constants: Constants) -> str:

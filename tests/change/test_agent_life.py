@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import time
 from dataclasses import replace
 
 import pytest
-from numbered import Stream, traffic
+from everyone import BYPASSED, ROUNDS, everyone, stream
 from rig import AGENT, attach, counted, detach, end_agent, listen, programs_on, talk
 
 from vxlane.loader.lab.waiting import wait_for
-
-BYPASSED = {
-    ("from_pod", "encapsulated"): 4 * 50,
-    ("from_nic", "decapsulated"): 4 * 50,
-    ("from_pod", "switched"): 2 * 50,
-}
-"""Of 50 datagrams and their answers on each of `everyone`'s flows."""
-
-
-@contextlib.contextmanager
-def everyone(lab):
-    """Pods that talk to each other in both directions between nodes, and on one node."""
-    with traffic() as made:
-        listen(made, lab, "node1-pod1", "node1-pod2", "node2-pod1")
-        talk(made, lab, "node1-pod1", "node2-pod1")
-        talk(made, lab, "node2-pod2", "node1-pod1")
-        talk(made, lab, "node1-pod1", "node1-pod2")
-        made.exchange(10)
-        yield made
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["kill", "term"])
@@ -41,8 +21,7 @@ def test_agent_ends_and_returns(pair, number):
     """
     lab = pair
     with everyone(lab) as talks:
-        stream = Stream(lab.netns("node1-pod2"), lab.netns("node2-pod2"), lab.address("node2-pod2"))
-        talks.join(stream)
+        data = stream(talks, lab, "node1-pod2", "node2-pod2")
         talks.start()
         talks.go_on()
         end_agent(lab, "node1", number)
@@ -60,9 +39,9 @@ def test_agent_ends_and_returns(pair, number):
         talks.go_on()
         talks.stop()
         assert (talks.lost, talks.faults) == (0, [])
-        talks.leave(stream)
+        talks.leave(data)
         with lab.verdicts("node1", "node2") as again:
-            talks.exchange(50)
+            talks.exchange(ROUNDS)
         assert counted(again) == BYPASSED
         assert talks.lost == 0
 
@@ -124,23 +103,23 @@ def test_agent_dead_for_longer_than_its_lease(pair, end_of_lease):
             talk(talks, lab, client, name)
         talks.exchange(10)
         with lab.verdicts("node2") as seen:
-            talks.exchange(50)
+            talks.exchange(ROUNDS)
         places = ("from_pod", "from_nic", "to_overlay", "to_pod")
         assert set(counted(seen)) == {(place, "no_agent") for place in places}
         # No program stands on the fresh pod's veth; and nobody tells ARP from IP any more.
-        assert all(3 * 50 <= count < 4 * 50 for count in counted(seen).values())
+        assert all(3 * ROUNDS <= count < 4 * ROUNDS for count in counted(seen).values())
         lab.start_agent("node2", *AGENT)
         talks.exchange(10)
         with lab.verdicts("node2") as again:
-            talks.exchange(50)
+            talks.exchange(ROUNDS)
         assert counted(again) == {
-            ("from_pod", "encapsulated"): 2 * 50,
-            ("from_nic", "decapsulated"): 2 * 50,
+            ("from_pod", "encapsulated"): 2 * ROUNDS,
+            ("from_nic", "decapsulated"): 2 * ROUNDS,
             # The fresh pod was never told of.
-            ("from_nic", "no_pod"): 50,
-            ("to_overlay", "no_pod"): 50,
-            ("from_pod", "no_peer"): 50,
-            ("to_pod", "no_peer"): 50,
+            ("from_nic", "no_pod"): ROUNDS,
+            ("to_overlay", "no_pod"): ROUNDS,
+            ("from_pod", "no_peer"): ROUNDS,
+            ("to_pod", "no_peer"): ROUNDS,
         }
         assert talks.lost == 0
     lab.lab.remove_pod(fresh)
@@ -164,8 +143,7 @@ def test_detach_under_traffic(adopted):
     lab = adopted
     with everyone(lab) as talks:
         for port, pod in enumerate(["node2-pod2", "node1-pod1"] * 10, start=7300):
-            client, server = lab.netns("node1-pod2"), lab.netns(pod)
-            talks.join(Stream(client, server, lab.address(pod), port=port))
+            stream(talks, lab, "node1-pod2", pod, port=port)
         talks.exchange(20)
         with lab.verdicts("node1", "node2") as seen:
             talks.exchange(20)
