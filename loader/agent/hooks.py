@@ -35,8 +35,7 @@ class HookKeeper:
         return frozenset(self._attached)
 
     def attach(self, places: Iterable[Place]) -> str:
-        """Attach where it is missing; why one could not be, or empty."""
-        reason = ""
+        """Attach where it is missing, as far as the first that can't be: why not, or empty."""
         for program, ifindex in places:
             if (program, ifindex) in self._attached:
                 continue
@@ -47,11 +46,11 @@ class HookKeeper:
                 if self.refused.get((program, ifindex)) != reason:
                     log.warning("%s", reason)
                 self.refused[program, ifindex] = reason
-                continue
+                return reason
             self._attached.add((program, ifindex))
             self.refused.pop((program, ifindex), None)
             log.info("attach %s to %s", program.label, _name(ifindex))
-        return reason
+        return ""
 
     def detach(self, places: Iterable[Place]) -> None:
         """Detach where it stands; a device that is gone has taken its program along."""
@@ -65,7 +64,8 @@ class HookKeeper:
     def keep(self, wanted: set[Place]) -> None:
         """Make what stands where exactly `wanted`."""
         self.detach(self._attached - wanted)
-        self.attach(sorted(wanted - self._attached))
+        for place in sorted(wanted - self._attached):
+            self.attach([place])
         for place in self.refused.keys() - wanted:
             del self.refused[place]
 
