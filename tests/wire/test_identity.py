@@ -171,6 +171,21 @@ def test_strict(strict_wire):
         assert outcome.arrivals == {RECEIVER: 1}
 
 
+def test_strict_spares_vlans(strict_wire):
+    """What a VLAN carries is another network's: its addresses are none of --strict's business."""
+    plain = strict_wire.from_pod(strict_wire.fresh_flow())
+    near = {"dest_mac": strict_wire.lab.pod(NEIGHBOUR).mac, "source": WORLD}
+    tagged = vlan(replace(plain, **near), 7)
+    outcome = strict_wire.compare([tagged], at=SENDER, approve=plain, seen_at=EVERYWHERE)
+    assert outcome.bypass == outcome.kernel
+    assert outcome.arrivals == {NEIGHBOUR: 1}
+    assert outcome.counted == ["from_pod not_ip", "to_pod not_ip"]
+    tunnel = strict_wire.from_peer(plain)
+    tagged = vlan(replace(tunnel, source=STRANGER), 7)
+    outcome = strict_wire.compare([tagged], at=AT_RECEIVER, approve=tunnel, seen_at=EVERYWHERE)
+    assert outcome.counted == ["from_nic not_ip"]
+
+
 def test_no_disguise(strict_wire):
     """Padding, options, a priority tag or fragments carry no false name past --strict."""
     plain = strict_wire.from_pod(strict_wire.fresh_flow(bytes(100)))
