@@ -8,14 +8,15 @@ and the difference is reported.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 
 from vxlane.loader.agent.config import Config
 from vxlane.loader.agent.desired import AdoptedPlan, Paths
 from vxlane.loader.agent.keepers import EntryKeeper
-from vxlane.loader.agent.overlay import Overlay, Steps, Topic, Ways
+from vxlane.loader.agent.overlay import Overlay, Steps, Ways
+from vxlane.loader.agent.topics import Topic
 from vxlane.loader.errors import ConfigError
 from vxlane.loader.kernel import vtep
 from vxlane.loader.kernel.entries import Entries, Forwarding, Neighbour, Route
@@ -47,8 +48,9 @@ class AdoptedOverlay:
 
     def look(self, snapshot: Snapshot, topics: Topic) -> Overlay:
         """See `Overlays`."""
-        if topics & Topic.HOST or self._device is None:
+        if topics & Topic.ROUTES:
             self._ways.forget()
+        if topics & Topic.HOST or self._device is None:
             before, self._device = self._device, self._find()
             if before is None or before[0].index != self._device[0].index:
                 topics |= Topic.ENTRIES
@@ -70,6 +72,13 @@ class AdoptedOverlay:
             paths=self._paths.to(peers, hops, plan),
             problems=tuple(problems),
         )
+
+    def patrol(self) -> Iterator[Topic]:
+        """See `Overlays`."""
+        yield Topic.HOST
+        yield from self._ways.patrol()
+        if self._device:
+            yield from self._entries.patrol(self._device[0].index)
 
     def steps(self) -> Steps:
         """Nothing: flanneld makes it all."""

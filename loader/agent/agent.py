@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from vxlane.loader.agent import status
@@ -21,9 +21,10 @@ from vxlane.loader.agent.config import Config, Mode
 from vxlane.loader.agent.discover import Claim
 from vxlane.loader.agent.membership import Membership
 from vxlane.loader.agent.memory import Memory
-from vxlane.loader.agent.overlay import ALL, Overlay, Overlays, Topic
+from vxlane.loader.agent.overlay import Overlay, Overlays
 from vxlane.loader.agent.owned import OwnedOverlay
 from vxlane.loader.agent.recall import confirmed
+from vxlane.loader.agent.topics import ALL, Topic
 from vxlane.loader.agent.undo import UndoFile
 from vxlane.loader.errors import VxlaneError
 from vxlane.loader.kernel.events import News
@@ -37,7 +38,7 @@ Result = TypeVar("Result")
 
 NO_BYPASS = "this node has no bypass now; see 'vxlane status'"
 
-_OF_THE_BYPASS = frozenset({"bypass", "conntrack", "pods"})
+_OF_THE_BYPASS = frozenset({"bypass", "conntrack", "memory", "patrol", "pods"})
 """Failures that leave the node its network."""
 
 _LOAD_AGAIN = 60.0
@@ -103,7 +104,7 @@ class Agent:
                 self._become_ready()
         self._report(overlay, left_out)
         if topics == ALL:
-            self._memory.save(self._snapshot)
+            self._remember_nodes()
 
     def heard(self, news: News) -> Topic:
         """Act at once on what can't wait; what is to be looked at again."""
@@ -118,13 +119,32 @@ class Agent:
                 topics |= Topic.PODS
         changed = news.touched | news.removed
         if news.routing or not self.overlay:
-            topics |= Topic.HOST
+            topics |= Topic.HOST | Topic.ROUTES
         if changed & {self.device, *self._nics}:
             # Its entries and routes go without a word when a device goes down.
-            topics |= Topic.HOST | Topic.ENTRIES
+            topics |= Topic.HOST | Topic.ROUTES | Topic.ENTRIES
         if self._overlays.contradicts(news):
             topics |= Topic.ENTRIES
         return topics
+
+    def patrol(self) -> Iterator[Topic]:
+        """Walk along everything that nobody may have told of; each time what is to be looked at.
+
+        In steps of a few milliseconds: one look at all would keep a change of a node waiting.
+        """
+        yield Topic.NODES
+        if self.overlay:
+            yield from self._guarded(self._overlays.patrol())
+        if self.bypass:
+            yield from self._guarded(self.bypass.patrol())
+        self._remember_nodes()
+
+    def _remember_nodes(self) -> None:
+        self._try("memory", lambda: self._memory.save(self._snapshot))
+
+    def _guarded(self, steps: Iterator[Topic]) -> Iterator[Topic]:
+        while (topics := self._try("patrol", lambda: next(steps, None))) is not None:
+            yield topics
 
     def attach(self, attachment: Attachment) -> str:
         """Accelerate a pod, now or when that can be done; why it is not, or empty."""

@@ -6,6 +6,7 @@ Everything here may fail without hurting anybody: then packets take the kernel p
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from vxlane.loader.agent.config import Config
 from vxlane.loader.agent.hooks import HookKeeper, Place
 from vxlane.loader.agent.keepers import keep_sysctls
 from vxlane.loader.agent.lease import Lease, Terms
-from vxlane.loader.agent.overlay import Overlay, Topic
+from vxlane.loader.agent.overlay import Overlay
 from vxlane.loader.agent.peers import PeerKeeper
 from vxlane.loader.agent.pods import PodKeeper
+from vxlane.loader.agent.topics import Topic
 from vxlane.loader.agent.undo import UndoFile
 from vxlane.loader.datapath.abi import Guard, Program, Way
 from vxlane.loader.datapath.attach import Hooks
@@ -97,6 +99,13 @@ class Bypass:
                 self.pods.lost_track()
                 self.pods.look()
         return problems
+
+    def patrol(self) -> Iterator[Topic]:
+        """Compare maps and hooks with what they should be, a few milliseconds' worth at a time."""
+        keep_sysctls(sysctls.CONNTRACK, self._undo)
+        yield from self.hooks.patrol()
+        yield from self._peers.patrol()
+        yield from self.pods.patrol()
 
     def close_reset_connections(self) -> None:
         """Tell conntrack of the connections that a RST ended while they were bypassed."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
+from vxlane.loader.agent.topics import Topic
 from vxlane.loader.datapath.abi import Program
 from vxlane.loader.datapath.attach import Hooks
 from vxlane.loader.errors import KernelError
@@ -28,6 +29,10 @@ class HookKeeper:
     def look(self) -> None:
         """Read from the kernel what stands where."""
         self._attached = self._hooks.attached()
+
+    def patrol(self) -> Iterator[Topic]:
+        """Compare what stands where with what is remembered."""
+        yield Topic(0) if self._hooks.attached() == self._attached else Topic.MAPS
 
     @property
     def attached(self) -> frozenset[Place]:

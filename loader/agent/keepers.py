@@ -9,14 +9,15 @@ from __future__ import annotations
 import errno
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Network
 
 from vxlane.loader.agent.desired import Path, entries_of
+from vxlane.loader.agent.topics import Topic
 from vxlane.loader.agent.undo import UndoFile
 from vxlane.loader.errors import KernelError
 from vxlane.loader.kernel import entries, sysctls
-from vxlane.loader.kernel.entries import Change, Entries
+from vxlane.loader.kernel.entries import Change, Entries, Forwarding, Neighbour, Route
 from vxlane.loader.kernel.events import News
 from vxlane.loader.kernel.firewall import Firewall, Policy
 from vxlane.loader.kernel.iptables import Iptables
@@ -57,6 +58,13 @@ class EntryKeeper:
         self._actual = entries.read(self._netlink, device)
         self._must_compare = True
         return self._actual
+
+    def patrol(self, device: int) -> Iterator[Topic]:
+        """Compare one kind of entry after the other with the kernel's."""
+        for kind in (Route, Neighbour, Forwarding):
+            actual = entries.read_kind(self._netlink, device, kind)
+            known = {key: e for key, e in self._actual.items() if isinstance(e, kind)}
+            yield Topic(0) if actual == known else Topic.ENTRIES
 
     def contradicts(self, news: News) -> bool:
         """Whether an event says other than what is remembered; our own changes do not."""

@@ -22,16 +22,19 @@ from vxlane.loader.agent.config import Mode
 from vxlane.loader.agent.lease import RENEW_EVERY
 from vxlane.loader.agent.notify import Readiness
 from vxlane.loader.agent.operations import Operations
-from vxlane.loader.agent.overlay import ALL, Topic
 from vxlane.loader.agent.server import Server
 from vxlane.loader.agent.status import Board
+from vxlane.loader.agent.topics import ALL, Topic
 from vxlane.loader.kernel.events import RouteEvents, RulesetEvents
 from vxlane.loader.nodes.model import NodeSource
 
 log = logging.getLogger(__name__)
 
 # All in seconds.
-LOOK_EVERY = 30.0
+PATROL_EVERY = 30.0
+"""Between two rounds along everything that nobody may have told of."""
+_STEP_EVERY = 0.1
+"""Between two steps of a round; one takes 5 to 25 ms with 5,000 peers."""
 _TEND_EVERY = 1.0
 _GATHER = 0.003
 """Between an event and the look: what comes in one go is looked at in one go."""
@@ -92,8 +95,10 @@ class Loop:
         ):
             self._selector.register(descriptor, selectors.EVENT_READ, action)
         now = time.monotonic()
+        self._steps = agent.patrol()
+        self._walk = Timer(_STEP_EVERY, self._patrol, now + PATROL_EVERY)
         self._timers = [
-            Timer(LOOK_EVERY, lambda: self._ask(ALL), now + LOOK_EVERY),
+            self._walk,
             Timer(RENEW_EVERY, agent.renew, now + RENEW_EVERY),
             Timer(_TEND_EVERY, agent.tend_connections, now + _TEND_EVERY),
         ]
@@ -128,6 +133,15 @@ class Loop:
                     timer.action()
             if self._pending and self._look_at <= now:
                 self._look()
+
+    def _patrol(self) -> None:
+        """One step of the round; after the last one there is a rest."""
+        topics = next(self._steps, None)
+        if topics is None:
+            self._steps = self._agent.patrol()
+            self._walk.due = time.monotonic() + PATROL_EVERY
+        else:
+            self._ask(topics)
 
     def _ask(self, topics: Topic) -> None:
         """Look at `topics`, as soon as that may be."""

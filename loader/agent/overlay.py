@@ -1,43 +1,22 @@
 """What the rest of the agent needs to know of this node's overlay, whoever made it.
 
-`owned` makes it, `adopted` reads it; both answer with an `Overlay`. Owns the words for what may
-have to be looked at again, and the remembered next hops that both of them use.
+`owned` makes it, `adopted` reads it; both answer with an `Overlay`, and both use the remembered
+next hops that are here.
 """
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Protocol
 
 from vxlane.loader.agent.desired import Path
+from vxlane.loader.agent.topics import Topic
 from vxlane.loader.kernel.events import News
 from vxlane.loader.kernel.netlink import NetlinkSocket
 from vxlane.loader.kernel.nexthops import NextHop, Query, resolve
 from vxlane.loader.nodes.model import Announcement, Node, Problem, Snapshot
-
-
-class Topic(enum.Flag):
-    """What may have changed."""
-
-    NODES = enum.auto()
-    HOST = enum.auto()
-    """Interfaces, addresses, routes: next hops may be others."""
-    ENTRIES = enum.auto()
-    """Our routes, neighbours or forwarding entries."""
-    RULES = enum.auto()
-    """Masquerade and forward rules."""
-    PODS = enum.auto()
-    """Some veths and bridges, their qdiscs and filters."""
-    PORTS = enum.auto()
-    """Rules about ports of bridges."""
-    MAPS = enum.auto()
-    """What the programs' maps hold, where programs stand, and every pod: nobody tells of these."""
-
-
-ALL = Topic(sum(topic.value for topic in Topic))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +60,17 @@ class Overlays(Protocol):
         may have changed since the last look. KernelError, ConfigError: it can't be made now.
         """
 
+    def patrol(self) -> Iterator[Topic]:
+        """Compare the overlay with the kernel's, a few milliseconds' worth at a time; each time
+        what has to be looked at.
+        """
+
     def steps(self) -> Steps:
         """What then is to be made, by name and in order; each may fail without the others."""
+
+
+_AT_A_TIME = 250
+"""Next hops; 10 ms."""
 
 
 class Ways:
@@ -114,6 +102,16 @@ class Ways:
             for address in self._hops.keys() - wanted:
                 del self._hops[address]
         return self._hops
+
+    def patrol(self) -> Iterator[Topic]:
+        """Ask for a few next hops at a time whether they are what is remembered."""
+        addresses = list(self._hops)
+        for start in range(0, len(addresses), _AT_A_TIME):
+            some = self._hops.keys() & addresses[start : start + _AT_A_TIME]
+            found = self._resolve(some, self._query) if self._query else {}
+            other = {address: hop for address, hop in found.items() if self._hops[address] != hop}
+            self._hops |= other
+            yield Topic.NODES if other else Topic(0)
 
     def _resolve(self, addresses: Collection[int], query: Query) -> dict[int, NextHop]:
         if not addresses:

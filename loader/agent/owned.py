@@ -6,13 +6,14 @@ Owns the order: device, entries, rules, and subnet.env last, for it tells pods t
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from ipaddress import IPv4Network
 
 from vxlane.loader.agent.config import Config
 from vxlane.loader.agent.desired import OwnPlan, Paths
 from vxlane.loader.agent.keepers import EntryKeeper, RuleKeeper, keep_sysctls
-from vxlane.loader.agent.overlay import Overlay, Steps, Topic, Ways
+from vxlane.loader.agent.overlay import Overlay, Steps, Ways
+from vxlane.loader.agent.topics import Topic
 from vxlane.loader.agent.undo import UndoFile
 from vxlane.loader.errors import ConfigError
 from vxlane.loader.kernel import blackhole, subnet_env, sysctls, vtep
@@ -87,6 +88,8 @@ class OwnedOverlay:
         # Device and rules have our MAC and pod CIDR: what is said of us concerns the host.
         if own != self._own:
             topics |= Topic.HOST | Topic.RULES
+        if topics & Topic.ROUTES:
+            self._ways.forget()
         if topics & Topic.HOST and self._look_at_host(own, network):
             topics |= Topic.ENTRIES
         self._own = own
@@ -102,6 +105,12 @@ class OwnedOverlay:
         # Last, for it tells pods to come.
         self._steps["subnet.env"] = lambda: self._write_subnet_file(own, network, overlay)
         return overlay
+
+    def patrol(self) -> Iterator[Topic]:
+        """See `Overlays`."""
+        yield Topic.HOST
+        yield from self._ways.patrol()
+        yield from self._entries.patrol(self._device.index if self._device else 0)
 
     def steps(self) -> Steps:
         """See `Overlays`."""
@@ -119,7 +128,6 @@ class OwnedOverlay:
 
     def _look_at_host(self, own: Node, network: IPv4Network) -> bool:
         """Choose the underlay; make device and sysctls so. Whether the device was another."""
-        self._ways.forget()
         self._underlay = self._choose(own)
         name = vtep.name_of(self._network.vni)
         if self._links.by_name(name) is None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 
 from vxlane.loader.agent.desired import Path, peer_of
 from vxlane.loader.agent.overlay import Overlay
+from vxlane.loader.agent.topics import Topic
 from vxlane.loader.datapath.maps import IPNetwork, Maps, Peer
 from vxlane.loader.nodes.model import Problem
 
@@ -17,6 +18,10 @@ log = logging.getLogger(__name__)
 
 _MOST_LINES = 50
 """Changes logged one by one in one go."""
+
+
+_AT_A_TIME = 250
+"""Peers compared in one go; 5 ms."""
 
 
 class Slots:
@@ -63,6 +68,14 @@ class PeerKeeper:
         slots = (peer.slot for peer in self._actual.values())
         self._slots = Slots(slots, self._maps.capacity("peer_counters"))
         self._must_compare = True
+
+    def patrol(self) -> Iterator[Topic]:
+        """Compare some peers at a time with what the map has."""
+        known = list(self._actual)
+        for start in range(0, len(known), _AT_A_TIME):
+            peers = map(self._actual.get, known[start : start + _AT_A_TIME])
+            is_so = all(self._maps.has_peer(peer) for peer in peers if peer)
+            yield Topic(0) if is_so else Topic.MAPS
 
     def keep(self, overlay: Overlay, mtus: Mapping[int, int]) -> list[Problem]:
         """Make the map so; `mtus`: of each NIC by ifindex. Peers that did not fit are Problems."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 import errno
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from ipaddress import IPv4Address
 
 from vxlane.loader.agent.attachments import Attachment, Key, Store
 from vxlane.loader.agent.hooks import HookKeeper, Place
 from vxlane.loader.agent.standing import BOTH, Standing, is_still_so, judge
+from vxlane.loader.agent.topics import Topic
 from vxlane.loader.datapath.abi import Guard, Program
 from vxlane.loader.datapath.maps import IPAddress, Maps, Pod
 from vxlane.loader.errors import KernelError
@@ -168,6 +169,13 @@ class PodKeeper:
         for key, veth in found.items():
             self._review(self._attachments[key], veth, bridge=links.get(veth.master))
         self._remove_stale(self._owners)
+
+    def patrol(self) -> Iterator[Topic]:
+        """Verify one pod at a time."""
+        for key in list(self._attachments):
+            if attachment := self._attachments.get(key):
+                self._again(attachment)
+            yield Topic(0)
 
     def lost_track(self) -> None:
         """Events were lost: filters may have changed anywhere."""

@@ -187,20 +187,17 @@ class Maps:
 
     def put_peer(self, peer: Peer) -> None:
         """The new VTEP's entry goes first and an old one last: a peer is never without."""
-        value = _STRUCTS["peer"](
-            ifindex=peer.ifindex,
-            mtu=peer.mtu,
-            slot=peer.slot,
-            way=int(peer.way),
-        )
-        _fill(value.address, _mapped(peer.address))
-        _fill(value.next_hop, _mapped(peer.next_hop))
-        _fill(value.vtep_mac, _mac_bytes(peer.vtep_mac))
+        value = _peer_value(peer)
         before = self._match(peer.cidr)
         syscall.map_update(self._fds["vteps"], _mapped(peer.address), bytes(_U32(peer.slot)))
         syscall.map_update(self._fds["peers"], _cidr_key(peer.cidr), bytes(value))
         if before and before.slot == peer.slot and bytes(before.address) != bytes(value.address):
             self._forget_vtep(before)
+
+    def has_peer(self, peer: Peer) -> bool:
+        """Whether the programs find exactly this for the peer's CIDR."""
+        match = self._match(peer.cidr)
+        return match is not None and bytes(match) == bytes(_peer_value(peer))
 
     def delete_peer(self, cidr: IPNetwork) -> None:
         """Forget a peer, and its VTEP unless another peer has taken that address over."""
@@ -354,6 +351,19 @@ def _check_shape(name: str, descriptor: int) -> None:
     if name == "counters" and shape.max_entries != len(Program) * len(Verdict):
         msg = "pinned counters are of another build; run 'vxlane detach' and start the agent again"
         raise ContractError(msg)
+
+
+def _peer_value(peer: Peer) -> Any:
+    value = _STRUCTS["peer"](
+        ifindex=peer.ifindex,
+        mtu=peer.mtu,
+        slot=peer.slot,
+        way=int(peer.way),
+    )
+    _fill(value.address, _mapped(peer.address))
+    _fill(value.next_hop, _mapped(peer.next_hop))
+    _fill(value.vtep_mac, _mac_bytes(peer.vtep_mac))
+    return value
 
 
 def _fill(array: ctypes.Array[ctypes.c_uint8], data: bytes) -> None:

@@ -174,18 +174,27 @@ def read(netlink: NetlinkSocket, device: int) -> Entries:
     """What there is: permanent neighbours and forwarding entries of `device` (ifindex, 0: there
     is none), and the main table's single-hop routes by a gateway, of protocol boot.
     """
-    routes = _RTMSG.pack(socket.AF_INET, 0, 0, 0, _TABLE_MAIN, 0, 0, 0, 0)
-    found: list[Entry | None] = [
-        route_of(body) for body in netlink.dump(Request(_GETROUTE, routes))
-    ]
-    if device:
-        neighbours = _NDMSG.pack(socket.AF_INET, 0, 0, 0, 0)
-        neighbours += attribute(_NDA_IFINDEX, _U32.pack(device))
-        forwardings = _NDMSG.pack(socket.AF_BRIDGE, device, 0, 0, 0)
-        for request in (neighbours, forwardings):
-            bodies = netlink.dump(Request(_GETNEIGH, request))
-            found += [neighbour_of(body, device) for body in bodies]
-    return {entry.key: entry for entry in found if entry}
+    found: Entries = {}
+    for kind in (Route, Neighbour, Forwarding):
+        found |= read_kind(netlink, device, kind)
+    return found
+
+
+def read_kind(netlink: NetlinkSocket, device: int, kind: type[Entry]) -> Entries:
+    """Of what `read` reads the entries of one kind."""
+    if kind is Route:
+        routes = _RTMSG.pack(socket.AF_INET, 0, 0, 0, _TABLE_MAIN, 0, 0, 0, 0)
+        found = map(route_of, netlink.dump(Request(_GETROUTE, routes)))
+        return {entry.key: entry for entry in found if entry}
+    if not device:
+        return {}
+    if kind is Neighbour:
+        request = _NDMSG.pack(socket.AF_INET, 0, 0, 0, 0)
+        request += attribute(_NDA_IFINDEX, _U32.pack(device))
+    else:
+        request = _NDMSG.pack(socket.AF_BRIDGE, device, 0, 0, 0)
+    bodies = netlink.dump(Request(_GETNEIGH, request))
+    return {entry.key: entry for body in bodies if (entry := neighbour_of(body, device))}
 
 
 def changes(desired: Entries, actual: Entries, network: IPv4Network) -> list[Change]:

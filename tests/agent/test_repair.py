@@ -7,6 +7,9 @@ import json
 import pytest
 from agentnode import AgentNode, eventually, mac
 
+from vxlane.loader.datapath.abi import Program
+from vxlane.loader.datapath.programs import pin_directory
+
 ELSEWHERE = "type vxlan id 1 dev eth0 local 192.168.77.1 dstport 4789 nolearning"
 DAMAGES = {
     "route-deleted": ("ip route del 10.42.2.0/24", "put route 10.42.2.0/24"),
@@ -94,3 +97,23 @@ def test_ones_own_changes_are_no_news(running: AgentNode) -> None:
     lines = [line for line in running.log()[said:].splitlines() if "10.42.4.0" in line]
     assert len([line for line in lines if " put " in line]) == 3  # route, neighbour, map
     assert json.loads(running.sh("ip -j route show 10.42.4.0/24")) == []
+
+
+def test_what_nobody_tells_of_is_found_on_the_round(node: AgentNode) -> None:
+    """A map entry, a link of a program and a pod that vanish without an event come back."""
+    node.start()
+    with node.maps() as maps:
+        [first, *_] = maps.peers()
+        maps.delete_peer(first)
+    for pin in pin_directory(node.state).glob("link-from_nic-*"):
+        pin.unlink()
+    node.sh("sysctl -q net.netfilter.nf_conntrack_tcp_be_liberal=0")
+    eventually(lambda: len(peers(node)) == 2, "the peer", seconds=50)
+    eventually(lambda: (Program.FROM_NIC, "eth0") in node.attached(), "the hook", seconds=5)
+    assert node.sh("sysctl -n net.netfilter.nf_conntrack_tcp_be_liberal").strip() == "1"
+
+
+def peers(node: AgentNode) -> set[str]:
+    """Pod CIDRs in the map."""
+    with node.maps() as maps:
+        return {str(cidr) for cidr in maps.peers()}
