@@ -26,6 +26,8 @@ class Standing:
     pods: tuple[Pod, ...] = ()
     reason: str = ""
     """Why it is not accelerated; empty: it is."""
+    bridge_facts: tuple[str, int, bool] | None = None
+    """What of the bridge went into it."""
 
 
 def judge(attachment: Attachment, veth: Link, bridge: Link | None, *, others: Guard) -> Standing:
@@ -57,15 +59,16 @@ def judge(attachment: Attachment, veth: Link, bridge: Link | None, *, others: Gu
         )
         for address in attachment.addresses
     )
-    return Standing(veth.index, bridge.index, pods)
+    return Standing(veth.index, bridge.index, pods, bridge_facts=_facts(bridge))
 
 
 def is_still_so(standing: Standing, bridge: Link) -> bool:
-    """Whether the bridge still is what the standing's pods were told."""
-    return all(
-        pod.gateway_mac == bridge.mac and pod.mtu <= bridge.mtu and not bridge.filters_vlans
-        for pod in standing.pods
-    )
+    """Whether the bridge still is what it was when the standing's pods were judged."""
+    return not standing.pods or standing.bridge_facts == _facts(bridge)
+
+
+def _facts(bridge: Link) -> tuple[str, int, bool]:
+    return bridge.mac, bridge.mtu, bridge.filters_vlans
 
 
 def _refused(veth: Link, reason: str) -> Standing:
