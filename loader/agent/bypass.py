@@ -84,6 +84,8 @@ class Bypass:
             self._peers.look()
             self.hooks.look()
             self.pods.look()
+        if topics & Topic.HOST:
+            self.hooks.give_way()
         if topics & Topic.PODS:
             self.pods.look_at_touched()
         if topics & Topic.PORTS:

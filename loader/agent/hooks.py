@@ -32,7 +32,18 @@ class HookKeeper:
 
     def patrol(self) -> Iterator[Topic]:
         """Compare what stands where with what is remembered."""
+        self.give_way()
         yield Topic(0) if self._hooks.attached() == self._attached else Topic.MAPS
+
+    def give_way(self) -> None:
+        """Go behind the filters of others that came later: they are to see every packet.
+
+        What comes in between takes the kernel path.
+        """
+        for program, ifindex in self._hooks.in_front():
+            log.info("let others' filters on %s be first", _name(ifindex))
+            self.detach([(program, ifindex)])
+            self.attach([(program, ifindex)])
 
     @property
     def attached(self) -> frozenset[Place]:

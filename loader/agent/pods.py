@@ -171,9 +171,11 @@ class PodKeeper:
         self._remove_stale(self._owners)
 
     def patrol(self) -> Iterator[Topic]:
-        """Verify one pod at a time."""
+        """Verify one pod at a time, filters too: of a TCX program nobody tells."""
         for key in list(self._attachments):
             if attachment := self._attachments.get(key):
+                if standing := self._standings.get(key):
+                    self._filters.pop(standing.ifindex, None)
                 self._again(attachment)
             yield Topic(0)
 

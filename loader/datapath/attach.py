@@ -3,15 +3,16 @@
 What is attached is read from the kernel (pinned links, filters with our name), never remembered:
 it outlives the agent. TCX needs no qdisc and so never collides with the bandwidth plugin's. It
 runs before clsact, though: where someone else's filters stand on a NIC or a VXLAN device, ours go
-behind them as a clsact filter of the last priority, so that theirs still see every packet. On a
-pod's veth ours may stand in front: its guard leaves them every packet.
+behind them as a clsact filter of the last priority, so that theirs still see every packet; where
+theirs came later, ours are `in_front`, and have to be attached anew. On a pod's veth ours may stand
+in front: its guard leaves them every packet.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import Enum
 from pathlib import Path
 
@@ -110,9 +111,23 @@ class Hooks:
     def has_foreign_filters(self, hook: TcxHook, ifindex: int) -> bool:
         """Whether someone else's tc filter or TCX program stands on this hook."""
         ours = sum(self._has_link(program, ifindex) for program, on in _HOOKS.items() if on is hook)
-        return syscall.tcx_programs(ifindex, hook) > ours or any(
-            not name.startswith(_OWNER) for name in self._filter_names(hook, ifindex)
-        )
+        return len(syscall.tcx_programs(ifindex, hook)) > ours or self._has_others(hook, ifindex)
+
+    def in_front(self) -> list[tuple[Program, int]]:
+        """Where ours stand in front of someone else's that came later, and should not.
+
+        Attached anew they stand behind.
+        """
+        return [
+            (program, ifindex)
+            for (program, ifindex), pin in self._links(_BEHIND_OTHERS)
+            if syscall.tcx_programs(ifindex, _HOOKS[program])[-1:] != [syscall.link_program(pin)]
+            or (self._method is Method.AUTO and self._has_others(_HOOKS[program], ifindex))
+        ]
+
+    def _has_others(self, hook: TcxHook, ifindex: int) -> bool:
+        names = self._filter_names(hook, ifindex)
+        return any(not name.startswith(_OWNER) for name in names)
 
     def _choose(self, program: Program, ifindex: int) -> Method:
         if self._method is not Method.AUTO:
@@ -131,9 +146,11 @@ class Hooks:
     def _has_filter(self, program: Program, ifindex: int) -> bool:
         return f"{_OWNER}{program.label}" in self._filter_names(_HOOKS[program], ifindex)
 
-    def _links(self) -> Iterator[tuple[tuple[Program, int], Path]]:
+    def _links(
+        self, programs: Iterable[Program] = tuple(Program)
+    ) -> Iterator[tuple[tuple[Program, int], Path]]:
         """Live links; a link whose device is gone is unpinned on the way."""
-        for program in Program:
+        for program in programs:
             for pin in sorted(self._pins.glob(f"link-{program.label}-*")):
                 ifindex = int(pin.name.rpartition("-")[2])
                 if syscall.link_ifindex(pin) == ifindex:

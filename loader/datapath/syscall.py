@@ -28,6 +28,7 @@ _OBJ_PIN, _OBJ_GET, _OBJ_INFO = 6, 7, 15
 _LINK_CREATE, _LINK_UPDATE, _LINK_DETACH, _PROG_QUERY = 28, 29, 34, 16
 
 _DEVMAP_HASH = 25
+_TCX_MOST = 64  # BPF_MPROG_MAX
 _BPFFS_MAGIC = 0xCAFE4A11
 
 
@@ -199,7 +200,17 @@ def link_detach(pin: Path) -> None:
 
 
 def link_ifindex(pin: Path) -> int:
-    """The device of a pinned TCX link; 0 once the device is gone (struct bpf_link_info)."""
+    """The device of a pinned TCX link; 0 once the device is gone, or where there is no pin."""
+    return _link_field(pin, 16)
+
+
+def link_program(pin: Path) -> int:
+    """The ID of the program of a pinned link; 0 where there is no pin."""
+    return _link_field(pin, 8)
+
+
+def _link_field(pin: Path, offset: int) -> int:
+    """A u32 of struct bpf_link_info."""
     try:
         link = obj_get(pin)
     except FileNotFoundError:
@@ -210,16 +221,18 @@ def link_ifindex(pin: Path) -> int:
             _bpf(_OBJ_INFO, struct.pack("=IIQ", link, len(info), _address(info)))
     finally:
         os.close(link)
-    return int(struct.unpack_from("=I", info.raw, 16)[0])
+    return int(struct.unpack_from("=I", info.raw, offset)[0])
 
 
-def tcx_programs(ifindex: int, hook: TcxHook) -> int:
-    """How many programs stand on a device's TCX hook; 0 where the kernel has no TCX."""
+def tcx_programs(ifindex: int, hook: TcxHook) -> list[int]:
+    """The IDs of a device's TCX programs, in the order they run; none where there is no TCX."""
+    ids = (ctypes.c_uint32 * _TCX_MOST)()
+    query = struct.pack("=IIIIQI", ifindex, hook, 0, 0, ctypes.addressof(ids), len(ids))
     try:
-        attr = _bpf(_PROG_QUERY, struct.pack("=IIIIQI", ifindex, hook, 0, 0, 0, 0))[1]
+        attr = _bpf(_PROG_QUERY, query)[1]
     except OSError:
-        return 0
-    return int(struct.unpack_from("=I", attr, 24)[0])
+        return []
+    return list(ids[: struct.unpack_from("=I", attr, 24)[0]])
 
 
 @functools.cache

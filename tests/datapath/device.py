@@ -54,4 +54,4 @@ def tc(*arguments: str) -> str:
 
 def stands(hook: TcxHook) -> tuple[int, bool]:
     """TCX programs on the device's hook, and whether it has a clsact qdisc: the kernel's view."""
-    return syscall.tcx_programs(INDEX, hook), "clsact" in tc("qdisc", "show", "dev", "hook")
+    return len(syscall.tcx_programs(INDEX, hook)), "clsact" in tc("qdisc", "show", "dev", "hook")

@@ -71,7 +71,7 @@ def test_named_filter_of_a_nic(
         deliver(node)
     assert theirs.packets == {(Program.FROM_NIC, Verdict.NO_AGENT): 1}
     assert ours.packets == {(Program.FROM_NIC, Verdict.DECAPSULATED): 1}
-    assert syscall.tcx_programs(NIC, TcxHook.INGRESS) == 0
+    assert syscall.tcx_programs(NIC, TcxHook.INGRESS) == []
 
 
 @pytest.mark.parametrize("qdisc", ["clsact", "ingress"])
