@@ -60,6 +60,7 @@ def test_program_that_nobody_tells_of(pair, talks, device):
     with tcx(pair, "node2", "eth0" if device == "nic" else veth, TcxHook.INGRESS) as seen:
         assert exchange(pair, talks, seen)[0] == "none"
         wait_for(lambda: exchange(pair, talks, seen)[0] == "all", "the round", seconds=100)
+    touch(pair, veth)
 
 
 @pytest.mark.parametrize("stranger", [tcx, clsact])
