@@ -13,17 +13,16 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-from vxlane.loader.agent import status
-from vxlane.loader.agent.adopted import AdoptedOverlay
-from vxlane.loader.agent.attachments import Attachment, Store
-from vxlane.loader.agent.bypass import Bypass, constants_for
+from vxlane.loader.agent.bypass.attachments import Attachment, Store
+from vxlane.loader.agent.bypass.bypass import Bypass, constants_for
+from vxlane.loader.agent.bypass.discover import Claim
+from vxlane.loader.agent.bypass.recall import confirmed
 from vxlane.loader.agent.config import Config, Mode
-from vxlane.loader.agent.discover import Claim
-from vxlane.loader.agent.membership import Membership
-from vxlane.loader.agent.memory import Memory
-from vxlane.loader.agent.overlay import Overlay, Overlays
-from vxlane.loader.agent.owned import OwnedOverlay
-from vxlane.loader.agent.recall import confirmed
+from vxlane.loader.agent.overlay.adopted import AdoptedOverlay
+from vxlane.loader.agent.overlay.membership import Membership
+from vxlane.loader.agent.overlay.memory import Memory
+from vxlane.loader.agent.overlay.overlay import Overlay, Overlays
+from vxlane.loader.agent.overlay.owned import OwnedOverlay
 from vxlane.loader.agent.topics import ALL, Topic
 from vxlane.loader.agent.undo import UndoFile
 from vxlane.loader.errors import VxlaneError
@@ -54,6 +53,10 @@ class Agent:
         self.overlay: Overlay | None = None
         self.is_ready = False
         self.looks = 0
+        """How often all this was compared and repaired."""
+        self.problems: tuple[Problem, ...] = ()
+        """Nodes that can't be used."""
+        self.snapshot = source.nodes()
         self.store = Store(config.state / "pods")
         self._source = source
         self._links = Links()
@@ -61,9 +64,7 @@ class Agent:
         self._overlays = self._new_overlays()
         self._memory = Memory(config.state)
         self._membership = Membership(self._memory.load())
-        self._snapshot = source.nodes()
         self._announced: Announcement | None = None
-        self._problems: tuple[Problem, ...] = ()
         self._failures: dict[str, str] = {}
         self._nics: frozenset[int] = frozenset()
         self._load_failure: VxlaneError | None = None
@@ -73,6 +74,11 @@ class Agent:
     def has_failed(self) -> bool:
         """Whether something could not be done at the last look, and should be tried again."""
         return bool(self._failures)
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """What could not be done at the last look, in whole sentences."""
+        return tuple(self._failures.values())
 
     @property
     def device(self) -> int:
@@ -91,7 +97,7 @@ class Agent:
         if self.overlay is None:
             # What an earlier look could not do for want of nodes is to be done yet.
             topics = ALL
-        self._snapshot = self._membership.take(self._source.nodes(), time.monotonic())
+        self.snapshot = self._membership.take(self._source.nodes(), time.monotonic())
         overlay = self._try("overlay", lambda: self._look_at_overlay(topics))
         left_out: list[Problem] = []
         if overlay:
@@ -140,7 +146,7 @@ class Agent:
         self._remember_nodes()
 
     def _remember_nodes(self) -> None:
-        self._try("memory", lambda: self._memory.save(self._snapshot))
+        self._try("memory", lambda: self._memory.save(self.snapshot))
 
     def _guarded(self, steps: Iterator[Topic]) -> Iterator[Topic]:
         while (topics := self._try("patrol", lambda: next(steps, None))) is not None:
@@ -176,22 +182,6 @@ class Agent:
         if bypass := self.bypass:
             self._try("conntrack", bypass.close_reset_connections)
 
-    def status(self) -> status.Json:
-        """What this agent says of itself."""
-        return status.document(
-            status.State(
-                config=self.config,
-                snapshot=self._snapshot,
-                overlay=self.overlay,
-                bypass=self.bypass,
-                problems=self._problems,
-                failures=tuple(self._failures.values()),
-                is_ready=self.is_ready,
-                looks=self.looks,
-            ),
-            time.monotonic(),
-        )
-
     def _new_overlays(self) -> Overlays:
         netlink = NetlinkSocket()
         if self.config.mode is Mode.ADOPT:
@@ -201,8 +191,8 @@ class Agent:
         )
 
     def _look_at_overlay(self, topics: Topic) -> Overlay | None:
-        own = self._snapshot.own
-        if self._snapshot.read_at is not None and (topics & Topic.HOST or not self._announced):
+        own = self.snapshot.own
+        if self.snapshot.read_at is not None and (topics & Topic.HOST or not self._announced):
             announcement = self._overlays.announcement(own)
             if announcement and announcement != self._announced:
                 self._source.announce(announcement)
@@ -210,7 +200,7 @@ class Agent:
         if own is None and self.config.mode is Mode.OWN:
             # Why, the source reports; or it has not been read yet.
             return None
-        return self._overlays.look(self._snapshot, topics)
+        return self._overlays.look(self.snapshot, topics)
 
     def _look_at_bypass(self, overlay: Overlay, topics: Topic) -> list[Problem]:
         if self.bypass is None or self.bypass.constants != constants_for(self.config, overlay):
@@ -245,16 +235,16 @@ class Agent:
 
     def _report(self, overlay: Overlay | None, left_out: list[Problem]) -> None:
         """Gather all problems; log those that are new and those that are over."""
-        problems = [*self._snapshot.problems, *left_out]
+        problems = [*self.snapshot.problems, *left_out]
         if overlay:
             problems += overlay.problems
             problems += [path.problem for path in overlay.paths if path.problem]
         current = tuple(dict.fromkeys(problems))
-        for problem in set(current) - set(self._problems):
+        for problem in set(current) - set(self.problems):
             log.warning("node %s: %s", problem.node, problem.reason)
-        for problem in set(self._problems) - set(current):
+        for problem in set(self.problems) - set(current):
             log.info("node %s: no longer so: %s", problem.node, problem.reason)
-        self._problems = current
+        self.problems = current
 
     def _try(self, what: str, action: Callable[[], Result]) -> Result | None:
         """The outcome of `action`; a failure is noted, logged when it is new, and yields None."""

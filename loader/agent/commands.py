@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from vxlane.loader.agent import logs
 from vxlane.loader.agent.detach import detach as undo
+from vxlane.loader.agent.front import logs
 from vxlane.loader.agent.options import GoFlags, options
 from vxlane.loader.agent.run import run
 from vxlane.loader.errors import ConfigError

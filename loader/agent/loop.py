@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from types import FrameType
 
 from vxlane.loader.agent.agent import Agent
+from vxlane.loader.agent.bypass.lease import RENEW_EVERY
 from vxlane.loader.agent.config import Mode
-from vxlane.loader.agent.lease import RENEW_EVERY
-from vxlane.loader.agent.notify import Readiness
-from vxlane.loader.agent.operations import Operations
-from vxlane.loader.agent.server import Server
-from vxlane.loader.agent.status import Board
+from vxlane.loader.agent.front.notify import Readiness
+from vxlane.loader.agent.front.operations import Operations
+from vxlane.loader.agent.front.server import Server
+from vxlane.loader.agent.front.status import Board, document
 from vxlane.loader.agent.topics import ALL, Topic
 from vxlane.loader.kernel.events import RouteEvents, RulesetEvents
 from vxlane.loader.nodes.model import NodeSource
@@ -166,7 +166,7 @@ class Loop:
             self._failures_in_a_row = 0
         if self._agent.is_ready:
             self._readiness.ready()
-        self._board.post(self._agent.status())
+        self._board.post(document(self._agent))
 
     def _on_nodes(self) -> None:
         with contextlib.suppress(BlockingIOError):

@@ -14,9 +14,9 @@ from typing import Any
 
 import click
 
-from vxlane.loader.agent import discover
+from vxlane.loader.agent.bypass import discover
 from vxlane.loader.agent.config import Mode
-from vxlane.loader.agent.logs import LogFormat
+from vxlane.loader.agent.front.logs import LogFormat
 from vxlane.loader.datapath.attach import Method
 from vxlane.loader.datapath.programs import Constants
 

@@ -11,12 +11,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from vxlane.loader.agent import discover, health
 from vxlane.loader.agent.agent import Agent
+from vxlane.loader.agent.bypass import discover
 from vxlane.loader.agent.config import Config, Listen
+from vxlane.loader.agent.front import health
+from vxlane.loader.agent.front.status import Board
 from vxlane.loader.agent.loop import Loop, stoppable
 from vxlane.loader.agent.sources import prepare
-from vxlane.loader.agent.status import Board
 from vxlane.loader.datapath.programs import pin_directory
 from vxlane.loader.errors import ConfigError, SourceError
 from vxlane.loader.nodes.follow import PATIENT
@@ -54,7 +55,7 @@ def _serve(values: Mapping[str, Any], board: Board, stack: contextlib.ExitStack)
         stack.callback(server.shutdown)
     if port := values["metrics_port"]:
         # 11 MB that a node without a scraper is spared.
-        from vxlane.loader.agent import metrics  # noqa: PLC0415
+        from vxlane.loader.agent.front import metrics  # noqa: PLC0415
 
         pins = pin_directory(Path(values["state_dir"]))
         listen = Listen(values["metrics_ip"], port)

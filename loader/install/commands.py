@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
-from vxlane.loader.agent import discover
+from vxlane.loader.agent.bypass import discover
 from vxlane.loader.install import executable, files, network, runtime
 from vxlane.loader.install.network import Form
 

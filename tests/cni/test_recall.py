@@ -6,7 +6,7 @@ import sys
 PROBE = """
 import dataclasses, json, sys
 from pathlib import Path
-from vxlane.loader.agent import discover, recall
+from vxlane.loader.agent.bypass import discover, recall
 from vxlane.loader.kernel.links import Links
 links, claims = Links(), discover.pods(Path(sys.argv[1]))
 print(json.dumps([dataclasses.asdict(found) for found in recall.confirmed(claims, links)]))

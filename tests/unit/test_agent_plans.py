@@ -7,14 +7,14 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from vxlane.loader.agent.adopted import find, named
-from vxlane.loader.agent.attachments import Attachment, parse_attachment
+from vxlane.loader.agent.bypass.attachments import Attachment, parse_attachment
+from vxlane.loader.agent.bypass.peers import Slots
+from vxlane.loader.agent.bypass.standing import judge
 from vxlane.loader.agent.config import Network, parse_network
-from vxlane.loader.agent.desired import AdoptedPlan, OwnPlan, Paths, entries_of, peer_of
-from vxlane.loader.agent.membership import HOLD_DOWN, Membership
 from vxlane.loader.agent.options import _respelt
-from vxlane.loader.agent.peers import Slots
-from vxlane.loader.agent.standing import judge
+from vxlane.loader.agent.overlay.adopted import find, named
+from vxlane.loader.agent.overlay.desired import AdoptedPlan, OwnPlan, Paths, entries_of, peer_of
+from vxlane.loader.agent.overlay.membership import HOLD_DOWN, Membership
 from vxlane.loader.datapath.abi import Guard, Way
 from vxlane.loader.errors import ConfigError
 from vxlane.loader.kernel.entries import Forwarding, Neighbour, Route, changes

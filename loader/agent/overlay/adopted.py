@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 
 from vxlane.loader.agent.config import Config
-from vxlane.loader.agent.desired import AdoptedPlan, Paths
-from vxlane.loader.agent.keepers import EntryKeeper
-from vxlane.loader.agent.overlay import Overlay, Steps, Ways
+from vxlane.loader.agent.overlay.desired import AdoptedPlan, Paths
+from vxlane.loader.agent.overlay.keepers import EntryKeeper
+from vxlane.loader.agent.overlay.overlay import Overlay, Steps
+from vxlane.loader.agent.overlay.ways import Ways
 from vxlane.loader.agent.topics import Topic
 from vxlane.loader.errors import ConfigError
 from vxlane.loader.kernel import vtep

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 
-from vxlane.loader.agent.desired import Path, peer_of
-from vxlane.loader.agent.overlay import Overlay
+from vxlane.loader.agent.overlay.desired import Path, peer_of
+from vxlane.loader.agent.overlay.overlay import Overlay
 from vxlane.loader.agent.topics import Topic
 from vxlane.loader.datapath.maps import IPNetwork, Maps, Peer
 from vxlane.loader.nodes.model import Problem

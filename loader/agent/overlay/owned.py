@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 from ipaddress import IPv4Network
 
 from vxlane.loader.agent.config import Config
-from vxlane.loader.agent.desired import OwnPlan, Paths
-from vxlane.loader.agent.keepers import EntryKeeper, RuleKeeper, keep_sysctls
-from vxlane.loader.agent.overlay import Overlay, Steps, Ways
+from vxlane.loader.agent.overlay.desired import OwnPlan, Paths
+from vxlane.loader.agent.overlay.keepers import EntryKeeper, RuleKeeper, keep_sysctls
+from vxlane.loader.agent.overlay.overlay import Overlay, Steps
+from vxlane.loader.agent.overlay.ways import Ways
 from vxlane.loader.agent.topics import Topic
 from vxlane.loader.agent.undo import UndoFile
 from vxlane.loader.errors import ConfigError

@@ -12,9 +12,9 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Iterator
 from ipaddress import IPv4Address
 
-from vxlane.loader.agent.attachments import Attachment, Key, Store
-from vxlane.loader.agent.hooks import HookKeeper, Place
-from vxlane.loader.agent.standing import BOTH, Standing, is_still_so, judge
+from vxlane.loader.agent.bypass.attachments import Attachment, Key, Store
+from vxlane.loader.agent.bypass.hooks import HookKeeper, Place
+from vxlane.loader.agent.bypass.standing import BOTH, Standing, is_still_so, judge
 from vxlane.loader.agent.topics import Topic
 from vxlane.loader.datapath.abi import Guard, Program
 from vxlane.loader.datapath.maps import IPAddress, Maps, Pod

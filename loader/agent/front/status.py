@@ -1,49 +1,31 @@
 """What the agent says of itself: the answer to `status`, and `<state>/agent.json`.
 
-Pure but for writing that file. README.md beside this file documents the keys.
+The agent's README.md documents the keys.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+import time
 from pathlib import Path
 from typing import Any
 
-from vxlane.loader.agent.bypass import Bypass
-from vxlane.loader.agent.config import Config
-from vxlane.loader.agent.overlay import Overlay
-from vxlane.loader.nodes.model import Problem, Snapshot
+from vxlane.loader.agent.agent import Agent
+from vxlane.loader.agent.bypass.bypass import Bypass
 
 Json = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class State:
-    """All that a status document is made of."""
-
-    config: Config
-    snapshot: Snapshot
-    overlay: Overlay | None
-    bypass: Bypass | None
-    problems: tuple[Problem, ...]
-    failures: tuple[str, ...]
-    """What could not be done at the last look, in whole sentences."""
-    is_ready: bool
-    looks: int
-    """How often all this was compared and repaired."""
-
-
-def document(state: State, now: float) -> Json:
-    """The status document; `now` in CLOCK_MONOTONIC seconds."""
-    snapshot, overlay, bypass = state.snapshot, state.overlay, state.bypass
+def document(agent: Agent) -> Json:
+    """What `agent` says of itself now."""
+    snapshot, overlay, bypass = agent.snapshot, agent.overlay, agent.bypass
     read_at = snapshot.read_at
     return {
-        "node": state.config.node_name,
-        "mode": state.config.mode.value,
+        "node": agent.config.node_name,
+        "mode": agent.config.mode.value,
         "pid": os.getpid(),
-        "ready": state.is_ready,
+        "ready": agent.is_ready,
         "bypass": _bypass(bypass),
         "epoch": bypass.lease.epoch if bypass else None,
         "address": str(overlay.address) if overlay else None,
@@ -52,12 +34,12 @@ def document(state: State, now: float) -> Json:
         "network": str(snapshot.network) if snapshot.network else None,
         "peers": len(overlay.paths) if overlay else 0,
         "pods": len(bypass.pods.places()) // 2 if bypass else 0,
-        "looks": state.looks,
+        "looks": agent.looks,
         "headers": bypass.report.headers if bypass else None,
-        "source_age_seconds": None if read_at is None else round(now - read_at, 3),
+        "source_age_seconds": None if read_at is None else round(time.monotonic() - read_at, 3),
         "source_error": snapshot.error or None,
-        "failures": list(state.failures),
-        "problems": [f"node {problem.node}: {problem.reason}" for problem in state.problems],
+        "failures": list(agent.failures),
+        "problems": [f"node {problem.node}: {problem.reason}" for problem in agent.problems],
     }
 
 

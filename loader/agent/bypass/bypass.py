@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from vxlane.loader.agent.attachments import Store
+from vxlane.loader.agent.bypass.attachments import Store
+from vxlane.loader.agent.bypass.hooks import HookKeeper, Place
+from vxlane.loader.agent.bypass.lease import Lease, Terms
+from vxlane.loader.agent.bypass.peers import PeerKeeper
+from vxlane.loader.agent.bypass.pods import PodKeeper
 from vxlane.loader.agent.config import Config
-from vxlane.loader.agent.hooks import HookKeeper, Place
-from vxlane.loader.agent.keepers import keep_sysctls
-from vxlane.loader.agent.lease import Lease, Terms
-from vxlane.loader.agent.overlay import Overlay
-from vxlane.loader.agent.peers import PeerKeeper
-from vxlane.loader.agent.pods import PodKeeper
+from vxlane.loader.agent.overlay.keepers import keep_sysctls
+from vxlane.loader.agent.overlay.overlay import Overlay
 from vxlane.loader.agent.topics import Topic
 from vxlane.loader.agent.undo import UndoFile
 from vxlane.loader.datapath.abi import Guard, Program, Way

@@ -1,4 +1,4 @@
-"""What can be asked of the agent through its socket; README.md beside this file documents it."""
+"""What can be asked of the agent through its socket; the agent's README.md documents it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from vxlane.loader.agent.agent import NO_BYPASS, Agent
-from vxlane.loader.agent.attachments import parse_attachment, parse_key
-from vxlane.loader.agent.bypass import Bypass
+from vxlane.loader.agent.bypass.attachments import parse_attachment, parse_key
+from vxlane.loader.agent.bypass.bypass import Bypass
+from vxlane.loader.agent.front.status import document
 from vxlane.loader.errors import ConfigError
 
 Json = dict[str, Any]
@@ -75,7 +76,7 @@ class Operations:
         return {"bypass": "on" if enabled else "off"}
 
     def _status(self, _: Json) -> Json:
-        return {"status": self._agent.status()}
+        return {"status": document(self._agent)}
 
     def _bypass(self) -> Bypass:
         if self._agent.bypass is None:

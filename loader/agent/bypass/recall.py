@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from vxlane.loader.agent.attachments import Attachment
-from vxlane.loader.agent.discover import Claim
+from vxlane.loader.agent.bypass.attachments import Attachment
+from vxlane.loader.agent.bypass.discover import Claim
 from vxlane.loader.kernel.links import Link, Links
 from vxlane.loader.kernel.netlink import NetlinkSocket
 from vxlane.loader.kernel.veths import FarEnd, far_end

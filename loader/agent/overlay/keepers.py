@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Network
 
-from vxlane.loader.agent.desired import Path, entries_of
+from vxlane.loader.agent.overlay.desired import Path, entries_of
 from vxlane.loader.agent.topics import Topic
 from vxlane.loader.agent.undo import UndoFile
 from vxlane.loader.errors import KernelError

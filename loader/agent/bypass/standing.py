@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from vxlane.loader.agent.attachments import Attachment
+from vxlane.loader.agent.bypass.attachments import Attachment
 from vxlane.loader.datapath.abi import Guard
 from vxlane.loader.datapath.maps import Pod
 from vxlane.loader.kernel.links import Link

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vxlane.loader.agent.overlay import Overlay
+from vxlane.loader.agent.overlay.overlay import Overlay
 from vxlane.loader.datapath.abi import Way
 from vxlane.loader.datapath.maps import Maps, Settings
 from vxlane.loader.kernel.conntrack import patience
