@@ -20,9 +20,10 @@ from pathlib import Path
 
 from vxlane.loader.agent.undo import Undo, UndoFile
 from vxlane.loader.datapath.attach import Hooks, Method
-from vxlane.loader.datapath.maps import Maps, Tuple
+from vxlane.loader.datapath.bpffs import remove_bpffs
+from vxlane.loader.datapath.maps import Maps
 from vxlane.loader.datapath.programs import pin_directory
-from vxlane.loader.datapath.syscall import remove_bpffs
+from vxlane.loader.datapath.records import Tuple
 from vxlane.loader.errors import VxlaneError
 from vxlane.loader.kernel import blackhole, entries, sysctls, vtep
 from vxlane.loader.kernel.conntrack import make_lenient

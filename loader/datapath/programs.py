@@ -19,6 +19,7 @@ from pathlib import Path
 
 from vxlane.loader.datapath import syscall
 from vxlane.loader.datapath.abi import ABI, Program
+from vxlane.loader.datapath.bpffs import ensure_bpffs
 from vxlane.loader.datapath.source import flatten
 from vxlane.loader.errors import CompileError, ConfigError
 
@@ -75,7 +76,7 @@ def ensure_loaded(state: Path, constants: Constants) -> LoadReport:
         msg = f"state directory {str(state)!r} must be free of spaces, quotes, colons, backslashes"
         raise ConfigError(msg)
     pins = pin_directory(state)
-    syscall.ensure_bpffs(state / "bpf")
+    ensure_bpffs(state / "bpf")
     pins.mkdir(mode=0o700, exist_ok=True)
     note = state / f"programs-{ABI}.json"
     digest = _digest(constants)

@@ -1,4 +1,4 @@
-"""bpf(2) and the bpffs, by hand: what the long-lived agent needs without bcc.
+"""bpf(2) by hand: what the long-lived agent needs without bcc.
 
 Owns the system call's argument layouts (union bpf_attr in include/uapi/linux/bpf.h). Knows file
 descriptors and bytes, nothing of what they mean. Imports only the errors.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import functools
+import itertools
 import os
 import platform
 import struct
@@ -23,13 +24,16 @@ from vxlane.loader.errors import KernelError
 _NR_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
 _libc = ctypes.CDLL(None, use_errno=True)
 
-_MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _MAP_NEXT_KEY = 0, 1, 2, 3, 4
+_MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE = 0, 1, 2, 3
+_MAP_LOOKUP_BATCH, _MAP_TAKE_BATCH = 24, 25
 _OBJ_PIN, _OBJ_GET, _OBJ_INFO = 6, 7, 15
 _LINK_CREATE, _LINK_UPDATE, _LINK_DETACH, _PROG_QUERY = 28, 29, 34, 16
 
 _DEVMAP_HASH = 25
 _TCX_MOST = 64  # BPF_MPROG_MAX
-_BPFFS_MAGIC = 0xCAFE4A11
+_ATTR_SIZE = 128
+_BATCH = 4096
+"""Entries per system call."""
 
 
 class TcxHook(IntEnum):
@@ -50,12 +54,16 @@ class MapShape:
 
 def _bpf(command: int, attr: bytes) -> tuple[int, bytes]:
     """Run a command; answers its result and the attr as the kernel left it."""
-    buffer = ctypes.create_string_buffer(attr, max(len(attr), 128))
-    result = _libc.syscall(_NR_BPF[platform.machine()], command, buffer, len(buffer))
+    buffer = ctypes.create_string_buffer(attr, _ATTR_SIZE)
+    return _call(command, buffer), buffer.raw
+
+
+def _call(command: int, attr: ctypes.Array[ctypes.c_char]) -> int:
+    result: int = _libc.syscall(_NR_BPF[platform.machine()], command, attr, len(attr))
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-    return result, buffer.raw
+    return result
 
 
 def _address(buffer: ctypes.Array[ctypes.c_char]) -> int:
@@ -162,20 +170,41 @@ def map_delete(fd: int, key: bytes) -> bool:
     return True
 
 
-def map_keys(fd: int, size: int) -> Iterator[bytes]:
-    """All keys; entries that come or go meanwhile may be missed or met again."""
-    following = ctypes.create_string_buffer(size)
-    held: ctypes.Array[ctypes.c_char] | None = None
-    while True:
-        start = _address(held) if held else 0
-        try:
-            _bpf(_MAP_NEXT_KEY, struct.pack("=IIQQ", fd, 0, start, _address(following)))
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise KernelError("list a map's keys", error.errno or 0) from error
-        yield following.raw
-        held = ctypes.create_string_buffer(following.raw, size)
+def map_entries(fd: int, key: int, value: int) -> Iterator[tuple[bytes, bytes]]:
+    """All entries of a hash or trie, sizes in bytes; what comes or goes meanwhile may be missed."""
+    return _batches(_MAP_LOOKUP_BATCH, fd, key, value)
+
+
+def map_take(fd: int, key: int, value: int) -> Iterator[tuple[bytes, bytes]]:
+    """All entries of a hash, each deleted as it is read."""
+    return _batches(_MAP_TAKE_BATCH, fd, key, value)
+
+
+def _batches(command: int, fd: int, key: int, value: int) -> Iterator[tuple[bytes, bytes]]:
+    """Entry by entry it would be two system calls for each, and an iteration whose key an LRU
+    evicts begins anew. ENOENT says that this batch was the last.
+    """
+    keys = ctypes.create_string_buffer(_BATCH * key)
+    values = ctypes.create_string_buffer(_BATCH * value)
+    position = ctypes.create_string_buffer(max(key, 4))  # of a trie a key, of a hash a bucket
+    places = _address(position), _address(keys), _address(values)
+    start, is_last = 0, False
+    while not is_last:
+        request = struct.pack("=QQQQIIQQ", start, *places, _BATCH, fd, 0, 0)
+        attr = ctypes.create_string_buffer(request, _ATTR_SIZE)
+        with _explained("read a map's entries"):
+            try:
+                _call(command, attr)
+            except FileNotFoundError:
+                is_last = True
+        found = struct.unpack_from("=I", attr.raw, 32)[0]
+        read = zip(_cut(keys.raw, key), _cut(values.raw, value), strict=True)
+        yield from itertools.islice(read, found)
+        start = places[0]
+
+
+def _cut(raw: bytes, size: int) -> Iterator[bytes]:
+    return (raw[at : at + size] for at in range(0, len(raw), size))
 
 
 def link_create(program: int, ifindex: int, hook: TcxHook) -> int:
@@ -250,27 +279,3 @@ def possible_cpus() -> int:
     text = Path("/sys/devices/system/cpu/possible").read_text()
     last = text.strip().split(",")[-1].split("-")[-1]
     return int(last) + 1
-
-
-def ensure_bpffs(path: Path) -> None:
-    """Make `path` a bpffs of its own unless it is on one already."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if _is_bpffs(path):
-        return
-    with _explained(f"mount a bpffs at {path}", "root and a kernel with CONFIG_BPF are needed"):
-        if _libc.mount(b"bpf", os.fsencode(path), b"bpf", 0, b"mode=0700"):
-            raise OSError(ctypes.get_errno(), "mount")
-
-
-def remove_bpffs(path: Path) -> None:
-    """Unmount, and with it unpin everything on it; no mount is no error."""
-    if path.is_dir() and _is_bpffs(path) and _libc.umount2(os.fsencode(path), 0):
-        raise KernelError(f"unmount {path}", ctypes.get_errno())
-
-
-def _is_bpffs(path: Path) -> bool:
-    # struct statfs begins with the file system's magic, a long on every Linux.
-    buffer = ctypes.create_string_buffer(256)
-    if _libc.statfs(os.fsencode(path), buffer):
-        return False
-    return int(struct.unpack_from("@l", buffer.raw)[0]) == _BPFFS_MAGIC

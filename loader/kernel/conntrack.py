@@ -14,7 +14,7 @@ import struct
 from collections.abc import Iterable
 from pathlib import Path
 
-from vxlane.loader.datapath.maps import Tuple
+from vxlane.loader.datapath.records import Tuple
 from vxlane.loader.kernel.netlink import NetlinkSocket, Request, attribute
 
 _NETLINK_NETFILTER = 12

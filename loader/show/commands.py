@@ -12,7 +12,8 @@ from typing import Any
 
 import click
 
-from vxlane.loader.datapath.maps import Maps, PeerCount
+from vxlane.loader.datapath.maps import Maps
+from vxlane.loader.datapath.records import PeerCount
 from vxlane.loader.errors import VxlaneError
 from vxlane.loader.show import documents
 from vxlane.loader.show.node import ask, device_name, open_maps, state_directory

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from vxlane.loader.datapath.abi import Guard, Program, Verdict
-from vxlane.loader.datapath.maps import Count, Flow, Peer, PeerCount, Pod, Settings
+from vxlane.loader.datapath.records import Count, Flow, Peer, PeerCount, Pod, Settings
 
 Counters = Mapping[Program, Mapping[Verdict, Count]]
 Json = dict[str, Any]

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from vxlane.loader.datapath.abi import Program
+from vxlane.loader.datapath.bpffs import remove_bpffs
 from vxlane.loader.datapath.maps import Maps
 from vxlane.loader.datapath.programs import pin_directory
-from vxlane.loader.datapath.syscall import remove_bpffs
 from vxlane.loader.errors import VxlaneError
 from vxlane.loader.lab import namespaces
 from vxlane.loader.lab.agents import program

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from agentnode import AgentNode, eventually
 
-from vxlane.loader.datapath.maps import Peer
+from vxlane.loader.datapath.records import Peer
 
 CIDR = IPv4Network("10.42.9.0/24")
 FAR = "  - {name: node9, address: 172.16.0.9, podCIDR: 10.42.9.0/24}"

@@ -12,7 +12,7 @@ import pytest
 from agentnode import AgentNode, eventually
 
 from vxlane.loader.datapath.abi import Guard, Program
-from vxlane.loader.datapath.maps import Pod
+from vxlane.loader.datapath.records import Pod
 from vxlane.loader.errors import VxlaneError
 
 MAC = "02:00:00:00:01:02"

@@ -28,9 +28,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "nodes"))
 
 from apiserver import ApiServer, make_node
 
+from vxlane.loader.datapath.bpffs import remove_bpffs
 from vxlane.loader.datapath.maps import Maps
 from vxlane.loader.datapath.programs import pin_directory
-from vxlane.loader.datapath.syscall import remove_bpffs
 from vxlane.loader.lab import namespaces
 from vxlane.loader.lab.agents import program
 from vxlane.loader.show.node import ask

@@ -9,12 +9,13 @@ from pathlib import Path
 from testrun import Runner
 
 from vxlane.loader.datapath.abi import Program, Verdict
-from vxlane.loader.datapath.maps import Count, Maps, PeerCount
+from vxlane.loader.datapath.maps import Maps
 from vxlane.loader.datapath.programs import (
     Constants,
     ensure_loaded,
     pin_directory,
 )
+from vxlane.loader.datapath.records import Count, PeerCount
 
 
 class Moved:

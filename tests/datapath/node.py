@@ -31,7 +31,7 @@ from world import (
     VNI,
 )
 
-from vxlane.loader.datapath.maps import Pod
+from vxlane.loader.datapath.records import Pod
 
 CABLES = ("wire", "pod", "neighbour")
 

@@ -32,7 +32,7 @@ from testrun import Context
 from world import EPOCH, NIC, NIC_MAC, NODE_ADDRESS, OVERLAY_MAC, PORT, VNI, Approval, World
 
 from vxlane.loader.datapath.abi import Guard, Program, Way
-from vxlane.loader.datapath.maps import Peer, Pod, Tuple
+from vxlane.loader.datapath.records import Peer, Pod, Tuple
 
 
 class Judgement(NamedTuple):

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from vxlane.loader.datapath import maps, syscall
 from vxlane.loader.datapath.abi import HEADER
+from vxlane.loader.datapath.bpffs import ensure_bpffs
+from vxlane.loader.datapath.records import SHAPES
 
 
 @pytest.fixture(scope="module")
@@ -71,14 +72,13 @@ def test_enums_are_clangs(types: list[dict[str, Any]]) -> None:
 
 def test_maps_are_bccs(tmp_path: Path) -> None:
     """Bcc gives every map the keys and leaves that Python writes and reads."""
-    syscall.ensure_bpffs(tmp_path / "bpf")
+    ensure_bpffs(tmp_path / "bpf")
     witness = Path(__file__).with_name("bcc_witness.py")
     done = subprocess.run(
         [sys.executable, witness, tmp_path / "bpf"], capture_output=True, text=True, check=False
     )
     assert not done.returncode, done.stderr
     expected = {
-        name: {"key": layout(key), "leaf": layout(leaf)}
-        for name, (key, leaf) in maps._SHAPES.items()
+        name: {"key": layout(key), "leaf": layout(leaf)} for name, (key, leaf) in SHAPES.items()
     }
     assert json.loads(done.stdout) == expected

@@ -15,15 +15,16 @@ from world import OVERLAY, UDP_FLOW, VETH, Approval, stand
 
 from vxlane.loader.datapath import syscall
 from vxlane.loader.datapath.abi import HEADER, Program, Verdict
-from vxlane.loader.datapath.maps import Count
+from vxlane.loader.datapath.bpffs import ensure_bpffs
 from vxlane.loader.datapath.programs import Constants, pin_directory
+from vxlane.loader.datapath.records import Count
 
 MAP_CREATE, HASH = 0, 1
 
 
 def pin_hash_of_one(state: Path) -> None:
     """Pin a plain hash of one entry as `flows`: a full LRU makes room, so no test can fill it."""
-    syscall.ensure_bpffs(state / "bpf")
+    ensure_bpffs(state / "bpf")
     pin_directory(state).mkdir()
     sizes = struct.calcsize("=40x"), struct.calcsize("=24x")
     assert sizes == tuple(len(bytes(HEADER.structs[name]())) for name in ("flow_key", "flow"))

@@ -14,6 +14,7 @@ from node import Node
 
 from vxlane.loader.datapath import programs, syscall
 from vxlane.loader.datapath.abi import Program
+from vxlane.loader.datapath.bpffs import ensure_bpffs
 from vxlane.loader.datapath.maps import Maps
 from vxlane.loader.datapath.programs import Constants, ensure_loaded, pin_directory, retire_others
 from vxlane.loader.errors import CompileError
@@ -40,7 +41,7 @@ def identities(state: Path) -> dict[str, int]:
 def test_error_names_file_and_line(tmp_path: Path, missing: str) -> None:
     """Without one of the constants the error names a line of a real file that needs it."""
     defines = {name: value for name, value in Constants().defines().items() if name != missing}
-    syscall.ensure_bpffs(tmp_path / "bpf")
+    ensure_bpffs(tmp_path / "bpf")
     with pytest.raises(CompileError) as raised:
         programs._compile({"pins": str(tmp_path / "bpf"), "defines": defines})
     located = re.match(r"bpf/(\w+\.[ch]):(\d+):(\d+): error: .*'(\w+)'$", str(raised.value))
@@ -54,7 +55,7 @@ def test_error_names_file_and_line(tmp_path: Path, missing: str) -> None:
 
 def test_refusal_of_the_verifier(tmp_path: Path) -> None:
     """Programs that compile and don't load make an error with the last words about it."""
-    syscall.ensure_bpffs(tmp_path / "bpf")
+    ensure_bpffs(tmp_path / "bpf")
     defines = {**Constants().defines(), "MAX_PEERS": 0}
     with pytest.raises(CompileError, match="the programs did not load: "):
         programs._compile({"pins": str(tmp_path / "bpf"), "defines": defines})

@@ -25,6 +25,7 @@ from world import (
     VETH,
     Approval,
     World,
+    flow_key,
     put_flows,
     settings,
     stand,
@@ -32,7 +33,9 @@ from world import (
 
 from vxlane.loader.datapath import syscall
 from vxlane.loader.datapath.abi import Guard, Program, Verdict, Way
-from vxlane.loader.datapath.maps import Count, Flow, Maps, Peer, PeerCount, Pod, Tuple
+from vxlane.loader.datapath.bpffs import ensure_bpffs
+from vxlane.loader.datapath.maps import Maps
+from vxlane.loader.datapath.records import Count, Flow, Peer, PeerCount, Pod, Tuple
 from vxlane.loader.errors import ContractError, KernelError
 
 PEER6 = Peer(
@@ -67,12 +70,8 @@ def maps(node: Node, bench: Bench) -> Iterator[Maps]:
 
 def vteps(maps: Maps) -> dict[bytes, int]:
     """Address -> slot, as the programs see it."""
-    found = {}
-    for key in syscall.map_keys(maps._fds["vteps"], 16):
-        value = syscall.map_lookup(maps._fds["vteps"], key, 4)
-        assert value
-        found[key] = int.from_bytes(value, "little")
-    return found
+    entries = syscall.map_entries(maps._fds["vteps"], 16, 4)
+    return {key: int.from_bytes(value, "little") for key, value in entries}
 
 
 def mapped(address: IPv4Address) -> bytes:
@@ -153,6 +152,21 @@ def test_flows(maps: Maps) -> None:
     ]
 
 
+def test_more_flows_than_one_batch(maps: Maps) -> None:
+    """Ten thousand records are each read once; resets are each told once, and then are gone."""
+    tuples = {replace(UDP_FLOW, local_port=port) for port in range(10_000)}
+    put_flows(maps, [Approval(tuple=flow, out=2, into=None) for flow in tuples], 10**10)
+    read = [flow.tuple for flow in maps.flows()]
+    assert len(read) == 10_000
+    assert set(read) == tuples
+    for flow in tuples:
+        syscall.map_update(maps._fds["resets"], flow_key(flow), bytes(8))
+    taken = maps.take_resets()
+    assert len(taken) == 10_000
+    assert set(taken) == tuples
+    assert maps.take_resets() == []
+
+
 def test_counters_of_all_cpus(bench: Bench, maps: Maps) -> None:
     """What programs count on different CPUs is one sum."""
     stand(maps, APPROVED)
@@ -205,7 +219,7 @@ def test_nothing_pinned(tmp_path: Path) -> None:
 
 def test_other_layout(bench: Bench, tmp_path: Path) -> None:
     """A pinned map of another layout is refused by name, with the way out."""
-    syscall.ensure_bpffs(tmp_path / "bpf")
+    ensure_bpffs(tmp_path / "bpf")
     for name, pinned in bench.maps._fds.items():
         syscall.obj_pin(pinned, tmp_path / "bpf" / name)
     # BPF_MAP_CREATE of a hash with keys of 16 and values of 20 bytes.

@@ -11,8 +11,8 @@ from testrun import Action, Context
 from world import PEER, PORT_MAX, PORT_MIN, VETH, stand
 
 from vxlane.loader.datapath.abi import Program, Verdict
-from vxlane.loader.datapath.maps import Count, PeerCount
 from vxlane.loader.datapath.programs import Strictness
+from vxlane.loader.datapath.records import Count, PeerCount
 
 CASES = [
     *from_pod.CASES,

@@ -15,7 +15,8 @@ from frames import ICMP, TCP, UDP
 
 from vxlane.loader.datapath import syscall
 from vxlane.loader.datapath.abi import HEADER, Guard, Way
-from vxlane.loader.datapath.maps import Flow, Maps, Peer, Pod, Settings, Tuple
+from vxlane.loader.datapath.maps import Maps
+from vxlane.loader.datapath.records import Flow, Peer, Pod, Settings, Tuple
 
 NANOSECONDS = 10**9
 NIC, BRIDGE, OVERLAY, VETH, NEIGHBOUR_VETH = 11, 12, 13, 21, 22
@@ -220,5 +221,6 @@ def _seen(age: int | None, since: int) -> int:
 
 
 def _clear(maps: Maps, name: str) -> None:
-    for key in list(syscall.map_keys(maps._fds[name], syscall.map_shape(maps._fds[name]).key)):
+    shape = syscall.map_shape(maps._fds[name])
+    for key, _ in list(syscall.map_entries(maps._fds[name], shape.key, shape.value)):
         syscall.map_delete(maps._fds[name], key)

@@ -3,7 +3,7 @@
 import pytest
 
 from vxlane.loader.datapath.abi import Program, Verdict
-from vxlane.loader.datapath.maps import Count
+from vxlane.loader.datapath.records import Count
 from vxlane.loader.lab import report
 from vxlane.loader.lab.report import Better, Findings, Quantity, Way
 

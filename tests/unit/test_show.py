@@ -3,7 +3,7 @@
 from ipaddress import IPv4Address, IPv4Network
 
 from vxlane.loader.datapath.abi import Guard, Program, Verdict
-from vxlane.loader.datapath.maps import Count, Flow, Peer, PeerCount, Pod, Settings, Tuple
+from vxlane.loader.datapath.records import Count, Flow, Peer, PeerCount, Pod, Settings, Tuple
 from vxlane.loader.show import documents
 from vxlane.loader.show.table import pairs, table
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from vxlane.loader.agent.overlay.overlay import Overlay
 from vxlane.loader.datapath.abi import Way
-from vxlane.loader.datapath.maps import Maps, Settings
+from vxlane.loader.datapath.maps import Maps
+from vxlane.loader.datapath.records import Settings
 from vxlane.loader.kernel.conntrack import patience
 
 LEASE = 30.0

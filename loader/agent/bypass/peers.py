@@ -11,7 +11,8 @@ from ipaddress import IPv4Network
 from vxlane.loader.agent.overlay.desired import Path, peer_of
 from vxlane.loader.agent.overlay.overlay import Overlay
 from vxlane.loader.agent.topics import Topic
-from vxlane.loader.datapath.maps import IPNetwork, Maps, Peer
+from vxlane.loader.datapath.maps import Maps
+from vxlane.loader.datapath.records import IPNetwork, Peer
 from vxlane.loader.nodes.model import Problem
 
 log = logging.getLogger(__name__)

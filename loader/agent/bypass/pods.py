@@ -17,7 +17,8 @@ from vxlane.loader.agent.bypass.hooks import HookKeeper, Place
 from vxlane.loader.agent.bypass.standing import BOTH, Standing, is_still_so, judge
 from vxlane.loader.agent.topics import Topic
 from vxlane.loader.datapath.abi import Guard, Program
-from vxlane.loader.datapath.maps import IPAddress, Maps, Pod
+from vxlane.loader.datapath.maps import Maps
+from vxlane.loader.datapath.records import IPAddress, Pod
 from vxlane.loader.errors import KernelError
 from vxlane.loader.kernel.links import Link, Links
 from vxlane.loader.kernel.spoofcheck import CheckedPorts

@@ -10,7 +10,7 @@ from ipaddress import IPv4Address
 
 from vxlane.loader.agent.bypass.attachments import Attachment
 from vxlane.loader.datapath.abi import Guard
-from vxlane.loader.datapath.maps import Pod
+from vxlane.loader.datapath.records import Pod
 from vxlane.loader.kernel.links import Link
 
 BOTH = Guard.FROM_POD | Guard.TO_POD

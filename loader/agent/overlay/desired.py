@@ -12,7 +12,7 @@ from ipaddress import IPv4Network
 from typing import Protocol
 
 from vxlane.loader.datapath.abi import Way
-from vxlane.loader.datapath.maps import Peer
+from vxlane.loader.datapath.records import Peer
 from vxlane.loader.kernel.entries import Entries, Entry, direct, overlay
 from vxlane.loader.kernel.nexthops import NextHop
 from vxlane.loader.kernel.vtep import OVERHEAD
