@@ -101,6 +101,9 @@ static __always_inline enum verdict decapsulate(struct __sk_buff *skb, struct pa
 	 * super-packet by that mark and loses every datagram of it. */
 	if (skb->gso_size && packet->ip.protocol != IPPROTO_TCP)
 		return VERDICT_GSO;
+	/* Of an inner packet without a checksum nobody behind us would see the damage. */
+	if (outer->udp.check && packet->ip.protocol == IPPROTO_UDP && !packet->udp_check)
+		return VERDICT_NO_CHECKSUM;
 	verdict = merge_ecn(outer->ip.tos, &packet->ip);
 	if (verdict != VERDICT_LEARNED)
 		return verdict;

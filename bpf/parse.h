@@ -46,6 +46,7 @@ struct packet {
 	__be32 destination[4];
 	__be16 source_port; /* ICMP echo: identifier */
 	__be16 destination_port;
+	__be16 udp_check;
 	__u8 icmp_type;
 	__u8 tcp_flags;
 	__u16 headers; /* bytes of IP and transport header */
@@ -146,6 +147,7 @@ static __always_inline enum verdict parse_udp(struct cursor *at, struct packet *
 		return VERDICT_MALFORMED;
 	packet->source_port = udp.source;
 	packet->destination_port = udp.dest;
+	packet->udp_check = udp.check;
 	packet->headers = sizeof(struct iphdr) + sizeof(udp);
 	return VERDICT_LEARNED;
 }

@@ -10,7 +10,7 @@
 #define VXLANE_H
 
 enum contract {
-	VXLANE_ABI = 1,
+	VXLANE_ABI = 2,
 };
 
 enum program {
@@ -48,6 +48,7 @@ enum verdict {
 	VERDICT_PROTOCOL, /* neither TCP, UDP nor ICMP echo */
 	VERDICT_TOO_BIG, /* the kernel path answers with ICMP */
 	VERDICT_GSO, /* a UDP super-packet on its way in */
+	VERDICT_NO_CHECKSUM, /* UDP without one, whose outer checksum the kernel path verifies */
 	VERDICT_ECN, /* an outer ECN mark that the inner header cannot take */
 	VERDICT_OTHER_MAC, /* the frame is for another next hop than the one bypassed to */
 	VERDICT_VXLAN_HEADER, /* flags or reserved bits other than plain VXLAN's */

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from frames import ECHO_REPLY, ECT0, Frame, Icmp, Raw, Tcp
 from tables.case import ACK_DATA, DATAGRAM, PING, handed_over, sent
 from tables.direct import plain
-from tables.from_nic import ANSWER, PONG, RESPONSE, carried, inner
+from tables.from_nic import ANSWER, PONG, RESPONSE, UNCHECKED, carried, covered, inner
 from tables.from_pod import LOCAL_DATA, LOCAL_DATAGRAM
 from tables.learning import arriving, leaving
 from world import (
@@ -65,6 +65,7 @@ BASES = {
         *(carried(inner(transport)) for transport in (RESPONSE, ANSWER, PONG)),
         *(plain(transport, source=OTHER_REMOTE) for transport in (RESPONSE, ANSWER, PONG)),
         carried(inner(replace(ANSWER, payload=BIG), tos=ECT0), tos=3),
+        *(wrap(inner(UNCHECKED)) for wrap in (carried, covered)),
         carried(inner(Icmp(identifier=78))),
         carried(inner(Raw(132, bytes(40)))),
     ),

@@ -149,6 +149,7 @@ class Oracle:
             and outer.source == peer.address.packed
             and inner[:6] == mac(OVERLAY_MAC) != inner[6:12]
             and not context.gso_size
+            and not (packet.protocol == UDP and any(frame[40:42]) and not any(inner[40:42]))
         ):
             return None
         tos = merged(outer.tos, packet.tos)

@@ -18,7 +18,7 @@ from frames import VLAN, super_packet
 from node import Node
 from pyroute2 import IPRoute
 from tables.case import ACK_DATA, DATAGRAM, handed_over, only, sent
-from tables.from_nic import ANSWER, carried, inner
+from tables.from_nic import ANSWER, UNCHECKED, carried, covered, inner
 from world import (
     APPROVED,
     NEIGHBOUR_VETH,
@@ -126,6 +126,24 @@ def test_vlan_tag_on_the_wire(node: Node, bench: Bench) -> None:
     assert moved.packets == {
         (Program.FROM_NIC, Verdict.NOT_IP): 1,
         (Program.FROM_NIC, Verdict.DECAPSULATED): 1,
+    }
+
+
+@pytest.mark.usefixtures("attached")
+def test_damage_that_only_the_tunnel_can_tell(node: Node, bench: Bench) -> None:
+    """A datagram without a checksum is dropped if it was damaged in a tunnel that has one."""
+    stand(bench.maps, APPROVED)
+    whole = bytes(covered(inner(UNCHECKED)))
+    damaged = whole[:-1] + b"?"
+    with bench.counting() as moved:
+        node.pod.drain()
+        node.wire.send(damaged)
+        node.wire.send(whole)
+        seen = node.pod.until(lambda one: one.endswith(ANSWER.payload))
+    assert [one for one in seen if one.endswith(damaged[-8:])] == []
+    assert moved.packets == {
+        (Program.FROM_NIC, Verdict.NO_CHECKSUM): 2,
+        (Program.TO_POD, Verdict.LEARNED): 1,
     }
 
 

@@ -89,6 +89,12 @@ def carried(frame: Frame | bytes, **changes: Any) -> Frame:
     return wire(vxlan(bytes(frame)), **changes)
 
 
+def covered(frame: Frame) -> Frame:
+    """`frame` in VXLAN from PEER with an outer UDP checksum, as flannel.1 sends it."""
+    made = carried(frame)
+    return replace(made, transport=replace(made.transport, checksum=None))
+
+
 def decapsulated(
     fact: str, frame: Frame, *, outer: int = 0, inside: int | None = None, world: World = APPROVED
 ) -> Case:
@@ -108,6 +114,7 @@ def guarded(guard: Guard) -> World:
     return replace(APPROVED, pods=(replace(POD, guard=guard),))
 
 
+UNCHECKED = replace(ANSWER, checksum=0)
 FULL = Udp(source=53, dest=40001, payload=bytes(1450 - 28))
 GOOD = carried(inner(ANSWER))
 
@@ -115,18 +122,22 @@ BYPASSED = [
     decapsulated("TCP data of an approved connection", inner(RESPONSE)),
     decapsulated("a bare ACK", inner(replace(RESPONSE, payload=b""))),
     decapsulated("an approved UDP flow", inner(ANSWER)),
+    decapsulated("UDP without a checksum, in a tunnel without one", inner(UNCHECKED)),
     decapsulated("an approved echo reply", inner(PONG)),
     decapsulated("an approved echo request", inner(Icmp(identifier=78))),
     *(
         case(
             Verdict.DECAPSULATED,
             fact,
-            replace(GOOD, transport=replace(GOOD.transport, checksum=checksum)),
+            frame,
             output=replace(inner(ANSWER), source_mac=BRIDGE_MAC, dest_mac=POD.mac, ttl=62),
         )
-        for fact, checksum in (
-            ("with an outer UDP checksum, as flannel.1 sends it", None),
-            ("with a wrong one: what it covers is checked otherwise", 0x1234),
+        for fact, frame in (
+            ("with an outer UDP checksum, as flannel.1 sends it", covered(inner(ANSWER))),
+            (
+                "with a wrong one: what it covers is checked otherwise",
+                replace(GOOD, transport=replace(GOOD.transport, checksum=0x1234)),
+            ),
         )
     ),
     decapsulated("a packet of exactly the pod's MTU", inner(FULL)),

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from frames import ARP, CE, DF, ECT0, ECT1, ETHERNET, IPV6, MF, NOT_ECT, UNREACHABLE, Icmp, Raw
 
-from tables.from_nic import ANSWER, FULL, PONG, RESPONSE, carried, case, inner
+from tables.from_nic import ANSWER, FULL, PONG, RESPONSE, UNCHECKED, carried, case, covered, inner
 from vxlane.loader.datapath.abi import Verdict
 
 BAD_INNER = [
@@ -59,6 +59,14 @@ SUPER_PACKETS = [
     ),
 ]
 
+UNSEEN_DAMAGE = [
+    case(
+        Verdict.NO_CHECKSUM,
+        "UDP without a checksum, in a tunnel that has one",
+        covered(inner(UNCHECKED)),
+    )
+]
+
 # RFC 6040 calls these out of order or dangerous: the kernel logs, drops or treats them as L4S.
 ECN = [
     case(
@@ -75,4 +83,4 @@ ECN = [
     )
 ]
 
-CASES = [*BAD_INNER, *SUPER_PACKETS, *ECN]
+CASES = [*BAD_INNER, *SUPER_PACKETS, *UNSEEN_DAMAGE, *ECN]
