@@ -191,7 +191,7 @@ class Wire:
             way = ["from_pod switched"]
         else:
             way = ["from_nic decapsulated", "from_pod encapsulated"]
-        assert counted == way, "the flow that the probe is compared with was not bypassed"
+        assert counted == way, f"the flow to compare with was not bypassed: {counted}"
 
     @contextlib.contextmanager
     def counting(self) -> Iterator[list[str]]:
