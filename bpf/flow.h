@@ -69,10 +69,10 @@ static __always_inline void flow_forget(const struct packet *packet)
 	}
 }
 
-/* The addresses and ports in 16 bits, never 0. */
-static __always_inline __u16 digest_of(const struct packet *packet)
+/* The epoch, addresses and ports in 16 bits, never 0. */
+static __always_inline __u16 digest_of(const struct settings *settings, const struct packet *packet)
 {
-	__u32 sum = packet->ip.protocol;
+	__u32 sum = settings->epoch << 8 ^ packet->ip.protocol;
 
 #pragma unroll
 	for (int i = 0; i < 4; i++) {
@@ -89,22 +89,26 @@ static __always_inline __u16 digest_of(const struct packet *packet)
  * Service and to the backend behind it. netfilter moves one of the two to
  * another port, and what both leave behind would make up a flow that nobody
  * sent. So a packet takes along what it was when it came in, in the one field of
- * an skb that the kernel path keeps and makes no use of. */
-static __always_inline void stamp(struct __sk_buff *skb, const struct packet *packet)
+ * an skb that the kernel path keeps and makes no use of. And in which epoch: what
+ * the rules let through before they changed must not be approved after that. */
+static __always_inline void stamp(struct __sk_buff *skb, const struct settings *settings,
+				  const struct packet *packet)
 {
-	skb->tc_index = digest_of(packet);
+	skb->tc_index = digest_of(settings, packet);
 }
 
-/* On the way out of the kernel path: has netfilter made another flow of it?
+/* On the way out of the kernel path: has netfilter made another flow of it, or
+ * did it come in under other rules?
  * Without a stamp (the filter of someone else has overwritten it, or the packet
  * came by a device that is not ours) the halves alone decide. The field goes on
  * empty: behind a device sch_gred reads it. */
-static __always_inline int is_translated(struct __sk_buff *skb, const struct packet *packet)
+static __always_inline int is_translated(struct __sk_buff *skb, const struct settings *settings,
+					 const struct packet *packet)
 {
 	__u16 stamped = skb->tc_index;
 
 	skb->tc_index = 0;
-	return stamped && stamped != digest_of(packet);
+	return stamped && stamped != digest_of(settings, packet);
 }
 
 /* On the way in to the bypass. Answers VERDICT_LEARNED: the flow is approved. */

@@ -154,7 +154,7 @@ static __always_inline enum verdict from_tunnel(struct cursor *at, const struct 
 	if (is_bypassed(verdict))
 		count_received(peer, room + sizeof(struct ethhdr));
 	else
-		stamp(skb, &packet);
+		stamp(skb, settings, &packet);
 	return verdict;
 }
 
@@ -182,7 +182,7 @@ static __always_inline enum verdict from_link(struct __sk_buff *skb,
 		return verdict;
 	verdict = may_enter(skb, &packet, receiver, settings, now);
 	if (verdict != VERDICT_LEARNED) {
-		stamp(skb, &packet);
+		stamp(skb, settings, &packet);
 		return verdict;
 	}
 	hand_to_pod(skb, &packet, receiver);

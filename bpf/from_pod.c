@@ -114,7 +114,7 @@ static __always_inline enum verdict from_pod_verdict(struct __sk_buff *skb)
 	else
 		verdict = to_local_pod(skb, &packet, sender, settings, now);
 	if (!is_bypassed(verdict))
-		stamp(skb, &packet);
+		stamp(skb, settings, &packet);
 	return verdict;
 }
 

@@ -33,7 +33,7 @@ static __always_inline enum verdict to_overlay_verdict(struct __sk_buff *skb)
 	verdict = parse_transport(&at, &packet, skb->len - sizeof(packet.eth));
 	if (verdict != VERDICT_LEARNED)
 		return verdict;
-	if (is_translated(skb, &packet))
+	if (is_translated(skb, settings, &packet))
 		return VERDICT_TRANSLATED;
 	return flow_learn(settings, &packet, sender, DIRECTION_OUT, now);
 }

@@ -63,7 +63,8 @@ enum verdict {
 	VERDICT_WRONG_VTEP, /* the inner source belongs to another peer than the outer */
 
 	VERDICT_TCP_CONTROL, /* SYN, FIN, RST or no ACK: conntrack must see it */
-	VERDICT_TRANSLATED, /* came out of the kernel path as another flow than it went in: NAT */
+	VERDICT_TRANSLATED, /* came out of the kernel path as another flow than it went in (NAT),
+			       or in another epoch */
 	VERDICT_FLOW_UNKNOWN, /* neither half has come out of the kernel path */
 	VERDICT_FLOW_HALF, /* one half has, this packet needs both or the other */
 	VERDICT_FLOW_AGED, /* approved too long ago: once more through netfilter */

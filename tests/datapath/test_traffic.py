@@ -21,9 +21,11 @@ from tables.case import ACK_DATA, DATAGRAM, handed_over, only, sent
 from tables.from_nic import ANSWER, UNCHECKED, carried, covered, inner
 from world import (
     APPROVED,
+    EPOCH,
     NEIGHBOUR_VETH,
     NIC,
     OVERLAY,
+    PEER,
     POD,
     REMOTE,
     UDP_FLOW,
@@ -34,6 +36,7 @@ from world import (
 
 from vxlane.loader.datapath.abi import Program, Verdict
 from vxlane.loader.datapath.attach import Hooks, Method
+from vxlane.loader.lab.waiting import wait_for
 
 SERVICE = IPv4Address("10.43.0.10")
 
@@ -182,6 +185,33 @@ def test_translated(node: Node, bench: Bench) -> None:
         (Program.TO_POD, Verdict.TRANSLATED): 1,
     }
     assert standing.flows() == frozenset()
+
+
+@pytest.mark.usefixtures("attached")
+def test_rules_that_change_meanwhile(node: Node, bench: Bench) -> None:
+    """What netfilter let through in an earlier epoch teaches nothing when it comes out."""
+    standing = stand(bench.maps, only())
+    gateway = f"neighbour replace {PEER.cidr.network_address} dev flannel.1"
+    # Without its neighbour a packet waits behind netfilter, before the device.
+    ip(f"{gateway} nud none")
+    with bench.counting() as moved:
+        node.pod.send(bytes(sent(DATAGRAM)))
+        wait_for(waits_for_a_neighbour, "the packet to wait")
+        bench.maps.put_settings(replace(bench.maps.settings(), epoch=EPOCH + 1))
+        ip(f"{gateway} lladdr {PEER.vtep_mac} nud permanent")
+        node.wire.receive(lambda seen: seen.endswith(DATAGRAM.payload))
+    asked = {(Program.TO_OVERLAY, Verdict.NOT_IP)}  # by ARP, for the neighbour
+    assert {place: n for place, n in moved.packets.items() if place not in asked} == {
+        (Program.FROM_POD, Verdict.FLOW_UNKNOWN): 1,
+        (Program.TO_OVERLAY, Verdict.TRANSLATED): 1,
+    }
+    assert standing.flows() == frozenset()
+
+
+def waits_for_a_neighbour() -> bool:
+    """Whether the kernel looks for the gateway's neighbour."""
+    command = ["ip", "neighbour", "show", "dev", "flannel.1", "nud", "incomplete"]
+    return bool(subprocess.check_output(command))
 
 
 @pytest.mark.usefixtures("attached")
