@@ -33,7 +33,7 @@ def main() -> None:
             os.environ["BCC_KERNEL_SOURCE"] = str(headers.path)
         syscall.ensure_devmap(pins / "veths", request["defines"]["MAX_PODS"])
         text = f'#define PIN_DIR "{pins}"\n{flatten()}'
-        module = BPF(text=text, cflags=[*defines, *_WARNINGS])
+        module = BPF(text=text, cflags=[*defines, *_WARNINGS, *headers.flags])
     for program in Program:
         function = module.load_func(program.label, BPF.SCHED_CLS)
         syscall.obj_replace(function.fd, pins / program.label)

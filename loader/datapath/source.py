@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
@@ -45,10 +44,13 @@ def _lines(name: str, seen: set[str]) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class KernelHeaders:
-    """Where bcc shall look (BCC_KERNEL_SOURCE); None: its own search. `kind` is for people."""
+    """What bcc is to find. `kind` is for people."""
 
     kind: str
-    path: Path | None
+    path: Path | None = None
+    """Where it shall look (BCC_KERNEL_SOURCE); None: its own search."""
+    flags: tuple[str, ...] = ()
+    """For the compiler."""
 
 
 def kernel_headers(scratch: Path) -> KernelHeaders:
@@ -59,29 +61,36 @@ def kernel_headers(scratch: Path) -> KernelHeaders:
     """
     modules = Path("/lib/modules") / os.uname().release
     if (modules / "build" / "include").is_dir() or (modules / "source" / "include").is_dir():
-        return KernelHeaders("headers of the running kernel", None)
+        return KernelHeaders("headers of the running kernel")
     if Path("/sys/kernel/kheaders.tar.xz").exists():
-        return KernelHeaders("kheaders of the running kernel", None)
-    return KernelHeaders("UAPI headers of the distribution", _stand_in(scratch))
+        return KernelHeaders("kheaders of the running kernel")
+    return _stand_in(scratch)
 
 
-def _stand_in(scratch: Path) -> Path:
+def _stand_in(scratch: Path) -> KernelHeaders:
+    """What only a kernel's source has, before the UAPI headers where they are: copies of these took
+    longer than the compiler.
+    """
     uapi = Path("/usr/include")
     arch = uapi / f"{platform.machine()}-linux-gnu" / "asm"
     asm = arch if arch.is_dir() else uapi / "asm"
     if not (uapi / "linux" / "pkt_cls.h").exists() or not asm.is_dir():
         msg = "no kernel headers; install linux-libc-dev, or the running kernel's header package"
         raise CompileError(msg)
-    include = scratch / "include"
-    for target in (include / "linux", include / "uapi" / "linux"):
-        shutil.copytree(uapi / "linux", target)
-    shutil.copytree(asm, include / "asm")
-    shutil.copytree(uapi / "asm-generic", include / "asm-generic")
     for name, text in _KERNEL_ONLY.items():
-        (include / name).write_text(text)
-    types = include / "linux" / "types.h"
-    types.write_text(types.read_text() + _KERNEL_TYPES)
-    return scratch
+        header = scratch / "include" / name
+        header.parent.mkdir(parents=True, exist_ok=True)
+        header.write_text(text)
+    links = {
+        "asm": asm,
+        "asm-generic": uapi / "asm-generic",
+        "linux": uapi / "linux",
+        "uapi": uapi,
+    }
+    for name, target in links.items():
+        (scratch / name).symlink_to(target)
+    flags = ("-idirafter", str(scratch))
+    return KernelHeaders("UAPI headers of the distribution", scratch, flags)
 
 
 # What bcc's own preamble includes beyond the UAPI; it brings its own uapi/linux/bpf.h.
@@ -91,8 +100,8 @@ _KERNEL_ONLY = {
     "linux/compiler_types.h": "",
     "asm/page.h": "#define PAGE_SIZE 4096\n",
     "uapi/linux/bpf.h": "",
-}
-_KERNEL_TYPES = """
+    "linux/types.h": """
+#include_next <linux/types.h>
 #ifndef VXLANE_KERNEL_TYPES
 #define VXLANE_KERNEL_TYPES
 typedef __u8 u8;
@@ -107,4 +116,5 @@ typedef _Bool bool;
 typedef __SIZE_TYPE__ size_t;
 typedef __UINTPTR_TYPE__ uintptr_t;
 #endif
-"""
+""",
+}
