@@ -16,13 +16,12 @@ import contextlib
 import itertools
 import json
 import os
-import re
 import signal
 import subprocess
 from collections.abc import Callable, Generator, Iterator
-from pathlib import Path
 from typing import Any
 
+import leftovers
 import pytest
 
 from vxlane.loader.datapath.maps import Maps
@@ -31,7 +30,7 @@ from vxlane.loader.lab import agents, namespaces
 from vxlane.loader.lab import lab as labs
 from vxlane.loader.lab.agents import program
 from vxlane.loader.lab.lab import Lab
-from vxlane.loader.lab.plan import LABS, LabNode, LabPod
+from vxlane.loader.lab.plan import LabNode, LabPod
 from vxlane.loader.lab.waiting import wait_for
 from vxlane.loader.show import documents
 from vxlane.loader.show.node import ask
@@ -165,16 +164,7 @@ def _machine() -> None:
     """Root, and no leftovers of test runs that died."""
     if os.geteuid() != 0:
         pytest.skip("needs root for network namespaces; run scripts/test with sudo")
-    for name in [file.name for file in LABS.glob("test-*")]:
-        if _is_stale(name):
-            labs.down(name)
-    namespaces.remove([name for name in namespaces.existing() if _is_stale(name)])
-
-
-def _is_stale(name: str) -> bool:
-    """Whether a test run made this lab or namespace and is dead."""
-    found = re.match(r"test-(\d+)(-|$)", name)
-    return bool(found) and not Path(f"/proc/{found[1]}").exists()
+    leftovers.remove("test")
 
 
 @pytest.fixture(scope="session")

@@ -24,8 +24,7 @@ from dataclasses import asdict, dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "nodes"))
-
+import leftovers
 from apiserver import ApiServer, make_node
 
 from vxlane.loader.datapath.bpffs import remove_bpffs
@@ -343,6 +342,7 @@ def main() -> None:
     if options.inside:
         print(json.dumps(asdict(measure(options.inside, sizes[0]))))
         return
+    leftovers.remove("bench")
     all_figures = [in_namespace(size) for size in sizes]
     missed = [sentence for figures in all_figures for sentence in figures.missed()]
     if options.json:

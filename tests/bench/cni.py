@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import leftovers
+
 from vxlane.loader.install import executable
 from vxlane.loader.lab import lab as labs
 from vxlane.loader.lab import namespaces, pods
@@ -144,6 +146,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/bench cni")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
+    leftovers.remove("bench")
     name = f"bench-{os.getpid()}"
     try:
         lab = labs.up(name, nodes=1, pods_per_node=0, kernel_only=0)

@@ -1,0 +1,34 @@
+"""What runs that were killed left behind: labs and namespaces whose names hold a dead run's pid."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from pathlib import Path
+
+from vxlane.loader.lab import lab as labs
+from vxlane.loader.lab import namespaces
+from vxlane.loader.lab.plan import LABS
+
+
+def remove(kind: str) -> None:
+    """Remove all that is named `kind`-PID or begins so, unless that process lives.
+
+    Namespaces first: what runs in them may keep a lab's mounts busy. The processes of one run
+    take turns.
+    """
+
+    def is_stale(name: str) -> bool:
+        found = re.match(rf"{kind}-(\d+)(-|$)", name)
+        return bool(found) and not Path(f"/proc/{found[1]}").exists()
+
+    turn = os.open(Path(__file__).parent, os.O_RDONLY)
+    try:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        namespaces.remove([name for name in namespaces.existing() if is_stale(name)])
+        for directory in LABS.glob(f"{kind}-*"):
+            if is_stale(directory.name):
+                labs.down(directory.name)
+    finally:
+        os.close(turn)
