@@ -139,7 +139,9 @@ def test_malformed_arguments(call, conf, arguments):
     assert "CNI_ARGS" in refused(call("ADD", conf, CNI_ARGS=arguments), 4)
 
 
-@pytest.mark.parametrize("netns", ["/proc/self/ns/net", f"/proc/{os.getpid()}/ns/net"])
+@pytest.mark.parametrize(
+    "netns", ["/proc/self/ns/net", f"/proc/{os.getpid()}/ns/net"], ids=["self", "pid"]
+)
 def test_the_plugin_s_own_namespace(call, conf, netns):
     """A container in the plugin's own namespace is error 8, unless the caller insists."""
     assert netns in refused(call("ADD", conf, CNI_NETNS=netns), 8)
