@@ -37,7 +37,9 @@ def main() -> None:
         headers = kernel_headers(Path(scratch))
         if headers.path:
             os.environ["BCC_KERNEL_SOURCE"] = str(headers.path)
-        module = BPF(text=f'#define PIN_DIR "{sys.argv[1]}"\n{flatten()}', cflags=defines)
+        module = BPF(
+            text=f'#define PIN_DIR "{sys.argv[1]}"\n{flatten()}', cflags=[*defines, *headers.flags]
+        )
     # The kernel itself may put progs.debug and maps.debug on a bpffs.
     names = [pin.name for pin in Path(sys.argv[1]).iterdir() if not pin.suffix]
     tables = {name: module[name] for name in names}
