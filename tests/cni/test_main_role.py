@@ -1,4 +1,7 @@
-"""The main role, with the distribution's real plugins: what flannel's own plugin does."""
+"""The main role, with the distribution's real plugins: what flannel's own plugin does.
+
+One file, though a long one: every test is of the one role and stands on the same fixtures.
+"""
 
 import json
 
