@@ -11,11 +11,9 @@ import contextlib
 import logging
 import os
 import selectors
-import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import FrameType
 
 from vxlane.loader.agent.agent import Agent
 from vxlane.loader.agent.bypass.lease import RENEW_EVERY
@@ -41,29 +39,6 @@ _GATHER = 0.003
 _PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 """Between two looks: as much as the last one took of the CPU, within these bounds."""
 _LONGEST_RETRY = 30.0
-
-
-class Stop(BaseException):
-    """SIGTERM or SIGINT came. No Exception, so that nothing takes it for an error and goes on."""
-
-
-@contextlib.contextmanager
-def stoppable() -> Iterator[None]:
-    """Run until a signal stops it, wherever it is.
-
-    All that the agent does can be cut short, as kill -9 would, and is taken up by the next one.
-    """
-
-    def stop(number: int, _: FrameType | None) -> None:
-        log.info("stopping: %s", signal.Signals(number).name)
-        for each in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(each, signal.SIG_IGN)
-        raise Stop
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
-    with contextlib.suppress(Stop):
-        yield
 
 
 @dataclass(slots=True)
@@ -119,7 +94,7 @@ class Loop:
         self._selector.close()
 
     def run(self) -> None:
-        """Until `Stop` is raised."""
+        """Until a signal ends it: all can be cut short, as kill -9 would, and the next goes on."""
         while True:
             deadlines = [timer.due for timer in self._timers]
             if self._pending:

@@ -11,12 +11,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from vxlane.loader import interrupt
 from vxlane.loader.agent.agent import Agent
 from vxlane.loader.agent.bypass import discover
 from vxlane.loader.agent.config import Config, Listen
 from vxlane.loader.agent.front import health
 from vxlane.loader.agent.front.status import Board
-from vxlane.loader.agent.loop import Loop, stoppable
+from vxlane.loader.agent.loop import Loop
 from vxlane.loader.agent.sources import prepare
 from vxlane.loader.datapath.programs import pin_directory
 from vxlane.loader.errors import ConfigError, SourceError
@@ -30,7 +31,7 @@ def run(values: Mapping[str, Any]) -> None:
     """Run the agent that the options `values` describe until a signal stops it."""
     state = Path(values["state_dir"])
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with stoppable(), contextlib.ExitStack() as stack:
+    with _until_interrupted(), contextlib.ExitStack() as stack:
         stack.enter_context(sole_agent(state))
         board = Board(state / "agent.json")
         # Before all that may have to be waited for: a probe must not end us meanwhile.
@@ -45,6 +46,15 @@ def run(values: Mapping[str, Any]) -> None:
         loop = Loop(agent, source, board)
         stack.callback(loop.close)
         loop.run()
+
+
+@contextlib.contextmanager
+def _until_interrupted() -> Iterator[None]:
+    interrupt.catch()
+    try:
+        yield
+    except KeyboardInterrupt as came:
+        log.info("stopped: %s", came)
 
 
 def _serve(values: Mapping[str, Any], board: Board, stack: contextlib.ExitStack) -> None:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 from pathlib import Path
 
 import click
 
+from vxlane.loader import interrupt
 from vxlane.loader.errors import LabError
 from vxlane.loader.lab import demo as demos
 from vxlane.loader.lab import lab as labs
@@ -25,8 +25,7 @@ name_option = click.option("--name", default="lab", show_default=True, help="The
 @click.group()
 def lab() -> None:
     """Nodes and pods in network namespaces; nothing of the machine's own network is touched."""
-    # A polite kill undoes a half-made lab just as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupt.catch()
 
 
 @lab.command()
@@ -99,10 +98,10 @@ def demo(name: str, rounds: int, seconds: float, as_json: bool) -> None:  # noqa
         click.echo(f"demo: {word}", err=True)
 
     progress("making a lab of 3 nodes, one of them without vxlane")
-    made = labs.up(
-        name, nodes=demos.NODES, pods_per_node=demos.PODS, kernel_only=demos.KERNEL_NODES
-    )
     try:
+        made = labs.up(
+            name, nodes=demos.NODES, pods_per_node=demos.PODS, kernel_only=demos.KERNEL_NODES
+        )
         findings = demos.run(made, rounds=rounds, seconds=seconds, progress=progress)
     finally:
         labs.down(name)

@@ -121,7 +121,8 @@ def up(
 ) -> Lab:
     """Make a lab in place of one of the same name; one that fails half-way is removed."""
     lab = Lab(check_name(name), plan_nodes(name, nodes, kernel_only=kernel_only))
-    with _one_at_a_time():
+    with contextlib.ExitStack() as turn:
+        turn.enter_context(_one_at_a_time())
         _remove(name)
         try:
             _make(lab, list(agent_options))
@@ -129,7 +130,9 @@ def up(
                 for _ in range(pods_per_node):
                     lab.add_pod(node)
         except BaseException:  # Ctrl-C too
-            _remove(name)
+            # Given back and taken anew: a command that Ctrl-C tore us from holds it to its end.
+            turn.close()
+            down(name)
             raise
     return lab
 

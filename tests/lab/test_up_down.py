@@ -95,12 +95,14 @@ def test_down_after_a_killed_up_with_agents(moment):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_up_removes_what_it_made(number):
-    """Ctrl-C or a polite kill in the middle of `up` leaves nothing."""
+@pytest.mark.parametrize("moment", [0.0, 0.1, 0.5])
+def test_interrupted_up_removes_what_it_made(number, moment):
+    """Ctrl-C or a polite kill in the middle of `up` leaves nothing, not even a late command's."""
     up = subprocess.Popen(
-        [program("vxlane"), "lab", "up", *TWO_KERNEL_NODES], stderr=subprocess.PIPE, text=True
+        [program("vxlane"), "lab", "up", "--name", NAME], stderr=subprocess.PIPE, text=True
     )
     wait_for(lambda: f"{NAME}-switch" in namespaces.existing(), "the switch")
+    time.sleep(moment)
     up.send_signal(number)
     _, errors = up.communicate(timeout=10)
     assert up.returncode == 1
