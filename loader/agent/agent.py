@@ -29,7 +29,8 @@ from vxlane.loader.errors import VxlaneError
 from vxlane.loader.kernel.events import News
 from vxlane.loader.kernel.links import Links
 from vxlane.loader.kernel.netlink import NetlinkSocket
-from vxlane.loader.nodes.model import Announcement, NodeSource, Problem
+from vxlane.loader.nodes.model import Announcement, Problem
+from vxlane.loader.nodes.snapshot import NodeSource
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +139,7 @@ class Agent:
 
         In steps of a few milliseconds: one look at all would keep a change of a node waiting.
         """
-        yield Topic.NODES
+        yield Topic.NODES | Topic.HOST
         if self.overlay:
             yield from self._guarded(self._overlays.patrol())
         if self.bypass:

@@ -1,19 +1,19 @@
 """What makes the agent look: its one thread, waiting on descriptors and on the clock.
 
 Events only say what may have changed. The first one of a calm is answered within milliseconds;
-after that there is a pause that grows with the work, so that 500 changes in a second are a few
-looks and not 500.
+after that there is a pause that grows with the work, and a limit, so that 500 changes in a second
+are a few looks and not 500.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import selectors
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 
 from vxlane.loader.agent.agent import Agent
 from vxlane.loader.agent.bypass.lease import RENEW_EVERY
@@ -24,7 +24,7 @@ from vxlane.loader.agent.front.server import Server
 from vxlane.loader.agent.front.status import Board, document
 from vxlane.loader.agent.topics import ALL, Topic
 from vxlane.loader.kernel.events import RouteEvents, RulesetEvents
-from vxlane.loader.nodes.model import NodeSource
+from vxlane.loader.nodes.snapshot import NodeSource
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +36,10 @@ _STEP_EVERY = 0.1
 _TEND_EVERY = 1.0
 _GATHER = 0.003
 """Between an event and the look: what comes in one go is looked at in one go."""
-_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
+_PAUSE, _LONGEST_PAUSE = 0.01, 1.0
 """Between two looks: as much as the last one took of the CPU, within these bounds."""
+_LOOKS_IN_A_SECOND = 8
+"""At most. Only a storm gets that far; a change after a timer's look does not wait."""
 _LONGEST_RETRY = 30.0
 
 
@@ -83,6 +85,7 @@ class Loop:
         self._pending = ALL
         self._look_at = now
         self._not_before = now
+        self._looked_at = deque([-inf] * _LOOKS_IN_A_SECOND, maxlen=_LOOKS_IN_A_SECOND)
         self._failures_in_a_row = 0
 
     def close(self) -> None:
@@ -131,7 +134,9 @@ class Loop:
         began = time.process_time()
         self._agent.look(topics)
         now, took = time.monotonic(), time.process_time() - began
-        self._not_before = now + min(max(_PAUSE, took), _LONGEST_PAUSE)
+        self._looked_at.append(now)
+        pause = min(max(_PAUSE, took), _LONGEST_PAUSE)
+        self._not_before = max(now + pause, self._looked_at[0] + 1.0)
         log.debug("looked at %s in %.3f s of CPU", topics, took)
         if self._agent.has_failed:
             self._failures_in_a_row += 1
@@ -144,9 +149,8 @@ class Loop:
         self._board.post(document(self._agent))
 
     def _on_nodes(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._source.changed, 4096)
-        self._ask(Topic.NODES)
+        if self._source.heard():
+            self._ask(Topic.NODES)
 
     def _on_routes(self) -> None:
         self._ask(self._agent.heard(self._routes.read(self._agent.device)))

@@ -22,7 +22,7 @@ from vxlane.loader.agent.sources import prepare
 from vxlane.loader.datapath.programs import pin_directory
 from vxlane.loader.errors import ConfigError, SourceError
 from vxlane.loader.nodes.follow import PATIENT
-from vxlane.loader.nodes.model import NodeSource
+from vxlane.loader.nodes.snapshot import NodeSource
 
 log = logging.getLogger(__name__)
 

@@ -23,8 +23,9 @@ from vxlane.loader.nodes.etcd.source import EtcdSource, network_config
 from vxlane.loader.nodes.file import FileSource
 from vxlane.loader.nodes.kubernetes.access import find_access
 from vxlane.loader.nodes.kubernetes.source import KubernetesSource, own_node_name
-from vxlane.loader.nodes.model import NodeSource, parse_address
+from vxlane.loader.nodes.model import parse_address
 from vxlane.loader.nodes.none import NoSource
+from vxlane.loader.nodes.snapshot import NodeSource
 
 Values = Mapping[str, Any]
 """Option name (with underscores) -> value, as click parsed it."""

@@ -10,6 +10,7 @@ Owns reading and following it. Touches no kernel state.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import dataclasses
 import errno
@@ -27,18 +28,16 @@ import yaml
 
 from vxlane.loader.errors import ConfigError
 from vxlane.loader.nodes.model import (
-    NOTHING_READ,
     Announcement,
     Backend,
     Node,
     Problem,
-    Snapshot,
-    agree,
     derived_mac,
     parse_address,
     parse_cidr,
     parse_mac,
 )
+from vxlane.loader.nodes.snapshot import NOTHING_READ, Snapshot, agree
 
 log = logging.getLogger(__name__)
 
@@ -58,17 +57,29 @@ class FileSource:
         self._own_name = own_name
         self._backend = backend
         self._digest = b""
+        """Of what was read last; empty: it can't be read."""
         self._last = NOTHING_READ
 
     def start(self) -> None:
         """Watch the file's directory: an editor's rename gives the name a new inode."""
         self.changed = _watch(self._path.parent)
 
+    def heard(self) -> bool:
+        """See `NodeSource`. Of the directory's other files too: our own status may be among them,
+        and a look that begets the next one would never end.
+        """
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.changed, 4096)
+        try:
+            return _digest(self._path.read_bytes()) != self._digest
+        except OSError:
+            return bool(self._digest)
+
     def nodes(self) -> Snapshot:
         """What the file says now; see `NodeSource`."""
         try:
             content = self._path.read_bytes()
-            digest = hashlib.sha256(content).digest()
+            digest = _digest(content)
             if digest != self._digest:
                 # Also for a file that can't be used: its errors are found once.
                 self._digest = digest
@@ -113,11 +124,15 @@ class FileSource:
             self._own_name,
             problems=problems,
             network=_network(document),
-            previous=self._last if self._last.own else None,
+            previous=self._last if self._last.own else NOTHING_READ,
         )
         if snapshot.own is None:
             raise ConfigError("; ".join(f"node {p.node!r}: {p.reason}" for p in snapshot.problems))
         return snapshot
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()
 
 
 def parse_entries(entries: list[Any], backend: Backend) -> tuple[list[Node], list[Problem]]:

@@ -6,7 +6,8 @@ import os
 import time
 from ipaddress import IPv4Address
 
-from vxlane.loader.nodes.model import Announcement, Snapshot
+from vxlane.loader.nodes.model import Announcement
+from vxlane.loader.nodes.snapshot import Snapshot
 
 
 class NoSource:
@@ -18,6 +19,10 @@ class NoSource:
     def start(self) -> None:
         """See `NodeSource`."""
         self.changed = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def heard(self) -> bool:
+        """Nothing is ever heard."""
+        return False
 
     def nodes(self) -> Snapshot:
         """Nobody."""

@@ -78,7 +78,7 @@ def test_a_device_that_flanneld_makes_later_or_anew_is_found(node: AgentNode) ->
     eventually(lambda: "no VXLAN device flannel.1 to adopt" in node.log(), "the report")
     node.sh(FLANNELD, peer(2))
     eventually(node.is_ready, "ready", seconds=15)
-    assert list(known(node)) == ["10.42.2.0/24"]
+    eventually(lambda: list(known(node)) == ["10.42.2.0/24"], "its peer")
     node.sh("ip link del flannel.1", FLANNELD, peer(3))
     eventually(lambda: list(known(node)) == ["10.42.3.0/24"], "the new device")
     hook = (Program.TO_OVERLAY, "flannel.1")

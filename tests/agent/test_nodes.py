@@ -171,6 +171,6 @@ def test_many_changes_are_few_looks(running: AgentNode) -> None:
         time.sleep(0.001)
     running.write_nodes(2, 3, 9)
     eventually(lambda: cidrs(running) == {"10.42.2.0/24", "10.42.3.0/24", str(NODE9)}, "the last")
-    assert running.status()["looks"] - before < 60
+    assert running.status()["looks"] - before < 25
     running.write_nodes(2, 3)
     eventually(lambda: len(cidrs(running)) == 2, "the old state")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from vxlane.loader.nodes.follow import Timing
-from vxlane.loader.nodes.model import NodeSource, Snapshot
+from vxlane.loader.nodes.snapshot import NodeSource, Snapshot
 
 QUICK = Timing(shortest=0.05, longest=0.2, patience=2.0, silence=1.0)
 

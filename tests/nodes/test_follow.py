@@ -10,7 +10,8 @@ from following import until
 from vxlane.loader.errors import SourceError
 from vxlane.loader.nodes.follow import Follower, Roll, Timing
 from vxlane.loader.nodes.http import HttpError
-from vxlane.loader.nodes.model import NOTHING_READ, Node, Problem
+from vxlane.loader.nodes.model import Node, Problem
+from vxlane.loader.nodes.snapshot import NOTHING_READ
 
 SHORT = Timing(shortest=0.02, longest=0.05)
 

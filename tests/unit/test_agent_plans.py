@@ -13,14 +13,15 @@ from vxlane.loader.agent.bypass.standing import judge
 from vxlane.loader.agent.config import Network, parse_network
 from vxlane.loader.agent.options import _respelt
 from vxlane.loader.agent.overlay.adopted import find, named
-from vxlane.loader.agent.overlay.desired import AdoptedPlan, OwnPlan, Paths, entries_of, peer_of
+from vxlane.loader.agent.overlay.desired import AdoptedPlan, OwnPlan, entries_of, peer_of
 from vxlane.loader.agent.overlay.membership import HOLD_DOWN, Membership
 from vxlane.loader.datapath.abi import Guard, Way
 from vxlane.loader.errors import ConfigError
 from vxlane.loader.kernel.entries import Forwarding, Neighbour, Route, changes
 from vxlane.loader.kernel.links import Link
 from vxlane.loader.kernel.nexthops import NextHop
-from vxlane.loader.nodes.model import NOTHING_READ, Backend, Node, Snapshot
+from vxlane.loader.nodes.model import Backend, Node
+from vxlane.loader.nodes.snapshot import NOTHING_READ, Snapshot
 
 NETWORK = IPv4Network("10.42.0.0/16")
 OWN = Node("node1", IPv4Address("192.168.77.1"), IPv4Network("10.42.1.0/24"), "02:00:00:00:00:01")
@@ -72,17 +73,6 @@ def test_a_peer_of_another_backend_is_no_peer() -> None:
     assert path.way is None
     assert path.problem
     assert path.problem.reason == "its backend is host-gw, this node's is vxlan"
-
-
-def test_what_did_not_change_is_the_same_object() -> None:
-    """Paths are remembered: an unchanged peer keeps its very path, a changed one does not."""
-    address = int(PEER.address)
-    paths, hops = Paths(), {address: NEAR}
-    [first] = paths.to([PEER], hops, TUNNEL)
-    assert paths.to([PEER], hops, TUNNEL)[0] is first
-    assert paths.to([PEER], {address: FAR}, TUNNEL)[0] is not first
-    other = OwnPlan(Backend.VXLAN, device=10, routes_directly=False)
-    assert paths.to([PEER], hops, other)[0] is not first
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import select
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Network
@@ -13,7 +12,8 @@ import pytest
 
 from vxlane.loader.errors import ConfigError
 from vxlane.loader.nodes.file import FileSource
-from vxlane.loader.nodes.model import NOTHING_READ, derived_mac
+from vxlane.loader.nodes.model import derived_mac
+from vxlane.loader.nodes.snapshot import NOTHING_READ
 
 GOOD = """
 network: 10.42.0.0/16
@@ -149,7 +149,8 @@ def test_a_missing_directory_is_refused(tmp_path: Path) -> None:
     [
         lambda path: path.write_text(GOOD + "\n"),
         lambda path: (
-            path.with_suffix(".new").write_text(GOOD) and path.with_suffix(".new").rename(path)
+            path.with_suffix(".new").write_text(GOOD + "\n")
+            and path.with_suffix(".new").rename(path)
         ),
         lambda path: path.unlink(),
     ],
@@ -159,8 +160,24 @@ def test_every_way_to_change_the_file_is_seen(
     source: FileSource, path: Path, change: Callable[[Path], object]
 ) -> None:
     """Writing, replacing by rename and removing each make the descriptor readable, once drained."""
+    source.nodes()
     assert not select.select([source.changed], [], [], 0)[0]
     change(path)
     assert select.select([source.changed], [], [], 1)[0]
-    os.read(source.changed, 4096)
+    assert source.heard()
     assert not select.select([source.changed], [], [], 0)[0]
+    source.nodes()
+    assert not source.heard()
+
+
+def test_other_files_of_the_directory_are_no_news(source: FileSource, path: Path) -> None:
+    """What is written beside the file wakes nobody for long, whether the file is there or not."""
+    source.nodes()
+    path.with_name("other").write_text("x")
+    assert select.select([source.changed], [], [], 1)[0]
+    assert not source.heard()
+    path.unlink()
+    assert source.heard()
+    source.nodes()
+    path.with_name("other").write_text("y")
+    assert not source.heard()

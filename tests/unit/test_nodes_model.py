@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import random
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
 from vxlane.loader.errors import ConfigError
+from vxlane.loader.nodes.claims import Claims
 from vxlane.loader.nodes.model import (
     Node,
     Problem,
-    agree,
     derived_mac,
     parse_address,
     parse_cidr,
     parse_mac,
 )
+from vxlane.loader.nodes.snapshot import NOTHING_READ, agree
 
 
 def node(number: int, *, name: str = "", **changes: str) -> Node:
@@ -104,6 +107,45 @@ def test_two_peers_may_swap_pod_cidrs() -> None:
     snapshot = agree([node(1), *swapped], "node1", previous=before)
     assert snapshot.peers == tuple(swapped)
     assert snapshot.problems == ()
+
+
+def test_claims_carried_along_are_claims_made_anew() -> None:
+    """However the set changes: what is judged by the last agreement is judged as by a fresh one."""
+    chance = random.Random(1)
+    snapshot = NOTHING_READ
+    cidrs = ["10.42.{}.0/24", "10.42.{}.0/23", "10.42.{}.128/25"]
+    for _ in range(300):
+        nodes = [
+            node(
+                number,
+                address=f"192.168.77.{chance.choice([number, chance.randrange(1, 9)])}",
+                pod_cidr=cidrs[0].format(number)
+                if chance.random() < 0.7
+                else chance.choice(cidrs).format(2 * chance.randrange(4)),
+            )
+            for number in chance.sample(range(1, 9), 6)
+        ]
+        nodes = [next((n for n in snapshot.peers if n == each), each) for each in nodes]
+        anew = Claims()
+        for each in snapshot.claims.names.values():
+            anew.take(each)
+        fresh = agree(nodes, "node1", previous=dataclasses.replace(snapshot, claims=anew))
+        snapshot = agree(nodes, "node1", previous=snapshot)
+        assert snapshot == fresh
+        everyone = [*([snapshot.own] if snapshot.own else []), *snapshot.peers]
+        assert {each.name for each in everyone} == snapshot.claims.names.keys()
+        assert {problem.node for problem in agree(everyone, "node1").problems} <= {"node1"}
+
+
+def test_what_did_not_change_stays_the_same_object_in_its_place() -> None:
+    """Also when all entries were parsed anew; a changed one takes the place of its last state."""
+    before = agree([node(1), node(2), node(3), node(4)], "node1")
+    after = agree(
+        [node(4), node(1), node(3, address="192.168.77.9"), node(2)], "node1", previous=before
+    )
+    assert [peer.name for peer in after.peers] == ["node2", "node3", "node4"]
+    assert after.peers[0] is before.peers[0]
+    assert after.peers[2] is before.peers[2]
 
 
 def test_a_missing_own_node_is_reported() -> None:

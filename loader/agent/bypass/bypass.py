@@ -20,7 +20,7 @@ from vxlane.loader.agent.overlay.keepers import keep_sysctls
 from vxlane.loader.agent.overlay.overlay import Overlay
 from vxlane.loader.agent.topics import Topic
 from vxlane.loader.agent.undo import UndoFile
-from vxlane.loader.datapath.abi import Guard, Program, Way
+from vxlane.loader.datapath.abi import Guard, Program
 from vxlane.loader.datapath.attach import Hooks
 from vxlane.loader.datapath.maps import Maps
 from vxlane.loader.datapath.programs import (
@@ -135,8 +135,7 @@ def _places(overlay: Overlay, nics: frozenset[int]) -> set[Place]:
     if overlay.device:
         places.add((Program.TO_OVERLAY, overlay.device))
     # Directly routed packets leave the kernel path at the NIC.
-    direct = {path.hop.ifindex for path in overlay.paths if path.way is Way.DIRECT}
-    return places | {(Program.TO_OVERLAY, nic) for nic in direct}
+    return places | {(Program.TO_OVERLAY, nic) for nic in overlay.direct_nics}
 
 
 def _foreign(hooks: Hooks, ifindex: int) -> Guard:

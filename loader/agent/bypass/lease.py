@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vxlane.loader.agent.overlay.overlay import Overlay
-from vxlane.loader.datapath.abi import Way
 from vxlane.loader.datapath.maps import Maps
 from vxlane.loader.datapath.records import Settings
 from vxlane.loader.kernel.conntrack import patience
@@ -67,7 +66,7 @@ class Lease:
             port_min=lowest,
             port_max=highest,
             vtep_mac=overlay.vtep_mac,
-            has_direct=any(path.way is Way.DIRECT for path in overlay.paths),
+            has_direct=bool(overlay.direct_nics),
         )
         self._maps.put_settings(self._settings)
 

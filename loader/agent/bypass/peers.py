@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Network
 
 from vxlane.loader.agent.overlay.desired import Path, peer_of
@@ -13,6 +12,7 @@ from vxlane.loader.agent.overlay.overlay import Overlay
 from vxlane.loader.agent.topics import Topic
 from vxlane.loader.datapath.maps import Maps
 from vxlane.loader.datapath.records import IPNetwork, Peer
+from vxlane.loader.difference import difference
 from vxlane.loader.nodes.model import Problem
 
 log = logging.getLogger(__name__)
@@ -41,26 +41,18 @@ class Slots:
         self._free.append(slot)
 
 
-@dataclass(frozen=True, slots=True)
-class _Made:
-    """A map entry and what it was made of."""
-
-    peer: Peer
-    path: Path
-    mtus: tuple[int, int]
-    """Of flannel.<VNI> and of the NIC."""
-
-
 class PeerKeeper:
     """Writes what differs from what the map holds, one log line for each change.
 
-    After a look at the map everything is compared, otherwise only what was made anew.
+    After a look at the map everything is compared, otherwise only the paths that are others.
     """
 
     def __init__(self, maps: Maps) -> None:
         self._maps = maps
-        self._made: dict[str, _Made] = {}
-        """By peer's name."""
+        self._kept: Sequence[Path] = ()
+        """What the map was made to agree with; none: everything is to be compared."""
+        self._mtus: tuple[int, Mapping[int, int]] = 0, {}
+        """Of flannel.<VNI>, and of each NIC by ifindex."""
         self.look()
 
     def look(self) -> None:
@@ -68,7 +60,7 @@ class PeerKeeper:
         self._actual = self._maps.peers()
         slots = (peer.slot for peer in self._actual.values())
         self._slots = Slots(slots, self._maps.capacity("peer_counters"))
-        self._must_compare = True
+        self._kept = ()
 
     def patrol(self) -> Iterator[Topic]:
         """Compare some peers at a time with what the map has."""
@@ -80,35 +72,27 @@ class PeerKeeper:
 
     def keep(self, overlay: Overlay, mtus: Mapping[int, int]) -> list[Problem]:
         """Make the map so; `mtus`: of each NIC by ifindex. Peers that did not fit are Problems."""
-        before, made, left_out = self._made, {}, []
-        for path in overlay.paths:
+        if self._mtus != (overlay.device_mtu, mtus):
+            self._mtus, self._kept = (overlay.device_mtu, mtus), ()
+        gone, come = difference(self._kept, overlay.paths)
+        doubtful: set[IPNetwork] = {path.node.pod_cidr for path in gone}
+        if not self._kept:
+            doubtful = set(self._actual)
+        wanted, left_out = [], []
+        for path in come:
             if path.way is None:
                 continue
-            name = path.node.name
-            entry = self._entry(path, overlay.device_mtu, mtus.get(path.hop.ifindex, 0))
-            if entry is None:
+            slot = self._slot(path.node.pod_cidr)
+            if slot is None:
                 reason = "the map of peers is full; its packets take the kernel path"
-                left_out.append(Problem(name, reason))
+                left_out.append(Problem(path.node.name, reason))
             else:
-                made[name] = entry
-        self._made = made
-        if self._must_compare:
-            self._write(list(made.values()), set(self._actual))
-        else:
-            gone = {m.peer.cidr for m in _without(before, made)}
-            self._write(_without(made, before), gone)
-        self._must_compare = False
+                nic_mtu = mtus.get(path.hop.ifindex, 0)
+                wanted.append(peer_of(path, slot, device_mtu=overlay.device_mtu, nic_mtu=nic_mtu))
+        self._write(wanted, doubtful)
+        # For those that were left out there may be room next time.
+        self._kept = () if left_out else overlay.paths
         return left_out
-
-    def _entry(self, path: Path, device_mtu: int, nic_mtu: int) -> _Made | None:
-        known = self._made.get(path.node.name)
-        if known and known.path is path and known.mtus == (device_mtu, nic_mtu):
-            return known
-        slot = self._slot(path.node.pod_cidr)
-        if slot is None:
-            return None
-        peer = peer_of(path, slot, device_mtu=device_mtu, nic_mtu=nic_mtu)
-        return _Made(peer, path, (device_mtu, nic_mtu))
 
     def _slot(self, cidr: IPv4Network) -> int | None:
         """The slot that counts for `cidr`; a new one is zeroed before it is used."""
@@ -119,26 +103,21 @@ class PeerKeeper:
             self._maps.clear_peer_count(slot)
         return slot
 
-    def _write(self, wanted: list[_Made], doubtful: set[IPNetwork]) -> None:
+    def _write(self, wanted: list[Peer], doubtful: set[IPNetwork]) -> None:
         """Put `wanted`; then remove of the CIDRs in `doubtful` those that none of `wanted` has."""
         lines = []
-        for made in wanted:
-            peer, was = made.peer, self._actual.get(made.peer.cidr)
+        for peer in wanted:
+            was = self._actual.get(peer.cidr)
             if was != peer:
                 self._maps.put_peer(peer)
                 self._actual[peer.cidr] = peer
                 lines.append(f"put {_shown(peer)}: " + (f"was {_shown(was)}" if was else "missing"))
-        for cidr in doubtful - {made.peer.cidr for made in wanted}:
-            gone = self._actual.pop(cidr)
-            self._maps.delete_peer(cidr)
-            self._slots.give_back(gone.slot)
-            lines.append(f"remove {_shown(gone)}: stale")
+        for cidr in doubtful - {peer.cidr for peer in wanted}:
+            if gone := self._actual.pop(cidr, None):
+                self._maps.delete_peer(cidr)
+                self._slots.give_back(gone.slot)
+                lines.append(f"remove {_shown(gone)}: stale")
         _log(lines)
-
-
-def _without(made: Mapping[str, _Made], others: Mapping[str, _Made]) -> list[_Made]:
-    """Those that are not the same objects in `others`."""
-    return [entry for name, entry in made.items() if others.get(name) is not entry]
 
 
 def _log(lines: list[str]) -> None:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network
 
 from vxlane.loader.agent.config import Config
-from vxlane.loader.agent.overlay.desired import AdoptedPlan, Paths
+from vxlane.loader.agent.overlay.desired import AdoptedPlan, exits_of
 from vxlane.loader.agent.overlay.keepers import EntryKeeper
 from vxlane.loader.agent.overlay.overlay import Overlay, Steps
-from vxlane.loader.agent.overlay.ways import Ways
+from vxlane.loader.agent.overlay.paths import Paths
 from vxlane.loader.agent.topics import Topic
 from vxlane.loader.errors import ConfigError
 from vxlane.loader.kernel import vtep
@@ -24,8 +25,9 @@ from vxlane.loader.kernel.entries import Entries, Forwarding, Neighbour, Route
 from vxlane.loader.kernel.events import News
 from vxlane.loader.kernel.links import Link, Links
 from vxlane.loader.kernel.netlink import NetlinkSocket
-from vxlane.loader.kernel.nexthops import Query
-from vxlane.loader.nodes.model import Announcement, Node, Problem, Snapshot
+from vxlane.loader.kernel.nexthops import Query, resolve
+from vxlane.loader.nodes.model import Announcement, Node, Problem
+from vxlane.loader.nodes.snapshot import Snapshot
 
 
 class AdoptedOverlay:
@@ -34,8 +36,7 @@ class AdoptedOverlay:
     def __init__(self, config: Config, links: Links, *, netlink: NetlinkSocket) -> None:
         self._name = vtep.name_of(config.network.vni)
         self._links = links
-        self._ways = Ways(netlink)
-        self._paths = Paths()
+        self._paths = Paths(partial(resolve, netlink))
         self._entries = EntryKeeper(netlink)
         self._device: tuple[Link, vtep.Wiring] | None = None
         self._found = Found()
@@ -50,7 +51,7 @@ class AdoptedOverlay:
     def look(self, snapshot: Snapshot, topics: Topic) -> Overlay:
         """See `Overlays`."""
         if topics & Topic.ROUTES:
-            self._ways.forget()
+            self._paths.forget()
         if topics & Topic.HOST or self._device is None:
             before, self._device = self._device, self._find()
             if before is None or before[0].index != self._device[0].index:
@@ -59,9 +60,8 @@ class AdoptedOverlay:
         if topics & Topic.ENTRIES:
             self._found = find(self._entries.read(link.index), link.index)
         peers, problems = named(self._found, snapshot)
-        query = Query(wiring.local, wiring.port)
-        hops = self._ways.towards(peers, query)
         plan = AdoptedPlan(frozenset(self._found.direct))
+        paths = self._paths.to(peers, Query(wiring.local, wiring.port), plan)
         return Overlay(
             device=link.index,
             device_mtu=link.mtu,
@@ -70,14 +70,14 @@ class AdoptedOverlay:
             vni=wiring.vni,
             port=wiring.port,
             underlay=wiring.underlay,
-            paths=self._paths.to(peers, hops, plan),
+            paths=paths,
+            exits=exits_of(paths),
             problems=tuple(problems),
         )
 
     def patrol(self) -> Iterator[Topic]:
         """See `Overlays`."""
-        yield Topic.HOST
-        yield from self._ways.patrol()
+        yield from self._paths.patrol()
         if self._device:
             yield from self._entries.patrol(self._device[0].index)
 

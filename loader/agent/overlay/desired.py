@@ -6,9 +6,10 @@ that with 10,000 peers a change of one costs the comparison of pointers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Network
+from operator import attrgetter
 from typing import Protocol
 
 from vxlane.loader.datapath.abi import Way
@@ -79,27 +80,10 @@ class AdoptedPlan:
         return Path(node, hop, way, problem=problem)
 
 
-class Paths:
-    """The path to every peer, remembered by name."""
-
-    def __init__(self) -> None:
-        self._known: dict[str, Path] = {}
-        self._plan: Plan | None = None
-
-    def to(
-        self, peers: Iterable[Node], hops: Mapping[int, NextHop], plan: Plan
-    ) -> tuple[Path, ...]:
-        """The path to each of `peers`, in their order; `hops` by each peer's address."""
-        known = self._known if plan == self._plan else {}
-        found = {}
-        for node in peers:
-            hop = hops[int(node.address)]
-            path = known.get(node.name)
-            if path is None or path.node is not node or path.hop is not hop:
-                path = plan.path(node, hop)
-            found[node.name] = path
-        self._known, self._plan = found, plan
-        return tuple(found.values())
+def exits_of(paths: Iterable[Path]) -> frozenset[tuple[Way, int]]:
+    """By which ways and NICs (ifindex) packets of peers come and go."""
+    exits = set(map(attrgetter("way", "hop.ifindex"), paths))
+    return frozenset((way, nic) for way, nic in exits if way is not None and nic)
 
 
 def entries_of(paths: Iterable[Path]) -> Entries:

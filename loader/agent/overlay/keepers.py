@@ -9,12 +9,13 @@ from __future__ import annotations
 import errno
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import IPv4Network
 
 from vxlane.loader.agent.overlay.desired import Path, entries_of
 from vxlane.loader.agent.topics import Topic
 from vxlane.loader.agent.undo import UndoFile
+from vxlane.loader.difference import difference
 from vxlane.loader.errors import KernelError
 from vxlane.loader.kernel import entries, sysctls
 from vxlane.loader.kernel.entries import Change, Entries, Forwarding, Neighbour, Route
@@ -49,8 +50,8 @@ class EntryKeeper:
     def __init__(self, netlink: NetlinkSocket) -> None:
         self._netlink = netlink
         self._actual: Entries = {}
-        self._kept: dict[str, Path] = {}
-        """By peer's name: what `_actual` was made to agree with."""
+        self._kept: Sequence[Path] = ()
+        """What `_actual` was made to agree with."""
         self._must_compare = True
 
     def read(self, device: int) -> Entries:
@@ -72,30 +73,25 @@ class EntryKeeper:
             key in self._actual for key in news.gone
         )
 
-    def keep(self, paths: Iterable[Path], network: IPv4Network) -> None:
+    def keep(self, paths: Sequence[Path], network: IPv4Network) -> None:
         """Write what differs from what is remembered. KernelError: some entries were refused."""
-        before, self._kept = self._kept, {path.node.name: path for path in paths}
         if self._must_compare:
-            desired, actual = entries_of(self._kept.values()), self._actual
+            desired, actual = entries_of(paths), self._actual
         else:
-            desired = entries_of(_without(self._kept, before))
-            keys = {*desired, *entries_of(_without(before, self._kept))}
+            gone, come = difference(self._kept, paths)
+            desired = entries_of(come)
+            keys = {*desired, *entries_of(gone)}
             actual = {key: self._actual[key] for key in keys if key in self._actual}
         wanted = entries.changes(desired, actual, network)
         _log_changes(wanted)
         began = time.monotonic()
         failed = entries.write(self._netlink, wanted, self._actual)
         log.debug("%d changes of entries in %.3f s", len(wanted), time.monotonic() - began)
-        self._must_compare = bool(failed)
+        self._kept, self._must_compare = paths, bool(failed)
         if failed:
             change, code = failed[0]
             more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
             raise KernelError(f"{change}{more}", code, _advice(code))
-
-
-def _without(paths: Mapping[str, Path], others: Mapping[str, Path]) -> list[Path]:
-    """The paths that are not the same objects in `others`."""
-    return [path for name, path in paths.items() if others.get(name) is not path]
 
 
 class RuleKeeper:

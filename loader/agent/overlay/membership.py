@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from vxlane.loader.nodes.model import NOTHING_READ, Problem, Snapshot
+from vxlane.loader.nodes.model import Problem
+from vxlane.loader.nodes.snapshot import NOTHING_READ, Snapshot
 
 HOLD_DOWN = 300.0
 """Seconds for which peers stay that vanished all at once."""

@@ -8,7 +8,8 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
-from vxlane.loader.nodes.model import NOTHING_READ, Backend, Node, Snapshot
+from vxlane.loader.nodes.model import Backend, Node
+from vxlane.loader.nodes.snapshot import NOTHING_READ, Snapshot
 
 log = logging.getLogger(__name__)
 

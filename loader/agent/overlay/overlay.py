@@ -12,8 +12,10 @@ from typing import Protocol
 
 from vxlane.loader.agent.overlay.desired import Path
 from vxlane.loader.agent.topics import Topic
+from vxlane.loader.datapath.abi import Way
 from vxlane.loader.kernel.events import News
-from vxlane.loader.nodes.model import Announcement, Node, Problem, Snapshot
+from vxlane.loader.nodes.model import Announcement, Node, Problem
+from vxlane.loader.nodes.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +33,19 @@ class Overlay:
     underlay: int
     """Ifindex of the NIC; 0: the routes decide."""
     paths: tuple[Path, ...]
+    exits: frozenset[tuple[Way, int]]
+    """By which ways and NICs (ifindex) the paths lead."""
     problems: tuple[Problem, ...] = ()
 
     @property
     def nics(self) -> frozenset[int]:
         """Ifindexes of the interfaces that packets of peers come and go by."""
-        used = {path.hop.ifindex for path in self.paths if path.way is not None}
-        return frozenset((used | {self.underlay}) - {0})
+        return frozenset({nic for _, nic in self.exits} | {self.underlay} - {0})
+
+    @property
+    def direct_nics(self) -> frozenset[int]:
+        """Those of them that directly routed packets leave by."""
+        return frozenset(nic for way, nic in self.exits if way is Way.DIRECT)
 
 
 Steps = Mapping[str, Callable[[], None]]

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from functools import partial
 from ipaddress import IPv4Network
 
 from vxlane.loader.agent.config import Config
-from vxlane.loader.agent.overlay.desired import OwnPlan, Paths
+from vxlane.loader.agent.overlay.desired import OwnPlan, exits_of
 from vxlane.loader.agent.overlay.keepers import EntryKeeper, RuleKeeper, keep_sysctls
 from vxlane.loader.agent.overlay.overlay import Overlay, Steps
-from vxlane.loader.agent.overlay.ways import Ways
+from vxlane.loader.agent.overlay.paths import Paths
 from vxlane.loader.agent.topics import Topic
 from vxlane.loader.agent.undo import UndoFile
 from vxlane.loader.errors import ConfigError
@@ -22,17 +23,10 @@ from vxlane.loader.kernel.events import News
 from vxlane.loader.kernel.firewall import Masquerade, Policy
 from vxlane.loader.kernel.links import Link, Links
 from vxlane.loader.kernel.netlink import NetlinkSocket
-from vxlane.loader.kernel.nexthops import Query
+from vxlane.loader.kernel.nexthops import Query, resolve
 from vxlane.loader.kernel.underlay import Choice, Underlay, choose
-from vxlane.loader.nodes.model import (
-    Announcement,
-    Backend,
-    Node,
-    NodeSource,
-    Problem,
-    Snapshot,
-    derived_mac,
-)
+from vxlane.loader.nodes.model import Announcement, Backend, Node, Problem, derived_mac
+from vxlane.loader.nodes.snapshot import NodeSource, Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +48,7 @@ class OwnedOverlay:
         self._network = config.network
         self._links = links
         self._undo = undo
-        self._ways = Ways(netlink)
-        self._paths = Paths()
+        self._paths = Paths(partial(resolve, netlink))
         self._entries = EntryKeeper(netlink)
         self._rules = RuleKeeper(uses_nftables=config.network.uses_nftables)
         self._underlay: Underlay | None = None
@@ -90,7 +83,7 @@ class OwnedOverlay:
         if own != self._own:
             topics |= Topic.HOST | Topic.RULES
         if topics & Topic.ROUTES:
-            self._ways.forget()
+            self._paths.forget()
         if topics & Topic.HOST and self._look_at_host(own, network):
             topics |= Topic.ENTRIES
         self._own = own
@@ -109,8 +102,7 @@ class OwnedOverlay:
 
     def patrol(self) -> Iterator[Topic]:
         """See `Overlays`."""
-        yield Topic.HOST
-        yield from self._ways.patrol()
+        yield from self._paths.patrol()
         yield from self._entries.patrol(self._device.index if self._device else 0)
 
     def steps(self) -> Steps:
@@ -172,7 +164,7 @@ class OwnedOverlay:
             self._network.backend, device.index if device else 0, self._network.routes_directly
         )
         query = Query(underlay.address, self._network.port)
-        hops = self._ways.towards(snapshot.peers, query)
+        paths = self._paths.to(snapshot.peers, query, plan)
         problems = []
         if own.address != underlay.address:
             reason = f"peers send to {own.address}, its packets come from {underlay.address}"
@@ -185,7 +177,8 @@ class OwnedOverlay:
             vni=self._network.vni,
             port=self._network.port,
             underlay=underlay.link.index,
-            paths=self._paths.to(snapshot.peers, hops, plan),
+            paths=paths,
+            exits=exits_of(paths),
             problems=tuple(problems),
         )
 

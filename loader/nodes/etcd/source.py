@@ -15,7 +15,8 @@ from vxlane.loader.nodes.etcd.keeper import Keeper, Term, read_config
 from vxlane.loader.nodes.etcd.schema import entry, parse_pool
 from vxlane.loader.nodes.follow import Follower, Roll, Timing
 from vxlane.loader.nodes.http import SilenceError
-from vxlane.loader.nodes.model import Announcement, Snapshot
+from vxlane.loader.nodes.model import Announcement
+from vxlane.loader.nodes.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,10 @@ class EtcdSource:
         """See `NodeSource`."""
         self._follower.start()
         self._keeper.start()
+
+    def heard(self) -> bool:
+        """See `NodeSource`."""
+        return self._roll.heard()
 
     def nodes(self) -> Snapshot:
         """See `NodeSource`."""

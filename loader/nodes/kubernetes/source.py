@@ -28,7 +28,8 @@ from vxlane.loader.nodes.kubernetes.annotations import (
 from vxlane.loader.nodes.kubernetes.api import NodesApi
 from vxlane.loader.nodes.kubernetes.publisher import Publisher
 from vxlane.loader.nodes.kubernetes.reflector import Entry, Reflector
-from vxlane.loader.nodes.model import Announcement, Snapshot, parse_address
+from vxlane.loader.nodes.model import Announcement, parse_address
+from vxlane.loader.nodes.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,10 @@ class KubernetesSource:
         """See `NodeSource`."""
         self._follower.start()
         self._publisher.start()
+
+    def heard(self) -> bool:
+        """See `NodeSource`."""
+        return self._roll.heard()
 
     def nodes(self) -> Snapshot:
         """See `NodeSource`."""

@@ -1,0 +1,59 @@
+"""Paths are remembered, and one that did not change is the very object that it was."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv4Network
+
+from vxlane.loader.agent.overlay.desired import OwnPlan
+from vxlane.loader.agent.overlay.paths import Paths
+from vxlane.loader.agent.topics import Topic
+from vxlane.loader.kernel.nexthops import NextHop, Query
+from vxlane.loader.nodes.model import Backend, Node
+
+PEER = Node("node2", IPv4Address("192.168.77.2"), IPv4Network("10.42.2.0/24"), "02:00:00:00:00:02")
+NEAR = NextHop(4, PEER.address)
+FAR = NextHop(4, IPv4Address("192.168.77.254"))
+QUERY = Query(IPv4Address("192.168.77.1"), 8472)
+TUNNEL = OwnPlan(Backend.VXLAN, device=9, routes_directly=False)
+
+
+def test_what_did_not_change_is_the_same_object() -> None:
+    """Paths are remembered: an unchanged peer keeps its very path, a changed one does not."""
+    hop = NEAR
+    paths = Paths(lambda addresses, _: dict.fromkeys(addresses, hop))
+    [first] = paths.to((PEER,), QUERY, TUNNEL)
+    assert paths.to((PEER,), QUERY, TUNNEL)[0] is first
+    hop = FAR
+    assert paths.to((PEER,), QUERY, TUNNEL)[0] is first
+    [topics] = paths.patrol()
+    assert topics == Topic.NODES
+    [second] = paths.to((PEER,), QUERY, TUNNEL)
+    assert second.hop == FAR
+    hop = NEAR
+    paths.forget()
+    [third] = paths.to((PEER,), QUERY, TUNNEL)
+    assert third == first
+    other = OwnPlan(Backend.VXLAN, device=10, routes_directly=False)
+    assert paths.to((PEER,), QUERY, other)[0] is not third
+
+
+def test_paths_of_peers_that_come_and_go() -> None:
+    """A peer that is gone has no path any more, and one that shared its address keeps its own."""
+    asked: list[IPv4Address] = []
+
+    def resolve(addresses: Iterable[IPv4Address], _: Query) -> dict[IPv4Address, NextHop]:
+        found = dict.fromkeys(addresses, NEAR)
+        asked.extend(found)
+        return found
+
+    twin = dataclasses.replace(PEER, name="twin", pod_cidr=IPv4Network("10.42.8.0/24"))
+    paths = Paths(resolve)
+    assert [path.node for path in paths.to((PEER, twin), QUERY, TUNNEL)] == [PEER, twin]
+    assert [path.node for path in paths.to((twin,), QUERY, TUNNEL)] == [twin]
+    assert asked == [PEER.address]
+    moved = dataclasses.replace(twin, address=IPv4Address("192.168.77.8"))
+    assert [path.node for path in paths.to((PEER, moved), QUERY, TUNNEL)] == [moved, PEER]
+    assert asked == [PEER.address, moved.address]
+    assert paths.to((), QUERY, TUNNEL) == ()
