@@ -64,8 +64,12 @@ class Hooks:
         return links | set(self._filters())
 
     def attach(self, program: Program, ifindex: int) -> None:
-        """Attach unless it stands there already; raises KernelError with what to do instead."""
-        if self._has_link(program, ifindex) or self._has_filter(program, ifindex):
+        """Attach unless it stands there by the same method, which a filter is replaced for.
+
+        By which methods it stands `attached` knows: to list a device's filters takes a
+        millisecond, and a pod waits. KernelError says what to do instead.
+        """
+        if self._has_link(program, ifindex):
             return
         descriptor = syscall.obj_get(self._pins / program.label)
         try:
