@@ -130,9 +130,7 @@ class Agent:
         if changed & {self.device, *self._nics}:
             # Its entries and routes go without a word when a device goes down.
             topics |= Topic.HOST | Topic.ROUTES | Topic.ENTRIES
-        if self._overlays.contradicts(news):
-            topics |= Topic.ENTRIES
-        return topics
+        return topics | self._overlays.heard(news)
 
     def patrol(self) -> Iterator[Topic]:
         """Walk along everything that nobody may have told of; each time what is to be looked at.

@@ -48,15 +48,17 @@ _IFINDEX = struct.Struct("=xxxxi")  # of ifinfomsg, ifaddrmsg, ndmsg and tcmsg a
 
 @dataclass(slots=True)
 class News:
-    """What one look at the descriptor brought, in no order."""
+    """What one look at the descriptor brought."""
 
     removed: set[int] = field(default_factory=set)
     """Ifindexes of devices that are gone."""
     touched: set[int] = field(default_factory=set)
     """Ifindexes of devices, or their qdiscs and filters, that changed."""
-    put: list[Entry] = field(default_factory=list)
-    gone: list[Key] = field(default_factory=list)
-    """Routes of any device; neighbours and forwarding entries of the watched one."""
+    entries: dict[Key, Entry | None] = field(default_factory=dict)
+    """As they are now, None where there is none any more: routes of any device; neighbours and
+    forwarding entries of the watched one."""
+    doubtful: set[Key] = field(default_factory=set)
+    """Where a route of another kind came: it may have taken the place of one that was known."""
     routing: bool = False
     """Addresses, rules or other routes changed: a next hop may have."""
     lost: bool = False
@@ -100,13 +102,15 @@ class RouteEvents:
 def _sort(message: Message, device: int, news: News) -> None:
     kind, body = message.kind, message.body
     if kind in {_NEWNEIGH, _DELNEIGH}:
-        entry = neighbour_of(body, device) if kind == _NEWNEIGH else None
         # One that was deleted is first told as new and failed, without its MAC.
-        _note(entry, neighbour_key(body, device), news)
+        if (key := neighbour_key(body, device)) is not None:
+            news.entries[key] = neighbour_of(body, device) if kind == _NEWNEIGH else None
     elif kind in {_NEWROUTE, _DELROUTE}:
         route = route_of(body)
-        # Also of other devices: a route of ours may have been replaced by one of those.
-        _note(route if kind == _NEWROUTE else None, route_key(body), news)
+        if route:
+            news.entries[route.key] = route if kind == _NEWROUTE else None
+        elif kind == _NEWROUTE and (key := route_key(body)) is not None:
+            news.doubtful.add(key)
         if route is None or route.device != device:
             news.routing = True
     elif kind in {_NEWADDR, _DELADDR, _NEWRULE, _DELRULE}:
@@ -116,14 +120,6 @@ def _sort(message: Message, device: int, news: News) -> None:
     elif kind in {_NEWLINK, _DELLINK} or _NEWQDISC <= kind <= _DELTFILTER:
         # AF_BRIDGE's DELLINK is a port that leaves its bridge, not a device that goes.
         news.touched.add(_IFINDEX.unpack_from(body)[0])
-
-
-def _note(entry: Entry | None, key: Key | None, news: News) -> None:
-    """An entry that is there, or the key of one that is not (any more)."""
-    if entry:
-        news.put.append(entry)
-    elif key is not None:
-        news.gone.append(key)
 
 
 class RulesetEvents:

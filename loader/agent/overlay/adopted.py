@@ -21,7 +21,7 @@ from vxlane.loader.agent.overlay.paths import Paths
 from vxlane.loader.agent.topics import Topic
 from vxlane.loader.errors import ConfigError
 from vxlane.loader.kernel import vtep
-from vxlane.loader.kernel.entries import Entries, Forwarding, Neighbour, Route
+from vxlane.loader.kernel.entries import Entries, Forwarding, Key, Neighbour, Route
 from vxlane.loader.kernel.events import News
 from vxlane.loader.kernel.links import Link, Links
 from vxlane.loader.kernel.netlink import NetlinkSocket
@@ -39,14 +39,16 @@ class AdoptedOverlay:
         self._paths = Paths(partial(resolve, netlink))
         self._entries = EntryKeeper(netlink)
         self._device: tuple[Link, vtep.Wiring] | None = None
-        self._found = Found()
+        self._found = NOTHING_FOUND
 
     def announcement(self, own: Node | None) -> Announcement | None:
         """Nothing: flanneld announces this node."""
 
-    def contradicts(self, news: News) -> bool:
-        """See `Overlays`."""
-        return self._entries.contradicts(news)
+    def heard(self, news: News) -> Topic:
+        """See `Overlays`. What events say is taken over: to read 5,000 peers takes 0.1 s."""
+        if self._entries.doubts(news):
+            return Topic.ENTRIES
+        return Topic.NODES if self._entries.follow(news) else Topic(0)
 
     def look(self, snapshot: Snapshot, topics: Topic) -> Overlay:
         """See `Overlays`."""
@@ -58,9 +60,10 @@ class AdoptedOverlay:
                 topics |= Topic.ENTRIES
         link, wiring = self._device
         if topics & Topic.ENTRIES:
-            self._found = find(self._entries.read(link.index), link.index)
+            self._entries.read(link.index)
+        self._found = find(self._entries.actual, link.index, self._found)
         peers, problems = named(self._found, snapshot)
-        plan = AdoptedPlan(frozenset(self._found.direct))
+        plan = AdoptedPlan(frozenset(map(IPv4Network, self._found.direct)))
         paths = self._paths.to(peers, Query(wiring.local, wiring.port), plan)
         return Overlay(
             device=link.index,
@@ -94,32 +97,55 @@ class AdoptedOverlay:
         return link, wiring
 
 
+Carriers = tuple[Route, Neighbour, Forwarding]
+"""The entries that lead to one peer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the kernel's entries say of peers, by pod CIDR."""
+    """What the kernel's entries say of peers, by pod CIDR as the routes have it."""
 
-    tunnelled: Mapping[IPv4Network, Node] = field(default_factory=dict)
+    tunnelled: Mapping[Key, Node] = field(default_factory=dict)
     """Named by their pod CIDR."""
-    direct: Mapping[IPv4Network, IPv4Address] = field(default_factory=dict)
+    carriers: Mapping[Key, Carriers] = field(default_factory=dict)
+    """What each of them was made of."""
+    direct: Mapping[Key, IPv4Address] = field(default_factory=dict)
     """Gateways of plain routes; whether these are peers, the source of nodes knows."""
 
 
-def find(entries: Entries, device: int) -> Found:
-    """The peers that the kernel sends to through `device` (ifindex) or by a plain route."""
-    tunnelled, direct = {}, {}
-    for route in entries.values():
+NOTHING_FOUND = Found()
+
+
+def find(entries: Entries, device: int, before: Found = NOTHING_FOUND) -> Found:
+    """The peers that the kernel sends to through `device` (ifindex) or by a plain route.
+
+    One that `before` found by the same entries is the very object.
+    """
+    tunnelled: dict[Key, Node] = {}
+    carriers: dict[Key, Carriers] = {}
+    direct = {}
+    for key, route in entries.items():
         if not isinstance(route, Route):
             continue
-        cidr = IPv4Network((route.network, route.prefix_len))
-        neighbour = entries.get(route.gateway)
         if route.device != device:
-            direct[cidr] = IPv4Address(route.gateway)
-        elif isinstance(neighbour, Neighbour):
-            forwarding = entries.get(neighbour.mac)
-            if isinstance(forwarding, Forwarding):
-                address = IPv4Address(forwarding.address)
-                tunnelled[cidr] = Node(str(cidr), address, cidr, neighbour.mac)
-    return Found(tunnelled, direct)
+            direct[key] = IPv4Address(route.gateway)
+            continue
+        neighbour = entries.get(route.gateway)
+        forwarding = entries.get(neighbour.mac) if isinstance(neighbour, Neighbour) else None
+        if isinstance(neighbour, Neighbour) and isinstance(forwarding, Forwarding):
+            carriers[key] = found = route, neighbour, forwarding
+            is_known = before.carriers.get(key) == found
+            tunnelled[key] = before.tunnelled[key] if is_known else _node(*found)
+    return Found(tunnelled, carriers, direct)
+
+
+def _node(route: Route, neighbour: Neighbour, forwarding: Forwarding) -> Node:
+    cidr = IPv4Network((route.network, route.prefix_len))
+    return Node(str(cidr), IPv4Address(forwarding.address), cidr, neighbour.mac)
+
+
+def _key(cidr: IPv4Network) -> Key:
+    return int(cidr.network_address), cidr.prefixlen
 
 
 def named(found: Found, snapshot: Snapshot) -> tuple[list[Node], list[Problem]]:
@@ -127,8 +153,9 @@ def named(found: Found, snapshot: Snapshot) -> tuple[list[Node], list[Problem]]:
     rest = dict(found.tunnelled)
     nodes, problems = [], []
     for said in snapshot.peers:
-        kernel = rest.pop(said.pod_cidr, None)
-        if kernel is None and found.direct.get(said.pod_cidr) == said.address:
+        key = _key(said.pod_cidr)
+        kernel = rest.pop(key, None)
+        if kernel is None and found.direct.get(key) == said.address:
             nodes.append(said)
         elif kernel is None:
             reason = f"the kernel has no entries yet that lead to its pods {said.pod_cidr}"

@@ -49,43 +49,57 @@ class EntryKeeper:
 
     def __init__(self, netlink: NetlinkSocket) -> None:
         self._netlink = netlink
-        self._actual: Entries = {}
+        self.actual: Entries = {}
+        """What is remembered of the kernel's."""
         self._kept: Sequence[Path] = ()
-        """What `_actual` was made to agree with."""
+        """What `actual` was made to agree with."""
         self._must_compare = True
 
     def read(self, device: int) -> Entries:
         """Look at the kernel: all entries of `device` (ifindex)."""
-        self._actual = entries.read(self._netlink, device)
+        self.actual = entries.read(self._netlink, device)
         self._must_compare = True
-        return self._actual
+        return self.actual
 
     def patrol(self, device: int) -> Iterator[Topic]:
         """Compare one kind of entry after the other with the kernel's."""
         for kind in (Route, Neighbour, Forwarding):
             actual = entries.read_kind(self._netlink, device, kind)
-            known = {key: e for key, e in self._actual.items() if isinstance(e, kind)}
+            known = {key: e for key, e in self.actual.items() if isinstance(e, kind)}
             yield Topic(0) if actual == known else Topic.ENTRIES
 
     def contradicts(self, news: News) -> bool:
         """Whether an event says other than what is remembered; our own changes do not."""
-        return any(self._actual.get(entry.key) != entry for entry in news.put) or any(
-            key in self._actual for key in news.gone
-        )
+        others = (key for key, entry in news.entries.items() if self.actual.get(key) != entry)
+        return self.doubts(news) or any(others)
+
+    def doubts(self, news: News) -> bool:
+        """Whether events leave it open what became of an entry."""
+        return not news.doubtful.isdisjoint(self.actual)
+
+    def follow(self, news: News) -> bool:
+        """Remember what events say; whether something is other than it was."""
+        others = {key: e for key, e in news.entries.items() if self.actual.get(key) != e}
+        for key, entry in others.items():
+            if entry:
+                self.actual[key] = entry
+            else:
+                del self.actual[key]
+        return bool(others)
 
     def keep(self, paths: Sequence[Path], network: IPv4Network) -> None:
         """Write what differs from what is remembered. KernelError: some entries were refused."""
         if self._must_compare:
-            desired, actual = entries_of(paths), self._actual
+            desired, actual = entries_of(paths), self.actual
         else:
             gone, come = difference(self._kept, paths)
             desired = entries_of(come)
             keys = {*desired, *entries_of(gone)}
-            actual = {key: self._actual[key] for key in keys if key in self._actual}
+            actual = {key: self.actual[key] for key in keys if key in self.actual}
         wanted = entries.changes(desired, actual, network)
         _log_changes(wanted)
         began = time.monotonic()
-        failed = entries.write(self._netlink, wanted, self._actual)
+        failed = entries.write(self._netlink, wanted, self.actual)
         log.debug("%d changes of entries in %.3f s", len(wanted), time.monotonic() - began)
         self._kept, self._must_compare = paths, bool(failed)
         if failed:

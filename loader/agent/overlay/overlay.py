@@ -57,8 +57,8 @@ class Overlays(Protocol):
     def announcement(self, own: Node | None) -> Announcement | None:
         """What this node has to tell the others; None: someone else tells them."""
 
-    def contradicts(self, news: News) -> bool:
-        """Whether an event says other than what the last look left behind."""
+    def heard(self, news: News) -> Topic:
+        """What is to be looked at because entries are other than the last look left them."""
 
     def look(self, snapshot: Snapshot, topics: Topic) -> Overlay:
         """Make (or read) the device and find the way to each node of `snapshot`; `topics`: what

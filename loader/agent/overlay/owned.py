@@ -69,9 +69,9 @@ class OwnedOverlay:
             vtep_mac=own.vtep_mac if own else unknown,
         )
 
-    def contradicts(self, news: News) -> bool:
+    def heard(self, news: News) -> Topic:
         """See `Overlays`."""
-        return self._entries.contradicts(news)
+        return Topic.ENTRIES if self._entries.contradicts(news) else Topic(0)
 
     def look(self, snapshot: Snapshot, topics: Topic) -> Overlay:
         """See `Overlays`."""
