@@ -24,6 +24,13 @@ from vxlane.loader.lab.cni import Attachment, Chain
 PLUGINS = Path("/usr/lib/cni")
 """Where the distribution has containernetworking-plugins."""
 
+SUBNET_ENV = """\
+FLANNEL_NETWORK=10.42.0.0/16
+FLANNEL_SUBNET=10.42.66.1/24
+FLANNEL_MTU=1450
+FLANNEL_IPMASQ=true
+"""
+
 
 @dataclass
 class Answer:
@@ -167,3 +174,24 @@ class Node:
 def node(make_netns, binaries, tmp_path):
     """A node for the pods of one test."""
     return Node(make_netns("node"), make_netns, binaries=binaries, directory=tmp_path)
+
+
+@pytest.fixture
+def subnet_env(tmp_path):
+    """The node's subnet.env, as flanneld writes it."""
+    file = tmp_path / "subnet.env"
+    file.write_text(SUBNET_ENV, encoding="ascii")
+    return file
+
+
+@pytest.fixture
+def conf(tmp_path, subnet_env, agent):
+    """Our entry in the list of a cluster that runs flannel's manifest, in this test's places."""
+    return {
+        "type": "flannel",
+        "delegate": {"hairpinMode": True, "isDefaultGateway": True},
+        "ipam": {"dataDir": str(tmp_path / "networks")},
+        "subnetFile": str(subnet_env),
+        "dataDir": str(tmp_path / "flannel"),
+        "stateDir": str(agent.state_dir),
+    }

@@ -1,0 +1,71 @@
+"""What the main role does without an agent, and with files and delegates that it can't use."""
+
+import pytest
+
+from vxlane.loader.errors import LabError
+
+
+def test_without_agent_the_pod_works(node, conf, tmp_path):
+    """With no agent the pod is made all the same; with `required` that is error 11."""
+    conf["stateDir"] = str(tmp_path / "nowhere")
+    pod = node.pod()
+    node.chain(conf).add(pod)
+    assert "1 received" in node.run("ping", "-c1", "-W2", "10.42.66.1", pod=pod).stdout
+    with pytest.raises(LabError, match=r"\(code 11\)"):
+        node.chain({**conf, "required": True}).add(node.pod("other"))
+
+
+@pytest.mark.parametrize(
+    "name", ["FLANNEL_NETWORK", "FLANNEL_SUBNET", "FLANNEL_MTU", "FLANNEL_IPMASQ"]
+)
+def test_incomplete_subnet_env(conf, subnet_env, call, name, tmp_path):
+    """A subnet.env without any one of its values is error 11, names the value, makes nothing."""
+    lines = subnet_env.read_text(encoding="ascii").splitlines()
+    rest = [line for line in lines if not line.startswith(name)]
+    assert len(rest) == len(lines) - 1
+    subnet_env.write_text("\n".join(rest) + "\n", encoding="ascii")
+    answer = call("ADD", {"cniVersion": "1.0.0", "name": "cbr0", **conf}, plugin="flannel")
+    assert (answer.status, answer.document["code"]) == (1, 11)
+    assert name in answer.document["msg"]
+    assert not (tmp_path / "flannel").exists()
+
+
+@pytest.mark.parametrize("line", ["FLANNEL_SUBNET=nonsense", "FLANNEL_MTU=big", "\ufffd"])
+def test_nonsense_in_subnet_env(conf, subnet_env, call, line):
+    """A subnet.env with nonsense in it is error 11 with the nonsense in its message."""
+    subnet_env.write_bytes(subnet_env.read_bytes() + line.encode("utf-8")[:-1] + b"\n")
+    if not line.isascii():
+        subnet_env.write_bytes(b"\xff" + subnet_env.read_bytes())
+    answer = call("ADD", {"cniVersion": "1.0.0", "name": "cbr0", **conf}, plugin="flannel")
+    assert (answer.status, answer.document["code"]) == (1, 11)
+
+
+@pytest.mark.parametrize(
+    "delegate",
+    [
+        {"name": "x"},
+        {"ipam": {}},
+        {"type": 3},
+        {"type": ""},
+        {"type": "../bridge"},
+        {"type": "flannel"},
+        [],
+        "bridge",
+    ],
+)
+def test_delegates_that_flannel_refuses(conf, call, delegate, tmp_path):
+    """A delegate with a name, an ipam or no type of its own is error 7, and makes nothing."""
+    conf |= {"cniVersion": "1.0.0", "name": "cbr0", "delegate": delegate}
+    answer = call("ADD", conf, plugin="flannel")
+    assert (answer.status, answer.document["code"]) == (1, 7)
+    assert "delegate" in answer.document["msg"]
+    assert not (tmp_path / "flannel").exists()
+
+
+def test_delegate_that_is_not_installed(conf, call, tmp_path):
+    """A delegate that is in no directory of CNI_PATH is error 5 and names the directories."""
+    conf |= {"cniVersion": "1.0.0", "name": "cbr0"}
+    answer = call("ADD", conf, plugin="flannel", CNI_PATH=f"{tmp_path}:/nowhere")
+    assert answer.document["code"] == 5
+    assert answer.document["msg"] == f"no plugin bridge in CNI_PATH={tmp_path}:/nowhere"
+    assert call("ADD", conf, plugin="flannel", CNI_PATH=None).document["code"] == 4
