@@ -70,6 +70,8 @@ def test_flannelds_changes_are_followed(node: AgentNode) -> None:
     eventually(lambda: known(node)["10.42.3.0/24"][0] == "192.168.77.33", "its move", seconds=1)
     node.sh("ip route del 10.42.3.0/24")
     eventually(lambda: "10.42.3.0/24" not in known(node), "its end", seconds=1)
+    node.sh("ip route replace 10.42.2.0/24 dev eth0 proto static")
+    eventually(lambda: known(node) == {}, "the end of one whose place was taken", seconds=1)
 
 
 def test_a_device_that_flanneld_makes_later_or_anew_is_found(node: AgentNode) -> None:

@@ -55,11 +55,10 @@ class EntryKeeper:
         """What `actual` was made to agree with."""
         self._must_compare = True
 
-    def read(self, device: int) -> Entries:
+    def read(self, device: int) -> None:
         """Look at the kernel: all entries of `device` (ifindex)."""
         self.actual = entries.read(self._netlink, device)
         self._must_compare = True
-        return self.actual
 
     def patrol(self, device: int) -> Iterator[Topic]:
         """Compare one kind of entry after the other with the kernel's."""
@@ -70,8 +69,9 @@ class EntryKeeper:
 
     def contradicts(self, news: News) -> bool:
         """Whether an event says other than what is remembered; our own changes do not."""
-        others = (key for key, entry in news.entries.items() if self.actual.get(key) != entry)
-        return self.doubts(news) or any(others)
+        return self.doubts(news) or any(
+            self.actual.get(key) != entry for key, entry in news.entries.items()
+        )
 
     def doubts(self, news: News) -> bool:
         """Whether events leave it open what became of an entry."""
