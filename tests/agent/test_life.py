@@ -38,6 +38,9 @@ def test_the_datapath_outlives_the_agent(node: AgentNode, number: int) -> None:
 def test_a_restart_changes_nothing(node: AgentNode) -> None:
     """A restarted agent takes device, entries, rules and hooks over: it writes none of them."""
     node.start()
+    # The kernel adds a route of its own when it has found the new device's IPv6 address unique.
+    settled = "ip -6 -o addr show dev flannel.1"
+    eventually(lambda: "tentative" not in node.sh(settled), "duplicate address detection")
     before = node.kernel_path()
     node.stop(signal.SIGKILL)
     said = len(node.log())
