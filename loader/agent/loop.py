@@ -34,8 +34,9 @@ PATROL_EVERY = 30.0
 _STEP_EVERY = 0.1
 """Between two steps of a round; one takes 5 to 25 ms with 5,000 peers."""
 _TEND_EVERY = 1.0
-_GATHER = 0.003
-"""Between an event and the look: what comes in one go is looked at in one go."""
+_GATHER = {Mode.OWN: 0.003, Mode.ADOPT: 0.015}
+"""Between an event and the look: what comes in one go is looked at in one go. flanneld hears of a
+node when we do, and then writes its entries: adopt waits for both."""
 _PAUSE, _LONGEST_PAUSE = 0.01, 1.0
 """Between two looks: as much as the last one took of the CPU, within these bounds."""
 _LOOKS_IN_A_SECOND = 8
@@ -125,7 +126,8 @@ class Loop:
         """Look at `topics`, as soon as that may be."""
         if not topics:
             return
-        soonest = max(time.monotonic() + _GATHER, self._not_before)
+        gather = _GATHER[self._agent.config.mode]
+        soonest = max(time.monotonic() + gather, self._not_before)
         self._look_at = min(self._look_at, soonest) if self._pending else soonest
         self._pending |= topics
 

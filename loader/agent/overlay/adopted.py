@@ -1,32 +1,28 @@
 """Mode `adopt`: flanneld or k3s makes the overlay; here it is only read.
 
-The kernel's own entries say who the peers are: a route leads to a neighbour, that to a MAC, that
-to an underlay address. The source of nodes names them; where it says otherwise, the kernel wins
-and the difference is reported.
+The kernel's own entries say who the peers are (`traced`). The source of nodes names them; where it
+says otherwise, the kernel wins and the difference is reported.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from functools import partial
-from ipaddress import IPv4Address, IPv4Network
 
 from vxlane.loader.agent.config import Config
 from vxlane.loader.agent.overlay.desired import AdoptedPlan, exits_of
 from vxlane.loader.agent.overlay.keepers import EntryKeeper
 from vxlane.loader.agent.overlay.overlay import Overlay, Steps
 from vxlane.loader.agent.overlay.paths import Paths
+from vxlane.loader.agent.overlay.traced import TracedPeers
 from vxlane.loader.agent.topics import Topic
 from vxlane.loader.errors import ConfigError
 from vxlane.loader.kernel import vtep
-from vxlane.loader.kernel.entries import Entries, Forwarding, Key, Neighbour, Route
 from vxlane.loader.kernel.events import News
 from vxlane.loader.kernel.links import Link, Links
 from vxlane.loader.kernel.netlink import NetlinkSocket
 from vxlane.loader.kernel.nexthops import Query, resolve
-from vxlane.loader.nodes.model import Announcement, Node, Problem
+from vxlane.loader.nodes.model import Announcement, Node
 from vxlane.loader.nodes.snapshot import Snapshot
 
 
@@ -36,10 +32,11 @@ class AdoptedOverlay:
     def __init__(self, config: Config, links: Links, *, netlink: NetlinkSocket) -> None:
         self._name = vtep.name_of(config.network.vni)
         self._links = links
+        self._netlink = netlink
         self._paths = Paths(partial(resolve, netlink))
         self._entries = EntryKeeper(netlink)
         self._device: tuple[Link, vtep.Wiring] | None = None
-        self._found = NOTHING_FOUND
+        self._traced = TracedPeers(0)
 
     def announcement(self, own: Node | None) -> Announcement | None:
         """Nothing: flanneld announces this node."""
@@ -48,7 +45,9 @@ class AdoptedOverlay:
         """See `Overlays`. What events say is taken over: to read 5,000 peers takes 0.1 s."""
         if self._entries.doubts(news):
             return Topic.ENTRIES
-        return Topic.NODES if self._entries.follow(news) else Topic(0)
+        changed = self._entries.follow(news)
+        self._traced.follow(self._entries.actual, changed)
+        return Topic.NODES if changed else Topic(0)
 
     def look(self, snapshot: Snapshot, topics: Topic) -> Overlay:
         """See `Overlays`."""
@@ -57,14 +56,16 @@ class AdoptedOverlay:
         if topics & Topic.HOST or self._device is None:
             before, self._device = self._device, self._find()
             if before is None or before[0].index != self._device[0].index:
+                self._entries = EntryKeeper(self._netlink)
+                self._traced = TracedPeers(self._device[0].index)
                 topics |= Topic.ENTRIES
         link, wiring = self._device
         if topics & Topic.ENTRIES:
-            self._entries.read(link.index)
-        self._found = find(self._entries.actual, link.index, self._found)
-        peers, problems = named(self._found, snapshot)
-        plan = AdoptedPlan(frozenset(map(IPv4Network, self._found.direct)))
-        paths = self._paths.to(peers, Query(wiring.local, wiring.port), plan)
+            changed = self._entries.read(link.index)
+            self._traced.follow(self._entries.actual, changed)
+        self._traced.name(snapshot.peers)
+        peers = tuple(self._traced.peers.values())
+        paths = self._paths.to(peers, Query(wiring.local, wiring.port), AdoptedPlan())
         return Overlay(
             device=link.index,
             device_mtu=link.mtu,
@@ -75,7 +76,7 @@ class AdoptedOverlay:
             underlay=wiring.underlay,
             paths=paths,
             exits=exits_of(paths),
-            problems=tuple(problems),
+            problems=tuple(self._traced.problems.values()),
         )
 
     def patrol(self) -> Iterator[Topic]:
@@ -95,81 +96,3 @@ class AdoptedOverlay:
             advice = "is flanneld or k3s running? it is waited for"
             raise ConfigError(f"there is no VXLAN device {self._name} to adopt; {advice}")
         return link, wiring
-
-
-Carriers = tuple[Route, Neighbour, Forwarding]
-"""The entries that lead to one peer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What the kernel's entries say of peers, by pod CIDR as the routes have it."""
-
-    tunnelled: Mapping[Key, Node] = field(default_factory=dict)
-    """Named by their pod CIDR."""
-    carriers: Mapping[Key, Carriers] = field(default_factory=dict)
-    """What each of them was made of."""
-    direct: Mapping[Key, IPv4Address] = field(default_factory=dict)
-    """Gateways of plain routes; whether these are peers, the source of nodes knows."""
-
-
-NOTHING_FOUND = Found()
-
-
-def find(entries: Entries, device: int, before: Found = NOTHING_FOUND) -> Found:
-    """The peers that the kernel sends to through `device` (ifindex) or by a plain route.
-
-    One that `before` found by the same entries is the very object.
-    """
-    tunnelled: dict[Key, Node] = {}
-    carriers: dict[Key, Carriers] = {}
-    direct = {}
-    for key, route in entries.items():
-        if not isinstance(route, Route):
-            continue
-        if route.device != device:
-            direct[key] = IPv4Address(route.gateway)
-            continue
-        neighbour = entries.get(route.gateway)
-        forwarding = entries.get(neighbour.mac) if isinstance(neighbour, Neighbour) else None
-        if isinstance(neighbour, Neighbour) and isinstance(forwarding, Forwarding):
-            carriers[key] = found = route, neighbour, forwarding
-            is_known = before.carriers.get(key) == found
-            tunnelled[key] = before.tunnelled[key] if is_known else _node(*found)
-    return Found(tunnelled, carriers, direct)
-
-
-def _node(route: Route, neighbour: Neighbour, forwarding: Forwarding) -> Node:
-    cidr = IPv4Network((route.network, route.prefix_len))
-    return Node(str(cidr), IPv4Address(forwarding.address), cidr, neighbour.mac)
-
-
-def _key(cidr: IPv4Network) -> Key:
-    return int(cidr.network_address), cidr.prefixlen
-
-
-def named(found: Found, snapshot: Snapshot) -> tuple[list[Node], list[Problem]]:
-    """The kernel's peers under the names of `snapshot`, and what that says otherwise."""
-    rest = dict(found.tunnelled)
-    nodes, problems = [], []
-    for said in snapshot.peers:
-        key = _key(said.pod_cidr)
-        kernel = rest.pop(key, None)
-        if kernel is None and found.direct.get(key) == said.address:
-            nodes.append(said)
-        elif kernel is None:
-            reason = f"the kernel has no entries yet that lead to its pods {said.pod_cidr}"
-            problems.append(Problem(said.name, reason))
-        elif (kernel.address, kernel.vtep_mac) == (said.address, said.vtep_mac):
-            nodes.append(said)
-        else:
-            nodes.append(dataclasses.replace(kernel, name=said.name))
-            problems.append(Problem(said.name, _difference(said, kernel)))
-    return nodes + list(rest.values()), problems
-
-
-def _difference(said: Node, kernel: Node) -> str:
-    return (
-        f"the kernel sends to {kernel.vtep_mac} at {kernel.address}, its entry says "
-        f"{said.vtep_mac} at {said.address}; the kernel's word is taken"
-    )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Network
 from operator import attrgetter
 from typing import Protocol
 
@@ -68,15 +67,12 @@ class OwnPlan:
 
 @dataclass(frozen=True, slots=True)
 class AdoptedPlan:
-    """As the kernel's entries have it already."""
-
-    direct: frozenset[IPv4Network]
-    """Pod CIDRs that a plain route leads to."""
+    """As the kernel's entries have it already: that is what the nodes' backend says here."""
 
     def path(self, node: Node, hop: NextHop) -> Path:
         """See `Plan`."""
         problem = Problem(node.name, hop.reason) if hop.reason else None
-        way = Way.DIRECT if node.pod_cidr in self.direct else Way.TUNNEL
+        way = Way.DIRECT if node.backend is Backend.HOST_GW else Way.TUNNEL
         return Path(node, hop, way, problem=problem)
 
 

@@ -18,7 +18,7 @@ from vxlane.loader.agent.undo import UndoFile
 from vxlane.loader.difference import difference
 from vxlane.loader.errors import KernelError
 from vxlane.loader.kernel import entries, sysctls
-from vxlane.loader.kernel.entries import Change, Entries, Forwarding, Neighbour, Route
+from vxlane.loader.kernel.entries import Change, Entries, Forwarding, Key, Neighbour, Route
 from vxlane.loader.kernel.events import News
 from vxlane.loader.kernel.firewall import Firewall, Policy
 from vxlane.loader.kernel.iptables import Iptables
@@ -55,10 +55,11 @@ class EntryKeeper:
         """What `actual` was made to agree with."""
         self._must_compare = True
 
-    def read(self, device: int) -> None:
-        """Look at the kernel: all entries of `device` (ifindex)."""
-        self.actual = entries.read(self._netlink, device)
+    def read(self, device: int) -> set[Key]:
+        """Look at the kernel: all entries of `device` (ifindex); what was not as remembered."""
+        before, self.actual = self.actual, entries.read(self._netlink, device)
         self._must_compare = True
+        return {key for key, _ in before.items() ^ self.actual.items()}
 
     def patrol(self, device: int) -> Iterator[Topic]:
         """Compare one kind of entry after the other with the kernel's."""
@@ -77,15 +78,15 @@ class EntryKeeper:
         """Whether events leave it open what became of an entry."""
         return not news.doubtful.isdisjoint(self.actual)
 
-    def follow(self, news: News) -> bool:
-        """Remember what events say; whether something is other than it was."""
+    def follow(self, news: News) -> set[Key]:
+        """Remember what events say; what was not as remembered."""
         others = {key: e for key, e in news.entries.items() if self.actual.get(key) != e}
         for key, entry in others.items():
             if entry:
                 self.actual[key] = entry
             else:
                 del self.actual[key]
-        return bool(others)
+        return set(others)
 
     def keep(self, paths: Sequence[Path], network: IPv4Network) -> None:
         """Write what differs from what is remembered. KernelError: some entries were refused."""
