@@ -1,14 +1,14 @@
 """The way to the agent: one question over its Unix socket, one answer.
 
 The protocol is one JSON object a line each way; the agent admits root only. Imports errors
-and wire; _socket is what the standard library's socket is made of, at a quarter of its
-start-up time.
+and wire; _socket and _struct are what the standard library's modules are made of, at a quarter
+of their start-up time.
 """
 
 from __future__ import annotations
 
-import struct
 from _socket import AF_UNIX, SO_RCVTIMEO, SO_SNDTIMEO, SOCK_STREAM, SOL_SOCKET, socket
+from _struct import pack
 
 from vxlane.cni import wire
 from vxlane.cni.errors import AgentError, AgentRefusedError
@@ -16,7 +16,7 @@ from vxlane.cni.wire import JsonObject
 
 DEFAULT_STATE_DIR = "/run/vxlane"
 
-_PATIENCE = struct.pack("ll", 5, 0)  # struct timeval: a pod waits no longer for an accelerator
+_PATIENCE = pack("ll", 5, 0)  # struct timeval: a pod waits no longer for an accelerator
 _LONGEST_ANSWER = 1 << 20  # bytes
 
 

@@ -7,10 +7,9 @@ Imports the modules beside it; flannel's, which only the main role needs, when n
 
 from __future__ import annotations
 
-import os
 import sys
 
-from vxlane.cni import chained, scratch, wire
+from vxlane.cni import chained, scratch, system, wire
 from vxlane.cni.errors import INTERNAL, CniError
 from vxlane.cni.request import NEWEST, VERSIONS, Request, decode
 from vxlane.cni.wire import JsonObject
@@ -20,11 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-def main() -> None:
-    """Answer the runtime that started this process; exits 1 when the call fails."""
+def main() -> int:
+    """Answer the runtime that started this process; the exit status, 1 when the call fails."""
     stdin = sys.stdin.buffer.read()
     try:
-        answer = call(os.environ, stdin)
+        answer = call(system.environ(), stdin)
     except CniError as error:
         failure = error
     except Exception as error:  # noqa: BLE001 (a runtime understands nothing but the object)
@@ -32,9 +31,9 @@ def main() -> None:
     else:
         if answer is not None:
             _write(answer)
-        return
+        return 0
     _write(failure.report(_version_of(stdin)))
-    sys.exit(1)
+    return 1
 
 
 def call(environ: Mapping[str, str], stdin: bytes) -> JsonObject | None:

@@ -1,14 +1,12 @@
 """One call of a runtime: its environment and its stdin, checked before anything acts on them.
 
 Names become file names and go to the agent, so the specification's patterns are enforced
-here and nowhere else. Imports errors and wire only.
+here and nowhere else. Imports errors, system and wire.
 """
 
 from __future__ import annotations
 
-import os
-
-from vxlane.cni import wire
+from vxlane.cni import system, wire
 from vxlane.cni.errors import (
     INCOMPATIBLE_VERSION,
     INVALID_CONFIG,
@@ -129,7 +127,7 @@ def is_name(text: str) -> bool:
 def is_ifname(text: str) -> bool:
     """Whether the kernel and the specification allow `text` as an interface's name."""
     plain = text.isprintable() and not any(c.isspace() or c in "/:" for c in text)
-    return plain and 0 < len(os.fsencode(text)) <= _LONGEST_IFNAME and text not in (".", "..")
+    return plain and 0 < len(system.encode(text)) <= _LONGEST_IFNAME and text not in (".", "..")
 
 
 def _command(environ: Mapping[str, str]) -> str:
@@ -173,7 +171,7 @@ def _overridden(environ: Mapping[str, str]) -> bool:
 def _check_netns(netns: str) -> None:
     """A container in the host's own namespace has no interface that is only its own."""
     try:
-        same = os.path.samefile(netns, "/proc/self/ns/net")
+        same = system.is_same_file(netns, "/proc/self/ns/net")
     except OSError:
         return  # no namespace at all: what that means is up to the role
     if same:

@@ -3,7 +3,7 @@
 The container's namespace is looked into from outside, over rtnetlink with that namespace's
 id, so nothing here enters it: setns is per thread, needs ctypes before Python 3.12, and is
 easy to forget to undo. Written on struct, because pyroute2's import takes ten times as long
-as this whole plugin. Imports errors only.
+as this whole plugin. Imports errors and system.
 
 Messages (linux/netlink.h, rtnetlink.h, if_link.h, net_namespace.h):
 
@@ -13,10 +13,11 @@ Messages (linux/netlink.h, rtnetlink.h, if_link.h, net_namespace.h):
 
 from __future__ import annotations
 
-import os
-import struct
+import posix
 from _socket import AF_NETLINK, AF_UNSPEC, SOCK_RAW, socket
+from _struct import Struct
 
+from vxlane.cni import system
 from vxlane.cni.errors import INVALID_NETNS, CniError
 
 _NETLINK_ROUTE = 0
@@ -31,11 +32,11 @@ _IFLA_LINK_NETNSID, _IFLA_TARGET_NETNSID = 37, 46
 _IFLA_INFO_KIND = 1
 _NLA_TYPE_MASK = 0x3FFF
 
-_HEADER = struct.Struct("=IHHII")
-_IFINFOMSG = struct.Struct("=BxHiII")  # family, type, index, flags, change
-_RTGENMSG = struct.Struct("=B3x")  # family
-_ATTRIBUTE = struct.Struct("=HH")
-_S32 = struct.Struct("=i")
+_HEADER = Struct("=IHHII")
+_IFINFOMSG = Struct("=BxHiII")  # family, type, index, flags, change
+_RTGENMSG = Struct("=B3x")  # family
+_ATTRIBUTE = Struct("=HH")
+_S32 = Struct("=i")
 
 Attributes = dict[int, bytes]
 
@@ -62,7 +63,7 @@ def find(netns: str, ifname: str) -> Veth:
     """
     try:
         # A namespace is a regular file; what is none must not block, as a FIFO would.
-        namespace = os.open(netns, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        namespace = posix.open(netns, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK)
     except OSError as error:
         raise CniError(INVALID_NETNS, f"CNI_NETNS={netns}: {error.strerror}") from None
     route = socket(AF_NETLINK, SOCK_RAW, _NETLINK_ROUTE)
@@ -72,14 +73,14 @@ def find(netns: str, ifname: str) -> Veth:
         raise LookupError(f"{ifname} or its other end is not there: {error.strerror}") from None
     finally:
         route.close()
-        os.close(namespace)
+        posix.close(namespace)
 
 
 def _find(route: socket, namespace: int, ifname: str) -> Veth:
     """The two ends, each of which must point at the other."""
     nsid = _namespace_id(route, namespace)
     inside = _attribute(_IFLA_TARGET_NETNSID, _S32.pack(nsid))
-    inside += _attribute(_IFLA_IFNAME, os.fsencode(ifname) + b"\0")
+    inside += _attribute(_IFLA_IFNAME, system.encode(ifname) + b"\0")
     index, pod_end = _link(route, 0, inside)
     kind = _attributes(pod_end.get(_IFLA_LINKINFO, b"")).get(_IFLA_INFO_KIND, b"")
     if kind.rstrip(b"\0") != b"veth":
@@ -89,7 +90,9 @@ def _find(route: socket, namespace: int, ifname: str) -> Veth:
     points_at = (_number(host_end, _IFLA_LINK), _number(host_end, _IFLA_LINK_NETNSID))
     if points_at != (index, nsid):
         raise LookupError(f"the other end of {ifname} is not in this network namespace")
-    return Veth(os.fsdecode(host_end[_IFLA_IFNAME].rstrip(b"\0")), pod_end[_IFLA_ADDRESS].hex(":"))
+    return Veth(
+        system.decode(host_end[_IFLA_IFNAME].rstrip(b"\0")), pod_end[_IFLA_ADDRESS].hex(":")
+    )
 
 
 def _namespace_id(route: socket, namespace: int) -> int:
@@ -125,7 +128,7 @@ def _request(route: socket, kind: int, body: bytes) -> bytes:
     if _HEADER.unpack_from(answer)[1] == _NLMSG_ERROR:
         errno = -_S32.unpack_from(answer, _HEADER.size)[0]
         if errno:
-            raise OSError(errno, os.strerror(errno))
+            raise OSError(errno, posix.strerror(errno))
         return b""
     return answer[_HEADER.size :]
 
