@@ -28,7 +28,7 @@ from vxlane.loader.agent.undo import UndoFile
 from vxlane.loader.errors import VxlaneError
 from vxlane.loader.kernel.events import News
 from vxlane.loader.kernel.links import Links
-from vxlane.loader.kernel.netlink import NetlinkSocket
+from vxlane.loader.netlink import NetlinkSocket
 from vxlane.loader.nodes.model import Announcement, Problem
 from vxlane.loader.nodes.snapshot import NodeSource
 

@@ -29,8 +29,8 @@ from vxlane.loader.kernel import blackhole, entries, sysctls, vtep
 from vxlane.loader.kernel.conntrack import make_lenient
 from vxlane.loader.kernel.iptables import Iptables
 from vxlane.loader.kernel.links import Links
-from vxlane.loader.kernel.netlink import NetlinkSocket
 from vxlane.loader.kernel.nftables import Nftables
+from vxlane.loader.netlink import NetlinkSocket
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ def _remove_bypass(state: Path, links: Links, undo: Undo) -> None:
     """Detach every program, then unpin everything."""
     pins = pin_directory(state)
     if pins.is_dir():
-        Hooks(pins, Method.AUTO, links.netlink).detach_all()
+        Hooks(pins, Method.AUTO, links.socket).detach_all()
         log.info("detach all programs")
         if "net.netfilter.nf_conntrack_tcp_be_liberal" in undo.sysctls:
             make_lenient(_bypassed(pins))

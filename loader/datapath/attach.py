@@ -12,18 +12,18 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
+import struct
 from collections.abc import Iterable, Iterator
 from enum import Enum
 from pathlib import Path
-
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
 
 from vxlane.loader.datapath import syscall
 from vxlane.loader.datapath.abi import Program
 from vxlane.loader.datapath.grace import expedited
 from vxlane.loader.datapath.syscall import TcxHook
 from vxlane.loader.errors import KernelError
+from vxlane.loader.netlink import Intent, NetlinkSocket, Request, attribute, attributes
 
 _HOOKS = {
     Program.FROM_POD: TcxHook.INGRESS,
@@ -35,11 +35,19 @@ _HOOKS = {
 _PARENTS = {TcxHook.INGRESS: 0xFFFFFFF2, TcxHook.EGRESS: 0xFFFFFFF3}
 _BEHIND_OTHERS = (Program.FROM_NIC, Program.TO_OVERLAY)
 # TC_H_CLSACT, which is TC_H_INGRESS: where a device's one qdisc of either kind hangs.
-_QDISC_PARENT = 0xFFFFFFF1
+_QDISC_HANDLE, _QDISC_PARENT = 0xFFFF0000, 0xFFFFFFF1
 _OWNER = "vxlane/"
 _LAST_PRIORITY = 0xFFF0
 _HANDLE = 1
 _ETH_P_ALL = 3
+# linux/rtnetlink.h and linux/pkt_cls.h
+_RTM_NEWQDISC, _RTM_DELQDISC, _RTM_GETQDISC = 36, 37, 38
+_RTM_NEWTFILTER, _RTM_DELTFILTER, _RTM_GETTFILTER = 44, 45, 46
+_TCMSG = struct.Struct("=BxxxiIII")  # family, ifindex, handle, parent, info
+_U32 = struct.Struct("=I")
+_TCA_KIND, _TCA_OPTIONS = 1, 2
+_TCA_BPF_FD, _TCA_BPF_NAME, _TCA_BPF_FLAGS, _ACT_DIRECT = 6, 7, 8, 1
+_BPF = b"bpf\0"
 
 
 class Method(Enum):
@@ -53,7 +61,7 @@ class Method(Enum):
 class Hooks:
     """Attaches what is pinned in `pins` to devices of the calling thread's network namespace."""
 
-    def __init__(self, pins: Path, method: Method, netlink: IPRoute) -> None:
+    def __init__(self, pins: Path, method: Method, netlink: NetlinkSocket) -> None:
         self._pins = pins
         self._method = method
         self._netlink = netlink
@@ -66,8 +74,7 @@ class Hooks:
     def attach(self, program: Program, ifindex: int) -> None:
         """Attach unless it stands there by the same method, which a filter is replaced for.
 
-        By which methods it stands `attached` knows: to list a device's filters takes a
-        millisecond, and a pod waits. KernelError says what to do instead.
+        By which methods it stands `attached` knows. KernelError says what to do instead.
         """
         if self._has_link(program, ifindex):
             return
@@ -187,11 +194,14 @@ class Hooks:
 
     def _qdiscs(self) -> dict[int, str]:
         """The devices that can have filters -> "clsact" or "ingress"."""
-        return {
-            qdisc["index"]: qdisc.get_attr("TCA_KIND")
-            for qdisc in self._netlink.get_qdiscs()
-            if qdisc["parent"] == _QDISC_PARENT
-        }
+        everything = _TCMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
+        kinds = {}
+        for body in self._netlink.dump(Request(_RTM_GETQDISC, everything)):
+            _, ifindex, _, parent, _ = _TCMSG.unpack_from(body)
+            if parent == _QDISC_PARENT:
+                kind = attributes(body, _TCMSG.size)[_TCA_KIND]
+                kinds[ifindex] = kind.rstrip(b"\0").decode()
+        return kinds
 
     def _takes_filters(self, hook: TcxHook, ifindex: int) -> bool:
         """Whether a device has a place for filters on this hook.
@@ -203,59 +213,64 @@ class Hooks:
 
     def _filter_names(self, hook: TcxHook, ifindex: int) -> list[str]:
         """Names of a hook's filters, "" for one that has none."""
+        selection = _TCMSG.pack(socket.AF_UNSPEC, ifindex, 0, _PARENTS[hook], 0)
         try:
-            filters = list(self._netlink.get_filters(index=ifindex, parent=_PARENTS[hook]))
-        except NetlinkError as error:
-            if error.code in (errno.ENOENT, errno.EINVAL, errno.ENODEV):
+            filters = self._netlink.dump(Request(_RTM_GETTFILTER, selection))
+        except KernelError as error:
+            if error.errno in (errno.ENOENT, errno.EINVAL, errno.ENODEV):
                 return []
-            raise KernelError(f"list filters of interface {ifindex}", error.code) from error
+            raise
         # Only now: the qdiscs of all devices are listed for that, and most veths have no filter.
         if not filters or not self._takes_filters(hook, ifindex):
             return []
         # The kernel lists each chain's head too, with handle 0 and no options.
-        options = [item.get_attr("TCA_OPTIONS") for item in filters if item["handle"]]
-        return [(item and item.get_attr("TCA_BPF_NAME")) or "" for item in options]
+        return [_name(body) for body in filters if _TCMSG.unpack_from(body)[2]]
 
     def _add_filter(self, program: Program, ifindex: int, descriptor: int) -> None:
-        operation = f"attach {program.label} to interface {ifindex} by clsact"
-        try:
-            if not self._takes_filters(_HOOKS[program], ifindex):
-                self._netlink.tc("add", "clsact", index=ifindex)
-            self._replace_filter(program, ifindex, descriptor)
-        except NetlinkError as error:
+        if not self._takes_filters(_HOOKS[program], ifindex):
+            operation = f"attach {program.label} to interface {ifindex} by clsact"
             advice = "an ingress qdisc of someone else has no egress; see 'tc qdisc show'"
-            raise KernelError(operation, error.code, advice) from error
+            self._tell(Request(_RTM_NEWQDISC, _clsact(ifindex), Intent.ADD), operation, advice)
+        self._replace_filter(program, ifindex, descriptor)
 
     def _replace_filter(self, program: Program, ifindex: int, descriptor: int) -> None:
-        self._netlink.tc(
-            "replace-filter",
-            "bpf",
-            index=ifindex,
-            fd=descriptor,
-            name=f"{_OWNER}{program.label}",
-            parent=_PARENTS[_HOOKS[program]],
-            prio=_LAST_PRIORITY,
-            handle=_HANDLE,
-            protocol=_ETH_P_ALL,
-            direct_action=True,
-        )
+        options = attribute(_TCA_BPF_FD, _U32.pack(descriptor))
+        options += attribute(_TCA_BPF_NAME, f"{_OWNER}{program.label}".encode() + b"\0")
+        options += attribute(_TCA_BPF_FLAGS, _U32.pack(_ACT_DIRECT))
+        body = _filter(program, ifindex) + attribute(_TCA_OPTIONS, options)
+        operation = f"attach {program.label} to interface {ifindex} by clsact"
+        self._tell(Request(_RTM_NEWTFILTER, body, Intent.PUT), operation)
 
     def _remove_filter(self, program: Program, ifindex: int) -> None:
         """Remove ours, and the qdisc when nobody's filter is left on it."""
         operation = f"detach {program.label} from interface {ifindex}"
-        try:
-            self._netlink.tc(
-                "del-filter",
-                "bpf",
-                index=ifindex,
-                parent=_PARENTS[_HOOKS[program]],
-                prio=_LAST_PRIORITY,
-                handle=_HANDLE,
-                protocol=_ETH_P_ALL,
-            )
-            if self._qdiscs().get(ifindex) == "clsact" and not any(
-                self._filter_names(hook, ifindex) for hook in TcxHook
-            ):
-                self._netlink.tc("del", "clsact", index=ifindex)
-        except NetlinkError as error:
-            raise KernelError(operation, error.code) from error
+        self._tell(Request(_RTM_DELTFILTER, _filter(program, ifindex)), operation)
+        is_clsact = self._qdiscs().get(ifindex) == "clsact"
+        if is_clsact and not any(self._filter_names(hook, ifindex) for hook in TcxHook):
+            self._tell(Request(_RTM_DELQDISC, _clsact(ifindex)), operation)
+
+    def _tell(self, request: Request, operation: str, advice: str = "") -> None:
+        (code,) = self._netlink.write([request])
+        if code:
+            raise KernelError(operation, code, advice)
+
+
+def _clsact(ifindex: int) -> bytes:
+    head = _TCMSG.pack(socket.AF_UNSPEC, ifindex, _QDISC_HANDLE, _QDISC_PARENT, 0)
+    return head + attribute(_TCA_KIND, b"clsact\0")
+
+
+def _filter(program: Program, ifindex: int) -> bytes:
+    """Ours for `program`: what tells it from others."""
+    which = _LAST_PRIORITY << 16 | socket.htons(_ETH_P_ALL)
+    head = _TCMSG.pack(socket.AF_UNSPEC, ifindex, _HANDLE, _PARENTS[_HOOKS[program]], which)
+    return head + attribute(_TCA_KIND, _BPF)
+
+
+def _name(body: bytes) -> str:
+    """Of a BPF filter its name, as RTM_NEWTFILTER has it; "" of any other."""
+    found = attributes(body, _TCMSG.size)
+    if found.get(_TCA_KIND) != _BPF:
+        return ""
+    options = attributes(found.get(_TCA_OPTIONS, b""), 0)
+    return options.get(_TCA_BPF_NAME, b"").rstrip(b"\0").decode(errors="replace")

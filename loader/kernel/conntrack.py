@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from vxlane.loader.datapath.records import Tuple
-from vxlane.loader.kernel.netlink import NetlinkSocket, Request, attribute
+from vxlane.loader.netlink import NetlinkSocket, Request, attribute
 
 _NETLINK_NETFILTER = 12
 _CT_NEW = 1 << 8  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_NEW: also changes an entry that is there

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import NamedTuple
 
-from vxlane.loader.kernel.netlink import Intent, NetlinkSocket, Request, attribute, attributes
+from vxlane.loader.netlink import Intent, NetlinkSocket, Request, attribute, attributes
 
 # linux/rtnetlink.h and linux/neighbour.h
 _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26

@@ -19,7 +19,7 @@ from vxlane.loader.kernel.entries import (
     route_key,
     route_of,
 )
-from vxlane.loader.kernel.netlink import Message, split
+from vxlane.loader.netlink import Message, split
 
 _NEWLINK, _DELLINK = 16, 17
 _NEWADDR, _DELADDR = 20, 21

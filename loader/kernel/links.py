@@ -1,8 +1,8 @@
 """Network devices as frozen dataclasses: what is known of a NIC, a bridge, a pod's veth.
 
 Devices are read by `netlink`, of which pyroute2 would take thirty times as long: a node has one
-for each pod, and a pod waits for two to be looked at. Owns the pyroute2 handle of this thread's
-network namespace, for what else it is good for.
+for each pod, and a pod waits for two to be looked at. Owns a handle of each kind in this thread's
+network namespace, for what else they are good for.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from vxlane.loader.errors import KernelError
-from vxlane.loader.kernel.netlink import NetlinkSocket, Request, attribute, attributes
+from vxlane.loader.netlink import NetlinkSocket, Request, attribute, attributes
 
 _IFF_UP = 1
 _GONE = frozenset({errno.ENODEV, errno.EINVAL, errno.ENOENT, errno.ERANGE})
@@ -70,16 +70,16 @@ class Links:
 
     def __init__(self) -> None:
         self.netlink = IPRoute()
-        self._socket = NetlinkSocket()
+        self.socket = NetlinkSocket()
 
     def close(self) -> None:
         """Close the netlink sockets."""
         self.netlink.close()
-        self._socket.close()
+        self.socket.close()
 
     def all(self) -> dict[int, Link]:
         """Every device by ifindex."""
-        found = map(_link, self._socket.dump(_question(0, b"")))
+        found = map(_link, self.socket.dump(_question(0, b"")))
         return {link.index: link for link in found}
 
     def by_index(self, index: int) -> Link | None:
@@ -108,7 +108,7 @@ class Links:
         return None
 
     def _get(self, question: Request, shown: str) -> Link | None:
-        (answer,) = self._socket.ask([question])
+        (answer,) = self.socket.ask([question])
         if isinstance(answer, bytes):
             return _link(answer)
         if answer in _GONE:

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from vxlane.loader.kernel.netlink import NetlinkSocket, Request, attribute, attributes
+from vxlane.loader.netlink import NetlinkSocket, Request, attribute, attributes
 
 _GETROUTE = 26
 _RTMSG = struct.Struct("=8BI")  # see entries

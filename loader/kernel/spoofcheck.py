@@ -12,7 +12,7 @@ import struct
 
 from vxlane.loader.errors import ToolError
 from vxlane.loader.kernel.firewall import run
-from vxlane.loader.kernel.netlink import NetlinkSocket, Request
+from vxlane.loader.netlink import NetlinkSocket, Request
 
 _MATCH = re.compile(r"[io]if(?:name)? (?:== )?(\{[^}]*\}|\"[^\"]*\")")
 _NAME = re.compile(r"\"([^\"]+)\"")

@@ -10,7 +10,7 @@ import socket
 import struct
 from dataclasses import dataclass
 
-from vxlane.loader.kernel.netlink import NetlinkSocket, Request, attribute, attributes
+from vxlane.loader.netlink import NetlinkSocket, Request, attribute, attributes
 
 _RTM_GETLINK = 18
 _IFINFOMSG = struct.Struct("=BxHiII")  # family, type, index, flags, change

@@ -18,7 +18,7 @@ from vxlane.loader.datapath.attach import Hooks, Method
 from vxlane.loader.datapath.programs import pin_directory
 from vxlane.loader.kernel.links import Links
 links = Links()
-hooks = Hooks(pin_directory(Path(sys.argv[1])), Method.AUTO, links.netlink)
+hooks = Hooks(pin_directory(Path(sys.argv[1])), Method.AUTO, links.socket)
 if "detach" in sys.argv:
     hooks.detach_all()
 print(*sorted(p.label for p, i in hooks.attached() if i == links.by_name(sys.argv[2]).index))

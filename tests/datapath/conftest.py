@@ -11,10 +11,10 @@ import node as nodes
 import pytest
 from bench import Bench
 from chamber import Port
-from pyroute2 import IPRoute
 
 from vxlane.loader.datapath.attach import Hooks, Method
 from vxlane.loader.datapath.programs import Constants, Strictness
+from vxlane.loader.netlink import NetlinkSocket
 
 
 @pytest.fixture(scope="session")
@@ -54,15 +54,15 @@ def device(node: nodes.Node) -> Iterator[devices.Device]:
 
 
 @pytest.fixture
-def netlink(node: nodes.Node) -> Iterator[IPRoute]:
+def netlink(node: nodes.Node) -> Iterator[NetlinkSocket]:
     """Netlink inside the chamber."""
-    made = node.chamber.run(IPRoute)
+    made = node.chamber.run(NetlinkSocket)
     yield made
     node.chamber.run(made.close)
 
 
 @pytest.fixture
-def auto(node: nodes.Node, bench: Bench, netlink: IPRoute) -> Iterator[Hooks]:
+def auto(node: nodes.Node, bench: Bench, netlink: NetlinkSocket) -> Iterator[Hooks]:
     """Hooks that decide for themselves."""
     made = Hooks(bench.pins, Method.AUTO, netlink)
     yield made

@@ -14,7 +14,6 @@ from bench import Bench
 from chamber import Port, ip
 from device import INDEX, Device, add_device, open_far, stands
 from node import Node
-from pyroute2 import IPRoute
 from world import World, stand
 
 from vxlane.loader.datapath import syscall
@@ -22,11 +21,12 @@ from vxlane.loader.datapath.abi import Program, Verdict
 from vxlane.loader.datapath.attach import Hooks, Method
 from vxlane.loader.datapath.syscall import TcxHook
 from vxlane.loader.errors import KernelError
+from vxlane.loader.netlink import NetlinkSocket
 
 
 @pytest.fixture(params=list(Method), ids=lambda method: method.value)
 def hooks(
-    request: pytest.FixtureRequest, node: Node, bench: Bench, netlink: IPRoute
+    request: pytest.FixtureRequest, node: Node, bench: Bench, netlink: NetlinkSocket
 ) -> Iterator[Hooks]:
     """Hooks of each method; at the end nothing is left."""
     made = Hooks(bench.pins, request.param, netlink)
@@ -128,7 +128,7 @@ def test_half_made_pins(bench: Bench, auto: Hooks, device: Device) -> None:
 
 
 @pytest.mark.parametrize("method", [Method.TCX, Method.CLSACT], ids=lambda method: method.value)
-def test_no_device(bench: Bench, netlink: IPRoute, method: Method) -> None:
+def test_no_device(bench: Bench, netlink: NetlinkSocket, method: Method) -> None:
     """Attaching to a device that is not there says so, and leaves no pin."""
     before = set(bench.pins.iterdir())
     with pytest.raises(KernelError, match="attach to_pod to interface 9999 by"):

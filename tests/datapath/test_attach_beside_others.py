@@ -13,7 +13,6 @@ import pytest
 from bench import Bench
 from device import INDEX, Device, tc
 from node import Node
-from pyroute2 import IPRoute
 from tables.from_nic import ANSWER, carried, inner
 from world import APPROVED, NIC, World, stand
 
@@ -22,6 +21,7 @@ from vxlane.loader.datapath.abi import Program, Verdict
 from vxlane.loader.datapath.attach import Hooks, Method
 from vxlane.loader.datapath.syscall import TcxHook
 from vxlane.loader.errors import KernelError
+from vxlane.loader.netlink import NetlinkSocket
 
 FRAME = bytes(carried(inner(ANSWER)))
 MIRROR = ("u32", "match", "u32", "0", "0", "action", "mirred", "egress", "mirror", "dev", "hook")
@@ -139,7 +139,7 @@ def test_bandwidth_of_a_pod(
 
 
 def test_ours_are_not_foreign(
-    bench: Bench, netlink: IPRoute, auto: Hooks, nic: Callable[..., None]
+    bench: Bench, netlink: NetlinkSocket, auto: Hooks, nic: Callable[..., None]
 ) -> None:
     """Programs of ours, by either method, and an empty clsact are nobody else's filters."""
     nic("qdisc add dev nic clsact")
@@ -151,7 +151,7 @@ def test_ours_are_not_foreign(
 
 
 def test_someones_clsact_stays(
-    bench: Bench, someone: Bench, netlink: IPRoute, nic: Callable[..., None]
+    bench: Bench, someone: Bench, netlink: NetlinkSocket, nic: Callable[..., None]
 ) -> None:
     """Detaching takes our filter, and not the qdisc on which another's filter stands."""
     nic("qdisc add dev nic clsact")
@@ -166,7 +166,7 @@ def test_someones_clsact_stays(
 
 
 def test_clsact_beside_an_ingress_qdisc(
-    bench: Bench, netlink: IPRoute, nic: Callable[..., None]
+    bench: Bench, netlink: NetlinkSocket, nic: Callable[..., None]
 ) -> None:
     """Where an ingress qdisc leaves no place for an egress filter, the error says so."""
     nic("qdisc add dev nic ingress")

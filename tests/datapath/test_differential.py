@@ -20,13 +20,13 @@ from chamber import Port, ip
 from frames import ENCAPSULATION, ETHERNET, UDP
 from mutation import Mutator
 from node import Node
-from pyroute2 import IPRoute
 from tables.case import handed_over, sent
 from tables.from_nic import ANSWER, carried, inner
 from world import MTU, NEIGHBOUR_VETH, NIC, NODE_ADDRESS, OTHER_PEER, PORT, VETH, World, stand
 
 from vxlane.loader.datapath.abi import Program, Verdict, Way
 from vxlane.loader.datapath.attach import Hooks, Method
+from vxlane.loader.netlink import NetlinkSocket
 
 SEED, ROUNDS, PER_ROUND = 20261122, 100, 50
 WORLD = World(peers=(World().peers[0], replace(OTHER_PEER, way=Way.DIRECT)), flows=frozenset(FLOWS))
@@ -66,7 +66,7 @@ def exchange(wanted: dict[str, str]) -> dict[str, str]:
 
 
 @contextmanager
-def vxlane(bench: Bench, netlink: IPRoute) -> Iterator[None]:
+def vxlane(bench: Bench, netlink: NetlinkSocket) -> Iterator[None]:
     """The programs that take packets past the kernel path, on their hooks."""
     hooks = Hooks(bench.pins, Method.AUTO, netlink)
     for program, ifindex in (
@@ -138,7 +138,7 @@ def round_trip(node: Node, source: Port, frames: list[bytes], markers: list[byte
     ids=["out", "in"],
 )
 def test_the_same_comes_out(
-    node: Node, bench: Bench, netlink: IPRoute, program: Program, markers: list[bytes]
+    node: Node, bench: Bench, netlink: NetlinkSocket, program: Program, markers: list[bytes]
 ) -> None:
     """Of 5,000 mutants the same frames come out at every cable with vxlane and without."""
     dice = random.Random(SEED)

@@ -12,13 +12,13 @@ import pytest
 from bench import Bench
 from device import INDEX, NOT_IP, Device
 from node import Node
-from pyroute2 import IPRoute
 from tables.from_nic import ANSWER, wire
 from world import PORT, World, stand
 
 from vxlane.loader.datapath.abi import Program, Verdict
 from vxlane.loader.datapath.attach import Hooks, Method
 from vxlane.loader.datapath.programs import Constants, ensure_loaded
+from vxlane.loader.netlink import NetlinkSocket
 
 OTHER_PORT = 4789
 TO_OTHER_PORT = bytes(replace(wire(b""), transport=replace(ANSWER, dest=OTHER_PORT)))
@@ -64,7 +64,7 @@ def traffic(device: Device) -> Iterator[list[int]]:
 )
 def test_no_packet_meets_no_program(
     own: Bench,
-    netlink: IPRoute,
+    netlink: NetlinkSocket,
     device: Device,
     method: Method,
     before: int,

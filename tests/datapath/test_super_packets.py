@@ -15,12 +15,12 @@ import pytest
 from bench import Bench
 from frames import ECT0, Frame, super_packet, without_chance
 from node import Node
-from pyroute2 import IPRoute
 from tables.case import ACK_DATA, DATAGRAM, sent
 from world import APPROVED, VETH, stand
 
 from vxlane.loader.datapath.abi import Program, Verdict
 from vxlane.loader.datapath.attach import Hooks, Method
+from vxlane.loader.netlink import NetlinkSocket
 
 OFFLOADS = ("tx-udp_tnl-segmentation", "tx-udp_tnl-csum-segmentation")
 SEGMENT = 1300
@@ -63,7 +63,7 @@ def on_the_wire(node: Node, frame: Frame) -> list[bytes]:
     ids=["tcp", "tcp-options", "udp"],
 )
 def test_super_packet(
-    node: Node, bench: Bench, netlink: IPRoute, offload: str, frame: Frame
+    node: Node, bench: Bench, netlink: NetlinkSocket, offload: str, frame: Frame
 ) -> None:
     """Past the kernel path leaves what leaves by it, whole or in ten segments."""
     kernel = on_the_wire(node, frame)

@@ -16,7 +16,6 @@ from bench import Bench
 from chamber import Port, ip
 from frames import VLAN, super_packet
 from node import Node
-from pyroute2 import IPRoute
 from tables.case import ACK_DATA, DATAGRAM, handed_over, only, sent
 from tables.from_nic import ANSWER, UNCHECKED, carried, covered, inner
 from world import (
@@ -37,13 +36,14 @@ from world import (
 from vxlane.loader.datapath.abi import Program, Verdict
 from vxlane.loader.datapath.attach import Hooks, Method
 from vxlane.loader.lab.waiting import wait_for
+from vxlane.loader.netlink import NetlinkSocket
 
 SERVICE = IPv4Address("10.43.0.10")
 
 
 @pytest.fixture(params=[Method.TCX, Method.CLSACT], ids=lambda method: method.value)
 def attached(
-    request: pytest.FixtureRequest, node: Node, bench: Bench, netlink: IPRoute
+    request: pytest.FixtureRequest, node: Node, bench: Bench, netlink: NetlinkSocket
 ) -> Iterator[None]:
     """All programs on their hooks, as an agent attaches them."""
     hooks = Hooks(bench.pins, request.param, netlink)

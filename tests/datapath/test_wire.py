@@ -14,7 +14,6 @@ from bench import Bench
 from chamber import Port
 from frames import CE, ECHO_REPLY, ECT0, ECT1, Frame, Icmp, Tcp, Udp, without_chance
 from node import Node
-from pyroute2 import IPRoute
 from tables.case import ACK_DATA, DATAGRAM, PING, handed_over, only, sent
 from tables.direct import plain
 from tables.from_nic import ANSWER, PONG, RESPONSE, carried, inner
@@ -39,6 +38,7 @@ from world import (
 
 from vxlane.loader.datapath.abi import Program, Verdict, Way
 from vxlane.loader.datapath.attach import Hooks, Method
+from vxlane.loader.netlink import NetlinkSocket
 
 METHODS = [Method.TCX, Method.CLSACT]
 
@@ -46,7 +46,7 @@ METHODS = [Method.TCX, Method.CLSACT]
 @pytest.fixture(params=METHODS, ids=lambda method: method.value)
 def hooks(request: pytest.FixtureRequest, node: Node, bench: Bench) -> Iterator[Hooks]:
     """Attaches; nothing is attached at the beginning and at the end."""
-    netlink = node.chamber.run(IPRoute)
+    netlink = node.chamber.run(NetlinkSocket)
     made = Hooks(bench.pins, request.param, netlink)
     yield made
     node.chamber.run(made.detach_all)

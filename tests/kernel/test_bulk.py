@@ -12,8 +12,8 @@ import pytest
 
 from vxlane.loader.kernel import entries
 from vxlane.loader.kernel.events import RouteEvents
-from vxlane.loader.kernel.netlink import NetlinkSocket, Request, attribute, attributes, split
 from vxlane.loader.kernel.nexthops import Query, resolve
+from vxlane.loader.netlink import NetlinkSocket, Request, attribute, attributes, split
 
 NETWORK = IPv4Network("10.0.0.0/9")
 UNDERLAY = int(IPv4Address("10.128.0.0"))

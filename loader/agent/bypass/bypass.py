@@ -56,7 +56,7 @@ class Bypass:
             self.report.headers,
         )
         pins = pin_directory(config.state)
-        hooks = Hooks(pins, config.method, links.netlink)
+        hooks = Hooks(pins, config.method, links.socket)
         # Not only after compiling: an agent may have been killed between that and this.
         hooks.refresh()
         self._undo = undo

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator
 from vxlane.loader.agent.bypass.attachments import Attachment
 from vxlane.loader.agent.bypass.discover import Claim
 from vxlane.loader.kernel.links import Link, Links
-from vxlane.loader.kernel.netlink import NetlinkSocket
 from vxlane.loader.kernel.veths import FarEnd, far_end
+from vxlane.loader.netlink import NetlinkSocket
 
 
 def confirmed(claims: Iterable[Claim], links: Links) -> Iterator[Attachment]:

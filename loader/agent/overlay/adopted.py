@@ -20,8 +20,8 @@ from vxlane.loader.errors import ConfigError
 from vxlane.loader.kernel import vtep
 from vxlane.loader.kernel.events import News
 from vxlane.loader.kernel.links import Link, Links
-from vxlane.loader.kernel.netlink import NetlinkSocket
 from vxlane.loader.kernel.nexthops import Query, resolve
+from vxlane.loader.netlink import NetlinkSocket
 from vxlane.loader.nodes.model import Announcement, Node
 from vxlane.loader.nodes.snapshot import Snapshot
 

@@ -22,8 +22,8 @@ from vxlane.loader.kernel.entries import Change, Entries, Forwarding, Key, Neigh
 from vxlane.loader.kernel.events import News
 from vxlane.loader.kernel.firewall import Firewall, Policy
 from vxlane.loader.kernel.iptables import Iptables
-from vxlane.loader.kernel.netlink import NetlinkSocket
 from vxlane.loader.kernel.nftables import Nftables
+from vxlane.loader.netlink import NetlinkSocket
 
 log = logging.getLogger(__name__)
 

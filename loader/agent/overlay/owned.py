@@ -22,9 +22,9 @@ from vxlane.loader.kernel import blackhole, subnet_env, sysctls, vtep
 from vxlane.loader.kernel.events import News
 from vxlane.loader.kernel.firewall import Masquerade, Policy
 from vxlane.loader.kernel.links import Link, Links
-from vxlane.loader.kernel.netlink import NetlinkSocket
 from vxlane.loader.kernel.nexthops import Query, resolve
 from vxlane.loader.kernel.underlay import Choice, Underlay, choose
+from vxlane.loader.netlink import NetlinkSocket
 from vxlane.loader.nodes.model import Announcement, Backend, Node, Problem, derived_mac
 from vxlane.loader.nodes.snapshot import NodeSource, Snapshot
 

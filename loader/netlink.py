@@ -2,7 +2,8 @@
 
 pyroute2 makes links and reads queueing disciplines; but it takes 70 us to decode a route and
 250 us for a round trip, at 5,000 peers a second of CPU for every look at the kernel. Here a
-message is a `struct` and a slice. Owns the framing only; what is inside is `tables`'.
+message is a `struct` and a slice. Owns the framing only; what is inside its callers know. Imports
+errors.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class Intent(enum.IntEnum):
     """What a request wants besides its type: header flags."""
 
     PLAIN = 0
+    ADD = 0x600  # NLM_F_CREATE | NLM_F_EXCL
     PUT = 0x500  # NLM_F_CREATE | NLM_F_REPLACE
 
 
@@ -84,7 +86,7 @@ def split(datagram: bytes) -> Iterator[Message]:
 
 
 class NetlinkSocket:
-    """Asks and tells the kernel about links, routes and neighbours, in its network namespace."""
+    """Asks and tells the kernel about links, routes and filters, in its network namespace."""
 
     def __init__(self, protocol: int = socket.NETLINK_ROUTE) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
