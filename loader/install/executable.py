@@ -1,28 +1,26 @@
-"""The CNI plugin as one file that a runtime can start: a shell line and a zip archive.
+"""The CNI plugin as one file that a runtime can start: a shell line and Python's byte code.
 
     #!/bin/sh
-    exec /usr/bin/python3 -X utf8 -ISc '...import the plugin from the archive in argv[1]...' "$0"
-    PK...
+    exec /usr/bin/python3 -X utf8 -ISc '...import the plugin from the file in argv[1]...' "$0"
+    NUL, then marshal's (magic number, {name of a module: (byte code, source)})
 
 The shell line names the interpreter by its absolute path, since a runtime's PATH is anyone's
 guess, and starts it without site: to look for packages that the plugin has no use for takes
-longer than its whole work. Started on the archive itself, Python would get to __main__ in it
-by way of runpy, which costs more than the plugin and the shell together. It ends without Python's
-tear-down, which is a tenth of a call and of use to nobody. Being one file, it is replaced
+longer than its whole work. It ends without Python's tear-down, which is a tenth of a call and of
+use to nobody. A zip archive would need no importer of our own; but zipimport reads each module
+twice, once for its file name, and makes a call a tenth longer. Being one file, it is replaced
 atomically, and may be copied and called by another name.
 Imports errors only; the plugin's modules are read, never imported.
 """
 
 from __future__ import annotations
 
-import io
+import importlib.util
+import marshal
 import os
-import py_compile
 import shlex
 import subprocess
 import sys
-import tempfile
-import zipfile
 from importlib import resources
 from pathlib import Path
 
@@ -34,26 +32,48 @@ _DISTRIBUTION_PYTHON = Path("/usr/bin/python3")
 _OLDEST = (3, 10)
 _HEAD = """\
 #!/bin/sh
-# vxlane's CNI plugin: behind the next line is a zip archive of Python modules, which it runs.
-exec {interpreter} -X utf8 -ISc '{start}' "$0"
+# vxlane's CNI plugin: behind the NUL byte are Python modules, which the next command runs.
+exec {interpreter} -X utf8 -ISc {start} "$0"
 """
-_START = (
-    "import posix, sys; sys.path[:0] = sys.argv[1:]; "
-    "from vxlane.cni.plugin import main; posix._exit(main())"
-)
+START = """\
+import marshal, posix, sys
+from _frozen_importlib import ModuleSpec
+from _frozen_importlib_external import MAGIC_NUMBER
+
+with open(sys.argv[1], "rb") as file:
+    magic, modules = marshal.loads(file.read().partition(b"\\0")[2])
+
+class Importer:
+    def find_spec(name, path=None, target=None):
+        if name in modules:
+            return ModuleSpec(name, Importer, is_package=name in ("vxlane", "vxlane.cni"))
+
+    def create_module(spec):
+        pass
+
+    def exec_module(module):
+        code, source = modules[module.__name__]
+        exec(marshal.loads(code) if magic == MAGIC_NUMBER else source, module.__dict__)
+
+sys.meta_path.insert(0, Importer)
+from vxlane.cni.plugin import main
+posix._exit(main())
+"""
+"""What Python runs first; importlib's own names would cost the import of importlib."""
 
 
 def build(interpreter: Path) -> bytes:
     """The executable, to be run by `interpreter`: the same bytes until a module changes."""
-    head = _HEAD.format(interpreter=shlex.quote(str(interpreter)), start=_START)
-    return head.encode() + _archive()
+    head = _HEAD.format(interpreter=shlex.quote(str(interpreter)), start=shlex.quote(START))
+    modules = {name: (_byte_code(name, source), source) for name, source in _sources().items()}
+    return head.encode() + b"\0" + marshal.dumps((importlib.util.MAGIC_NUMBER, modules))
 
 
 def default_interpreter() -> Path:
     """The distribution's Python when it is of this program's version, else this program's.
 
-    The archive holds byte code of this program's version; another reads the sources beside
-    it, which takes it three times as long.
+    The file holds byte code of this program's version; another reads the sources beside it,
+    which takes it three times as long.
     """
     own = Path(os.path.realpath(sys.executable))
     return _DISTRIBUTION_PYTHON if _version(_DISTRIBUTION_PYTHON) == _version(own) else own
@@ -82,44 +102,18 @@ def _version(interpreter: Path) -> tuple[int, ...]:
     return tuple(int(part) for part in done.stdout.split())
 
 
-def _archive() -> bytes:
-    """The plugin's package in a zip: byte code to run, sources for other interpreters."""
-    buffer = io.BytesIO()
-    # Not compressed: the archive is read at every start, and a start has no time for zlib.
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for path, source in _sources().items():
-            archive.writestr(_entry(path), source)
-            archive.writestr(_entry(f"{path}c"), _byte_code(source, path))
-    return buffer.getvalue()
-
-
 def _sources() -> dict[str, bytes]:
-    """The plugin's modules by their path in the archive."""
-    package = _PACKAGE.replace(".", "/")
+    """The plugin's modules by name."""
     files = sorted(resources.files(_PACKAGE).iterdir(), key=lambda file: file.name)
-    # Without a file of its own vxlane is a namespace, and Python looks for it in all of sys.path.
-    sources = {f"{_PACKAGE.partition('.')[0]}/__init__.py": b""}
-    return sources | {
-        f"{package}/{file.name}": file.read_bytes() for file in files if file.name.endswith(".py")
-    }
+    sources = {_PACKAGE.partition(".")[0]: b""}
+    for file in files:
+        if file.name.endswith(".py"):
+            name = f"{_PACKAGE}.{file.name.removesuffix('.py')}"
+            sources[name.removesuffix(".__init__")] = file.read_bytes()
+    return sources
 
 
-def _entry(name: str) -> zipfile.ZipInfo:
-    """An entry without a date of its own, so that equal modules make equal archives."""
-    return zipfile.ZipInfo(name)
-
-
-def _byte_code(source: bytes, path: str) -> bytes:
-    """`source` compiled, never to be compared with it: nobody edits one inside the archive."""
-    with tempfile.TemporaryDirectory() as directory:
-        file = Path(directory, "module.py")
-        file.write_bytes(source)
-        compiled = py_compile.compile(
-            str(file),
-            cfile=f"{file}c",
-            dfile=path,
-            doraise=True,
-            optimize=2,
-            invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
-        )
-        return Path(str(compiled)).read_bytes()
+def _byte_code(name: str, source: bytes) -> bytes:
+    """`source` compiled without its docstrings."""
+    code = compile(source, f"{name.replace('.', '/')}.py", "exec", dont_inherit=True, optimize=2)
+    return marshal.dumps(code)

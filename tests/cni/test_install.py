@@ -252,16 +252,18 @@ def test_old_interpreter(place, tmp_path):
 
 
 def test_another_version_s_byte_code(place):
-    """An interpreter that can't use the byte code in the archive reads the sources beside it."""
+    """An interpreter that can't use the byte code reads the sources beside it."""
     place.vxlane("install", "--form", "drop-in")
-    probe = (
-        "import sys, importlib.util as u; u.MAGIC_NUMBER = b'othr';"
-        "import _frozen_importlib_external as e; e.MAGIC_NUMBER = b'othr';"
-        "sys.path[:0] = sys.argv[1:]; from vxlane.cni import request; print(request.NEWEST)"
-    )
-    argv = [sys.executable, "-ISc", probe, str(place.bin / "vxlane")]
-    done = subprocess.run(argv, capture_output=True, text=True, check=True)
-    assert done.stdout == "1.1.0\n"
+    # A source that answers another version than the byte code, and is of the same length.
+    told = (b"NEWEST = VERSIONS[-1]", b'NEWEST = "of sources"')
+    plugin = place.bin / "told"
+    plugin.write_bytes((place.bin / "vxlane").read_bytes().replace(*told))
+    other = "import _frozen_importlib_external as e; e.MAGIC_NUMBER = b'othr'\n"
+    for before, version in (("", "1.1.0"), (other, "of sources")):
+        argv = [sys.executable, "-ISc", before + executable.START, str(plugin)]
+        env = {"CNI_COMMAND": "VERSION"}
+        done = subprocess.run(argv, env=env, capture_output=True, text=True, check=True, input="{}")
+        assert json.loads(done.stdout)["cniVersion"] == version
 
 
 def test_replacement_is_atomic(tmp_path):
