@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import NamedTuple
@@ -176,25 +177,33 @@ def read(netlink: NetlinkSocket, device: int) -> Entries:
     """
     found: Entries = {}
     for kind in (Route, Neighbour, Forwarding):
-        found |= read_kind(netlink, device, kind)
+        found |= parsed(listed(netlink, device, kind), device, kind)
     return found
 
 
-def read_kind(netlink: NetlinkSocket, device: int, kind: type[Entry]) -> Entries:
-    """Of what `read` reads the entries of one kind."""
+def listed(netlink: NetlinkSocket, device: int, kind: type[Entry]) -> list[bytes]:
+    """The netlink messages about entries of one kind, for `parsed`."""
     if kind is Route:
         routes = _RTMSG.pack(socket.AF_INET, 0, 0, 0, _TABLE_MAIN, 0, 0, 0, 0)
-        found = map(route_of, netlink.dump(Request(_GETROUTE, routes)))
-        return {entry.key: entry for entry in found if entry}
+        return netlink.dump(Request(_GETROUTE, routes))
     if not device:
-        return {}
+        return []
     if kind is Neighbour:
         request = _NDMSG.pack(socket.AF_INET, 0, 0, 0, 0)
         request += attribute(_NDA_IFINDEX, _U32.pack(device))
     else:
         request = _NDMSG.pack(socket.AF_BRIDGE, device, 0, 0, 0)
-    bodies = netlink.dump(Request(_GETNEIGH, request))
-    return {entry.key: entry for body in bodies if (entry := neighbour_of(body, device))}
+    return netlink.dump(Request(_GETNEIGH, request))
+
+
+def parsed(bodies: Iterable[bytes], device: int, kind: type[Entry]) -> Entries:
+    """Those of `listed` that `read` reads."""
+    found: Iterable[Entry | None]
+    if kind is Route:
+        found = map(route_of, bodies)
+    else:
+        found = (neighbour_of(body, device) for body in bodies)
+    return {entry.key: entry for entry in found if entry}
 
 
 def changes(desired: Entries, actual: Entries, network: IPv4Network) -> list[Change]:
