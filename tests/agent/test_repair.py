@@ -82,8 +82,8 @@ def test_damage_is_repaired(running: AgentNode, damage: str, logged: str) -> Non
 
 def test_programs_follow_a_device_made_anew(running: AgentNode) -> None:
     """flannel.1 deleted by hand is made anew, and learns outbound halves of flows again."""
-    running.sh("ip link del flannel.1")
     said = len(running.log())
+    running.sh("ip link del flannel.1")
     eventually(lambda: "attach to_overlay to flannel.1" in running.log()[said:], "the hook")
 
 

@@ -238,7 +238,7 @@ def test_interpreter_of_another_root(place):
     """An interpreter that is not here is believed to be there for the runtime."""
     done = place.vxlane("install", "--form", "drop-in", "--interpreter", "/host/bin/python3")
     assert done.returncode == 0
-    assert b"\nexec /host/bin/python3 -" in (place.bin / "vxlane").read_bytes()
+    assert b"\nexec /host/bin/python3 -X utf8 -ISc " in (place.bin / "vxlane").read_bytes()
 
 
 def test_old_interpreter(place, tmp_path):

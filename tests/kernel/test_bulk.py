@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from vxlane.loader.agent.overlay.keepers import EntryKeeper
+from vxlane.loader.agent.topics import Topic
 from vxlane.loader.kernel import entries
 from vxlane.loader.kernel.events import RouteEvents
 from vxlane.loader.kernel.nexthops import Query, resolve
@@ -134,6 +136,27 @@ def test_events_tell_what_happened_to_the_device(device: int) -> None:
     assert news.routing
     sh("ip link add veth7 type veth peer name pod7; ip link del veth7")
     assert not events.read(device).routing
+    events.close()
+
+
+@pytest.mark.parametrize("is_heard", [True, False])
+def test_a_change_while_entries_are_listed_is_no_doubt(device: int, *, is_heard: bool) -> None:
+    """The round believes what an event tells of after the list; what nobody tells of it doubts."""
+    netlink, events = NetlinkSocket(), RouteEvents()
+    keeper = EntryKeeper(netlink)
+    wanted = peers(3, device)
+    entries.write(netlink, entries.changes(wanted, {}, NETWORK), {})
+    keeper.read(device)
+    events.read(device)
+    sh("bridge fdb replace 02:00:00:00:00:02 dev flannel.1 dst 10.128.9.9 self permanent")
+    topics = Topic(0)
+    for step, found in enumerate(keeper.patrol(device)):
+        # After routes and neighbours, two steps each, forwarding entries have been listed.
+        if step == 4 and is_heard:
+            keeper.follow(events.read(device))
+        topics |= found
+    assert topics == (Topic(0) if is_heard else Topic.ENTRIES)
+    netlink.close()
     events.close()
 
 
