@@ -32,9 +32,9 @@ _MARK = "madeBy"  # a key that no delegate knows, and so ignores
 
 def save(request: Request, conf: JsonObject) -> None:
     """Note `conf` down, before anything is made from it."""
-    noted = conf if says_main(request) else {**conf, _MARK: OWN_TYPE}
     import os  # noqa: PLC0415 (makedirs; DEL in the chained role starts faster)
 
+    noted = conf if says_main(request) else {**conf, _MARK: OWN_TYPE}
     path = _path(request)
     temporary = f"{_directory(request)}/.{os.path.basename(path)}"  # no id begins with a dot
     try:

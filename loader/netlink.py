@@ -1,7 +1,7 @@
 """Netlink in bulk: thousands of entries dumped or written with a handful of system calls.
 
-pyroute2 makes links and reads queueing disciplines; but it takes 70 us to decode a route and
-250 us for a round trip, at 5,000 peers a second of CPU for every look at the kernel. Here a
+pyroute2 makes links and reads addresses; but it takes 70 us to decode a route and 250 us for a
+round trip, at 5,000 peers a second of CPU for every look at the kernel. Here a
 message is a `struct` and a slice. Owns the framing only; what is inside its callers know. Imports
 errors.
 """

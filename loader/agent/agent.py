@@ -28,7 +28,6 @@ from vxlane.loader.agent.undo import UndoFile
 from vxlane.loader.errors import VxlaneError
 from vxlane.loader.kernel.events import News
 from vxlane.loader.kernel.links import Links
-from vxlane.loader.netlink import NetlinkSocket
 from vxlane.loader.nodes.model import Announcement, Problem
 from vxlane.loader.nodes.snapshot import NodeSource
 
@@ -182,12 +181,9 @@ class Agent:
             self._try("conntrack", bypass.close_reset_connections)
 
     def _new_overlays(self) -> Overlays:
-        netlink = NetlinkSocket()
         if self.config.mode is Mode.ADOPT:
-            return AdoptedOverlay(self.config, self._links, netlink=netlink)
-        return OwnedOverlay(
-            self.config, self._links, netlink=netlink, undo=self._undo, source=self._source
-        )
+            return AdoptedOverlay(self.config, self._links)
+        return OwnedOverlay(self.config, self._links, undo=self._undo, source=self._source)
 
     def _look_at_overlay(self, topics: Topic) -> Overlay | None:
         own = self.snapshot.own

@@ -30,7 +30,6 @@ from vxlane.loader.kernel.conntrack import make_lenient
 from vxlane.loader.kernel.iptables import Iptables
 from vxlane.loader.kernel.links import Links
 from vxlane.loader.kernel.nftables import Nftables
-from vxlane.loader.netlink import NetlinkSocket
 
 log = logging.getLogger(__name__)
 
@@ -110,14 +109,9 @@ def _remove_overlay(links: Links, undo: Undo) -> None:
     """Take the kernel path away: device, routes, rules, subnet.env."""
     if vtep.remove(links, undo.device):
         log.info("remove device %s", undo.device)
-    netlink = NetlinkSocket()
-    try:
-        network = IPv4Network(undo.network)
-        left = entries.read(netlink, 0)
-        wanted = entries.changes({}, left, network)
-        entries.write(netlink, wanted, left)
-    finally:
-        netlink.close()
+    left = entries.read(links.socket, 0)
+    wanted = entries.changes({}, left, IPv4Network(undo.network))
+    entries.write(links.socket, wanted, left)
     for line in [*map(str, wanted), *Iptables().remove(), *Nftables().remove()]:
         log.info("%s", line)
     Path(undo.subnet_file).unlink(missing_ok=True)

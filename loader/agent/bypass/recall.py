@@ -13,20 +13,15 @@ from vxlane.loader.agent.bypass.attachments import Attachment
 from vxlane.loader.agent.bypass.discover import Claim
 from vxlane.loader.kernel.links import Link, Links
 from vxlane.loader.kernel.veths import FarEnd, far_end
-from vxlane.loader.netlink import NetlinkSocket
 
 
 def confirmed(claims: Iterable[Claim], links: Links) -> Iterator[Attachment]:
     """The claims that the kernel confirms, as the CNI plugin would have made them known."""
-    netlink = NetlinkSocket()
-    try:
-        for claim in claims:
-            for veth in _veths(claim, links):
-                end = far_end(netlink, veth.index)
-                if end and _is_claimed(end, claim):
-                    yield _attachment(claim, veth, end)
-    finally:
-        netlink.close()
+    for claim in claims:
+        for veth in _veths(claim, links):
+            end = far_end(links.socket, veth.index)
+            if end and _is_claimed(end, claim):
+                yield _attachment(claim, veth, end)
 
 
 def _veths(claim: Claim, links: Links) -> Iterator[Link]:

@@ -21,7 +21,6 @@ from vxlane.loader.kernel import vtep
 from vxlane.loader.kernel.events import News
 from vxlane.loader.kernel.links import Link, Links
 from vxlane.loader.kernel.nexthops import Query, resolve
-from vxlane.loader.netlink import NetlinkSocket
 from vxlane.loader.nodes.model import Announcement, Node
 from vxlane.loader.nodes.snapshot import Snapshot
 
@@ -29,12 +28,11 @@ from vxlane.loader.nodes.snapshot import Snapshot
 class AdoptedOverlay:
     """Follows an overlay that others keep; see `Overlays`."""
 
-    def __init__(self, config: Config, links: Links, *, netlink: NetlinkSocket) -> None:
+    def __init__(self, config: Config, links: Links) -> None:
         self._name = vtep.name_of(config.network.vni)
         self._links = links
-        self._netlink = netlink
-        self._paths = Paths(partial(resolve, netlink))
-        self._entries = EntryKeeper(netlink)
+        self._paths = Paths(partial(resolve, links.socket))
+        self._entries = EntryKeeper(links.socket)
         self._device: tuple[Link, vtep.Wiring] | None = None
         self._traced = TracedPeers(0)
 
@@ -56,7 +54,7 @@ class AdoptedOverlay:
         if topics & Topic.HOST or self._device is None:
             before, self._device = self._device, self._find()
             if before is None or before[0].index != self._device[0].index:
-                self._entries = EntryKeeper(self._netlink)
+                self._entries = EntryKeeper(self._links.socket)
                 self._traced = TracedPeers(self._device[0].index)
                 topics |= Topic.ENTRIES
         link, wiring = self._device

@@ -24,7 +24,6 @@ from vxlane.loader.kernel.firewall import Masquerade, Policy
 from vxlane.loader.kernel.links import Link, Links
 from vxlane.loader.kernel.nexthops import Query, resolve
 from vxlane.loader.kernel.underlay import Choice, Underlay, choose
-from vxlane.loader.netlink import NetlinkSocket
 from vxlane.loader.nodes.model import Announcement, Backend, Node, Problem, derived_mac
 from vxlane.loader.nodes.snapshot import NodeSource, Snapshot
 
@@ -39,7 +38,6 @@ class OwnedOverlay:
         config: Config,
         links: Links,
         *,
-        netlink: NetlinkSocket,
         undo: UndoFile,
         source: NodeSource,
     ) -> None:
@@ -48,8 +46,8 @@ class OwnedOverlay:
         self._network = config.network
         self._links = links
         self._undo = undo
-        self._paths = Paths(partial(resolve, netlink))
-        self._entries = EntryKeeper(netlink)
+        self._paths = Paths(partial(resolve, links.socket))
+        self._entries = EntryKeeper(links.socket)
         self._rules = RuleKeeper(uses_nftables=config.network.uses_nftables)
         self._underlay: Underlay | None = None
         self._steps: dict[str, Callable[[], None]] = {}
