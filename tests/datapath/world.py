@@ -151,7 +151,9 @@ class Standing:
 
     def _age(self, seen: int) -> int | None:
         # What a program wrote is newer than `since`, or a few ms older: its clock is coarse.
-        return max(0, round((self.since - seen) / NANOSECONDS)) if seen else None
+        # Times are 64 bits, as programs subtract them: an age may reach back to before the boot.
+        age = (self.since - seen + 2**63) % 2**64 - 2**63
+        return max(0, round(age / NANOSECONDS)) if seen else None
 
 
 def stand(maps: Maps, world: World) -> Standing:
