@@ -9,6 +9,7 @@ only from version 0.4.0 on. Imports errors and namespaces only.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -53,7 +54,8 @@ class Chain:
             for plugin in self._plugins():
                 result = self._run("ADD", plugin, attachment, result)
         except LabError:
-            self.delete(attachment)
+            with contextlib.suppress(LabError):  # the runtime logs it, and reports the ADD's
+                self.delete(attachment)
             raise
         if result is None:
             raise LabError(f'network "{self.conflist["name"]}" lists no plugins')
@@ -61,18 +63,12 @@ class Chain:
         return result
 
     def delete(self, attachment: Attachment) -> None:
-        """Detach, last plugin first; what can't be detached does not keep the rest."""
-        failures = []
+        """Detach, last plugin first; LabError of the first that can't, and the rest stays."""
         keep = self._version() >= (0, 4, 0)
         previous = self._cached(attachment) if keep else None
         for plugin in reversed(self._plugins()):
-            try:
-                self._run("DEL", plugin, attachment, previous)
-            except LabError as error:
-                failures.append(str(error))
+            self._run("DEL", plugin, attachment, previous)
         self._result_file(attachment).unlink(missing_ok=True)
-        if failures:
-            raise LabError("; ".join(failures))
 
     def check(self, attachment: Attachment) -> None:
         """CHECK by every plugin, first to last; LabError: one of them says it is not attached."""

@@ -127,12 +127,15 @@ def test_failed_add_is_undone(plugins):
     assert calls(plugins) == ["ADD first", "ADD second", "DEL second", "DEL first"]
 
 
-def test_failed_delete_does_not_stop_the_rest(plugins):
-    """DEL reaches the first plugin though the second fails."""
+def test_failed_delete_stops_there(plugins):
+    """DEL goes no further than the plugin that fails, and the result is kept for the next."""
+    driver = chain(plugins)
+    driver.add(ATTACHMENT)
     (plugins / "FAIL-DEL-second").touch()
     with pytest.raises(LabError, match="CNI DEL second c1: not now"):
-        chain(plugins).delete(ATTACHMENT)
-    assert calls(plugins) == ["DEL second", "DEL first"]
+        driver.delete(ATTACHMENT)
+    assert calls(plugins)[2:] == ["DEL second"]
+    assert list((plugins / "cache" / "results").iterdir())
 
 
 def test_check_tells_the_final_result(plugins):
