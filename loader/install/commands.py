@@ -85,16 +85,16 @@ def install(
     python = interpreter or executable.default_interpreter()
     executable.check_interpreter(python)
     plugin = _plugin(required=required)
+    if role == "main":
+        plan = network.main(cni_conf_dir, network_name, plugin=plugin)
+    else:
+        chosen = _form(form, cni_conf_dir, network_name)
+        plan = network.chained(cni_conf_dir, network_name, form=chosen, plugin=plugin)
     program = cni_bin_dir / _PLUGIN
     # The executable first: a runtime that reads of a plugin it can't find fails every pod.
     written = files.replace(program, executable.build(python), mode=0o755)
     changes = [f"wrote {program}"] if written else []
-    if role == "main":
-        changes += network.install_main(cni_conf_dir, network_name, plugin=plugin)
-    else:
-        chosen = _form(form)
-        changes += network.install(cni_conf_dir, network_name, form=chosen, plugin=plugin)
-    _report(changes)
+    _report(changes + network.apply(cni_conf_dir, plan))
 
 
 @click.command()
@@ -110,10 +110,10 @@ def uninstall(
     *, cni_bin_dir: Path, cni_conf_dir: Path, network_name: str, cni_cache_dir: Path
 ) -> None:
     """Take the CNI plugin out of the network, and away once no pod needs it to be deleted."""
-    changes = network.uninstall(cni_conf_dir, network_name)
+    changes = network.apply(cni_conf_dir, network.absent(cni_conf_dir, network_name))
     program = cni_bin_dir / _PLUGIN
     # Some runtimes delete a pod by the list that made it: without the executable, never.
-    left = sum(_PLUGIN in claim.plugins for claim in discover.cached(cni_cache_dir))
+    left = discover.made_with(_PLUGIN, cni_cache_dir)
     if not left:
         changes += [f"removed {program}"] if files.remove(program) else []
     _report(changes)
@@ -135,10 +135,11 @@ def _plugin(*, required: bool) -> network.Json:
     return plugin
 
 
-def _form(said: str) -> Form:
+def _form(said: str, cni_conf_dir: Path, network_name: str) -> Form:
     if said != "auto":
         return Form(said)
-    return Form.DROP_IN if runtime.read_drop_ins() else Form.CONFLIST
+    are_read = runtime.read_drop_ins() and network.takes_drop_ins(cni_conf_dir, network_name)
+    return Form.DROP_IN if are_read else Form.CONFLIST
 
 
 def _report(changes: list[str]) -> None:

@@ -25,6 +25,7 @@ Json = dict[str, Any]
 _TYPE = "vxlane"
 _LIST = "00-vxlane.conflist"
 _DROP_IN = "99-vxlane.conf"
+_NO_DROP_INS = "loadOnlyInlinedPlugins"
 _SUFFIXES = (".conf", ".conflist", ".json")
 """What runtimes read (containerd/go-cni, cri-o/ocicni)."""
 
@@ -36,20 +37,30 @@ class Form(Enum):
     CONFLIST = "conflist"
 
 
-def install(directory: Path, network: str, *, form: Form, plugin: Json) -> list[str]:
-    """Have `network` call `plugin`; what was changed, a line each."""
+Plan = dict[Path, Json | None]
+"""What files are to hold, None for one that is not to be there; in the order of doing it."""
+
+
+def chained(directory: Path, network: str, *, form: Form, plugin: Json) -> Plan:
+    """Have `network` call `plugin` last."""
     drop_in, conflist = _drop_in(directory, network), directory / _LIST
+    listed = _in_use(directory, network)
     if form is Form.DROP_IN:
+        if listed.get(_NO_DROP_INS):
+            raise ConfigError(
+                f'network "{network}" says {_NO_DROP_INS}: no drop-in is read; pass --form conflist'
+            )
         # The new form first: in between, the pod that is called for twice is merely attached twice.
-        changes = _write(drop_in, plugin) + _remove(conflist)
-        return _wake(directory, changes)
-    listed = _chained(_in_use(directory, network), plugin)
-    changes = _write(conflist, listed)
-    return changes + _remove_drop_in(drop_in)
+        return {drop_in: plugin, conflist: None}
+    if not listed:
+        raise ConfigError(
+            f"{directory} holds no network to add to; start flannel first, or pass --role main"
+        )
+    return {conflist: _with(listed, plugin), drop_in: None}
 
 
-def install_main(directory: Path, network: str, *, plugin: Json) -> list[str]:
-    """Have the plugin make the pods' interfaces too; what was changed, a line each.
+def main(directory: Path, network: str, *, plugin: Json) -> Plan:
+    """Have the plugin make the pods' interfaces too.
 
     It is in the list twice. bandwidth must find the interface before anything is hooked to
     it, so that the call which makes the interface leaves the attaching to the last.
@@ -62,14 +73,34 @@ def install_main(directory: Path, network: str, *, plugin: Json) -> list[str]:
     ]
     plugins = [maker, *others, plugin]
     listed = {"cniVersion": "1.0.0", "name": network, "plugins": plugins}
-    changes = _write(directory / _LIST, listed)
-    return changes + _remove_drop_in(_drop_in(directory, network))
+    return {directory / _LIST: listed, _drop_in(directory, network): None}
 
 
-def uninstall(directory: Path, network: str) -> list[str]:
-    """Have nobody call the plugin; what was changed, a line each."""
-    changes = _remove(directory / _LIST) + _remove_drop_in(_drop_in(directory, network))
-    return _wake(directory, changes)
+def absent(directory: Path, network: str) -> Plan:
+    """Have nobody call the plugin."""
+    return {directory / _LIST: None, _drop_in(directory, network): None}
+
+
+def takes_drop_ins(directory: Path, network: str) -> bool:
+    """Whether the network's list, as far as there is one, lets runtimes read drop-ins."""
+    return not _in_use(directory, network).get(_NO_DROP_INS)
+
+
+def apply(directory: Path, plan: Plan) -> list[str]:
+    """Make the files so; what was changed, a line each."""
+    changes = []
+    for file, content in plan.items():
+        if content is None:
+            changes += [f"removed {file}"] if files.remove(file) else []
+            if file.parent != directory:
+                _remove_if_empty(file.parent)
+        else:
+            text = json.dumps(content, indent=2) + "\n"
+            written = files.replace(file, text.encode(), mode=0o644)
+            changes += [f"wrote {file}"] if written else []
+    if changes and directory.is_dir():
+        _wake(directory)
+    return changes
 
 
 def _drop_in(directory: Path, network: str) -> Path:
@@ -79,12 +110,13 @@ def _drop_in(directory: Path, network: str) -> Path:
 
 
 def _in_use(directory: Path, network: str) -> Json:
-    """The list of flannel, which must be the one that runtimes would take without ours."""
+    """The list of flannel, which must be the one that runtimes would take without ours.
+
+    Empty before flannel has written it.
+    """
     candidates = [file for file in _configurations(directory) if file.name != _LIST]
     if not candidates:
-        raise ConfigError(
-            f"{directory} holds no network to add to; start flannel first, or pass --role main"
-        )
+        return {}
     first = candidates[0]
     listed = _read(first)
     if listed.get("name") != network:
@@ -97,7 +129,7 @@ def _in_use(directory: Path, network: str) -> Json:
     return listed
 
 
-def _chained(listed: Json, plugin: Json) -> Json:
+def _with(listed: Json, plugin: Json) -> Json:
     """The list with the plugin at its end, once."""
     others = [entry for entry in listed["plugins"] if entry.get("type") != _TYPE]
     return {**listed, "plugins": [*others, plugin]}
@@ -119,32 +151,18 @@ def _read(file: Path) -> Json:
     return listed
 
 
-def _write(file: Path, content: Json) -> list[str]:
-    text = json.dumps(content, indent=2) + "\n"
-    return [f"wrote {file}"] if files.replace(file, text.encode(), mode=0o644) else []
-
-
-def _remove(file: Path) -> list[str]:
-    return [f"removed {file}"] if files.remove(file) else []
-
-
-def _remove_drop_in(file: Path) -> list[str]:
-    """Remove the drop-in, and its directory unless there are others in it."""
-    changes = _remove(file)
+def _remove_if_empty(directory: Path) -> None:
     try:
-        file.parent.rmdir()
+        directory.rmdir()
     except OSError:
-        pass  # not there, or not empty
-    return changes
+        pass  # not there, or there are drop-ins of others in it
 
 
-def _wake(directory: Path, changes: list[str]) -> list[str]:
+def _wake(directory: Path) -> None:
     """Have runtimes read the directory again: they watch it, but nothing below it.
 
     A removal counts for all of them; containerd ignores creations (cni_conf_syncer.go).
     """
-    if changes and directory.is_dir():
-        signal = directory / ".vxlane.new"
-        signal.touch()
-        signal.unlink()
-    return changes
+    signal = directory / ".vxlane.new"
+    signal.touch()
+    signal.unlink()

@@ -13,7 +13,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-_RUNTIMES = ("containerd", "crio", "k3s", "rke2")
+# Beside Docker its containerd runs too, but cri-dockerd is what calls plugins.
+_RUNTIMES = ("containerd", "cri-dockerd", "crio", "k3s", "rke2")
 _KEY = b"loadOnlyInlinedPlugins"
 
 

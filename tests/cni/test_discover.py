@@ -69,7 +69,6 @@ def test_a_pod(node):
             mac="aa:00:00:00:00:03",
             addresses=(ip_address("10.42.66.2"),),
             host_ifnames=("cni0", "veth1"),
-            plugins=("flannel", "vxlane"),
         )
     ]
 

@@ -1,6 +1,7 @@
 """`vxlane install` and `vxlane uninstall`, on directories of the test's own."""
 
 import base64
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from vxlane.loader.install import executable, files, runtime
+from vxlane.loader.install import executable, files
 from vxlane.loader.lab.agents import program
 
 FLANNEL = {
@@ -155,23 +156,65 @@ def test_main_role(place, call, tmp_path):
         ("05-cut.conflist", '{"name": ', "is not JSON"),
         ("05-list.conflist", "[]", "is not a JSON object"),
         ("05-one.conf", '{"name": "cbr0", "type": "bridge"}', "is a single plugin"),
+        (
+            "05-own.conflist",
+            '{"name": "cbr0", "loadOnlyInlinedPlugins": true, "plugins": []}',
+            "no drop-in is read; pass --form conflist",
+        ),
     ],
 )
 def test_lists_that_can_t_be_added_to(place, name, content, complaint):
     """What the runtime would use instead of flannel's list is named in one sentence."""
+    form = "drop-in" if name == "05-own.conflist" else "conflist"
     if name:
         place.flannel()
         (place.conf / name).write_text(content, encoding="utf-8")
-    done = place.vxlane("install", "--form", "conflist")
+    before = place.files()
+    done = place.vxlane("install", "--form", form)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert complaint in done.stderr
-    assert not (place.conf / "00-vxlane.conflist").exists()
+    assert place.files() == before
+
+
+@pytest.mark.parametrize("form", ["drop-in", "conflist"])
+def test_network_of_another_name(place, form):
+    """A network that runtimes do not use is not added to in any form."""
+    place.flannel(name="podnet")
+    done = place.vxlane("install", "--form", form)
+    assert done.returncode == 1
+    assert "--network-name" in done.stderr
+    assert place.files() == ["net.d/10-flannel.conflist"]
+    assert place.vxlane("install", "--form", form, "--network-name", "podnet").returncode == 0
+
+
+def test_drop_in_as_libcni_reads_it(place, node, agent, monkeypatch):
+    """Libcni's list of flannel's file and the drop-in has a pod accelerated, and undone."""
+    place.flannel(plugins=[node.bridge()])
+    monkeypatch.setenv("VXLANE_STATE_DIR", str(agent.state_dir))
+    assert place.vxlane("install", "--form", "drop-in").returncode == 0
+    listed = from_directory(place.conf, "cbr0")
+    chain = dataclasses.replace(node.chain(), conflist=listed)
+    pod = node.pod()
+    result = chain.add(pod)
+    assert result["cniVersion"] == listed["cniVersion"] == FLANNEL["cniVersion"]
+    assert agent.heard[-1]["host_ifname"] == node.veth_of(pod)
+    chain.delete(pod)
+    assert [heard["op"] for heard in agent.heard] == ["attach", "detach"]
+
+
+def from_directory(confs, network):
+    """What libcni 1.3.0 makes of a directory (containernetworking/cni, libcni/conf.go)."""
+    first = min(file for file in confs.iterdir() if file.suffix in (".conf", ".conflist", ".json"))
+    listed = json.loads(first.read_text(encoding="utf-8"))
+    assert listed["name"] == network
+    drop_ins = [json.loads(file.read_text()) for file in sorted((confs / network).glob("*.conf"))]
+    return {**listed, "plugins": [*listed["plugins"], *drop_ins]}
 
 
 def test_hostile_network_name(place):
     """A network's name is not a way out of the configuration directory."""
     done = place.vxlane("install", "--form", "drop-in", "--network-name", "../up")
-    assert (done.returncode, place.files()) == (1, ["bin/vxlane"])
+    assert (done.returncode, place.files()) == (1, [])
 
 
 @pytest.mark.parametrize("form", ["drop-in", "conflist"])
@@ -198,7 +241,7 @@ def test_uninstall_keeps_what_pods_need(place):
     """While a cached list names the plugin, the executable stays, and the reason is told."""
     place.vxlane("install", "--form", "drop-in")
     config = base64.b64encode(json.dumps({"plugins": [{"type": "vxlane"}]}).encode()).decode()
-    entry = {"containerId": "c1", "ifName": "eth0", "networkName": "cbr0", "result": {}}
+    entry = {"containerId": "c1", "ifName": "eth0", "networkName": "cbr0", "result": 3}
     file = place.cache / "results" / "cbr0-c1-eth0"
     file.parent.mkdir(parents=True)
     file.write_text(json.dumps({**entry, "config": config}), encoding="utf-8")
@@ -285,20 +328,3 @@ def test_replacement_is_atomic(tmp_path):
     reader.join()
     assert seen <= set(contents)
     assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize(("tail", "reads"), [(b"loadOnlyInlinedPlugins", True), (b"", False)])
-def test_runtime_that_runs(tmp_path, tail, reads):
-    """Whether a runtime reads drop-ins is told by its executable, whatever its path."""
-    containerd = tmp_path / "containerd"
-    containerd.write_bytes(Path("/bin/sleep").read_bytes() + tail)
-    containerd.chmod(0o755)
-    with subprocess.Popen([str(containerd), "60"]) as process:
-        assert runtime.read_drop_ins() is reads
-        process.kill()
-
-
-def test_no_runtime(monkeypatch, tmp_path):
-    """With no runtime to be found the older form is chosen."""
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert runtime.read_drop_ins() is False

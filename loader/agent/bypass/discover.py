@@ -22,6 +22,8 @@ from typing import Any
 CACHE = Path("/var/lib/cni")
 """Where both are unless a runtime, or a network's ipam.dataDir, says otherwise."""
 
+_MISSHAPEN = (ValueError, KeyError, TypeError, AttributeError, IndexError)
+
 Json = dict[str, Any]
 Address = IPv4Address | IPv6Address
 
@@ -42,8 +44,6 @@ class Claim:
     addresses: tuple[Address, ...]
     host_ifnames: tuple[str, ...]
     """Interfaces on the host that the chain made or used; the veth is one, the bridge another."""
-    plugins: tuple[str, ...]
-    """Types of the plugins in its chain."""
 
 
 def pods(cache: Path) -> list[Claim]:
@@ -52,7 +52,7 @@ def pods(cache: Path) -> list[Claim]:
     A network without a directory of leases has another IPAM, whose addresses stand unconfirmed.
     """
     found = []
-    for claim in cached(cache):
+    for claim in _claims(cache):
         leases = cache / "networks" / claim.network
         held = tuple(address for address in claim.addresses if _holds(claim, leases, address))
         if held:
@@ -60,14 +60,38 @@ def pods(cache: Path) -> list[Claim]:
     return sorted(found, key=lambda claim: (claim.container_id, claim.ifname))
 
 
-def cached(cache: Path) -> Iterator[Claim]:
-    """Every entry of libcni's; what can't be read is left out."""
+def made_with(plugin: str, cache: Path) -> int:
+    """How many entries have a plugin of the type `plugin` in their chain."""
+    return sum(plugin in _chain(entry) for entry in _entries(cache))
+
+
+def _claims(cache: Path) -> Iterator[Claim]:
+    """Of every entry of libcni's that makes sense."""
+    for entry in _entries(cache):
+        try:
+            yield _claim(entry)
+        except _MISSHAPEN:
+            continue  # of an older libcni, or no entry at all
+
+
+def _entries(cache: Path) -> Iterator[Json]:
     results = cache / "results"
     for file in sorted(results.iterdir()) if results.is_dir() else ():
         try:
-            yield _claim(json.loads(file.read_bytes()))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
-            continue  # half written, of an older libcni, or no entry at all
+            entry = json.loads(file.read_bytes())
+        except (OSError, ValueError):
+            continue  # half written
+        if isinstance(entry, dict):
+            yield entry
+
+
+def _chain(entry: Json) -> list[str]:
+    """Types of the plugins that made it."""
+    try:
+        config = json.loads(base64.b64decode(entry["config"]))
+        return [str(plugin["type"]) for plugin in config.get("plugins") or [config]]
+    except _MISSHAPEN:
+        return []
 
 
 def _claim(entry: Json) -> Claim:
@@ -76,7 +100,6 @@ def _claim(entry: Json) -> Claim:
     interfaces = result.get("interfaces") or []
     own = [i for i, known in enumerate(interfaces) if _is_own(known, ifname)]
     macs = [str(interfaces[i].get("mac") or "").lower() for i in own]
-    config = json.loads(base64.b64decode(entry["config"]))
     return Claim(
         container_id=str(entry["containerId"]),
         ifname=ifname,
@@ -90,7 +113,6 @@ def _claim(entry: Json) -> Claim:
             if ip.get("interface") in (None, *own)
         ),
         host_ifnames=tuple(str(i["name"]) for i in interfaces if not i.get("sandbox")),
-        plugins=tuple(str(plugin["type"]) for plugin in config.get("plugins") or [config]),
     )
 
 
