@@ -20,13 +20,15 @@ from vxlane.cni.errors import (
     AgentRefusedError,
     CniError,
 )
-from vxlane.cni.request import Request, is_ifname, is_name
+from vxlane.cni.request import Request, is_ifname, is_name, shown
 from vxlane.cni.result import Result
 from vxlane.cni.wire import JsonObject
 
 TYPE_CHECKING = False  # typing's own would import typing
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+_ATTACHMENTS = ("cni.dev/valid-attachments", "cni.dev/attachments")
 
 
 def add(request: Request) -> JsonObject:
@@ -49,18 +51,21 @@ def delete(request: Request) -> None:
 
 
 def check(request: Request) -> None:
-    """CniError 100 when the agent finds the pod other than it left it.
+    """CniError 100 when the interface is gone, or the agent could not make it what it should be.
 
-    A pod that was left to the kernel path on purpose is as it should be.
+    The agent puts right what it finds wrong, and takes a pod on that it did not know, before it
+    answers: so the pod is attached then, or left to the kernel path. That is as it should be,
+    unless it is required not to be.
     """
+    result = Result(request.conf.get("prevResult"))
+    question = _question("check", request, result)
     try:
-        answer = agent.ask(_state_dir(request), {"op": "check", **_interface(request)})
+        refusal = _put(request, result, question)
     except AgentRefusedError as error:
-        raise CniError(NOT_ATTACHED, f"{request.ifname} is not as it was left: {error}") from None
-    except AgentError as error:
-        _stay(request, str(error))
-    else:
-        _stay(request, _refusal(answer))
+        raise CniError(NOT_ATTACHED, f"{request.ifname} is not as it should be: {error}") from None
+    except (AgentError, LookupError) as error:
+        refusal = str(error)
+    _stay(request, refusal, NOT_ATTACHED)
 
 
 def collect(request: Request) -> None:
@@ -74,7 +79,7 @@ def collect(request: Request) -> None:
 
 def status(request: Request) -> None:
     """CniError 50 when pods must be accelerated and there is nobody to do it."""
-    if request.flag("required", default=False):
+    if _is_required(request):
         probe(request, UNAVAILABLE)
 
 
@@ -86,40 +91,36 @@ def probe(request: Request, code: int) -> None:
         raise CniError(code, f"{error}; start `vxlane agent`") from None
 
 
+def verify(request: Request) -> None:
+    """CniError 7 for values that `accelerate` could not use, before anything is made."""
+    _state_dir(request)
+    _is_required(request)
+
+
 def accelerate(request: Request, result: Result) -> None:
     """Have the agent attach the pod, or tell why it stays on the kernel path."""
-    state_dir = _state_dir(request)
-    addresses = result.addresses(request.ifname)
+    verify(request)
+    question = _question("attach", request, result)
     try:
-        pod = veth.find(request.netns, request.ifname)
-        if pod.host_ifname not in result.host_names():
-            raise LookupError(f"the result does not name {pod.host_ifname}, the pod's veth")
-        question = {
-            "op": "attach",
-            **_interface(request),
-            "network": request.network,
-            "netns": request.netns,
-            "host_ifname": pod.host_ifname,
-            "mac": pod.mac,
-            "addresses": addresses,
-            "name": request.pod,
-        }
-        refusal = _refusal(agent.ask(state_dir, question))
+        refusal = _put(request, result, question)
     except Exception as error:  # noqa: BLE001 (the pod has its network, whatever went wrong)
         refusal = str(error) or repr(error)
-    _stay(request, refusal)
+    _stay(request, refusal, TRY_AGAIN_LATER)
 
 
 def attachments(request: Request) -> set[tuple[str, str]]:
     """The valid attachments that GC came with: (container id, interface name).
 
-    Their absence is an error: read as "none is valid" it would undo every pod. libcni
-    before the specification was done named the list cni.dev/attachments.
+    Their absence is an error: read as "none is valid" it would undo every pod. null is none,
+    though: so libcni writes the empty list of a network whose pods are all gone, as after a
+    boot. libcni before the specification was done named the list cni.dev/attachments.
     """
-    conf = request.conf
-    entries = conf.get("cni.dev/valid-attachments", conf.get("cni.dev/attachments"))
+    key = next((key for key in _ATTACHMENTS if key in request.conf), "")
+    entries = request.conf.get(key, "nothing")
+    if entries is None:
+        entries = []
     if not isinstance(entries, list):
-        raise CniError(INVALID_CONFIG, "GC needs the list cni.dev/valid-attachments")
+        raise CniError(INVALID_CONFIG, f"GC needs the list {_ATTACHMENTS[0]}")
     pairs = set()
     for entry in entries:
         pair = (entry.get("containerID"), entry.get("ifname")) if isinstance(entry, dict) else ()
@@ -127,29 +128,56 @@ def attachments(request: Request) -> set[tuple[str, str]]:
             case (str(container_id), str(ifname)) if is_name(container_id) and is_ifname(ifname):
                 pairs.add((container_id, ifname))
             case _:
-                raise CniError(INVALID_CONFIG, f"{entry!r:.60} is no attachment")
+                raise CniError(INVALID_CONFIG, f"{shown(entry)} is no attachment")
     return pairs
 
 
 def warn(request: Request, text: str) -> None:
     """Say it on stderr, which the runtimes pass on to their log."""
     who = request.pod or request.container_id or request.network
-    print(f"vxlane: {request.command} {who} {request.ifname}: {text}", file=sys.stderr)
+    try:
+        sys.stderr.write(f"vxlane: {request.command} {who} {request.ifname}: {text}\n")
+    except (AttributeError, OSError):
+        pass  # stderr is closed, or a full disk: no reason to fail a pod
 
 
-def _stay(request: Request, refusal: str) -> None:
+def _question(operation: str, request: Request, result: Result) -> JsonObject:
+    """What the call itself says of a pod; CniError 7 for a result of another shape."""
+    return {
+        "op": operation,
+        **_interface(request),
+        "network": request.network,
+        "netns": request.netns,
+        "addresses": result.addresses(request.ifname),
+        "name": request.pod,
+    }
+
+
+def _put(request: Request, result: Result, question: JsonObject) -> str:
+    """Put `question` to the agent; why it left the pod to the kernel path, "" when it did not.
+
+    CniError when the interface is gone, LookupError when it is none of ours, AgentError.
+    """
+    pod = veth.find(request.netns, request.ifname)
+    if pod.host_ifname not in result.host_names():
+        raise LookupError(f"the result does not name {pod.host_ifname}, the pod's veth")
+    found = {"host_ifname": pod.host_ifname, "mac": pod.mac}
+    answer = agent.ask(_state_dir(request), {**question, **found})
+    if answer.get("accelerated") is True:
+        return ""
+    return str(answer.get("reason") or "the agent does not say why")
+
+
+def _stay(request: Request, refusal: str, code: int) -> None:
     """What it means that the pod stays on the kernel path; nothing when it doesn't."""
-    if refusal and request.flag("required", default=False):
-        raise CniError(TRY_AGAIN_LATER, f"{request.ifname} is not accelerated: {refusal}")
+    if refusal and _is_required(request):
+        raise CniError(code, f"{request.ifname} is not accelerated: {refusal}")
     if refusal:
         warn(request, f"stays on the kernel path: {refusal}")
 
 
-def _refusal(answer: JsonObject) -> str:
-    """Why the agent left the pod to the kernel path, "" when it did not."""
-    if answer.get("accelerated") is True:
-        return ""
-    return str(answer.get("reason") or "the agent does not say why")
+def _is_required(request: Request) -> bool:
+    return request.flag("required", default=False)
 
 
 def _interface(request: Request) -> JsonObject:

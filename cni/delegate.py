@@ -14,17 +14,27 @@ from vxlane.cni.request import Request
 from vxlane.cni.wire import JsonObject
 
 
-def run(request: Request, conf: JsonObject, **environment: str) -> object:
+def require(request: Request, conf: JsonObject) -> None:
+    """CniError 5 unless the plugin that `conf` names, and its IPAM, are installed."""
+    _find(request, conf)
+    ipam = conf.get("ipam")
+    if isinstance(ipam, dict):
+        _find(request, ipam)
+
+
+def run(request: Request, conf: JsonObject) -> object:
     """Call the plugin that `conf` names; its answer, None when it wrote nothing.
 
-    `environment` overrides variables of the request's. CniError with the plugin's own code
-    and words when it fails.
+    CniError with the plugin's own code and words when it fails.
     """
-    environ = {**request.environ, **environment}
-    program = _find(str(conf.get("type")), environ.get("CNI_PATH", ""))
+    program = _find(request, conf)
     try:
         done = subprocess.run(  # its stderr is ours: the runtime's log
-            [program], input=wire.dumps(conf), stdout=subprocess.PIPE, env=environ, check=False
+            [program],
+            input=wire.dumps(conf),
+            stdout=subprocess.PIPE,
+            env=request.environ,
+            check=False,
         )
     except OSError as error:
         raise CniError(IO_FAILURE, f"can't run {program}: {error.strerror}") from None
@@ -37,8 +47,9 @@ def run(request: Request, conf: JsonObject, **environment: str) -> object:
     return answer
 
 
-def _find(plugin: str, directories: str) -> str:
-    """Path of the plugin's executable in CNI_PATH."""
+def _find(request: Request, conf: JsonObject) -> str:
+    """Path of the executable of `conf`'s plugin in CNI_PATH."""
+    plugin, directories = str(conf.get("type")), request.environ.get("CNI_PATH", "")
     if not directories:
         raise CniError(INVALID_ENVIRONMENT, "CNI_PATH is not set")
     for directory in directories.split(":"):

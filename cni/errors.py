@@ -23,7 +23,7 @@ TRY_AGAIN_LATER = 11
 UNAVAILABLE = 50
 UNAVAILABLE_AND_LIMITED = 51
 NOT_ATTACHED = 100
-"""Our own, from CHECK: the pod is not accelerated as the agent left it."""
+"""Our own, from CHECK: the interface is gone, or not accelerated and has to be."""
 INTERNAL = 999
 
 

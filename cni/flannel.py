@@ -32,9 +32,13 @@ def add(request: Request) -> JsonObject:
     `"accelerate": false` leaves that to a chained call at the end.
     """
     conf = subnet.delegate(request, subnet.read(request, TRY_AGAIN_LATER))
+    accelerates = request.flag("accelerate", default=True)
+    chained.verify(request)
+    # From the note on every DEL needs them: a name that is no plugin's could never be deleted.
+    delegate.require(request, conf)
     scratch.save(request, conf)
     result = Result(delegate.run(request, conf))
-    if request.flag("accelerate", default=True):
+    if accelerates:
         chained.accelerate(request, result)
     return result.in_version(request.version)
 
@@ -58,7 +62,9 @@ def check(request: Request) -> None:
     if conf is None:
         raise CniError(UNKNOWN_CONTAINER, f"no ADD of {request.container_id} is known")
     previous = Result(request.conf.get("prevResult")).with_gateways()
-    delegate.run(request, {**conf, "prevResult": previous})
+    # The result is in the list's version of today, which may not be that of the ADD.
+    today = {"cniVersion": request.version, "prevResult": previous}
+    delegate.run(request, {**conf, **today})
     chained.check(request)
 
 
@@ -72,7 +78,7 @@ def collect(request: Request) -> None:
     chained.collect(request)
     complaints = []
     for container_id, ifname in scratch.interfaces(request):
-        if (container_id, ifname) not in valid:
+        if not scratch.is_claimed(container_id, ifname, valid):
             try:
                 delete(_orphan(request, container_id, ifname))
             except CniError as error:

@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
 def main() -> int:
     """Answer the runtime that started this process; the exit status, 1 when the call fails."""
-    stdin = sys.stdin.buffer.read()
+    stdin = sys.stdin.buffer.read() if sys.stdin else b""  # None: it was closed
     try:
         answer = call(system.environ(), stdin)
+        line = b"" if answer is None else wire.dumps(answer) + b"\n"
+        status = 0
     except CniError as error:
-        failure = error
+        line, status = _report(error, stdin), 1
     except Exception as error:  # noqa: BLE001 (a runtime understands nothing but the object)
-        failure = CniError(INTERNAL, f"a fault in vxlane: {error!r}", _place(error))
-    else:
-        if answer is not None:
-            _write(answer)
-        return 0
-    _write(failure.report(_version_of(stdin)))
-    return 1
+        fault = CniError(INTERNAL, f"a fault in vxlane: {error!r}", _place(error))
+        line, status = _report(fault, stdin), 1
+    sys.stdout.buffer.write(line)
+    sys.stdout.buffer.flush()
+    return status
 
 
 def call(environ: Mapping[str, str], stdin: bytes) -> JsonObject | None:
@@ -81,6 +81,5 @@ def _place(error: Exception) -> str:
     return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else ""
 
 
-def _write(answer: JsonObject) -> None:
-    sys.stdout.buffer.write(wire.dumps(answer) + b"\n")
-    sys.stdout.buffer.flush()
+def _report(error: CniError, stdin: bytes) -> bytes:
+    return wire.dumps(error.report(_version_of(stdin))) + b"\n"

@@ -42,7 +42,7 @@ class Request:
     """A call that passed its checks.
 
     command                ADD, DEL, CHECK, GC or STATUS
-    container_id, ifname   whose interface; "" for GC and STATUS
+    container_id, ifname   whose interface; "" for GC and STATUS, whatever the environment says
     netns                  path of the container's network namespace, "" when there is none
     pod                    "namespace/name" as Kubernetes' runtimes tell it, "" from others
     conf                   the plugin's configuration
@@ -54,11 +54,12 @@ class Request:
         self.environ = environ
         self.conf = conf
         self.command = _command(environ)
-        self.container_id = environ.get("CNI_CONTAINERID", "")
-        self.ifname = environ.get("CNI_IFNAME", "")
+        is_about_one = "CNI_IFNAME" in _NEEDS[self.command]
+        self.container_id = environ.get("CNI_CONTAINERID", "") if is_about_one else ""
+        self.ifname = environ.get("CNI_IFNAME", "") if is_about_one else ""
         self.netns = environ.get("CNI_NETNS", "")
-        self.pod = _pod(environ.get("CNI_ARGS", "")) if self.command == "ADD" else ""
-        if self.command in ("ADD", "DEL", "CHECK"):
+        self.pod = _pod(environ.get("CNI_ARGS", "")) if self.command in ("ADD", "CHECK") else ""
+        if is_about_one:
             _check_container(self.container_id)
             _check_ifname(self.ifname)
         if self.command in ("ADD", "CHECK") and not _overridden(environ):
@@ -81,14 +82,18 @@ class Request:
         """A string of the configuration."""
         value = self.conf.get(key, default)
         if not isinstance(value, str) or "\0" in value:
-            raise CniError(INVALID_CONFIG, f"{key} must be a string, not {_shown(value)}")
+            raise CniError(INVALID_CONFIG, f"{key} must be a string, not {shown(value)}")
         return value
 
     def path(self, key: str, default: str) -> str:
         """An absolute path of the configuration."""
         value = self.text(key, default)
         if not value.startswith("/"):
-            raise CniError(INVALID_CONFIG, f"{key} must be an absolute path, not {value!r}")
+            raise CniError(INVALID_CONFIG, f"{key} must be an absolute path, not {shown(value)}")
+        try:
+            system.encode(value)
+        except UnicodeEncodeError:
+            raise CniError(INVALID_CONFIG, f"{key} holds half a character: {value!a}") from None
         return value
 
     def mapping(self, key: str) -> JsonObject:
@@ -97,14 +102,14 @@ class Request:
         if value is None:
             return {}
         if not isinstance(value, dict):
-            raise CniError(INVALID_CONFIG, f"{key} must be an object, not {_shown(value)}")
+            raise CniError(INVALID_CONFIG, f"{key} must be an object, not {shown(value)}")
         return value
 
     def flag(self, key: str, *, default: bool) -> bool:
         """A switch of the configuration."""
         value = self.conf.get(key, default)
         if not isinstance(value, bool):
-            raise CniError(INVALID_CONFIG, f"{key} must be true or false, not {_shown(value)}")
+            raise CniError(INVALID_CONFIG, f"{key} must be true or false, not {shown(value)}")
         return value
 
 
@@ -115,7 +120,7 @@ def decode(stdin: bytes) -> JsonObject:
     except ValueError as error:
         raise CniError(UNDECODABLE, "stdin is not JSON", str(error)) from None
     if not isinstance(conf, dict):
-        raise CniError(UNDECODABLE, f"stdin must be a JSON object, not {_shown(conf)}")
+        raise CniError(UNDECODABLE, f"stdin must be a JSON object, not {shown(conf)}")
     return conf
 
 
@@ -192,7 +197,10 @@ def _check_version(version: str, command: str) -> None:
         )
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """A value in an error message, cut where it would drown the message."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:  # repr goes less deep than the scanner
+        return "something nested too deep to show"
     return text if len(text) <= 60 else f"{text[:60]}..."

@@ -15,7 +15,7 @@ import posix
 
 from vxlane.cni import wire
 from vxlane.cni.errors import IO_FAILURE, CniError
-from vxlane.cni.request import Request
+from vxlane.cni.request import Request, is_ifname, is_name
 from vxlane.cni.wire import JsonObject
 
 TYPE_CHECKING = False  # typing's own would import typing
@@ -51,8 +51,12 @@ def save(request: Request, conf: JsonObject) -> None:
 
 
 def load(request: Request) -> JsonObject | None:
-    """What was noted for this interface; None when nothing was, or nothing that can be read."""
-    return _read(_path(request))
+    """What was noted for this interface; None when nothing was, or nothing that can be read.
+
+    An interface without a note of its own is one that flannel's plugin made, or nobody's, to
+    whose DEL the note of another does no harm: what is freed goes by the interface's name.
+    """
+    return _read(_path(request)) or _read(f"{_directory(request)}/{request.container_id}")
 
 
 def remove(request: Request) -> None:
@@ -79,25 +83,41 @@ def is_own(request: Request) -> bool:
 
 
 def interfaces(request: Request) -> Iterator[tuple[str, str]]:
-    """(container id, interface name) of everything noted for the request's network."""
+    """(container id, interface name) of everything noted for the request's network.
+
+    What has another kind of name is no note, such as the beginning of one that a killed ADD left.
+    """
+    directory = _directory(request)
     try:
-        names = sorted(posix.listdir(_directory(request)))
+        names = sorted(posix.listdir(directory))
     except FileNotFoundError:
         return
+    except OSError as error:
+        raise CniError(IO_FAILURE, f"can't list {directory}: {error.strerror}") from None
     for name in names:
-        noted = _read(f"{_directory(request)}/{name}")
-        if noted is not None and noted.get("name") == request.network:
-            container_id, _, ifname = name.partition(",")
-            yield container_id, ifname or _USUAL_IFNAME
+        container_id, _, ifname = name.partition(",")
+        ifname = ifname or _USUAL_IFNAME
+        if is_name(container_id) and is_ifname(ifname):
+            noted = _read(f"{directory}/{name}")
+            if noted is not None and noted.get("name") == request.network:
+                yield container_id, ifname
+
+
+def is_claimed(container_id: str, ifname: str, valid: set[tuple[str, str]]) -> bool:
+    """Whether a note belongs to one of the valid attachments.
+
+    That of eth0 may be flannel's for another interface of the container.
+    """
+    if ifname == _USUAL_IFNAME:
+        return any(container_id == valid_id for valid_id, _ in valid)
+    return (container_id, ifname) in valid
 
 
 def _read(path: str) -> JsonObject | None:
     try:
         with open(path, "rb") as file:
             noted = wire.loads(file.read())
-    except FileNotFoundError:
-        return None
-    except ValueError:
+    except (FileNotFoundError, IsADirectoryError, ValueError):
         return None
     except OSError as error:
         raise CniError(IO_FAILURE, f"can't read {path}: {error.strerror}") from None

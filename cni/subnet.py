@@ -10,7 +10,7 @@ from __future__ import annotations
 from ipaddress import ip_network
 
 from vxlane.cni.errors import INVALID_CONFIG, CniError
-from vxlane.cni.request import Request
+from vxlane.cni.request import Request, shown
 from vxlane.cni.wire import JsonObject
 
 _DEFAULT_FILE = "/run/flannel/subnet.env"
@@ -65,8 +65,9 @@ def delegate(request: Request, subnet: Subnet) -> JsonObject:
         if key in conf:
             raise CniError(INVALID_CONFIG, f"delegate must not have {key}: subnet.env sets it")
     kind = conf.setdefault("type", "bridge")
-    if not isinstance(kind, str) or not kind or "/" in kind or kind == request.conf.get("type"):
-        raise CniError(INVALID_CONFIG, f"delegate.type {kind!r} is no plugin to delegate to")
+    if not _is_plugin(kind) or kind == request.conf.get("type"):
+        said = f"delegate.type {shown(kind)} is no plugin to delegate to"
+        raise CniError(INVALID_CONFIG, said)
     runtime = request.mapping("runtimeConfig")
     if runtime:
         conf["runtimeConfig"] = runtime
@@ -86,9 +87,17 @@ def _ipam(request: Request, subnet: Subnet) -> JsonObject:
     routes = ipam.get("routes") or []
     if not isinstance(routes, list):
         raise CniError(INVALID_CONFIG, "ipam.routes must be a list")
+    kind = ipam.get("type", "host-local")
+    if not _is_plugin(kind):
+        raise CniError(INVALID_CONFIG, f"ipam.type {shown(kind)} is no plugin")
     overlay = [{"dst": cidr} for cidr in subnet.networks]
     ranges = [[{"subnet": cidr}] for cidr in subnet.subnets]
-    return {"type": "host-local", **ipam, "ranges": ranges, "routes": routes + overlay}
+    return {**ipam, "type": kind, "ranges": ranges, "routes": routes + overlay}
+
+
+def _is_plugin(kind: object) -> bool:
+    """Whether a type can be the name of a plugin's file."""
+    return isinstance(kind, str) and kind.isprintable() and kind != "" and "/" not in kind
 
 
 def _cidrs(variables: dict[str, str], names: tuple[str, ...]) -> list[str]:

@@ -18,7 +18,7 @@ from _socket import AF_NETLINK, AF_UNSPEC, SOCK_RAW, socket
 from _struct import Struct
 
 from vxlane.cni import system
-from vxlane.cni.errors import INVALID_NETNS, CniError
+from vxlane.cni.errors import INVALID_NETNS, NOT_ATTACHED, CniError
 
 _NETLINK_ROUTE = 0
 _NLM_F_REQUEST, _NLM_F_ACK = 1, 4
@@ -58,8 +58,9 @@ class Veth:
 def find(netns: str, ifname: str) -> Veth:
     """The veth whose container end is `ifname` in the namespace at the path `netns`.
 
-    CniError 8 when there is no such namespace; LookupError, with the reason, when there is
-    no such interface or when it is not one end of a veth that has its other end here.
+    CniError 8 when there is no such namespace, 100 when there is no such interface in it or its
+    other end is gone; LookupError, with the reason, when it is not one end of a veth that has its
+    other end here.
     """
     try:
         # A namespace is a regular file; what is none must not block, as a FIFO would.
@@ -70,7 +71,8 @@ def find(netns: str, ifname: str) -> Veth:
     try:
         return _find(route, namespace, ifname)
     except OSError as error:
-        raise LookupError(f"{ifname} or its other end is not there: {error.strerror}") from None
+        said = f"{ifname} or its other end is not there: {error.strerror}"
+        raise CniError(NOT_ATTACHED, said) from None
     finally:
         route.close()
         posix.close(namespace)

@@ -11,10 +11,20 @@ from __future__ import annotations
 
 JsonObject = dict[str, object]
 
+_INFINITY = float("inf")
+
 
 def _refuse(text: str) -> object:
     """NaN and Infinity are Python's, not JSON's."""
     raise ValueError(f"{text} is not JSON")
+
+
+def _finite(text: str) -> float:
+    """A number that a double can't hold could be read, but not passed on."""
+    number = float(text)
+    if number in (_INFINITY, -_INFINITY):
+        raise ValueError(f"{text} is too large")
+    return number
 
 
 def _unknown(value: object) -> object:
@@ -27,7 +37,7 @@ class _Decoding:
     strict = True
     object_hook = None
     object_pairs_hook = None
-    parse_float = float
+    parse_float = staticmethod(_finite)
     parse_int = int
     parse_constant = staticmethod(_refuse)
 
@@ -43,7 +53,7 @@ except (AttributeError, ImportError, TypeError):
     import json
 
     _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).iterencode  # type: ignore[assignment]
-    _scan = json.JSONDecoder(parse_constant=_refuse).raw_decode  # type: ignore[assignment]
+    _scan = json.JSONDecoder(parse_float=_finite, parse_constant=_refuse).raw_decode  # type: ignore[assignment]
 
 
 def loads(data: bytes) -> object:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
-from vxlane.loader.agent.bypass.attachments import Attachment, Store
+from vxlane.loader.agent.bypass.attachments import Attachment, Key, Store
 from vxlane.loader.agent.bypass.bypass import Bypass, constants_for
 from vxlane.loader.agent.bypass.discover import Claim
 from vxlane.loader.agent.bypass.recall import confirmed
@@ -57,7 +57,7 @@ class Agent:
         self.problems: tuple[Problem, ...] = ()
         """Nodes that can't be used."""
         self.snapshot = source.nodes()
-        self.store = Store(config.state / "pods")
+        self._store = Store(config.state / "pods")
         self._source = source
         self._links = Links()
         self._undo = UndoFile(config.state)
@@ -155,14 +155,31 @@ class Agent:
         if self.bypass:
             return self.bypass.pods.attach(attachment)
         if veth := self._links.by_name(attachment.host_ifname):
-            self.store.save(dataclasses.replace(attachment, host_mac=veth.mac))
+            self._store.save(dataclasses.replace(attachment, host_mac=veth.mac))
         return NO_BYPASS
 
+    def check(self, attachment: Attachment) -> str:
+        """Put right what is wrong with a pod, if anything; why it is not accelerated, or empty."""
+        return self.bypass.pods.check(attachment) if self.bypass else self.attach(attachment)
+
+    def detach(self, key: Key) -> None:
+        """Forget a pod, whether it is known or not."""
+        if self.bypass:
+            self.bypass.pods.detach(key)
+        self._store.remove(key)
+
+    def attachments(self) -> Mapping[Key, Attachment]:
+        """The pods that are known."""
+        return dict(self.bypass.pods.attachments) if self.bypass else self._store.load()
+
     def remember(self, claims: Iterable[Claim]) -> None:
-        """Pods that ran before the agent came: each that the kernel confirms and nobody told of."""
-        known = self.store.load()
+        """Pods that ran before the agent came: each that the kernel confirms and nobody told of.
+
+        One of whose veth another MAC was noted is told of anew.
+        """
+        known = {at.key: at.host_mac for at in self._store.load().values()}
         for attachment in confirmed(claims, self._links):
-            if attachment.key not in known:
+            if known.get(attachment.key) != attachment.host_mac:
                 self.attach(attachment)
 
     def rules_changed(self) -> None:
@@ -213,7 +230,7 @@ class Agent:
             self.bypass = None
         try:
             self.bypass = Bypass(
-                self.config, self._links, undo=self._undo, store=self.store, overlay=overlay
+                self.config, self._links, undo=self._undo, store=self._store, overlay=overlay
             )
             self._load_failure = None
         except VxlaneError as error:

@@ -24,6 +24,17 @@ from vxlane.loader.lab.cni import Attachment, Chain
 PLUGINS = Path("/usr/lib/cni")
 """Where the distribution has containernetworking-plugins."""
 
+DELEGATE_PLUGIN = """\
+#!/bin/sh
+# A delegate of version 1.1.0: writes its calls down, fails where FAIL-<command> says how.
+cd "$(dirname "$0")"
+echo "$CNI_COMMAND $CNI_CONTAINERID $CNI_IFNAME $CNI_NETNS" >>calls
+cat >"stdin-$CNI_COMMAND"
+[ "$CNI_COMMAND" != ADD ] || cp -r ../flannel noted-before
+[ ! -e "FAIL-$CNI_COMMAND" ] || { cat "FAIL-$CNI_COMMAND"; exit 1; }
+[ "$CNI_COMMAND" != ADD ] || echo '{"cniVersion": "1.1.0", "ips": [{"address": "10.42.66.2/24"}]}'
+"""
+
 SUBNET_ENV = """\
 FLANNEL_NETWORK=10.42.0.0/16
 FLANNEL_SUBNET=10.42.66.1/24
@@ -93,10 +104,10 @@ def call(binaries):
 
         answer = call("ADD", conf, CNI_NETNS="/run/netns/pod")
 
-    `conf` is an object or bytes; `namespace` is where the plugin runs.
+    `conf` is an object or bytes; `namespace` is where the plugin runs, `wrap` what starts it.
     """
 
-    def run(command, conf, *, plugin="vxlane", namespace=None, **environ):
+    def run(command, conf, *, plugin="vxlane", namespace=None, wrap=(), **environ):
         environ = {
             "CNI_COMMAND": command,
             "CNI_CONTAINERID": "c1",
@@ -106,7 +117,7 @@ def call(binaries):
             **environ,
         }
         done = subprocess.run(
-            namespaces.inside(namespace, [str(binaries / plugin)]),
+            namespaces.inside(namespace, [*wrap, str(binaries / plugin)]),
             input=conf if isinstance(conf, bytes) else json.dumps(conf).encode(),
             capture_output=True,
             env={key: value for key, value in environ.items() if value is not None},
@@ -195,3 +206,14 @@ def conf(tmp_path, subnet_env, agent):
         "dataDir": str(tmp_path / "flannel"),
         "stateDir": str(agent.state_dir),
     }
+
+
+@pytest.fixture
+def delegate(tmp_path):
+    """A directory with the plugin `maker`, which speaks 1.1.0 as no distribution's does yet."""
+    directory = tmp_path / "delegates"
+    directory.mkdir()
+    (directory / "maker").write_text(DELEGATE_PLUGIN, encoding="utf-8")
+    (directory / "maker").chmod(0o755)
+    (directory / "host-local").symlink_to(PLUGINS / "host-local")
+    return directory

@@ -101,11 +101,15 @@ def test_newer_fields_are_left_out_of_older_versions(agent, call):
     }
 
 
-def test_without_agent_the_pod_works(node, tmp_path):
+def test_without_agent_the_pod_works(node, tmp_path, call):
     """With no agent the ADD succeeds, says so on stderr only, and the pod has its network."""
     pod = node.pod()
-    state = {"stateDir": str(tmp_path / "nowhere")}
-    node.chain(node.bridge(), {"type": "vxlane", **state}).add(pod)
+    result = node.chain(node.bridge()).add(pod)
+    conf = {"cniVersion": "1.0.0", "name": "cbr0", "type": "vxlane", "prevResult": result}
+    conf["stateDir"] = str(tmp_path / "nowhere")
+    said = call("ADD", conf, namespace=node.namespace, CNI_NETNS=str(pod.netns))
+    assert (said.status, said.document) == (0, result)
+    assert said.stderr.startswith("vxlane: ADD c1 eth0: stays on the kernel path: no agent at ")
     assert "1 received" in node.run("ping", "-c1", "-W2", "10.42.1.1", pod=pod).stdout
 
 
@@ -229,63 +233,6 @@ def test_delete_leaves_flannel_its_pod(tmp_path, agent, call):
     assert noted.exists()
 
 
-def test_check_reports_what_the_agent_finds(agent, call):
-    """CHECK fails with code 100 when the agent finds the pod other than it left it."""
-    conf = {"cniVersion": "1.0.0", "name": "cbr0", **vxlane(agent), "prevResult": {}}
-    assert call("CHECK", conf).status == 0
-    assert agent.heard == [{"op": "check", "container_id": "c1", "ifname": "eth0"}]
-    agent.answer = {"ok": False, "error": "from_pod is not attached to veth1"}
-    answer = call("CHECK", conf)
-    assert (answer.status, answer.document["code"]) == (1, 100)
-    assert "from_pod is not attached to veth1" in answer.document["msg"]
-
-
-def test_check_of_a_pod_left_to_the_kernel_path(agent, call, tmp_path):
-    """CHECK of a pod that is not accelerated succeeds, unless it is required to be."""
-    agent.answer = {"ok": True, "accelerated": False, "reason": "isolated port"}
-    conf = {"cniVersion": "1.0.0", "name": "cbr0", **vxlane(agent), "prevResult": {}}
-    answer = call("CHECK", conf)
-    assert (answer.status, answer.document) == (0, None)
-    assert "isolated port" in answer.stderr
-    assert call("CHECK", {**conf, "required": True}).document["code"] == 11
-    conf["stateDir"] = str(tmp_path / "nowhere")
-    assert call("CHECK", conf).status == 0
-    assert call("CHECK", {**conf, "required": True}).document["code"] == 11
-
-
-@pytest.mark.parametrize("key", ["cni.dev/valid-attachments", "cni.dev/attachments"])
-def test_gc_hands_the_valid_attachments_on(agent, call, key):
-    """GC tells the agent which interfaces of the network live, under either name of the list."""
-    valid = [{"containerID": "c2", "ifname": "eth0"}, {"containerID": "c1", "ifname": "net1"}]
-    conf = {"cniVersion": "1.1.0", "name": "cbr0", **vxlane(agent), key: valid}
-    answer = call("GC", conf, CNI_CONTAINERID=None, CNI_IFNAME=None, CNI_NETNS=None)
-    assert (answer.status, answer.document) == (0, None)
-    assert agent.heard == [
-        {"op": "gc", "network": "cbr0", "valid": [["c1", "net1"], ["c2", "eth0"]]}
-    ]
-
-
-def test_gc_without_the_list_collects_nothing(agent, call):
-    """A GC that names no list is an error, since every pod would be garbage."""
-    answer = call("GC", {"cniVersion": "1.1.0", "name": "cbr0", **vxlane(agent)})
-    assert (answer.status, answer.document["code"]) == (1, 7)
-    assert not agent.heard
-
-
-def test_status(agent, call, tmp_path):
-    """STATUS is ready without an agent, since pods are; with `required` that is code 50."""
-    conf = {"cniVersion": "1.1.0", "name": "cbr0", **vxlane(agent)}
-    for state, required, code in (
-        (tmp_path, True, 0),
-        (tmp_path, False, 0),
-        (tmp_path / "nowhere", False, 0),
-        (tmp_path / "nowhere", True, 50),
-    ):
-        answer = call("STATUS", {**conf, "stateDir": str(state), "required": required})
-        assert (answer.document or {}).get("code", 0) == code
-        assert answer.status == (1 if code else 0)
-
-
 def test_failed_add_is_undone_by_the_runtime(node, tmp_path):
     """A required ADD without agent fails the chain, and the runtime's DEL leaves nothing."""
     pod = node.pod()
@@ -294,6 +241,17 @@ def test_failed_add_is_undone_by_the_runtime(node, tmp_path):
         node.chain(node.bridge(), plugin).add(pod)
     assert "veth" not in node.run("ip", "-br", "link").stdout
     assert not list((tmp_path / "networks" / "cbr0").glob("10.*"))
+
+
+@pytest.mark.parametrize("command", ["ADD", "DEL"])
+@pytest.mark.parametrize("where", ["/dev/full", "&-"])
+def test_log_that_takes_nothing(tmp_path, call, command, where):
+    """A stderr that is closed, or full, costs the pod nothing and goes nowhere else."""
+    conf = {"cniVersion": "1.0.0", "name": "cbr0", "type": "vxlane", "prevResult": {}}
+    conf["stateDir"] = str(tmp_path)
+    answer = call(command, conf, wrap=["sh", "-c", f'exec "$0" 2>{where}'])
+    document = {"cniVersion": "1.0.0"} if command == "ADD" else None
+    assert (answer.status, answer.document) == (0, document)
 
 
 def test_silent_agent_costs_seconds_not_the_pod(tmp_path, call):

@@ -62,6 +62,32 @@ def test_delegates_that_flannel_refuses(conf, call, delegate, tmp_path):
     assert not (tmp_path / "flannel").exists()
 
 
+@pytest.mark.parametrize(
+    ("keys", "code"),
+    [
+        ({"accelerate": "no"}, 7),
+        ({"required": "yes"}, 7),
+        ({"stateDir": 3}, 7),
+        ({"ipam": {"type": 3}}, 7),
+        ({"ipam": {"type": "../host-local"}}, 7),
+        ({"ipam": {"type": "host-locall"}}, 5),
+        ({"delegate": {"type": "brigde"}}, 5),
+        ({"delegate": {"type": "\ud800"}}, 7),
+    ],
+    ids=str,
+)
+def test_mistakes_are_found_before_anything_is_made(node, conf, call, keys, code, tmp_path):
+    """A wrong value, or the name of no plugin, leaves nothing that a DEL could not undo."""
+    pod = node.pod()
+    conf |= {"cniVersion": "1.0.0", "name": "cbr0"}
+    env = {"plugin": "flannel", "namespace": node.namespace, "CNI_NETNS": str(pod.netns)}
+    answer = call("ADD", {**conf, **keys}, **env)
+    assert (answer.status, answer.document["code"]) == (1, code), answer.document
+    assert not (tmp_path / "flannel").exists()
+    assert "cni0" not in node.run("ip", "-br", "link").stdout
+    assert call("DEL", conf, **env).status == 0
+
+
 def test_delegate_that_is_not_installed(conf, call, tmp_path):
     """A delegate that is in no directory of CNI_PATH is error 5 and names the directories."""
     conf |= {"cniVersion": "1.0.0", "name": "cbr0"}

@@ -56,9 +56,10 @@ def test_commands_by_version(call, conf, version):
     """CHECK came with 0.4.0, GC and STATUS with 1.1.0; before that they are error 1."""
     conf |= {"cniVersion": version, "cni.dev/valid-attachments": []}
     del conf["dataDir"]  # what only a main role has, whose delegate would be asked
-    for command, since in {"ADD": "0.3.0", "DEL": "0.3.0", "CHECK": "0.4.0"}.items():
-        answer = call(command, conf)
-        assert answer.status == (0 if version >= since else 1)
+    for command in ("ADD", "DEL"):
+        assert call(command, conf).status == 0
+    # A CHECK that is made finds no namespace.
+    refused(call("CHECK", conf), 8 if version >= "0.4.0" else 1, version)
     for command in ("GC", "STATUS"):
         answer = call(command, conf)
         if version == "1.1.0":
@@ -116,6 +117,16 @@ def test_hostile_container_ids(call, conf, command, name):
     assert "container id" in refused(call(command, conf, CNI_CONTAINERID=name), 4)
 
 
+@pytest.mark.parametrize("name", ["../" * 9 + "dev/full", "../" * 9 + "etc", "\udcff"])
+def test_names_that_are_nobody_s(call, conf, name):
+    """GC and STATUS are about no container, so that a name in the environment is not looked at."""
+    del conf["dataDir"]
+    conf |= {"cniVersion": "1.1.0", "cni.dev/valid-attachments": []}
+    for command in ("GC", "STATUS"):
+        answer = call(command, conf, CNI_CONTAINERID=name, CNI_IFNAME=name)
+        assert (answer.status, answer.document) == (0, None)
+
+
 @pytest.mark.parametrize(
     "ifname",
     ["..", ".", "../x", "a/b", "a:b", "a b", "a\n", "a\t", "sixteen-letters-", "é" * 8, "\udcff"],
@@ -168,6 +179,8 @@ NO_OBJECTS = [
     b"[" * 1_000_000,
     b'{"a":' * 200_000 + b"1" + b"}" * 200_000,
     b'{"a": ' + b"9" * 5000 + b"}",
+    b'{"a": 1e999}',
+    b'{"a": -1e999}',
 ]
 
 
@@ -188,10 +201,29 @@ def test_values_of_the_wrong_type(call, conf, key, value):
     assert len(message) < 200
 
 
-@pytest.mark.parametrize("path", ["relative", "../up", "", "/a\0b"])
+@pytest.mark.parametrize("depth", range(900, 1000, 9))
+@pytest.mark.parametrize("key", ["stateDir", "type", "name", "cniVersion", "prevResult"])
+def test_values_nested_as_deep_as_can_be_read(call, conf, key, depth):
+    """What the scanner can just read is refused like any other value of the wrong type."""
+    deep = b"[" * depth + b"]" * depth
+    stdin = json.dumps({**conf, key: "HERE"}).encode().replace(b'"HERE"', deep)
+    answer = call("CHECK" if key == "type" else "ADD", stdin)
+    assert answer.document["code"] in (6, 7)
+    assert "Traceback" not in answer.stderr
+
+
+def test_closed_stdin(call):
+    """A runtime that closes stdin is told that it is no JSON."""
+    assert "is not JSON" in refused(
+        call("ADD", b"", wrap=["sh", "-c", 'exec "$0" <&-']), 6, "1.1.0"
+    )
+
+
+@pytest.mark.parametrize("path", ["relative", "../up", "", "/a\0b", "/\ud800"])
 def test_paths_that_are_not_absolute(call, conf, path):
-    """A directory that is not an absolute path is error 7."""
-    assert "stateDir" in refused(call("ADD", {**conf, "stateDir": path}), 7)
+    """A directory that is not an absolute path, or can't be one, is error 7."""
+    for command in ("ADD", "DEL"):
+        assert "stateDir" in refused(call(command, {**conf, "stateDir": path}), 7)
 
 
 def test_long_state_directory(call, conf):
@@ -219,7 +251,9 @@ def test_long_state_directory(call, conf):
 )
 def test_results_of_another_shape(call, conf, previous):
     """A prevResult that is no result is error 7."""
-    assert "result" in refused(call("ADD", {**conf, "prevResult": previous}), 7)
+    del conf["dataDir"]  # with which CHECK would be the main role's
+    for command in ("ADD", "CHECK"):
+        assert "result" in refused(call(command, {**conf, "prevResult": previous}), 7)
 
 
 @pytest.mark.parametrize(

@@ -129,4 +129,4 @@ class Store:
         self._path(key).unlink(missing_ok=True)
 
     def _path(self, key: Key) -> Path:
-        return self._directory / f"{key[0]}-{key[1]}.json"
+        return self._directory / f"{key[0]},{key[1]}.json"  # no id has a comma

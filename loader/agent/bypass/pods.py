@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from ipaddress import IPv4Address
 
 from vxlane.loader.agent.bypass.attachments import Attachment, Key, Store
@@ -55,6 +55,11 @@ class PodKeeper:
         self._touched: set[int] = set()
         """Veths and bridges that are to be looked at."""
 
+    @property
+    def attachments(self) -> Mapping[Key, Attachment]:
+        """What is remembered."""
+        return self._attachments
+
     def places(self) -> set[Place]:
         """Where programs have to stand."""
         return {
@@ -69,23 +74,23 @@ class PodKeeper:
         veth = self._links.by_name(attachment.host_ifname)
         if veth is None:
             return f"there is no device {attachment.host_ifname} in the node's network namespace"
-        attachment = dataclasses.replace(attachment, host_mac=veth.mac)
         self._take_over(veth.index, attachment.key)
-        self._store.save(attachment)
         self._attachments.pop(attachment.key, None)
-        self._attachments[attachment.key] = attachment
+        attachment = self._keep(dataclasses.replace(attachment, host_mac=veth.mac))
         self._claims = self._claim()
         self._filters.pop(veth.index, None)
         self._checked = self._ports.names()
         return self._review(attachment, veth)
 
-    def check(self, key: Key) -> str:
-        """Why a pod is not accelerated, or empty."""
-        attachment = self._attachments.get(key)
-        if attachment is None:
-            return "the agent does not know it"
-        self._hooks.look()  # what stands where, and not what was put there
-        return self._again(attachment)
+    def check(self, attachment: Attachment) -> str:
+        """Put right what is wrong with a pod, if anything; why it is not accelerated, or empty."""
+        known = self._attachments.get(attachment.key)
+        if known is None or known.host_ifname != attachment.host_ifname:
+            return self.attach(attachment)
+        # What stands where and what is in the map, and not what was put there.
+        self._hooks.look()
+        self._actual = self._maps.pods()
+        return self._again(known)
 
     def detach(self, key: Key) -> bool:
         """Forget a pod; whether it was known."""
@@ -98,14 +103,14 @@ class PodKeeper:
         log.info("forget pod %s", _shown(attachment))
         return True
 
+    def _keep(self, attachment: Attachment) -> Attachment:
+        self._store.save(attachment)
+        self._attachments[attachment.key] = attachment
+        return attachment
+
     def _claim(self) -> dict[str, Key]:
         """Whose each address is: it is used again before the DEL for its last pod has come."""
         return {address: key for key, at in self._attachments.items() for address in at.addresses}
-
-    def keep_only(self, valid: Collection[Key], network: str) -> int:
-        """Forget all pods of `network` but `valid`; how many that were."""
-        of_network = {key for key, at in self._attachments.items() if at.network == network}
-        return sum(self.detach(key) for key in of_network - set(valid))
 
     def removed(self, ifindexes: Collection[int]) -> None:
         """Devices are gone, and their pods with them: at once, for an ifindex is used again."""
@@ -162,10 +167,10 @@ class PodKeeper:
         found: dict[Key, Link] = {}
         for key, attachment in list(self._attachments.items()):
             veth = by_name.get(attachment.host_ifname)
-            if veth is None or veth.mac != attachment.host_mac:
-                self.detach(key)
-            else:
+            if veth and self._is_of(veth, attachment):
                 found[key] = veth
+            else:
+                self.detach(key)
         self._remove_stale(map(IPv4Address, self._claims))
         for key, veth in found.items():
             self._review(self._attachments[key], veth, bridge=links.get(veth.master))
@@ -186,19 +191,31 @@ class PodKeeper:
 
     def _again(self, attachment: Attachment) -> str:
         veth = self._links.by_name(attachment.host_ifname)
-        if veth is None or veth.mac != attachment.host_mac:
-            self.detach(attachment.key)
-            return f"its veth {attachment.host_ifname} is gone"
-        return self._review(attachment, veth)
+        if veth and self._is_of(veth, attachment):
+            return self._review(attachment, veth)
+        self.detach(attachment.key)
+        return f"its veth {attachment.host_ifname} is gone"
+
+    def _is_of(self, veth: Link, attachment: Attachment) -> bool:
+        """Whether the veth is still the one that was attached, and no later one by its name.
+
+        While we watch, the ifindex tells. The MAC, by which the next agent tells, may change: udev
+        gives a veth one of its own some time after the bridge plugin has made it
+        (MACAddressPolicy=persistent).
+        """
+        standing = self._standings.get(attachment.key)
+        return veth.mac == attachment.host_mac or bool(standing and standing.ifindex == veth.index)
 
     def _review(self, attachment: Attachment, veth: Link, *, bridge: Link | None = None) -> str:
         """Judge one pod and make map and hooks so; why it is not accelerated, or empty."""
         if bridge is None and veth.master:
             bridge = self._links.by_index(veth.master)
         others = BOTH if veth.name in self._checked else self._guarded(veth.index)
+        if veth.mac != attachment.host_mac:
+            attachment = self._keep(dataclasses.replace(attachment, host_mac=veth.mac))
         own = tuple(a for a in attachment.addresses if self._claims[a] == attachment.key)
-        attachment = dataclasses.replace(attachment, addresses=own)
-        standing = judge(attachment, veth, bridge, others=others)
+        own_part = dataclasses.replace(attachment, addresses=own)
+        standing = judge(own_part, veth, bridge, others=others)
         before = self._standings.get(attachment.key)
         if not standing.pods:
             self._withdraw(attachment.key)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from vxlane.loader.agent.agent import NO_BYPASS, Agent
-from vxlane.loader.agent.bypass.attachments import parse_attachment, parse_key
+from vxlane.loader.agent.bypass.attachments import Key, parse_attachment, parse_key
 from vxlane.loader.agent.bypass.bypass import Bypass
 from vxlane.loader.agent.front.status import document
 from vxlane.loader.errors import ConfigError
@@ -41,26 +41,20 @@ class Operations:
         return _outcome(self._agent.attach(parse_attachment(request)))
 
     def _check(self, request: Json) -> Json:
-        key = parse_key(request)
-        if (bypass := self._agent.bypass) is None:
-            return {"accelerated": False, "reason": NO_BYPASS}
-        return _outcome(bypass.pods.check(key))
+        return _outcome(self._agent.check(parse_attachment(request)))
 
     def _detach(self, request: Json) -> Json:
-        key = parse_key(request)
-        if bypass := self._agent.bypass:
-            bypass.pods.detach(key)
-        self._agent.store.remove(key)
+        self._agent.detach(parse_key(request))
         return {}
 
     def _gc(self, request: Json) -> Json:
-        valid = request.get("valid")
-        if not isinstance(valid, list):
-            raise ConfigError("valid must be a list of [container_id, ifname]")
-        keys = {parse_key({"container_id": item[0], "ifname": item[1]}) for item in valid}
-        bypass = self._agent.bypass
+        valid = _keys(request.get("valid"))
         network = str(request.get("network") or "")
-        return {"removed": bypass.pods.keep_only(keys, network) if bypass else 0}
+        known = self._agent.attachments().items()
+        stale = {key for key, at in known if at.network == network} - valid
+        for key in stale:
+            self._agent.detach(key)
+        return {"removed": len(stale)}
 
     def _flush(self, _: Json) -> Json:
         return {"epoch": self._bypass().lease.flush()}
@@ -82,6 +76,21 @@ class Operations:
         if self._agent.bypass is None:
             raise ConfigError(NO_BYPASS)
         return self._agent.bypass
+
+
+def _keys(valid: object) -> set[Key]:
+    """The interfaces that GC is to keep."""
+    wanted = ConfigError("valid must be a list of [container_id, ifname]")
+    if not isinstance(valid, list):
+        raise wanted
+    keys = set()
+    for item in valid:
+        match item:
+            case [container_id, ifname]:
+                keys.add(parse_key({"container_id": container_id, "ifname": ifname}))
+            case _:
+                raise wanted
+    return keys
 
 
 def _outcome(reason: str) -> Json:
