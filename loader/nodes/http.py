@@ -223,8 +223,11 @@ def _reason(error: OSError | http.client.HTTPException) -> str:
     """One clause for a failure below HTTP, with the next step where there is one."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted ({error.verify_message}); check the CA file"
-    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError | http.client.IncompleteRead):
+    if isinstance(error, http.client.IncompleteRead):
         return "the connection was cut in the middle of an answer"
+    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        # TLS 1.3 has a client's certificate refused only after the handshake.
+        return "the connection was cut; if it is each time, give another client certificate"
     if isinstance(error, ssl.SSLError):
         return f"TLS failed ({error.reason or error}); check certificate, key and CA files"
     if isinstance(error, TimeoutError):

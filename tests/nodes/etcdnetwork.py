@@ -56,9 +56,16 @@ class Network:
 
     def lease(self, key: str) -> int:
         """The lease of a subnet's key."""
+        return self._field(key, "lease")
+
+    def written(self, key: str) -> int:
+        """The revision in which a subnet's key was written last."""
+        return self._field(key, "mod_revision")
+
+    def _field(self, key: str, name: str) -> int:
         found = self.etcd.ctl("get", f"{self.prefix}/subnets/{key}", "-w", "json")
-        lease: int = json.loads(found)["kvs"][0].get("lease", 0)
-        return lease
+        number: int = json.loads(found)["kvs"][0].get(name, 0)
+        return number
 
 
 def announcement(address: str = OWN, mac: str = "12:c6:65:89:b4:e3") -> Announcement:

@@ -17,6 +17,8 @@ class Relay:
         self._flows = threading.Event()
         self._flows.set()
         self._open = True
+        self.accepted = 0
+        """Connections so far."""
         threading.Thread(target=self._accept, daemon=True).start()
 
     @property
@@ -59,6 +61,7 @@ class Relay:
         with contextlib.suppress(OSError):
             while True:
                 client = self._listener.accept()[0]
+                self.accepted += 1
                 if self._open:
                     threading.Thread(target=self._pass, args=(client,), daemon=True).start()
                 else:

@@ -36,13 +36,13 @@ def test_a_restarted_node_finds_its_subnet_and_mac(network: Network) -> None:
     own = wait_for(first, lambda s: s.own).own
     first.close()
     [key] = network.keys()
-    lease = network.lease(key)
+    written = network.written(key)
     second = network.follow()
     assert wait_for(second, lambda s: s.read_at).own == own
     second.announce(announcement())
     time.sleep(0.3)
     assert list(network.keys()) == [key]
-    assert network.lease(key) == lease
+    assert network.written(key) == written
 
 
 def test_a_node_whose_lease_ran_out_gets_its_previous_subnet(network: Network) -> None:

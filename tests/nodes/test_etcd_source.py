@@ -1,7 +1,6 @@
 """Following subnets in a real etcd."""
 
 import json
-import threading
 import time
 import urllib.request
 from base64 import b64encode
@@ -13,6 +12,7 @@ from following import QUICK, peers, wait_for
 from relay import Relay
 
 from vxlane.loader.errors import ConfigError
+from vxlane.loader.lab.waiting import wait_for as wait_until
 from vxlane.loader.nodes.etcd.access import EtcdAccess
 from vxlane.loader.nodes.etcd.source import network_config
 
@@ -78,12 +78,17 @@ def test_a_half_open_watch_is_noticed(network: Network, relay: Relay) -> None:
     """A watch over which nothing comes any more is left for a new one after `silence`."""
     network.subnet(10, OWN)
     source = network.follow(access=EtcdAccess((relay.url,), network.prefix))
-    wait_for(source, lambda s: s.own)
+    network.subnet(12, TWO)
+    wait_for(source, lambda s: peers(s) == {TWO})
+    network.delete("subnets/10.42.12.0-24")
+    wait_for(source, lambda s: not s.peers)  # told by the watch, which so is there
     relay.freeze()
+    before = relay.accepted
     network.subnet(11, ONE)
     time.sleep(QUICK.silence / 2)
-    assert not source.nodes().peers
-    threading.Timer(QUICK.silence, relay.thaw).start()
+    assert relay.accepted == before
+    wait_until(lambda: relay.accepted > before, "another connection")
+    relay.thaw()
     wait_for(source, lambda s: peers(s) == {ONE} and not s.error)
 
 

@@ -68,6 +68,7 @@ def test_a_node_that_is_announced_already_is_left_alone(api: ApiServer, follow: 
     source.announce(OWN)
     second = follow(api)
     second.announce(OWN)
+    wait_for(second, lambda s: s.own)
     time.sleep(0.3)
     assert len(api.patches) == 1
 
