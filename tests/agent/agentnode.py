@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+
+import standing
 
 from vxlane.loader.datapath.abi import Program
 from vxlane.loader.datapath.bpffs import remove_bpffs
@@ -25,27 +27,12 @@ from vxlane.loader.lab.waiting import wait_for
 from vxlane.loader.nodes.model import derived_mac
 from vxlane.loader.show.node import ask
 
+POD_MAC = "02:00:00:00:01:02"
 RUN = f"test-{os.getpid()}"
 SOON = 5.0
 """Seconds; what follows an event takes milliseconds, the rest is a busy machine's."""
-
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_CLONE_NEWNET = 0x40000000
-
-
-@contextlib.contextmanager
-def entered(netns: str) -> Iterator[None]:
-    """Put the calling thread into a namespace: what it opens there stays there."""
-    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-    there = os.open(namespaces.path(netns), os.O_RDONLY)
-    try:
-        assert _libc.setns(there, _CLONE_NEWNET) == 0
-        yield
-    finally:
-        assert _libc.setns(home, _CLONE_NEWNET) == 0
-        os.close(home)
-        os.close(there)
+BY_EVENTS = "--iptables-resync=600"
+"""An agent that looks at rules for an event or not at all: its usual timer is as long as SOON."""
 
 
 class AgentNode:
@@ -202,26 +189,30 @@ class AgentNode:
         }
 
     def attached(self) -> set[tuple[Program, str]]:
-        """Which program stands on which device, by TCX."""
-        found = set()
-        for pin in pin_directory(self.state).glob("link-*"):
-            program_, _, index = pin.name.removeprefix("link-").rpartition("-")
-            names = {str(x["ifindex"]): x["ifname"] for x in json.loads(self.sh("ip -j link"))}
-            found.add((Program[program_.upper()], names.get(index, "gone")))
-        return found
+        """Which program stands on which device, as the kernel has it."""
+        return standing.programs(self.netns)
 
     @contextlib.contextmanager
     def watch(self, *objects: str) -> Iterator[list[str]]:
-        """The lines of `ip monitor` for `objects` during the block, complete at its end."""
-        command = namespaces.inside(self.netns, ["ip", "monitor", *objects])
+        """What `ip monitor` tells of links and `objects` in the block; complete after it."""
+        command = namespaces.inside(self.netns, ["ip", "monitor", "link", *objects])
         seen: list[str] = []
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as monitor:
-            time.sleep(0.2)  # until it listens; it does not say when
-            yield seen
-            time.sleep(0.2)
-            monitor.terminate()
             assert monitor.stdout
-            seen += monitor.stdout.read().splitlines()
+            # It does not say when it listens: a change of ours must be among what it tells.
+            size = 1400
+            while not select.select([monitor.stdout], [], [], 0.05)[0]:
+                size += 1
+                self.sh(f"ip link set wire0 mtu {size}")
+            yield seen
+            self.sh("ip link set wire0 mtu 1400")
+            for line in monitor.stdout:
+                if "wire0" in line and "mtu 1400 " in line:
+                    break
+                seen.append(line)
+            else:
+                raise AssertionError(f"ip monitor ended, status {monitor.wait()}")
+            monitor.terminate()
 
     def remove(self) -> None:
         """Take everything away."""
@@ -231,6 +222,26 @@ class AgentNode:
         namespaces.remove([self.netns])
         remove_bpffs(self.state / "bpf")
         shutil.rmtree(self.state)
+
+
+def make_pod(node: AgentNode, number: int) -> dict[str, Any]:
+    """A veth on the bridge, and the request that the CNI plugin makes for it."""
+    node.sh(
+        "ip link show cni0 || ip link add cni0 type bridge",
+        "ip link set cni0 up",
+        f"ip link add veth{number} type veth peer name pod{number}",
+        f"ip link set veth{number} master cni0 up; ip link set pod{number} up",
+    )
+    return {
+        "op": "attach",
+        "container_id": f"c{number}",
+        "ifname": "eth0",
+        "netns": f"/run/netns/pod{number}",
+        "host_ifname": f"veth{number}",
+        "mac": POD_MAC,
+        "addresses": [f"10.42.1.{number}", "fd00::1"],
+        "name": f"default/pod{number}",
+    }
 
 
 def mac(number: int) -> str:

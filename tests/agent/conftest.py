@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from agentnode import AgentNode
+from agentnode import BY_EVENTS, AgentNode
 
 
 @pytest.fixture
@@ -20,6 +20,6 @@ def node(_machine: None) -> Iterator[AgentNode]:
 def running(_machine: None) -> Iterator[AgentNode]:
     """A node with an agent in mode own, for all tests of a file: each leaves it as it was."""
     node = AgentNode("shared")
-    node.start()
+    node.start(BY_EVENTS)
     yield node
     node.remove()

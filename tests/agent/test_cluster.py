@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agentnode import AgentNode, entered, eventually
+from agentnode import AgentNode, eventually
 from apiserver import PREFIX, ApiServer, make_node
 from etcdserver import EtcdServer
+from standing import entered
 
 from vxlane.loader.nodes.model import derived_mac
 

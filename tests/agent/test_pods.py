@@ -9,14 +9,13 @@ from ipaddress import IPv4Address
 from typing import Any
 
 import pytest
-from agentnode import AgentNode, eventually
+from agentnode import POD_MAC, AgentNode, eventually, make_pod
 
 from vxlane.loader.datapath.abi import Guard, Program
 from vxlane.loader.datapath.programs import pin_directory
 from vxlane.loader.datapath.records import Pod
 from vxlane.loader.errors import VxlaneError
 
-MAC = "02:00:00:00:01:02"
 HOOKS = {Program.FROM_POD, Program.TO_POD}
 
 
@@ -31,26 +30,6 @@ with socket.socket(socket.AF_UNIX) as connection:
         answer = b""
 print("answered", answer) if answer else print("hung up")
 """
-
-
-def make_pod(node: AgentNode, number: int) -> dict[str, Any]:
-    """A veth on the bridge, and the request that the CNI plugin makes for it."""
-    node.sh(
-        "ip link show cni0 || ip link add cni0 type bridge",
-        "ip link set cni0 up",
-        f"ip link add veth{number} type veth peer name pod{number}",
-        f"ip link set veth{number} master cni0 up; ip link set pod{number} up",
-    )
-    return {
-        "op": "attach",
-        "container_id": f"c{number}",
-        "ifname": "eth0",
-        "netns": f"/run/netns/pod{number}",
-        "host_ifname": f"veth{number}",
-        "mac": MAC,
-        "addresses": [f"10.42.1.{number}", "fd00::1"],
-        "name": f"default/pod{number}",
-    }
 
 
 def check(attach: dict[str, Any]) -> dict[str, Any]:
@@ -81,7 +60,11 @@ def test_attach_tells_the_programs(running: AgentNode, pod: dict[str, Any]) -> N
     """After attach the map has the pod with the bridge's MAC, and both programs are on its veth."""
     assert running.ask(**pod) == {"ok": True, "accelerated": True}
     known = pods(running)["10.42.1.7"]
-    assert (known.mac, known.gateway_mac, known.mtu) == (MAC, running.link("cni0")["address"], 1500)
+    assert (known.mac, known.gateway_mac, known.mtu) == (
+        POD_MAC,
+        running.link("cni0")["address"],
+        1500,
+    )
     assert known.guard == Guard(0)
     assert hooks(running, "veth7") == HOOKS
     assert running.ask(**pod) == {"ok": True, "accelerated": True}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
-from agentnode import AgentNode, eventually
+from agentnode import BY_EVENTS, AgentNode, eventually
 
 FAR = "  - {name: node9, address: 172.16.0.9, podCIDR: 10.42.9.0/24}"
 
@@ -82,7 +84,7 @@ def test_rules_in_nftables_form(node: AgentNode, tmp_path: Path) -> None:
     eventually(lambda: "FLANNEL-POSTRTG" in node.sh("iptables-save"), "iptables rules", seconds=10)
     node.stop()
     conf = net_conf(tmp_path, EnableNFTables=True, Backend={"Type": "vxlan"})
-    node.start(*conf)
+    node.start(BY_EVENTS, *conf)
     assert "FLANNEL" not in node.sh("iptables-save")
     table = node.sh("nft list table ip flannel-ipv4")
     assert "ip saddr 10.42.0.0/16 ip daddr != 224.0.0.0/4 masquerade fully-random" in table
@@ -91,6 +93,19 @@ def test_rules_in_nftables_form(node: AgentNode, tmp_path: Path) -> None:
     eventually(lambda: node.sh("nft list table ip flannel-ipv4") == table, "the repair")
     node.detach()
     assert "flannel" not in node.sh("nft list ruleset")
+
+
+def test_rules_that_nobody_tells_of(node: AgentNode, tmp_path: Path) -> None:
+    """iptables-legacy has no events: its rules are looked at every --iptables-resync seconds."""
+    for name in ("iptables", "iptables-restore"):
+        legacy = name.replace("iptables", "iptables-legacy")
+        (tmp_path / name).symlink_to(str(shutil.which(legacy)))
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    node.start("--iptables-resync=0.5", env=path)
+    wanted = node.sh("iptables-legacy -S FLANNEL-FWD")
+    for _ in range(2):
+        node.sh("iptables-legacy -F FLANNEL-FWD")
+        eventually(lambda: node.sh("iptables-legacy -S FLANNEL-FWD") == wanted, "the repair")
 
 
 def test_rules_can_be_left_out(node: AgentNode) -> None:

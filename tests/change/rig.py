@@ -66,12 +66,6 @@ def detach(lab: Any, node: str) -> None:
     lab.exec(node, program("vxlane"), "detach", "--state-dir", str(lab.node(node).directory))
 
 
-def programs_on(lab: Any, node: str) -> list[str]:
-    """The names of all BPF programs that stand on a node's devices."""
-    shown = json.loads(lab.exec(node, "bpftool", "--json", "net", "show").stdout)
-    return sorted(entry["name"] for entry in shown[0]["tc"])
-
-
 def listen(traffic: Traffic, lab: Any, *pods: str) -> None:
     """Have pods answer, each with its own name for a secret."""
     for pod in pods:

@@ -7,8 +7,9 @@ import time
 from dataclasses import replace
 
 import pytest
+import standing
 from everyone import BYPASSED, ROUNDS, everyone, stream
-from rig import AGENT, attach, counted, detach, end_agent, listen, programs_on, talk
+from rig import AGENT, attach, counted, detach, end_agent, listen, talk
 
 from vxlane.loader.lab.waiting import wait_for
 
@@ -150,10 +151,11 @@ def test_detach_under_traffic(adopted):
         assert set(counted(seen)) == set(BYPASSED)
         talks.start()
         for node in ("node1", "node2"):
+            assert standing.programs(lab.netns(node))
             detach(lab, node)
             talks.go_on(20)
         talks.stop()
         assert (talks.lost, talks.faults) == (0, [])
     for node in ("node1", "node2"):
         assert not (lab.node(node).directory / "bpf").exists()
-        assert programs_on(lab, node) == []
+        assert standing.programs(lab.netns(node)) == set()

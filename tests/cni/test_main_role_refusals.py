@@ -30,14 +30,20 @@ def test_incomplete_subnet_env(conf, subnet_env, call, name, tmp_path):
     assert not (tmp_path / "flannel").exists()
 
 
-@pytest.mark.parametrize("line", ["FLANNEL_SUBNET=nonsense", "FLANNEL_MTU=big", "\ufffd"])
-def test_nonsense_in_subnet_env(conf, subnet_env, call, line):
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (b"FLANNEL_SUBNET=nonsense", "'nonsense'"),
+        (b"FLANNEL_MTU=big", "'big'"),
+        (b"\xff", "can't decode byte 0xff"),
+    ],
+)
+def test_nonsense_in_subnet_env(conf, subnet_env, call, line, words):
     """A subnet.env with nonsense in it is error 11 with the nonsense in its message."""
-    subnet_env.write_bytes(subnet_env.read_bytes() + line.encode("utf-8")[:-1] + b"\n")
-    if not line.isascii():
-        subnet_env.write_bytes(b"\xff" + subnet_env.read_bytes())
+    subnet_env.write_bytes(subnet_env.read_bytes() + line + b"\n")
     answer = call("ADD", {"cniVersion": "1.0.0", "name": "cbr0", **conf}, plugin="flannel")
     assert (answer.status, answer.document["code"]) == (1, 11)
+    assert words in answer.document["msg"]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from agentnode import entered
+from standing import entered
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Real packets across the lab: what arrives, and which way it went."""
 
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -127,7 +128,7 @@ def test_frames_decode_as_flannels(lab, tmp_path):
 def test_agent_killed_under_traffic(make_lab):
     """The agent is killed with -9 and started again under traffic: not one echo is lost."""
     lab = make_lab(nodes=2, pods_per_node=1, kernel_only=0)
-    argv = ["ping", "-i", "0.005", "-c", "800", lab.address("node2-pod1")]
+    argv = ["ping", "-i", "0.005", lab.address("node2-pod1")]
     with lab.spawn("node1-pod1", *argv, stdout=-1) as ping:
         time.sleep(1)
         lab.kill_agent("node1")
@@ -136,8 +137,9 @@ def test_agent_killed_under_traffic(make_lab):
         lab.start_agent("node1")
         with lab.verdicts("node1") as again:
             time.sleep(0.5)
+        ping.send_signal(signal.SIGINT)
         said, _ = ping.communicate(timeout=20)
-    assert "800 packets transmitted, 800 received, 0% packet loss" in said
+    assert " 0% packet loss" in said
     assert dead["from_pod", "encapsulated"] > 100
     assert again["from_pod", "encapsulated"] > 50
 

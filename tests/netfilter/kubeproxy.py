@@ -228,7 +228,10 @@ def dropping_invalid(lab, nodes=("node1", "node2")):
         with ruleset(lab, node):
             proxy.install(Service(("10.42.2.2",), PORT))
     dropped = []
-    yield dropped
-    for proxy in proxies:
-        dropped.append(proxy.invalid())
-        proxy.remove()
+    try:
+        yield dropped
+    finally:
+        for node, proxy in zip(nodes, proxies, strict=True):
+            dropped.append(proxy.invalid())
+            with ruleset(lab, node):
+                proxy.remove()

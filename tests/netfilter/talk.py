@@ -143,7 +143,10 @@ async def question(call, port):
     """UDP in turns, reported as by `converse`; who was not asked can't answer."""
     loop = asyncio.get_running_loop()
     made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if port:
+        # Not for any port: two sockets may be given the same one then, and an ICMP error for the
+        # first keeps the second from sending.
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     made.bind(("0.0.0.0", port))
     made.connect((call["address"], call["to_port"]))
     transport, answers = await loop.create_datagram_endpoint(Answers, sock=made)

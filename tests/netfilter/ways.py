@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import time
 
 from vxlane.loader.lab.waiting import wait_for
 
 REVALIDATE = 1
 """Of the quick lab, seconds."""
+_STILL = 0.2
+"""Seconds; from one transaction of a change to the next are 40 ms at most on a busy machine."""
 STALL = 1.0
 """Seconds; TCP repeats what is lost after 0.2, 0.6, 1.4 s."""
 FOREIGN = {"not_ip", "not_overlay"}
@@ -52,7 +55,10 @@ def approved_ports(lab, node, pod):
 
 @contextlib.contextmanager
 def ruleset(lab, node):
-    """Change netfilter's rules inside; return when the node's agent, if any, has taken notice."""
+    """Change netfilter's rules inside; return when the node's agent, if any, has taken notice.
+
+    Of all of it: iptables-restore is a transaction for each table, and each raises the epoch.
+    """
     if lab.agent_pid(node) is None:
         yield
         return
@@ -60,3 +66,5 @@ def ruleset(lab, node):
         epoch = maps.settings().epoch
         yield
         wait_for(lambda: maps.settings().epoch != epoch, f"{node}'s agent to see its rules change")
+        while epoch != (epoch := maps.settings().epoch):
+            time.sleep(_STILL)

@@ -17,9 +17,9 @@ SETTINGS = {
 """name -> (as it was, as it is here)"""
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def wire(lab):
-    """The shared lab under taps, quiet."""
+    """The shared lab under taps, quiet; other folders' tests get it as it was."""
     with _quiet(lab) as wire:
         yield wire
 

@@ -32,6 +32,8 @@ OPEN_PORT = 7000
 """Every pod listens there for datagrams, and never reads one."""
 
 _PORT = 8472
+_PORTS = iter(range(20000, 60000))
+"""For flows of their own: the shared lab remembers those of the file before."""
 _QUIET_SECONDS = 0.05
 _ICMP_ERRORS = (3, 4, 5, 11, 12)
 
@@ -61,7 +63,6 @@ class Wire:
         self.all_nodes = [node.name.removeprefix(prefix) for node in lab.lab.nodes]
         self.pods = [pod.name.removeprefix(prefix) for pod in lab.lab.pods]
         self._taps: dict[str, Tap] = {}
-        self._ports = iter(range(20000, 60000))
 
     def tap(self, place: str) -> Tap:
         """A pod's eth0, or the wire at a node: what the node sends, and a way to send to it."""
@@ -113,7 +114,7 @@ class Wire:
 
     def fresh_flow(self, payload: bytes = b"") -> Udp:
         """A datagram of a flow that was never seen before, to a port where somebody listens."""
-        return Udp(source=next(self._ports), dest=OPEN_PORT, payload=payload)
+        return Udp(source=next(_PORTS), dest=OPEN_PORT, payload=payload)
 
     def from_pod(self, transport: Any, *, source: str = SENDER, target: str = RECEIVER) -> Frame:
         """A packet as a pod sends it to another: by the gateway, unless they share the node."""

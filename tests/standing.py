@@ -1,0 +1,69 @@
+"""Which of our programs stand on a namespace's devices, asked of the kernel.
+
+Not of our pins, which are names that we gave, and not of `bpftool net show`, which knows TCX only
+from Linux 6.6's on and shows nothing before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+
+from vxlane.loader.datapath import syscall
+from vxlane.loader.datapath.abi import Program
+from vxlane.loader.datapath.syscall import TcxHook
+from vxlane.loader.lab import namespaces
+
+_CLONE_NEWNET = 0x40000000
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@contextlib.contextmanager
+def entered(netns: str) -> Iterator[None]:
+    """Put the calling thread into a namespace: what it opens there stays there."""
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    there = os.open(namespaces.path(netns), os.O_RDONLY)
+    try:
+        assert _libc.setns(there, _CLONE_NEWNET) == 0
+        yield
+    finally:
+        assert _libc.setns(home, _CLONE_NEWNET) == 0
+        os.close(home)
+        os.close(there)
+
+
+def programs(netns: str) -> set[tuple[Program, str]]:
+    """(program, device), by either method."""
+    return set(_by_tcx(netns)) | set(_by_clsact(netns))
+
+
+def _by_tcx(netns: str) -> Iterator[tuple[Program, str]]:
+    with entered(netns):
+        found = [
+            (number, device)
+            for index, device in socket.if_nameindex()
+            for hook in TcxHook
+            for number in syscall.tcx_programs(index, hook)
+        ]
+    for number, device in found:
+        show = ["bpftool", "--json", "prog", "show", "id", str(number)]
+        done = subprocess.run(show, capture_output=True, check=False)
+        if done.returncode == 0:  # else it was taken off meanwhile
+            yield Program[json.loads(done.stdout)["name"].upper()], device
+
+
+def _by_clsact(netns: str) -> Iterator[tuple[Program, str]]:
+    for qdisc in json.loads(namespaces.run(netns, "tc", "-j", "qdisc", "show").stdout):
+        if qdisc["kind"] == "clsact":
+            device = qdisc["dev"]
+            for side in ("ingress", "egress"):
+                show = ["tc", "-j", "filter", "show", "dev", device, side]
+                for entry in json.loads(namespaces.run(netns, *show).stdout):
+                    name = entry.get("options", {}).get("bpf_name", "")
+                    if name.startswith("vxlane/"):
+                        yield Program[name.removeprefix("vxlane/").upper()], device
