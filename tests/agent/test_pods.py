@@ -95,7 +95,7 @@ def test_check_puts_right(running: AgentNode, pod: dict[str, Any], damage: str) 
         index = running.link("veth7")["ifindex"]
         for pin in list(pin_directory(running.state).glob(f"link-*-{index}")):
             pin.unlink()
-        assert hooks(running, "veth7") == set()
+        eventually(lambda: hooks(running, "veth7") == set(), "their end")  # RCU's grace period
     assert running.ask(**check(pod)) == {"ok": True, "accelerated": True}
     assert pods(running) == known
     assert hooks(running, "veth7") == HOOKS

@@ -9,7 +9,7 @@ import pytest
 from dialogue import Call, answered, call, calling, serving
 from kubeproxy import PORT as SERVICE_PORT
 from kubeproxy import VIRTUAL
-from ways import approved_ports, bypassed, judged
+from ways import COLLISION, approved_ports, bypassed, judged
 
 MANY = 200
 PORTS = itertools.count(5001)
@@ -54,7 +54,7 @@ def test_beside_direct_connections(lab, kube_proxy, backend, learner, ways):
     assert set(bypassed(seen)) == ways
     # All that went to the Service came out as something else and taught nothing.
     assert seen["from_pod", "no_peer"] >= MANY * (3 + 25) // 2
-    assert seen[learner, "translated"] >= seen["from_pod", "no_peer"]
+    assert seen[learner, "translated"] >= seen["from_pod", "no_peer"] - COLLISION
     assert proxy.invalid() == 0
 
 
@@ -77,8 +77,11 @@ def test_to_itself(lab, kube_proxy):
     answered(reports, wanted)
     assert reports[0].seen_as() == {"10.42.1.1"}
     # Requests and answers alike enter once, and come out of the kernel path as something else.
-    assert set(judged(seen)) == {("from_pod", "no_peer"), ("to_pod", "translated")}
-    assert seen["from_pod", "no_peer"] == seen["to_pod", "translated"] >= MANY * 2 * 5
+    moved = judged(seen)
+    collided = moved.pop(("to_pod", "no_peer"), 0)
+    assert collided <= COLLISION
+    assert set(moved) == {("from_pod", "no_peer"), ("to_pod", "translated")}
+    assert seen["from_pod", "no_peer"] == seen["to_pod", "translated"] + collided >= MANY * 2 * 5
     assert proxy.invalid() == 0
 
 

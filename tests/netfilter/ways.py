@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import time
-
-from vxlane.loader.lab.waiting import wait_for
 
 REVALIDATE = 1
 """Of the quick lab, seconds."""
-_STILL = 0.2
-"""Seconds; from one transaction of a change to the next are 40 ms at most on a busy machine."""
 STALL = 1.0
 """Seconds; TCP repeats what is lost after 0.2, 0.6, 1.4 s."""
 FOREIGN = {"not_ip", "not_overlay"}
@@ -18,6 +13,10 @@ FOREIGN = {"not_ip", "not_overlay"}
 FLOODED = ("to_pod", "no_pod")
 """So does what a young bridge sends to all pods, for it has not learned yet where one is."""
 BYPASSES = {"encapsulated", "decapsulated", "switched", "routed"}
+
+COLLISION = 30
+"""Packets of a connection or two, one way. A packet's stamp has 16 bits: one NATed flow in 65,535
+keeps the digest that it had, and is not seen to be another."""
 
 CONNECTING = {
     *((entrance, "tcp_control") for entrance in ("from_pod", "from_nic")),
@@ -57,7 +56,9 @@ def approved_ports(lab, node, pod):
 def ruleset(lab, node):
     """Change netfilter's rules inside; return when the node's agent, if any, has taken notice.
 
-    Of all of it: iptables-restore is a transaction for each table, and each raises the epoch.
+    Of all of it: iptables-restore is a transaction for each table, and each raises the epoch. The
+    kernel tells of a transaction before its writer goes on, and the agent, which has one thread,
+    answers nothing before it has read that.
     """
     if lab.agent_pid(node) is None:
         yield
@@ -65,6 +66,5 @@ def ruleset(lab, node):
     with lab.maps(node) as maps:
         epoch = maps.settings().epoch
         yield
-        wait_for(lambda: maps.settings().epoch != epoch, f"{node}'s agent to see its rules change")
-        while epoch != (epoch := maps.settings().epoch):
-            time.sleep(_STILL)
+        lab.ask(node, op="status")
+        assert maps.settings().epoch != epoch
