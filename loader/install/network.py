@@ -12,6 +12,7 @@ Imports errors and files.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
@@ -26,6 +27,7 @@ _TYPE = "vxlane"
 _LIST = "00-vxlane.conflist"
 _DROP_IN = "99-vxlane.conf"
 _NO_DROP_INS = "loadOnlyInlinedPlugins"
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")  # the specification's, and a file's
 _SUFFIXES = (".conf", ".conflist", ".json")
 """What runtimes read (containerd/go-cni, cri-o/ocicni)."""
 
@@ -44,19 +46,20 @@ Plan = dict[Path, Json | None]
 def chained(directory: Path, network: str, *, form: Form, plugin: Json) -> Plan:
     """Have `network` call `plugin` last."""
     drop_in, conflist = _drop_in(directory, network), directory / _LIST
-    listed = _in_use(directory, network)
     if form is Form.DROP_IN:
+        listed = _named(directory, network)
         if listed.get(_NO_DROP_INS):
             raise ConfigError(
                 f'network "{network}" says {_NO_DROP_INS}: no drop-in is read; pass --form conflist'
             )
+        if not listed and conflist.exists():
+            raise ConfigError(
+                f"without {conflist} there would be no network; start flannel first, or pass "
+                "--role main"
+            )
         # The new form first: in between, the pod that is called for twice is merely attached twice.
         return {drop_in: plugin, conflist: None}
-    if not listed:
-        raise ConfigError(
-            f"{directory} holds no network to add to; start flannel first, or pass --role main"
-        )
-    return {conflist: _with(listed, plugin), drop_in: None}
+    return {conflist: _with(_in_use(directory, network), plugin), drop_in: None}
 
 
 def main(directory: Path, network: str, *, plugin: Json) -> Plan:
@@ -83,7 +86,7 @@ def absent(directory: Path, network: str) -> Plan:
 
 def takes_drop_ins(directory: Path, network: str) -> bool:
     """Whether the network's list, as far as there is one, lets runtimes read drop-ins."""
-    return not _in_use(directory, network).get(_NO_DROP_INS)
+    return not _named(directory, network).get(_NO_DROP_INS)
 
 
 def apply(directory: Path, plan: Plan) -> list[str]:
@@ -104,20 +107,18 @@ def apply(directory: Path, plan: Plan) -> list[str]:
 
 
 def _drop_in(directory: Path, network: str) -> Path:
-    if Path(network).name != network:
+    if not _NAME.fullmatch(network):
         raise ConfigError(f'"{network}" is no name of a network')
     return directory / network / _DROP_IN
 
 
 def _in_use(directory: Path, network: str) -> Json:
-    """The list of flannel, which must be the one that runtimes would take without ours.
-
-    Empty before flannel has written it.
-    """
-    candidates = [file for file in _configurations(directory) if file.name != _LIST]
-    if not candidates:
-        return {}
-    first = candidates[0]
+    """The list of flannel, which must be the one that runtimes would take without ours."""
+    first = next(_others(directory), None)
+    if first is None:
+        raise ConfigError(
+            f"{directory} holds no network to add to; start flannel first, or pass --role main"
+        )
     listed = _read(first)
     if listed.get("name") != network:
         raise ConfigError(
@@ -129,16 +130,35 @@ def _in_use(directory: Path, network: str) -> Json:
     return listed
 
 
+def _named(directory: Path, network: str) -> Json:
+    """The list that a drop-in adds to: flannel's, whoever calls it; empty before there is one.
+
+    multus, which comes first in the order, has its own name and reads flannel's list itself.
+    """
+    others = [_read(file) for file in _others(directory)]
+    if not others:
+        return {}
+    for listed in others:
+        if listed.get("name") == network:
+            return listed
+    raise ConfigError(
+        f'no list in {directory} is network "{network}"; name the network of the pods with '
+        "--network-name"
+    )
+
+
 def _with(listed: Json, plugin: Json) -> Json:
     """The list with the plugin at its end, once."""
     others = [entry for entry in listed["plugins"] if entry.get("type") != _TYPE]
     return {**listed, "plugins": [*others, plugin]}
 
 
-def _configurations(directory: Path) -> Iterator[Path]:
-    """The files that runtimes read, in their order."""
+def _others(directory: Path) -> Iterator[Path]:
+    """The files but ours that runtimes read, in their order."""
     if directory.is_dir():
-        yield from sorted(file for file in directory.iterdir() if file.suffix in _SUFFIXES)
+        for file in sorted(directory.iterdir()):
+            if file.suffix in _SUFFIXES and file.name != _LIST:
+                yield file
 
 
 def _read(file: Path) -> Json:

@@ -211,10 +211,30 @@ def from_directory(confs, network):
     return {**listed, "plugins": [*listed["plugins"], *drop_ins]}
 
 
-def test_hostile_network_name(place):
+@pytest.mark.parametrize("name", ["../up", "..", ".", "", "a/b", "a\n"])
+def test_hostile_network_name(place, name):
     """A network's name is not a way out of the configuration directory."""
-    done = place.vxlane("install", "--form", "drop-in", "--network-name", "../up")
+    done = place.vxlane("install", "--form", "drop-in", "--network-name", name)
     assert (done.returncode, place.files()) == (1, [])
+    assert list(place.bin.parent.iterdir()) == []
+
+
+def test_drop_in_beside_multus(place):
+    """Where another's list comes first, flannel's is read by name, and the drop-in with it."""
+    place.flannel()
+    multus = {"name": "multus-cni-network", "type": "multus"}
+    (place.conf / "00-multus.conf").write_text(json.dumps(multus), encoding="utf-8")
+    assert place.vxlane("install", "--form", "drop-in").returncode == 0
+    assert "net.d/cbr0/99-vxlane.conf" in place.files()
+
+
+def test_the_only_list_stays(place):
+    """After the main role, a drop-in to no list is refused, and the node keeps its network."""
+    place.vxlane("install", "--role", "main")
+    before = place.files()
+    done = place.vxlane("install", "--form", "drop-in")
+    assert (done.returncode, place.files()) == (1, before)
+    assert "there would be no network" in done.stderr
 
 
 @pytest.mark.parametrize("form", ["drop-in", "conflist"])
