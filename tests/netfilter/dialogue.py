@@ -66,6 +66,10 @@ class Report:
         """The callers' own ports."""
         return {talk[3] for talk in self.talks}
 
+    def are_moved(self):
+        """Whether netfilter moved one to another port, since an older connection still has its."""
+        return any(seen != own for _, _, seen, own, _ in self.talks)
+
     def longest(self):
         """The longest that anybody waited for an echo, seconds."""
         return max(talk[4] for talk in self.talks)

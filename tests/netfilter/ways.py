@@ -42,13 +42,14 @@ def bypassed(seen):
 
 
 def approved_ports(lab, node, pod):
-    """The local ports of a pod's flows of which both halves are approved."""
+    """The local ports of a pod's flows of which both halves are approved, under today's rules."""
     local = lab.pod(pod).address
     with lab.maps(node) as maps:
+        epoch = maps.settings().epoch
         return {
             flow.tuple.local_port
             for flow in maps.flows()
-            if flow.tuple.local == local and flow.seen_out and flow.seen_in
+            if flow.tuple.local == local and flow.seen_out and flow.seen_in and flow.epoch == epoch
         }
 
 
