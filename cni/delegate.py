@@ -15,15 +15,18 @@ from vxlane.cni.wire import JsonObject
 
 
 def require(request: Request, conf: JsonObject) -> None:
-    """CniError 5 unless the plugin that `conf` names, and its IPAM, are installed."""
+    """CniError 5 unless the plugin that `conf` names is installed, and the IPAM that it will call.
+
+    Another than bridge may have no use for an IPAM that nobody asked for.
+    """
     _find(request, conf)
     ipam = conf.get("ipam")
-    if isinstance(ipam, dict):
+    if isinstance(ipam, dict) and (conf["type"] == "bridge" or "type" in request.mapping("ipam")):
         _find(request, ipam)
 
 
 def run(request: Request, conf: JsonObject) -> object:
-    """Call the plugin that `conf` names; its answer, None when it wrote nothing.
+    """Call the plugin that `conf` names; its answer to ADD, None to what has no answer.
 
     CniError with the plugin's own code and words when it fails.
     """
@@ -38,6 +41,8 @@ def run(request: Request, conf: JsonObject) -> object:
         )
     except OSError as error:
         raise CniError(IO_FAILURE, f"can't run {program}: {error.strerror}") from None
+    if not done.returncode and request.command != "ADD":
+        return None
     try:
         answer = wire.loads(done.stdout) if done.stdout.strip() else None
     except ValueError as error:

@@ -37,10 +37,25 @@ def add(request: Request) -> JsonObject:
     # From the note on every DEL needs them: a name that is no plugin's could never be deleted.
     delegate.require(request, conf)
     scratch.save(request, conf)
-    result = Result(delegate.run(request, conf))
+    result = Result(_make(request, conf))
     if accelerates:
         chained.accelerate(request, result)
     return result.in_version(request.version)
+
+
+def _make(request: Request, conf: JsonObject) -> object:
+    """Have the delegate make the interface, or unmake what it has begun."""
+    try:
+        return delegate.run(request, conf)
+    except CniError as failure:
+        undo = _delete_of(request, request.container_id, request.ifname, request.netns)
+        try:
+            delegate.run(undo, conf)
+        except CniError as error:
+            # What refuses to DEL in the same words would do so for ever, and has made nothing.
+            if error.message == failure.message:
+                scratch.remove(request)
+        raise
 
 
 def delete(request: Request) -> None:
@@ -65,7 +80,8 @@ def check(request: Request) -> None:
     # The result is in the list's version of today, which may not be that of the ADD.
     today = {"cniVersion": request.version, "prevResult": previous}
     delegate.run(request, {**conf, **today})
-    chained.check(request)
+    if request.flag("accelerate", default=True):
+        chained.check(request)
 
 
 def collect(request: Request) -> None:
@@ -80,7 +96,7 @@ def collect(request: Request) -> None:
     for container_id, ifname in scratch.interfaces(request):
         if not scratch.is_claimed(container_id, ifname, valid):
             try:
-                delete(_orphan(request, container_id, ifname))
+                delete(_delete_of(request, container_id, ifname))
             except CniError as error:
                 complaints.append(error)
     try:
@@ -100,14 +116,14 @@ def status(request: Request) -> None:
     delegate.run(request, conf)
 
 
-def _orphan(request: Request, container_id: str, ifname: str) -> Request:
-    """The DEL that a runtime lost."""
+def _delete_of(request: Request, container_id: str, ifname: str, netns: str = "") -> Request:
+    """The DEL that a runtime would send."""
     environ = {
         **request.environ,
         "CNI_COMMAND": "DEL",
         "CNI_CONTAINERID": container_id,
         "CNI_IFNAME": ifname,
-        "CNI_NETNS": "",
+        "CNI_NETNS": netns,
     }
     return Request(environ, request.conf)
 

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 def main() -> int:
     """Answer the runtime that started this process; the exit status, 1 when the call fails."""
-    stdin = sys.stdin.buffer.read() if sys.stdin else b""  # None: it was closed
+    stdin = b""
     try:
+        stdin = sys.stdin.buffer.read() if sys.stdin else b""  # None: it was closed
         answer = call(system.environ(), stdin)
         line = b"" if answer is None else wire.dumps(answer) + b"\n"
         status = 0
@@ -31,8 +32,9 @@ def main() -> int:
     except Exception as error:  # noqa: BLE001 (a runtime understands nothing but the object)
         fault = CniError(INTERNAL, f"a fault in vxlane: {error!r}", _place(error))
         line, status = _report(fault, stdin), 1
-    sys.stdout.buffer.write(line)
-    sys.stdout.buffer.flush()
+    if line:  # else stdout may be closed
+        sys.stdout.buffer.write(line)
+        sys.stdout.buffer.flush()
     return status
 
 

@@ -53,10 +53,14 @@ def save(request: Request, conf: JsonObject) -> None:
 def load(request: Request) -> JsonObject | None:
     """What was noted for this interface; None when nothing was, or nothing that can be read.
 
-    An interface without a note of its own is one that flannel's plugin made, or nobody's, to
-    whose DEL the note of another does no harm: what is freed goes by the interface's name.
+    flannel's plugin notes an interface of any name by its container alone.
     """
-    return _read(_path(request)) or _read(f"{_directory(request)}/{request.container_id}")
+    noted = _read(_path(request))
+    if noted is None:
+        other = _read(f"{_directory(request)}/{request.container_id}")
+        if other is not None and other.get("name") == request.network and _MARK not in other:
+            noted = other
+    return noted
 
 
 def remove(request: Request) -> None:
@@ -78,7 +82,10 @@ def says_main(request: Request) -> bool:
 
 def is_own(request: Request) -> bool:
     """Whether ADD had the main role, though the configuration does not say so."""
-    noted = load(request)
+    try:
+        noted = _read(_path(request))
+    except CniError:
+        return False  # what could not be read could not be written either
     return noted is not None and noted.get(_MARK) == OWN_TYPE
 
 

@@ -160,7 +160,10 @@ class Agent:
 
     def check(self, attachment: Attachment) -> str:
         """Put right what is wrong with a pod, if anything; why it is not accelerated, or empty."""
-        return self.bypass.pods.check(attachment) if self.bypass else self.attach(attachment)
+        if self.bypass:
+            return self.bypass.pods.check(attachment)
+        # One that is known stays what it is: the newest has the address.
+        return NO_BYPASS if attachment.key in self._store.load() else self.attach(attachment)
 
     def detach(self, key: Key) -> None:
         """Forget a pod, whether it is known or not."""
@@ -173,13 +176,10 @@ class Agent:
         return dict(self.bypass.pods.attachments) if self.bypass else self._store.load()
 
     def remember(self, claims: Iterable[Claim]) -> None:
-        """Pods that ran before the agent came: each that the kernel confirms and nobody told of.
-
-        One of whose veth another MAC was noted is told of anew.
-        """
-        known = {at.key: at.host_mac for at in self._store.load().values()}
+        """Pods that ran before the agent came: each that the kernel confirms and nobody told of."""
+        known = self._store.load()
         for attachment in confirmed(claims, self._links):
-            if known.get(attachment.key) != attachment.host_mac:
+            if attachment.key not in known:
                 self.attach(attachment)
 
     def rules_changed(self) -> None:

@@ -204,15 +204,17 @@ class AgentNode:
             while not select.select([monitor.stdout], [], [], 0.05)[0]:
                 size += 1
                 self.sh(f"ip link set wire0 mtu {size}")
-            yield seen
-            self.sh("ip link set wire0 mtu 1400")
-            for line in monitor.stdout:
-                if "wire0" in line and "mtu 1400 " in line:
-                    break
-                seen.append(line)
-            else:
-                raise AssertionError(f"ip monitor ended, status {monitor.wait()}")
-            monitor.terminate()
+            try:
+                yield seen
+                self.sh("ip link set wire0 mtu 1400")
+                for line in monitor.stdout:
+                    if "wire0" in line and "mtu 1400 " in line:
+                        break
+                    seen.append(line)
+                else:
+                    raise AssertionError(f"ip monitor ended, status {monitor.wait()}")
+            finally:
+                monitor.terminate()
 
     def remove(self) -> None:
         """Take everything away."""
@@ -232,6 +234,11 @@ def make_pod(node: AgentNode, number: int) -> dict[str, Any]:
         f"ip link add veth{number} type veth peer name pod{number}",
         f"ip link set veth{number} master cni0 up; ip link set pod{number} up",
     )
+    return attachment(number)
+
+
+def attachment(number: int) -> dict[str, Any]:
+    """The request that the CNI plugin makes for the pod behind `veth<number>`."""
     return {
         "op": "attach",
         "container_id": f"c{number}",

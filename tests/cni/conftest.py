@@ -215,5 +215,4 @@ def delegate(tmp_path):
     directory.mkdir()
     (directory / "maker").write_text(DELEGATE_PLUGIN, encoding="utf-8")
     (directory / "maker").chmod(0o755)
-    (directory / "host-local").symlink_to(PLUGINS / "host-local")
     return directory

@@ -245,6 +245,23 @@ def test_failed_add_is_undone_by_the_runtime(node, tmp_path):
     assert not list((tmp_path / "networks" / "cbr0").glob("10.*"))
 
 
+def test_stdout_that_is_closed(agent, call):
+    """A call without an answer succeeds though there is nowhere to write one."""
+    conf = {"cniVersion": "1.0.0", "name": "cbr0", **vxlane(agent)}
+    answer = call("DEL", conf, wrap=["sh", "-c", 'exec "$0" >&-'])
+    assert (answer.status, answer.stderr) == (0, "")
+
+
+def test_data_directory_that_is_none(agent, call, tmp_path):
+    """A chained DEL succeeds though where main roles keep their notes there is a file."""
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "cni").touch()
+    conf = {"cniVersion": "1.0.0", "name": "cbr0", **vxlane(agent)}
+    mount = f'mount --bind "{tmp_path}/lib" /var/lib; exec "$0"'
+    answer = call("DEL", conf, wrap=["unshare", "--mount", "sh", "-ec", mount])
+    assert (answer.status, answer.document) == (0, None)
+
+
 @pytest.mark.parametrize("command", ["ADD", "DEL"])
 @pytest.mark.parametrize("where", ["/dev/full", "&-"])
 def test_log_that_takes_nothing(tmp_path, call, command, where):

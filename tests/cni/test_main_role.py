@@ -70,7 +70,7 @@ def test_the_delegate_is_noted_first(conf, delegate, call, tmp_path):
     answer = call("ADD", conf, plugin="flannel", CNI_PATH=str(delegate))
     assert answer.document["code"] == 11
     before = (delegate / "noted-before" / "c1").read_bytes()
-    assert before == (delegate / "stdin-ADD").read_bytes()
+    assert before == (delegate / "stdin-ADD").read_bytes() == (delegate / "stdin-DEL").read_bytes()
     assert (tmp_path / "flannel" / "c1").read_bytes() == before
 
 

@@ -22,6 +22,16 @@ def test_check_asks_delegate_and_agent(node, conf, agent):
         chain.check(pod)
 
 
+def test_check_leaves_the_agent_to_the_end_of_the_chain(node, conf, agent):
+    """With `"accelerate": false` the main call's CHECK is the delegate's alone, as its ADD is."""
+    conf["accelerate"] = False
+    pod = node.pod()
+    chain = node.chain(conf)
+    chain.add(pod)
+    chain.check(pod)
+    assert agent.heard == []
+
+
 def test_check_after_the_list_s_version_was_raised(node, conf, call):
     """A pod that was added at 0.3.1, which has no CHECK, passes that of 1.0.0."""
     pod = node.pod()

@@ -107,6 +107,31 @@ def test_another_interface_that_flannel_made(conf, delegate, tmp_path, call):
     assert not note.exists()
 
 
+def test_note_of_another_network(conf, delegate, tmp_path, agent, call):
+    """A bare main role's note of eth0 says nothing of an interface that another network made."""
+    note = tmp_path / "flannel" / "c5"
+    note.parent.mkdir()
+    noted = {"type": "maker", "name": "cbr0", "madeBy": "vxlane"}
+    note.write_text(json.dumps(noted), encoding="utf-8")
+    other = {"cniVersion": "0.3.1", "name": "other", "stateDir": str(agent.state_dir)}
+    other |= {"type": "flannel", "dataDir": conf["dataDir"]}
+    env = {"CNI_CONTAINERID": "c5", "CNI_IFNAME": "net1", "CNI_PATH": str(delegate)}
+    assert call("DEL", other, plugin="flannel", **env).status == 0
+    assert not (delegate / "calls").exists()
+    assert note.exists()
+
+
+def test_delegate_that_talks(conf, delegate, call):
+    """What a delegate says to a DEL that succeeds is nobody's, and no failure."""
+    conf |= {"cniVersion": "1.1.0", "name": "cbr0", "delegate": {"type": "maker"}}
+    env = {"plugin": "flannel", "CNI_PATH": str(delegate)}
+    assert call("ADD", conf, **env).status == 0
+    maker = delegate / "maker"
+    maker.write_text(maker.read_text(encoding="utf-8") + "echo done\n", encoding="utf-8")
+    answer = call("DEL", conf, **env)
+    assert (answer.status, answer.document) == (0, None)
+
+
 def test_dead_pod_is_deleted(node, conf, tmp_path):
     """DEL without a namespace frees the address, though the veth went with its pod."""
     pod = node.pod()

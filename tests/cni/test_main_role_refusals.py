@@ -94,6 +94,23 @@ def test_mistakes_are_found_before_anything_is_made(node, conf, call, keys, code
     assert call("DEL", conf, **env).status == 0
 
 
+@pytest.mark.parametrize(
+    "delegate", [{"hairpinMode": "true"}, {"mtu": "big"}, {"mtu": 1450, "vlan": "x"}], ids=str
+)
+def test_configuration_that_the_delegate_can_t_read(node, conf, call, delegate, tmp_path):
+    """What bridge refuses to ADD and in the same words to DEL is not noted down for ever."""
+    pod = node.pod()
+    conf |= {"cniVersion": "1.0.0", "name": "cbr0"}
+    env = {"plugin": "flannel", "namespace": node.namespace, "CNI_NETNS": str(pod.netns)}
+    answer = call("ADD", {**conf, "delegate": delegate}, **env)
+    assert answer.status == 1
+    assert "bridge: failed to load netconf" in answer.document["msg"]
+    assert not list((tmp_path / "flannel").iterdir())
+    for _ in range(2):
+        assert call("DEL", {**conf, "delegate": delegate}, **env).status == 0
+    assert call("ADD", conf, **env).status == 0
+
+
 def test_delegate_that_is_not_installed(conf, call, tmp_path):
     """A delegate that is in no directory of CNI_PATH is error 5 and names the directories."""
     conf |= {"cniVersion": "1.0.0", "name": "cbr0"}

@@ -22,6 +22,7 @@ from vxlane.loader.datapath.records import IPAddress, Pod
 from vxlane.loader.errors import KernelError
 from vxlane.loader.kernel.links import Link, Links
 from vxlane.loader.kernel.spoofcheck import CheckedPorts
+from vxlane.loader.kernel.veths import far_end
 
 log = logging.getLogger(__name__)
 
@@ -75,8 +76,10 @@ class PodKeeper:
         if veth is None:
             return f"there is no device {attachment.host_ifname} in the node's network namespace"
         self._take_over(veth.index, attachment.key)
+        attachment = dataclasses.replace(attachment, host_mac=veth.mac)
+        self._store.save(attachment)
         self._attachments.pop(attachment.key, None)
-        attachment = self._keep(dataclasses.replace(attachment, host_mac=veth.mac))
+        self._attachments[attachment.key] = attachment
         self._claims = self._claim()
         self._filters.pop(veth.index, None)
         self._checked = self._ports.names()
@@ -85,7 +88,7 @@ class PodKeeper:
     def check(self, attachment: Attachment) -> str:
         """Put right what is wrong with a pod, if anything; why it is not accelerated, or empty."""
         known = self._attachments.get(attachment.key)
-        if known is None or known.host_ifname != attachment.host_ifname:
+        if known is None or known != dataclasses.replace(attachment, host_mac=known.host_mac):
             return self.attach(attachment)
         # What stands where and what is in the map, and not what was put there.
         self._hooks.look()
@@ -102,11 +105,6 @@ class PodKeeper:
         self._withdraw(key)
         log.info("forget pod %s", _shown(attachment))
         return True
-
-    def _keep(self, attachment: Attachment) -> Attachment:
-        self._store.save(attachment)
-        self._attachments[attachment.key] = attachment
-        return attachment
 
     def _claim(self) -> dict[str, Key]:
         """Whose each address is: it is used again before the DEL for its last pod has come."""
@@ -199,23 +197,25 @@ class PodKeeper:
     def _is_of(self, veth: Link, attachment: Attachment) -> bool:
         """Whether the veth is still the one that was attached, and no later one by its name.
 
-        While we watch, the ifindex tells. The MAC, by which the next agent tells, may change: udev
-        gives a veth one of its own some time after the bridge plugin has made it
-        (MACAddressPolicy=persistent).
+        Its MAC may change: udev gives a veth one of its own some time after the bridge plugin has
+        made it (MACAddressPolicy=persistent). While we watch, the ifindex tells then, and else the
+        pod's end.
         """
-        standing = self._standings.get(attachment.key)
-        return veth.mac == attachment.host_mac or bool(standing and standing.ifindex == veth.index)
+        if veth.mac == attachment.host_mac:
+            return True
+        if standing := self._standings.get(attachment.key):
+            return standing.ifindex == veth.index
+        end = far_end(self._links.socket, veth.index)
+        return end is not None and (end.name, end.mac) == (attachment.ifname, attachment.mac)
 
     def _review(self, attachment: Attachment, veth: Link, *, bridge: Link | None = None) -> str:
         """Judge one pod and make map and hooks so; why it is not accelerated, or empty."""
         if bridge is None and veth.master:
             bridge = self._links.by_index(veth.master)
         others = BOTH if veth.name in self._checked else self._guarded(veth.index)
-        if veth.mac != attachment.host_mac:
-            attachment = self._keep(dataclasses.replace(attachment, host_mac=veth.mac))
         own = tuple(a for a in attachment.addresses if self._claims[a] == attachment.key)
-        own_part = dataclasses.replace(attachment, addresses=own)
-        standing = judge(own_part, veth, bridge, others=others)
+        attachment = dataclasses.replace(attachment, addresses=own)
+        standing = judge(attachment, veth, bridge, others=others)
         before = self._standings.get(attachment.key)
         if not standing.pods:
             self._withdraw(attachment.key)

@@ -46,5 +46,4 @@ def _attachment(claim: Claim, veth: Link, end: FarEnd) -> Attachment:
         addresses=tuple(str(address) for address in claim.addresses if address.version == 4),
         name=claim.name,
         network=claim.network,
-        host_mac=veth.mac,
     )
