@@ -24,6 +24,8 @@ TYPE_CHECKING = False  # typing's own would import typing
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_REFUSED = "refused"  # beside what ADD noted: why it failed. No delegate knows the key
+
 
 def add(request: Request) -> JsonObject:
     """Make the pod's interface and have it accelerated; the delegate's result.
@@ -37,37 +39,32 @@ def add(request: Request) -> JsonObject:
     # From the note on every DEL needs them: a name that is no plugin's could never be deleted.
     delegate.require(request, conf)
     scratch.save(request, conf)
-    result = Result(_make(request, conf))
+    try:
+        result = Result(delegate.run(request, conf))
+    except CniError as error:
+        scratch.save(request, {**conf, _REFUSED: error.message})
+        raise
     if accelerates:
         chained.accelerate(request, result)
     return result.in_version(request.version)
-
-
-def _make(request: Request, conf: JsonObject) -> object:
-    """Have the delegate make the interface, or unmake what it has begun."""
-    try:
-        return delegate.run(request, conf)
-    except CniError as failure:
-        undo = _delete_of(request, request.container_id, request.ifname, request.netns)
-        try:
-            delegate.run(undo, conf)
-        except CniError as error:
-            # What refuses to DEL in the same words would do so for ever, and has made nothing.
-            if error.message == failure.message:
-                scratch.remove(request)
-        raise
 
 
 def delete(request: Request) -> None:
     """Take the pod out of the agent's hands, then unmake its interface.
 
     What ADD noted down goes last: should the delegate fail, the runtime's next DEL still
-    knows what to do. (flannel's plugin forgets it either way and leaks the address.)
+    knows what to do. (flannel's plugin forgets it either way and leaks the address.) But a
+    delegate that refuses to DEL in the words in which it refused to ADD can't read what it is
+    given: it has made nothing, and would refuse for ever.
     """
     chained.delete(request)
     conf = scratch.load(request)
     if conf is not None:
-        delegate.run(request, conf)
+        try:
+            delegate.run(request, conf)
+        except CniError as error:
+            if error.message != conf.get(_REFUSED):
+                raise
     scratch.remove(request)
 
 
@@ -96,7 +93,7 @@ def collect(request: Request) -> None:
     for container_id, ifname in scratch.interfaces(request):
         if not scratch.is_claimed(container_id, ifname, valid):
             try:
-                delete(_delete_of(request, container_id, ifname))
+                delete(_orphan(request, container_id, ifname))
             except CniError as error:
                 complaints.append(error)
     try:
@@ -116,14 +113,14 @@ def status(request: Request) -> None:
     delegate.run(request, conf)
 
 
-def _delete_of(request: Request, container_id: str, ifname: str, netns: str = "") -> Request:
-    """The DEL that a runtime would send."""
+def _orphan(request: Request, container_id: str, ifname: str) -> Request:
+    """The DEL that a runtime lost."""
     environ = {
         **request.environ,
         "CNI_COMMAND": "DEL",
         "CNI_CONTAINERID": container_id,
         "CNI_IFNAME": ifname,
-        "CNI_NETNS": netns,
+        "CNI_NETNS": "",
     }
     return Request(environ, request.conf)
 
