@@ -33,6 +33,7 @@ _ATTACHMENTS = ("cni.dev/valid-attachments", "cni.dev/attachments")
 
 def add(request: Request) -> JsonObject:
     """Accelerate the pod that prevResult describes, and pass prevResult on."""
+    verify(request)
     result = Result(request.conf.get("prevResult"))
     accelerate(request, result)
     return result.in_version(request.version)
@@ -98,8 +99,10 @@ def verify(request: Request) -> None:
 
 
 def accelerate(request: Request, result: Result) -> None:
-    """Have the agent attach the pod, or tell why it stays on the kernel path."""
-    verify(request)
+    """Have the agent attach the pod, or tell why it stays on the kernel path.
+
+    What `verify` looks at has been verified.
+    """
     question = _question("attach", request, result)
     try:
         refusal = _put(request, result, question)
@@ -115,10 +118,8 @@ def attachments(request: Request) -> set[tuple[str, str]]:
     though: so libcni writes the empty list of a network whose pods are all gone, as after a
     boot. libcni before the specification was done named the list cni.dev/attachments.
     """
-    key = next((key for key in _ATTACHMENTS if key in request.conf), "")
-    entries = request.conf.get(key, "nothing")
-    if entries is None:
-        entries = []
+    listed = next((request.conf[key] for key in _ATTACHMENTS if key in request.conf), ())
+    entries = [] if listed is None else listed
     if not isinstance(entries, list):
         raise CniError(INVALID_CONFIG, f"GC needs the list {_ATTACHMENTS[0]}")
     pairs = set()

@@ -169,11 +169,12 @@ class Agent:
         """Forget a pod, whether it is known or not."""
         if self.bypass:
             self.bypass.pods.detach(key)
-        self._store.remove(key)
+        else:
+            self._store.remove(key)
 
     def attachments(self) -> Mapping[Key, Attachment]:
         """The pods that are known."""
-        return dict(self.bypass.pods.attachments) if self.bypass else self._store.load()
+        return self.bypass.pods.attachments if self.bypass else self._store.load()
 
     def remember(self, claims: Iterable[Claim]) -> None:
         """Pods that ran before the agent came: each that the kernel confirms and nobody told of."""

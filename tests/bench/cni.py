@@ -10,20 +10,18 @@ than a second.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import os
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import leftovers
+from standing import entered
 
 from vxlane.loader.install import executable
 from vxlane.loader.lab import lab as labs
@@ -34,7 +32,6 @@ from vxlane.loader.lab.plan import LabNode
 PODS = 100
 OVER_BARE_MS = 40.0
 PARALLEL_P99_MS = 1000.0
-_CLONE_NEWNET = 0x40000000
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +79,7 @@ def run(node: LabNode, directory: Path) -> dict[str, Any]:
     adds = [_add(node, name, plugin, directory) for name in names]
     bare = Call(["/usr/bin/python3", "-I", "-c", "pass"], {}, directory / "bare")
     bare.stdin.touch()
-    with inside(node.name):
+    with entered(node.name):
         turns = [(measure([bare])[0], measure([add])[0]) for add in adds]
         for add in adds:
             measure([Call(add.argv, {**add.env, "CNI_COMMAND": "DEL"}, add.stdin)])
@@ -114,22 +111,6 @@ def _add(node: LabNode, name: str, plugin: Path, directory: Path) -> Call:
     stdin.write_text(json.dumps({**conf, "cniVersion": conflist["cniVersion"]}), encoding="utf-8")
     env = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": name, "CNI_IFNAME": "eth0"}
     return Call([str(plugin)], {**env, "CNI_NETNS": str(namespaces.path(name))}, stdin)
-
-
-@contextmanager
-def inside(namespace: str) -> Iterator[None]:
-    """Have this process, and those it starts, in a network namespace; it must have one thread."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    home = os.open("/proc/self/ns/net", os.O_RDONLY)
-    there = os.open(namespaces.path(namespace), os.O_RDONLY)
-    try:
-        if libc.setns(there, _CLONE_NEWNET):
-            raise OSError(ctypes.get_errno(), f"can't enter {namespace}")
-        yield
-    finally:
-        libc.setns(home, _CLONE_NEWNET)
-        os.close(there)
-        os.close(home)
 
 
 def misses(figures: dict[str, Any]) -> list[str]:

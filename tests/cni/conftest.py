@@ -20,9 +20,7 @@ import pytest
 from vxlane.loader.install import executable
 from vxlane.loader.lab import namespaces
 from vxlane.loader.lab.cni import Attachment, Chain
-
-PLUGINS = Path("/usr/lib/cni")
-"""Where the distribution has containernetworking-plugins."""
+from vxlane.loader.lab.pods import PLUGINS
 
 DELEGATE_PLUGIN = """\
 #!/bin/sh
@@ -84,6 +82,12 @@ def binaries(tmp_path_factory):
         (directory / name).write_bytes(content)
         (directory / name).chmod(0o755)
     return directory
+
+
+@pytest.fixture(params=["0.3.0", "0.3.1", "0.4.0", "1.0.0"])
+def version(request):
+    """Each that the distribution's bridge plugin speaks, too."""
+    return request.param
 
 
 @pytest.fixture

@@ -8,9 +8,6 @@ import pytest
 
 from vxlane.loader.errors import LabError
 
-VERSIONS = ["0.3.0", "0.3.1", "0.4.0", "1.0.0"]
-"""What the distribution's bridge plugin speaks, too."""
-
 
 def vxlane(agent, **keys):
     """Our entry in a network's list."""
@@ -25,7 +22,6 @@ def made_by(node, pod, *plugins, version="1.0.0"):
     return result
 
 
-@pytest.mark.parametrize("version", VERSIONS)
 def test_add_passes_the_result_on(node, agent, version):
     """ADD answers with the very result that the plugins before it made, in every version."""
     pod = node.pod()
@@ -202,7 +198,6 @@ def test_dead_namespace_at_add(agent, call, netns):
     assert "stays on the kernel path" in answer.stderr
 
 
-@pytest.mark.parametrize("version", VERSIONS)
 def test_delete_detaches(node, agent, version):
     """DEL tells the agent, whatever the version, and the pod goes."""
     pod = node.pod()

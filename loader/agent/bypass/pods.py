@@ -75,8 +75,8 @@ class PodKeeper:
         veth = self._links.by_name(attachment.host_ifname)
         if veth is None:
             return f"there is no device {attachment.host_ifname} in the node's network namespace"
-        self._take_over(veth.index, attachment.key)
         attachment = dataclasses.replace(attachment, host_mac=veth.mac)
+        self._take_over(veth.index, attachment.key)
         self._store.save(attachment)
         self._attachments.pop(attachment.key, None)
         self._attachments[attachment.key] = attachment
