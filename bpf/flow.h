@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Flow admission: a direction may be bypassed when the very same 5-tuple that
  * the program looks up has come out of the kernel path on this node.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Ingress of the node's NIC, before IP reassembly and the host's firewall: all
  * that reaches the node. VXLAN from the right peer for a pod of ours, of an
  * approved flow, goes straight into the pod; all else is the kernel path's.

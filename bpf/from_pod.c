@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Ingress of the host end of a pod's veth: all that the pod sends.
  * Leaves by the NIC towards a peer, encapsulated unless the peer is on our link;
  * or straight into another pod of this node; or, when in doubt, by the kernel path.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Kernel helpers that bcc does not declare, or declares wrongly. */
 #ifndef VXLANE_HELPERS_H
 #define VXLANE_HELPERS_H

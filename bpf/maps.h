@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Every map, once. All are pinned: they outlive the loader, and a new agent or
  * a new build of the programs takes them over. The loader compiles in PIN_DIR
  * and the sizes. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Parsing: one cursor that moves over the packet. Each parse_x() reads its
  * header into `struct packet`, checks it, moves on and answers VERDICT_LEARNED
  * ("nothing against it so far") or the reason to leave the packet alone.

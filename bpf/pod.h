@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Look-ups that more than one program makes on pods and peers. */
 #ifndef VXLANE_POD_H
 #define VXLANE_POD_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* What forwarding changes in a packet. */
 #ifndef VXLANE_ROUTE_H
 #define VXLANE_ROUTE_H

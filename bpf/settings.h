@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* What every program asks first: is somebody keeping the maps true? */
 #ifndef VXLANE_SETTINGS_H
 #define VXLANE_SETTINGS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Egress of the VXLAN device (flannel.1), and of the NIC where peers are reached
  * without a tunnel. What the kernel path sends comes here, after NAT and policy.
  * Learns the outbound half of a pod's flow.

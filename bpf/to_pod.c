@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Egress of the host end of a pod's veth: only the kernel path comes here,
  * after NAT was undone and policy has spoken. Learns the inbound half of the
  * pod's flow, and for a sender on this node the outbound half of the sender's.

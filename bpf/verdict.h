@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* The only writer of counters, and the only place where a verdict becomes a TC
  * action. */
 #ifndef VXLANE_VERDICT_H

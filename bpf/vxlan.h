@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* VXLAN push and pop: the bytes are those of flannel.1 (vxlan_xmit_one() and
  * iptunnel_xmit() in the kernel), so that a stock peer sees no difference. */
 #ifndef VXLANE_VXLAN_H

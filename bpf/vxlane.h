@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* The whole contract between the programs and user space. Python reads this
  * file itself (loader/datapath/abi.py), so it holds only enums and structs of
  * fixed-width integers and arrays of them, with every byte of padding named.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fixtures that all tests share: labs, namespaces, and what a skip means.
 
     def test_something(lab):
@@ -24,16 +25,16 @@ from typing import Any
 import leftovers
 import pytest
 
-from vxlane.loader.datapath.maps import Maps
-from vxlane.loader.datapath.programs import pin_directory
-from vxlane.loader.lab import agents, namespaces
-from vxlane.loader.lab import lab as labs
-from vxlane.loader.lab.agents import program
-from vxlane.loader.lab.lab import Lab
-from vxlane.loader.lab.plan import LabNode, LabPod
-from vxlane.loader.lab.waiting import wait_for
-from vxlane.loader.show import documents
-from vxlane.loader.show.node import ask
+from vxlane.datapath.maps import Maps
+from vxlane.datapath.programs import pin_directory
+from vxlane.lab import agents, namespaces
+from vxlane.lab import lab as labs
+from vxlane.lab.agents import program
+from vxlane.lab.lab import Lab
+from vxlane.lab.plan import LabNode, LabPod
+from vxlane.lab.waiting import wait_for
+from vxlane.show import documents
+from vxlane.show.node import ask
 
 RUN = f"test-{os.getpid()}"
 _numbers = itertools.count()
@@ -176,7 +177,7 @@ def lab(_machine: None) -> Iterator[LabUnderTest]:
 
 @pytest.fixture
 def make_lab(_machine: None) -> Iterator[Callable[..., LabUnderTest]]:
-    """Make labs for one test alone, with the arguments of `vxlane.loader.lab.lab.up`."""
+    """Make labs for one test alone, with the arguments of `vxlane.lab.lab.up`."""
     with _own_labs() as make:
         yield make
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What runs that were killed left behind: labs and namespaces whose names hold a dead run's pid."""
 
 from __future__ import annotations
@@ -7,9 +8,9 @@ import os
 import re
 from pathlib import Path
 
-from vxlane.loader.lab import lab as labs
-from vxlane.loader.lab import namespaces
-from vxlane.loader.lab.plan import LABS
+from vxlane.lab import lab as labs
+from vxlane.lab import namespaces
+from vxlane.lab.plan import LABS
 
 
 def remove(kind: str) -> None:

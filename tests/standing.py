@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which of our programs stand on a namespace's devices, asked of the kernel.
 
 Not of our pins, which are names that we gave, and not of `bpftool net show`, which knows TCX only
@@ -14,10 +15,10 @@ import socket
 import subprocess
 from collections.abc import Iterator
 
-from vxlane.loader.datapath import syscall
-from vxlane.loader.datapath.abi import Program
-from vxlane.loader.datapath.syscall import TcxHook
-from vxlane.loader.lab import namespaces
+from vxlane.datapath import syscall
+from vxlane.datapath.abi import Program
+from vxlane.datapath.syscall import TcxHook
+from vxlane.lab import namespaces
 
 _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)

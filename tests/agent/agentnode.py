@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """AgentNode: a namespace with an eth0, a file of nodes, a state directory, and an agent."""
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ from typing import Any
 
 import standing
 
-from vxlane.loader.datapath.abi import Program
-from vxlane.loader.datapath.bpffs import remove_bpffs
-from vxlane.loader.datapath.maps import Maps
-from vxlane.loader.datapath.programs import pin_directory
-from vxlane.loader.errors import VxlaneError
-from vxlane.loader.lab import namespaces
-from vxlane.loader.lab.agents import program
-from vxlane.loader.lab.plan import LABS
-from vxlane.loader.lab.waiting import wait_for
-from vxlane.loader.nodes.model import derived_mac
-from vxlane.loader.show.node import ask
+from vxlane.datapath.abi import Program
+from vxlane.datapath.bpffs import remove_bpffs
+from vxlane.datapath.maps import Maps
+from vxlane.datapath.programs import pin_directory
+from vxlane.errors import VxlaneError
+from vxlane.lab import namespaces
+from vxlane.lab.agents import program
+from vxlane.lab.plan import LABS
+from vxlane.lab.waiting import wait_for
+from vxlane.show.node import ask
+from vxlane.sources.model import derived_mac
 
 POD_MAC = "02:00:00:00:01:02"
 RUN = f"test-{os.getpid()}"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Mode `adopt`: flanneld's overlay is read, accelerated, and never written."""
 
 from __future__ import annotations
@@ -7,7 +8,7 @@ from ipaddress import IPv4Network
 
 from agentnode import AgentNode, eventually, mac
 
-from vxlane.loader.datapath.abi import Program
+from vxlane.datapath.abi import Program
 
 FLANNELD = f"""
 ip link add flannel.1 address {mac(1)} mtu 1450 type vxlan id 1 dev eth0 local 192.168.77.1 \

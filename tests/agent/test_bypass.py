@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The programs' settings: lease, epoch and switch; and a node whose programs do not load."""
 
 from __future__ import annotations

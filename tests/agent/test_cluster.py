@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The agent with nodes of a cluster: a stand-in for the Kubernetes API server, a real etcd."""
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from apiserver import PREFIX, ApiServer, make_node
 from etcdserver import EtcdServer
 from standing import entered
 
-from vxlane.loader.nodes.model import derived_mac
+from vxlane.sources.model import derived_mac
 
 OWN = "node-00001"
 NET_CONF = {"Network": "10.64.0.0/10", "Backend": {"Type": "vxlan"}}

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A node in mode `own` is what flanneld v0.28 would have made of it, to the byte."""
 
 from __future__ import annotations

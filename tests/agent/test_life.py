@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The agent comes and goes; what it made stays, is taken over, and is undone only when asked."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The programs send where the kernel would: routes, addresses and MTUs are followed."""
 
 from __future__ import annotations
@@ -6,7 +7,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from agentnode import AgentNode, eventually
 
-from vxlane.loader.datapath.records import Peer
+from vxlane.datapath.records import Peer
 
 CIDR = IPv4Network("10.42.9.0/24")
 FAR = "  - {name: node9, address: 172.16.0.9, podCIDR: 10.42.9.0/24}"

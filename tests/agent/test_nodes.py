@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The agent follows its file of nodes, and never lets a bad one take the network down."""
 
 from __future__ import annotations

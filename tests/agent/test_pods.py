@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the CNI plugin asks for, and what the kernel must show for it to be so."""
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from typing import Any
 import pytest
 from agentnode import POD_MAC, AgentNode, attachment, eventually, make_pod
 
-from vxlane.loader.datapath.abi import Guard, Program
-from vxlane.loader.datapath.programs import pin_directory
-from vxlane.loader.datapath.records import Pod
-from vxlane.loader.errors import VxlaneError
+from vxlane.datapath.abi import Guard, Program
+from vxlane.datapath.programs import pin_directory
+from vxlane.datapath.records import Pod
+from vxlane.errors import VxlaneError
 
 HOOKS = {Program.FROM_POD, Program.TO_POD}
 

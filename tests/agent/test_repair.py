@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whatever someone else changes on the kernel path comes back as it was, and the log says why."""
 
 from __future__ import annotations
@@ -8,9 +9,9 @@ import time
 import pytest
 from agentnode import AgentNode, eventually, mac, make_pod
 
-from vxlane.loader.datapath.abi import Program
-from vxlane.loader.datapath.programs import pin_directory
-from vxlane.loader.datapath.records import IPAddress
+from vxlane.datapath.abi import Program
+from vxlane.datapath.programs import pin_directory
+from vxlane.datapath.records import IPAddress
 
 ELSEWHERE = "type vxlan id 1 dev eth0 local 192.168.77.1 dstport 4789 nolearning"
 DAMAGES = {

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Maps as small, or as large, as the options say, also when an agent starts again with others."""
 
 from __future__ import annotations

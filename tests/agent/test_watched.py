@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How the agent is watched: probes, metrics, logs."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Other ways for packets than flannel's default: plain routes, nftables, net-conf.json's keys."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`scripts/bench agent [--nodes 100,1000,5000,10000] [--json]`: how the agent scales.
 
 For each size a node in a namespace of its own, a stand-in for the API server with node objects of
@@ -27,12 +28,12 @@ from pathlib import Path
 import leftovers
 from apiserver import ApiServer, make_node
 
-from vxlane.loader.datapath.bpffs import remove_bpffs
-from vxlane.loader.datapath.maps import Maps
-from vxlane.loader.datapath.programs import pin_directory
-from vxlane.loader.lab import namespaces
-from vxlane.loader.lab.agents import program
-from vxlane.loader.show.node import ask
+from vxlane.datapath.bpffs import remove_bpffs
+from vxlane.datapath.maps import Maps
+from vxlane.datapath.programs import pin_directory
+from vxlane.lab import namespaces
+from vxlane.lab.agents import program
+from vxlane.show.node import ask
 
 SIZES = (100, 1000, 5000, 10000)
 CHANGES = 200

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`scripts/bench cni [--json]`: what the chained plugin costs a pod's start.
 
 On a lab of one node with a real agent and a hundred pods that the bridge plugin has made, each
@@ -23,11 +24,11 @@ from typing import Any
 import leftovers
 from standing import entered
 
-from vxlane.loader.install import executable
-from vxlane.loader.lab import lab as labs
-from vxlane.loader.lab import namespaces, pods
-from vxlane.loader.lab.cni import Attachment, Chain
-from vxlane.loader.lab.plan import LabNode
+from vxlane.install import executable
+from vxlane.lab import lab as labs
+from vxlane.lab import namespaces, pods
+from vxlane.lab.cni import Attachment, Chain
+from vxlane.lab.plan import LabNode
 
 PODS = 100
 OVER_BARE_MS = 40.0

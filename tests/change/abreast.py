@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The bypass and the kernel path abreast: the same traffic by both, while the network changes.
 
 What the kernel path loses in a change may be lost; the bypass has to be back with it.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the tests of this folder share: two nodes of their own, which each test puts right again."""
 
 from __future__ import annotations

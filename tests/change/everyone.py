@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pods of two nodes that talk in both directions between the nodes, and on one of them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """More datagrams than a limit lets through, and the rate of those that arrive.
 
 The kernel notes when each one does, so that what a busy machine does with the test itself is no

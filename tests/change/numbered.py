@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Numbered traffic between pods: what was lost, who answered, how long there was silence.
 
 All sockets are the test's own, made inside the pods' namespaces, and one thread serves them: a busy
@@ -19,8 +20,8 @@ from typing import Any, Protocol, TypeVar
 
 from taps import inside
 
-from vxlane.loader.errors import LabError
-from vxlane.loader.lab.waiting import wait_for
+from vxlane.errors import LabError
+from vxlane.lab.waiting import wait_for
 
 PORT = 7200
 PATIENCE = 30.0

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the tests of change share: how agents run here, what they count, how they end."""
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from typing import Any
 
 from numbered import Listener, Talk, Traffic
 
-from vxlane.loader.lab import namespaces
-from vxlane.loader.lab.agents import program
-from vxlane.loader.lab.underlay import ip
-from vxlane.loader.lab.waiting import wait_for
+from vxlane.lab import namespaces
+from vxlane.lab.agents import program
+from vxlane.lab.underlay import ip
+from vxlane.lab.waiting import wait_for
 
 AGENT = ("--revalidate", "600")
 """No approval ages during a test, so that counts can be exact."""

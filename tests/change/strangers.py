@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Somebody else's program on a hook: it counts what it sees and judges nothing."""
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from typing import Any
 from rig import ifindex
 from taps import inside
 
-from vxlane.loader.datapath import syscall
-from vxlane.loader.datapath.syscall import TcxHook
-from vxlane.loader.lab import namespaces
+from vxlane.datapath import syscall
+from vxlane.datapath.syscall import TcxHook
+from vxlane.lab import namespaces
 
 _PROG_LOAD, _ENABLE_STATS = 5, 32
 _SCHED_CLS = 3

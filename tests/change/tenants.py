@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pods that come and go on a few addresses, each of which is given away again at once.
 
 Made by the lab's own chain of CNI plugins, or by hand where a test says which ifindex.
@@ -12,9 +13,9 @@ from typing import Any
 from numbered import Listener, Traffic, Watch
 from rig import veth_of
 
-from vxlane.loader.lab import namespaces, pods
-from vxlane.loader.lab.cni import Attachment, Chain
-from vxlane.loader.lab.underlay import ip
+from vxlane.lab import namespaces, pods
+from vxlane.lab.cni import Attachment, Chain
+from vxlane.lab.underlay import ip
 
 _MTU = 1450
 

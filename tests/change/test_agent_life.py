@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The agent ends, by whatever means, and comes back: traffic does not notice."""
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import standing
 from everyone import BYPASSED, ROUNDS, everyone, stream
 from rig import AGENT, attach, counted, detach, end_agent, listen, talk
 
-from vxlane.loader.lab.waiting import wait_for
+from vxlane.lab.waiting import wait_for
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["kill", "term"])

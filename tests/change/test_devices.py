@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Devices go down, come up, vanish and are made again under traffic."""
 
 from __future__ import annotations
@@ -6,9 +7,9 @@ import pytest
 from abreast import ROUNDS, abreast
 from rig import ifindex, talk
 
-from vxlane.loader.lab import underlay
-from vxlane.loader.lab.underlay import ip
-from vxlane.loader.lab.waiting import wait_for
+from vxlane.lab import underlay
+from vxlane.lab.underlay import ip
+from vxlane.lab.waiting import wait_for
 
 
 @pytest.fixture

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Maps that are full: what does not fit takes the kernel path, is counted, and is said."""
 
 from __future__ import annotations

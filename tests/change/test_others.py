@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Somebody else's filters on our hooks: they see every packet, whoever came first."""
 
 from __future__ import annotations
@@ -7,9 +8,9 @@ from numbered import Listener, Talk, traffic
 from rig import counted, veth_of
 from strangers import clsact, tcx
 
-from vxlane.loader.datapath.syscall import TcxHook
-from vxlane.loader.lab.underlay import ip
-from vxlane.loader.lab.waiting import wait_for
+from vxlane.datapath.syscall import TcxHook
+from vxlane.lab.underlay import ip
+from vxlane.lab.waiting import wait_for
 
 ROUNDS = 50
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A peer, or the way to it, changes under traffic: the bypass follows the kernel's own view."""
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ import pytest
 from abreast import ROUNDS, abreast
 from rig import ifindex
 
-from vxlane.loader.lab import agents, namespaces, underlay
-from vxlane.loader.lab.underlay import ip
-from vxlane.loader.lab.waiting import wait_for
+from vxlane.lab import agents, namespaces, underlay
+from vxlane.lab.underlay import ip
+from vxlane.lab.waiting import wait_for
 
 GATEWAYS = {"gateway1": "192.168.77.201", "gateway2": "192.168.77.202"}
 ROUTER = (

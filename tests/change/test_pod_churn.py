@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Addresses, ifindexes and names of pods are given away again: each packet reaches its own pod."""
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from numbered import Talk, traffic
 from rig import AGENT, attach, counted, ifindex, veth_of
 from tenants import Tenants
 
-from vxlane.loader.lab.underlay import ip
-from vxlane.loader.lab.waiting import wait_for
+from vxlane.lab.underlay import ip
+from vxlane.lab.waiting import wait_for
 
 NODES = ("node1", "node2")
 CLIENTS = ("node1-pod1", "node2-pod1")

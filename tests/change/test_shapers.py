@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The bandwidth plugin's limits hold, and its ADD works, whatever stands on which veth."""
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from flood import flood
 from numbered import Listener, Talk, traffic
 from rig import AGENT, counted
 
-from vxlane.loader.lab import namespaces, pods
-from vxlane.loader.lab.cni import Attachment
+from vxlane.lab import namespaces, pods
+from vxlane.lab.cni import Attachment
 
 LIMIT, BURST = 16_000_000, 3_200_000
 """bit/s and bits: a burst that outlasts the pauses of a busy machine."""

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An agent of another contract version takes a node over: its pins are in another directory."""
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ import pytest
 from everyone import BYPASSED, ROUNDS, everyone, stream
 from rig import AGENT, counted
 
-from vxlane.loader.datapath.abi import ABI
-from vxlane.loader.datapath.maps import Maps
-from vxlane.loader.show import documents
+from vxlane.datapath.abi import ABI
+from vxlane.datapath.maps import Maps
+from vxlane.show import documents
 
 OTHER = ABI + 1
 
@@ -23,9 +24,8 @@ def install_other(tmp_path, monkeypatch):
     """Have all that is started from now on be vxlane of the next contract version."""
 
     def install():
-        for package in ("bpf", "cni", "loader"):
-            source = resources.files(f"vxlane.{package}").joinpath(".")
-            shutil.copytree(Path(str(source)), tmp_path / "vxlane" / package)
+        # Links are followed: bpf/ is copied, and the checkout's stays as it is.
+        shutil.copytree(Path(str(resources.files("vxlane"))), tmp_path / "vxlane")
         header = tmp_path / "vxlane" / "bpf" / "vxlane.h"
         said = header.read_text()
         header.write_text(said.replace(f"VXLANE_ABI = {ABI},", f"VXLANE_ABI = {OTHER},"))

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the plugin's tests share: its executable, an agent's stand-in, and a way to call it.
 
 The stand-in speaks the agent's protocol over a real socket and writes down what it hears. What
@@ -17,10 +18,10 @@ from typing import Any
 
 import pytest
 
-from vxlane.loader.install import executable
-from vxlane.loader.lab import namespaces
-from vxlane.loader.lab.cni import Attachment, Chain
-from vxlane.loader.lab.pods import PLUGINS
+from vxlane.install import executable
+from vxlane.lab import namespaces
+from vxlane.lab.cni import Attachment, Chain
+from vxlane.lab.pods import PLUGINS
 
 DELEGATE_PLUGIN = """\
 #!/bin/sh

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The plugin and a real agent: what stands when a call returns, and what outlives either."""
 
 import json
@@ -7,16 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from vxlane.loader.lab import namespaces, pods
-from vxlane.loader.lab.cni import Attachment, Chain
-from vxlane.loader.lab.waiting import wait_for
+from vxlane.lab import namespaces, pods
+from vxlane.lab.cni import Attachment, Chain
+from vxlane.lab.waiting import wait_for
 
 HOOKS = """
 import sys
 from pathlib import Path
-from vxlane.loader.datapath.attach import Hooks, Method
-from vxlane.loader.datapath.programs import pin_directory
-from vxlane.loader.kernel.links import Links
+from vxlane.datapath.attach import Hooks, Method
+from vxlane.datapath.programs import pin_directory
+from vxlane.host.links import Links
 links = Links()
 hooks = Hooks(pin_directory(Path(sys.argv[1])), Method.AUTO, links.socket)
 if "detach" in sys.argv:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The chained role, behind the distribution's real plugins, beside an agent's stand-in."""
 
 import json
@@ -6,7 +7,7 @@ import time
 
 import pytest
 
-from vxlane.loader.errors import LabError
+from vxlane.errors import LabError
 
 
 def vxlane(agent, **keys):

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The chained role between ADD and DEL: CHECK, GC and STATUS, beside an agent's stand-in."""
 
 import pytest

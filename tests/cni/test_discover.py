@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the agent reads of pods that were there before it."""
 
 import base64
@@ -6,7 +7,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from vxlane.loader.agent.bypass import discover
+from vxlane.pods import discover
 
 RESULT = {
     "cniVersion": "0.3.1",

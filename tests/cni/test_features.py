@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What users chain beside us works on with programs on the veth, in the orders that there are.
 
 The pods of a lab with real agents, made by chains of the test's own.
@@ -10,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from vxlane.loader.lab import namespaces, pods, traffic
-from vxlane.loader.lab.cni import Attachment
+from vxlane.lab import namespaces, pods, traffic
+from vxlane.lab.cni import Attachment
 
 STREAM = Path(__file__).parent.parent / "lab" / "stream.py"
 MB = 1 << 20

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`vxlane install` and `vxlane uninstall`, on directories of the test's own."""
 
 import base64
@@ -11,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from vxlane.loader.install import executable, files
-from vxlane.loader.lab.agents import program
+from vxlane.install import executable, files
+from vxlane.lab.agents import program
 
 FLANNEL = {
     "cniVersion": "0.3.1",

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The main role, with the distribution's real plugins: what flannel's own plugin does."""
 
 import json

@@ -1,10 +1,11 @@
+# SPDX-License-Identifier: Apache-2.0
 """The main role between ADD and DEL: CHECK, GC and STATUS."""
 
 import json
 
 import pytest
 
-from vxlane.loader.errors import LabError
+from vxlane.errors import LabError
 
 
 def test_check_asks_delegate_and_agent(node, conf, agent):

@@ -1,10 +1,11 @@
+# SPDX-License-Identifier: Apache-2.0
 """The main role's DEL, with the distribution's real plugins: nothing is left of any pod."""
 
 import json
 
 import pytest
 
-from vxlane.loader.lab.pods import PLUGINS
+from vxlane.lab.pods import PLUGINS
 
 
 @pytest.mark.parametrize("plugin", ["flannel", "vxlane"])

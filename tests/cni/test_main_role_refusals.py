@@ -1,8 +1,9 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the main role does without an agent, and with files and delegates that it can't use."""
 
 import pytest
 
-from vxlane.loader.errors import LabError
+from vxlane.errors import LabError
 
 
 def test_without_agent_the_pod_works(node, conf, tmp_path):

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A real runtime: podman (CNI backend) starts real containers on two nodes of a lab."""
 
 import contextlib
@@ -8,8 +9,8 @@ import shutil
 
 import pytest
 
-from vxlane.loader.lab import namespaces, pods
-from vxlane.loader.lab.agents import program
+from vxlane.lab import namespaces, pods
+from vxlane.lab.agents import program
 
 MB = 1 << 20
 APPLETS = ("sh", "sleep", "ping", "httpd", "wget", "md5sum")

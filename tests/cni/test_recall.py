@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pods that were made while no agent was there, as the next agent recalls them."""
 
 import json
@@ -6,8 +7,8 @@ import sys
 PROBE = """
 import dataclasses, json, sys
 from pathlib import Path
-from vxlane.loader.agent.bypass import discover, recall
-from vxlane.loader.kernel.links import Links
+from vxlane.pods import discover, recall
+from vxlane.host.links import Links
 links, claims = Links(), discover.pods(Path(sys.argv[1]))
 print(json.dumps([dataclasses.asdict(found) for found in recall.confirmed(claims, links)]))
 links.close()

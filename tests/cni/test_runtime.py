@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which form of configuration suits the runtime, told by its executable."""
 
 import contextlib
@@ -6,7 +7,7 @@ import subprocess
 
 import pytest
 
-from vxlane.loader.install import runtime
+from vxlane.install import runtime
 
 KEY = b"loadOnlyInlinedPlugins"
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the specification asks of every plugin: versions, errors, and names that are no names."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A pod waits for the plugin's start, so what it imports is counted."""
 
 import subprocess
@@ -5,7 +6,7 @@ import sys
 
 import pytest
 
-from vxlane.loader.install.executable import START
+from vxlane.install.executable import START
 
 HEAVY = {"asyncio", "ctypes", "dataclasses", "enum", "inspect", "json", "os", "pathlib", "re"}
 HEAVY |= {"bcc", "click", "prometheus_client", "pyroute2", "socket", "subprocess", "typing"}
@@ -25,6 +26,6 @@ def test_chained_role_imports_nothing_heavy(binaries, command, status):
     assert done.returncode == status  # CHECK finds no namespace
     lines = [line for line in done.stderr.decode().splitlines() if "|" in line]
     imported = {line.rpartition("|")[2].strip() for line in lines}
-    assert "vxlane.cni.chained" in imported
+    assert "vxlane_cni.chained" in imported
     assert not imported & HEAVY
-    assert "vxlane.cni.flannel" not in imported
+    assert "vxlane_cni.flannel" not in imported

@@ -1,10 +1,11 @@
+# SPDX-License-Identifier: Apache-2.0
 """The plugin's JSON is the standard library's."""
 
 import json
 
 import pytest
 
-from vxlane.cni import wire
+from vxlane_cni import wire
 
 VALUES = [
     {"a": [1, -2.5, 1e300, True, False, None], "é": '\u2028\U0001f600\\"/\b\f\n\r\t\x00'},

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Valid frames of approved flows for each program: what mutants are made of."""
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from world import (
     Approval,
 )
 
-from vxlane.loader.datapath.abi import Program
+from vxlane.datapath.abi import Program
 
 
 class Base(NamedTuple):

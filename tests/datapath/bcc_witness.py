@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What bcc makes of every map's key and leaf, as JSON; run by test_contract.py in a process apart.
 
 Argument: a directory on a bpffs for the pins. Answer: {map: {"key"|"leaf": {"size": bytes,
@@ -16,8 +17,8 @@ from typing import Any
 
 from bcc import BPF
 
-from vxlane.loader.datapath.programs import Constants
-from vxlane.loader.datapath.source import flatten, kernel_headers
+from vxlane.datapath.programs import Constants
+from vxlane.datapath.source import flatten, kernel_headers
 
 
 def layout(kind: Any) -> dict[str, Any]:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bench: the four programs of one build, loaded once, and what a run of one of them moves."""
 
 from __future__ import annotations
@@ -8,14 +9,14 @@ from pathlib import Path
 
 from testrun import Runner
 
-from vxlane.loader.datapath.abi import Program, Verdict
-from vxlane.loader.datapath.maps import Maps
-from vxlane.loader.datapath.programs import (
+from vxlane.datapath.abi import Program, Verdict
+from vxlane.datapath.maps import Maps
+from vxlane.datapath.programs import (
     Constants,
     ensure_loaded,
     pin_directory,
 )
-from vxlane.loader.datapath.records import Count, PeerCount
+from vxlane.datapath.records import Count, PeerCount
 
 
 class Moved:

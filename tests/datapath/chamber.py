@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Chamber: a thread that lives in a network and a mount namespace of its own.
 
 What a test makes there (devices, filters, a bpffs with its pins) has no name outside, and the

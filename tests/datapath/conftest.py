@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every test of this folder runs inside a chamber that holds a whole node; see chamber.py."""
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import pytest
 from bench import Bench
 from chamber import Port
 
-from vxlane.loader.datapath.attach import Hooks, Method
-from vxlane.loader.datapath.programs import Constants, Strictness
-from vxlane.loader.netlink import NetlinkSocket
+from vxlane.datapath.attach import Hooks, Method
+from vxlane.datapath.programs import Constants, Strictness
+from vxlane.netlink.socket import NetlinkSocket
 
 
 @pytest.fixture(scope="session")

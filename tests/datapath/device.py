@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A veth that nothing stands on, for tests that put programs on hooks."""
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from chamber import Port, ip
 from frames import ARP, Raw
 from tables.case import sent
 
-from vxlane.loader.datapath import syscall
-from vxlane.loader.datapath.abi import Program
-from vxlane.loader.datapath.syscall import TcxHook
+from vxlane.datapath import syscall
+from vxlane.datapath.abi import Program
+from vxlane.datapath.syscall import TcxHook
 
 INDEX = 51
 NOT_IP = bytes(sent(Raw(0, bytes(50)), ethertype=ARP))

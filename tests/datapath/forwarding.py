@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a flawless packet is, and what a hop makes of it: RFC 791 and 6040, for the oracle.
 
 Knows bytes, nothing of vxlane.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Frames as a test writes them: dataclasses that become bytes.
 
 A field left None is computed (lengths, checksums); a field given is written as it is, right or

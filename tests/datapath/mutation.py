@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Mutation: frames that are almost valid, by a seeded generator.
 
 Most mutants get right lengths and checksums again, or nothing but those two checks would ever be

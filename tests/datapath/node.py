@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Node: a flannel node in a chamber, as world.py describes it, and the ends of its cables outside.
 
     outside  pod ------ pod1 |  cni0 - routing - flannel.1 - nic |------ wire  outside
@@ -31,7 +32,7 @@ from world import (
     VNI,
 )
 
-from vxlane.loader.datapath.records import Pod
+from vxlane.datapath.records import Pod
 
 CABLES = ("wire", "pod", "neighbour")
 

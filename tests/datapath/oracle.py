@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Oracle: what the four programs must do with a frame, worked out again from the rules alone.
 
 Written from the rules (bpf/README.md; RFC 791, 6040, 7348; how the kernel forwards), not from the
@@ -31,8 +32,8 @@ from frames import (
 from testrun import Context
 from world import EPOCH, NIC, NIC_MAC, NODE_ADDRESS, OVERLAY_MAC, PORT, VNI, Approval, World
 
-from vxlane.loader.datapath.abi import Guard, Program, Way
-from vxlane.loader.datapath.records import Peer, Pod, Tuple
+from vxlane.datapath.abi import Guard, Program, Way
+from vxlane.datapath.records import Peer, Pod, Tuple
 
 
 class Judgement(NamedTuple):

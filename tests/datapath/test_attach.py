@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Hooks: programs on devices, by TCX and by clsact, beside what others have put there.
 
 What stands is asked of the kernel by sending frames and counting, never of the code under test
@@ -16,12 +17,12 @@ from device import INDEX, Device, add_device, open_far, stands
 from node import Node
 from world import World, stand
 
-from vxlane.loader.datapath import syscall
-from vxlane.loader.datapath.abi import Program, Verdict
-from vxlane.loader.datapath.attach import Hooks, Method
-from vxlane.loader.datapath.syscall import TcxHook
-from vxlane.loader.errors import KernelError
-from vxlane.loader.netlink import NetlinkSocket
+from vxlane.datapath import syscall
+from vxlane.datapath.abi import Program, Verdict
+from vxlane.datapath.attach import Hooks, Method
+from vxlane.datapath.syscall import TcxHook
+from vxlane.errors import KernelError
+from vxlane.netlink.socket import NetlinkSocket
 
 
 @pytest.fixture(params=list(Method), ids=lambda method: method.value)

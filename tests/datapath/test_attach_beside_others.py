@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Hooks that others use too: their filters go on seeing every packet, ours take nothing away.
 
 Someone else is a second build of the programs, with counters of its own, or a u32 filter that
@@ -16,12 +17,12 @@ from node import Node
 from tables.from_nic import ANSWER, carried, inner
 from world import APPROVED, NIC, World, stand
 
-from vxlane.loader.datapath import syscall
-from vxlane.loader.datapath.abi import Program, Verdict
-from vxlane.loader.datapath.attach import Hooks, Method
-from vxlane.loader.datapath.syscall import TcxHook
-from vxlane.loader.errors import KernelError
-from vxlane.loader.netlink import NetlinkSocket
+from vxlane.datapath import syscall
+from vxlane.datapath.abi import Program, Verdict
+from vxlane.datapath.attach import Hooks, Method
+from vxlane.datapath.syscall import TcxHook
+from vxlane.errors import KernelError
+from vxlane.netlink.socket import NetlinkSocket
 
 FRAME = bytes(carried(inner(ANSWER)))
 MIRROR = ("u32", "match", "u32", "0", "0", "action", "mirred", "egress", "mirror", "dev", "hook")

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Python, clang and bcc read bpf/vxlane.h alike: every size, offset and value."""
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from vxlane.loader.datapath.abi import HEADER
-from vxlane.loader.datapath.bpffs import ensure_bpffs
-from vxlane.loader.datapath.records import SHAPES
+from vxlane.datapath.abi import HEADER
+from vxlane.datapath.bpffs import ensure_bpffs
+from vxlane.datapath.records import SHAPES
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def types(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     source, made = directory / "uses.c", directory / "uses.o"
     source.write_text("\n".join(["#include <linux/types.h>", '#include "vxlane.h"', *uses, ""]))
     includes = [
-        f"-I{resources.files('vxlane.bpf')}",
+        f"-I{resources.files('vxlane').joinpath('bpf')}",
         f"-I/usr/include/{platform.machine()}-linux-gnu",
     ]
     clang = ["clang", "-g", "-Wall", "-Werror", "-target", "bpf", *includes]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Almost valid frames through the whole node, without vxlane and with it: the same comes out.
 
 The frames are those of test_fuzz.py, but they travel: into a pod's veth or the NIC, through
@@ -24,9 +25,9 @@ from tables.case import handed_over, sent
 from tables.from_nic import ANSWER, carried, inner
 from world import MTU, NEIGHBOUR_VETH, NIC, NODE_ADDRESS, OTHER_PEER, PORT, VETH, World, stand
 
-from vxlane.loader.datapath.abi import Program, Verdict, Way
-from vxlane.loader.datapath.attach import Hooks, Method
-from vxlane.loader.netlink import NetlinkSocket
+from vxlane.datapath.abi import Program, Verdict, Way
+from vxlane.datapath.attach import Hooks, Method
+from vxlane.netlink.socket import NetlinkSocket
 
 SEED, ROUNDS, PER_ROUND = 20261122, 100, 50
 WORLD = World(peers=(World().peers[0], replace(OTHER_PEER, way=Way.DIRECT)), flows=frozenset(FLOWS))

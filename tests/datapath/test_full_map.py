@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A flow map that can take no more costs a bypass, never a packet."""
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from tables.case import DATAGRAM, only
 from testrun import Action, Context
 from world import OVERLAY, UDP_FLOW, VETH, Approval, stand
 
-from vxlane.loader.datapath import syscall
-from vxlane.loader.datapath.abi import HEADER, Program, Verdict
-from vxlane.loader.datapath.bpffs import ensure_bpffs
-from vxlane.loader.datapath.programs import Constants, pin_directory
-from vxlane.loader.datapath.records import Count
+from vxlane.datapath import syscall
+from vxlane.datapath.abi import HEADER, Program, Verdict
+from vxlane.datapath.bpffs import ensure_bpffs
+from vxlane.datapath.programs import Constants, pin_directory
+from vxlane.datapath.records import Count
 
 MAP_CREATE, HASH = 0, 1
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Almost valid frames by the thousand: what the programs do is what the oracle works out.
 
 Never a redirect that the oracle refuses, always one that it demands; what leaves is equal to the
@@ -32,7 +33,7 @@ from world import (
     stand,
 )
 
-from vxlane.loader.datapath.abi import Guard, Program, Verdict, Way
+from vxlane.datapath.abi import Guard, Program, Verdict, Way
 
 EVERY_DAY, FULL = 60_000, 2_000_000
 PER_WORLD = 500

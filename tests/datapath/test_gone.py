@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A pod whose veth is gone: the maps may not know it yet, the kernel does."""
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from tables.from_pod import LOCAL_DATAGRAM
 from testrun import Action, Context
 from world import APPROVED, LOCAL_UDP, NEIGHBOUR, NIC, UDP_FLOW, VETH, Approval, World, stand
 
-from vxlane.loader.datapath.abi import Program, Verdict
-from vxlane.loader.errors import KernelError
+from vxlane.datapath.abi import Program, Verdict
+from vxlane.errors import KernelError
 
 TO_IT = {
     Program.FROM_NIC: bytes(carried(inner(ANSWER, destination=NEIGHBOUR.address))),

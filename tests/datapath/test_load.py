@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Compiling and loading: errors by file and line, and a compiler only where one is needed."""
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from pathlib import Path
 import pytest
 from node import Node
 
-from vxlane.loader.datapath import programs, syscall
-from vxlane.loader.datapath.abi import Program
-from vxlane.loader.datapath.bpffs import ensure_bpffs
-from vxlane.loader.datapath.maps import Maps
-from vxlane.loader.datapath.programs import Constants, ensure_loaded, pin_directory, retire_others
-from vxlane.loader.errors import CompileError
+from vxlane.datapath import programs, syscall
+from vxlane.datapath.abi import Program
+from vxlane.datapath.bpffs import ensure_bpffs
+from vxlane.datapath.maps import Maps
+from vxlane.datapath.programs import Constants, ensure_loaded, pin_directory, retire_others
+from vxlane.errors import CompileError
 
 LABELS = {program.label for program in Program}
 OBJ_INFO = 15
@@ -47,7 +48,7 @@ def test_error_names_file_and_line(tmp_path: Path, missing: str) -> None:
     located = re.match(r"bpf/(\w+\.[ch]):(\d+):(\d+): error: .*'(\w+)'$", str(raised.value))
     assert located, raised.value
     name, line, column, identifier = located.groups()
-    text = resources.files("vxlane.bpf").joinpath(name).read_text().splitlines()
+    text = resources.files("vxlane").joinpath("bpf").joinpath(name).read_text().splitlines()
     assert identifier == missing
     # At the column stands the constant, or the macro that needs it: VXLAN_VNI, be16(PORT).
     assert re.match(rf"[\w(]*{missing}\b", text[int(line) - 1][int(column) - 1 :])

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The maps as dataclasses: what goes in comes out, in either family."""
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ from world import (
     stand,
 )
 
-from vxlane.loader.datapath import syscall
-from vxlane.loader.datapath.abi import Guard, Program, Verdict, Way
-from vxlane.loader.datapath.bpffs import ensure_bpffs
-from vxlane.loader.datapath.maps import Maps
-from vxlane.loader.datapath.records import Count, Flow, Peer, PeerCount, Pod, Tuple
-from vxlane.loader.errors import ContractError, KernelError
+from vxlane.datapath import syscall
+from vxlane.datapath.abi import Guard, Program, Verdict, Way
+from vxlane.datapath.bpffs import ensure_bpffs
+from vxlane.datapath.maps import Maps
+from vxlane.datapath.records import Count, Flow, Peer, PeerCount, Pod, Tuple
+from vxlane.errors import ContractError, KernelError
 
 PEER6 = Peer(
     cidr=IPv6Network("fd00:2::/64"),

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A new build takes the old one's place on every hook without a packet that meets none."""
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from node import Node
 from tables.from_nic import ANSWER, wire
 from world import PORT, World, stand
 
-from vxlane.loader.datapath.abi import Program, Verdict
-from vxlane.loader.datapath.attach import Hooks, Method
-from vxlane.loader.datapath.programs import Constants, ensure_loaded
-from vxlane.loader.netlink import NetlinkSocket
+from vxlane.datapath.abi import Program, Verdict
+from vxlane.datapath.attach import Hooks, Method
+from vxlane.datapath.programs import Constants, ensure_loaded
+from vxlane.netlink.socket import NetlinkSocket
 
 OTHER_PORT = 4789
 TO_OTHER_PORT = bytes(replace(wire(b""), transport=replace(ANSWER, dest=OTHER_PORT)))

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """TCP and UDP super-packets of a pod: whole, and cut into segments by the NIC's transmit path.
 
 The frames on the wire are those of the kernel's own path, segment by segment: where the inner frame
@@ -18,9 +19,9 @@ from node import Node
 from tables.case import ACK_DATA, DATAGRAM, sent
 from world import APPROVED, VETH, stand
 
-from vxlane.loader.datapath.abi import Program, Verdict
-from vxlane.loader.datapath.attach import Hooks, Method
-from vxlane.loader.netlink import NetlinkSocket
+from vxlane.datapath.abi import Program, Verdict
+from vxlane.datapath.attach import Hooks, Method
+from vxlane.netlink.socket import NetlinkSocket
 
 OFFLOADS = ("tx-udp_tnl-segmentation", "tx-udp_tnl-csum-segmentation")
 SEGMENT = 1300

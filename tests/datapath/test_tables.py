@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whole packet in, whole packet out: every row of the tables, through the real programs."""
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from tables.case import Case
 from testrun import Action, Context
 from world import PEER, PORT_MAX, PORT_MIN, VETH, stand
 
-from vxlane.loader.datapath.abi import Program, Verdict
-from vxlane.loader.datapath.programs import Strictness
-from vxlane.loader.datapath.records import Count, PeerCount
+from vxlane.datapath.abi import Program, Verdict
+from vxlane.datapath.programs import Strictness
+from vxlane.datapath.records import Count, PeerCount
 
 CASES = [
     *from_pod.CASES,

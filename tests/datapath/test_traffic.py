@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What no test run can show: an skb carries more than BPF_PROG_TEST_RUN lets a test give it.
 
 Real frames and the node's own kernel path, each with the counters of exactly those programs that
@@ -33,10 +34,10 @@ from world import (
     stand,
 )
 
-from vxlane.loader.datapath.abi import Program, Verdict
-from vxlane.loader.datapath.attach import Hooks, Method
-from vxlane.loader.lab.waiting import wait_for
-from vxlane.loader.netlink import NetlinkSocket
+from vxlane.datapath.abi import Program, Verdict
+from vxlane.datapath.attach import Hooks, Method
+from vxlane.lab.waiting import wait_for
+from vxlane.netlink.socket import NetlinkSocket
 
 SERVICE = IPv4Address("10.43.0.10")
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The same frame by both ways: the kernel's own path first, then past it, compared byte by byte.
 
 Real frames through real devices: a pod's end of a veth, cni0, routing, flannel.1, a NIC.
@@ -36,9 +37,9 @@ from world import (
     stand,
 )
 
-from vxlane.loader.datapath.abi import Program, Verdict, Way
-from vxlane.loader.datapath.attach import Hooks, Method
-from vxlane.loader.netlink import NetlinkSocket
+from vxlane.datapath.abi import Program, Verdict, Way
+from vxlane.datapath.attach import Hooks, Method
+from vxlane.netlink.socket import NetlinkSocket
 
 METHODS = [Method.TCX, Method.CLSACT]
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """BPF_PROG_TEST_RUN: one packet through one program, in the calling thread's namespace.
 
 The kernel makes an skb of the bytes, derives packet type and protocol from its Ethernet header as
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
-from vxlane.loader.datapath import syscall
+from vxlane.datapath import syscall
 
 _PROG_TEST_RUN = 10
 # The buffer that the kernel makes is a page, less the skb's headroom and struct skb_shared_info.

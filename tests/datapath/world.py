@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """World: what the maps hold while a program judges a packet, and the node that it describes.
 
 Interfaces have fixed indexes, so that a table can name them before they exist. Times are ages in
@@ -13,10 +14,10 @@ from ipaddress import IPv4Address, IPv4Network
 
 from frames import ICMP, TCP, UDP
 
-from vxlane.loader.datapath import syscall
-from vxlane.loader.datapath.abi import HEADER, Guard, Way
-from vxlane.loader.datapath.maps import Maps
-from vxlane.loader.datapath.records import Flow, Peer, Pod, Settings, Tuple
+from vxlane.datapath import syscall
+from vxlane.datapath.abi import HEADER, Guard, Way
+from vxlane.datapath.maps import Maps
+from vxlane.datapath.records import Flow, Peer, Pod, Settings, Tuple
 
 NANOSECONDS = 10**9
 NIC, BRIDGE, OVERLAY, VETH, NEIGHBOUR_VETH = 11, 12, 13, 21, 22

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Network namespaces that a test enters itself."""
 
 from __future__ import annotations

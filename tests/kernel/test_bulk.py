@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Netlink in bulk: what is written is what iproute2 shows, and failures are told one by one."""
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from vxlane.loader.agent.overlay.keepers import EntryKeeper
-from vxlane.loader.agent.topics import Topic
-from vxlane.loader.kernel import entries
-from vxlane.loader.kernel.events import RouteEvents
-from vxlane.loader.kernel.nexthops import Query, resolve
-from vxlane.loader.netlink import NetlinkSocket, Request, attribute, attributes, split
+from vxlane.host import entries
+from vxlane.host.events import RouteEvents
+from vxlane.host.nexthops import Query, resolve
+from vxlane.netlink.socket import NetlinkSocket, Request, attribute, attributes, split
+from vxlane.overlay.keepers import EntryKeeper
+from vxlane.util.topics import Topic
 
 NETWORK = IPv4Network("10.0.0.0/9")
 UNDERLAY = int(IPv4Address("10.128.0.0"))

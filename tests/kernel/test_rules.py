@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Masquerade and forward rules: written whole, never missing for a moment, repaired, removed."""
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from vxlane.loader.errors import ToolError
-from vxlane.loader.kernel import spoofcheck
-from vxlane.loader.kernel.firewall import Firewall, Forward, Masquerade, Policy
-from vxlane.loader.kernel.iptables import Iptables
-from vxlane.loader.kernel.nftables import Nftables
-from vxlane.loader.kernel.spoofcheck import CheckedPorts
+from vxlane.errors import ToolError
+from vxlane.host import spoofcheck
+from vxlane.host.firewall import Firewall, Forward, Masquerade, Policy
+from vxlane.host.iptables import Iptables
+from vxlane.host.nftables import Nftables
+from vxlane.host.spoofcheck import CheckedPorts
 
 POLICY = Policy(
     IPv4Network("10.42.0.0/16"),

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The underlay's interface is chosen as flannel chooses it."""
 
 from __future__ import annotations
@@ -8,9 +9,9 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from vxlane.loader.errors import ConfigError, KernelError
-from vxlane.loader.kernel.links import Links
-from vxlane.loader.kernel.underlay import Choice, choose
+from vxlane.errors import ConfigError, KernelError
+from vxlane.host.links import Links
+from vxlane.host.underlay import Choice, choose
 
 SETUP = """
 ip link add eth0 type veth peer name wire0; ip link add eth1 type veth peer name wire1

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Both ends of a checked TCP transfer, run by the tests inside pods.
 
     stream.py serve PORT BYTES          receives BYTES while it sends BYTES of its own

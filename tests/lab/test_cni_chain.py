@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The lab's CNI driver calls plugins as libcni does."""
 
 import base64
@@ -7,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from vxlane.loader.errors import LabError
-from vxlane.loader.lab.cni import Attachment, Chain
+from vxlane.errors import LabError
+from vxlane.lab.cni import Attachment, Chain
 
 PLUGIN = """\
 #!/bin/sh

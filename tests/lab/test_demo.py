@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The demo, from the command line."""
 
 import json
@@ -8,10 +9,10 @@ import time
 
 import pytest
 
-from vxlane.loader.lab import lab as labs
-from vxlane.loader.lab import namespaces
-from vxlane.loader.lab.agents import program
-from vxlane.loader.lab.waiting import wait_for
+from vxlane.lab import lab as labs
+from vxlane.lab import namespaces
+from vxlane.lab.agents import program
+from vxlane.lab.waiting import wait_for
 
 NAME = f"test-{os.getpid()}-demo"
 DEMO = [program("vxlane"), "lab", "demo", "--name", NAME, "--json"]

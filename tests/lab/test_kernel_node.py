@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A kernel-only node shows what a node under an unmodified flanneld v0.20.2 shows."""
 
 import re

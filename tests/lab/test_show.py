@@ -1,8 +1,9 @@
+# SPDX-License-Identifier: Apache-2.0
 """`vxlane status|peers|pods|flows|stats` on a living node."""
 
 import os
 
-from vxlane.loader.lab.agents import program
+from vxlane.lab.agents import program
 
 ENTRY = {"packets", "bytes"}
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Real packets across the lab: what arrives, and which way it went."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Making and removing labs, also when the maker is killed."""
 
 import json
@@ -10,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from vxlane.loader.errors import ConfigError, LabError
-from vxlane.loader.lab import lab as labs
-from vxlane.loader.lab import namespaces
-from vxlane.loader.lab.agents import program
-from vxlane.loader.lab.plan import LABS, is_namespace_of
-from vxlane.loader.lab.waiting import wait_for
+from vxlane.errors import ConfigError, LabError
+from vxlane.lab import lab as labs
+from vxlane.lab import namespaces
+from vxlane.lab.agents import program
+from vxlane.lab.plan import LABS, is_namespace_of
+from vxlane.lab.waiting import wait_for
 
 NAME = f"test-{os.getpid()}-updown"
 TWO_KERNEL_NODES = ("--name", NAME, "--nodes", "2", "--kernel-nodes", "2")
@@ -112,7 +113,7 @@ def test_interrupted_up_removes_what_it_made(number, moment):
 
 def test_a_failed_up_removes_what_it_made(monkeypatch):
     """When a CNI plugin is missing, `up` says so and leaves nothing."""
-    monkeypatch.setattr("vxlane.loader.lab.pods.PLUGINS", Path("/nonexistent"))
+    monkeypatch.setattr("vxlane.lab.pods.PLUGINS", Path("/nonexistent"))
     with pytest.raises(LabError, match=r'CNI plugin "bridge" is not in .*run scripts/setup'):
         labs.up(NAME, nodes=1, pods_per_node=1, kernel_only=1)
     assert traces() == []

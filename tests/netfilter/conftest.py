@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the tests of this folder share: kube-proxy on a node, and who outside talks to it."""
 
 from __future__ import annotations
@@ -7,8 +8,8 @@ from dialogue import OUTSIDE, PORT
 from kubeproxy import MODES, Service
 from ways import REVALIDATE, ruleset
 
-from vxlane.loader.lab import lab as labs
-from vxlane.loader.lab import namespaces, underlay
+from vxlane.lab import lab as labs
+from vxlane.lab import namespaces, underlay
 
 
 @pytest.fixture(params=sorted(MODES))

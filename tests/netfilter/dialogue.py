@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Conversations between pods: talk.py started in their namespaces, and what it reports."""
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from vxlane.loader.lab.waiting import wait_for
+from vxlane.lab.waiting import wait_for
 
 TALK = str(Path(__file__).with_name("talk.py"))
 PORT = 8080

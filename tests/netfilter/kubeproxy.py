@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """kube-proxy's rules for a Service, as its iptables and its nftables mode write them.
 
 Names, order, marks and comments are those of kube-proxy 1.31. Both modes here drop what conntrack

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """NetworkPolicy as controllers write it: one pod that only some addresses may talk to.
 
 KubeRouter as kube-router 2 (k3s's own) writes it: iptables, ipsets, a jump for what the bridge

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the pods of these tests run: servers that say who they are and whom they see, and callers.
 
     talk.py serve NAME PORT         TCP and UDP echo; NAME and the caller's address come first

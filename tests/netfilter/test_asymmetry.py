@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """vxlane on one side only: everything connects, and the side that has it bypasses."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """conntrack's entries open, close and age as they would without a bypass."""
 
 from __future__ import annotations

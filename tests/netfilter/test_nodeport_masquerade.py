@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Traffic between pods and the world outside keeps to netfilter, in and out."""
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from dialogue import OUTSIDE, PORT, Call, answered, call, calling, serving
 from kubeproxy import NODE_PORT
 from ways import CONNECTING, bypassed, judged
 
-from vxlane.loader.lab import namespaces, pods
-from vxlane.loader.lab.cni import Attachment
+from vxlane.lab import namespaces, pods
+from vxlane.lab.cni import Attachment
 
 MANY, COUNT = 200, 20
 HOST_PORT = 8081

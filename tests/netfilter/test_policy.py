@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What netfilter denies is not bypassed, and what it no longer allows does not go on."""
 
 from __future__ import annotations

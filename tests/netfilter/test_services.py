@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A Service's connections keep to netfilter; the direct flows of the same pods do not."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Flows outlive their conntrack entries, and connections outlive vxlane."""
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from dialogue import Call, answered, beating, calling, hearing, serving
 from kubeproxy import dropping_invalid
 from ways import STALL, bypassed
 
-from vxlane.loader.lab import agents
+from vxlane.lab import agents
 
 NODES = ("node1", "node2")
 CLIENT, SERVER = "node1-pod1", "node2-pod1"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which way packets went, by the counters and by the flow records."""
 
 from __future__ import annotations

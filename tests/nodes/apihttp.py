@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How the stand-in API server speaks: requests, answers, and the faults of each."""
 
 from __future__ import annotations

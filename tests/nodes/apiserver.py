@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A stand-in for the Kubernetes API server: nodes over real HTTP, with its rules and its faults.
 
 Faithful where a client can go wrong: resourceVersions and a history that can be forgotten, pages

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,8 +12,8 @@ from etcdserver import EtcdServer
 from following import QUICK
 from relay import Relay
 
-from vxlane.loader.nodes.kubernetes.access import Access
-from vxlane.loader.nodes.kubernetes.source import KubernetesSource
+from vxlane.sources.kubernetes.access import Access
+from vxlane.sources.kubernetes.source import KubernetesSource
 
 
 @pytest.fixture

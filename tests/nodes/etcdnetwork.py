@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A network of nodes in a real etcd, as flannel's daemons leave it."""
 
 import json
@@ -7,9 +8,9 @@ from typing import Any
 from etcdserver import EtcdServer
 from following import QUICK
 
-from vxlane.loader.nodes.etcd.access import EtcdAccess
-from vxlane.loader.nodes.etcd.source import EtcdSource
-from vxlane.loader.nodes.model import Announcement, Backend
+from vxlane.sources.etcd.access import EtcdAccess
+from vxlane.sources.etcd.source import EtcdSource
+from vxlane.sources.model import Announcement, Backend
 
 OWN, ONE, TWO = "192.168.1.10", "192.168.1.11", "192.168.1.12"
 CONFIG = '{"Network":"10.42.0.0/16","Backend":{"Type":"vxlan"}}'

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Waiting for what a source says."""
 
 import select
@@ -5,8 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from vxlane.loader.nodes.follow import Timing
-from vxlane.loader.nodes.snapshot import NodeSource, Snapshot
+from vxlane.sources.follow import Timing
+from vxlane.sources.snapshot import NodeSource, Snapshot
 
 QUICK = Timing(shortest=0.05, longest=0.2, patience=2.0, silence=1.0)
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A TCP relay that can be shut, or go silent without closing, as networks do."""
 
 import contextlib

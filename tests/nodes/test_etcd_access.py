@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Being let in by a real etcd: TLS, users, and what is said when one is not."""
 
 import dataclasses
@@ -11,10 +12,10 @@ import pytest
 from etcdserver import EtcdServer
 from following import QUICK, wait_for
 
-from vxlane.loader.errors import ConfigError, SourceError
-from vxlane.loader.nodes.etcd.access import DEFAULT_PREFIX, EtcdAccess
-from vxlane.loader.nodes.etcd.source import EtcdSource, network_config
-from vxlane.loader.nodes.model import Announcement, Backend
+from vxlane.errors import ConfigError, SourceError
+from vxlane.sources.etcd.access import DEFAULT_PREFIX, EtcdAccess
+from vxlane.sources.etcd.source import EtcdSource, network_config
+from vxlane.sources.model import Announcement, Backend
 
 CONFIG = '{"Network":"10.42.0.0/16","Backend":{"Type":"vxlan"}}'
 OWN = Announcement(IPv4Address("192.168.1.10"), Backend.VXLAN, 1, "12:c6:65:89:b4:e3")

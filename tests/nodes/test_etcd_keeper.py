@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Holding a subnet in a real etcd."""
 
 import time
@@ -7,7 +8,7 @@ import pytest
 from etcdnetwork import ONE, OWN, TWO, Network, announcement
 from following import until, wait_for
 
-from vxlane.loader.nodes.etcd.keeper import Term
+from vxlane.sources.etcd.keeper import Term
 
 
 def test_a_new_node_gets_a_free_subnet_for_a_day(network: Network) -> None:

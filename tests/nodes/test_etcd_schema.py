@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Flannel's keys, values and choice of subnets."""
 
 import json
@@ -5,8 +6,8 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from vxlane.loader.errors import ConfigError
-from vxlane.loader.nodes.etcd.schema import (
+from vxlane.errors import ConfigError
+from vxlane.sources.etcd.schema import (
     Pool,
     address_of,
     cidr_of,
@@ -15,7 +16,7 @@ from vxlane.loader.nodes.etcd.schema import (
     parse_pool,
     value_of,
 )
-from vxlane.loader.nodes.model import Announcement, Backend, Node, Problem
+from vxlane.sources.model import Announcement, Backend, Node, Problem
 
 # As flanneld v0.20.2 wrote it.
 KEY = "/coreos.com/network/subnets/10.42.66.0-24"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Following subnets in a real etcd."""
 
 import json
@@ -11,10 +12,10 @@ from etcdnetwork import CONFIG, ONE, OWN, TWO, Network, announcement
 from following import QUICK, peers, wait_for
 from relay import Relay
 
-from vxlane.loader.errors import ConfigError
-from vxlane.loader.lab.waiting import wait_for as wait_until
-from vxlane.loader.nodes.etcd.access import EtcdAccess
-from vxlane.loader.nodes.etcd.source import network_config
+from vxlane.errors import ConfigError
+from vxlane.lab.waiting import wait_for as wait_until
+from vxlane.sources.etcd.access import EtcdAccess
+from vxlane.sources.etcd.source import network_config
 
 
 def test_all_subnets_are_nodes_named_by_their_address(network: Network) -> None:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The thread that never gives up, and the roll it keeps."""
 
 import itertools
@@ -7,11 +8,11 @@ from ipaddress import IPv4Address, IPv4Network
 
 from following import until
 
-from vxlane.loader.errors import SourceError
-from vxlane.loader.nodes.follow import Follower, Roll, Timing
-from vxlane.loader.nodes.http import HttpError
-from vxlane.loader.nodes.model import Node, Problem
-from vxlane.loader.nodes.snapshot import NOTHING_READ
+from vxlane.errors import SourceError
+from vxlane.sources.follow import Follower, Roll, Timing
+from vxlane.sources.http import HttpError
+from vxlane.sources.model import Node, Problem
+from vxlane.sources.snapshot import NOTHING_READ
 
 SHORT = Timing(shortest=0.02, longest=0.05)
 

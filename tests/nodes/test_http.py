@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The HTTP client against servers that say exactly what a test wants."""
 
 import socket
@@ -7,8 +8,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from vxlane.loader.errors import ConfigError, SourceError
-from vxlane.loader.nodes.http import HttpClient, HttpError, SilenceError
+from vxlane.errors import ConfigError, SourceError
+from vxlane.sources.http import HttpClient, HttpError, SilenceError
 
 Behave = Callable[[socket.socket, bytes], None]
 Serve = Callable[[Behave], str]

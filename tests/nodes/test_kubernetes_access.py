@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Finding the API server and proving who we are, over real TLS where it is about TLS."""
 
 import base64
@@ -13,9 +14,9 @@ import yaml
 from apiserver import ApiServer, make_node
 from following import QUICK, wait_for
 
-from vxlane.loader.errors import ConfigError, SourceError
-from vxlane.loader.nodes.kubernetes.access import Access, find_access, in_cluster
-from vxlane.loader.nodes.kubernetes.source import KubernetesSource, own_node_name
+from vxlane.errors import ConfigError, SourceError
+from vxlane.sources.kubernetes.access import Access, find_access, in_cluster
+from vxlane.sources.kubernetes.source import KubernetesSource, own_node_name
 
 Follow = Callable[..., KubernetesSource]
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What Node objects mean, and the bytes that ours get."""
 
 from ipaddress import IPv4Address, IPv4Network
@@ -6,9 +7,9 @@ from typing import Any
 import pytest
 from apiserver import PREFIX, make_node
 
-from vxlane.loader.errors import ConfigError
-from vxlane.loader.nodes.kubernetes.annotations import Annotations
-from vxlane.loader.nodes.model import Announcement, Backend, Node, Problem, derived_mac
+from vxlane.errors import ConfigError
+from vxlane.sources.kubernetes.annotations import Annotations
+from vxlane.sources.model import Announcement, Backend, Node, Problem, derived_mac
 
 FLANNEL = Annotations()
 OWN = Announcement(IPv4Address("192.168.1.12"), Backend.VXLAN, 1, "12:c6:65:89:b4:e3")

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Announcing this node: what is written, when, and that it stays."""
 
 import json
@@ -9,8 +10,8 @@ import pytest
 from apiserver import PREFIX, ApiServer, Fault, make_node
 from following import until, wait_for
 
-from vxlane.loader.nodes.kubernetes.source import KubernetesSource
-from vxlane.loader.nodes.model import Announcement, Backend
+from vxlane.sources.kubernetes.source import KubernetesSource
+from vxlane.sources.model import Announcement, Backend
 
 Follow = Callable[..., KubernetesSource]
 NAME = "node-00000"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Following nodes over real HTTP, and every way in which an API server lets its clients down."""
 
 import os
@@ -9,8 +10,8 @@ import pytest
 from apiserver import PREFIX, ApiServer, Fault, make_node
 from following import QUICK, peers, wait_for
 
-from vxlane.loader.nodes.kubernetes.access import Access
-from vxlane.loader.nodes.kubernetes.source import KubernetesSource
+from vxlane.sources.kubernetes.access import Access
+from vxlane.sources.kubernetes.source import KubernetesSource
 
 Follow = Callable[..., KubernetesSource]
 ONE, TWO = {"node-00001"}, {"node-00001", "node-00002"}

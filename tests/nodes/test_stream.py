@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """JSON that arrives in pieces."""
 
 import json
@@ -7,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from vxlane.loader.errors import SourceError
-from vxlane.loader.nodes.stream import lines, members
+from vxlane.errors import SourceError
+from vxlane.sources.stream import lines, members
 
 ITEMS: list[Any] = [{"name": "é\u20ac\U0001f600", "n": [1, 2]}, "]},", {}, 12.5, None]
 

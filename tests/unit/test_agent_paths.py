@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Paths are remembered, and one that did not change is the very object that it was."""
 
 from __future__ import annotations
@@ -6,11 +7,11 @@ import dataclasses
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network
 
-from vxlane.loader.agent.overlay.desired import OwnPlan
-from vxlane.loader.agent.overlay.paths import Paths
-from vxlane.loader.agent.topics import Topic
-from vxlane.loader.kernel.nexthops import NextHop, Query
-from vxlane.loader.nodes.model import Backend, Node
+from vxlane.host.nexthops import NextHop, Query
+from vxlane.overlay.desired import OwnPlan
+from vxlane.overlay.paths import Paths
+from vxlane.sources.model import Backend, Node
+from vxlane.util.topics import Topic
 
 PEER = Node("node2", IPv4Address("192.168.77.2"), IPv4Network("10.42.2.0/24"), "02:00:00:00:00:02")
 NEAR = NextHop(4, PEER.address)

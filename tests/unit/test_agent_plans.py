@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The pure parts of the agent: paths, membership, net-conf.json, flags, guards."""
 
 from __future__ import annotations
@@ -8,17 +9,12 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from vxlane.loader.agent.bypass.attachments import Attachment, parse_attachment
-from vxlane.loader.agent.bypass.peers import Slots
-from vxlane.loader.agent.bypass.standing import judge
-from vxlane.loader.agent.config import Network, parse_network
-from vxlane.loader.agent.options import _respelt
-from vxlane.loader.agent.overlay.desired import AdoptedPlan, OwnPlan, entries_of, peer_of
-from vxlane.loader.agent.overlay.membership import HOLD_DOWN, Membership
-from vxlane.loader.agent.overlay.traced import TracedPeers
-from vxlane.loader.datapath.abi import Guard, Way
-from vxlane.loader.errors import ConfigError
-from vxlane.loader.kernel.entries import (
+from vxlane.bypass.peers import Slots
+from vxlane.cli.agent_options import _respelt
+from vxlane.config import Network, parse_network
+from vxlane.datapath.abi import Guard, Way
+from vxlane.errors import ConfigError
+from vxlane.host.entries import (
     Entries,
     Entry,
     Forwarding,
@@ -26,10 +22,15 @@ from vxlane.loader.kernel.entries import (
     Route,
     changes,
 )
-from vxlane.loader.kernel.links import Link
-from vxlane.loader.kernel.nexthops import NextHop
-from vxlane.loader.nodes.model import Backend, Node
-from vxlane.loader.nodes.snapshot import NOTHING_READ, Snapshot
+from vxlane.host.links import Link
+from vxlane.host.nexthops import NextHop
+from vxlane.overlay.desired import AdoptedPlan, OwnPlan, entries_of, peer_of
+from vxlane.overlay.membership import HOLD_DOWN, Membership
+from vxlane.overlay.traced import TracedPeers
+from vxlane.pods.attachments import Attachment, parse_attachment
+from vxlane.pods.standing import judge
+from vxlane.sources.model import Backend, Node
+from vxlane.sources.snapshot import NOTHING_READ, Snapshot
 
 NETWORK = IPv4Network("10.42.0.0/16")
 OWN = Node("node1", IPv4Address("192.168.77.1"), IPv4Network("10.42.1.0/24"), "02:00:00:00:00:01")

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The command line's manners."""
 
 import importlib
@@ -6,8 +7,8 @@ import sys
 
 import pytest
 
-from vxlane.loader import cli
-from vxlane.loader.lab.agents import program
+from vxlane.cli import main as cli
+from vxlane.lab.agents import program
 
 
 def run(*arguments):
@@ -26,12 +27,12 @@ def test_help_lists_every_command(flag):
 def test_help_imports_no_command():
     """The help costs click and nothing else of vxlane."""
     code = (
-        "import sys; from vxlane.loader import cli\n"
+        "import sys; from vxlane.cli import main as cli\n"
         "try: cli.cli.main(['--help'])\n"
-        "except SystemExit: print([m for m in sys.modules if m.startswith('vxlane.loader.')])"
+        "except SystemExit: print([m for m in sys.modules if m.startswith('vxlane.')])"
     )
     shown = subprocess.check_output([sys.executable, "-c", code], text=True)
-    assert shown.splitlines()[-1] == "['vxlane.loader.errors', 'vxlane.loader.cli']"
+    assert shown.splitlines()[-1] == "['vxlane.cli', 'vxlane.errors', 'vxlane.cli.main']"
 
 
 @pytest.mark.parametrize("name", sorted(cli.COMMANDS))
@@ -55,8 +56,3 @@ def test_an_error_is_one_sentence():
     assert done.stderr == (
         'vxlane: there is no lab "nosuch"; make it with: vxlane lab up --name nosuch\n'
     )
-
-
-def test_no_second_copy_of_the_packages():
-    """Top-level loader/ and cni/ are imported as vxlane.loader and vxlane.cni only."""
-    assert not {"loader", "cni", "bpf"} & sys.modules.keys()

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The small language of bpf/vxlane.h: what it holds is read rightly, anything else is refused."""
 
 from __future__ import annotations
@@ -6,8 +7,8 @@ import ctypes
 
 import pytest
 
-from vxlane.loader.datapath.abi import HEADER, Guard, Header, Program, Verdict, Way
-from vxlane.loader.errors import ContractError
+from vxlane.datapath.abi import HEADER, Guard, Header, Program, Verdict, Way
+from vxlane.errors import ContractError
 
 
 def test_struct_of_integers_and_arrays() -> None:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the loader decides before it asks a compiler."""
 
 from __future__ import annotations
@@ -6,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from vxlane.loader.datapath import programs
-from vxlane.loader.datapath.abi import ABI
-from vxlane.loader.datapath.programs import Constants, Strictness, ensure_loaded, pin_directory
-from vxlane.loader.errors import ConfigError
+from vxlane.datapath import programs
+from vxlane.datapath.abi import ABI
+from vxlane.datapath.programs import Constants, Strictness, ensure_loaded, pin_directory
+from vxlane.errors import ConfigError
 
 
 @pytest.mark.parametrize("name", ["a b", 'a"b', "a:b", "a\\b", "a\nb"])

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Flattening: one text of all programs in which every line knows where it comes from."""
 
 from __future__ import annotations
@@ -7,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from importlib import resources
 
-from vxlane.loader.datapath.source import PROGRAM_FILES, flatten
+from vxlane.datapath.source import PROGRAM_FILES, flatten
 
 
 def located() -> Iterator[tuple[str, int, str]]:
@@ -24,7 +25,7 @@ def located() -> Iterator[tuple[str, int, str]]:
 
 def source(name: str) -> list[str]:
     """The lines of a file of bpf/."""
-    return resources.files("vxlane.bpf").joinpath(name).read_text().splitlines()
+    return resources.files("vxlane").joinpath("bpf").joinpath(name).read_text().splitlines()
 
 
 def test_every_line_knows_its_place() -> None:
@@ -52,7 +53,7 @@ def test_all_files_are_in() -> None:
     """All programs and all headers of bpf/ are part of the text."""
     there = {
         entry.name
-        for entry in resources.files("vxlane.bpf").iterdir()
+        for entry in resources.files("vxlane").joinpath("bpf").iterdir()
         if entry.name.endswith((".c", ".h"))
     }
     assert {name for name, _, _ in located()} == there

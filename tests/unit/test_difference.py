@@ -1,10 +1,11 @@
+# SPDX-License-Identifier: Apache-2.0
 """What came and went between two sequences, however they were shuffled."""
 
 from __future__ import annotations
 
 import random
 
-from vxlane.loader.difference import difference
+from vxlane.util.difference import difference
 
 
 class Thing:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """SIGTERM and Ctrl-C end a program wherever they strike it."""
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import pytest
 
 BEGIN = """
 import gc, signal, time, weakref
-from vxlane.loader import interrupt
+from vxlane.util import interrupt
 interrupt.catch()
 class Dying:
     def __del__(self):

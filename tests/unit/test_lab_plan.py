@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names and addresses of a lab."""
 
 from ipaddress import IPv4Address, IPv4Network
@@ -5,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from vxlane.loader.errors import ConfigError
-from vxlane.loader.lab.plan import LabNode, LabPod, is_namespace_of, plan_nodes
+from vxlane.errors import ConfigError
+from vxlane.lab.plan import LabNode, LabPod, is_namespace_of, plan_nodes
 
 
 def test_nodes_are_numbered():

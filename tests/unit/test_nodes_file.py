@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the file of nodes yields: good entries, reports of bad ones, and never less than before."""
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from vxlane.loader.errors import ConfigError
-from vxlane.loader.nodes.file import FileSource
-from vxlane.loader.nodes.model import derived_mac
-from vxlane.loader.nodes.snapshot import NOTHING_READ
+from vxlane.errors import ConfigError
+from vxlane.sources.file import FileSource
+from vxlane.sources.model import derived_mac
+from vxlane.sources.snapshot import NOTHING_READ
 
 GOOD = """
 network: 10.42.0.0/16

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which claims of nodes stand when two of them contradict each other."""
 
 from __future__ import annotations
@@ -8,9 +9,9 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from vxlane.loader.errors import ConfigError
-from vxlane.loader.nodes.claims import Claims
-from vxlane.loader.nodes.model import (
+from vxlane.errors import ConfigError
+from vxlane.sources.claims import Claims
+from vxlane.sources.model import (
     Node,
     Problem,
     derived_mac,
@@ -18,7 +19,7 @@ from vxlane.loader.nodes.model import (
     parse_cidr,
     parse_mac,
 )
-from vxlane.loader.nodes.snapshot import NOTHING_READ, agree
+from vxlane.sources.snapshot import NOTHING_READ, agree
 
 
 def node(number: int, *, name: str = "", **changes: str) -> Node:

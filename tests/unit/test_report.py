@@ -1,11 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the demo makes of its figures."""
 
 import pytest
 
-from vxlane.loader.datapath.abi import Program, Verdict
-from vxlane.loader.datapath.records import Count
-from vxlane.loader.lab import report
-from vxlane.loader.lab.report import Better, Findings, Quantity, Way
+from vxlane.datapath.abi import Program, Verdict
+from vxlane.datapath.records import Count
+from vxlane.lab import report
+from vxlane.lab.report import Better, Findings, Quantity, Way
 
 RATE = Quantity("TCP, one flow", "Gbit/s", Better.MORE)
 DELAY = Quantity("ping, round trip", "us", Better.LESS)

@@ -1,11 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
 """Documents and tables of `vxlane status|peers|pods|flows|stats`."""
 
 from ipaddress import IPv4Address, IPv4Network
 
-from vxlane.loader.datapath.abi import Guard, Program, Verdict
-from vxlane.loader.datapath.records import Count, Flow, Peer, PeerCount, Pod, Settings, Tuple
-from vxlane.loader.show import documents
-from vxlane.loader.show.table import pairs, table
+from vxlane.datapath.abi import Guard, Program, Verdict
+from vxlane.datapath.records import Count, Flow, Peer, PeerCount, Pod, Settings, Tuple
+from vxlane.show import documents
+from vxlane.show.table import pairs, table
 
 SECOND = 1_000_000_000
 MAC, OTHER_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"

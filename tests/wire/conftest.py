@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Labs made so quiet that every packet counted is one that a test sent."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Frames out of the ordinary, made after a plain one: from the same sender."""
 
 import struct

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Offloads of a lab's devices: switch them by ethtool, and put back what was there."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sockets in other namespaces: raw frames in and out of a device, and plain sockets of pods.
 
 A socket belongs to the namespace that its thread was in when it was made, and stays usable from
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from vxlane.loader.lab import namespaces
+from vxlane.lab import namespaces
 
 Answer = TypeVar("Answer")
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What crosses the wire is flannel's VXLAN, read by a program that knows nothing of vxlane."""
 
 import struct
@@ -9,7 +10,7 @@ from frames import ETHERNET, IP
 from offloads import FEATURES, nics, switched, veths
 from wire import RECEIVER, SENDER
 
-from vxlane.loader.lab.waiting import wait_for
+from vxlane.lab.waiting import wait_for
 
 STOCK = "node3-pod1"
 NONE = (False,) * len(FEATURES)

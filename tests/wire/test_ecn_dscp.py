@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ECN marks cross the tunnel both ways and DSCP stays inside, as ip_tunnel and RFC 6040 have it."""
 
 import contextlib

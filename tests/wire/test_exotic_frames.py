@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What pods send that is no plain packet to a pod is delivered or dropped as without vxlane."""
 
 from dataclasses import replace
@@ -8,7 +9,7 @@ from exotic import BROADCAST, LLDP, LOCAL_EXPERIMENTAL, NOBODY, arp, cut, ethern
 from frames import ETHERNET, IP, Icmp, Raw, Tcp, Udp, vxlan
 from wire import NEIGHBOUR, RECEIVER, SENDER
 
-from vxlane.loader.lab.traffic import Ends
+from vxlane.lab.traffic import Ends
 
 EVERYWHERE = (SENDER, NEIGHBOUR, RECEIVER, "node2-pod2", "wire-node1", "wire-node2")
 # A bridge's ports are in hairpin mode: what is flooded comes back to its sender, too.

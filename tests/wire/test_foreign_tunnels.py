@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the wire brings that is no tunnel of ours is delivered or dropped as without vxlane."""
 
 import socket

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A pod that routes: what it forwards are the segments that the sender made."""
 
 import pytest
@@ -5,8 +6,8 @@ import transfer
 from taps import SegmentTap
 from wire import SENDER
 
-from vxlane.loader.lab import namespaces
-from vxlane.loader.lab.traffic import Ends
+from vxlane.lab import namespaces
+from vxlane.lab.traffic import Ends
 
 PORT = 7777
 GATEWAY, SERVER = "172.31.9.1", "172.31.9.2"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Packets that the programs can't judge or must not carry are the kernel's, and fare as before."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Nobody is bypassed under a false name; without --strict the kernel path judges as ever."""
 
 from collections.abc import Callable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whatever the devices do for the stack, the same data arrives, and by the bypass."""
 
 import itertools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What does not fit is refused, cut or shortened where, and as, the kernel does it."""
 
 import contextlib
@@ -10,7 +11,7 @@ from frames import DF, ENCAPSULATION, ETHERNET, IP
 from taps import socket_in
 from wire import RECEIVER, SENDER
 
-from vxlane.loader.lab.waiting import wait_for
+from vxlane.lab.waiting import wait_for
 
 EVERYWHERE = (SENDER, RECEIVER, "wire-node1", "wire-node2")
 OVERLAY_MTU, POD_MTU = 1450, 1500

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Between pods of one node the bypass does what their bridge does."""
 
 from dataclasses import replace
@@ -8,7 +9,7 @@ from exotic import to
 from frames import DF, IP
 from wire import NEIGHBOUR, SENDER
 
-from vxlane.loader.lab.waiting import wait_for
+from vxlane.lab.waiting import wait_for
 
 EVERYWHERE = (SENDER, NEIGHBOUR, "wire-node1")
 SWITCHED = ["from_pod switched"]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Data from one pod to another, compared by digest: what was sent is what arrived, and in time.
 
 Both ends are sockets of this process, made in the pods' namespaces.
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 
 from taps import socket_in
 
-from vxlane.loader.lab.traffic import Ends
+from vxlane.lab.traffic import Ends
 
 STALL_SECONDS = 5.0
 """A transfer that brings nothing for so long has failed."""

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Wire: the same frames by the kernel path and by the bypass, and what arrived where.
 
 A probe is a list of frames put in at one place. It runs twice, with the programs standing aside
@@ -19,8 +20,8 @@ from typing import Any
 from frames import ETHERNET, IP, Frame, Udp, checksum, vxlan
 from taps import Tap
 
-from vxlane.loader.lab.traffic import Ends
-from vxlane.loader.lab.underlay import NIC
+from vxlane.lab.traffic import Ends
+from vxlane.lab.underlay import NIC
 
 SENDER, RECEIVER = "node1-pod1", "node2-pod1"
 NEIGHBOUR = "node1-pod2"

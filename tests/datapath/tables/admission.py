@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which flows are approved: the same rules for what a pod sends and for what reaches the node."""
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from world import (
 
 from tables import from_nic, from_pod
 from tables.case import ACK_DATA, DATAGRAM, PING, Case, handed_over, only, sent, without
-from vxlane.loader.datapath.abi import Verdict
+from vxlane.datapath.abi import Verdict
 
 FORGOTTEN = without(APPROVED, TCP_FLOW)
 RESET = replace(APPROVED, resets=frozenset([TCP_FLOW]))

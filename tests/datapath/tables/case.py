@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Case: one row of a table: a packet and the maps in, a verdict and the whole packet out."""
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from world import (
     World,
 )
 
-from vxlane.loader.datapath.abi import Program, Verdict
+from vxlane.datapath.abi import Program, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

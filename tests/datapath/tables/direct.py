@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Peers on our link, which get the bypass without a tunnel: the pod's veth and the NIC."""
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from world import (
 from tables import from_pod
 from tables.case import ACK_DATA, DATAGRAM, Case, sent, without
 from tables.from_nic import ANSWER, FULL, GOOD, PONG, RESPONSE, case, inner
-from vxlane.loader.datapath.abi import Guard, Verdict
-from vxlane.loader.datapath.programs import Constants
+from vxlane.datapath.abi import Guard, Verdict
+from vxlane.datapath.programs import Constants
 
 TO_LINK = [
     *(

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What reaches the node: ingress of its NIC."""
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from world import (
 )
 
 from tables.case import Case, only
-from vxlane.loader.datapath.abi import Guard, Program, Verdict
+from vxlane.datapath.abi import Guard, Program, Verdict
 
 RESPONSE = Tcp(source=80, dest=40000, payload=b"HTTP/1.0 200 OK\r\n\r\n")
 ANSWER = Udp(source=53, dest=40001, payload=b"an answer")

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a pod sends: ingress of its veth."""
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from world import (
 )
 
 from tables.case import ACK_DATA, DATAGRAM, PING, Case, handed_over, only, sent
-from vxlane.loader.datapath.abi import Guard, Program, Verdict
+from vxlane.datapath.abi import Guard, Program, Verdict
 
 
 def case(verdict: Verdict, fact: str, frame: Frame | bytes, **more: Any) -> Case:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What comes out of the tunnel from the right peer, and yet stays on the kernel path."""
 
 from __future__ import annotations
@@ -7,7 +8,7 @@ from dataclasses import replace
 from frames import ARP, CE, DF, ECT0, ECT1, ETHERNET, IPV6, MF, NOT_ECT, UNREACHABLE, Icmp, Raw
 
 from tables.from_nic import ANSWER, FULL, PONG, RESPONSE, UNCHECKED, carried, case, covered, inner
-from vxlane.loader.datapath.abi import Verdict
+from vxlane.datapath.abi import Verdict
 
 BAD_INNER = [
     case(verdict, fact, carried(frame))

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What comes out of the kernel path: egress of a pod's veth and of the VXLAN device.
 
 Both programs leave every packet as it is; what they change is the flow records.
@@ -32,8 +33,8 @@ from world import (
 )
 
 from tables.case import ACK_DATA, DATAGRAM, PING, Case, handed_over, only, sent
-from vxlane.loader.datapath.abi import Program, Verdict
-from vxlane.loader.datapath.programs import Constants
+from vxlane.datapath.abi import Program, Verdict
+from vxlane.datapath.programs import Constants
 
 UNKNOWN = only()
 NOW = 0

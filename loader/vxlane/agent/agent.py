@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One agent: looks, compares, repairs. What makes it look is `loop`'s business.
+
+Owns the one reconcile and what it must survive: a source that is down, an overlay that can't be
+made now, programs that do not compile. Each is reported, tried again later, and stops nothing
+else: the kernel path does not wait for the bypass.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TypeVar
+
+from vxlane.bypass.bypass import Bypass, constants_for
+from vxlane.config import Config, Mode
+from vxlane.errors import VxlaneError
+from vxlane.host.events import News
+from vxlane.host.links import Links
+from vxlane.host.undo import UndoFile
+from vxlane.overlay.adopted import AdoptedOverlay
+from vxlane.overlay.membership import Membership
+from vxlane.overlay.memory import Memory
+from vxlane.overlay.overlay import Overlay, Overlays
+from vxlane.overlay.owned import OwnedOverlay
+from vxlane.pods.attachments import Attachment, Key, Store
+from vxlane.pods.discover import Claim
+from vxlane.pods.recall import confirmed
+from vxlane.sources.model import Announcement, Problem
+from vxlane.sources.snapshot import NodeSource
+from vxlane.util.topics import ALL, Topic
+
+log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+NO_BYPASS = "this node has no bypass now; see 'vxlane status'"
+
+_OF_THE_BYPASS = frozenset({"bypass", "conntrack", "memory", "patrol", "pods"})
+"""Failures that leave the node its network."""
+
+_LOAD_AGAIN = 60.0
+"""Seconds between attempts to load programs that did not load."""
+
+
+class Agent:
+    """This node's agent, in the network namespace of the process."""
+
+    def __init__(self, config: Config, source: NodeSource) -> None:
+        self.config = config
+        self.bypass: Bypass | None = None
+        self.overlay: Overlay | None = None
+        self.is_ready = False
+        self.looks = 0
+        """How often all this was compared and repaired."""
+        self.problems: tuple[Problem, ...] = ()
+        """Nodes that can't be used."""
+        self.snapshot = source.nodes()
+        self._store = Store(config.state / "pods")
+        self._source = source
+        self._links = Links()
+        self._undo = UndoFile(config.state)
+        self._overlays = self._new_overlays()
+        self._memory = Memory(config.state)
+        self._membership = Membership(self._memory.load())
+        self._announced: Announcement | None = None
+        self._failures: dict[str, str] = {}
+        self._nics: frozenset[int] = frozenset()
+        self._load_failure: VxlaneError | None = None
+        self._load_not_before = 0.0
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether something could not be done at the last look, and should be tried again."""
+        return bool(self._failures)
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """What could not be done at the last look, in whole sentences."""
+        return tuple(self._failures.values())
+
+    @property
+    def device(self) -> int:
+        """Ifindex of the overlay's device; 0: none yet, or none at all."""
+        return self.overlay.device if self.overlay else 0
+
+    def close(self) -> None:
+        """Let go of everything; what was made stays."""
+        if self.bypass:
+            self.bypass.close()
+        self._links.close()
+
+    def look(self, topics: Topic) -> None:
+        """Make everything so that `topics` are about."""
+        self.looks += 1
+        if self.overlay is None:
+            # What an earlier look could not do for want of nodes is to be done yet.
+            topics = ALL
+        self.snapshot = self._membership.take(self._source.nodes(), time.monotonic())
+        overlay = self._try("overlay", lambda: self._look_at_overlay(topics))
+        left_out: list[Problem] = []
+        if overlay:
+            self.overlay = overlay
+            self._nics = overlay.nics
+            for what, step in self._overlays.steps().items():
+                self._try(what, step)
+            left_out = self._try("bypass", lambda: self._look_at_bypass(overlay, topics)) or []
+            if not self._failures.keys() - _OF_THE_BYPASS:
+                self._become_ready()
+        self._report(overlay, left_out)
+        if topics == ALL:
+            self._remember_nodes()
+
+    def heard(self, news: News) -> Topic:
+        """Act at once on what can't wait; what is to be looked at again."""
+        if news.lost:
+            if self.bypass:
+                self.bypass.pods.lost_track()
+            return ALL
+        topics = Topic(0)
+        if bypass := self.bypass:
+            self._try("pods", lambda: bypass.pods.removed(news.removed))
+            if bypass.pods.touched(news.touched):
+                topics |= Topic.PODS
+        changed = news.touched | news.removed
+        if news.routing or not self.overlay:
+            topics |= Topic.HOST | Topic.ROUTES
+        if changed & {self.device, *self._nics}:
+            # Its entries and routes go without a word when a device goes down.
+            topics |= Topic.HOST | Topic.ROUTES | Topic.ENTRIES
+        return topics | self._overlays.heard(news)
+
+    def patrol(self) -> Iterator[Topic]:
+        """Walk along everything that nobody may have told of; each time what is to be looked at.
+
+        In steps of a few milliseconds: one look at all would keep a change of a node waiting.
+        """
+        yield Topic.NODES | Topic.HOST
+        if self.overlay:
+            yield from self._guarded(self._overlays.patrol())
+        if self.bypass:
+            yield from self._guarded(self.bypass.patrol())
+        self._remember_nodes()
+
+    def _remember_nodes(self) -> None:
+        self._try("memory", lambda: self._memory.save(self.snapshot))
+
+    def _guarded(self, steps: Iterator[Topic]) -> Iterator[Topic]:
+        while (topics := self._try("patrol", lambda: next(steps, None))) is not None:
+            yield topics
+
+    def attach(self, attachment: Attachment) -> str:
+        """Accelerate a pod, now or when that can be done; why it is not, or empty."""
+        if self.bypass:
+            return self.bypass.pods.attach(attachment)
+        if veth := self._links.by_name(attachment.host_ifname):
+            self._store.save(dataclasses.replace(attachment, host_mac=veth.mac))
+        return NO_BYPASS
+
+    def check(self, attachment: Attachment) -> str:
+        """Put right what is wrong with a pod, if anything; why it is not accelerated, or empty."""
+        if self.bypass:
+            return self.bypass.pods.check(attachment)
+        # One that is known stays what it is: the newest has the address.
+        return NO_BYPASS if attachment.key in self._store.load() else self.attach(attachment)
+
+    def detach(self, key: Key) -> None:
+        """Forget a pod, whether it is known or not."""
+        if self.bypass:
+            self.bypass.pods.detach(key)
+        else:
+            self._store.remove(key)
+
+    def attachments(self) -> Mapping[Key, Attachment]:
+        """The pods that are known."""
+        return self.bypass.pods.attachments if self.bypass else self._store.load()
+
+    def remember(self, claims: Iterable[Claim]) -> None:
+        """Pods that ran before the agent came: each that the kernel confirms and nobody told of."""
+        known = self._store.load()
+        for attachment in confirmed(claims, self._links):
+            if attachment.key not in known:
+                self.attach(attachment)
+
+    def rules_changed(self) -> None:
+        """Some ruleset is another: withdraw every approval that the old one gave."""
+        if self.bypass and self.overlay:
+            self.bypass.lease.flush()
+
+    def renew(self) -> None:
+        """Renew the lease: somebody still keeps the maps true."""
+        if self.bypass and self.overlay:
+            self.bypass.lease.renew(self.overlay)
+
+    def tend_connections(self) -> None:
+        """See `Bypass.close_reset_connections`."""
+        if bypass := self.bypass:
+            self._try("conntrack", bypass.close_reset_connections)
+
+    def _new_overlays(self) -> Overlays:
+        if self.config.mode is Mode.ADOPT:
+            return AdoptedOverlay(self.config, self._links)
+        return OwnedOverlay(self.config, self._links, undo=self._undo, source=self._source)
+
+    def _look_at_overlay(self, topics: Topic) -> Overlay | None:
+        own = self.snapshot.own
+        if self.snapshot.read_at is not None and (topics & Topic.HOST or not self._announced):
+            announcement = self._overlays.announcement(own)
+            if announcement and announcement != self._announced:
+                self._source.announce(announcement)
+                self._announced = announcement
+        if own is None and self.config.mode is Mode.OWN:
+            # Why, the source reports; or it has not been read yet.
+            return None
+        return self._overlays.look(self.snapshot, topics)
+
+    def _look_at_bypass(self, overlay: Overlay, topics: Topic) -> list[Problem]:
+        if self.bypass is None or self.bypass.constants != constants_for(self.config, overlay):
+            self._load(overlay)
+            topics = ALL
+        assert self.bypass is not None
+        return self.bypass.look(overlay, topics)
+
+    def _load(self, overlay: Overlay) -> None:
+        """Load programs for `overlay`; after a failure not again for a while: it takes a second."""
+        if self._load_failure and time.monotonic() < self._load_not_before:
+            raise self._load_failure
+        if self.bypass:
+            self.bypass.close()
+            self.bypass = None
+        try:
+            self.bypass = Bypass(
+                self.config, self._links, undo=self._undo, store=self._store, overlay=overlay
+            )
+            self._load_failure = None
+        except VxlaneError as error:
+            self._load_failure = error
+            self._load_not_before = time.monotonic() + _LOAD_AGAIN
+            raise
+
+    def _become_ready(self) -> None:
+        if not self.is_ready:
+            self.is_ready = True
+            log.info("ready")
+            if self.config.mode is Mode.OWN and self.config.clears_unavailable:
+                self._source.ready()
+
+    def _report(self, overlay: Overlay | None, left_out: list[Problem]) -> None:
+        """Gather all problems; log those that are new and those that are over."""
+        problems = [*self.snapshot.problems, *left_out]
+        if overlay:
+            problems += overlay.problems
+            problems += [path.problem for path in overlay.paths if path.problem]
+        current = tuple(dict.fromkeys(problems))
+        for problem in set(current) - set(self.problems):
+            log.warning("node %s: %s", problem.node, problem.reason)
+        for problem in set(self.problems) - set(current):
+            log.info("node %s: no longer so: %s", problem.node, problem.reason)
+        self.problems = current
+
+    def _try(self, what: str, action: Callable[[], Result]) -> Result | None:
+        """The outcome of `action`; a failure is noted, logged when it is new, and yields None."""
+        try:
+            result = action()
+        except (VxlaneError, OSError) as error:
+            if self._failures.get(what) != str(error):
+                log.error("%s: %s", what, error)  # noqa: TRY400 (the sentence is all)
+            self._failures[what] = str(error)
+            return None
+        except Exception as error:
+            log.exception("%s failed in a way that nobody foresaw", what)
+            self._failures[what] = f"unexpected {type(error).__name__}: {error}; please report it"
+            return None
+        if self._failures.pop(what, None):
+            log.info("%s: works again", what)
+        return result

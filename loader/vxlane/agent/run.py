@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From options to a running agent and back to nothing: one per state directory."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from vxlane.agent.agent import Agent
+from vxlane.agent.loop import Loop
+from vxlane.agent.server import health
+from vxlane.agent.server.status import Board
+from vxlane.agent.sources import prepare
+from vxlane.config import Config, Listen
+from vxlane.datapath.programs import pin_directory
+from vxlane.errors import ConfigError, SourceError
+from vxlane.pods import discover
+from vxlane.sources.follow import PATIENT
+from vxlane.sources.snapshot import NodeSource
+from vxlane.util import interrupt
+
+log = logging.getLogger(__name__)
+
+
+def run(values: Mapping[str, Any]) -> None:
+    """Run the agent that the options `values` describe until a signal stops it."""
+    state = Path(values["state_dir"])
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _until_interrupted(), contextlib.ExitStack() as stack:
+        stack.enter_context(sole_agent(state))
+        board = Board(state / "agent.json")
+        # Before all that may have to be waited for: a probe must not end us meanwhile.
+        _serve(values, board, stack)
+        config, source = _prepared(values)
+        source.start()
+        stack.callback(source.close)
+        agent = Agent(config, source)
+        stack.callback(agent.close)
+        for cache in values["cni_cache_dir"]:
+            agent.remember(discover.pods(Path(cache)))
+        loop = Loop(agent, source, board)
+        stack.callback(loop.close)
+        loop.run()
+
+
+@contextlib.contextmanager
+def _until_interrupted() -> Iterator[None]:
+    interrupt.catch()
+    try:
+        yield
+    except KeyboardInterrupt as came:
+        log.info("stopped: %s", came)
+
+
+def _serve(values: Mapping[str, Any], board: Board, stack: contextlib.ExitStack) -> None:
+    """Answer probes and scrapes, where ports are given for them."""
+    if port := values["healthz_port"]:
+        server = health.serve(Listen(values["healthz_ip"], port), board.is_ready)
+        stack.callback(server.server_close)
+        stack.callback(server.shutdown)
+    if port := values["metrics_port"]:
+        # 11 MB that a node without a scraper is spared.
+        from vxlane.agent.server import metrics  # noqa: PLC0415
+
+        pins = pin_directory(Path(values["state_dir"]))
+        listen = Listen(values["metrics_ip"], port)
+        stack.callback(metrics.serve(listen, pins, lambda: board.latest))
+
+
+def _prepared(values: Mapping[str, Any]) -> tuple[Config, NodeSource]:
+    """What a source must be asked first, it is asked until it answers, as flanneld does."""
+    waits = PATIENT.waits()
+    while True:
+        try:
+            return prepare(values)
+        except SourceError as error:
+            log.warning("not started yet: %s", error)
+            time.sleep(next(waits))
+
+
+@contextlib.contextmanager
+def sole_agent(state: Path) -> Iterator[None]:
+    """Hold `<state>/agent.pid`, locked for as long as this process lives, with its pid in it."""
+    descriptor = os.open(state / "agent.pid", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pid = os.read(descriptor, 32).decode(errors="replace").strip()
+        os.close(descriptor)
+        raise ConfigError(
+            f"agent {pid} runs with {state} already; stop it, or give another --state-dir"
+        ) from None
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"{os.getpid()}\n".encode())
+    try:
+        yield
+    finally:
+        os.ftruncate(descriptor, 0)
+        os.close(descriptor)

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tells those who wait for the agent: systemd (sd_notify), and scripts by a file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from pathlib import Path
+
+
+class Readiness:
+    """Says once that the agent is ready, and that it stops."""
+
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
+        self._is_told = False
+        if file:
+            file.unlink(missing_ok=True)
+
+    def ready(self) -> None:
+        """The node's network is up; said once."""
+        if self._is_told:
+            return
+        self._is_told = True
+        if self._file:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            self._file.touch()
+        _notify("READY=1")
+
+    def stopping(self) -> None:
+        """The agent ends; the datapath stays."""
+        if self._file:
+            self._file.unlink(missing_ok=True)
+        _notify("STOPPING=1")
+
+
+def _notify(message: str) -> None:
+    """One datagram to $NOTIFY_SOCKET, as sd_notify(3) has it; a service manager may be gone."""
+    path = os.environ.get("NOTIFY_SOCKET")
+    if not path:
+        return
+    address = "\0" + path[1:] if path.startswith("@") else path
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.sendto(message.encode(), address)

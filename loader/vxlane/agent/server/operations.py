@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can be asked of the agent through its socket; the agent's README.md documents it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from vxlane.agent.agent import NO_BYPASS, Agent
+from vxlane.agent.server.status import document
+from vxlane.bypass.bypass import Bypass
+from vxlane.errors import ConfigError
+from vxlane.pods.attachments import Key, parse_attachment, parse_key
+
+Json = dict[str, Any]
+
+
+class Operations:
+    """Answers requests of the CNI plugin and of the command line."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._known: dict[str, Callable[[Json], Json]] = {
+            "attach": self._attach,
+            "bypass": self._switch,
+            "check": self._check,
+            "detach": self._detach,
+            "flush": self._flush,
+            "gc": self._gc,
+            "status": self._status,
+        }
+
+    def answer(self, request: Json) -> Json:
+        """The answer to one request; ConfigError says what is wrong with it."""
+        operation = self._known.get(str(request.get("op")))
+        if operation is None:
+            known = ", ".join(self._known)
+            raise ConfigError(f"op {request.get('op')!r} is not known; known are {known}")
+        return operation(request)
+
+    def _attach(self, request: Json) -> Json:
+        return _outcome(self._agent.attach(parse_attachment(request)))
+
+    def _check(self, request: Json) -> Json:
+        return _outcome(self._agent.check(parse_attachment(request)))
+
+    def _detach(self, request: Json) -> Json:
+        self._agent.detach(parse_key(request))
+        return {}
+
+    def _gc(self, request: Json) -> Json:
+        valid = _keys(request.get("valid"))
+        network = str(request.get("network") or "")
+        known = self._agent.attachments().items()
+        stale = {key for key, at in known if at.network == network} - valid
+        for key in stale:
+            self._agent.detach(key)
+        return {"removed": len(stale)}
+
+    def _flush(self, _: Json) -> Json:
+        return {"epoch": self._bypass().lease.flush()}
+
+    def _switch(self, request: Json) -> Json:
+        enabled = request.get("enabled")
+        if not isinstance(enabled, bool):
+            raise ConfigError("enabled must be true or false")
+        overlay = self._agent.overlay
+        bypass = self._bypass()
+        assert overlay is not None
+        bypass.lease.switch(overlay, is_enabled=enabled)
+        return {"bypass": "on" if enabled else "off"}
+
+    def _status(self, _: Json) -> Json:
+        return {"status": document(self._agent)}
+
+    def _bypass(self) -> Bypass:
+        if self._agent.bypass is None:
+            raise ConfigError(NO_BYPASS)
+        return self._agent.bypass
+
+
+def _keys(valid: object) -> set[Key]:
+    """The interfaces that GC is to keep."""
+    wanted = ConfigError("valid must be a list of [container_id, ifname]")
+    if not isinstance(valid, list):
+        raise wanted
+    keys = set()
+    for item in valid:
+        match item:
+            case [container_id, ifname]:
+                keys.add(parse_key({"container_id": container_id, "ifname": ifname}))
+            case _:
+                raise wanted
+    return keys
+
+
+def _outcome(reason: str) -> Json:
+    return {"accelerated": False, "reason": reason} if reason else {"accelerated": True}

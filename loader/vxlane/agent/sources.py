@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From what the command line says to a `Config` and a source of nodes."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from pathlib import Path
+from typing import Any
+
+from vxlane.config import Config, Mode, Network, parse_network, read_network
+from vxlane.datapath.attach import Method
+from vxlane.datapath.programs import Constants, Strictness
+from vxlane.errors import ConfigError
+from vxlane.host import subnet_env
+from vxlane.host.firewall import Forward, Masquerade
+from vxlane.host.links import Links
+from vxlane.host.underlay import Choice, choose
+from vxlane.sources.etcd.access import EtcdAccess
+from vxlane.sources.etcd.keeper import Term
+from vxlane.sources.etcd.source import EtcdSource, network_config
+from vxlane.sources.file import FileSource
+from vxlane.sources.kubernetes.access import find_access
+from vxlane.sources.kubernetes.source import KubernetesSource, own_node_name
+from vxlane.sources.model import parse_address
+from vxlane.sources.none import NoSource
+from vxlane.sources.snapshot import NodeSource
+
+Values = Mapping[str, Any]
+"""Option name (with underscores) -> value, as click parsed it."""
+
+_NET_CONFIG = Path("/etc/kube-flannel/net-conf.json")
+
+
+def prepare(values: Values) -> tuple[Config, NodeSource]:
+    """What to do and whom to ask; ConfigError or SourceError: that can't work (now)."""
+    if values["public_ipv6"]:
+        raise ConfigError("--public-ipv6 is not supported; leave it out")
+    if values["nodes_file"]:
+        name, network = values["node_name"] or socket.gethostname(), _network(values)
+        source = FileSource(Path(values["nodes_file"]), name, network.backend)
+        return _config(values, name, network), source
+    if values["kube_subnet_mgr"]:
+        return _with_kubernetes(values)
+    if values["etcd_endpoints"]:
+        return _with_etcd(values)
+    if values["mode"] == Mode.ADOPT.value:
+        name = values["node_name"] or socket.gethostname()
+        return _config(values, name, _network(values)), NoSource()
+    raise ConfigError("where are the nodes? give --nodes-file, --kube-subnet-mgr, --etcd-endpoints")
+
+
+def _with_kubernetes(values: Values) -> tuple[Config, NodeSource]:
+    kubeconfig = Path(values["kubeconfig_file"]) if values["kubeconfig_file"] else None
+    access = find_access(kubeconfig, os.environ, server=values["kube_api_url"])
+    name = values["node_name"] or own_node_name(access, os.environ)
+    network = _network(values, default=_NET_CONFIG)
+    source = KubernetesSource(access, name, prefix=values["kube_annotation_prefix"])
+    return _config(values, name, network), source
+
+
+def _with_etcd(values: Values) -> tuple[Config, NodeSource]:
+    """The etcd source knows this node by its underlay address, so that is chosen here already."""
+    access = EtcdAccess(
+        endpoints=tuple(values["etcd_endpoints"].split(",")),
+        prefix=values["etcd_prefix"],
+        authority=_path(values["etcd_cafile"]),
+        certificate=_path(values["etcd_certfile"]),
+        key=_path(values["etcd_keyfile"]),
+        username=values["etcd_username"],
+        password=values["etcd_password"],
+    )
+    network = parse_network(network_config(access))
+    config = _config(values, values["node_name"] or socket.gethostname(), network)
+    links = Links()
+    try:
+        address = choose(links, config.choice).address
+    finally:
+        links.close()
+    previous, margin = _previous_subnet(config.subnet_file), values["subnet_lease_renew_margin"]
+    return config, EtcdSource(access, address, previous=previous, term=Term(margin=60 * margin))
+
+
+def _config(values: Values, name: str, network: Network) -> Config:
+    random = not values["ip_masq_fully_random_disable"]
+    masquerade = Masquerade.FULLY_RANDOM if random else Masquerade.ON
+    return Config(
+        node_name=name,
+        state=Path(values["state_dir"]),
+        mode=Mode(values["mode"]),
+        network=network,
+        choice=Choice(
+            interfaces=tuple(values["iface"]),
+            patterns=tuple(values["iface_regex"]),
+            can_reach=_address(values["iface_can_reach"]),
+            public=_address(values["public_ip"]),
+        ),
+        subnet_file=Path(values["subnet_file"]),
+        masquerade=masquerade if values["ip_masq"] else Masquerade.OFF,
+        forward=Forward.ACCEPT if values["iptables_forward_rules"] else Forward.OFF,
+        has_blackhole=values["ip_blackhole_route"],
+        rules_interval=values["iptables_resync"],
+        method=Method(values["attach"]),
+        constants=Constants(
+            strict=Strictness.DROP if values["strict"] else Strictness.PASS,
+            max_peers=values["max_peers"],
+            max_pods=values["max_pods"],
+            max_flows=values["max_flows"],
+        ),
+        revalidate=values["revalidate"],
+        clears_unavailable=values["set_node_network_unavailable"],
+        ready_file=_path(values["ready_file"]),
+    )
+
+
+def _network(values: Values, default: Path | None = None) -> Network:
+    path = _path(values["net_config_path"]) or default
+    return read_network(path) if path else Network()
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text else None
+
+
+def _address(text: str | None) -> IPv4Address | None:
+    return parse_address(text) if text else None
+
+
+def _previous_subnet(path: Path) -> IPv4Network | None:
+    """The subnet that this node had, by its subnet.env."""
+    try:
+        return IPv4Interface(subnet_env.read(path)["FLANNEL_SUBNET"]).network
+    except (KeyError, ValueError):
+        return None

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fast path of this node: programs loaded, hooks in place, maps true, lease renewed.
+
+Everything here may fail without hurting anybody: then packets take the kernel path.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from vxlane.bypass.lease import Lease, Terms
+from vxlane.bypass.peers import PeerKeeper
+from vxlane.config import Config
+from vxlane.datapath.abi import Guard, Program
+from vxlane.datapath.attach import Hooks
+from vxlane.datapath.hooks import HookKeeper, Place
+from vxlane.datapath.maps import Maps
+from vxlane.datapath.programs import (
+    Constants,
+    LoadReport,
+    Strictness,
+    ensure_loaded,
+    pin_directory,
+    retire_others,
+)
+from vxlane.datapath.syscall import TcxHook
+from vxlane.host import sysctls
+from vxlane.host.conntrack import close_connections
+from vxlane.host.links import Links
+from vxlane.host.undo import UndoFile
+from vxlane.overlay.keepers import keep_sysctls
+from vxlane.overlay.overlay import Overlay
+from vxlane.pods.attachments import Store
+from vxlane.pods.pods import PodKeeper
+from vxlane.sources.model import Problem
+from vxlane.util.topics import Topic
+
+log = logging.getLogger(__name__)
+
+
+class Bypass:
+    """Programs, maps and hooks of one build with one set of constants."""
+
+    def __init__(
+        self, config: Config, links: Links, *, undo: UndoFile, store: Store, overlay: Overlay
+    ) -> None:
+        self.constants = constants_for(config, overlay)
+        self.report: LoadReport = ensure_loaded(config.state, self.constants)
+        self._state: Path = config.state
+        self._links = links
+        log.info(
+            "programs %s %s",
+            "compiled with" if self.report.compiled else "taken over as compiled with",
+            self.report.headers,
+        )
+        pins = pin_directory(config.state)
+        hooks = Hooks(pins, config.method, links.socket)
+        # Not only after compiling: an agent may have been killed between that and this.
+        hooks.refresh()
+        self._undo = undo
+        self.maps = Maps.open(pins)
+        self.hooks = HookKeeper(hooks)
+        self._peers = PeerKeeper(self.maps)
+        self.pods = PodKeeper(
+            self.maps,
+            self.hooks,
+            links=links,
+            foreign=lambda ifindex: _foreign(hooks, ifindex),
+            store=store,
+        )
+        self.lease = Lease(self.maps, Terms(config.revalidate))
+        self._has_retired = False
+
+    def close(self) -> None:
+        """Let go of the maps; what is pinned stays."""
+        self.maps.close()
+
+    def look(self, overlay: Overlay, topics: Topic) -> list[Problem]:
+        """Make maps and hooks so for `overlay`; peers that did not fit are Problems."""
+        if topics & Topic.MAPS:
+            keep_sysctls(sysctls.CONNTRACK, self._undo)
+            self._peers.look()
+            self.hooks.look()
+            self.pods.look()
+        if topics & Topic.HOST:
+            self.hooks.give_way()
+        if topics & Topic.PODS:
+            self.pods.look_at_touched()
+        if topics & Topic.PORTS:
+            self.pods.rules_changed()
+        nics = overlay.nics
+        problems = self._peers.keep(overlay, self._mtus(nics))
+        self.hooks.keep(self.pods.places() | _places(overlay, nics))
+        self.lease.renew(overlay)
+        if not self._has_retired:
+            self._has_retired = True
+            if retire_others(self._state):
+                # Until now their programs were a reason to guard every pod.
+                self.pods.lost_track()
+                self.pods.look()
+        return problems
+
+    def patrol(self) -> Iterator[Topic]:
+        """Compare maps and hooks with what they should be, a few milliseconds' worth at a time."""
+        keep_sysctls(sysctls.CONNTRACK, self._undo)
+        yield from self.hooks.patrol()
+        yield from self._peers.patrol()
+        yield from self.pods.patrol()
+
+    def close_reset_connections(self) -> None:
+        """Tell conntrack of the connections that a RST ended while they were bypassed."""
+        if ended := self.maps.take_resets():
+            close_connections(ended)
+
+    def _mtus(self, nics: frozenset[int]) -> dict[int, int]:
+        links = (self._links.by_index(ifindex) for ifindex in nics)
+        return {link.index: link.mtu for link in links if link}
+
+
+def constants_for(config: Config, overlay: Overlay) -> Constants:
+    """What the programs of this node have compiled in.
+
+    Where not all peers fit the map, a VTEP that is not in it is no stranger: nothing is dropped.
+    """
+    constants = replace(config.constants, vni=overlay.vni, port=overlay.port)
+    fits = len(overlay.paths) <= constants.max_peers
+    return constants if fits else replace(constants, strict=Strictness.PASS)
+
+
+def _places(overlay: Overlay, nics: frozenset[int]) -> set[Place]:
+    """Where programs have to stand besides the pods' veths."""
+    places = {(Program.FROM_NIC, nic) for nic in nics}
+    if overlay.device:
+        places.add((Program.TO_OVERLAY, overlay.device))
+    # Directly routed packets leave the kernel path at the NIC.
+    return places | {(Program.TO_OVERLAY, nic) for nic in overlay.direct_nics}
+
+
+def _foreign(hooks: Hooks, ifindex: int) -> Guard:
+    """The directions in which someone else's filters stand on a veth."""
+    found = Guard(0)
+    if hooks.has_foreign_filters(TcxHook.INGRESS, ifindex):
+        found |= Guard.FROM_POD
+    if hooks.has_foreign_filters(TcxHook.EGRESS, ifindex):
+        found |= Guard.TO_POD
+    return found

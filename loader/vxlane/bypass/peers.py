@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeps the programs' map of peers equal to the overlay's paths."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from ipaddress import IPv4Network
+
+from vxlane.datapath.maps import Maps
+from vxlane.datapath.records import IPNetwork, Peer
+from vxlane.overlay.desired import Path, peer_of
+from vxlane.overlay.overlay import Overlay
+from vxlane.sources.model import Problem
+from vxlane.util.difference import difference
+from vxlane.util.topics import Topic
+
+log = logging.getLogger(__name__)
+
+_MOST_LINES = 50
+"""Changes logged one by one in one go."""
+
+
+_AT_A_TIME = 250
+"""Peers compared in one go; 5 ms."""
+
+
+class Slots:
+    """Which counter belongs to which peer: the longest free one is taken first."""
+
+    def __init__(self, taken: Iterable[int], capacity: int) -> None:
+        used = set(taken)
+        self._free = deque(slot for slot in range(capacity) if slot not in used)
+
+    def take(self) -> int | None:
+        """A free slot; None: the map is full."""
+        return self._free.popleft() if self._free else None
+
+    def give_back(self, slot: int) -> None:
+        """Nobody uses it any more."""
+        self._free.append(slot)
+
+
+class PeerKeeper:
+    """Writes what differs from what the map holds, one log line for each change.
+
+    After a look at the map everything is compared, otherwise only the paths that are others.
+    """
+
+    def __init__(self, maps: Maps) -> None:
+        self._maps = maps
+        self._kept: Sequence[Path] = ()
+        """What the map was made to agree with; none: everything is to be compared."""
+        self._mtus: tuple[int, Mapping[int, int]] = 0, {}
+        """Of flannel.<VNI>, and of each NIC by ifindex."""
+        self.look()
+
+    def look(self) -> None:
+        """Read the map."""
+        self._actual = self._maps.peers()
+        slots = (peer.slot for peer in self._actual.values())
+        self._slots = Slots(slots, self._maps.capacity("peer_counters"))
+        self._kept = ()
+
+    def patrol(self) -> Iterator[Topic]:
+        """Compare some peers at a time with what the map has."""
+        known = list(self._actual)
+        for start in range(0, len(known), _AT_A_TIME):
+            peers = map(self._actual.get, known[start : start + _AT_A_TIME])
+            is_so = all(self._maps.has_peer(peer) for peer in peers if peer)
+            yield Topic(0) if is_so else Topic.MAPS
+
+    def keep(self, overlay: Overlay, mtus: Mapping[int, int]) -> list[Problem]:
+        """Make the map so; `mtus`: of each NIC by ifindex. Peers that did not fit are Problems."""
+        if self._mtus != (overlay.device_mtu, mtus):
+            self._mtus, self._kept = (overlay.device_mtu, mtus), ()
+        gone, come = difference(self._kept, overlay.paths)
+        doubtful: set[IPNetwork] = {path.node.pod_cidr for path in gone}
+        if not self._kept:
+            doubtful = set(self._actual)
+        wanted, left_out = [], []
+        for path in come:
+            if path.way is None:
+                continue
+            slot = self._slot(path.node.pod_cidr)
+            if slot is None:
+                reason = "the map of peers is full; its packets take the kernel path"
+                left_out.append(Problem(path.node.name, reason))
+            else:
+                nic_mtu = mtus.get(path.hop.ifindex, 0)
+                wanted.append(peer_of(path, slot, device_mtu=overlay.device_mtu, nic_mtu=nic_mtu))
+        self._write(wanted, doubtful)
+        # For those that were left out there may be room next time.
+        self._kept = () if left_out else overlay.paths
+        return left_out
+
+    def _slot(self, cidr: IPv4Network) -> int | None:
+        """The slot that counts for `cidr`; a new one is zeroed before it is used."""
+        if actual := self._actual.get(cidr):
+            return actual.slot
+        slot = self._slots.take()
+        if slot is not None:
+            self._maps.clear_peer_count(slot)
+        return slot
+
+    def _write(self, wanted: list[Peer], doubtful: set[IPNetwork]) -> None:
+        """Put `wanted`; then remove of the CIDRs in `doubtful` those that none of `wanted` has."""
+        lines = []
+        for peer in wanted:
+            was = self._actual.get(peer.cidr)
+            if was != peer:
+                self._maps.put_peer(peer)
+                self._actual[peer.cidr] = peer
+                lines.append(f"put {_shown(peer)}: " + (f"was {_shown(was)}" if was else "missing"))
+        for cidr in doubtful - {peer.cidr for peer in wanted}:
+            if gone := self._actual.pop(cidr, None):
+                self._maps.delete_peer(cidr)
+                self._slots.give_back(gone.slot)
+                lines.append(f"remove {_shown(gone)}: stale")
+        _log(lines)
+
+
+def _log(lines: list[str]) -> None:
+    for line in lines[:_MOST_LINES]:
+        log.info("%s", line)
+    if len(lines) > _MOST_LINES:
+        log.info("... and %d more changes of peers", len(lines) - _MOST_LINES)
+
+
+def _shown(peer: Peer) -> str:
+    way = f"{peer.way.name.lower()} to {peer.address} via {peer.next_hop} #{peer.ifindex}"
+    return f"peer {peer.cidr} {way} MAC {peer.vtep_mac} MTU {peer.mtu}"

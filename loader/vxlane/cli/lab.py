@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`vxlane lab ...`: makes labs, tells about them, runs commands in them.
+
+Imports the lab's modules and click.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import click
+
+from vxlane.errors import LabError
+from vxlane.lab import demo as demos
+from vxlane.lab import lab as labs
+from vxlane.lab import namespaces, report
+from vxlane.lab.agents import program
+from vxlane.show.table import table
+from vxlane.util import interrupt
+
+name_option = click.option("--name", default="lab", show_default=True, help="The lab's name.")
+
+
+@click.group()
+def lab() -> None:
+    """Nodes and pods in network namespaces; nothing of the machine's own network is touched."""
+    interrupt.catch()
+
+
+@lab.command()
+@name_option
+@click.option("--nodes", default=2, show_default=True, help="How many nodes.")
+@click.option("--pods", default=2, show_default=True, help="How many pods on each.")
+@click.option(
+    "--kernel-nodes",
+    default=0,
+    show_default=True,
+    help="How many of the nodes, the last ones, run nothing of vxlane.",
+)
+@click.option("--agent-option", multiple=True, help="Passed to every agent; may be repeated.")
+def up(name: str, nodes: int, pods: int, kernel_nodes: int, agent_option: tuple[str, ...]) -> None:
+    """Make a lab, in place of one of the same name."""
+    made = labs.up(
+        name,
+        nodes=nodes,
+        pods_per_node=pods,
+        kernel_only=kernel_nodes,
+        agent_options=agent_option,
+    )
+    click.echo(_table(made))
+
+
+@lab.command()
+@name_option
+def down(name: str) -> None:
+    """Remove a lab, whole or in pieces; nothing to do is no error."""
+    labs.down(name)
+
+
+@lab.command()
+@name_option
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def status(name: str, as_json: bool) -> None:  # noqa: FBT001 (a flag is click's)
+    """List a lab's nodes and pods."""
+    found = labs.load(name)
+    click.echo(json.dumps(found.status(), indent=2) if as_json else _table(found))
+
+
+@lab.command(name="exec", context_settings={"ignore_unknown_options": True})
+@click.argument("namespace")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def execute(namespace: str, command: tuple[str, ...]) -> None:
+    """Run COMMAND in a node or pod: vxlane lab exec lab-node1 -- vxlane stats."""
+    node = labs.find(namespace)
+    if node:
+        os.environ["VXLANE_STATE_DIR"] = str(node.directory)
+    os.environ["PATH"] = f"{Path(program('vxlane')).parent}:{os.environ['PATH']}"
+    argv = namespaces.inside(namespace, command)
+    os.execvp(argv[0], argv)  # noqa: S606 (a shell is what is not wanted)
+
+
+@lab.command()
+@click.option("--name", default="demo", show_default=True, help="The lab's name.")
+@click.option(
+    "--rounds",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="How often each way is taken.",
+)
+@click.option("--seconds", default=2.0, show_default=True, help="Length of a measurement.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def demo(name: str, rounds: int, seconds: float, as_json: bool) -> None:  # noqa: FBT001
+    """Send the same traffic by the kernel path and by the bypass, in a lab made for it."""
+
+    def progress(word: str) -> None:
+        click.echo(f"demo: {word}", err=True)
+
+    progress("making a lab of 3 nodes, one of them without vxlane")
+    try:
+        made = labs.up(
+            name, nodes=demos.NODES, pods_per_node=demos.PODS, kernel_only=demos.KERNEL_NODES
+        )
+        findings = demos.run(made, rounds=rounds, seconds=seconds, progress=progress)
+    finally:
+        labs.down(name)
+    pairs = [found.to_json() for found in findings]
+    failures = report.failures(pairs)
+    if as_json:
+        click.echo(json.dumps({"pairs": pairs, "failures": failures}, indent=2))
+    else:
+        click.echo(report.text(pairs))
+        click.echo(
+            f"\nMedians of {rounds} rounds in turns, on {os.cpu_count()} CPUs with Linux"
+            f" {os.uname().release}; the wire is a veth pair\nwith every offload on. Ratios mean"
+            " something, absolute figures do not. BYPASSED: of the TCP packets."
+        )
+    if failures:
+        raise LabError("; ".join(failures))
+
+
+def _table(shown: labs.Lab) -> str:
+    status = shown.status()
+    nodes = [
+        (
+            node["name"],
+            node["address"],
+            node["podCIDR"],
+            "kernel only" if node["kernel_only"] else str(node["agent_pid"] or "not running"),
+        )
+        for node in status["nodes"]
+    ]
+    pods = [(pod["name"], pod["address"], pod["node"], pod["veth"]) for pod in status["pods"]]
+    return "\n\n".join(
+        [
+            table(("NODE", "ADDRESS", "POD CIDR", "AGENT"), nodes),
+            table(("POD", "ADDRESS", "NODE", "VETH"), pods),
+        ]
+    )

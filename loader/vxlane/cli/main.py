@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command `vxlane`: a table of commands, each imported when it is called.
+
+Owns the program's manners: one sentence on stderr and exit status 1 for everything that
+goes wrong. Imports click and errors only, so that `vxlane --help` costs no more than click.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+from vxlane.errors import VxlaneError
+
+COMMANDS = {
+    "agent": ("vxlane.cli.agent:agent", "Run this node's agent."),
+    "detach": ("vxlane.cli.agent:detach", "Undo all that the agent did to this node."),
+    "flows": ("vxlane.cli.show:flows", "List, or flush, approved flows."),
+    "install": ("vxlane.cli.install:install", "Install the CNI plugin on this node."),
+    "lab": ("vxlane.cli.lab:lab", "Nodes and pods in network namespaces."),
+    "peers": ("vxlane.cli.show:peers", "List the nodes that packets may be sent to."),
+    "pods": ("vxlane.cli.show:pods", "List this node's accelerated pods."),
+    "stats": ("vxlane.cli.show:stats", "Count packets by verdict, direction, peer."),
+    "status": ("vxlane.cli.show:status", "Tell how the agent and its programs are."),
+    "uninstall": ("vxlane.cli.install:uninstall", "Take the CNI plugin away again."),
+}
+"""name -> (module:attribute, what `vxlane --help` says)"""
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module only when that command runs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
+        """Names, in the order of the help."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import what `cmd_name` names; None when there is no such command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the table, which needs no command's module."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][1]) for name in sorted(COMMANDS)])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="vxlane", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Make flannel's VXLAN overlay fast without changing what it is."""
+
+
+def main() -> None:
+    """Run the command line; never returns."""
+    try:
+        cli.main(prog_name="vxlane")
+    except (VxlaneError, PermissionError) as error:
+        is_told = os.geteuid() == 0 or "root" in str(error)
+        advice = "" if is_told else "; vxlane needs root, run it again with sudo"
+        sys.exit(f"vxlane: {error}{advice}")

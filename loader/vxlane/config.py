@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a person asks of the agent, as one frozen value; and flannel's net-conf.json.
+
+Pure but for reading that file. The command line's spelling is `options`'.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any
+
+from vxlane.datapath.attach import Method
+from vxlane.datapath.programs import Constants
+from vxlane.errors import ConfigError
+from vxlane.host.firewall import Forward, Masquerade
+from vxlane.host.underlay import Choice
+from vxlane.sources.model import Backend
+
+DEFAULT_PORT = 8472
+"""The kernel's, and so flannel's: older than the IANA port 4789."""
+
+
+class Mode(enum.Enum):
+    """Whose overlay it is."""
+
+    OWN = "own"
+    """vxlane is the flannel backend: it makes the device, entries and rules."""
+    ADOPT = "adopt"
+    """flanneld or k3s makes them; vxlane only reads them and accelerates."""
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """flannel's net-conf.json: what all nodes have in common."""
+
+    cidr: IPv4Network | None = None
+    """Of all pods; None: the source of nodes says."""
+    backend: Backend = Backend.VXLAN
+    vni: int = 1
+    port: int = DEFAULT_PORT
+    mtu: int = 0
+    """Of the underlay, bytes; 0: that of its interface."""
+    is_gbp: bool = False
+    learns: bool = False
+    routes_directly: bool = False
+    """Peers of the same L2 are reached by a plain route."""
+    uses_nftables: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Where an HTTP server listens."""
+
+    address: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything that one agent is told."""
+
+    node_name: str
+    state: Path
+    mode: Mode = Mode.OWN
+    network: Network = field(default_factory=Network)
+    choice: Choice = field(default_factory=Choice)
+    subnet_file: Path = Path("/run/flannel/subnet.env")
+    masquerade: Masquerade = Masquerade.OFF
+    forward: Forward = Forward.ACCEPT
+    has_blackhole: bool = False
+    """A route that swallows packets for pods of ours that are not there."""
+    rules_interval: float = 5.0
+    """Seconds between looks at the rules; changes made through nftables are seen at once."""
+    method: Method = Method.AUTO
+    constants: Constants = field(default_factory=Constants)
+    """Of the programs; VNI and port are those of the overlay."""
+    revalidate: float = 30.0
+    """Seconds."""
+    clears_unavailable: bool = True
+    """Tell Kubernetes that the node's network is up."""
+    ready_file: Path | None = None
+
+
+def read_network(path: Path) -> Network:
+    """The net-conf.json at `path`; ConfigError names the key that is wrong."""
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; give --net-config-path") from None
+    try:
+        return parse_network(text)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def parse_network(text: str) -> Network:
+    """The content of a net-conf.json.
+
+    Keys are matched as flannel's JSON reader does, whatever their case; unknown ones are left
+    alone. Without a Backend flannel falls back to its udp backend, which vxlane is not.
+    """
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"is not JSON: {error}") from None
+    top = _folded(document)
+    backend = _folded(top.get("backend") or {"Type": "udp"})
+    kind = Backend.of(str(backend.get("type", "")).lower())
+    if kind is Backend.OTHER:
+        known = ", ".join(item.value for item in Backend if item is not Backend.OTHER)
+        raise ConfigError(f"Backend.Type {backend.get('type')!r} is not one of vxlane's: {known}")
+    return Network(
+        cidr=_cidr(top.get("network")),
+        backend=kind,
+        vni=_integer(backend, "vni", default=1, most=(1 << 24) - 1),
+        port=_integer(backend, "port", default=0, most=65535) or DEFAULT_PORT,
+        mtu=_integer(backend, "mtu", default=0, most=65535),
+        is_gbp=_flag(backend, "gbp"),
+        learns=_flag(backend, "learning"),
+        routes_directly=_flag(backend, "directrouting"),
+        uses_nftables=_flag(top, "enablenftables"),
+    )
+
+
+def _folded(document: object) -> dict[str, Any]:
+    if not isinstance(document, Mapping):
+        raise ConfigError("is not a JSON object with Network and Backend")
+    return {str(key).lower(): value for key, value in document.items()}
+
+
+def _cidr(text: object) -> IPv4Network | None:
+    try:
+        return IPv4Network(str(text)) if text else None
+    except ValueError as error:
+        raise ConfigError(f"Network {text!r} is not an IPv4 network: {error}") from None
+
+
+def _integer(section: Mapping[str, Any], key: str, *, default: int, most: int) -> int:
+    value = section.get(key, default)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
+        raise ConfigError(f"{key} must be a number from 0 to {most}, not {value!r}")
+    return value
+
+
+def _flag(section: Mapping[str, Any], key: str) -> bool:
+    value = section.get(key, False)
+    if not isinstance(value, bool):
+        raise ConfigError(f"{key} must be true or false, not {value!r}")
+    return value

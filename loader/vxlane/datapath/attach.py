@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hooks: which program stands on which device, by TCX where the kernel has it, else by clsact.
+
+What is attached is read from the kernel (pinned links, filters with our name), never remembered:
+it outlives the agent. TCX needs no qdisc and so never collides with the bandwidth plugin's. It
+runs before clsact, though: where someone else's filters stand on a NIC or a VXLAN device, ours go
+behind them as a clsact filter of the last priority, so that theirs still see every packet; where
+theirs came later, ours are `in_front`, and have to be attached anew. On a pod's veth ours may stand
+in front: its guard leaves them every packet.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterable, Iterator
+from enum import Enum
+from pathlib import Path
+
+from vxlane.datapath import syscall
+from vxlane.datapath.abi import Program
+from vxlane.datapath.grace import expedited
+from vxlane.datapath.syscall import TcxHook
+from vxlane.errors import KernelError
+from vxlane.netlink.socket import Intent, NetlinkSocket, Request, attribute, attributes
+
+_HOOKS = {
+    Program.FROM_POD: TcxHook.INGRESS,
+    Program.TO_POD: TcxHook.EGRESS,
+    Program.FROM_NIC: TcxHook.INGRESS,
+    Program.TO_OVERLAY: TcxHook.EGRESS,
+}
+# Parents of filters: TC_H_CLSACT with TC_H_MIN_INGRESS or _EGRESS (linux/pkt_sched.h).
+_PARENTS = {TcxHook.INGRESS: 0xFFFFFFF2, TcxHook.EGRESS: 0xFFFFFFF3}
+_BEHIND_OTHERS = (Program.FROM_NIC, Program.TO_OVERLAY)
+# TC_H_CLSACT, which is TC_H_INGRESS: where a device's one qdisc of either kind hangs.
+_QDISC_HANDLE, _QDISC_PARENT = 0xFFFF0000, 0xFFFFFFF1
+_OWNER = "vxlane/"
+_LAST_PRIORITY = 0xFFF0
+_HANDLE = 1
+_ETH_P_ALL = 3
+# linux/rtnetlink.h and linux/pkt_cls.h
+_RTM_NEWQDISC, _RTM_DELQDISC, _RTM_GETQDISC = 36, 37, 38
+_RTM_NEWTFILTER, _RTM_DELTFILTER, _RTM_GETTFILTER = 44, 45, 46
+_TCMSG = struct.Struct("=BxxxiIII")  # family, ifindex, handle, parent, info
+_U32 = struct.Struct("=I")
+_TCA_KIND, _TCA_OPTIONS = 1, 2
+_TCA_BPF_FD, _TCA_BPF_NAME, _TCA_BPF_FLAGS, _ACT_DIRECT = 6, 7, 8, 1
+_BPF = b"bpf\0"
+
+
+class Method(Enum):
+    """How programs are attached; AUTO decides for each device."""
+
+    AUTO = "auto"
+    TCX = "tcx"
+    CLSACT = "clsact"
+
+
+class Hooks:
+    """Attaches what is pinned in `pins` to devices of the calling thread's network namespace."""
+
+    def __init__(self, pins: Path, method: Method, netlink: NetlinkSocket) -> None:
+        self._pins = pins
+        self._method = method
+        self._netlink = netlink
+
+    def attached(self) -> set[tuple[Program, int]]:
+        """(program, ifindex) of all that stands now, by either method."""
+        links = {place for place, _ in self._links()}
+        return links | set(self._filters())
+
+    def attach(self, program: Program, ifindex: int) -> None:
+        """Attach unless it stands there by the same method, which a filter is replaced for.
+
+        By which methods it stands `attached` knows. KernelError says what to do instead.
+        """
+        if self._has_link(program, ifindex):
+            return
+        descriptor = syscall.obj_get(self._pins / program.label)
+        try:
+            if self._choose(program, ifindex) is Method.CLSACT:
+                self._add_filter(program, ifindex, descriptor)
+            else:
+                self._add_link(program, ifindex, descriptor)
+        finally:
+            os.close(descriptor)
+
+    def detach(self, program: Program, ifindex: int) -> None:
+        """Detach by either method, at once; what is not attached is no error."""
+        pin = self._pin(program, ifindex)
+        if pin.exists():
+            with expedited():
+                syscall.link_detach(pin)
+            pin.unlink()
+        if self._has_filter(program, ifindex):
+            self._remove_filter(program, ifindex)
+
+    def detach_all(self) -> None:
+        """Detach everything that is ours."""
+        for program, ifindex in self.attached():
+            self.detach(program, ifindex)
+
+    def refresh(self) -> None:
+        """Put the programs that are pinned now in place of those attached; no packet meets none."""
+        for (program, _), pin in self._links():
+            link = syscall.obj_get(pin)
+            descriptor = syscall.obj_get(self._pins / program.label)
+            try:
+                syscall.link_update(link, descriptor)
+            finally:
+                os.close(link)
+                os.close(descriptor)
+        for program, ifindex in self._filters():
+            descriptor = syscall.obj_get(self._pins / program.label)
+            try:
+                self._replace_filter(program, ifindex, descriptor)
+            finally:
+                os.close(descriptor)
+
+    def has_foreign_filters(self, hook: TcxHook, ifindex: int) -> bool:
+        """Whether someone else's tc filter or TCX program stands on this hook."""
+        ours = sum(self._has_link(program, ifindex) for program, on in _HOOKS.items() if on is hook)
+        return len(syscall.tcx_programs(ifindex, hook)) > ours or self._has_others(hook, ifindex)
+
+    def in_front(self) -> list[tuple[Program, int]]:
+        """Where ours stand in front of someone else's that came later, and should not.
+
+        Attached anew they stand behind.
+        """
+        return [
+            (program, ifindex)
+            for (program, ifindex), pin in self._links(_BEHIND_OTHERS)
+            if syscall.tcx_programs(ifindex, _HOOKS[program])[-1:] != [syscall.link_program(pin)]
+            or (self._method is Method.AUTO and self._has_others(_HOOKS[program], ifindex))
+        ]
+
+    def _has_others(self, hook: TcxHook, ifindex: int) -> bool:
+        names = self._filter_names(hook, ifindex)
+        return any(not name.startswith(_OWNER) for name in names)
+
+    def _choose(self, program: Program, ifindex: int) -> Method:
+        if self._method is not Method.AUTO:
+            return self._method
+        if not syscall.has_tcx():
+            return Method.CLSACT
+        behind = program in _BEHIND_OTHERS and self._filter_names(_HOOKS[program], ifindex)
+        return Method.CLSACT if behind else Method.TCX
+
+    def _pin(self, program: Program, ifindex: int) -> Path:
+        return self._pins / f"link-{program.label}-{ifindex}"
+
+    def _has_link(self, program: Program, ifindex: int) -> bool:
+        return syscall.link_ifindex(self._pin(program, ifindex)) == ifindex
+
+    def _has_filter(self, program: Program, ifindex: int) -> bool:
+        return f"{_OWNER}{program.label}" in self._filter_names(_HOOKS[program], ifindex)
+
+    def _links(
+        self, programs: Iterable[Program] = tuple(Program)
+    ) -> Iterator[tuple[tuple[Program, int], Path]]:
+        """Live links; a link whose device is gone is unpinned on the way."""
+        for program in programs:
+            for pin in sorted(self._pins.glob(f"link-{program.label}-*")):
+                ifindex = int(pin.name.rpartition("-")[2])
+                if syscall.link_ifindex(pin) == ifindex:
+                    yield (program, ifindex), pin
+                else:
+                    pin.unlink(missing_ok=True)
+
+    def _add_link(self, program: Program, ifindex: int, descriptor: int) -> None:
+        operation = f"attach {program.label} to interface {ifindex} by TCX"
+        try:
+            with expedited():
+                link = syscall.link_create(descriptor, ifindex, _HOOKS[program])
+        except OSError as error:
+            advice = "TCX needs Linux 6.6; use --attach clsact" if not syscall.has_tcx() else ""
+            raise KernelError(operation, error.errno or 0, advice) from error
+        pin = self._pin(program, ifindex)
+        pin.unlink(missing_ok=True)  # of a dead link: an earlier device had this index
+        try:
+            syscall.obj_pin(link, pin)
+        finally:
+            os.close(link)
+
+    def _filters(self) -> set[tuple[Program, int]]:
+        return {
+            (program, ifindex)
+            for ifindex in self._qdiscs()
+            for program in Program
+            if self._has_filter(program, ifindex)
+        }
+
+    def _qdiscs(self) -> dict[int, str]:
+        """The devices that can have filters -> "clsact" or "ingress"."""
+        everything = _TCMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
+        kinds = {}
+        for body in self._netlink.dump(Request(_RTM_GETQDISC, everything)):
+            _, ifindex, _, parent, _ = _TCMSG.unpack_from(body)
+            if parent == _QDISC_PARENT:
+                kind = attributes(body, _TCMSG.size)[_TCA_KIND]
+                kinds[ifindex] = kind.rstrip(b"\0").decode()
+        return kinds
+
+    def _takes_filters(self, hook: TcxHook, ifindex: int) -> bool:
+        """Whether a device has a place for filters on this hook.
+
+        Asked for the egress filters of an ingress qdisc the kernel names those of its ingress.
+        """
+        kind = self._qdiscs().get(ifindex)
+        return kind == "clsact" or (kind == "ingress" and hook is TcxHook.INGRESS)
+
+    def _filter_names(self, hook: TcxHook, ifindex: int) -> list[str]:
+        """Names of a hook's filters, "" for one that has none."""
+        selection = _TCMSG.pack(socket.AF_UNSPEC, ifindex, 0, _PARENTS[hook], 0)
+        try:
+            filters = self._netlink.dump(Request(_RTM_GETTFILTER, selection))
+        except KernelError as error:
+            if error.errno in (errno.ENOENT, errno.EINVAL, errno.ENODEV):
+                return []
+            raise
+        # Only now: the qdiscs of all devices are listed for that, and most veths have no filter.
+        if not filters or not self._takes_filters(hook, ifindex):
+            return []
+        # The kernel lists each chain's head too, with handle 0 and no options.
+        return [_name(body) for body in filters if _TCMSG.unpack_from(body)[2]]
+
+    def _add_filter(self, program: Program, ifindex: int, descriptor: int) -> None:
+        if not self._takes_filters(_HOOKS[program], ifindex):
+            operation = f"attach {program.label} to interface {ifindex} by clsact"
+            advice = "an ingress qdisc of someone else has no egress; see 'tc qdisc show'"
+            self._tell(Request(_RTM_NEWQDISC, _clsact(ifindex), Intent.ADD), operation, advice)
+        self._replace_filter(program, ifindex, descriptor)
+
+    def _replace_filter(self, program: Program, ifindex: int, descriptor: int) -> None:
+        options = attribute(_TCA_BPF_FD, _U32.pack(descriptor))
+        options += attribute(_TCA_BPF_NAME, f"{_OWNER}{program.label}".encode() + b"\0")
+        options += attribute(_TCA_BPF_FLAGS, _U32.pack(_ACT_DIRECT))
+        body = _filter(program, ifindex) + attribute(_TCA_OPTIONS, options)
+        operation = f"attach {program.label} to interface {ifindex} by clsact"
+        self._tell(Request(_RTM_NEWTFILTER, body, Intent.PUT), operation)
+
+    def _remove_filter(self, program: Program, ifindex: int) -> None:
+        """Remove ours, and the qdisc when nobody's filter is left on it."""
+        operation = f"detach {program.label} from interface {ifindex}"
+        self._tell(Request(_RTM_DELTFILTER, _filter(program, ifindex)), operation)
+        is_clsact = self._qdiscs().get(ifindex) == "clsact"
+        if is_clsact and not any(self._filter_names(hook, ifindex) for hook in TcxHook):
+            self._tell(Request(_RTM_DELQDISC, _clsact(ifindex)), operation)
+
+    def _tell(self, request: Request, operation: str, advice: str = "") -> None:
+        (code,) = self._netlink.write([request])
+        if code:
+            raise KernelError(operation, code, advice)
+
+
+def _clsact(ifindex: int) -> bytes:
+    head = _TCMSG.pack(socket.AF_UNSPEC, ifindex, _QDISC_HANDLE, _QDISC_PARENT, 0)
+    return head + attribute(_TCA_KIND, b"clsact\0")
+
+
+def _filter(program: Program, ifindex: int) -> bytes:
+    """Ours for `program`: what tells it from others."""
+    which = _LAST_PRIORITY << 16 | socket.htons(_ETH_P_ALL)
+    head = _TCMSG.pack(socket.AF_UNSPEC, ifindex, _HANDLE, _PARENTS[_HOOKS[program]], which)
+    return head + attribute(_TCA_KIND, _BPF)
+
+
+def _name(body: bytes) -> str:
+    """Of a BPF filter its name, as RTM_NEWTFILTER has it; "" of any other."""
+    found = attributes(body, _TCMSG.size)
+    if found.get(_TCA_KIND) != _BPF:
+        return ""
+    options = attributes(found.get(_TCA_OPTIONS, b""), 0)
+    return options.get(_TCA_BPF_NAME, b"").rstrip(b"\0").decode(errors="replace")

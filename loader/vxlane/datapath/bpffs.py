@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bpffs that keeps what is pinned: mounted below the state directory, one for each agent.
+
+Not /sys/fs/bpf: `ip netns exec` mounts another /sys, and pins are gone inside it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from pathlib import Path
+
+from vxlane.errors import KernelError
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_MAGIC = 0xCAFE4A11
+
+
+def ensure_bpffs(path: Path) -> None:
+    """Make `path` a bpffs of its own unless it is on one already."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if _is_bpffs(path):
+        return
+    if _libc.mount(b"bpf", os.fsencode(path), b"bpf", 0, b"mode=0700"):
+        advice = "root and a kernel with CONFIG_BPF are needed"
+        raise KernelError(f"mount a bpffs at {path}", ctypes.get_errno(), advice)
+
+
+def remove_bpffs(path: Path) -> None:
+    """Unmount, and with it unpin everything on it; no mount is no error."""
+    if path.is_dir() and _is_bpffs(path) and _libc.umount2(os.fsencode(path), 0):
+        raise KernelError(f"unmount {path}", ctypes.get_errno())
+
+
+def _is_bpffs(path: Path) -> bool:
+    # struct statfs begins with the file system's magic, a long on every Linux.
+    buffer = ctypes.create_string_buffer(256)
+    if _libc.statfs(os.fsencode(path), buffer):
+        return False
+    return int(struct.unpack_from("@l", buffer.raw)[0]) == _MAGIC

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeps programs on the devices where they belong, and off all others."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Iterable, Iterator
+
+from vxlane.datapath.abi import Program
+from vxlane.datapath.attach import Hooks
+from vxlane.errors import KernelError
+from vxlane.util.topics import Topic
+
+log = logging.getLogger(__name__)
+
+Place = tuple[Program, int]
+"""A program and the ifindex of the device it stands on."""
+
+
+class HookKeeper:
+    """Attaches and detaches; remembers what stands where between looks."""
+
+    def __init__(self, hooks: Hooks) -> None:
+        self._hooks = hooks
+        self._attached = hooks.attached()
+        self.refused: dict[Place, str] = {}
+        """Where a program should stand and can't, and why."""
+
+    def look(self) -> None:
+        """Read from the kernel what stands where."""
+        self._attached = self._hooks.attached()
+
+    def patrol(self) -> Iterator[Topic]:
+        """Compare what stands where with what is remembered."""
+        self.give_way()
+        yield Topic(0) if self._hooks.attached() == self._attached else Topic.MAPS
+
+    def give_way(self) -> None:
+        """Go behind the filters of others that came later: they are to see every packet.
+
+        What comes in between takes the kernel path.
+        """
+        for program, ifindex in self._hooks.in_front():
+            log.info("let others' filters on %s be first", _name(ifindex))
+            self.detach([(program, ifindex)])
+            self.attach([(program, ifindex)])
+
+    @property
+    def attached(self) -> frozenset[Place]:
+        """What stands where."""
+        return frozenset(self._attached)
+
+    def attach(self, places: Iterable[Place]) -> str:
+        """Attach where it is missing, as far as the first that can't be: why not, or empty."""
+        for program, ifindex in places:
+            if (program, ifindex) in self._attached:
+                continue
+            try:
+                self._hooks.attach(program, ifindex)
+            except KernelError as error:
+                reason = str(error)
+                if self.refused.get((program, ifindex)) != reason:
+                    log.warning("%s", reason)
+                self.refused[program, ifindex] = reason
+                return reason
+            self._attached.add((program, ifindex))
+            self.refused.pop((program, ifindex), None)
+            log.info("attach %s to %s", program.label, _name(ifindex))
+        return ""
+
+    def detach(self, places: Iterable[Place]) -> None:
+        """Detach where it stands; a device that is gone has taken its program along."""
+        for program, ifindex in places:
+            self._hooks.detach(program, ifindex)
+            self.refused.pop((program, ifindex), None)
+            if (program, ifindex) in self._attached:
+                self._attached.discard((program, ifindex))
+                log.info("detach %s from %s", program.label, _name(ifindex))
+
+    def keep(self, wanted: set[Place]) -> None:
+        """Make what stands where exactly `wanted`."""
+        self.detach(self._attached - wanted)
+        for place in sorted(wanted - self._attached):
+            self.attach([place])
+        for place in self.refused.keys() - wanted:
+            del self.refused[place]
+
+
+def _name(ifindex: int) -> str:
+    try:
+        return socket.if_indextoname(ifindex)
+    except OSError:
+        return f"interface {ifindex}"

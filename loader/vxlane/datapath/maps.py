@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pinned maps, opened: `records` are read from them and put into them.
+
+Works in any process, with no bcc and no netlink. Imports records, syscall, abi and errors.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from vxlane.datapath import syscall
+from vxlane.datapath.abi import Program, Verdict
+from vxlane.datapath.records import (
+    SHAPES,
+    STRUCTS,
+    U32,
+    Count,
+    Flow,
+    IPAddress,
+    IPNetwork,
+    Peer,
+    PeerCount,
+    Pod,
+    Settings,
+    Tuple,
+    cidr_key,
+    mapped,
+)
+from vxlane.errors import ContractError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # typing's own is 3.11's
+
+
+class Maps:
+    """The maps below one pin directory, opened."""
+
+    def __init__(self, descriptors: dict[str, int]) -> None:
+        self._fds = descriptors
+        self._cpus = syscall.possible_cpus()
+
+    @classmethod
+    def open(cls, pins: Path) -> Maps:
+        """Raises FileNotFoundError where nothing is pinned, ContractError on another layout."""
+        maps = cls({})
+        try:
+            for name in SHAPES:
+                maps._fds[name] = syscall.obj_get(pins / name)
+                _check_shape(name, maps._fds[name])
+        except BaseException:
+            maps.close()
+            raise
+        return maps
+
+    def close(self) -> None:
+        """Close; the pins keep the maps."""
+        while self._fds:
+            os.close(self._fds.popitem()[1])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def peers(self) -> dict[IPNetwork, Peer]:
+        """Peers by pod CIDR."""
+        found = (Peer.of(key, value) for key, value in self._entries("peers"))
+        return {peer.cidr: peer for peer in found}
+
+    def put_peer(self, peer: Peer) -> None:
+        """The new VTEP's entry goes first and an old one last: a peer is never without."""
+        before = self._match(peer.cidr)
+        syscall.map_update(self._fds["vteps"], mapped(peer.address), bytes(U32(peer.slot)))
+        syscall.map_update(self._fds["peers"], cidr_key(peer.cidr), peer.value)
+        if before and before.slot == peer.slot and bytes(before.address) != mapped(peer.address):
+            self._forget_vtep(before)
+
+    def has_peer(self, peer: Peer) -> bool:
+        """Whether the programs find exactly this for the peer's CIDR."""
+        match = self._match(peer.cidr)
+        return match is not None and bytes(match) == peer.value
+
+    def delete_peer(self, cidr: IPNetwork) -> None:
+        """Forget a peer, and its VTEP unless another peer has taken that address over."""
+        match = self._match(cidr)
+        if match and syscall.map_delete(self._fds["peers"], cidr_key(cidr)):
+            self._forget_vtep(match)
+
+    def _match(self, cidr: IPNetwork) -> Any | None:
+        """The longest match, a struct peer: where there is no such peer, of a wider one."""
+        raw = syscall.map_lookup(self._fds["peers"], cidr_key(cidr), self._size("peers"))
+        return STRUCTS["peer"].from_buffer_copy(raw) if raw else None
+
+    def _forget_vtep(self, gone: Any) -> None:
+        owner = syscall.map_lookup(self._fds["vteps"], bytes(gone.address), self._size("vteps"))
+        if owner == bytes(U32(gone.slot)):
+            syscall.map_delete(self._fds["vteps"], bytes(gone.address))
+
+    def pods(self) -> dict[IPAddress, Pod]:
+        """Pods by address."""
+        found = (Pod.of(key, value) for key, value in self._entries("pods"))
+        return {pod.address: pod for pod in found}
+
+    def put_pod(self, pod: Pod) -> None:
+        """Add or replace; raises KernelError where the map is full or the veth is gone.
+
+        Its veth is looked up in the calling thread's network namespace, and followed by the
+        kernel: once it is gone no packet is put into it, whatever this map still says.
+        """
+        syscall.devmap_put(self._fds["veths"], pod.ifindex)
+        syscall.map_update(self._fds["pods"], mapped(pod.address), pod.value)
+
+    def delete_pod(self, address: IPAddress) -> None:
+        """Forget a pod; from here on its packets take the kernel path."""
+        syscall.map_delete(self._fds["pods"], mapped(address))
+
+    def delete_veth(self, ifindex: int) -> None:
+        """Put nothing into it any more: of a veth that goes on without being a pod's of ours."""
+        syscall.map_delete(self._fds["veths"], bytes(U32(ifindex)))
+
+    def settings(self) -> Settings:
+        """Zeros until an agent has written them."""
+        raw = syscall.map_lookup(self._fds["settings"], bytes(4), self._size("settings"))
+        return Settings.of(STRUCTS["settings"].from_buffer_copy(raw or b""))
+
+    def put_settings(self, settings: Settings) -> None:
+        """Replace all settings; a program sees old fields or new ones, each whole."""
+        syscall.map_update(self._fds["settings"], bytes(4), settings.value)
+
+    def flows(self) -> Iterator[Flow]:
+        """Every record, live or stale; order is the kernel's."""
+        return (Flow.of(key, value) for key, value in self._entries("flows"))
+
+    def take_resets(self) -> list[Tuple]:
+        """Flows that a RST ended after they were bypassed; each is told once."""
+        key, value = (ctypes.sizeof(kind) for kind in SHAPES["resets"])
+        taken = syscall.map_take(self._fds["resets"], key, value)
+        return [Tuple.of(STRUCTS["flow_key"].from_buffer_copy(flow)) for flow, _ in taken]
+
+    def counters(self) -> dict[Program, dict[Verdict, Count]]:
+        """Every counter, zeros too, summed over the CPUs."""
+        return {
+            program: {
+                verdict: Count(*self._sum("counters", program * len(Verdict) + verdict))
+                for verdict in Verdict
+            }
+            for program in Program
+        }
+
+    def peer_counts(self) -> dict[int, PeerCount]:
+        """By slot, for the peers that are known now."""
+        return {
+            peer.slot: PeerCount(*self._sum("peer_counters", peer.slot))
+            for peer in self.peers().values()
+        }
+
+    def clear_peer_count(self, slot: int) -> None:
+        """Zero a slot before another peer takes it over."""
+        size = self._size("peer_counters") * self._cpus
+        syscall.map_update(self._fds["peer_counters"], bytes(U32(slot)), bytes(size))
+
+    def capacity(self, name: str) -> int:
+        """How many entries a map can hold."""
+        return syscall.map_shape(self._fds[name]).max_entries
+
+    def _size(self, name: str) -> int:
+        return ctypes.sizeof(SHAPES[name][1])
+
+    def _entries(self, name: str) -> Iterator[tuple[ctypes.Structure, ctypes.Structure]]:
+        key_type, value_type = SHAPES[name]
+        sizes = ctypes.sizeof(key_type), ctypes.sizeof(value_type)
+        for key, value in syscall.map_entries(self._fds[name], *sizes):
+            yield key_type.from_buffer_copy(key), value_type.from_buffer_copy(value)
+
+    def _sum(self, name: str, index: int) -> list[int]:
+        size = self._size(name)
+        raw = syscall.map_lookup(self._fds[name], bytes(U32(index)), size * self._cpus) or b""
+        rows = struct.iter_unpack(f"={size // 8}Q", raw)
+        return [sum(column) for column in zip(*rows, strict=True)]
+
+
+def _check_shape(name: str, descriptor: int) -> None:
+    shape = syscall.map_shape(descriptor)
+    key, value = (ctypes.sizeof(kind) for kind in SHAPES[name])
+    if (shape.key, shape.value) != (key, value):
+        msg = (
+            f"pinned map {name} has keys of {shape.key} and values of {shape.value} bytes, not"
+            f" {key} and {value}; run 'vxlane detach' and start the agent again"
+        )
+        raise ContractError(msg)
+    if name == "counters" and shape.max_entries != len(Program) * len(Verdict):
+        msg = "pinned counters are of another build; run 'vxlane detach' and start the agent again"
+        raise ContractError(msg)

@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the maps hold, as frozen dataclasses: the one module that knows how values lie in memory.
+
+A record is read from a key and a value (`of`) and gives them again (`key`, `value`). Addresses are
+`ipaddress` objects, MACs lower-case colon strings, times ns of CLOCK_MONOTONIC. Pure; imports abi.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Any
+
+from vxlane.datapath.abi import HEADER, Guard, Way
+
+IPAddress = IPv4Address | IPv6Address
+IPNetwork = IPv4Network | IPv6Network
+
+STRUCTS = HEADER.structs
+U32 = ctypes.c_uint32
+SHAPES: dict[str, tuple[type[Any], type[Any]]] = {
+    "settings": (U32, STRUCTS["settings"]),
+    "peers": (STRUCTS["cidr"], STRUCTS["peer"]),
+    "vteps": (STRUCTS["address"], U32),
+    "pods": (STRUCTS["address"], STRUCTS["pod"]),
+    "veths": (U32, U32),
+    "flows": (STRUCTS["flow_key"], STRUCTS["flow"]),
+    "resets": (STRUCTS["flow_key"], ctypes.c_uint64),
+    "counters": (U32, STRUCTS["counter"]),
+    "peer_counters": (U32, STRUCTS["peer_counter"]),
+}
+"""Map -> types of its key and value, as bpf/maps.h declares them."""
+
+_MAPPED = bytes(10) + b"\xff\xff"
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Another node.
+
+    `ifindex` 0 says that there is no usable way to it now; `mtu` is the largest inner IP packet
+    in bytes; `slot` is its index among the peer counters.
+    """
+
+    cidr: IPNetwork
+    address: IPAddress
+    next_hop: IPAddress
+    ifindex: int
+    mtu: int
+    slot: int
+    vtep_mac: str
+    way: Way = Way.TUNNEL
+
+    @classmethod
+    def of(cls, key: Any, value: Any) -> Peer:
+        """Of a struct cidr and a struct peer."""
+        return cls(
+            _cidr(key),
+            _address(value.address),
+            _address(value.next_hop),
+            value.ifindex,
+            value.mtu,
+            value.slot,
+            _mac(value.vtep_mac),
+            Way(value.way),
+        )
+
+    @property
+    def value(self) -> bytes:
+        """A struct peer."""
+        value = STRUCTS["peer"](
+            ifindex=self.ifindex, mtu=self.mtu, slot=self.slot, way=int(self.way)
+        )
+        _fill(value.address, mapped(self.address))
+        _fill(value.next_hop, mapped(self.next_hop))
+        _fill(value.vtep_mac, _mac_bytes(self.vtep_mac))
+        return bytes(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A local endpoint: `ifindex` is its veth's host end, `bridge` the bridge's ifindex."""
+
+    address: IPAddress
+    ifindex: int
+    bridge: int
+    mtu: int
+    mac: str
+    gateway_mac: str
+    guard: Guard
+
+    @classmethod
+    def of(cls, key: Any, value: Any) -> Pod:
+        """Of a struct address and a struct pod."""
+        return cls(
+            _address(key.word),
+            value.ifindex,
+            value.bridge,
+            value.mtu,
+            _mac(value.mac),
+            _mac(value.gateway_mac),
+            Guard(value.guard),
+        )
+
+    @property
+    def value(self) -> bytes:
+        """A struct pod."""
+        value = STRUCTS["pod"](
+            ifindex=self.ifindex, bridge=self.bridge, mtu=self.mtu, guard=int(self.guard)
+        )
+        _fill(value.mac, _mac_bytes(self.mac))
+        _fill(value.gateway_mac, _mac_bytes(self.gateway_mac))
+        return bytes(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the agent tells the programs; times in ns of CLOCK_MONOTONIC."""
+
+    lease_until: int
+    revalidate: int
+    revalidate_datagram: int
+    address: IPAddress
+    epoch: int
+    port_min: int
+    port_max: int
+    vtep_mac: str
+    has_direct: bool = False
+
+    @classmethod
+    def of(cls, value: Any) -> Settings:
+        """Of a struct settings."""
+        return cls(
+            value.lease_until,
+            value.revalidate,
+            value.revalidate_datagram,
+            _address(value.address),
+            value.epoch,
+            value.port_min,
+            value.port_max,
+            _mac(value.vtep_mac),
+            bool(value.has_direct),
+        )
+
+    @property
+    def value(self) -> bytes:
+        """A struct settings."""
+        value = STRUCTS["settings"](
+            lease_until=self.lease_until,
+            revalidate=self.revalidate,
+            revalidate_datagram=self.revalidate_datagram,
+            epoch=self.epoch,
+            port_min=self.port_min,
+            port_max=self.port_max,
+            has_direct=self.has_direct,
+        )
+        _fill(value.address, mapped(self.address))
+        _fill(value.vtep_mac, _mac_bytes(self.vtep_mac))
+        return bytes(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Tuple:
+    """A 5-tuple as its local pod sees it; of an ICMP echo, identifier and type stand for ports."""
+
+    local: IPAddress
+    remote: IPAddress
+    local_port: int
+    remote_port: int
+    protocol: int
+
+    @classmethod
+    def of(cls, key: Any) -> Tuple:
+        """Of a struct flow_key."""
+        return cls(
+            _address(key.local),
+            _address(key.remote),
+            key.local_port,
+            key.remote_port,
+            key.protocol,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A flow of a local pod and when each half last came out of the kernel path (ns, 0: never).
+
+    `ifindex` is that of the pod it was approved for.
+    """
+
+    tuple: Tuple
+    seen_out: int
+    seen_in: int
+    epoch: int
+    ifindex: int
+
+    @classmethod
+    def of(cls, key: Any, value: Any) -> Flow:
+        """Of a struct flow_key and a struct flow."""
+        return cls(Tuple.of(key), value.seen_out, value.seen_in, value.epoch, value.ifindex)
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Packets as skbs: a GSO super-packet is one; bytes with the Ethernet header."""
+
+    packets: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeerCount:
+    """What the bypass carried for one peer."""
+
+    tx_packets: int
+    tx_bytes: int
+    rx_packets: int
+    rx_bytes: int
+
+
+def cidr_key(cidr: IPNetwork) -> bytes:
+    """A struct cidr."""
+    key = STRUCTS["cidr"](prefix_len=cidr.prefixlen + (96 if cidr.version == 4 else 0))
+    _fill(key.address, mapped(cidr.network_address))
+    return bytes(key)
+
+
+def mapped(address: IPAddress) -> bytes:
+    """A struct address: 16 bytes, IPv4 mapped into IPv6."""
+    return _MAPPED + address.packed if isinstance(address, IPv4Address) else address.packed
+
+
+def _address(words: Any) -> IPAddress:
+    raw = bytes(words)
+    return IPv4Address(raw[12:]) if raw.startswith(_MAPPED) else IPv6Address(raw)
+
+
+def _cidr(key: Any) -> IPNetwork:
+    address = _address(key.address)
+    if isinstance(address, IPv4Address):
+        return IPv4Network((address, key.prefix_len - 96))
+    return IPv6Network((address, key.prefix_len))
+
+
+def _fill(array: ctypes.Array[ctypes.c_uint8], data: bytes) -> None:
+    ctypes.memmove(array, data, ctypes.sizeof(array))
+
+
+def _mac(raw: ctypes.Array[ctypes.c_uint8]) -> str:
+    return bytes(raw).hex(":")
+
+
+def _mac_bytes(mac: str) -> bytes:
+    return bytes.fromhex(mac.replace(":", ""))

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The text that bcc compiles: bpf/ flattened, and the kernel headers it is compiled against.
+
+bcc wants one text: a map used in an included header loads as map 0, and a program in one is not
+found. So local includes are written out, each once, with #line, and a compiler error still names
+the real file and line. Imports only the errors.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from vxlane.errors import CompileError
+
+PROGRAM_FILES = ("from_pod.c", "to_pod.c", "from_nic.c", "to_overlay.c")
+_INCLUDE = re.compile(r'#include "(\w+\.h)"')
+
+
+def flatten() -> str:
+    """All programs as one text, each local header at its first include."""
+    seen: set[str] = set()
+    return "".join(line for name in PROGRAM_FILES for line in _lines(name, seen))
+
+
+def _lines(name: str, seen: set[str]) -> Iterator[str]:
+    seen.add(name)
+    text = resources.files("vxlane").joinpath("bpf").joinpath(name).read_text()
+    yield f'#line 1 "bpf/{name}"\n'
+    for number, line in enumerate(text.splitlines(), start=1):
+        include = _INCLUDE.match(line)
+        if not include:
+            yield f"{line}\n"
+        elif include[1] not in seen:
+            yield from _lines(include[1], seen)
+            yield f'#line {number + 1} "bpf/{name}"\n'
+        else:
+            yield "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class KernelHeaders:
+    """What bcc is to find. `kind` is for people."""
+
+    kind: str
+    path: Path | None = None
+    """Where it shall look (BCC_KERNEL_SOURCE); None: its own search."""
+    flags: tuple[str, ...] = ()
+    """For the compiler."""
+
+
+def kernel_headers(scratch: Path) -> KernelHeaders:
+    """The running kernel's own headers, else kheaders, else a stand-in made in `scratch`.
+
+    The programs use UAPI types only, so the stand-in, made of the distribution's UAPI headers, is
+    as good as the others. Raises CompileError where not even those are installed.
+    """
+    modules = Path("/lib/modules") / os.uname().release
+    if (modules / "build" / "include").is_dir() or (modules / "source" / "include").is_dir():
+        return KernelHeaders("headers of the running kernel")
+    if Path("/sys/kernel/kheaders.tar.xz").exists():
+        return KernelHeaders("kheaders of the running kernel")
+    return _stand_in(scratch)
+
+
+def _stand_in(scratch: Path) -> KernelHeaders:
+    """What only a kernel's source has, before the UAPI headers where they are: copies of these took
+    longer than the compiler.
+    """
+    uapi = Path("/usr/include")
+    arch = uapi / f"{platform.machine()}-linux-gnu" / "asm"
+    asm = arch if arch.is_dir() else uapi / "asm"
+    if not (uapi / "linux" / "pkt_cls.h").exists() or not asm.is_dir():
+        msg = "no kernel headers; install linux-libc-dev, or the running kernel's header package"
+        raise CompileError(msg)
+    for name, text in _KERNEL_ONLY.items():
+        header = scratch / "include" / name
+        header.parent.mkdir(parents=True, exist_ok=True)
+        header.write_text(text)
+    links = {
+        "asm": asm,
+        "asm-generic": uapi / "asm-generic",
+        "linux": uapi / "linux",
+        "uapi": uapi,
+    }
+    for name, target in links.items():
+        (scratch / name).symlink_to(target)
+    flags = ("-idirafter", str(scratch))
+    return KernelHeaders("UAPI headers of the distribution", scratch, flags)
+
+
+# What bcc's own preamble includes beyond the UAPI; it brings its own uapi/linux/bpf.h.
+_KERNEL_ONLY = {
+    "linux/kconfig.h": "#define CONFIG_BPF_SYSCALL 1\n",
+    "linux/log2.h": "",
+    "linux/compiler_types.h": "",
+    "asm/page.h": "#define PAGE_SIZE 4096\n",
+    "uapi/linux/bpf.h": "",
+    "linux/types.h": """
+#include_next <linux/types.h>
+#ifndef VXLANE_KERNEL_TYPES
+#define VXLANE_KERNEL_TYPES
+typedef __u8 u8;
+typedef __u16 u16;
+typedef __u32 u32;
+typedef __u64 u64;
+typedef __s8 s8;
+typedef __s16 s16;
+typedef __s32 s32;
+typedef __s64 s64;
+typedef _Bool bool;
+typedef __SIZE_TYPE__ size_t;
+typedef __UINTPTR_TYPE__ uintptr_t;
+#endif
+""",
+}

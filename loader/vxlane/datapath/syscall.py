@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: Apache-2.0
+"""bpf(2) by hand: what the long-lived agent needs without bcc.
+
+Owns the system call's argument layouts (union bpf_attr in include/uapi/linux/bpf.h). Knows file
+descriptors and bytes, nothing of what they mean. Imports only the errors.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import functools
+import itertools
+import os
+import platform
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+from vxlane.errors import KernelError
+
+_NR_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
+_libc = ctypes.CDLL(None, use_errno=True)
+
+_MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE = 0, 1, 2, 3
+_MAP_LOOKUP_BATCH, _MAP_TAKE_BATCH = 24, 25
+_OBJ_PIN, _OBJ_GET, _OBJ_INFO = 6, 7, 15
+_LINK_CREATE, _LINK_UPDATE, _LINK_DETACH, _PROG_QUERY = 28, 29, 34, 16
+
+_DEVMAP_HASH = 25
+_TCX_MOST = 64  # BPF_MPROG_MAX
+_ATTR_SIZE = 128
+_BATCH = 4096
+"""Entries per system call."""
+
+
+class TcxHook(IntEnum):
+    """Attach types of TCX, Linux 6.6."""
+
+    INGRESS = 46
+    EGRESS = 47
+
+
+@dataclass(frozen=True, slots=True)
+class MapShape:
+    """Sizes in bytes; of a per-CPU map the value of one CPU."""
+
+    key: int
+    value: int
+    max_entries: int
+
+
+def _bpf(command: int, attr: bytes) -> tuple[int, bytes]:
+    """Run a command; answers its result and the attr as the kernel left it."""
+    buffer = ctypes.create_string_buffer(attr, _ATTR_SIZE)
+    return _call(command, buffer), buffer.raw
+
+
+def _call(command: int, attr: ctypes.Array[ctypes.c_char]) -> int:
+    result: int = _libc.syscall(_NR_BPF[platform.machine()], command, attr, len(attr))
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result
+
+
+def _address(buffer: ctypes.Array[ctypes.c_char]) -> int:
+    return ctypes.addressof(buffer)
+
+
+@contextmanager
+def _explained(operation: str, advice: str = "") -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise KernelError(operation, error.errno or 0, advice) from error
+
+
+def obj_get(path: Path) -> int:
+    """Open a pinned object; raises FileNotFoundError where there is no pin."""
+    name = ctypes.create_string_buffer(str(path).encode())
+    try:
+        return _bpf(_OBJ_GET, struct.pack("=QII", _address(name), 0, 0))[0]
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise KernelError(f"open pin {path}", error.errno or 0) from error
+
+
+def obj_pin(fd: int, path: Path) -> None:
+    """Pin where nothing is pinned yet."""
+    name = ctypes.create_string_buffer(str(path).encode())
+    with _explained(f"pin {path}"):
+        _bpf(_OBJ_PIN, struct.pack("=QII", _address(name), fd, 0))
+
+
+def obj_replace(fd: int, path: Path) -> None:
+    """Pin in place of what is pinned there, if anything, in one step."""
+    new = path.with_name(f"new-{path.name}")
+    new.unlink(missing_ok=True)
+    obj_pin(fd, new)
+    new.rename(path)
+
+
+def ensure_devmap(path: Path, entries: int) -> None:
+    """Pin a map of devices by u32 unless one is pinned there; the kernel empties it of those gone.
+
+    A device is given by its ifindex, in the network namespace of the calling thread.
+    """
+    if path.exists():
+        return
+    with _explained("make a map of devices"):
+        made, _ = _bpf(_MAP_CREATE, struct.pack("=IIIII", _DEVMAP_HASH, 4, 4, entries, 0))
+    try:
+        obj_pin(made, path)
+    finally:
+        os.close(made)
+
+
+def map_shape(fd: int) -> MapShape:
+    """Ask the kernel for a map's sizes (struct bpf_map_info)."""
+    info = ctypes.create_string_buffer(80)
+    with _explained("read a map's sizes"):
+        _bpf(_OBJ_INFO, struct.pack("=IIQ", fd, len(info), _address(info)))
+    _, _, key, value, entries = struct.unpack_from("=IIIII", info.raw)
+    return MapShape(key, value, entries)
+
+
+def map_lookup(fd: int, key: bytes, size: int) -> bytes | None:
+    """The value, `size` bytes (of a per-CPU map: all CPUs'), or None."""
+    held, value = ctypes.create_string_buffer(key, len(key)), ctypes.create_string_buffer(size)
+    try:
+        _bpf(_MAP_LOOKUP, struct.pack("=IIQQQ", fd, 0, _address(held), _address(value), 0))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise KernelError("read a map entry", error.errno or 0) from error
+    return value.raw
+
+
+def map_update(fd: int, key: bytes, value: bytes) -> None:
+    """Set an entry; raises KernelError, with E2BIG or ENOSPC where the map is full."""
+    with _explained("write a map entry", "a full map takes no more; raise its size"):
+        _update(fd, key, value)
+
+
+def devmap_put(fd: int, ifindex: int) -> None:
+    """Set a device under its ifindex; raises KernelError, with EINVAL where there is none such."""
+    with _explained(f"note interface {ifindex}"):
+        _update(fd, struct.pack("=I", ifindex), struct.pack("=I", ifindex))
+
+
+def _update(fd: int, key: bytes, value: bytes) -> None:
+    held = ctypes.create_string_buffer(key, len(key))
+    data = ctypes.create_string_buffer(value, len(value))
+    _bpf(_MAP_UPDATE, struct.pack("=IIQQQ", fd, 0, _address(held), _address(data), 0))
+
+
+def map_delete(fd: int, key: bytes) -> bool:
+    """Delete an entry; whether there was one."""
+    held = ctypes.create_string_buffer(key, len(key))
+    try:
+        _bpf(_MAP_DELETE, struct.pack("=IIQ", fd, 0, _address(held)))
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise KernelError("delete a map entry", error.errno or 0) from error
+    return True
+
+
+def map_entries(fd: int, key: int, value: int) -> Iterator[tuple[bytes, bytes]]:
+    """All entries of a hash or trie, sizes in bytes; what comes or goes meanwhile may be missed."""
+    return _batches(_MAP_LOOKUP_BATCH, fd, key, value)
+
+
+def map_take(fd: int, key: int, value: int) -> Iterator[tuple[bytes, bytes]]:
+    """All entries of a hash, each deleted as it is read."""
+    return _batches(_MAP_TAKE_BATCH, fd, key, value)
+
+
+def _batches(command: int, fd: int, key: int, value: int) -> Iterator[tuple[bytes, bytes]]:
+    """Entry by entry it would be two system calls for each, and an iteration whose key an LRU
+    evicts begins anew. ENOENT says that this batch was the last.
+    """
+    keys = ctypes.create_string_buffer(_BATCH * key)
+    values = ctypes.create_string_buffer(_BATCH * value)
+    position = ctypes.create_string_buffer(max(key, 4))  # of a trie a key, of a hash a bucket
+    places = _address(position), _address(keys), _address(values)
+    start, is_last = 0, False
+    while not is_last:
+        request = struct.pack("=QQQQIIQQ", start, *places, _BATCH, fd, 0, 0)
+        attr = ctypes.create_string_buffer(request, _ATTR_SIZE)
+        with _explained("read a map's entries"):
+            try:
+                _call(command, attr)
+            except FileNotFoundError:
+                is_last = True
+        found = struct.unpack_from("=I", attr.raw, 32)[0]
+        read = zip(_cut(keys.raw, key), _cut(values.raw, value), strict=True)
+        yield from itertools.islice(read, found)
+        start = places[0]
+
+
+def _cut(raw: bytes, size: int) -> Iterator[bytes]:
+    return (raw[at : at + size] for at in range(0, len(raw), size))
+
+
+def link_create(program: int, ifindex: int, hook: TcxHook) -> int:
+    """Attach by TCX, behind what is there; raises OSError (EINVAL where the kernel has no TCX)."""
+    return _bpf(_LINK_CREATE, struct.pack("=IIII", program, ifindex, hook, 0))[0]
+
+
+def link_update(link: int, program: int) -> None:
+    """Replace a link's program; no packet meets the hook without one."""
+    with _explained("replace an attached program"):
+        _bpf(_LINK_UPDATE, struct.pack("=III", link, program, 0))
+
+
+def link_detach(pin: Path) -> None:
+    """Detach a pinned link at once: without its pin alone it goes some time later."""
+    link = obj_get(pin)
+    try:
+        with _explained(f"detach {pin}"):
+            _bpf(_LINK_DETACH, struct.pack("=I", link))
+    finally:
+        os.close(link)
+
+
+def link_ifindex(pin: Path) -> int:
+    """The device of a pinned TCX link; 0 once the device is gone, or where there is no pin."""
+    return _link_field(pin, 16)
+
+
+def link_program(pin: Path) -> int:
+    """The ID of the program of a pinned link; 0 where there is no pin."""
+    return _link_field(pin, 8)
+
+
+def _link_field(pin: Path, offset: int) -> int:
+    """A u32 of struct bpf_link_info."""
+    try:
+        link = obj_get(pin)
+    except FileNotFoundError:
+        return 0
+    info = ctypes.create_string_buffer(64)
+    try:
+        with _explained(f"read link {pin}"):
+            _bpf(_OBJ_INFO, struct.pack("=IIQ", link, len(info), _address(info)))
+    finally:
+        os.close(link)
+    return int(struct.unpack_from("=I", info.raw, offset)[0])
+
+
+def tcx_programs(ifindex: int, hook: TcxHook) -> list[int]:
+    """The IDs of a device's TCX programs, in the order they run; none where there is no TCX."""
+    ids = (ctypes.c_uint32 * _TCX_MOST)()
+    query = struct.pack("=IIIIQI", ifindex, hook, 0, 0, ctypes.addressof(ids), len(ids))
+    try:
+        attr = _bpf(_PROG_QUERY, query)[1]
+    except OSError:
+        return []
+    return list(ids[: struct.unpack_from("=I", attr, 24)[0]])
+
+
+@functools.cache
+def has_tcx() -> bool:
+    """Does the kernel know TCX? Asked of lo, which every namespace has as interface 1."""
+    try:
+        _bpf(_PROG_QUERY, struct.pack("=IIIIQI", 1, TcxHook.INGRESS, 0, 0, 0, 0))
+    except OSError as error:
+        return error.errno != errno.EINVAL
+    return True
+
+
+def possible_cpus() -> int:
+    """How many values a per-CPU map holds per key (Documentation/admin-guide/cputopology)."""
+    text = Path("/sys/devices/system/cpu/possible").read_text()
+    last = text.strip().split(",")[-1].split("-")[-1]
+    return int(last) + 1

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every error that vxlane raises on purpose; a message says what is wrong and the next step.
+
+    VxlaneError
+    ├── ConfigError      input that a person wrote: options, node files, JSON
+    ├── KernelError      the kernel refused an operation; carries errno
+    ├── ToolError        a program that vxlane runs (iptables, nft) failed; its own words
+    ├── CompileError     the eBPF sources do not compile or are refused by the verifier
+    ├── ContractError    bpf/vxlane.h, or pinned objects that do not fit it
+    ├── SourceError      a source of nodes can't be read now; the last good state stays
+    └── LabError         the lab could not be made, or what ran in it failed
+
+Imports nothing of vxlane, so that every layer can raise these.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+class VxlaneError(Exception):
+    """Root of the tree; the command line prints it as one sentence and exits 1."""
+
+
+class ConfigError(VxlaneError):
+    """A person's input is wrong; nothing was changed."""
+
+
+class KernelError(VxlaneError):
+    """The kernel refused `operation` with `errno`."""
+
+    def __init__(self, operation: str, errno: int, advice: str = "") -> None:
+        self.operation = operation
+        self.errno = errno
+        text = f"{operation}: {os.strerror(errno)}"
+        super().__init__(f"{text}; {advice}" if advice else text)
+
+
+class ToolError(VxlaneError):
+    """A program that vxlane runs failed, or is not installed."""
+
+
+class CompileError(VxlaneError):
+    """The programs could not be compiled or loaded; the message holds the compiler's own words."""
+
+
+class ContractError(VxlaneError):
+    """User space and programs do not agree on a layout."""
+
+
+class SourceError(VxlaneError):
+    """A source of nodes can't be read; what it said last keeps serving."""
+
+
+class LabError(VxlaneError):
+    """The lab, or traffic in it, failed."""

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A route that swallows what is sent to pods of ours that are not there (--ip-blackhole-route).
+
+For pods with routes of their own (/32, as Calico makes them): without it packets for an address
+that no pod has would follow the default route out of the cluster. Where a bridge has the pod CIDR
+there is a route to that already, and this one is not needed.
+"""
+
+from __future__ import annotations
+
+import errno
+from ipaddress import IPv4Network
+
+from pyroute2.netlink.exceptions import NetlinkError
+
+from vxlane.errors import KernelError
+from vxlane.host.links import Links
+
+
+def add(links: Links, cidr: IPv4Network) -> bool:
+    """Make the route unless `cidr` has one; whether it was made."""
+    return _ask(links, "add", cidr, is_fine=errno.EEXIST)
+
+
+def remove(links: Links, cidr: IPv4Network) -> bool:
+    """Take the route away; whether it was there."""
+    return _ask(links, "del", cidr, is_fine=errno.ESRCH)
+
+
+def _ask(links: Links, verb: str, cidr: IPv4Network, *, is_fine: int) -> bool:
+    try:
+        links.netlink.route(verb, dst=str(cidr), type="blackhole")
+    except NetlinkError as error:
+        if error.code == is_fine:
+            return False
+        raise KernelError(f"{verb} blackhole route {cidr}", error.code) from error
+    return True

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What flannel's masquerade and forward rules say, whichever tool writes them."""
+
+from __future__ import annotations
+
+import enum
+import subprocess
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from typing import Protocol
+
+from vxlane.errors import ToolError
+
+KUBE_MARK = 0x4000
+"""kube-proxy's "masquerade this": its own rule does, ours keeps out of the way."""
+
+
+class Masquerade(enum.Enum):
+    """What happens to packets from pods to the world outside."""
+
+    OFF = "off"
+    ON = "on"
+    FULLY_RANDOM = "fully-random"
+    """The source port too, so that two connections never race for one."""
+
+
+class Forward(enum.Enum):
+    """Whether a FORWARD policy of DROP is overruled for pods."""
+
+    OFF = "off"
+    ACCEPT = "accept"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The rules of one node."""
+
+    network: IPv4Network
+    """Of all pods."""
+    pod_cidr: IPv4Network
+    """Of this node's pods."""
+    masquerade: Masquerade
+    forward: Forward
+
+
+class Firewall(Protocol):
+    """One way of writing the rules."""
+
+    def ensure(self, policy: Policy) -> list[str]:
+        """Make the rules so, without a moment without them; one line for each thing done."""
+
+    def remove(self) -> list[str]:
+        """Take all of flannel's rules away; one line for each thing done."""
+
+
+def run(*command: str, script: str = "") -> str:
+    """The output of a command; ToolError with its own words when it fails."""
+    try:
+        process = subprocess.run(command, input=script, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise ToolError(f"{command[0]} is not installed; install it") from None
+    if process.returncode:
+        words = " ".join(process.stderr.split()) or f"exit status {process.returncode}"
+        raise ToolError(f"{' '.join(command)}: {words}")
+    return process.stdout

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Network devices as frozen dataclasses: what is known of a NIC, a bridge, a pod's veth.
+
+Devices are read by `netlink`, of which pyroute2 would take thirty times as long: a node has one
+for each pod, and a pod waits for two to be looked at. Owns a handle of each kind in this thread's
+network namespace, for what else they are good for.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface
+from typing import Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from vxlane.errors import KernelError
+from vxlane.netlink.socket import NetlinkSocket, Request, attribute, attributes
+
+_IFF_UP = 1
+_GONE = frozenset({errno.ENODEV, errno.EINVAL, errno.ENOENT, errno.ERANGE})
+
+_RTM_GETLINK = 18
+_IFINFOMSG = struct.Struct("=BxHiII")  # family, type, index, flags, change
+_U32 = struct.Struct("=I")
+# Attributes of linux/if_link.h.
+_ADDRESS, _IFNAME, _MTU, _QDISC, _MASTER, _LINKINFO, _EXT_MASK = 1, 3, 4, 6, 10, 18, 29
+_KIND, _DATA, _SLAVE_KIND, _SLAVE_DATA = 1, 2, 4, 5
+_BRIDGE_VLAN_FILTERING, _PORT_ISOLATED = 7, 33
+_NO_STATISTICS = attribute(_EXT_MASK, _U32.pack(1 << 3))  # RTEXT_FILTER_SKIP_STATS
+
+
+@contextmanager
+def explained(operation: str, advice: str = "") -> Iterator[None]:
+    """Raise what pyroute2 says of a refusal as KernelError."""
+    try:
+        yield
+    except NetlinkError as error:
+        raise KernelError(operation, error.code, advice) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One network device."""
+
+    index: int
+    name: str
+    kind: str
+    """"veth", "bridge", "vxlan" ...; empty for hardware."""
+    mac: str
+    mtu: int
+    master: int
+    """Ifindex of the bridge (or bond) it is a port of; 0: none."""
+    is_up: bool
+    qdisc: str
+    """Of its root: "noqueue", "tbf" ..."""
+    is_isolated: bool
+    """A bridge port that may not reach other isolated ports."""
+    filters_vlans: bool
+    """A bridge with VLAN filtering on."""
+
+
+class Links:
+    """Reads devices and their addresses."""
+
+    def __init__(self) -> None:
+        self.netlink = IPRoute()
+        self.socket = NetlinkSocket()
+
+    def close(self) -> None:
+        """Close the netlink sockets."""
+        self.netlink.close()
+        self.socket.close()
+
+    def all(self) -> dict[int, Link]:
+        """Every device by ifindex."""
+        found = map(_link, self.socket.dump(_question(0, b"")))
+        return {link.index: link for link in found}
+
+    def by_index(self, index: int) -> Link | None:
+        """The device of that ifindex, if there is one."""
+        return self._get(_question(index, b""), f"interface {index}")
+
+    def by_name(self, name: str) -> Link | None:
+        """The device of that name, if there is one."""
+        wanted = attribute(_IFNAME, name.encode() + b"\0")
+        return self._get(_question(0, wanted), name)
+
+    def addresses(self, index: int = 0) -> dict[IPv4Interface, int]:
+        """IPv4 addresses with their device's ifindex, of one device or of all, in their order."""
+        chosen = {"index": index} if index else {}
+        with explained("list addresses"):
+            return {
+                IPv4Interface((_local(message), message["prefixlen"])): message["index"]
+                for message in self.netlink.get_addr(family=socket.AF_INET, **chosen)
+            }
+
+    def holder(self, address: IPv4Address) -> Link | None:
+        """The device that has `address`, if one has."""
+        for interface, index in self.addresses().items():
+            if interface.ip == address:
+                return self.by_index(index)
+        return None
+
+    def _get(self, question: Request, shown: str) -> Link | None:
+        (answer,) = self.socket.ask([question])
+        if isinstance(answer, bytes):
+            return _link(answer)
+        if answer in _GONE:
+            return None
+        raise KernelError(f"look at device {shown}", answer)
+
+
+def _local(message: Any) -> str:
+    # IFA_ADDRESS is the other end on a point-to-point device, IFA_LOCAL always ours.
+    return str(message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS"))
+
+
+def _question(index: int, wanted: bytes) -> Request:
+    body = _IFINFOMSG.pack(socket.AF_UNSPEC, 0, index, 0, 0)
+    return Request(_RTM_GETLINK, body + _NO_STATISTICS + wanted)
+
+
+def _link(body: bytes) -> Link:
+    """The device of one RTM_NEWLINK."""
+    _, _, index, flags, _ = _IFINFOMSG.unpack_from(body)
+    found = attributes(body, _IFINFOMSG.size)
+    info = attributes(found.get(_LINKINFO, b""), 0)
+    kind = _text(info, _KIND)
+    # What the numbers inside mean depends on the kind.
+    bridge = attributes(info.get(_DATA, b""), 0) if kind == "bridge" else {}
+    is_port = _text(info, _SLAVE_KIND) == "bridge"
+    port = attributes(info.get(_SLAVE_DATA, b""), 0) if is_port else {}
+    return Link(
+        index=index,
+        name=_text(found, _IFNAME),
+        kind=kind,
+        mac=found.get(_ADDRESS, b"").hex(":"),
+        mtu=_number(found, _MTU),
+        master=_number(found, _MASTER),
+        is_up=bool(flags & _IFF_UP),
+        qdisc=_text(found, _QDISC),
+        is_isolated=any(port.get(_PORT_ISOLATED, b"")),
+        filters_vlans=any(bridge.get(_BRIDGE_VLAN_FILTERING, b"")),
+    )
+
+
+def _text(found: dict[int, bytes], kind: int) -> str:
+    return found.get(kind, b"").rstrip(b"\0").decode()
+
+
+def _number(found: dict[int, bytes], kind: int) -> int:
+    return int(_U32.unpack(found[kind])[0]) if kind in found else 0

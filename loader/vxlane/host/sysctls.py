@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kernel settings that the overlay and the bypass depend on.
+
+Owns their values and why; remembering what they were before is the caller's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from vxlane.errors import KernelError
+
+FORWARDING = {"net.ipv4.ip_forward": "1"}
+
+CONNTRACK = {
+    # Bypassed segments move TCP windows that conntrack does not see; kube-proxy drops INVALID.
+    "net.netfilter.nf_conntrack_tcp_be_liberal": "1",
+    "net.netfilter.nf_conntrack_tcp_ignore_invalid_rst": "1",
+}
+
+_ROOT = Path("/proc/sys")
+
+
+def differing(wanted: Mapping[str, str]) -> dict[str, str]:
+    """The settings that are not as `wanted`, with the values they have.
+
+    A setting that this kernel (or this network namespace) does not have is left out: without
+    connection tracking there is no state for a bypass to disturb.
+    """
+    found = {}
+    for name, value in wanted.items():
+        try:
+            actual = _path(name).read_text().strip()
+        except OSError:
+            continue
+        if actual != value:
+            found[name] = actual
+    return found
+
+
+def write(values: Mapping[str, str]) -> None:
+    """Set each setting."""
+    for name, value in values.items():
+        try:
+            _path(name).write_text(value)
+        except OSError as error:
+            raise KernelError(f"set sysctl {name}={value}", error.errno or 0) from error
+
+
+def _path(name: str) -> Path:
+    return _ROOT / name.replace(".", "/")

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The VXLAN device, flannel.<VNI>: read, compared with what it should be, made so.
+
+What can be changed in place (MAC, MTU, addresses, up) is; for the rest the device is made anew,
+and then its routes, neighbours and forwarding entries have to be written again by the caller.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from pathlib import Path
+from typing import Any
+
+from pyroute2.netlink.exceptions import NetlinkError
+
+from vxlane.errors import KernelError
+from vxlane.host.links import Link, Links, explained
+
+OVERHEAD = 50
+"""Bytes that VXLAN over IPv4 adds to an inner IP packet: Ethernet, VXLAN, UDP, IP."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """What of a VXLAN device can't be changed once it is made."""
+
+    vni: int
+    port: int
+    local: IPv4Address
+    underlay: int
+    """Ifindex of the NIC it sends through; 0: the route decides."""
+    learns: bool = False
+    is_gbp: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Vtep:
+    """A VXLAN device, there or wanted."""
+
+    name: str
+    wiring: Wiring
+    mac: str
+    mtu: int
+    address: IPv4Address
+    """Its /32: the first address of the node's pod CIDR."""
+    network: IPv4Network
+    """Of all pods: other addresses inside it are not the device's."""
+
+
+def name_of(vni: int) -> str:
+    """As flannel names it."""
+    return f"flannel.{vni}"
+
+
+def wiring_of(links: Links, name: str) -> Wiring | None:
+    """How the device `name` is wired; None if there is none or it is not a VXLAN device."""
+    try:
+        message = links.netlink.link("get", ifname=name)[0]
+    except NetlinkError:
+        return None
+    data = message.get(("linkinfo", "data"))
+    if message.get(("linkinfo", "kind")) != "vxlan" or not data.get_attr("IFLA_VXLAN_LOCAL"):
+        return None
+    return Wiring(
+        vni=data.get_attr("IFLA_VXLAN_ID"),
+        port=data.get_attr("IFLA_VXLAN_PORT"),
+        local=IPv4Address(data.get_attr("IFLA_VXLAN_LOCAL")),
+        underlay=data.get_attr("IFLA_VXLAN_LINK") or 0,
+        learns=bool(data.get_attr("IFLA_VXLAN_LEARNING")),
+        is_gbp=bool(data.get_attr("IFLA_VXLAN_GBP")),
+    )
+
+
+def mismatch(link: Link, actual: Wiring | None, wanted: Wiring) -> str:
+    """Why an existing device can't become the wanted one; empty if it can."""
+    if link.kind != "vxlan" or actual is None:
+        return f"it is a {link.kind or 'hardware'} device, not a VXLAN tunnel with a local address"
+    for name, word in (
+        ("vni", "VNI"),
+        ("port", "port"),
+        ("local", "local address"),
+        ("underlay", "underlay interface #"),
+        ("learns", "learning"),
+        ("is_gbp", "group policy extension"),
+    ):
+        is_, should = getattr(actual, name), getattr(wanted, name)
+        if is_ != should:
+            return f"its {word} is {is_}, not {should}"
+    return ""
+
+
+def ensure(links: Links, wanted: Vtep) -> tuple[Link, list[str]]:
+    """Make the device so; it, and one line for each thing that had to be done."""
+    with explained(f"set up device {wanted.name}"):
+        link, done = links.by_name(wanted.name), []
+        if link and (reason := mismatch(link, wiring_of(links, wanted.name), wanted.wiring)):
+            links.netlink.link("del", index=link.index)
+            done.append(f"remove device {wanted.name}: {reason}")
+            link = None
+        if link is None:
+            link = _create(links, wanted)
+            done.append(f"add device {wanted.name}, MAC {wanted.mac}, MTU {wanted.mtu}: missing")
+        done += _adjust(links, link, wanted)
+        done += _readdress(links, link, wanted)
+        if not link.is_up:
+            links.netlink.link("set", index=link.index, state="up")
+            done.append(f"set device {wanted.name} up: it was down")
+        return _look(links, wanted.name), done
+
+
+def remove(links: Links, name: str) -> bool:
+    """Delete the VXLAN device `name`; whether it was there."""
+    link = links.by_name(name)
+    if link is None or link.kind != "vxlan":
+        return False
+    with explained(f"remove device {name}"):
+        links.netlink.link("del", index=link.index)
+    return True
+
+
+def _look(links: Links, name: str) -> Link:
+    link = links.by_name(name)
+    if link is None:
+        raise KernelError(f"look at {name}", errno.ENODEV, "who removes it? it will be made again")
+    return link
+
+
+def _create(links: Links, wanted: Vtep) -> Link:
+    wiring = wanted.wiring
+    options: dict[str, Any] = {"vxlan_gbp": True} if wiring.is_gbp else {}
+    if wiring.underlay:
+        options["vxlan_link"] = wiring.underlay
+    advice = "is another VXLAN device using its VNI and port? see 'ip -d link show type vxlan'"
+    with explained(f"add device {wanted.name}", advice):
+        links.netlink.link(
+            "add",
+            ifname=wanted.name,
+            kind="vxlan",
+            # At creation: systemd's MACAddressPolicy changes a MAC that was not set by then.
+            address=wanted.mac,
+            mtu=wanted.mtu,
+            vxlan_id=wiring.vni,
+            vxlan_port=wiring.port,
+            vxlan_local=str(wiring.local),
+            vxlan_learning=int(wiring.learns),
+            **options,
+        )
+    # A tunnel has no router to listen to; flannel turns this off too.
+    with contextlib.suppress(OSError):
+        Path(f"/proc/sys/net/ipv6/conf/{wanted.name}/accept_ra").write_text("0")
+    return _look(links, wanted.name)
+
+
+def _adjust(links: Links, link: Link, wanted: Vtep) -> list[str]:
+    done = []
+    if link.mac != wanted.mac:
+        links.netlink.link("set", index=link.index, address=wanted.mac)
+        done.append(f"set MAC of {link.name} to {wanted.mac}: was {link.mac}")
+    if link.mtu != wanted.mtu:
+        links.netlink.link("set", index=link.index, mtu=wanted.mtu)
+        done.append(f"set MTU of {link.name} to {wanted.mtu}: was {link.mtu}")
+    return done
+
+
+def _readdress(links: Links, link: Link, wanted: Vtep) -> list[str]:
+    own = IPv4Interface((wanted.address, 32))
+    present = links.addresses(link.index)
+    done = []
+    for address in present:
+        if address != own and address.ip in wanted.network:
+            links.netlink.addr("del", index=link.index, address=str(address))
+            done.append(f"remove address {address} of {link.name}: it is {own}'s device")
+    if own not in present:
+        links.netlink.addr("add", index=link.index, address=str(wanted.address), prefixlen=32)
+        done.append(f"add address {own} to {link.name}: missing")
+    return done

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The CNI plugin as one file that a runtime can start: a shell line and Python's byte code.
+
+    #!/bin/sh
+    exec /usr/bin/python3 -X utf8 -ISc '...import the plugin from the file in argv[1]...' "$0"
+    NUL, then marshal's (magic number, {name of a module: (byte code, source)})
+
+The shell line names the interpreter by its absolute path, since a runtime's PATH is anyone's
+guess, and starts it without site: to look for packages that the plugin has no use for takes
+longer than its whole work. It ends without Python's tear-down, which is a tenth of a call and of
+use to nobody. A zip archive would need no importer of our own; but zipimport reads each module
+twice, once for its file name, and makes a call a tenth longer. Being one file, it is replaced
+atomically, and may be copied and called by another name.
+Imports errors only; the plugin's modules are read, never imported.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import marshal
+import os
+import shlex
+import subprocess
+import sys
+from importlib import resources
+from pathlib import Path
+
+from vxlane.errors import ConfigError
+
+_PACKAGE = "vxlane_cni"
+_DISTRIBUTION_PYTHON = Path("/usr/bin/python3")
+"""A name that outlives the distribution's upgrades, as /usr/bin/python3.11 does not."""
+_OLDEST = (3, 10)
+_HEAD = """\
+#!/bin/sh
+# vxlane's CNI plugin: behind the NUL byte are Python modules, which the next command runs.
+exec {interpreter} -X utf8 -ISc {start} "$0"
+"""
+START = """\
+import marshal, posix, sys
+from _frozen_importlib import ModuleSpec
+from _frozen_importlib_external import MAGIC_NUMBER
+
+with open(sys.argv[1], "rb") as file:
+    magic, modules = marshal.loads(file.read().partition(b"\\0")[2])
+
+class Importer:
+    def find_spec(name, path=None, target=None):
+        if name in modules:
+            return ModuleSpec(name, Importer, is_package=name == "vxlane_cni")
+
+    def create_module(spec):
+        pass
+
+    def exec_module(module):
+        code, source = modules[module.__name__]
+        exec(marshal.loads(code) if magic == MAGIC_NUMBER else source, module.__dict__)
+
+sys.meta_path.insert(0, Importer)
+from vxlane_cni.plugin import main
+posix._exit(main())
+"""
+"""What Python runs first; importlib's own names would cost the import of importlib."""
+
+
+def build(interpreter: Path) -> bytes:
+    """The executable, to be run by `interpreter`: the same bytes until a module changes."""
+    head = _HEAD.format(interpreter=shlex.quote(str(interpreter)), start=shlex.quote(START))
+    modules = {name: (_byte_code(name, source), source) for name, source in _sources().items()}
+    return head.encode() + b"\0" + marshal.dumps((importlib.util.MAGIC_NUMBER, modules))
+
+
+def default_interpreter() -> Path:
+    """The distribution's Python when it is of this program's version, else this program's.
+
+    The file holds byte code of this program's version; another reads the sources beside it,
+    which takes it three times as long.
+    """
+    own = Path(os.path.realpath(sys.executable))
+    return _DISTRIBUTION_PYTHON if _version(_DISTRIBUTION_PYTHON) == _version(own) else own
+
+
+def check_interpreter(path: Path) -> None:
+    """ConfigError when `path` can't run the plugin.
+
+    One that is not here is taken on trust: in a container, /usr/bin/python3 is the host's.
+    """
+    if not path.is_absolute():
+        raise ConfigError(f"{path} is not absolute; a runtime starts plugins without a PATH")
+    version = _version(path)
+    if version and version < _OLDEST:
+        wanted = ".".join(map(str, _OLDEST))
+        raise ConfigError(f"{path} is older than Python {wanted}; name another with --interpreter")
+
+
+def _version(interpreter: Path) -> tuple[int, ...]:
+    """The interpreter's version, () when it can't be run."""
+    argv = [str(interpreter), "-ISc", "import sys; print(*sys.version_info[:2])"]
+    try:
+        done = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    return tuple(int(part) for part in done.stdout.split())
+
+
+def _sources() -> dict[str, bytes]:
+    """The plugin's modules by name."""
+    files = sorted(resources.files(_PACKAGE).iterdir(), key=lambda file: file.name)
+    sources: dict[str, bytes] = {}
+    for file in files:
+        if file.name.endswith(".py"):
+            name = f"{_PACKAGE}.{file.name.removesuffix('.py')}"
+            sources[name.removesuffix(".__init__")] = file.read_bytes()
+    return sources
+
+
+def _byte_code(name: str, source: bytes) -> bytes:
+    """`source` compiled without its docstrings."""
+    code = compile(source, f"{name.replace('.', '/')}.py", "exec", dont_inherit=True, optimize=2)
+    return marshal.dumps(code)

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The configuration that makes runtimes call the plugin, in the form that suits them.
+
+    drop-in    <conf dir>/<network>/99-vxlane.conf   libcni >= 1.3.0 appends it to flannel's list
+    conflist   <conf dir>/00-vxlane.conflist         a copy of flannel's list and us; the first
+                                                     list in order of names is the one in use
+
+flannel's init container rewrites its own list whenever its pod starts, so that is never
+edited. A network has one form or the other, or the plugin would be called twice.
+Imports errors and files.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from vxlane.errors import ConfigError
+from vxlane.install import files
+
+Json = dict[str, Any]
+
+_TYPE = "vxlane"
+_LIST = "00-vxlane.conflist"
+_DROP_IN = "99-vxlane.conf"
+_NO_DROP_INS = "loadOnlyInlinedPlugins"
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")  # the specification's, and a file's
+_SUFFIXES = (".conf", ".conflist", ".json")
+"""What runtimes read (containerd/go-cni, cri-o/ocicni)."""
+
+
+class Form(Enum):
+    """How a network is told of the plugin."""
+
+    DROP_IN = "drop-in"
+    CONFLIST = "conflist"
+
+
+Plan = dict[Path, Json | None]
+"""What files are to hold, None for one that is not to be there; in the order of doing it."""
+
+
+def chained(directory: Path, network: str, *, form: Form, plugin: Json) -> Plan:
+    """Have `network` call `plugin` last."""
+    drop_in, conflist = _drop_in(directory, network), directory / _LIST
+    if form is Form.DROP_IN:
+        listed = _named(directory, network)
+        if listed.get(_NO_DROP_INS):
+            raise ConfigError(
+                f'network "{network}" says {_NO_DROP_INS}: no drop-in is read; pass --form conflist'
+            )
+        if not listed and conflist.exists():
+            raise ConfigError(
+                f"without {conflist} there would be no network; start flannel first, or pass "
+                "--role main"
+            )
+        # The new form first: in between, the pod that is called for twice is merely attached twice.
+        return {drop_in: plugin, conflist: None}
+    return {conflist: _with(_in_use(directory, network), plugin), drop_in: None}
+
+
+def main(directory: Path, network: str, *, plugin: Json) -> Plan:
+    """Have the plugin make the pods' interfaces too.
+
+    It is in the list twice. bandwidth must find the interface before anything is hooked to
+    it, so that the call which makes the interface leaves the attaching to the last.
+    """
+    maker: Json = {**plugin, "accelerate": False}
+    maker["delegate"] = {"hairpinMode": True, "isDefaultGateway": True}
+    others: list[Json] = [
+        {"type": kind, "capabilities": {capability: True}}
+        for kind, capability in (("portmap", "portMappings"), ("bandwidth", "bandwidth"))
+    ]
+    plugins = [maker, *others, plugin]
+    listed = {"cniVersion": "1.0.0", "name": network, "plugins": plugins}
+    return {directory / _LIST: listed, _drop_in(directory, network): None}
+
+
+def absent(directory: Path, network: str) -> Plan:
+    """Have nobody call the plugin."""
+    return {directory / _LIST: None, _drop_in(directory, network): None}
+
+
+def takes_drop_ins(directory: Path, network: str) -> bool:
+    """Whether the network's list, as far as there is one, lets runtimes read drop-ins."""
+    return not _named(directory, network).get(_NO_DROP_INS)
+
+
+def apply(directory: Path, plan: Plan) -> list[str]:
+    """Make the files so; what was changed, a line each."""
+    changes = []
+    for file, content in plan.items():
+        if content is None:
+            changes += [f"removed {file}"] if files.remove(file) else []
+            if file.parent != directory:
+                _remove_if_empty(file.parent)
+        else:
+            text = json.dumps(content, indent=2) + "\n"
+            written = files.replace(file, text.encode(), mode=0o644)
+            changes += [f"wrote {file}"] if written else []
+    if changes and directory.is_dir():
+        _wake(directory)
+    return changes
+
+
+def _drop_in(directory: Path, network: str) -> Path:
+    if not _NAME.fullmatch(network):
+        raise ConfigError(f'"{network}" is no name of a network')
+    return directory / network / _DROP_IN
+
+
+def _in_use(directory: Path, network: str) -> Json:
+    """The list of flannel, which must be the one that runtimes would take without ours."""
+    first = next(_others(directory), None)
+    if first is None:
+        raise ConfigError(
+            f"{directory} holds no network to add to; start flannel first, or pass --role main"
+        )
+    listed = _read(first)
+    if listed.get("name") != network:
+        raise ConfigError(
+            f'runtimes use {first}, which is network "{listed.get("name")}", not "{network}"; '
+            "name the network of the pods with --network-name"
+        )
+    if not isinstance(listed.get("plugins"), list):
+        raise ConfigError(f"{first} is a single plugin; make it a .conflist with a list of plugins")
+    return listed
+
+
+def _named(directory: Path, network: str) -> Json:
+    """The list that a drop-in adds to: flannel's, whoever calls it; empty before there is one.
+
+    multus, which comes first in the order, has its own name and reads flannel's list itself.
+    """
+    others = [_read(file) for file in _others(directory)]
+    if not others:
+        return {}
+    for listed in others:
+        if listed.get("name") == network:
+            return listed
+    raise ConfigError(
+        f'no list in {directory} is network "{network}"; name the network of the pods with '
+        "--network-name"
+    )
+
+
+def _with(listed: Json, plugin: Json) -> Json:
+    """The list with the plugin at its end, once."""
+    others = [entry for entry in listed["plugins"] if entry.get("type") != _TYPE]
+    return {**listed, "plugins": [*others, plugin]}
+
+
+def _others(directory: Path) -> Iterator[Path]:
+    """The files but ours that runtimes read, in their order."""
+    if directory.is_dir():
+        for file in sorted(directory.iterdir()):
+            if file.suffix in _SUFFIXES and file.name != _LIST:
+                yield file
+
+
+def _read(file: Path) -> Json:
+    try:
+        listed = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise ConfigError(f"{file} is not JSON ({error}); mend it first") from None
+    if not isinstance(listed, dict):
+        raise ConfigError(f"{file} is not a JSON object; mend it first")
+    return listed
+
+
+def _remove_if_empty(directory: Path) -> None:
+    try:
+        directory.rmdir()
+    except OSError:
+        pass  # not there, or there are drop-ins of others in it
+
+
+def _wake(directory: Path) -> None:
+    """Have runtimes read the directory again: they watch it, but nothing below it.
+
+    A removal counts for all of them; containerd ignores creations (cni_conf_syncer.go).
+    """
+    signal = directory / ".vxlane.new"
+    signal.touch()
+    signal.unlink()

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Drive a chain of CNI plugins as libcni does: a list of plugins in, one result out.
+
+What libcni does and a shell script would forget: every plugin gets the list's name and version,
+capabilities that it asked for as runtimeConfig, and the result of the one before it; DEL runs
+backwards; the final result is kept in libcni's cache, from which DEL and CHECK take it, and DEL
+only from version 0.4.0 on. Imports errors and namespaces only.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vxlane.errors import LabError
+from vxlane.lab import namespaces
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """What a runtime asks for: one interface of one container."""
+
+    container_id: str
+    netns: Path
+    ifname: str = "eth0"
+    args: str = "IgnoreUnknown=1"
+    """CNI_ARGS, e.g. IgnoreUnknown=1;K8S_POD_NAME=web."""
+    capabilities: Mapping[str, Any] = field(default_factory=dict)
+    """Capability arguments, e.g. {"portMappings": [...]}; a plugin gets those it declares."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A network's list of plugins on one node."""
+
+    conflist: Mapping[str, Any]
+    namespace: str | None
+    """The node's network namespace, in which plugins run; None: this process's."""
+    path: tuple[Path, ...]
+    """Where plugins are, in order of search."""
+    cache: Path
+    """libcni's /var/lib/cni: results/<network>-<containerID>-<ifname>."""
+
+    def add(self, attachment: Attachment) -> Json:
+        """Attach; the result of the last plugin. A failed ADD is undone, as runtimes do."""
+        result: Json | None = None
+        try:
+            for plugin in self._plugins():
+                result = self._run("ADD", plugin, attachment, result)
+        except LabError:
+            with contextlib.suppress(LabError):  # the runtime logs it, and reports the ADD's
+                self.delete(attachment)
+            raise
+        if result is None:
+            raise LabError(f'network "{self.conflist["name"]}" lists no plugins')
+        self._store(attachment, result)
+        return result
+
+    def delete(self, attachment: Attachment) -> None:
+        """Detach, last plugin first; LabError of the first that can't, and the rest stays."""
+        keep = self._version() >= (0, 4, 0)
+        previous = self._cached(attachment) if keep else None
+        for plugin in reversed(self._plugins()):
+            self._run("DEL", plugin, attachment, previous)
+        self._result_file(attachment).unlink(missing_ok=True)
+
+    def check(self, attachment: Attachment) -> None:
+        """CHECK by every plugin, first to last; LabError: one of them says it is not attached."""
+        previous = self._cached(attachment)
+        for plugin in self._plugins():
+            self._run("CHECK", plugin, attachment, previous)
+
+    def _plugins(self) -> list[Json]:
+        return list(self.conflist["plugins"])
+
+    def _version(self) -> tuple[int, ...]:
+        return tuple(int(part) for part in self.conflist["cniVersion"].split("."))
+
+    def _run(
+        self, command: str, plugin: Json, attachment: Attachment, previous: Json | None
+    ) -> Json | None:
+        env = {
+            "CNI_COMMAND": command,
+            "CNI_CONTAINERID": attachment.container_id,
+            "CNI_NETNS": str(attachment.netns),
+            "CNI_IFNAME": attachment.ifname,
+            "CNI_ARGS": attachment.args,
+            "CNI_PATH": ":".join(map(str, self.path)),
+        }
+        config = json.dumps(self._config(plugin, attachment, previous))
+        binary = str(self._find(plugin["type"]))
+        done = namespaces.run(self.namespace, binary, check=False, stdin=config, env=env)
+        if done.returncode:
+            said = _error_text(done.stdout) or done.stderr.strip() or "no word why"
+            raise LabError(f"CNI {command} {plugin['type']} {attachment.container_id}: {said}")
+        return json.loads(done.stdout) if done.stdout.strip() else None
+
+    def _config(self, plugin: Json, attachment: Attachment, previous: Json | None) -> Json:
+        config = {key: value for key, value in plugin.items() if key != "capabilities"}
+        config |= {key: self.conflist[key] for key in ("name", "cniVersion")}
+        declared = plugin.get("capabilities", {})
+        wanted = {k: v for k, v in attachment.capabilities.items() if declared.get(k)}
+        if wanted:
+            config["runtimeConfig"] = wanted
+        if previous is not None:
+            config["prevResult"] = previous
+        return config
+
+    def _find(self, plugin: str) -> Path:
+        for directory in self.path:
+            if (directory / plugin).exists():
+                return directory / plugin
+        searched = ", ".join(map(str, self.path))
+        raise LabError(f'CNI plugin "{plugin}" is not in {searched}; run scripts/setup')
+
+    def _result_file(self, attachment: Attachment) -> Path:
+        name = f"{self.conflist['name']}-{attachment.container_id}-{attachment.ifname}"
+        return self.cache / "results" / name
+
+    def _store(self, attachment: Attachment, result: Json) -> None:
+        file = self._result_file(attachment)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        entry = {
+            "kind": "cniCacheV1",
+            "containerId": attachment.container_id,
+            "config": base64.b64encode(json.dumps(self.conflist).encode()).decode(),
+            "ifName": attachment.ifname,
+            "networkName": self.conflist["name"],
+            "netns": str(attachment.netns),
+            "cniArgs": [pair.split("=", 1) for pair in attachment.args.split(";")],
+            "result": result,
+        }
+        file.write_text(json.dumps(entry), encoding="utf-8")
+
+    def _cached(self, attachment: Attachment) -> Json | None:
+        try:
+            entry: Json = json.loads(self._result_file(attachment).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        result: Json = entry["result"]
+        return result
+
+
+def _error_text(stdout: str) -> str:
+    """The message of the specification's error object, which plugins print to stdout."""
+    try:
+        error = json.loads(stdout)
+        return f"{error['msg']} (code {error['code']})"
+    except (ValueError, KeyError, TypeError):
+        return stdout.strip()

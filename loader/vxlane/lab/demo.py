@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The two ways side by side: the same traffic on the kernel path and on the bypass, in turns.
+
+Which way begins alternates, so that whatever else the machine does meets both alike. The kernel
+path is taken by asking the agents to let the programs stand aside, as they do when a lease runs
+out: nothing is detached or made anew between rounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from vxlane.datapath.maps import Maps
+from vxlane.datapath.programs import pin_directory
+from vxlane.lab import traffic
+from vxlane.lab.lab import Lab
+from vxlane.lab.plan import LabNode
+from vxlane.lab.report import Better, Findings, Quantity, Way
+from vxlane.lab.traffic import Ends
+from vxlane.show import documents
+from vxlane.show.node import ask
+
+NODES, KERNEL_NODES, PODS = 3, 1, 2
+"""The lab that `pairs` needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A quantity and the traffic that yields it, given how long it may take, seconds."""
+
+    quantity: Quantity
+    run: Callable[[Ends, float], float]
+    is_tcp: bool = False
+
+
+MEASURES = (
+    Measure(Quantity("ping, round trip", "us", Better.LESS), lambda ends, _: traffic.ping(ends)),
+    Measure(
+        Quantity("TCP, one flow", "Gbit/s", Better.MORE),
+        lambda ends, seconds: traffic.tcp(ends, seconds=seconds) / 1e9,
+        is_tcp=True,
+    ),
+    Measure(
+        Quantity("UDP, 64 bytes", "k/s", Better.MORE),
+        lambda ends, seconds: traffic.udp(ends, seconds=seconds) / 1e3,
+    ),
+    Measure(
+        # Half the time: sockperf takes two seconds more to warm up.
+        Quantity("TCP ping-pong, one way", "us", Better.LESS),
+        lambda ends, seconds: traffic.latency(ends, seconds=seconds / 2),
+        is_tcp=True,
+    ),
+)
+
+
+def pairs(lab: Lab) -> dict[str, Ends]:
+    """The pods of a lab that talk to each other, by what their meeting shows."""
+    source = f"{lab.name}-node1-pod1"
+    targets = {
+        "of two nodes": f"{lab.name}-node2-pod1",
+        "of one node": f"{lab.name}-node1-pod2",
+        "to a kernel-only node": f"{lab.name}-node3-pod1",
+    }
+    address = {pod.name: str(pod.address) for pod in lab.pods}
+    return {name: Ends(source, target, address[target]) for name, target in targets.items()}
+
+
+def run(
+    lab: Lab, *, rounds: int, seconds: float, progress: Callable[[str], None]
+) -> list[Findings]:
+    """Measure every pair in every round; LabError when something does not get through."""
+    findings = {name: Findings(name) for name in pairs(lab)}
+    for number in range(rounds):
+        progress(f"round {number + 1} of {rounds}")
+        ways = list(Way) if number % 2 == 0 else list(reversed(Way))
+        for name, ends in pairs(lab).items():
+            for way in ways:
+                _take(lab.accelerated(), way)
+                _measure(lab.accelerated(), ends, way, seconds=seconds, findings=findings[name])
+    return list(findings.values())
+
+
+def _take(nodes: Iterable[LabNode], way: Way) -> None:
+    """Make all packets from now on go this way."""
+    for node in nodes:
+        ask(node.directory, {"op": "bypass", "enabled": way is Way.BYPASS})
+
+
+def _measure(
+    nodes: Sequence[LabNode], ends: Ends, way: Way, *, seconds: float, findings: Findings
+) -> None:
+    for measure in MEASURES:
+        before = _counters(nodes)
+        value = measure.run(ends, seconds)
+        findings.values.setdefault((measure.quantity, way), []).append(value)
+        if measure.is_tcp:
+            counted = documents.subtract(_counters(nodes), before)
+            findings.tcp_counters.setdefault(way, []).append(counted)
+
+
+def _counters(nodes: Iterable[LabNode]) -> documents.Counters:
+    """The counters of all nodes as one."""
+    readings = []
+    for node in nodes:
+        with Maps.open(pin_directory(node.directory)) as maps:
+            readings.append(maps.counters())
+    return documents.add(readings)

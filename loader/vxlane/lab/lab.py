@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A whole lab: up, down, and the record of it in /run/vxlane-lab/<name>/lab.json.
+
+The record is written before the first namespace and read by every other command. `down` does not
+trust it: it takes away all that carries the lab's names, so that a killed `up` leaves nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vxlane.errors import LabError
+from vxlane.lab import agents, kernel_node, namespaces, pods, underlay
+from vxlane.lab.plan import (
+    LABS,
+    LabNode,
+    LabPod,
+    check_name,
+    is_namespace_of,
+    plan_nodes,
+    switch_name,
+)
+
+
+@dataclass(slots=True)
+class Lab:
+    """A lab that is up, or half-way there."""
+
+    name: str
+    nodes: tuple[LabNode, ...]
+    pods: list[LabPod] = field(default_factory=list)
+
+    @property
+    def nodes_file(self) -> Path:
+        """The node list that all agents follow."""
+        return LABS / self.name / "nodes.json"
+
+    def node(self, name: str) -> LabNode:
+        """A node by its full name."""
+        return next(node for node in self.nodes if node.name == name)
+
+    def accelerated(self) -> list[LabNode]:
+        """The nodes that run an agent."""
+        return [node for node in self.nodes if not node.kernel_only]
+
+    def add_pod(self, node: LabNode) -> LabPod:
+        """One more pod on `node`, under the first free number."""
+        taken = {pod.name for pod in self.pods}
+        number = next(n for n in range(1, len(taken) + 2) if f"{node.name}-pod{n}" not in taken)
+        pod = pods.add_pod(node, f"{node.name}-pod{number}")
+        self.pods.append(pod)
+        self.save()
+        return pod
+
+    def remove_pod(self, pod: LabPod) -> None:
+        """Detach and remove one pod."""
+        pods.remove_pod(self.node(pod.node), pod.name)
+        self.pods.remove(pod)
+        self.save()
+
+    def restart_agent(self, node: LabNode, options: Iterable[str] = ()) -> None:
+        """Start the agent of a node where none runs any more, and wait until it serves."""
+        agents.start(node, self.nodes_file, options)
+        agents.await_ready(node)
+
+    def save(self) -> None:
+        """Write the record, in one step."""
+        record = {
+            "name": self.name,
+            "nodes": [node.to_json() for node in self.nodes],
+            "pods": [pod.to_json() for pod in self.pods],
+        }
+        file = _record(self.name)
+        fresh = file.with_suffix(".new")
+        fresh.write_text(json.dumps(record, indent=2), encoding="utf-8")
+        fresh.replace(file)
+
+    def status(self) -> dict[str, Any]:
+        """The record, with the agents' pids as they are now: `vxlane lab status --json`."""
+        return {
+            "name": self.name,
+            "nodes": [node.to_json() | {"agent_pid": agents.pid(node)} for node in self.nodes],
+            "pods": [pod.to_json() for pod in self.pods],
+        }
+
+
+def load(name: str) -> Lab:
+    """The lab of this name, from its record."""
+    try:
+        record = json.loads(_record(check_name(name)).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise LabError(
+            f'there is no lab "{name}"; make it with: vxlane lab up --name {name}'
+        ) from None
+    return Lab(
+        name=record["name"],
+        nodes=tuple(LabNode.from_json(node) for node in record["nodes"]),
+        pods=[LabPod.from_json(pod) for pod in record["pods"]],
+    )
+
+
+def names() -> list[str]:
+    """Every lab that has a record."""
+    return sorted(file.parent.name for file in LABS.glob("*/lab.json"))
+
+
+def up(
+    name: str,
+    *,
+    nodes: int,
+    pods_per_node: int,
+    kernel_only: int,
+    agent_options: Iterable[str] = (),
+) -> Lab:
+    """Make a lab in place of one of the same name; one that fails half-way is removed."""
+    lab = Lab(check_name(name), plan_nodes(name, nodes, kernel_only=kernel_only))
+    with contextlib.ExitStack() as turn:
+        turn.enter_context(_one_at_a_time())
+        _remove(name)
+        try:
+            _make(lab, list(agent_options))
+            for node in lab.nodes:
+                for _ in range(pods_per_node):
+                    lab.add_pod(node)
+        except BaseException:  # Ctrl-C too
+            # Given back and taken anew: a command that Ctrl-C tore us from holds it to its end.
+            turn.close()
+            down(name)
+            raise
+    return lab
+
+
+def _make(lab: Lab, agent_options: list[str]) -> None:
+    """Everything but the pods."""
+    for node in lab.nodes:
+        node.directory.mkdir(parents=True)
+    lab.save()
+    underlay.make_switch(lab.name)
+    for node in lab.nodes:
+        underlay.make_node(lab.name, node)
+    agents.write_nodes(lab.nodes_file, lab.nodes)
+    for node in lab.accelerated():
+        agents.start(node, lab.nodes_file, agent_options)
+    for node in lab.nodes:
+        if node.kernel_only:
+            kernel_node.make_overlay(node, [peer for peer in lab.nodes if peer != node])
+    for node in lab.accelerated():
+        agents.await_ready(node)
+
+
+def down(name: str) -> None:
+    """Remove all that carries the lab's name: processes, namespaces, mounts, files.
+
+    In this order, so that when it is killed itself the next `down` finds what is left: processes
+    by their namespace, mounts by the directory, which goes last.
+    """
+    check_name(name)
+    with _one_at_a_time():
+        _remove(name)
+
+
+def _remove(name: str) -> None:
+    namespaces.remove([found for found in namespaces.existing() if is_namespace_of(name, found)])
+    for mount in _mounts_below(LABS / name):
+        namespaces.run(None, "umount", "--lazy", str(mount))
+    shutil.rmtree(LABS / name, ignore_errors=True)
+
+
+def find(namespace: str) -> LabNode | None:
+    """The node whose state `namespace` (a node's, a pod's or a switch's) belongs to.
+
+    None for the switch; LabError where no lab has it.
+    """
+    known: list[str] = []
+    for lab in map(load, names()):
+        owners = {node.name: node for node in lab.nodes}
+        owners |= {pod.name: owners[pod.node] for pod in lab.pods}
+        if namespace in owners:
+            return owners[namespace]
+        if namespace == switch_name(lab.name):
+            return None
+        known += owners
+    raise LabError(f'no lab has "{namespace}"; there are: {", ".join(known) or "no labs"}')
+
+
+@contextlib.contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Labs are made and removed one after the other.
+
+    The commands that are run meanwhile inherit the lock: when the holder is killed, the next one
+    waits for the command that it had started.
+    """
+    LABS.mkdir(parents=True, exist_ok=True)
+    directory = os.open(LABS, os.O_RDONLY)
+    try:
+        os.set_inheritable(directory, True)  # noqa: FBT003 (os's own signature)
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(directory)
+
+
+def _record(name: str) -> Path:
+    return LABS / name / "lab.json"
+
+
+def _mounts_below(directory: Path) -> list[Path]:
+    """Mount points under `directory`, the innermost first."""
+    lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    mounts = [Path(line.split()[4]) for line in lines]
+    return [mount for mount in reversed(mounts) if directory in mount.parents]

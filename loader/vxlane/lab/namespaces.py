@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Network namespaces: make, enter, empty and remove them.
+
+Every process of a lab lives in one of its namespaces, so that "the processes of this lab" is a
+question to the kernel and never a list of pids that may have been given to others since.
+A command gets the namespace's network only: `ip netns exec` would also give it a /sys of its own
+in which the agent's bpffs and the cgroups are gone. Imports errors only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+
+from vxlane.errors import LabError
+
+DIRECTORY = Path("/run/netns")
+"""Where iproute2 keeps named namespaces."""
+
+Identity = tuple[int, int]
+"""Device and inode of a namespace's file."""
+
+_EMPTY_SECONDS = 10.0
+
+
+def path(namespace: str) -> Path:
+    """The file that stands for `namespace`."""
+    return DIRECTORY / namespace
+
+
+def existing() -> list[str]:
+    """The names of all namespaces on this machine."""
+    return sorted(file.name for file in DIRECTORY.iterdir()) if DIRECTORY.is_dir() else []
+
+
+def create(namespace: str) -> None:
+    """Make `namespace`, with its loopback up."""
+    run(None, "ip", "netns", "add", namespace)
+    run(None, "ip", "-n", namespace, "link", "set", "lo", "up")
+
+
+def remove(namespaces: Sequence[str]) -> None:
+    """Kill what runs in `namespaces` and delete them; their devices go with them.
+
+    What was on its way in meanwhile is caught by a second look, when the names are gone and
+    nothing can enter any more.
+    """
+    with contextlib.ExitStack() as stack:
+        networks = set()
+        for name in namespaces:
+            # Held open, so that no new namespace takes over its identity.
+            held = stack.enter_context(path(name).open("rb"))
+            networks.add(_identity(os.fstat(held.fileno())))
+        _empty(networks)
+        for name in namespaces:
+            run(None, "ip", "netns", "del", name)
+        _empty(networks)
+
+
+def inside(namespace: str | None, argv: Sequence[str]) -> list[str]:
+    """The command line that runs `argv` in `namespace`; None means here."""
+    return [*argv] if namespace is None else ["nsenter", f"--net={path(namespace)}", "--", *argv]
+
+
+def run(
+    namespace: str | None,
+    *argv: str,
+    check: bool = True,
+    timeout: float = 60.0,
+    stdin: str = "",
+    env: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end and return it with its output.
+
+    `env` is added to this process's. Unless `check` is off, a status other than 0 is a LabError
+    that carries what the command said. Descriptors that were made inheritable are inherited: a
+    lock is held until the last command under it is done, though this process be killed.
+    """
+    try:
+        done = subprocess.run(
+            inside(namespace, argv),
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            input=stdin,
+            env={**os.environ, **(env or {})},
+            close_fds=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise LabError(f"{_shown(namespace, argv)}: no end after {timeout:g} s") from None
+    except FileNotFoundError:
+        raise LabError(f"{argv[0]} is not installed; run scripts/setup") from None
+    if check and done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip() or "no word why")[-800:]
+        raise LabError(f"{_shown(namespace, argv)}: status {done.returncode}: {said}")
+    return done
+
+
+def _shown(namespace: str | None, argv: Sequence[str]) -> str:
+    return f"{namespace}: {' '.join(argv)}" if namespace else " ".join(argv)
+
+
+def start(namespace: str, *argv: str, log: Path, env: Mapping[str, str]) -> None:
+    """Start a process that is nobody's child, its output appended to `log`.
+
+    Neither its end nor a Ctrl-C concerns the other.
+    """
+    command = inside(namespace, ["setsid", "--fork", *argv])
+    with log.open("ab") as output:
+        subprocess.run(
+            command,
+            check=True,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **env},
+        )
+
+
+def pids(*namespaces: str) -> list[int]:
+    """The processes whose network is one of `namespaces`, without this one."""
+    return _pids({_identity(path(name).stat()) for name in namespaces})
+
+
+def _pids(networks: AbstractSet[Identity]) -> list[int]:
+    return [pid for pid in _all_pids() if pid != os.getpid() and _network(pid) in networks]
+
+
+def _empty(networks: AbstractSet[Identity]) -> None:
+    """Kill every process in `networks`, and return when all are gone."""
+    deadline = time.monotonic() + _EMPTY_SECONDS
+    while left := _pids(networks):
+        for pid in left:
+            _kill(pid, networks)
+        if time.monotonic() > deadline:
+            raise LabError(f"processes {left} do not die; look at them with ps")
+
+
+def _kill(pid: int, networks: AbstractSet[Identity]) -> None:
+    """Kill `pid` if it still is a process of `networks`, and wait for its end.
+
+    The descriptor pins the process: the number may be another's by the time of the signal.
+    """
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        if _network(pid) in networks:
+            signal.pidfd_send_signal(process, signal.SIGKILL)
+            select.select([process], [], [], 1.0)
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(process)
+
+
+def _network(pid: int) -> Identity | None:
+    try:
+        return _identity(Path(f"/proc/{pid}/ns/net").stat())
+    except OSError:  # it ended, or has no network any more (zombie)
+        return None
+
+
+def _identity(found: os.stat_result) -> Identity:
+    return found.st_dev, found.st_ino
+
+
+def _all_pids() -> Iterator[int]:
+    return (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal())

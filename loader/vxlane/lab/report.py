@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the demo found, as a document and as a table, and whether it may be shown. Pure."""
+
+from __future__ import annotations
+
+import enum
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from vxlane.show import documents
+from vxlane.show.table import table
+
+Json = dict[str, Any]
+
+REQUIRED_SHARE = 0.95
+"""Of a bypass round's TCP packets that must have been bypassed: the rest opens, closes and
+revalidates connections, which the kernel must see."""
+
+
+class Way(enum.Enum):
+    """Which way the packets of a measurement went."""
+
+    KERNEL = "kernel"
+    BYPASS = "bypass"
+
+
+class Better(enum.Enum):
+    """Which of two figures is the good one."""
+
+    MORE = "more"
+    LESS = "less"
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """What one measurement tells."""
+
+    name: str
+    unit: str
+    better: Better
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """All that was measured between two pods."""
+
+    pair: str
+    values: dict[tuple[Quantity, Way], list[float]] = field(default_factory=dict)
+    """One per round, in the quantity's unit."""
+    tcp_counters: dict[Way, list[documents.Counters]] = field(default_factory=dict)
+    """What the nodes' programs counted during the TCP measurements of each way."""
+
+    def to_json(self) -> Json:
+        """Medians, ratios and the share; `ratio` is how many times better the bypass is."""
+        quantities = dict.fromkeys(quantity for quantity, _ in self.values)
+        return {
+            "pair": self.pair,
+            "measures": [self._measure(quantity) for quantity in quantities],
+            "tcp_packets": {way.value: self._packets(way) for way in Way},
+        }
+
+    def _packets(self, way: Way) -> Json:
+        counted = documents.add(self.tcp_counters.get(way, []))
+        packets: Json = documents.bypassed_document(counted)["total"]
+        return packets
+
+    def _measure(self, quantity: Quantity) -> Json:
+        rounds = {way.value: self.values[quantity, way] for way in Way}
+        kernel, bypass = (statistics.median(values) for values in rounds.values())
+        better, worse = (bypass, kernel) if quantity.better is Better.MORE else (kernel, bypass)
+        return {
+            "name": quantity.name,
+            "unit": quantity.unit,
+            "better": quantity.better.value,
+            "kernel": round(kernel, 3),
+            "bypass": round(bypass, 3),
+            "ratio": round(better / worse, 3),
+            "rounds": {way: [round(v, 3) for v in values] for way, values in rounds.items()},
+        }
+
+
+def failures(pairs: Iterable[Json]) -> list[str]:
+    """Why these pairs' documents must not pass for a success; empty when they may."""
+    return [sentence for pair in pairs for sentence in _failures(pair)]
+
+
+def _failures(pair: Json) -> Iterator[str]:
+    packets = pair["tcp_packets"]
+    share = packets[Way.BYPASS.value]["share"] or 0
+    if share < REQUIRED_SHARE:
+        yield (
+            f"{pair['pair']}: {share:.1%} of the TCP packets were bypassed,"
+            f" less than {REQUIRED_SHARE:.0%}"
+        )
+    if strays := packets[Way.KERNEL.value]["bypassed"]:
+        yield f"{pair['pair']}: {strays} packets were bypassed while the kernel path was measured"
+
+
+def text(pairs: Sequence[Json]) -> str:
+    """One table, a line per pair and measure; the share of TCP packets beside the TCP lines."""
+    rows: list[Sequence[object]] = []
+    for pair in pairs:
+        name = pair["pair"]
+        share = f"{pair['tcp_packets'][Way.BYPASS.value]['share'] or 0:.1%}"
+        for measure in pair["measures"]:
+            is_tcp = measure["name"].startswith("TCP")
+            rows.append(
+                (
+                    name,
+                    measure["name"],
+                    _figure(measure["kernel"]),
+                    _figure(measure["bypass"]),
+                    measure["unit"],
+                    f"{measure['ratio']:.2f}x",
+                    share if is_tcp else "",
+                )
+            )
+            name = ""
+    header = ("BETWEEN PODS", "TRAFFIC", "KERNEL PATH", "BYPASS", "", "BETTER", "BYPASSED")
+    return table(header, rows)
+
+
+def _figure(value: float) -> float:
+    return round(value, 1)

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real traffic between two pods, and what became of it: ping, iperf3, sockperf.
+
+A server is started for each measurement and killed after it; a measurement that did not transfer
+is a LabError. Imports errors, namespaces and waiting.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vxlane.errors import LabError
+from vxlane.lab import namespaces
+from vxlane.lab.waiting import wait_for
+
+_IPERF_PORT, _SOCKPERF_PORT = 5201, 11111
+"""One each: sockperf does not start where connections of the other are in TIME_WAIT."""
+
+_WAITS = {"0A", "07"}
+"""States of a socket that waits for a client, in /proc/net/tcp and udp: LISTEN, and CLOSE of one
+that is bound only (include/net/tcp_states.h)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """Who talks to whom: two namespaces and the address of the second."""
+
+    source: str
+    target: str
+    address: str
+
+
+def ping(ends: Ends, *, count: int = 50) -> float:
+    """Median round trip of `count` echoes, microseconds; LabError if one got lost."""
+    argv = ["ping", "-n", "-c", str(count), "-i", "0.002", "-W", "2", ends.address]
+    said = namespaces.run(ends.source, *argv, check=False).stdout
+    times = sorted(float(found) * 1000 for found in re.findall(r"time=([\d.]+) ms", said))
+    if len(times) != count:
+        raise LabError(f"ping {ends.source} -> {ends.target}: {len(times)} of {count} came back")
+    return times[count // 2]
+
+
+def tcp(ends: Ends, *, seconds: float) -> float:
+    """What one TCP flow delivers, bit/s."""
+    received = _iperf(ends, seconds)["sum_received"]
+    if not received["bytes"]:
+        raise LabError(f"TCP {ends.source} -> {ends.target}: nothing arrived")
+    return float(received["bits_per_second"])
+
+
+def udp(ends: Ends, *, seconds: float, size: int = 64) -> float:
+    """How many datagrams of `size` bytes a second reach the pod, of as many as one thread sends."""
+    address = ["-i", ends.address, "-p", str(_SOCKPERF_PORT)]
+    with _server(ends, _SOCKPERF_PORT, "sockperf", "server", *address) as server:
+        before = _arrived(server)
+        # Counted at the pod's door: sockperf's server takes in fewer than the path brings.
+        argv = ["sockperf", "throughput", *address, "-m", str(size), "-t", _whole(seconds)]
+        namespaces.run(ends.source, *argv)
+        arrived = _arrived(server) - before
+    if not arrived:
+        raise LabError(f"UDP {ends.source} -> {ends.target}: nothing arrived")
+    return arrived / float(_whole(seconds))
+
+
+def latency(ends: Ends, *, seconds: float) -> float:
+    """One way of a TCP ping-pong of 64 bytes, median, microseconds."""
+    address = ["-i", ends.address, "-p", str(_SOCKPERF_PORT), "--tcp"]
+    with _server(ends, _SOCKPERF_PORT, "sockperf", "server", *address):
+        argv = ["sockperf", "ping-pong", *address, "-m", "64", "-t", _whole(seconds)]
+        said = namespaces.run(ends.source, *argv).stdout
+    found = re.search(r"percentile 50\.000 = +([\d.]+)", said)
+    if not found:
+        raise LabError(f"sockperf {ends.source} -> {ends.target}: {said.strip()[-200:]}")
+    return float(found[1])
+
+
+def _arrived(process: subprocess.Popen[bytes]) -> int:
+    """How many packets have come into the namespace of `process`, from outside."""
+    rows = Path(f"/proc/{process.pid}/net/dev").read_text(encoding="ascii").splitlines()[2:]
+    devices = (row.split(":") for row in rows)
+    return sum(int(counts.split()[1]) for name, counts in devices if name.strip() != "lo")
+
+
+def _iperf(ends: Ends, seconds: float) -> dict[str, Any]:
+    """The `end` of iperf3's report."""
+    port = str(_IPERF_PORT)
+    with _server(ends, _IPERF_PORT, "iperf3", "--server", "--port", port):
+        argv = ["iperf3", "--json", "--client", ends.address, "--port", port]
+        argv += ["--time", _whole(seconds)]
+        done = namespaces.run(ends.source, *argv, check=False, timeout=seconds + 30)
+    report = json.loads(done.stdout or "{}")
+    if "end" not in report or "error" in report:
+        said = report.get("error") or done.stderr.strip() or f"status {done.returncode}"
+        raise LabError(f"iperf3 {ends.source} -> {ends.target}: {said}")
+    end: dict[str, Any] = report["end"]
+    return end
+
+
+def _whole(seconds: float) -> str:
+    """Both tools count in whole seconds."""
+    return str(max(1, round(seconds)))
+
+
+@contextlib.contextmanager
+def _server(ends: Ends, port: int, *argv: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server in the target while the block lasts, which it enters when the server listens."""
+    command = namespaces.inside(ends.target, argv)
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            wait_for(lambda: _listens(server, port), f"{argv[0]} in {ends.target}")
+            yield server
+        finally:
+            server.kill()
+
+
+def _listens(server: subprocess.Popen[bytes], port: int) -> bool:
+    """Whether a socket waits for clients on `port` in the server's namespace."""
+    if server.poll() is not None:
+        raise LabError(
+            f"a server ended with status {server.returncode}; is its port taken, or the program"
+            " not installed? scripts/setup installs it"
+        )
+    for table in ("tcp", "tcp6", "udp", "udp6"):
+        rows = Path(f"/proc/{server.pid}/net/{table}").read_text(encoding="ascii").splitlines()[1:]
+        for row in rows:
+            _, local, _, state, *_ = row.split()
+            if local.endswith(f":{port:04X}") and state in _WAITS:
+                return True
+    return False

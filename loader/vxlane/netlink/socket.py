@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Netlink in bulk: thousands of entries dumped or written with a handful of system calls.
+
+pyroute2 makes links and reads addresses; but it takes 70 us to decode a route and 250 us for a
+round trip, at 5,000 peers a second of CPU for every look at the kernel. Here a
+message is a `struct` and a slice. Owns the framing only; what is inside its callers know. Imports
+errors.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+import socket
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from vxlane.errors import KernelError
+
+_HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
+_ATTRIBUTE = struct.Struct("=HH")  # nlattr: length, type
+_ATTRIBUTE_TYPE = 0x3FFF  # without the nested and byte-order flags
+
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_DUMP_INTR, _NLM_F_DUMP = 0x1, 0x4, 0x10, 0x300
+_SOL_NETLINK, _NETLINK_GET_STRICT_CHK = 270, 12
+_SO_RCVBUFFORCE = 33
+
+_BUFFER = 1 << 20
+_LUMP = 128
+"""Requests per system call. Each may fail, and the answers must fit the receive buffer."""
+_DUMP_TRIES = 10
+
+
+class Intent(enum.IntEnum):
+    """What a request wants besides its type: header flags."""
+
+    PLAIN = 0
+    ADD = 0x600  # NLM_F_CREATE | NLM_F_EXCL
+    PUT = 0x500  # NLM_F_CREATE | NLM_F_REPLACE
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One netlink request; `body` is the family's header and its attributes."""
+
+    kind: int
+    body: bytes
+    intent: Intent = Intent.PLAIN
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One netlink message as received."""
+
+    kind: int
+    flags: int
+    sequence: int
+    body: bytes
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    """One attribute, padded to four bytes."""
+    return _ATTRIBUTE.pack(4 + len(value), kind) + value + bytes(-len(value) & 3)
+
+
+def attributes(body: bytes, offset: int) -> dict[int, bytes]:
+    """The attributes of `body` after its header of `offset` bytes, by type."""
+    found, end = {}, len(body) - 3
+    while offset < end:
+        length, kind = _ATTRIBUTE.unpack_from(body, offset)
+        if length < 4:
+            break
+        found[kind & _ATTRIBUTE_TYPE] = body[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
+    return found
+
+
+def split(datagram: bytes) -> Iterator[Message]:
+    """The messages of one datagram."""
+    offset = 0
+    while offset + _HEADER.size <= len(datagram):
+        length, kind, flags, sequence, _ = _HEADER.unpack_from(datagram, offset)
+        yield Message(kind, flags, sequence, datagram[offset + _HEADER.size : offset + length])
+        offset += (length + 3) & ~3
+
+
+class NetlinkSocket:
+    """Asks and tells the kernel about links, routes and filters, in its network namespace."""
+
+    def __init__(self, protocol: int = socket.NETLINK_ROUTE) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
+        # Kernel-side filters of dumps (by device, by table) work in strict mode only.
+        self._socket.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
+        self._socket.bind((0, 0))
+        self._sequence = 0
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def dump(self, request: Request) -> list[bytes]:
+        """The body of every entry that `request` selects."""
+        for _ in range(_DUMP_TRIES):
+            bodies, interrupted = self._dump(request)
+            if not interrupted:
+                break
+        return bodies
+
+    def _dump(self, request: Request) -> tuple[list[bytes], bool]:
+        self._send([request], _NLM_F_DUMP)
+        bodies: list[bytes] = []
+        interrupted = False
+        while True:
+            for message in self._receive():
+                interrupted |= bool(message.flags & _NLM_F_DUMP_INTR)
+                if message.kind in {_NLMSG_ERROR, _NLMSG_DONE}:
+                    if code := _code(message):
+                        raise KernelError(f"dump of netlink type {request.kind}", code)
+                    return bodies, interrupted
+                bodies.append(message.body)
+
+    def write(self, requests: Sequence[Request]) -> list[int]:
+        """Carry out all `requests` in order; 0 or the errno of each. One failure stops no other."""
+        codes: list[int] = []
+        for start in range(0, len(requests), _LUMP):
+            lump = requests[start : start + _LUMP]
+            # The kernel answers failures in any case, and so only the last one need answer success.
+            first = self._send(lump, 0, last=_NLM_F_ACK)
+            outcome = dict.fromkeys(range(first, first + len(lump)), 0)
+            while not self._collect(outcome, first + len(lump) - 1):
+                pass
+            codes += outcome.values()
+        return codes
+
+    def _collect(self, outcome: dict[int, int], last: int) -> bool:
+        """Note the failures of one datagram in `outcome`; whether `last` was answered."""
+        done = False
+        for message in self._receive():
+            if message.sequence in outcome:
+                outcome[message.sequence] = _code(message)
+                done |= message.sequence == last
+        return done
+
+    def ask(self, requests: Sequence[Request]) -> list[bytes | int]:
+        """The answer to each of `requests` in order: its body, or the errno of a refusal."""
+        answers: list[bytes | int] = []
+        for start in range(0, len(requests), _LUMP):
+            lump = requests[start : start + _LUMP]
+            first = self._send(lump, 0)
+            found: dict[int, bytes | int] = {}
+            while len(found) < len(lump):
+                for message in self._receive():
+                    failed = message.kind == _NLMSG_ERROR
+                    found[message.sequence] = _code(message) if failed else message.body
+            answers += [found[first + i] for i in range(len(lump))]
+        return answers
+
+    def _send(self, requests: Sequence[Request], flags: int, *, last: int = 0) -> int:
+        """Send `requests` in one system call; the sequence number of the first."""
+        first = self._sequence + 1
+        self._sequence += len(requests)
+        parts = []
+        for sequence, request in enumerate(requests, start=first):
+            ack = last if sequence == self._sequence else 0
+            bits = _NLM_F_REQUEST | flags | request.intent | ack
+            length = _HEADER.size + len(request.body)
+            parts += [_HEADER.pack(length, request.kind, bits, sequence, 0), request.body]
+        self._socket.send(b"".join(parts))
+        return first
+
+    def _receive(self) -> Iterator[Message]:
+        return split(self._socket.recv(_BUFFER))
+
+
+def _code(message: Message) -> int:
+    """The errno (positive) that an error or a done message carries; 0 for success."""
+    if message.kind not in {_NLMSG_ERROR, _NLMSG_DONE}:
+        return errno.EPROTO
+    return -int(struct.unpack_from("=i", message.body)[0]) if len(message.body) >= 4 else 0

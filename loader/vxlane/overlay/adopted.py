@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mode `adopt`: flanneld or k3s makes the overlay; here it is only read.
+
+The kernel's own entries say who the peers are (`traced`). The source of nodes names them; where it
+says otherwise, the kernel wins and the difference is reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from vxlane.config import Config
+from vxlane.errors import ConfigError
+from vxlane.host import vtep
+from vxlane.host.events import News
+from vxlane.host.links import Link, Links
+from vxlane.host.nexthops import Query, resolve
+from vxlane.overlay.desired import AdoptedPlan, exits_of
+from vxlane.overlay.keepers import EntryKeeper
+from vxlane.overlay.overlay import Overlay, Steps
+from vxlane.overlay.paths import Paths
+from vxlane.overlay.traced import TracedPeers
+from vxlane.sources.model import Announcement, Node
+from vxlane.sources.snapshot import Snapshot
+from vxlane.util.topics import Topic
+
+
+class AdoptedOverlay:
+    """Follows an overlay that others keep; see `Overlays`."""
+
+    def __init__(self, config: Config, links: Links) -> None:
+        self._name = vtep.name_of(config.network.vni)
+        self._links = links
+        self._paths = Paths(partial(resolve, links.socket))
+        self._entries = EntryKeeper(links.socket)
+        self._device: tuple[Link, vtep.Wiring] | None = None
+        self._traced = TracedPeers(0)
+
+    def announcement(self, own: Node | None) -> Announcement | None:
+        """Nothing: flanneld announces this node."""
+
+    def heard(self, news: News) -> Topic:
+        """See `Overlays`. What events say is taken over: to read 5,000 peers takes 0.1 s."""
+        if self._entries.doubts(news):
+            return Topic.ENTRIES
+        changed = self._entries.follow(news)
+        self._traced.follow(self._entries.actual, changed)
+        return Topic.NODES if changed else Topic(0)
+
+    def look(self, snapshot: Snapshot, topics: Topic) -> Overlay:
+        """See `Overlays`."""
+        if topics & Topic.ROUTES:
+            self._paths.forget()
+        if topics & Topic.HOST or self._device is None:
+            before, self._device = self._device, self._find()
+            if before is None or before[0].index != self._device[0].index:
+                self._entries = EntryKeeper(self._links.socket)
+                self._traced = TracedPeers(self._device[0].index)
+                topics |= Topic.ENTRIES
+        link, wiring = self._device
+        if topics & Topic.ENTRIES:
+            changed = self._entries.read(link.index)
+            self._traced.follow(self._entries.actual, changed)
+        self._traced.name(snapshot.peers)
+        peers = tuple(self._traced.peers.values())
+        paths = self._paths.to(peers, Query(wiring.local, wiring.port), AdoptedPlan())
+        return Overlay(
+            device=link.index,
+            device_mtu=link.mtu,
+            address=wiring.local,
+            vtep_mac=link.mac,
+            vni=wiring.vni,
+            port=wiring.port,
+            underlay=wiring.underlay,
+            paths=paths,
+            exits=exits_of(paths),
+            problems=tuple(self._traced.problems.values()),
+        )
+
+    def patrol(self) -> Iterator[Topic]:
+        """See `Overlays`."""
+        yield from self._paths.patrol()
+        if self._device:
+            yield from self._entries.patrol(self._device[0].index)
+
+    def steps(self) -> Steps:
+        """Nothing: flanneld makes it all."""
+        return {}
+
+    def _find(self) -> tuple[Link, vtep.Wiring]:
+        link = self._links.by_name(self._name)
+        wiring = vtep.wiring_of(self._links, self._name)
+        if link is None or wiring is None:
+            advice = "is flanneld or k3s running? it is waited for"
+            raise ConfigError(f"there is no VXLAN device {self._name} to adopt; {advice}")
+        return link, wiring

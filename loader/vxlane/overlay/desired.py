@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What should be true of each peer: the kernel's entries, and what the programs are told.
+
+Pure: from nodes and next hops to entries. What has not changed yields the very same objects, so
+that with 10,000 peers a change of one costs the comparison of pointers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Protocol
+
+from vxlane.datapath.abi import Way
+from vxlane.datapath.records import Peer
+from vxlane.host.entries import Entries, Entry, direct, overlay
+from vxlane.host.nexthops import NextHop
+from vxlane.host.vtep import OVERHEAD
+from vxlane.sources.model import Backend, Node, Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """How one peer is reached."""
+
+    node: Node
+    hop: NextHop
+    way: Way | None
+    """None: not at all, and `problem` says why."""
+    entries: tuple[Entry, ...] = ()
+    """Of the kernel, to be made."""
+    problem: Problem | None = None
+
+
+class Plan(Protocol):
+    """Decides the path to a peer; equal plans decide alike."""
+
+    def path(self, node: Node, hop: NextHop) -> Path:
+        """The path to `node`, whose next hop is `hop`."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnPlan:
+    """As flannel decides: plain routes to peers on our link, if so configured, else the tunnel."""
+
+    backend: Backend
+    device: int
+    """Ifindex of flannel.<VNI>; 0 with host-gw."""
+    routes_directly: bool
+
+    def path(self, node: Node, hop: NextHop) -> Path:
+        """See `Plan`."""
+        is_on_link = bool(hop.ifindex) and hop.neighbour == node.address
+        if node.backend is not self.backend:
+            reason = f"its backend is {node.backend.value}, this node's is {self.backend.value}"
+            return Path(node, hop, None, problem=Problem(node.name, reason))
+        if is_on_link and (self.routes_directly or self.backend is Backend.HOST_GW):
+            entries = direct(node.pod_cidr, int(node.address), hop.ifindex)
+            return Path(node, hop, Way.DIRECT, entries)
+        if self.backend is Backend.HOST_GW:
+            reason = hop.reason or f"{node.address} is behind a router; host-gw needs one L2"
+            return Path(node, hop, None, problem=Problem(node.name, reason))
+        entries = overlay(node.pod_cidr, node.vtep_mac, int(node.address), self.device)
+        problem = Problem(node.name, hop.reason) if hop.reason else None
+        return Path(node, hop, Way.TUNNEL, entries, problem)
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptedPlan:
+    """As the kernel's entries have it already: that is what the nodes' backend says here."""
+
+    def path(self, node: Node, hop: NextHop) -> Path:
+        """See `Plan`."""
+        problem = Problem(node.name, hop.reason) if hop.reason else None
+        way = Way.DIRECT if node.backend is Backend.HOST_GW else Way.TUNNEL
+        return Path(node, hop, way, problem=problem)
+
+
+def exits_of(paths: Iterable[Path]) -> frozenset[tuple[Way, int]]:
+    """By which ways and NICs (ifindex) packets of peers come and go."""
+    exits = set(map(attrgetter("way", "hop.ifindex"), paths))
+    return frozenset((way, nic) for way, nic in exits if way is not None and nic)
+
+
+def entries_of(paths: Iterable[Path]) -> Entries:
+    """All entries of `paths`, peer by peer in the order to write them."""
+    return {entry.key: entry for path in paths for entry in path.entries}
+
+
+def peer_of(path: Path, slot: int, *, device_mtu: int, nic_mtu: int) -> Peer:
+    """What the programs are told of a peer; MTUs in bytes, of flannel.<VNI> and of the NIC."""
+    assert path.way is not None
+    outer = min(nic_mtu, path.hop.path_mtu or nic_mtu)
+    return Peer(
+        cidr=path.node.pod_cidr,
+        address=path.node.address,
+        next_hop=path.hop.neighbour,
+        ifindex=path.hop.ifindex,
+        # Of a peer without a way no packet fits, and none is sent.
+        mtu=outer if path.way is Way.DIRECT else max(0, min(device_mtu, outer - OVERHEAD)),
+        slot=slot,
+        vtep_mac=path.node.vtep_mac,
+        way=path.way,
+    )

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keep one thing of the kernel path as it should be: sysctls, peers' entries, rules.
+
+Each keeper compares what is there with what is wanted, changes the difference, and logs one line
+for each change with its reason.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import IPv4Network
+
+from vxlane.errors import KernelError
+from vxlane.host import entries, sysctls
+from vxlane.host.entries import Change, Entries, Forwarding, Key, Neighbour, Route
+from vxlane.host.events import News
+from vxlane.host.firewall import Firewall, Policy
+from vxlane.host.iptables import Iptables
+from vxlane.host.nftables import Nftables
+from vxlane.host.undo import UndoFile
+from vxlane.netlink.socket import NetlinkSocket
+from vxlane.overlay.desired import Path, entries_of
+from vxlane.util.difference import difference
+from vxlane.util.topics import Topic
+
+log = logging.getLogger(__name__)
+
+_MOST_LINES = 50
+"""Changes of entries logged one by one; a first sync of 10,000 peers is one line more."""
+
+_AT_A_TIME = 1000
+"""Entries decoded in one go; 5 ms."""
+
+
+def keep_sysctls(wanted: Mapping[str, str], undo: UndoFile) -> None:
+    """Set what differs; the values before are noted first, for `vxlane detach`."""
+    if before := sysctls.differing(wanted):
+        undo.note_sysctls(before)
+        sysctls.write({name: wanted[name] for name in before})
+        for name, value in before.items():
+            log.info("set %s to %s: was %s", name, wanted[name], value)
+
+
+class EntryKeeper:
+    """Keeps neighbours, forwarding entries and routes; remembers them between looks.
+
+    After a look at the kernel everything is compared, otherwise only the paths that are others:
+    with 10,000 peers that is the difference between 30 ms and 2.
+    """
+
+    def __init__(self, netlink: NetlinkSocket) -> None:
+        self._netlink = netlink
+        self.actual: Entries = {}
+        """What is remembered of the kernel's."""
+        self._kept: Sequence[Path] = ()
+        """What `actual` was made to agree with."""
+        self._must_compare = True
+
+    def read(self, device: int) -> set[Key]:
+        """Look at the kernel: all entries of `device` (ifindex); what was not as remembered."""
+        before, self.actual = self.actual, entries.read(self._netlink, device)
+        self._must_compare = True
+        return {key for key, _ in before.items() ^ self.actual.items()}
+
+    def patrol(self, device: int) -> Iterator[Topic]:
+        """Compare one kind of entry after the other with the kernel's, some at a time."""
+        for kind in (Route, Neighbour, Forwarding):
+            known = {key: e for key, e in self.actual.items() if isinstance(e, kind)}
+            bodies = entries.listed(self._netlink, device, kind)
+            found: Entries = {}
+            for start in range(0, len(bodies), _AT_A_TIME):
+                found |= entries.parsed(bodies[start : start + _AT_A_TIME], device, kind)
+                yield Topic(0)
+            # What changed while it was listed, an event has told of by now.
+            others = found.items() ^ known.items() if found != known else set()
+            is_so = all(self.actual.get(key) == found.get(key) for key, _ in others)
+            yield Topic(0) if is_so else Topic.ENTRIES
+
+    def contradicts(self, news: News) -> bool:
+        """Whether an event says other than what is remembered; our own changes do not."""
+        return self.doubts(news) or any(
+            self.actual.get(key) != entry for key, entry in news.entries.items()
+        )
+
+    def doubts(self, news: News) -> bool:
+        """Whether events leave it open what became of an entry."""
+        return not news.doubtful.isdisjoint(self.actual)
+
+    def follow(self, news: News) -> set[Key]:
+        """Remember what events say; what was not as remembered."""
+        others = {key: e for key, e in news.entries.items() if self.actual.get(key) != e}
+        for key, entry in others.items():
+            if entry:
+                self.actual[key] = entry
+            else:
+                del self.actual[key]
+        return set(others)
+
+    def keep(self, paths: Sequence[Path], network: IPv4Network) -> None:
+        """Write what differs from what is remembered. KernelError: some entries were refused."""
+        if self._must_compare:
+            desired, actual = entries_of(paths), self.actual
+        else:
+            gone, come = difference(self._kept, paths)
+            desired = entries_of(come)
+            keys = {*desired, *entries_of(gone)}
+            actual = {key: self.actual[key] for key in keys if key in self.actual}
+        wanted = entries.changes(desired, actual, network)
+        _log_changes(wanted)
+        began = time.monotonic()
+        failed = entries.write(self._netlink, wanted, self.actual)
+        log.debug("%d changes of entries in %.3f s", len(wanted), time.monotonic() - began)
+        self._kept, self._must_compare = paths, bool(failed)
+        if failed:
+            change, code = failed[0]
+            more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+            raise KernelError(f"{change}{more}", code, _advice(code))
+
+
+class RuleKeeper:
+    """Keeps masquerade and forward rules with one tool, and none of the other's."""
+
+    def __init__(self, *, uses_nftables: bool) -> None:
+        both: tuple[Firewall, Firewall] = Iptables(), Nftables()
+        self._chosen, self._other = reversed(both) if uses_nftables else both
+        self._has_cleaned = False
+
+    def keep(self, policy: Policy) -> None:
+        """Make the rules so; first of all those of the other tool go, if there are any."""
+        done = self._chosen.ensure(policy)
+        if not self._has_cleaned:
+            done += self._other.remove()
+            self._has_cleaned = True
+        for line in done:
+            log.info("%s", line)
+
+
+def _log_changes(wanted: list[Change]) -> None:
+    for change in wanted[:_MOST_LINES]:
+        log.info("%s", change)
+    if len(wanted) > _MOST_LINES:
+        log.info("... and %d more changes of entries", len(wanted) - _MOST_LINES)
+
+
+def _advice(code: int) -> str:
+    return "is the device down?" if code in {errno.ENETDOWN, errno.ENODEV} else "see 'ip route'"

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the rest of the agent needs to know of this node's overlay, whoever made it.
+
+`owned` makes it, `adopted` reads it; both answer with an `Overlay`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Protocol
+
+from vxlane.datapath.abi import Way
+from vxlane.host.events import News
+from vxlane.overlay.desired import Path
+from vxlane.sources.model import Announcement, Node, Problem
+from vxlane.sources.snapshot import Snapshot
+from vxlane.util.topics import Topic
+
+
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """This node's end of the overlay and the way to every peer."""
+
+    device: int
+    """Ifindex of flannel.<VNI>; 0: there is none (host-gw)."""
+    device_mtu: int
+    address: IPv4Address
+    """Our underlay address."""
+    vtep_mac: str
+    vni: int
+    port: int
+    underlay: int
+    """Ifindex of the NIC; 0: the routes decide."""
+    paths: tuple[Path, ...]
+    exits: frozenset[tuple[Way, int]]
+    """By which ways and NICs (ifindex) the paths lead."""
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def nics(self) -> frozenset[int]:
+        """Ifindexes of the interfaces that packets of peers come and go by."""
+        return frozenset({nic for _, nic in self.exits} | {self.underlay} - {0})
+
+    @property
+    def direct_nics(self) -> frozenset[int]:
+        """Those of them that directly routed packets leave by."""
+        return frozenset(nic for way, nic in self.exits if way is Way.DIRECT)
+
+
+Steps = Mapping[str, Callable[[], None]]
+
+
+class Overlays(Protocol):
+    """Keeps, or follows, this node's overlay."""
+
+    def announcement(self, own: Node | None) -> Announcement | None:
+        """What this node has to tell the others; None: someone else tells them."""
+
+    def heard(self, news: News) -> Topic:
+        """What is to be looked at because entries are other than the last look left them."""
+
+    def look(self, snapshot: Snapshot, topics: Topic) -> Overlay:
+        """Make (or read) the device and find the way to each node of `snapshot`; `topics`: what
+        may have changed since the last look. KernelError, ConfigError: it can't be made now.
+        """
+
+    def patrol(self) -> Iterator[Topic]:
+        """Compare the overlay with the kernel's, a few milliseconds' worth at a time; each time
+        what has to be looked at.
+        """
+
+    def steps(self) -> Steps:
+        """What then is to be made, by name and in order; each may fail without the others."""

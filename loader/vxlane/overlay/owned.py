@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mode `own`: this agent is the flannel backend, and makes and repairs the whole kernel path.
+
+Owns the order: device, entries, rules, and subnet.env last, for it tells pods to come.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from functools import partial
+from ipaddress import IPv4Network
+
+from vxlane.config import Config
+from vxlane.errors import ConfigError
+from vxlane.host import blackhole, subnet_env, sysctls, vtep
+from vxlane.host.events import News
+from vxlane.host.firewall import Masquerade, Policy
+from vxlane.host.links import Link, Links
+from vxlane.host.nexthops import Query, resolve
+from vxlane.host.underlay import Choice, Underlay, choose
+from vxlane.host.undo import UndoFile
+from vxlane.overlay.desired import OwnPlan, exits_of
+from vxlane.overlay.keepers import EntryKeeper, RuleKeeper, keep_sysctls
+from vxlane.overlay.overlay import Overlay, Steps
+from vxlane.overlay.paths import Paths
+from vxlane.sources.model import Announcement, Backend, Node, Problem, derived_mac
+from vxlane.sources.snapshot import NodeSource, Snapshot
+from vxlane.util.topics import Topic
+
+log = logging.getLogger(__name__)
+
+
+class OwnedOverlay:
+    """Keeps the kernel path of this node; see `Overlays`."""
+
+    def __init__(
+        self,
+        config: Config,
+        links: Links,
+        *,
+        undo: UndoFile,
+        source: NodeSource,
+    ) -> None:
+        self._config = config
+        self._source = source
+        self._network = config.network
+        self._links = links
+        self._undo = undo
+        self._paths = Paths(partial(resolve, links.socket))
+        self._entries = EntryKeeper(links.socket)
+        self._rules = RuleKeeper(uses_nftables=config.network.uses_nftables)
+        self._underlay: Underlay | None = None
+        self._steps: dict[str, Callable[[], None]] = {}
+        self._own: Node | None = None
+        """What the host was made for."""
+        self._device: Link | None = None
+
+    def announcement(self, own: Node | None) -> Announcement:
+        """What this node tells the others; an existing device's MAC is kept."""
+        underlay = self._choose(own)
+        device = self._links.by_name(vtep.name_of(self._network.vni))
+        unknown = device.mac if device else derived_mac(self._config.node_name)
+        return Announcement(
+            address=underlay.address,
+            backend=self._network.backend,
+            vni=self._network.vni,
+            vtep_mac=own.vtep_mac if own else unknown,
+        )
+
+    def heard(self, news: News) -> Topic:
+        """See `Overlays`."""
+        return Topic.ENTRIES if self._entries.contradicts(news) else Topic(0)
+
+    def look(self, snapshot: Snapshot, topics: Topic) -> Overlay:
+        """See `Overlays`."""
+        own, network = snapshot.own, snapshot.network or self._network.cidr
+        assert own is not None
+        if network is None:
+            raise ConfigError("the network of all pods is not known; name it beside the nodes")
+        # Device and rules have our MAC and pod CIDR: what is said of us concerns the host.
+        if own != self._own:
+            topics |= Topic.HOST | Topic.RULES
+        if topics & Topic.ROUTES:
+            self._paths.forget()
+        if topics & Topic.HOST and self._look_at_host(own, network):
+            topics |= Topic.ENTRIES
+        self._own = own
+        assert self._underlay is not None
+        overlay = self._overlay(snapshot, self._underlay)
+        if topics & Topic.ENTRIES:
+            self._entries.read(overlay.device)
+        self._steps = {"entries": lambda: self._entries.keep(overlay.paths, network)}
+        if topics & Topic.RULES:
+            self._steps["rules"] = lambda: self._rules.keep(self._policy(own, network))
+        if self._config.has_blackhole and topics & Topic.RULES:
+            self._steps["blackhole"] = lambda: self._keep_blackhole(own.pod_cidr)
+        # Last, for it tells pods to come.
+        self._steps["subnet.env"] = lambda: self._write_subnet_file(own, network, overlay)
+        return overlay
+
+    def patrol(self) -> Iterator[Topic]:
+        """See `Overlays`."""
+        yield from self._paths.patrol()
+        yield from self._entries.patrol(self._device.index if self._device else 0)
+
+    def steps(self) -> Steps:
+        """See `Overlays`."""
+        return self._steps
+
+    def _choose(self, own: Node | None) -> Underlay:
+        """What was asked for, else the interface that has the address that peers know us by."""
+        if chosen := self._source.chosen_address():
+            return choose(self._links, Choice(public=chosen))
+        if own and self._config.choice == Choice():
+            holder = self._links.holder(own.address)
+            if holder:
+                return Underlay(holder, own.address)
+        return choose(self._links, self._config.choice)
+
+    def _look_at_host(self, own: Node, network: IPv4Network) -> bool:
+        """Choose the underlay; make device and sysctls so. Whether the device was another."""
+        self._underlay = self._choose(own)
+        name = vtep.name_of(self._network.vni)
+        if self._links.by_name(name) is None:
+            # One that is there already is somebody's, and is to stay.
+            file = str(self._config.subnet_file)
+            self._undo.note(device=name, network=str(network), subnet_file=file)
+        keep_sysctls(sysctls.FORWARDING, self._undo)
+        if self._network.backend is not Backend.VXLAN:
+            return False
+        before = self._device
+        self._device, done = vtep.ensure(self._links, self._vtep(own, network, self._underlay))
+        for line in done:
+            log.info("%s", line)
+        return bool(done) or before is None
+
+    def _vtep(self, own: Node, network: IPv4Network, underlay: Underlay) -> vtep.Vtep:
+        return vtep.Vtep(
+            name=vtep.name_of(self._network.vni),
+            wiring=vtep.Wiring(
+                vni=self._network.vni,
+                port=self._network.port,
+                local=underlay.address,
+                underlay=underlay.link.index,
+                learns=self._network.learns,
+                is_gbp=self._network.is_gbp,
+            ),
+            mac=own.vtep_mac,
+            mtu=self._pod_mtu(underlay),
+            address=own.pod_cidr.network_address,
+            network=network,
+        )
+
+    def _pod_mtu(self, underlay: Underlay) -> int:
+        overhead = vtep.OVERHEAD if self._network.backend is Backend.VXLAN else 0
+        return (self._network.mtu or underlay.link.mtu) - overhead
+
+    def _overlay(self, snapshot: Snapshot, underlay: Underlay) -> Overlay:
+        own, device = snapshot.own, self._device
+        assert own is not None
+        plan = OwnPlan(
+            self._network.backend, device.index if device else 0, self._network.routes_directly
+        )
+        query = Query(underlay.address, self._network.port)
+        paths = self._paths.to(snapshot.peers, query, plan)
+        problems = []
+        if own.address != underlay.address:
+            reason = f"peers send to {own.address}, its packets come from {underlay.address}"
+            problems.append(Problem(own.name, reason))
+        return Overlay(
+            device=plan.device,
+            device_mtu=device.mtu if device else self._pod_mtu(underlay),
+            address=underlay.address,
+            vtep_mac=own.vtep_mac,
+            vni=self._network.vni,
+            port=self._network.port,
+            underlay=underlay.link.index,
+            paths=paths,
+            exits=exits_of(paths),
+            problems=tuple(problems),
+        )
+
+    def _policy(self, own: Node, network: IPv4Network) -> Policy:
+        config = self._config
+        return Policy(network, own.pod_cidr, config.masquerade, config.forward)
+
+    def _keep_blackhole(self, cidr: IPv4Network) -> None:
+        self._undo.note(blackhole=str(cidr))
+        if blackhole.add(self._links, cidr):
+            log.info("add blackhole route %s: missing", cidr)
+
+    def _write_subnet_file(self, own: Node, network: IPv4Network, overlay: Overlay) -> None:
+        content = subnet_env.SubnetEnv(
+            network=network,
+            subnet=own.pod_cidr,
+            mtu=overlay.device_mtu,
+            is_masqueraded=self._config.masquerade is not Masquerade.OFF,
+        )
+        if subnet_env.write(self._config.subnet_file, content):
+            log.info("write %s: it was missing or differed", self._config.subnet_file)

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""In mode `adopt`: who the peers are, by the kernel's entries, and how the source names them.
+
+A route leads to a neighbour, that to a MAC, that to an underlay address. With 5,000 peers to trace
+all of them anew takes 20 ms; so each change is traced by itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Address, IPv4Network
+from typing import TypeVar
+
+from vxlane.host.entries import Entries, Forwarding, Key, Neighbour, Route
+from vxlane.sources.model import Backend, Node, Problem
+from vxlane.util.difference import difference
+
+Item = TypeVar("Item", Node, Problem)
+
+
+class TracedPeers:
+    """The peers that the kernel sends to, by pod CIDR as the routes have it."""
+
+    def __init__(self, device: int) -> None:
+        self.peers: dict[Key, Node] = {}
+        """`backend` is how the kernel reaches them, whatever the source says."""
+        self.problems: dict[Key, Problem] = {}
+        """Where the source says otherwise."""
+        self._device = device
+        """Ifindex of flannel.<VNI>."""
+        self._source: Sequence[Node] = ()
+        self._said: dict[Key, Node] = {}
+        self._tunnelled: dict[Key, Node] = {}
+        """Named by their pod CIDR."""
+        self._direct: dict[Key, IPv4Address] = {}
+        """Gateways of plain routes; whether these are peers, the source knows."""
+        self._led: dict[Key, set[Key]] = {}
+        """By a neighbour's or forwarding entry's key those of the routes that lead over it."""
+
+    def follow(self, entries: Entries, changed: Iterable[Key]) -> None:
+        """Trace the routes that lead over `changed` ones of `entries`."""
+        routes: set[Key] = set()
+        for key in changed:
+            if isinstance(key, tuple):
+                routes.add(key)
+            routes |= self._led.pop(key, set())
+        for key in routes:
+            self._trace(entries, key)
+            self._name(key)
+
+    def name(self, said: Sequence[Node]) -> None:
+        """Take the names of the nodes that the source lists."""
+        gone, come = difference(self._source, said)
+        self._source = said
+        for node in gone:
+            del self._said[_key(node)]
+        self._said |= {_key(node): node for node in come}
+        for key in {_key(node) for node in gone + come}:
+            self._name(key)
+
+    def _trace(self, entries: Entries, key: Key) -> None:
+        self._direct.pop(key, None)
+        self._tunnelled.pop(key, None)
+        route = entries.get(key)
+        if not isinstance(route, Route):
+            return
+        if route.device != self._device:
+            self._direct[key] = IPv4Address(route.gateway)
+            return
+        self._led.setdefault(route.gateway, set()).add(key)
+        neighbour = entries.get(route.gateway)
+        if not isinstance(neighbour, Neighbour):
+            return
+        self._led.setdefault(neighbour.mac, set()).add(key)
+        forwarding = entries.get(neighbour.mac)
+        if isinstance(forwarding, Forwarding):
+            cidr = IPv4Network((route.network, route.prefix_len))
+            address = IPv4Address(forwarding.address)
+            self._tunnelled[key] = Node(str(cidr), address, cidr, neighbour.mac)
+
+    def _name(self, key: Key) -> None:
+        peer, problem = self._named(self._said.get(key), key)
+        _put(self.peers, key, peer)
+        _put(self.problems, key, problem)
+
+    def _named(self, said: Node | None, key: Key) -> tuple[Node | None, Problem | None]:
+        kernel = self._tunnelled.get(key)
+        if said is None:
+            return kernel, None
+        if kernel is None and self._direct.get(key) == said.address:
+            return dataclasses.replace(said, backend=Backend.HOST_GW), None
+        if kernel is None:
+            reason = f"the kernel has no entries yet that lead to its pods {said.pod_cidr}"
+            return None, Problem(said.name, reason)
+        peer = dataclasses.replace(kernel, name=said.name)
+        if (kernel.address, kernel.vtep_mac) == (said.address, said.vtep_mac):
+            return peer, None
+        return peer, Problem(said.name, _difference(said, kernel))
+
+
+def _put(items: dict[Key, Item], key: Key, item: Item | None) -> None:
+    """In its place: what does not move is compared faster."""
+    if item is None:
+        items.pop(key, None)
+    else:
+        items[key] = item
+
+
+def _key(node: Node) -> Key:
+    return int(node.pod_cidr.network_address), node.pod_cidr.prefixlen
+
+
+def _difference(said: Node, kernel: Node) -> str:
+    return (
+        f"the kernel sends to {kernel.vtep_mac} at {kernel.address}, its entry says "
+        f"{said.vtep_mac} at {said.address}; the kernel's word is taken"
+    )

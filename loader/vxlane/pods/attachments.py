@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the CNI plugin said of each pod interface, kept on disk for the agent that comes next.
+
+Owns `<state>/pods/`: one JSON file for each. Whether it is still true is for `pods` to find out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+from vxlane.errors import ConfigError
+from vxlane.sources.model import parse_mac
+
+log = logging.getLogger(__name__)
+
+# libcni's rules for these names; they also make them safe as a file's name.
+_CONTAINER_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
+_IFNAME = re.compile(r"[^/:\s]{1,15}")
+
+Key = tuple[str, str]
+"""Container ID and interface name in the pod."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """One interface of one pod."""
+
+    container_id: str
+    ifname: str
+    netns: str
+    host_ifname: str
+    mac: str
+    """Of the pod's end."""
+    addresses: tuple[str, ...]
+    """IPv4; IPv6 ones are the kernel path's."""
+    name: str = ""
+    """namespace/pod, where the runtime told."""
+    network: str = ""
+    """Of the runtime, which collects garbage network by network."""
+    host_mac: str = ""
+    """Of the host's end when it was attached: a name or an ifindex may be another's later."""
+
+    @property
+    def key(self) -> Key:
+        """See `Key`."""
+        return self.container_id, self.ifname
+
+
+def parse_key(request: Mapping[str, Any]) -> Key:
+    """The interface that a request is about, or ConfigError naming the field."""
+    container_id, ifname = request.get("container_id"), request.get("ifname")
+    if not isinstance(container_id, str) or not _CONTAINER_ID.fullmatch(container_id):
+        raise ConfigError(f"container_id {container_id!r} is not a container's ID")
+    if not isinstance(ifname, str) or not _IFNAME.fullmatch(ifname):
+        raise ConfigError(f"ifname {ifname!r} is not an interface's name")
+    return container_id, ifname
+
+
+def parse_attachment(request: Mapping[str, Any]) -> Attachment:
+    """The attachment that a request describes, or ConfigError naming the field."""
+    container_id, ifname = parse_key(request)
+    host_ifname, addresses = request.get("host_ifname"), request.get("addresses")
+    if not isinstance(host_ifname, str) or not _IFNAME.fullmatch(host_ifname):
+        raise ConfigError(f"host_ifname {host_ifname!r} is not an interface's name")
+    if not isinstance(addresses, list):
+        raise ConfigError("addresses must be a list")
+    return Attachment(
+        container_id=container_id,
+        ifname=ifname,
+        netns=str(request.get("netns") or ""),
+        host_ifname=host_ifname,
+        mac=parse_mac(str(request.get("mac") or "")),
+        addresses=tuple(str(a) for a in addresses if _is_ipv4(a)),
+        name=str(request.get("name") or ""),
+        network=str(request.get("network") or ""),
+    )
+
+
+def _is_ipv4(text: object) -> bool:
+    """Whether `text` is IPv4; ConfigError if it is no address at all."""
+    if isinstance(text, str) and ":" in text:
+        return False
+    try:
+        IPv4Address(text)
+    except ValueError:
+        raise ConfigError(f"address {text!r} is not an IP address") from None
+    return True
+
+
+class Store:
+    """The files."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def load(self) -> dict[Key, Attachment]:
+        """All that are there, oldest first; a file that can't be read is reported and removed."""
+        found = {}
+        files = self._directory.glob("*.json")
+        for path in sorted(files, key=lambda path: path.stat().st_mtime_ns):
+            try:
+                document = json.loads(path.read_text())
+                document["addresses"] = tuple(document["addresses"])
+                attachment = Attachment(**document)
+            except (ValueError, TypeError, KeyError) as error:
+                log.warning("remove %s: not what an agent wrote (%s)", path, error)
+                path.unlink()
+                continue
+            found[attachment.key] = attachment
+        return found
+
+    def save(self, attachment: Attachment) -> None:
+        """Write one; a killed agent leaves the old file or the new one."""
+        path = self._path(attachment.key)
+        temporary = path.with_suffix(".new")
+        temporary.write_text(json.dumps(dataclasses.asdict(attachment)))
+        temporary.rename(path)
+
+    def remove(self, key: Key) -> None:
+        """Remove one, if it is there."""
+        self._path(key).unlink(missing_ok=True)
+
+    def _path(self, key: Key) -> Path:
+        return self._directory / f"{key[0]},{key[1]}.json"  # no id has a comma

@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeps the programs' map of pods, and the hooks on their veths, equal to what is really there.
+
+The CNI plugin says which pods there are; the kernel says whether a veth is what it was. A pod's
+entry in the map comes before its hooks and goes after them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from ipaddress import IPv4Address
+
+from vxlane.datapath.abi import Guard, Program
+from vxlane.datapath.hooks import HookKeeper, Place
+from vxlane.datapath.maps import Maps
+from vxlane.datapath.records import IPAddress, Pod
+from vxlane.errors import KernelError
+from vxlane.host.links import Link, Links
+from vxlane.host.spoofcheck import CheckedPorts
+from vxlane.host.veths import far_end
+from vxlane.pods.attachments import Attachment, Key, Store
+from vxlane.pods.standing import BOTH, Standing, is_still_so, judge
+from vxlane.util.topics import Topic
+
+log = logging.getLogger(__name__)
+
+_FULL = frozenset({errno.E2BIG, errno.ENOSPC})
+
+ForeignFilters = Callable[[int], Guard]
+"""Directions in which someone else's filters stand on a device (ifindex)."""
+
+
+class PodKeeper:
+    """All pods of this node."""
+
+    def __init__(
+        self, maps: Maps, hooks: HookKeeper, *, links: Links, foreign: ForeignFilters, store: Store
+    ) -> None:
+        self._maps = maps
+        self._hooks = hooks
+        self._links = links
+        self._foreign = foreign
+        self._store = store
+        self._attachments = self._store.load()
+        """In the order in which they were made."""
+        self._claims = self._claim()
+        self._standings: dict[Key, Standing] = {}
+        self._owners: dict[IPAddress, Key] = {}
+        self._actual = maps.pods()
+        self._filters: dict[int, Guard] = {}
+        """What `foreign` said of each veth; forgotten when an event is about it."""
+        self._ports = CheckedPorts()
+        self._checked = self._ports.names()
+        self._touched: set[int] = set()
+        """Veths and bridges that are to be looked at."""
+
+    @property
+    def attachments(self) -> Mapping[Key, Attachment]:
+        """What is remembered."""
+        return self._attachments
+
+    def places(self) -> set[Place]:
+        """Where programs have to stand."""
+        return {
+            place
+            for standing in self._standings.values()
+            if standing.pods
+            for place in _places(standing.ifindex)
+        }
+
+    def attach(self, attachment: Attachment) -> str:
+        """Remember and accelerate a pod; why it is not accelerated, or empty."""
+        veth = self._links.by_name(attachment.host_ifname)
+        if veth is None:
+            return f"there is no device {attachment.host_ifname} in the node's network namespace"
+        attachment = dataclasses.replace(attachment, host_mac=veth.mac)
+        self._take_over(veth.index, attachment.key)
+        self._store.save(attachment)
+        self._attachments.pop(attachment.key, None)
+        self._attachments[attachment.key] = attachment
+        self._claims = self._claim()
+        self._filters.pop(veth.index, None)
+        self._checked = self._ports.names()
+        return self._review(attachment, veth)
+
+    def check(self, attachment: Attachment) -> str:
+        """Put right what is wrong with a pod, if anything; why it is not accelerated, or empty."""
+        known = self._attachments.get(attachment.key)
+        if known is None or known != dataclasses.replace(attachment, host_mac=known.host_mac):
+            return self.attach(attachment)
+        # What stands where and what is in the map, and not what was put there.
+        self._hooks.look()
+        self._actual = self._maps.pods()
+        return self._again(known)
+
+    def detach(self, key: Key) -> bool:
+        """Forget a pod; whether it was known."""
+        attachment = self._attachments.pop(key, None)
+        self._store.remove(key)
+        if attachment is None:
+            return False
+        self._claims = self._claim()
+        self._withdraw(key)
+        log.info("forget pod %s", _shown(attachment))
+        return True
+
+    def _claim(self) -> dict[str, Key]:
+        """Whose each address is: it is used again before the DEL for its last pod has come."""
+        return {address: key for key, at in self._attachments.items() for address in at.addresses}
+
+    def removed(self, ifindexes: Collection[int]) -> None:
+        """Devices are gone, and their pods with them: at once, for an ifindex is used again."""
+        for key, standing in list(self._standings.items()):
+            if standing.ifindex in ifindexes:
+                self.detach(key)
+
+    def _take_over(self, ifindex: int, key: Key) -> None:
+        """Another pod that had this ifindex is gone, even if news of that is still on its way."""
+        for other, standing in list(self._standings.items()):
+            if standing.ifindex == ifindex and other != key:
+                self.detach(other)
+
+    def touched(self, ifindexes: Collection[int]) -> bool:
+        """Devices, their qdiscs or filters changed; whether some pod has to be looked at."""
+        standings = self._standings.values()
+        veths = {s.ifindex for s in standings if s.ifindex in ifindexes}
+        bridges = {s.bridge for s in standings if s.bridge in ifindexes}
+        for ifindex in veths:
+            self._filters.pop(ifindex, None)
+        self._touched |= veths | bridges
+        return bool(self._touched)
+
+    def look_at_touched(self) -> None:
+        """Verify the pods of devices that changed.
+
+        A bridge says that it changed whenever a port joins; its pods are looked at only if it is
+        another bridge for them.
+        """
+        touched, self._touched = self._touched, set()
+        links = {ifindex: self._links.by_index(ifindex) for ifindex in touched}
+        for key, standing in list(self._standings.items()):
+            bridge = links.get(standing.bridge)
+            if standing.ifindex in touched or (bridge and not is_still_so(standing, bridge)):
+                self._again(self._attachments[key])
+
+    def rules_changed(self) -> None:
+        """Rules of bridges may have changed."""
+        before, self._checked = self._checked, self._ports.names()
+        changed = before ^ self._checked
+        for attachment in list(self._attachments.values()):
+            if attachment.host_ifname in changed:
+                self._again(attachment)
+
+    def look(self) -> None:
+        """Verify every pod, and remove what is in the map without one.
+
+        What is gone goes first: its ifindex may be another pod's by now.
+        """
+        links = self._links.all()
+        by_name = {link.name: link for link in links.values()}
+        self._checked = self._ports.names()
+        self._actual = self._maps.pods()
+        found: dict[Key, Link] = {}
+        for key, attachment in list(self._attachments.items()):
+            veth = by_name.get(attachment.host_ifname)
+            if veth and self._is_of(veth, attachment):
+                found[key] = veth
+            else:
+                self.detach(key)
+        self._remove_stale(map(IPv4Address, self._claims))
+        for key, veth in found.items():
+            self._review(self._attachments[key], veth, bridge=links.get(veth.master))
+        self._remove_stale(self._owners)
+
+    def patrol(self) -> Iterator[Topic]:
+        """Verify one pod at a time, filters too: of a TCX program nobody tells."""
+        for key in list(self._attachments):
+            if attachment := self._attachments.get(key):
+                if standing := self._standings.get(key):
+                    self._filters.pop(standing.ifindex, None)
+                self._again(attachment)
+            yield Topic(0)
+
+    def lost_track(self) -> None:
+        """Events were lost: filters may have changed anywhere."""
+        self._filters.clear()
+
+    def _again(self, attachment: Attachment) -> str:
+        veth = self._links.by_name(attachment.host_ifname)
+        if veth and self._is_of(veth, attachment):
+            return self._review(attachment, veth)
+        self.detach(attachment.key)
+        return f"its veth {attachment.host_ifname} is gone"
+
+    def _is_of(self, veth: Link, attachment: Attachment) -> bool:
+        """Whether the veth is still the one that was attached, and no later one by its name.
+
+        Its MAC may change: udev gives a veth one of its own some time after the bridge plugin has
+        made it (MACAddressPolicy=persistent). While we watch, the ifindex tells then, and else the
+        pod's end.
+        """
+        if veth.mac == attachment.host_mac:
+            return True
+        if standing := self._standings.get(attachment.key):
+            return standing.ifindex == veth.index
+        end = far_end(self._links.socket, veth.index)
+        return end is not None and (end.name, end.mac) == (attachment.ifname, attachment.mac)
+
+    def _review(self, attachment: Attachment, veth: Link, *, bridge: Link | None = None) -> str:
+        """Judge one pod and make map and hooks so; why it is not accelerated, or empty."""
+        if bridge is None and veth.master:
+            bridge = self._links.by_index(veth.master)
+        others = BOTH if veth.name in self._checked else self._guarded(veth.index)
+        own = tuple(a for a in attachment.addresses if self._claims[a] == attachment.key)
+        attachment = dataclasses.replace(attachment, addresses=own)
+        standing = judge(attachment, veth, bridge, others=others)
+        before = self._standings.get(attachment.key)
+        if not standing.pods:
+            self._withdraw(attachment.key)
+            self._standings[attachment.key] = standing
+        else:
+            standing = self._accelerate(attachment.key, standing)
+        if before != standing:
+            log.info("pod %s: %s", _shown(attachment), standing.reason or _guards(standing))
+        return standing.reason
+
+    def _guarded(self, ifindex: int) -> Guard:
+        if ifindex not in self._filters:
+            self._filters[ifindex] = self._foreign(ifindex)
+        return self._filters[ifindex]
+
+    def _accelerate(self, key: Key, standing: Standing) -> Standing:
+        for address in self._addresses(key) - {pod.address for pod in standing.pods}:
+            self._remove(address)
+        for pod in standing.pods:
+            self._owners[pod.address] = key
+        self._standings[key] = standing
+        if reason := self._put(standing.pods) or self._hooks.attach(_places(standing.ifindex)):
+            self._withdraw(key)
+            standing = dataclasses.replace(standing, pods=(), reason=reason)
+            self._standings[key] = standing
+        return standing
+
+    def _put(self, pods: Iterable[Pod]) -> str:
+        """Write what differs; why that could not be, or empty."""
+        for pod in pods:
+            if self._actual.get(pod.address) == pod:
+                continue
+            try:
+                self._maps.put_pod(pod)
+            except KernelError as error:
+                is_full = error.errno in _FULL
+                return "the map of pods is full; raise --max-pods" if is_full else str(error)
+            self._actual[pod.address] = pod
+        return ""
+
+    def _withdraw(self, key: Key) -> None:
+        """Take a pod off its hooks and out of the map."""
+        standing = self._standings.pop(key, None)
+        if standing and standing.pods:
+            self._hooks.detach(_places(standing.ifindex))
+            self._maps.delete_veth(standing.ifindex)
+        for address in self._addresses(key):
+            self._remove(address)
+
+    def _addresses(self, key: Key) -> set[IPAddress]:
+        return {address for address, owner in self._owners.items() if owner == key}
+
+    def _remove_stale(self, known: Iterable[IPAddress]) -> None:
+        for address in self._actual.keys() - set(known):
+            log.info("remove pod %s from the map: stale", address)
+            self._remove(address)
+
+    def _remove(self, address: IPAddress) -> None:
+        self._maps.delete_pod(address)
+        self._actual.pop(address, None)
+        self._owners.pop(address, None)
+
+
+def _places(ifindex: int) -> Iterable[Place]:
+    # to_pod first: what it learns is of no use before from_pod is there to use it.
+    return (Program.TO_POD, ifindex), (Program.FROM_POD, ifindex)
+
+
+def _shown(attachment: Attachment) -> str:
+    name = attachment.name or attachment.container_id[:12]
+    return f"{name} {attachment.ifname} {' '.join(attachment.addresses)} {attachment.host_ifname}"
+
+
+def _guards(standing: Standing) -> str:
+    guard = standing.pods[0].guard
+    names = [item.name.lower() for item in Guard if item & guard and item.name]
+    return f"accelerated, but for {' and '.join(names)}" if names else "accelerated"

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who holds which name, address, MAC and pod CIDR, so that no two nodes hold the same."""
+
+from __future__ import annotations
+
+import copy
+from bisect import bisect_left, insort
+from ipaddress import IPv4Network
+
+from vxlane.sources.model import Node
+
+
+class Claims:
+    """What nodes hold that do not contradict each other.
+
+    Compares addresses as integers: ipaddress' own operators take ten times as long.
+    """
+
+    def __init__(self) -> None:
+        self.names: dict[str, Node] = {}
+        self._addresses: dict[int, Node] = {}
+        self._sorted_addresses: list[int] = []
+        self._macs: dict[str, Node] = {}
+        self._ranges: dict[int, tuple[int, Node]] = {}
+        """End of a pod CIDR -> its start and holder."""
+        self._ends: list[int] = []
+        """Ascending: the CIDRs held never overlap."""
+
+    def copy(self) -> Claims:
+        """The same claims, to go on from."""
+        other = Claims()
+        vars(other).update((name, copy.copy(held)) for name, held in vars(self).items())
+        return other
+
+    def conflict(self, node: Node) -> str:
+        """What of `node` someone else holds, in words; empty if nothing."""
+        if node.name in self.names:
+            return "is listed twice; the first entry counts"
+        address = int(node.address)
+        if holder := self._addresses.get(address):
+            return f"its address {node.address} is that of node {holder.name!r}"
+        if holder := self._macs.get(node.vtep_mac):
+            return f"its VTEP MAC {node.vtep_mac} is that of node {holder.name!r}"
+        start, end = _range(node.pod_cidr)
+        if holder := self._overlapping(start, end):
+            cidrs = f"{node.pod_cidr} overlaps {holder.pod_cidr}"
+            return f"its pod CIDR {cidrs} of node {holder.name!r}"
+        # A tunnel to an address among the pods would be routed into itself.
+        if holder := self._overlapping(address, address):
+            return f"its address {node.address} lies in the pod CIDR of node {holder.name!r}"
+        at = bisect_left(self._sorted_addresses, start)
+        if at < len(self._sorted_addresses) and self._sorted_addresses[at] <= end:
+            holder = self._addresses[self._sorted_addresses[at]]
+            return f"its pod CIDR {node.pod_cidr} holds the address of node {holder.name!r}"
+        return ""
+
+    def take(self, node: Node) -> None:
+        """Record what `node` holds; the caller has seen that there is no conflict."""
+        self.names[node.name] = node
+        self._addresses[int(node.address)] = node
+        insort(self._sorted_addresses, int(node.address))
+        self._macs[node.vtep_mac] = node
+        start, end = _range(node.pod_cidr)
+        self._ranges[end] = start, node
+        insort(self._ends, end)
+
+    def give_back(self, node: Node) -> None:
+        """What `node`, one of `names`, holds is free again."""
+        del self.names[node.name]
+        del self._addresses[int(node.address)]
+        del self._sorted_addresses[bisect_left(self._sorted_addresses, int(node.address))]
+        del self._macs[node.vtep_mac]
+        _, end = _range(node.pod_cidr)
+        del self._ranges[end]
+        del self._ends[bisect_left(self._ends, end)]
+
+    def _overlapping(self, start: int, end: int) -> Node | None:
+        at = bisect_left(self._ends, start)
+        if at == len(self._ends):
+            return None
+        held_from, holder = self._ranges[self._ends[at]]
+        return holder if held_from <= end else None
+
+
+def _range(cidr: IPv4Network) -> tuple[int, int]:
+    start = int(cidr.network_address)
+    return start, start + (1 << 32 - cidr.prefixlen) - 1

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gets this node a subnet in etcd and keeps the lease on it, in a thread of its own.
+
+It looks at our key when it is announced, when its lease is due, and when somebody changed it. A
+lease is renewed as flannel does: a new one is granted and the key is put again with it, `margin`
+before the old one ends. A key that was deleted is taken again if it is still free: pods have
+addresses of that subnet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+
+from vxlane.errors import ConfigError, SourceError
+from vxlane.sources.etcd.gateway import Gateway, Item
+from vxlane.sources.etcd.schema import address_of, cidr_of, key_of, parse_pool, value_of
+from vxlane.sources.follow import Timing, Upkeep
+from vxlane.sources.model import Announcement
+
+log = logging.getLogger(__name__)
+
+_RACES = 10
+"""Attempts to get a free subnet before another node does; flannel's number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """How long a lease lasts and how long before its end it is renewed; seconds."""
+
+    ttl: int = 24 * 3600
+    margin: int = 3600
+
+
+class Keeper:
+    """Holds the subnet of the node that is announced; `complain` hears why it can't, or ""."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        prefix: str,
+        *,
+        previous: IPv4Network | None,
+        term: Term,
+        timing: Timing,
+        complain: Callable[[str], None],
+    ) -> None:
+        self._gateway = gateway
+        self._prefix = prefix
+        self._subnets = f"{prefix}/subnets/"
+        self._previous = previous
+        self._term = term
+        self._own: Announcement | None = None
+        self._held: IPv4Network | None = None
+        self._upkeep = Upkeep("lease", self._hold, complain=complain, timing=timing)
+
+    def start(self) -> None:
+        """Begin to hold a subnet, once a node is announced."""
+        self._upkeep.start()
+
+    def announce(self, own: Announcement) -> None:
+        """From now on the subnet shall say this."""
+        self._own = own
+        self._upkeep.look()
+
+    @property
+    def key(self) -> str:
+        """Our key; empty while we hold none."""
+        return self._subnets + key_of(self._held) if self._held else ""
+
+    def seen(self, value: bytes | None) -> None:
+        """The value that our key has now, None: it is gone; wakes the thread if it is not ours."""
+        if self._own and value != value_of(self._own):
+            self._upkeep.look()
+
+    def close(self) -> None:
+        """Write no more; the lease runs on. May be called twice."""
+        self._upkeep.close()
+
+    def _hold(self) -> float:
+        """Make our key right; seconds until it must be looked at again."""
+        own = self._own
+        assert own is not None, "nothing looks before there is an announcement"
+        due: float | None
+        for _ in range(_RACES):
+            cidr = self._held or self._choose(own.address)
+            item = self._gateway.get(self._subnets + key_of(cidr))
+            if item is None:
+                due = self._take(cidr, value_of(own))
+            elif address_of(item.value) == own.address:
+                due = self._keep(item, value_of(own))
+            elif self._held is None:
+                continue
+            else:
+                holder = address_of(item.value) or "something that is no node"
+                advice = "delete its key, or restart this node's pods and agent for another subnet"
+                raise SourceError(f"its subnet {cidr} was taken by {holder}; {advice}")
+            if due is not None:
+                self._held = cidr
+                return due
+        raise SourceError(f"{_RACES} times another node was faster to a free subnet; trying again")
+
+    def _choose(self, address: IPv4Address) -> IPv4Network:
+        """In flannel's order: the subnet of our address, the previous one, any that is free."""
+        pool = parse_pool(read_config(self._gateway, self._prefix))
+        taken = []
+        for item in self._gateway.items(self._subnets)[1]:
+            try:
+                cidr = cidr_of(item.key)
+            except ConfigError:
+                continue
+            if address_of(item.value) != address:
+                taken.append(cidr)
+            elif pool.holds(cidr):
+                return cidr
+            else:
+                log.warning("our subnet %s no longer fits the network %s", cidr, pool.network)
+                self._gateway.delete(item.key)
+        if self._previous and pool.holds(self._previous) and self._previous not in taken:
+            return self._previous
+        return pool.choose(taken)
+
+    def _take(self, cidr: IPv4Network, value: bytes) -> float | None:
+        """Create our key; None if another node was faster."""
+        if self._held:
+            log.warning("the lease of our subnet %s was deleted or ran out; taking it again", cidr)
+        lease = self._gateway.grant(self._term.ttl)
+        created = False
+        try:
+            created = self._gateway.create(self._subnets + key_of(cidr), value, lease=lease)
+        finally:
+            if not created:
+                with contextlib.suppress(SourceError):
+                    self._gateway.revoke(lease)
+        if not created:
+            return None
+        log.info("subnet %s is ours for %d s", cidr, self._term.ttl)
+        return self._term.ttl - self._term.margin
+
+    def _keep(self, item: Item, value: bytes) -> float:
+        """Write our key if it says something else, and renew its lease if that is due."""
+        if not item.lease:
+            # A reservation that a person made: it stays without an end, and is not renewed.
+            if item.value != value:
+                self._gateway.put(item.key, value, lease=0)
+            return self._term.ttl
+        left = self._gateway.time_to_live(item.lease) - self._term.margin
+        if item.value == value and left > 0:
+            return left
+        lease = self._gateway.grant(self._term.ttl)
+        self._gateway.put(item.key, value, lease=lease)
+        log.info("lease of %s renewed for %d s", item.key, self._term.ttl)
+        return self._term.ttl - self._term.margin
+
+
+def read_config(gateway: Gateway, prefix: str) -> bytes:
+    """The network's config, a net-conf.json; ConfigError: nobody has put one there."""
+    key = f"{prefix}/config"
+    item = gateway.get(key)
+    if item is None:
+        raise ConfigError(f"etcd has no key {key}; put flannel's net-conf.json there")
+    return item.value

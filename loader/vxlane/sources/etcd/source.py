@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The nodes that flannel keeps in etcd v3: a `NodeSource`.
+
+Two threads: one reads (all subnets, then a watch that is resumed after the last revision seen, and
+a full read where etcd has compacted that away), the other holds this node's own subnet.
+"""
+
+from __future__ import annotations
+
+import logging
+from ipaddress import IPv4Address, IPv4Network
+
+from vxlane.sources.etcd.access import EtcdAccess
+from vxlane.sources.etcd.gateway import CompactedError, Event, Gateway
+from vxlane.sources.etcd.keeper import Keeper, Term, read_config
+from vxlane.sources.etcd.schema import entry, parse_pool
+from vxlane.sources.follow import Follower, Roll, Timing
+from vxlane.sources.http import SilenceError
+from vxlane.sources.model import Announcement
+from vxlane.sources.snapshot import Snapshot
+
+log = logging.getLogger(__name__)
+
+PATIENT = Timing(silence=240.0)
+"""etcd has no bookmarks: silence is normal, and TCP keepalive notices a dead connection sooner. But
+after 300 s without use it forgets a user's token, and a new one costs it a password hash."""
+DAY = Term()
+
+
+class EtcdSource:
+    """Follows all subnets; holds one for the node with `own_address` once it is announced.
+
+    `previous` is the subnet that subnet.env says this node had: it gets it back if it is free.
+    """
+
+    def __init__(
+        self,
+        access: EtcdAccess,
+        own_address: IPv4Address,
+        *,
+        previous: IPv4Network | None = None,
+        term: Term = DAY,
+        timing: Timing = PATIENT,
+    ) -> None:
+        self._prefix = access.prefix.rstrip("/")
+        self._subnets = f"{self._prefix}/subnets/"
+        self._gateway = Gateway(access, timing)
+        self._roll = Roll(str(own_address))
+        self._revision = 0
+        self._keeper = Keeper(
+            self._gateway,
+            self._prefix,
+            previous=previous,
+            term=term,
+            timing=timing,
+            complain=self._roll.complain,
+        )
+        self._follower = Follower("nodes", self._round, failed=self._roll.fail, timing=timing)
+        self.changed = self._roll.changed
+
+    def start(self) -> None:
+        """See `NodeSource`."""
+        self._follower.start()
+        self._keeper.start()
+
+    def heard(self) -> bool:
+        """See `NodeSource`."""
+        return self._roll.heard()
+
+    def nodes(self) -> Snapshot:
+        """See `NodeSource`."""
+        return self._roll.snapshot()
+
+    def announce(self, own: Announcement) -> None:
+        """Get this node a subnet, and keep its key and lease."""
+        self._keeper.announce(own)
+
+    def ready(self) -> None:
+        """Nothing: nobody waits."""
+
+    def chosen_address(self) -> IPv4Address | None:
+        """Nobody says: this node is known by the address it chose."""
+        return None
+
+    def close(self) -> None:
+        """See `NodeSource`. The lease runs on: a restarted agent finds it."""
+        self.changed = -1
+        self._gateway.close()
+        self._follower.close()
+        self._keeper.close()
+        self._roll.close()
+
+    def _round(self) -> None:
+        if not self._revision:
+            self._read()
+        try:
+            with self._gateway.watch(self._subnets, self._revision + 1) as events:
+                self._roll.confirm()
+                for event in events:
+                    self._apply(event)
+        except SilenceError:
+            return
+        except CompactedError as error:
+            log.info("%s: reading all subnets", error)
+            self._revision = 0
+
+    def _read(self) -> None:
+        network = parse_pool(read_config(self._gateway, self._prefix)).network
+        revision, items = self._gateway.items(self._subnets)
+        items.sort(key=lambda item: item.created)
+        self._roll.replace(
+            {item.key: entry(item.key, item.value) for item in items}, network=network
+        )
+        self._revision = revision
+        if self._keeper.key:
+            values = {item.key: item.value for item in items}
+            self._keeper.seen(values.get(self._keeper.key))
+
+    def _apply(self, event: Event) -> None:
+        item = event.item
+        self._roll.put(event.key, entry(item.key, item.value) if item else None)
+        if event.key == self._keeper.key:
+            self._keeper.seen(item.value if item else None)
+        self._revision = event.revision
+
+
+def network_config(access: EtcdAccess, *, timing: Timing = PATIENT) -> str:
+    """The network's config in etcd, in the form of net-conf.json. SourceError: it can't be read
+    now; ConfigError: there is none.
+    """
+    return read_config(Gateway(access, timing), access.prefix.rstrip("/")).decode(errors="replace")

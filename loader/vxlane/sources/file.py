@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The nodes of a YAML or JSON file that people (or their tools) write.
+
+    network: 10.42.0.0/16
+    nodes:
+      - {name: node1, address: 192.168.77.1, podCIDR: 10.42.1.0/24}
+      - {name: node2, address: 192.168.77.2, podCIDR: 10.42.2.0/24, vtepMAC: "0e:29:66:26:fa:6d"}
+
+Owns reading and following it. Touches no kernel state.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+import errno
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vxlane.errors import ConfigError
+from vxlane.sources.model import (
+    Announcement,
+    Backend,
+    Node,
+    Problem,
+    derived_mac,
+    parse_address,
+    parse_cidr,
+    parse_mac,
+)
+from vxlane.sources.snapshot import NOTHING_READ, Snapshot, agree
+
+log = logging.getLogger(__name__)
+
+_KEYS = frozenset({"name", "address", "podCIDR", "vtepMAC"})
+
+# <sys/inotify.h>
+_IN_CLOSE_WRITE, _IN_MOVED_FROM, _IN_MOVED_TO, _IN_DELETE = 0x8, 0x40, 0x80, 0x200
+_IN_WATCH = _IN_CLOSE_WRITE | _IN_MOVED_FROM | _IN_MOVED_TO | _IN_DELETE
+
+
+class FileSource:
+    """Follows one file. A file that can't be used leaves the last good set in force."""
+
+    def __init__(self, path: Path, own_name: str, backend: Backend = Backend.VXLAN) -> None:
+        self.changed = -1
+        self._path = path
+        self._own_name = own_name
+        self._backend = backend
+        self._digest = b""
+        """Of what was read last; empty: it can't be read."""
+        self._last = NOTHING_READ
+
+    def start(self) -> None:
+        """Watch the file's directory: an editor's rename gives the name a new inode."""
+        self.changed = _watch(self._path.parent)
+
+    def heard(self) -> bool:
+        """See `NodeSource`. Of the directory's other files too: our own status may be among them,
+        and a look that begets the next one would never end.
+        """
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.changed, 4096)
+        try:
+            return _digest(self._path.read_bytes()) != self._digest
+        except OSError:
+            return bool(self._digest)
+
+    def nodes(self) -> Snapshot:
+        """What the file says now; see `NodeSource`."""
+        try:
+            content = self._path.read_bytes()
+            digest = _digest(content)
+            if digest != self._digest:
+                # Also for a file that can't be used: its errors are found once.
+                self._digest = digest
+                before, self._last = self._last, self._parse(content)
+                if before.error:
+                    log.info("%s is read again", self._path)
+            if not self._last.error:
+                self._last = dataclasses.replace(self._last, read_at=time.monotonic())
+        except OSError as error:
+            self._digest = b""
+            self._fail(f"{self._path}: {error.strerror}; write the list of nodes there")
+        except ConfigError as error:
+            self._fail(f"{self._path}: {error}")
+        return self._last
+
+    def announce(self, own: Announcement) -> None:
+        """Nothing: people write the file."""
+
+    def ready(self) -> None:
+        """Nothing: nobody waits."""
+
+    def chosen_address(self) -> IPv4Address | None:
+        """Nobody says."""
+        return None
+
+    def close(self) -> None:
+        """See `NodeSource`."""
+        if self.changed >= 0:
+            os.close(self.changed)
+            self.changed = -1
+
+    def _fail(self, error: str) -> None:
+        if error != self._last.error:
+            log.warning("%s; the last good nodes stay", error)
+        self._last = dataclasses.replace(self._last, error=error)
+
+    def _parse(self, content: bytes) -> Snapshot:
+        document = _load(content)
+        nodes, problems = parse_entries(document["nodes"], self._backend)
+        snapshot = agree(
+            nodes,
+            self._own_name,
+            problems=problems,
+            network=_network(document),
+            previous=self._last if self._last.own else NOTHING_READ,
+        )
+        if snapshot.own is None:
+            raise ConfigError("; ".join(f"node {p.node!r}: {p.reason}" for p in snapshot.problems))
+        return snapshot
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()
+
+
+def parse_entries(entries: list[Any], backend: Backend) -> tuple[list[Node], list[Problem]]:
+    """The nodes of `entries`, all of one backend, and a Problem for each entry that is none."""
+    nodes, problems = [], []
+    for number, entry in enumerate(entries, start=1):
+        name = str(entry.get("name") or "") if isinstance(entry, dict) else ""
+        try:
+            nodes.append(_node(name, entry, backend))
+        except ConfigError as error:
+            problems.append(Problem(name or f"entry {number}", str(error)))
+    return nodes, problems
+
+
+def _node(name: str, entry: object, backend: Backend) -> Node:
+    if not isinstance(entry, dict):
+        raise ConfigError("is not a mapping of name, address and podCIDR")
+    if unknown := entry.keys() - _KEYS:
+        raise ConfigError(f"unknown key {min(unknown)!r}; known are {', '.join(sorted(_KEYS))}")
+    if not name:
+        raise ConfigError("has no name")
+    mac = entry.get("vtepMAC")
+    return Node(
+        name=name,
+        address=parse_address(_text(entry, "address")),
+        pod_cidr=parse_cidr(_text(entry, "podCIDR")),
+        vtep_mac=derived_mac(name) if mac is None else parse_mac(_text(entry, "vtepMAC")),
+        backend=backend,
+    )
+
+
+def _text(entry: Mapping[str, object], key: str) -> str:
+    value = entry.get(key)
+    if not isinstance(value, str):
+        raise ConfigError(f"{key} is missing" if value is None else f"{key} must be a string")
+    return value
+
+
+def _network(document: Mapping[str, object]) -> IPv4Network | None:
+    text = document.get("network")
+    try:
+        return None if text is None else IPv4Network(text)
+    except ValueError as error:
+        raise ConfigError(f"network {text!r} is not an IPv4 network: {error}") from None
+
+
+def _load(content: bytes) -> dict[str, Any]:
+    # The base loader leaves every scalar the text it is: YAML 1.1 would read the unquoted MAC
+    # 10:20:30:40:50:12 as one number in base 60, and a node named "on" as a boolean.
+    loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+    try:
+        text = content.decode()
+        document = json.loads(text) if text.lstrip()[:1] == "{" else yaml.load(text, loader)  # noqa: S506
+    except (UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"is neither YAML nor JSON: {error}") from None
+    if not isinstance(document, dict) or not isinstance(document.get("nodes"), list):
+        raise ConfigError("has no list 'nodes' at its top level")
+    return document
+
+
+def _watch(directory: Path) -> int:
+    """An inotify descriptor that is readable after a change of an entry of `directory`."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    descriptor = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+    if descriptor < 0:
+        code = ctypes.get_errno()
+        raise ConfigError(f"inotify: {os.strerror(code)}; raise fs.inotify.max_user_instances")
+    if libc.inotify_add_watch(descriptor, os.fsencode(directory), _IN_WATCH) < 0:
+        code = ctypes.get_errno()
+        os.close(descriptor)
+        advice = "make the directory" if code == errno.ENOENT else "give another file of nodes"
+        raise ConfigError(f"{directory} can't be watched: {os.strerror(code)}; {advice}")
+    return int(descriptor)

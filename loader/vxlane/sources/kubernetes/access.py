@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the API server is and how to prove who one is: from a kubeconfig, or from inside a pod.
+
+Owns reading of kubeconfig and service account files. Files that rotate (tokens, certificates)
+are read again for every connection; a kubeconfig's own text is read once.
+"""
+
+from __future__ import annotations
+
+import base64
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vxlane.errors import ConfigError
+from vxlane.sources.http import checked_url
+from vxlane.sources.tls import Material, client_context, read
+
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+_UNSUPPORTED_USER = {
+    "exec": "programs that print credentials (exec) are not run by a node's agent",
+    "auth-provider": "auth-provider was removed from Kubernetes",
+    "username": "basic authentication was removed from Kubernetes",
+    "as": "impersonation (as) is not supported",
+}
+_UNSUPPORTED_CLUSTER = {
+    "insecure-skip-tls-verify": "a server that is not verified is not talked to",
+    "proxy-url": "proxies are not supported",
+    "tls-server-name": "tls-server-name is not supported; use a name that the certificate holds",
+}
+_ADVICE = "give a certificate, a token or a tokenFile"
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """One server and one identity. Each secret is a file to be read when needed, or PEM or token
+    text that a kubeconfig holds.
+    """
+
+    server: str
+    authority: Material | None = None
+    """The CA; None: the system's."""
+    certificate: Material | None = None
+    key: Material | None = None
+    token: Material | None = None
+
+    def headers(self) -> Mapping[str, str]:
+        """The header that proves who we are; a token file is read anew, bound tokens rotate."""
+        if self.token is None:
+            return {}
+        return {"Authorization": f"Bearer {read(self.token).decode().strip()}"}
+
+    def tls(self) -> ssl.SSLContext:
+        """A context of the certificates as they are now; SourceError if they can't be used."""
+        return client_context(self.authority, self.certificate, self.key)
+
+
+def find_access(kubeconfig: Path | None, environ: Mapping[str, str], *, server: str = "") -> Access:
+    """The access that flanneld's options mean: `kubeconfig` if given, with `server` in place of its
+    own if given; `server` alone without any identity; else the pod's service account.
+    """
+    if kubeconfig is not None:
+        return read_kubeconfig(kubeconfig, server=server)
+    if server:
+        return Access(checked_url(server))
+    return in_cluster(environ)
+
+
+def in_cluster(environ: Mapping[str, str], *, account: Path = SERVICE_ACCOUNT) -> Access:
+    """The access of the pod that this process runs in."""
+    host, port = environ.get("KUBERNETES_SERVICE_HOST"), environ.get("KUBERNETES_SERVICE_PORT")
+    if not host or not port or not (account / "token").exists():
+        raise ConfigError("this is no pod with a service account; give --kubeconfig-file")
+    if ":" in host:
+        host = f"[{host}]"
+    return Access(f"https://{host}:{port}", account / "ca.crt", token=account / "token")
+
+
+def read_kubeconfig(path: Path, *, server: str = "") -> Access:
+    """The access of the current context of the kubeconfig at `path`."""
+    try:
+        return _access(yaml.safe_load(path.read_bytes()), path.parent, server=server)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; give a kubeconfig that exists") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _access(document: object, directory: Path, *, server: str) -> Access:
+    if not isinstance(document, Mapping):
+        raise ConfigError("is no kubeconfig; it must be a mapping with clusters, users, contexts")
+    context = _named(document, "context", str(document.get("current-context") or ""))
+    cluster = _named(document, "cluster", str(context.get("cluster") or ""))
+    user = _named(document, "user", str(context["user"])) if context.get("user") else {}
+    _refuse(cluster, _UNSUPPORTED_CLUSTER)
+    _refuse(user, _UNSUPPORTED_USER)
+    access = Access(
+        server=checked_url(server or str(cluster.get("server") or "")),
+        authority=_material(cluster, "certificate-authority", directory),
+        certificate=_material(user, "client-certificate", directory),
+        key=_material(user, "client-key", directory),
+        token=_token(user, directory),
+    )
+    if (access.certificate is None) != (access.key is None):
+        raise ConfigError("client-certificate and client-key belong together; give both")
+    return access
+
+
+def _named(document: Mapping[str, Any], kind: str, name: str) -> Mapping[str, Any]:
+    """The entry `name` of the list `kind`s."""
+    entries = document.get(f"{kind}s")
+    for entry in entries if isinstance(entries, list) else []:
+        if isinstance(entry, Mapping) and entry.get("name") == name:
+            value = entry.get(kind)
+            return value if isinstance(value, Mapping) else {}
+    raise ConfigError(f"has no {kind} named {name!r}; set current-context to one that is complete")
+
+
+def _refuse(section: Mapping[str, Any], unsupported: Mapping[str, str]) -> None:
+    for key, reason in unsupported.items():
+        if section.get(key):
+            raise ConfigError(
+                f"{reason}; {_ADVICE}" if unsupported is _UNSUPPORTED_USER else reason
+            )
+
+
+def _material(section: Mapping[str, Any], key: str, directory: Path) -> Material | None:
+    """The PEM that `key` (a path) or `key`-data (base64) means; the text wins, as in client-go."""
+    if data := section.get(f"{key}-data"):
+        try:
+            return base64.b64decode(str(data), validate=True)
+        except ValueError:
+            raise ConfigError(f"{key}-data is not base64") from None
+    return directory / str(section[key]) if section.get(key) else None
+
+
+def _token(user: Mapping[str, Any], directory: Path) -> Material | None:
+    # client-go prefers the file: the text beside it is only its value at some time.
+    if user.get("tokenFile"):
+        return directory / str(user["tokenFile"])
+    return str(user["token"]).encode() if user.get("token") else None

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeps this node's own annotations what they must be, in a thread of its own.
+
+Someone who takes them away (a restarted flanneld, a hand) sees them come back; a node that is as
+it should be costs one read and no write.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from collections.abc import Callable, Mapping
+
+from vxlane.sources.follow import Timing, Upkeep
+from vxlane.sources.kubernetes.annotations import Annotations, annotations_of
+from vxlane.sources.kubernetes.api import NodesApi
+from vxlane.sources.model import Announcement
+
+log = logging.getLogger(__name__)
+
+
+class Publisher:
+    """Writes what `announce` and `ready` say to node `name`; `complain` hears why it can't,
+    or "" once it can.
+    """
+
+    def __init__(
+        self,
+        api: NodesApi,
+        name: str,
+        *,
+        annotations: Annotations,
+        complain: Callable[[str], None],
+        timing: Timing,
+    ) -> None:
+        self._api = api
+        self._name = name
+        self._annotations = annotations
+        self._own: Announcement | None = None
+        self._condition_due = False
+        self._upkeep = Upkeep("publish", self._write, complain=complain, timing=timing)
+
+    def start(self) -> None:
+        """Begin to write, once there is something to write."""
+        self._upkeep.start()
+
+    def announce(self, own: Announcement) -> None:
+        """From now on the annotations shall say this."""
+        self._own = own
+        self._upkeep.look()
+
+    def ready(self) -> None:
+        """Tell the cluster, once, that the network of this node is up."""
+        self._condition_due = True
+        self._upkeep.look()
+
+    def seen(self, found: Mapping[str, str]) -> None:
+        """The annotations that this node has now; wakes the thread if they are not ours."""
+        if self._own is not None and self._annotations.wanted(self._own, found):
+            self._upkeep.look()
+
+    def close(self) -> None:
+        """Write no more; may be called twice."""
+        self._upkeep.close()
+
+    def _write(self) -> None:
+        if self._own is not None:
+            self._write_annotations(self._own)
+        if self._condition_due:
+            self._api.patch_status(self._name, _network_is_up())
+            self._condition_due = False
+            log.info("node %s: condition NetworkUnavailable=False", self._name)
+
+    def _write_annotations(self, own: Announcement) -> None:
+        found = annotations_of(self._api.read(self._name))
+        if wanted := self._annotations.wanted(own, found):
+            self._api.patch_status(self._name, {"metadata": {"annotations": wanted}})
+            changes = ", ".join(f"{key}: {found.get(key)} -> {wanted[key]}" for key in wanted)
+            log.info("node %s: announced %s", self._name, changes)
+        self._annotations.overwrite(found)
+
+
+def _network_is_up() -> dict[str, object]:
+    """The condition that lifts the taint node.kubernetes.io/network-unavailable, in flannel's
+    words; conditions are merged by type, so that no other is touched.
+    """
+    now = dt.datetime.now(dt.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    condition = {
+        "type": "NetworkUnavailable",
+        "status": "False",
+        "reason": "FlannelIsUp",
+        "message": "Flannel is running on this node",
+        "lastTransitionTime": now,
+        "lastHeartbeatTime": now,
+    }
+    return {"status": {"conditions": [condition]}}

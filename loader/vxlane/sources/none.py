@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""No source at all: in `adopt` mode the kernel's own entries say who the peers are."""
+
+from __future__ import annotations
+
+import os
+import time
+from ipaddress import IPv4Address
+
+from vxlane.sources.model import Announcement
+from vxlane.sources.snapshot import Snapshot
+
+
+class NoSource:
+    """Knows no nodes, never changes, and is always right."""
+
+    def __init__(self) -> None:
+        self.changed = -1
+
+    def start(self) -> None:
+        """See `NodeSource`."""
+        self.changed = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def heard(self) -> bool:
+        """Nothing is ever heard."""
+        return False
+
+    def nodes(self) -> Snapshot:
+        """Nobody."""
+        return Snapshot(own=None, peers=(), read_at=time.monotonic())
+
+    def announce(self, own: Announcement) -> None:
+        """Nothing: there is nobody to tell."""
+
+    def ready(self) -> None:
+        """Nothing: nobody waits."""
+
+    def chosen_address(self) -> IPv4Address | None:
+        """Nobody says."""
+        return None
+
+    def close(self) -> None:
+        """See `NodeSource`."""
+        if self.changed >= 0:
+            os.close(self.changed)
+            self.changed = -1

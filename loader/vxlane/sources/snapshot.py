@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole set of nodes, who gives it, and what becomes of contradictions in it.
+
+Pure: no files, no sockets, no kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network
+from typing import Protocol
+
+from vxlane.sources.claims import Claims
+from vxlane.sources.model import Announcement, Node, Problem
+from vxlane.util.difference import difference
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The whole set of nodes as a source knows it now."""
+
+    own: Node | None
+    """This node; None while the source has not (or no longer) an entry for it."""
+    peers: tuple[Node, ...]
+    problems: tuple[Problem, ...] = ()
+    network: IPv4Network | None = None
+    """Of all pods, where the source knows it."""
+    read_at: float | None = None
+    """CLOCK_MONOTONIC seconds when the source was last known to be right; None: never read."""
+    error: str = ""
+    """Why the source can't be read now; empty while it can."""
+    claims: Claims = field(default_factory=Claims, repr=False, compare=False)
+    """Who holds what, for the next `agree`."""
+
+
+NOTHING_READ = Snapshot(own=None, peers=())
+
+
+class NodeSource(Protocol):
+    """Gives the full set of nodes, and a descriptor that says when to look again.
+
+    A source never raises after `start`: what goes wrong is the snapshot's `error`, and the nodes
+    that it said last keep being said.
+    """
+
+    changed: int
+    """A non-blocking descriptor (eventfd, inotify): readable = call `heard`."""
+
+    def start(self) -> None:
+        """Begin to follow; returns at once. ConfigError: what a person gave can't ever work."""
+
+    def heard(self) -> bool:
+        """Read `changed` empty; whether `nodes` may say something else now."""
+
+    def nodes(self) -> Snapshot:
+        """The set as known now, without waiting; `NOTHING_READ` before the first good read."""
+
+    def announce(self, own: Announcement) -> None:
+        """Publish this node, now and whenever it gets lost; a no-op where people write the set."""
+
+    def ready(self) -> None:
+        """This node's network is up: say so, where somebody waits for it."""
+
+    def chosen_address(self) -> IPv4Address | None:
+        """The underlay address that the cluster wants this node to have; None: it does not say."""
+
+    def close(self) -> None:
+        """Stop following and close `changed`; may be called twice."""
+
+
+def agree(
+    nodes: Sequence[Node],
+    own_name: str,
+    *,
+    problems: Iterable[Problem] = (),
+    network: IPv4Network | None = None,
+    read_at: float | None = None,
+    previous: Snapshot = NOTHING_READ,
+) -> Snapshot:
+    """A snapshot in which no two nodes claim the same name, address, MAC or pods.
+
+    Of two that do, this node stays before a peer, one that stood unchanged in `previous` before a
+    new or changed one, then the first in `nodes`; the other becomes a Problem that names both.
+    A node whose entry is refused here or in `problems` keeps its entry of `previous`, if that
+    still fits: one wrong line takes nothing down. What did not change is the very object of
+    `previous`, and in its place: later layers compare pointers.
+    """
+    before, claims = previous.claims.names, previous.claims.copy()
+    reported = list(problems)
+    refused = {problem.node for problem in reported}
+    for node in _to_be_weighed(nodes, claims, own_name):
+        if reason := claims.conflict(node):
+            reported.append(Problem(node.name, reason))
+            refused.add(node.name)
+        else:
+            claims.take(node)
+    for name in refused & before.keys():
+        if not claims.conflict(before[name]):
+            claims.take(before[name])
+    standing = before | claims.names
+    for name in before.keys() - claims.names.keys():
+        del standing[name]
+    claims.names = standing
+    others = standing.copy()
+    own = others.pop(own_name, None)
+    if own is None and own_name not in refused:
+        reported.append(Problem(own_name, "is this node, and it has no entry of its own"))
+    if own and network and not own.pod_cidr.subnet_of(network):
+        reason = f"its pod CIDR {own.pod_cidr} is not inside the network {network}"
+        reported.append(Problem(own_name, reason))
+        own = None
+    return Snapshot(own, tuple(others.values()), tuple(reported), network, read_at, claims=claims)
+
+
+def _to_be_weighed(nodes: Sequence[Node], claims: Claims, own_name: str) -> list[Node]:
+    """Those of `nodes` that are new or changed, in the order to weigh them against `claims`.
+
+    What is not in `nodes` any more, or not as it was, holds no claim after this.
+    """
+    gone, come = difference(tuple(claims.names.values()), nodes)
+    lost = {node.name: node for node in gone}
+    newcomers = []
+    for node in come:
+        if lost.get(node.name) == node:
+            del lost[node.name]
+        else:
+            newcomers.append(node)
+    for node in lost.values():
+        claims.give_back(node)
+    if own_name in claims.names or not newcomers:
+        return newcomers
+    # This node comes before all others, so all others are weighed against it.
+    kept = list(claims.names.values())
+    for node in kept:
+        claims.give_back(node)
+    newcomers.sort(key=lambda node: node.name != own_name)
+    at = 1 if newcomers[0].name == own_name else 0
+    return [*newcomers[:at], *kept, *newcomers[at:]]

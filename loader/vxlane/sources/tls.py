@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TLS of a client, from PEM files or PEM text, read anew whenever it is asked for.
+
+Certificates, keys and CAs of a cluster rotate under a running agent: whoever opens a connection
+asks for a context then, and never keeps one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+from vxlane.errors import SourceError
+
+Material = Path | bytes
+"""A file to be read when it is needed, or what it would hold."""
+
+
+def client_context(
+    authority: Material | None, certificate: Material | None, key: Material | None
+) -> ssl.SSLContext:
+    """A context that trusts `authority` (None: the system's CAs) and, with a certificate and its
+    key, says who we are. SourceError: they can't be used as they are now.
+    """
+    data = None if authority is None else read(authority).decode(errors="replace")
+    try:
+        context = ssl.create_default_context(cadata=data)
+        # Python 3.13 refuses by default what Go accepts: a CA without key identifiers, as
+        # clusters of some years ago have.
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        if certificate is not None and key is not None:
+            with _as_file(certificate) as certificate_file, _as_file(key) as key_file:
+                context.load_cert_chain(certificate_file, key_file)
+    except (OSError, ValueError) as error:
+        named = [str(m) for m in (authority, certificate, key) if isinstance(m, Path)]
+        where = ", ".join(named) or "certificates"
+        raise SourceError(f"{where} can't be used: {error}; give proper PEM") from error
+    return context
+
+
+def read(material: Material) -> bytes:
+    """What `material` holds now; SourceError names the file that can't be read."""
+    if isinstance(material, bytes):
+        return material
+    try:
+        return material.read_bytes()
+    except OSError as error:
+        raise SourceError(f"{material}: {error.strerror}; is it mounted?") from error
+
+
+@contextlib.contextmanager
+def _as_file(material: Material) -> Iterator[str]:
+    """OpenSSL reads a key from files only; one that came as text stays in memory."""
+    if isinstance(material, Path):
+        yield str(material)
+        return
+    with os.fdopen(os.memfd_create("pem"), "wb") as file:
+        file.write(material)
+        file.flush()
+        yield f"/proc/self/fd/{file.fileno()}"

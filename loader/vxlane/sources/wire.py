@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a flannel node tells the others about its backend, in the exact bytes that flannel uses.
+
+Pure. The form is flannel's pkg/backend/vxlan (vxlanLeaseAttrs): Go's json.Marshal of a struct.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from vxlane.errors import ConfigError
+from vxlane.sources.model import Announcement, Backend, derived_mac, parse_mac
+
+
+def backend_data(own: Announcement) -> str:
+    """The BackendData that `own` publishes.
+
+    flannel does not parse what it stored: it trims `"}` and cuts at `:"`, and must find exactly
+    two pieces. So: compact, VNI first, VtepMAC last, nothing else; otherwise a flanneld that
+    takes the node back finds no MAC, makes a new one, and every peer must learn it.
+    """
+    if own.backend is not Backend.VXLAN:
+        return "null"
+    return json.dumps({"VNI": own.vni, "VtepMAC": own.vtep_mac}, separators=(",", ":"))
+
+
+def vtep_mac(data: object, backend: Backend, *, name: str) -> str:
+    """The VTEP MAC in parsed BackendData of node `name`, or ConfigError.
+
+    Only vxlan nodes have one; any other gets the one that its name gives.
+    """
+    if backend is not Backend.VXLAN:
+        return derived_mac(name)
+    if not isinstance(data, Mapping):
+        raise ConfigError("its backend data hold no VtepMAC; has flannel there not started yet?")
+    mac = folded(data).get("vtepmac")
+    if not isinstance(mac, str):
+        raise ConfigError("its backend data hold no VtepMAC; has flannel there not started yet?")
+    return parse_mac(mac)
+
+
+def folded(members: Mapping[Any, Any]) -> dict[str, Any]:
+    """`members` with lower-case keys: Go's encoding/json does not mind the case of a key."""
+    return {str(key).lower(): value for key, value in members.items()}
