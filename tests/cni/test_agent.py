@@ -17,13 +17,13 @@ import sys
 from pathlib import Path
 from vxlane.datapath.attach import Hooks, Method
 from vxlane.datapath.programs import pin_directory
-from vxlane.host.links import Links
-links = Links()
-hooks = Hooks(pin_directory(Path(sys.argv[1])), Method.AUTO, links.socket)
+from vxlane.host.devices import Devices
+devices = Devices()
+hooks = Hooks(pin_directory(Path(sys.argv[1])), Method.AUTO, devices.socket)
 if "detach" in sys.argv:
     hooks.detach_all()
-print(*sorted(p.label for p, i in hooks.attached() if i == links.by_name(sys.argv[2]).index))
-links.close()
+print(*sorted(p.label for p, i in hooks.attached() if i == devices.by_name(sys.argv[2]).index))
+devices.close()
 """
 
 

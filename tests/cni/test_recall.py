@@ -8,10 +8,10 @@ PROBE = """
 import dataclasses, json, sys
 from pathlib import Path
 from vxlane.pods import discover, recall
-from vxlane.host.links import Links
-links, claims = Links(), discover.pods(Path(sys.argv[1]))
-print(json.dumps([dataclasses.asdict(found) for found in recall.confirmed(claims, links)]))
-links.close()
+from vxlane.host.devices import Devices
+devices, claims = Devices(), discover.pods(Path(sys.argv[1]))
+print(json.dumps([dataclasses.asdict(found) for found in recall.confirmed(claims, devices)]))
+devices.close()
 """
 
 

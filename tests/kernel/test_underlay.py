@@ -10,7 +10,7 @@ from ipaddress import IPv4Address
 import pytest
 
 from vxlane.errors import ConfigError, KernelError
-from vxlane.host.links import Links
+from vxlane.host.devices import Devices
 from vxlane.host.underlay import Choice, choose
 
 SETUP = """
@@ -23,13 +23,13 @@ ip route add default via 192.168.77.254
 
 
 @pytest.fixture
-def links(netns: str) -> Iterator[Links]:
+def devices(netns: str) -> Iterator[Devices]:
     """A host with two interfaces, the default route through eth0."""
     assert netns
     subprocess.run(["sh", "-ec", SETUP], check=True)
-    links = Links()
-    yield links
-    links.close()
+    devices = Devices()
+    yield devices
+    devices.close()
 
 
 @pytest.mark.parametrize(
@@ -47,10 +47,10 @@ def links(netns: str) -> Iterator[Links]:
         (Choice(("eth0",), public=IPv4Address("203.0.113.9")), "eth0", "203.0.113.9"),
     ],
 )
-def test_the_interface_is_found(links: Links, choice: Choice, name: str, address: str) -> None:
+def test_the_interface_is_found(devices: Devices, choice: Choice, name: str, address: str) -> None:
     """By name, address, pattern, reachability or default route: interface and address."""
-    underlay = choose(links, choice)
-    assert (underlay.link.name, str(underlay.address)) == (name, address)
+    underlay = choose(devices, choice)
+    assert (underlay.device.name, str(underlay.address)) == (name, address)
 
 
 @pytest.mark.parametrize(
@@ -62,16 +62,16 @@ def test_the_interface_is_found(links: Links, choice: Choice, name: str, address
         (Choice(public=IPv4Address("203.0.113.9")), "no interface has the address 203.0.113.9"),
     ],
 )
-def test_what_is_not_there_is_said(links: Links, choice: Choice, reason: str) -> None:
+def test_what_is_not_there_is_said(devices: Devices, choice: Choice, reason: str) -> None:
     """A choice that nothing fits is refused with what was looked for."""
     with pytest.raises(ConfigError, match=reason.replace("(", r"\(")):
-        choose(links, choice)
+        choose(devices, choice)
 
 
-def test_without_any_route_one_is_asked_for(links: Links) -> None:
+def test_without_any_route_one_is_asked_for(devices: Devices) -> None:
     """No default route and nothing named: the sentence says what to name."""
     subprocess.run(["ip", "route", "del", "default"], check=True)
     with pytest.raises(ConfigError, match="name one with --iface"):
-        choose(links, Choice())
+        choose(devices, Choice())
     with pytest.raises(KernelError, match="--iface-can-reach"):
-        choose(links, Choice(can_reach=IPv4Address("8.8.8.8")))
+        choose(devices, Choice(can_reach=IPv4Address("8.8.8.8")))

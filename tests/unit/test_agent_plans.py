@@ -14,6 +14,7 @@ from vxlane.cli.agent_options import _respelt
 from vxlane.config import Network, parse_network
 from vxlane.datapath.abi import Guard, Way
 from vxlane.errors import ConfigError
+from vxlane.host.devices import Device
 from vxlane.host.entries import (
     Entries,
     Entry,
@@ -22,7 +23,6 @@ from vxlane.host.entries import (
     Route,
     changes,
 )
-from vxlane.host.links import Link
 from vxlane.host.nexthops import NextHop
 from vxlane.overlay.desired import AdoptedPlan, OwnPlan, entries_of, peer_of
 from vxlane.overlay.membership import HOLD_DOWN, Membership
@@ -270,7 +270,7 @@ def test_slots_are_used_again_as_late_as_can_be() -> None:
     assert (slots.take(), slots.take(), slots.take()) == (2, 0, None)
 
 
-VETH = Link(
+VETH = Device(
     index=7,
     name="veth7",
     kind="veth",
@@ -296,7 +296,7 @@ POD = Attachment("c1", "eth0", "", "veth7", "02:00:00:00:01:02", ("10.42.1.7",))
     ],
     ids=["plain", "shaper", "isolated", "vlans"],
 )
-def test_guards_of_a_pod(veth: Link, bridge: Link, guard: Guard) -> None:
+def test_guards_of_a_pod(veth: Device, bridge: Device, guard: Guard) -> None:
     """What keeps packets of a veth apart or back guards the direction that it is about."""
     [pod] = judge(POD, veth, bridge, others=Guard(0)).pods
     assert pod.guard == guard

@@ -17,8 +17,8 @@ from typing import TypeVar
 from vxlane.bypass.bypass import Bypass, constants_for
 from vxlane.config import Config, Mode
 from vxlane.errors import VxlaneError
+from vxlane.host.devices import Devices
 from vxlane.host.events import News
-from vxlane.host.links import Links
 from vxlane.host.undo import UndoFile
 from vxlane.overlay.adopted import AdoptedOverlay
 from vxlane.overlay.membership import Membership
@@ -60,7 +60,7 @@ class Agent:
         self.snapshot = source.nodes()
         self._store = Store(config.state / "pods")
         self._source = source
-        self._links = Links()
+        self._devices = Devices()
         self._undo = UndoFile(config.state)
         self._overlays = self._new_overlays()
         self._memory = Memory(config.state)
@@ -90,7 +90,7 @@ class Agent:
         """Let go of everything; what was made stays."""
         if self.bypass:
             self.bypass.close()
-        self._links.close()
+        self._devices.close()
 
     def look(self, topics: Topic) -> None:
         """Make everything so that `topics` are about."""
@@ -155,7 +155,7 @@ class Agent:
         """Accelerate a pod, now or when that can be done; why it is not, or empty."""
         if self.bypass:
             return self.bypass.pods.attach(attachment)
-        if veth := self._links.by_name(attachment.host_ifname):
+        if veth := self._devices.by_name(attachment.host_ifname):
             self._store.save(dataclasses.replace(attachment, host_mac=veth.mac))
         return NO_BYPASS
 
@@ -180,7 +180,7 @@ class Agent:
     def remember(self, claims: Iterable[Claim]) -> None:
         """Pods that ran before the agent came: each that the kernel confirms and nobody told of."""
         known = self._store.load()
-        for attachment in confirmed(claims, self._links):
+        for attachment in confirmed(claims, self._devices):
             if attachment.key not in known:
                 self.attach(attachment)
 
@@ -201,8 +201,8 @@ class Agent:
 
     def _new_overlays(self) -> Overlays:
         if self.config.mode is Mode.ADOPT:
-            return AdoptedOverlay(self.config, self._links)
-        return OwnedOverlay(self.config, self._links, undo=self._undo, source=self._source)
+            return AdoptedOverlay(self.config, self._devices)
+        return OwnedOverlay(self.config, self._devices, undo=self._undo, source=self._source)
 
     def _look_at_overlay(self, topics: Topic) -> Overlay | None:
         own = self.snapshot.own
@@ -232,7 +232,7 @@ class Agent:
             self.bypass = None
         try:
             self.bypass = Bypass(
-                self.config, self._links, undo=self._undo, store=self._store, overlay=overlay
+                self.config, self._devices, undo=self._undo, store=self._store, overlay=overlay
             )
             self._load_failure = None
         except VxlaneError as error:

@@ -27,8 +27,8 @@ from vxlane.datapath.records import Tuple
 from vxlane.errors import VxlaneError
 from vxlane.host import blackhole, entries, sysctls, vtep
 from vxlane.host.conntrack import make_lenient
+from vxlane.host.devices import Devices
 from vxlane.host.iptables import Iptables
-from vxlane.host.links import Links
 from vxlane.host.nftables import Nftables
 from vxlane.host.undo import Undo, UndoFile
 
@@ -44,15 +44,15 @@ def detach(state: Path) -> None:
         return
     _stop_agent(state / "agent.pid")
     undo = UndoFile(state)
-    links = Links()
+    devices = Devices()
     try:
-        _remove_bypass(state, links, undo.known)
+        _remove_bypass(state, devices, undo.known)
         if undo.known.device:
-            _remove_overlay(links, undo.known)
-        if undo.known.blackhole and blackhole.remove(links, IPv4Network(undo.known.blackhole)):
+            _remove_overlay(devices, undo.known)
+        if undo.known.blackhole and blackhole.remove(devices, IPv4Network(undo.known.blackhole)):
             log.info("remove blackhole route %s", undo.known.blackhole)
     finally:
-        links.close()
+        devices.close()
     sysctls.write(undo.known.sysctls)
     for name, value in undo.known.sysctls.items():
         log.info("set %s back to %s", name, value)
@@ -83,11 +83,11 @@ def _is_free(descriptor: int) -> bool:
     return True
 
 
-def _remove_bypass(state: Path, links: Links, undo: Undo) -> None:
+def _remove_bypass(state: Path, devices: Devices, undo: Undo) -> None:
     """Detach every program, then unpin everything."""
     pins = pin_directory(state)
     if pins.is_dir():
-        Hooks(pins, Method.AUTO, links.socket).detach_all()
+        Hooks(pins, Method.AUTO, devices.socket).detach_all()
         log.info("detach all programs")
         if "net.netfilter.nf_conntrack_tcp_be_liberal" in undo.sysctls:
             make_lenient(_bypassed(pins))
@@ -106,13 +106,13 @@ def _bypassed(pins: Path) -> Iterator[Tuple]:
                 yield flow.tuple
 
 
-def _remove_overlay(links: Links, undo: Undo) -> None:
+def _remove_overlay(devices: Devices, undo: Undo) -> None:
     """Take the kernel path away: device, routes, rules, subnet.env."""
-    if vtep.remove(links, undo.device):
+    if vtep.remove(devices, undo.device):
         log.info("remove device %s", undo.device)
-    left = entries.read(links.socket, 0)
+    left = entries.read(devices.socket, 0)
     wanted = entries.changes({}, left, IPv4Network(undo.network))
-    entries.write(links.socket, wanted, left)
+    entries.write(devices.socket, wanted, left)
     for line in [*map(str, wanted), *Iptables().remove(), *Nftables().remove()]:
         log.info("%s", line)
     Path(undo.subnet_file).unlink(missing_ok=True)

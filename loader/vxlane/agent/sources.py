@@ -15,8 +15,8 @@ from vxlane.datapath.attach import Method
 from vxlane.datapath.programs import Constants, Strictness
 from vxlane.errors import ConfigError
 from vxlane.host import subnet_env
+from vxlane.host.devices import Devices
 from vxlane.host.firewall import Forward, Masquerade
-from vxlane.host.links import Links
 from vxlane.host.underlay import Choice, choose
 from vxlane.sources.etcd.access import EtcdAccess
 from vxlane.sources.etcd.keeper import Term
@@ -74,11 +74,11 @@ def _with_etcd(values: Values) -> tuple[Config, NodeSource]:
     )
     network = parse_network(network_config(access))
     config = _config(values, values["node_name"] or socket.gethostname(), network)
-    links = Links()
+    devices = Devices()
     try:
-        address = choose(links, config.choice).address
+        address = choose(devices, config.choice).address
     finally:
-        links.close()
+        devices.close()
     previous, margin = _previous_subnet(config.subnet_file), values["subnet_lease_renew_margin"]
     return config, EtcdSource(access, address, previous=previous, term=Term(margin=60 * margin))
 

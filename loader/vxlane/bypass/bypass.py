@@ -29,7 +29,7 @@ from vxlane.datapath.programs import (
 from vxlane.datapath.syscall import TcxHook
 from vxlane.host import sysctls
 from vxlane.host.conntrack import close_connections
-from vxlane.host.links import Links
+from vxlane.host.devices import Devices
 from vxlane.host.undo import UndoFile
 from vxlane.overlay.keepers import keep_sysctls
 from vxlane.overlay.overlay import Overlay
@@ -45,19 +45,19 @@ class Bypass:
     """Programs, maps and hooks of one build with one set of constants."""
 
     def __init__(
-        self, config: Config, links: Links, *, undo: UndoFile, store: Store, overlay: Overlay
+        self, config: Config, devices: Devices, *, undo: UndoFile, store: Store, overlay: Overlay
     ) -> None:
         self.constants = constants_for(config, overlay)
         self.report: LoadReport = ensure_loaded(config.state, self.constants)
         self._state: Path = config.state
-        self._links = links
+        self._devices = devices
         log.info(
             "programs %s %s",
             "compiled with" if self.report.compiled else "taken over as compiled with",
             self.report.headers,
         )
         pins = pin_directory(config.state)
-        hooks = Hooks(pins, config.method, links.socket)
+        hooks = Hooks(pins, config.method, devices.socket)
         # Not only after compiling: an agent may have been killed between that and this.
         hooks.refresh()
         self._undo = undo
@@ -67,7 +67,7 @@ class Bypass:
         self.pods = PodKeeper(
             self.maps,
             self.hooks,
-            links=links,
+            devices=devices,
             foreign=lambda ifindex: _foreign(hooks, ifindex),
             store=store,
         )
@@ -116,8 +116,8 @@ class Bypass:
             close_connections(ended)
 
     def _mtus(self, nics: frozenset[int]) -> dict[int, int]:
-        links = (self._links.by_index(ifindex) for ifindex in nics)
-        return {link.index: link.mtu for link in links if link}
+        devices = (self._devices.by_index(ifindex) for ifindex in nics)
+        return {device.index: device.mtu for device in devices if device}
 
 
 def constants_for(config: Config, overlay: Overlay) -> Constants:

@@ -14,22 +14,22 @@ from ipaddress import IPv4Network
 from pyroute2.netlink.exceptions import NetlinkError
 
 from vxlane.errors import KernelError
-from vxlane.host.links import Links
+from vxlane.host.devices import Devices
 
 
-def add(links: Links, cidr: IPv4Network) -> bool:
+def add(devices: Devices, cidr: IPv4Network) -> bool:
     """Make the route unless `cidr` has one; whether it was made."""
-    return _ask(links, "add", cidr, is_fine=errno.EEXIST)
+    return _ask(devices, "add", cidr, is_fine=errno.EEXIST)
 
 
-def remove(links: Links, cidr: IPv4Network) -> bool:
+def remove(devices: Devices, cidr: IPv4Network) -> bool:
     """Take the route away; whether it was there."""
-    return _ask(links, "del", cidr, is_fine=errno.ESRCH)
+    return _ask(devices, "del", cidr, is_fine=errno.ESRCH)
 
 
-def _ask(links: Links, verb: str, cidr: IPv4Network, *, is_fine: int) -> bool:
+def _ask(devices: Devices, verb: str, cidr: IPv4Network, *, is_fine: int) -> bool:
     try:
-        links.netlink.route(verb, dst=str(cidr), type="blackhole")
+        devices.netlink.route(verb, dst=str(cidr), type="blackhole")
     except NetlinkError as error:
         if error.code == is_fine:
             return False

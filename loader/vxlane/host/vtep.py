@@ -17,7 +17,7 @@ from typing import Any
 from pyroute2.netlink.exceptions import NetlinkError
 
 from vxlane.errors import KernelError
-from vxlane.host.links import Link, Links, explained
+from vxlane.host.devices import Device, Devices, explained
 
 OVERHEAD = 50
 """Bytes that VXLAN over IPv4 adds to an inner IP packet: Ethernet, VXLAN, UDP, IP."""
@@ -55,10 +55,10 @@ def name_of(vni: int) -> str:
     return f"flannel.{vni}"
 
 
-def wiring_of(links: Links, name: str) -> Wiring | None:
+def wiring_of(devices: Devices, name: str) -> Wiring | None:
     """How the device `name` is wired; None if there is none or it is not a VXLAN device."""
     try:
-        message = links.netlink.link("get", ifname=name)[0]
+        message = devices.netlink.link("get", ifname=name)[0]
     except NetlinkError:
         return None
     data = message.get(("linkinfo", "data"))
@@ -74,10 +74,12 @@ def wiring_of(links: Links, name: str) -> Wiring | None:
     )
 
 
-def mismatch(link: Link, actual: Wiring | None, wanted: Wiring) -> str:
+def mismatch(device: Device, actual: Wiring | None, wanted: Wiring) -> str:
     """Why an existing device can't become the wanted one; empty if it can."""
-    if link.kind != "vxlan" or actual is None:
-        return f"it is a {link.kind or 'hardware'} device, not a VXLAN tunnel with a local address"
+    if device.kind != "vxlan" or actual is None:
+        return (
+            f"it is a {device.kind or 'hardware'} device, not a VXLAN tunnel with a local address"
+        )
     for name, word in (
         ("vni", "VNI"),
         ("port", "port"),
@@ -92,50 +94,50 @@ def mismatch(link: Link, actual: Wiring | None, wanted: Wiring) -> str:
     return ""
 
 
-def ensure(links: Links, wanted: Vtep) -> tuple[Link, list[str]]:
+def ensure(devices: Devices, wanted: Vtep) -> tuple[Device, list[str]]:
     """Make the device so; it, and one line for each thing that had to be done."""
     with explained(f"set up device {wanted.name}"):
-        link, done = links.by_name(wanted.name), []
-        if link and (reason := mismatch(link, wiring_of(links, wanted.name), wanted.wiring)):
-            links.netlink.link("del", index=link.index)
+        device, done = devices.by_name(wanted.name), []
+        if device and (reason := mismatch(device, wiring_of(devices, wanted.name), wanted.wiring)):
+            devices.netlink.link("del", index=device.index)
             done.append(f"remove device {wanted.name}: {reason}")
-            link = None
-        if link is None:
-            link = _create(links, wanted)
+            device = None
+        if device is None:
+            device = _create(devices, wanted)
             done.append(f"add device {wanted.name}, MAC {wanted.mac}, MTU {wanted.mtu}: missing")
-        done += _adjust(links, link, wanted)
-        done += _readdress(links, link, wanted)
-        if not link.is_up:
-            links.netlink.link("set", index=link.index, state="up")
+        done += _adjust(devices, device, wanted)
+        done += _readdress(devices, device, wanted)
+        if not device.is_up:
+            devices.netlink.link("set", index=device.index, state="up")
             done.append(f"set device {wanted.name} up: it was down")
-        return _look(links, wanted.name), done
+        return _look(devices, wanted.name), done
 
 
-def remove(links: Links, name: str) -> bool:
+def remove(devices: Devices, name: str) -> bool:
     """Delete the VXLAN device `name`; whether it was there."""
-    link = links.by_name(name)
-    if link is None or link.kind != "vxlan":
+    device = devices.by_name(name)
+    if device is None or device.kind != "vxlan":
         return False
     with explained(f"remove device {name}"):
-        links.netlink.link("del", index=link.index)
+        devices.netlink.link("del", index=device.index)
     return True
 
 
-def _look(links: Links, name: str) -> Link:
-    link = links.by_name(name)
-    if link is None:
+def _look(devices: Devices, name: str) -> Device:
+    device = devices.by_name(name)
+    if device is None:
         raise KernelError(f"look at {name}", errno.ENODEV, "who removes it? it will be made again")
-    return link
+    return device
 
 
-def _create(links: Links, wanted: Vtep) -> Link:
+def _create(devices: Devices, wanted: Vtep) -> Device:
     wiring = wanted.wiring
     options: dict[str, Any] = {"vxlan_gbp": True} if wiring.is_gbp else {}
     if wiring.underlay:
         options["vxlan_link"] = wiring.underlay
     advice = "is another VXLAN device using its VNI and port? see 'ip -d link show type vxlan'"
     with explained(f"add device {wanted.name}", advice):
-        links.netlink.link(
+        devices.netlink.link(
             "add",
             ifname=wanted.name,
             kind="vxlan",
@@ -151,29 +153,29 @@ def _create(links: Links, wanted: Vtep) -> Link:
     # A tunnel has no router to listen to; flannel turns this off too.
     with contextlib.suppress(OSError):
         Path(f"/proc/sys/net/ipv6/conf/{wanted.name}/accept_ra").write_text("0")
-    return _look(links, wanted.name)
+    return _look(devices, wanted.name)
 
 
-def _adjust(links: Links, link: Link, wanted: Vtep) -> list[str]:
+def _adjust(devices: Devices, device: Device, wanted: Vtep) -> list[str]:
     done = []
-    if link.mac != wanted.mac:
-        links.netlink.link("set", index=link.index, address=wanted.mac)
-        done.append(f"set MAC of {link.name} to {wanted.mac}: was {link.mac}")
-    if link.mtu != wanted.mtu:
-        links.netlink.link("set", index=link.index, mtu=wanted.mtu)
-        done.append(f"set MTU of {link.name} to {wanted.mtu}: was {link.mtu}")
+    if device.mac != wanted.mac:
+        devices.netlink.link("set", index=device.index, address=wanted.mac)
+        done.append(f"set MAC of {device.name} to {wanted.mac}: was {device.mac}")
+    if device.mtu != wanted.mtu:
+        devices.netlink.link("set", index=device.index, mtu=wanted.mtu)
+        done.append(f"set MTU of {device.name} to {wanted.mtu}: was {device.mtu}")
     return done
 
 
-def _readdress(links: Links, link: Link, wanted: Vtep) -> list[str]:
+def _readdress(devices: Devices, device: Device, wanted: Vtep) -> list[str]:
     own = IPv4Interface((wanted.address, 32))
-    present = links.addresses(link.index)
+    present = devices.addresses(device.index)
     done = []
     for address in present:
         if address != own and address.ip in wanted.network:
-            links.netlink.addr("del", index=link.index, address=str(address))
-            done.append(f"remove address {address} of {link.name}: it is {own}'s device")
+            devices.netlink.addr("del", index=device.index, address=str(address))
+            done.append(f"remove address {address} of {device.name}: it is {own}'s device")
     if own not in present:
-        links.netlink.addr("add", index=link.index, address=str(wanted.address), prefixlen=32)
-        done.append(f"add address {own} to {link.name}: missing")
+        devices.netlink.addr("add", index=device.index, address=str(wanted.address), prefixlen=32)
+        done.append(f"add address {own} to {device.name}: missing")
     return done

@@ -13,8 +13,8 @@ from functools import partial
 from vxlane.config import Config
 from vxlane.errors import ConfigError
 from vxlane.host import vtep
+from vxlane.host.devices import Device, Devices
 from vxlane.host.events import News
-from vxlane.host.links import Link, Links
 from vxlane.host.nexthops import Query, resolve
 from vxlane.overlay.desired import AdoptedPlan, exits_of
 from vxlane.overlay.keepers import EntryKeeper
@@ -29,12 +29,12 @@ from vxlane.util.topics import Topic
 class AdoptedOverlay:
     """Follows an overlay that others keep; see `Overlays`."""
 
-    def __init__(self, config: Config, links: Links) -> None:
+    def __init__(self, config: Config, devices: Devices) -> None:
         self._name = vtep.name_of(config.network.vni)
-        self._links = links
-        self._paths = Paths(partial(resolve, links.socket))
-        self._entries = EntryKeeper(links.socket)
-        self._device: tuple[Link, vtep.Wiring] | None = None
+        self._devices = devices
+        self._paths = Paths(partial(resolve, devices.socket))
+        self._entries = EntryKeeper(devices.socket)
+        self._device: tuple[Device, vtep.Wiring] | None = None
         self._traced = TracedPeers(0)
 
     def announcement(self, own: Node | None) -> Announcement | None:
@@ -55,21 +55,21 @@ class AdoptedOverlay:
         if topics & Topic.HOST or self._device is None:
             before, self._device = self._device, self._find()
             if before is None or before[0].index != self._device[0].index:
-                self._entries = EntryKeeper(self._links.socket)
+                self._entries = EntryKeeper(self._devices.socket)
                 self._traced = TracedPeers(self._device[0].index)
                 topics |= Topic.ENTRIES
-        link, wiring = self._device
+        device, wiring = self._device
         if topics & Topic.ENTRIES:
-            changed = self._entries.read(link.index)
+            changed = self._entries.read(device.index)
             self._traced.follow(self._entries.actual, changed)
         self._traced.name(snapshot.peers)
         peers = tuple(self._traced.peers.values())
         paths = self._paths.to(peers, Query(wiring.local, wiring.port), AdoptedPlan())
         return Overlay(
-            device=link.index,
-            device_mtu=link.mtu,
+            device=device.index,
+            device_mtu=device.mtu,
             address=wiring.local,
-            vtep_mac=link.mac,
+            vtep_mac=device.mac,
             vni=wiring.vni,
             port=wiring.port,
             underlay=wiring.underlay,
@@ -88,10 +88,10 @@ class AdoptedOverlay:
         """Nothing: flanneld makes it all."""
         return {}
 
-    def _find(self) -> tuple[Link, vtep.Wiring]:
-        link = self._links.by_name(self._name)
-        wiring = vtep.wiring_of(self._links, self._name)
-        if link is None or wiring is None:
+    def _find(self) -> tuple[Device, vtep.Wiring]:
+        device = self._devices.by_name(self._name)
+        wiring = vtep.wiring_of(self._devices, self._name)
+        if device is None or wiring is None:
             advice = "is flanneld or k3s running? it is waited for"
             raise ConfigError(f"there is no VXLAN device {self._name} to adopt; {advice}")
-        return link, wiring
+        return device, wiring

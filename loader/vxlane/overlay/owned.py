@@ -14,9 +14,9 @@ from ipaddress import IPv4Network
 from vxlane.config import Config
 from vxlane.errors import ConfigError
 from vxlane.host import blackhole, subnet_env, sysctls, vtep
+from vxlane.host.devices import Device, Devices
 from vxlane.host.events import News
 from vxlane.host.firewall import Masquerade, Policy
-from vxlane.host.links import Link, Links
 from vxlane.host.nexthops import Query, resolve
 from vxlane.host.underlay import Choice, Underlay, choose
 from vxlane.host.undo import UndoFile
@@ -37,7 +37,7 @@ class OwnedOverlay:
     def __init__(
         self,
         config: Config,
-        links: Links,
+        devices: Devices,
         *,
         undo: UndoFile,
         source: NodeSource,
@@ -45,21 +45,21 @@ class OwnedOverlay:
         self._config = config
         self._source = source
         self._network = config.network
-        self._links = links
+        self._devices = devices
         self._undo = undo
-        self._paths = Paths(partial(resolve, links.socket))
-        self._entries = EntryKeeper(links.socket)
+        self._paths = Paths(partial(resolve, devices.socket))
+        self._entries = EntryKeeper(devices.socket)
         self._rules = RuleKeeper(uses_nftables=config.network.uses_nftables)
         self._underlay: Underlay | None = None
         self._steps: dict[str, Callable[[], None]] = {}
         self._own: Node | None = None
         """What the host was made for."""
-        self._device: Link | None = None
+        self._device: Device | None = None
 
     def announcement(self, own: Node | None) -> Announcement:
         """What this node tells the others; an existing device's MAC is kept."""
         underlay = self._choose(own)
-        device = self._links.by_name(vtep.name_of(self._network.vni))
+        device = self._devices.by_name(vtep.name_of(self._network.vni))
         unknown = device.mac if device else derived_mac(self._config.node_name)
         return Announcement(
             address=underlay.address,
@@ -111,18 +111,18 @@ class OwnedOverlay:
     def _choose(self, own: Node | None) -> Underlay:
         """What was asked for, else the interface that has the address that peers know us by."""
         if chosen := self._source.chosen_address():
-            return choose(self._links, Choice(public=chosen))
+            return choose(self._devices, Choice(public=chosen))
         if own and self._config.choice == Choice():
-            holder = self._links.holder(own.address)
+            holder = self._devices.holder(own.address)
             if holder:
                 return Underlay(holder, own.address)
-        return choose(self._links, self._config.choice)
+        return choose(self._devices, self._config.choice)
 
     def _look_at_host(self, own: Node, network: IPv4Network) -> bool:
         """Choose the underlay; make device and sysctls so. Whether the device was another."""
         self._underlay = self._choose(own)
         name = vtep.name_of(self._network.vni)
-        if self._links.by_name(name) is None:
+        if self._devices.by_name(name) is None:
             # One that is there already is somebody's, and is to stay.
             file = str(self._config.subnet_file)
             self._undo.note(device=name, network=str(network), subnet_file=file)
@@ -130,7 +130,7 @@ class OwnedOverlay:
         if self._network.backend is not Backend.VXLAN:
             return False
         before = self._device
-        self._device, done = vtep.ensure(self._links, self._vtep(own, network, self._underlay))
+        self._device, done = vtep.ensure(self._devices, self._vtep(own, network, self._underlay))
         for line in done:
             log.info("%s", line)
         return bool(done) or before is None
@@ -142,7 +142,7 @@ class OwnedOverlay:
                 vni=self._network.vni,
                 port=self._network.port,
                 local=underlay.address,
-                underlay=underlay.link.index,
+                underlay=underlay.device.index,
                 learns=self._network.learns,
                 is_gbp=self._network.is_gbp,
             ),
@@ -154,7 +154,7 @@ class OwnedOverlay:
 
     def _pod_mtu(self, underlay: Underlay) -> int:
         overhead = vtep.OVERHEAD if self._network.backend is Backend.VXLAN else 0
-        return (self._network.mtu or underlay.link.mtu) - overhead
+        return (self._network.mtu or underlay.device.mtu) - overhead
 
     def _overlay(self, snapshot: Snapshot, underlay: Underlay) -> Overlay:
         own, device = snapshot.own, self._device
@@ -175,7 +175,7 @@ class OwnedOverlay:
             vtep_mac=own.vtep_mac,
             vni=self._network.vni,
             port=self._network.port,
-            underlay=underlay.link.index,
+            underlay=underlay.device.index,
             paths=paths,
             exits=exits_of(paths),
             problems=tuple(problems),
@@ -187,7 +187,7 @@ class OwnedOverlay:
 
     def _keep_blackhole(self, cidr: IPv4Network) -> None:
         self._undo.note(blackhole=str(cidr))
-        if blackhole.add(self._links, cidr):
+        if blackhole.add(self._devices, cidr):
             log.info("add blackhole route %s: missing", cidr)
 
     def _write_subnet_file(self, own: Node, network: IPv4Network, overlay: Overlay) -> None:

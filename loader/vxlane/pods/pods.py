@@ -18,7 +18,7 @@ from vxlane.datapath.hooks import HookKeeper, Place
 from vxlane.datapath.maps import Maps
 from vxlane.datapath.records import IPAddress, Pod
 from vxlane.errors import KernelError
-from vxlane.host.links import Link, Links
+from vxlane.host.devices import Device, Devices
 from vxlane.host.spoofcheck import CheckedPorts
 from vxlane.host.veths import far_end
 from vxlane.pods.attachments import Attachment, Key, Store
@@ -37,11 +37,17 @@ class PodKeeper:
     """All pods of this node."""
 
     def __init__(
-        self, maps: Maps, hooks: HookKeeper, *, links: Links, foreign: ForeignFilters, store: Store
+        self,
+        maps: Maps,
+        hooks: HookKeeper,
+        *,
+        devices: Devices,
+        foreign: ForeignFilters,
+        store: Store,
     ) -> None:
         self._maps = maps
         self._hooks = hooks
-        self._links = links
+        self._devices = devices
         self._foreign = foreign
         self._store = store
         self._attachments = self._store.load()
@@ -73,7 +79,7 @@ class PodKeeper:
 
     def attach(self, attachment: Attachment) -> str:
         """Remember and accelerate a pod; why it is not accelerated, or empty."""
-        veth = self._links.by_name(attachment.host_ifname)
+        veth = self._devices.by_name(attachment.host_ifname)
         if veth is None:
             return f"there is no device {attachment.host_ifname} in the node's network namespace"
         attachment = dataclasses.replace(attachment, host_mac=veth.mac)
@@ -140,9 +146,9 @@ class PodKeeper:
         another bridge for them.
         """
         touched, self._touched = self._touched, set()
-        links = {ifindex: self._links.by_index(ifindex) for ifindex in touched}
+        devices = {ifindex: self._devices.by_index(ifindex) for ifindex in touched}
         for key, standing in list(self._standings.items()):
-            bridge = links.get(standing.bridge)
+            bridge = devices.get(standing.bridge)
             if standing.ifindex in touched or (bridge and not is_still_so(standing, bridge)):
                 self._again(self._attachments[key])
 
@@ -159,11 +165,11 @@ class PodKeeper:
 
         What is gone goes first: its ifindex may be another pod's by now.
         """
-        links = self._links.all()
-        by_name = {link.name: link for link in links.values()}
+        devices = self._devices.all()
+        by_name = {device.name: device for device in devices.values()}
         self._checked = self._ports.names()
         self._actual = self._maps.pods()
-        found: dict[Key, Link] = {}
+        found: dict[Key, Device] = {}
         for key, attachment in list(self._attachments.items()):
             veth = by_name.get(attachment.host_ifname)
             if veth and self._is_of(veth, attachment):
@@ -172,7 +178,7 @@ class PodKeeper:
                 self.detach(key)
         self._remove_stale(map(IPv4Address, self._claims))
         for key, veth in found.items():
-            self._review(self._attachments[key], veth, bridge=links.get(veth.master))
+            self._review(self._attachments[key], veth, bridge=devices.get(veth.master))
         self._remove_stale(self._owners)
 
     def patrol(self) -> Iterator[Topic]:
@@ -189,13 +195,13 @@ class PodKeeper:
         self._filters.clear()
 
     def _again(self, attachment: Attachment) -> str:
-        veth = self._links.by_name(attachment.host_ifname)
+        veth = self._devices.by_name(attachment.host_ifname)
         if veth and self._is_of(veth, attachment):
             return self._review(attachment, veth)
         self.detach(attachment.key)
         return f"its veth {attachment.host_ifname} is gone"
 
-    def _is_of(self, veth: Link, attachment: Attachment) -> bool:
+    def _is_of(self, veth: Device, attachment: Attachment) -> bool:
         """Whether the veth is still the one that was attached, and no later one by its name.
 
         Its MAC may change: udev gives a veth one of its own some time after the bridge plugin has
@@ -206,13 +212,13 @@ class PodKeeper:
             return True
         if standing := self._standings.get(attachment.key):
             return standing.ifindex == veth.index
-        end = far_end(self._links.socket, veth.index)
+        end = far_end(self._devices.socket, veth.index)
         return end is not None and (end.name, end.mac) == (attachment.ifname, attachment.mac)
 
-    def _review(self, attachment: Attachment, veth: Link, *, bridge: Link | None = None) -> str:
+    def _review(self, attachment: Attachment, veth: Device, *, bridge: Device | None = None) -> str:
         """Judge one pod and make map and hooks so; why it is not accelerated, or empty."""
         if bridge is None and veth.master:
-            bridge = self._links.by_index(veth.master)
+            bridge = self._devices.by_index(veth.master)
         others = BOTH if veth.name in self._checked else self._guarded(veth.index)
         own = tuple(a for a in attachment.addresses if self._claims[a] == attachment.key)
         attachment = dataclasses.replace(attachment, addresses=own)

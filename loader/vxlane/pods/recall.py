@@ -10,34 +10,34 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from vxlane.host.links import Link, Links
+from vxlane.host.devices import Device, Devices
 from vxlane.host.veths import FarEnd, far_end
 from vxlane.pods.attachments import Attachment
 from vxlane.pods.discover import Claim
 
 
-def confirmed(claims: Iterable[Claim], links: Links) -> Iterator[Attachment]:
+def confirmed(claims: Iterable[Claim], devices: Devices) -> Iterator[Attachment]:
     """The claims that the kernel confirms, as the CNI plugin would have made them known."""
     for claim in claims:
-        for veth in _veths(claim, links):
-            end = far_end(links.socket, veth.index)
+        for veth in _veths(claim, devices):
+            end = far_end(devices.socket, veth.index)
             if end and _is_claimed(end, claim):
                 yield _attachment(claim, veth, end)
 
 
-def _veths(claim: Claim, links: Links) -> Iterator[Link]:
+def _veths(claim: Claim, devices: Devices) -> Iterator[Device]:
     """The claim's interfaces on the host that are a veth: neither the bridge nor an ifb."""
     for name in claim.host_ifnames:
-        link = links.by_name(name)
-        if link and link.kind == "veth":
-            yield link
+        device = devices.by_name(name)
+        if device and device.kind == "veth":
+            yield device
 
 
 def _is_claimed(end: FarEnd, claim: Claim) -> bool:
     return end.name == claim.ifname and claim.mac in ("", end.mac)
 
 
-def _attachment(claim: Claim, veth: Link, end: FarEnd) -> Attachment:
+def _attachment(claim: Claim, veth: Device, end: FarEnd) -> Attachment:
     return Attachment(
         container_id=claim.container_id,
         ifname=claim.ifname,

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address
 
 from vxlane.datapath.abi import Guard
 from vxlane.datapath.records import Pod
-from vxlane.host.links import Link
+from vxlane.host.devices import Device
 from vxlane.pods.attachments import Attachment
 
 BOTH = Guard.FROM_POD | Guard.TO_POD
@@ -31,7 +31,9 @@ class Standing:
     """What of the bridge went into it."""
 
 
-def judge(attachment: Attachment, veth: Link, bridge: Link | None, *, others: Guard) -> Standing:
+def judge(
+    attachment: Attachment, veth: Device, bridge: Device | None, *, others: Guard
+) -> Standing:
     """Whether a pod can be accelerated, and what the programs are told of it.
 
     `others`: directions that a filter or a rule of someone else's guards. A bridge or a port that
@@ -63,14 +65,14 @@ def judge(attachment: Attachment, veth: Link, bridge: Link | None, *, others: Gu
     return Standing(veth.index, bridge.index, pods, bridge_facts=_facts(bridge))
 
 
-def is_still_so(standing: Standing, bridge: Link) -> bool:
+def is_still_so(standing: Standing, bridge: Device) -> bool:
     """Whether the bridge still is what it was when the standing's pods were judged."""
     return not standing.pods or standing.bridge_facts == _facts(bridge)
 
 
-def _facts(bridge: Link) -> tuple[str, int, bool]:
+def _facts(bridge: Device) -> tuple[str, int, bool]:
     return bridge.mac, bridge.mtu, bridge.filters_vlans
 
 
-def _refused(veth: Link, reason: str) -> Standing:
+def _refused(veth: Device, reason: str) -> Standing:
     return Standing(veth.index, veth.master, reason=reason)

@@ -46,7 +46,7 @@ def explained(operation: str, advice: str = "") -> Iterator[None]:
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class Device:
     """One network device."""
 
     index: int
@@ -66,7 +66,7 @@ class Link:
     """A bridge with VLAN filtering on."""
 
 
-class Links:
+class Devices:
     """Reads devices and their addresses."""
 
     def __init__(self) -> None:
@@ -78,16 +78,16 @@ class Links:
         self.netlink.close()
         self.socket.close()
 
-    def all(self) -> dict[int, Link]:
+    def all(self) -> dict[int, Device]:
         """Every device by ifindex."""
-        found = map(_link, self.socket.dump(_question(0, b"")))
-        return {link.index: link for link in found}
+        found = map(_device, self.socket.dump(_question(0, b"")))
+        return {device.index: device for device in found}
 
-    def by_index(self, index: int) -> Link | None:
+    def by_index(self, index: int) -> Device | None:
         """The device of that ifindex, if there is one."""
         return self._get(_question(index, b""), f"interface {index}")
 
-    def by_name(self, name: str) -> Link | None:
+    def by_name(self, name: str) -> Device | None:
         """The device of that name, if there is one."""
         wanted = attribute(_IFNAME, name.encode() + b"\0")
         return self._get(_question(0, wanted), name)
@@ -101,17 +101,17 @@ class Links:
                 for message in self.netlink.get_addr(family=socket.AF_INET, **chosen)
             }
 
-    def holder(self, address: IPv4Address) -> Link | None:
+    def holder(self, address: IPv4Address) -> Device | None:
         """The device that has `address`, if one has."""
         for interface, index in self.addresses().items():
             if interface.ip == address:
                 return self.by_index(index)
         return None
 
-    def _get(self, question: Request, shown: str) -> Link | None:
+    def _get(self, question: Request, shown: str) -> Device | None:
         (answer,) = self.socket.ask([question])
         if isinstance(answer, bytes):
-            return _link(answer)
+            return _device(answer)
         if answer in _GONE:
             return None
         raise KernelError(f"look at device {shown}", answer)
@@ -127,7 +127,7 @@ def _question(index: int, wanted: bytes) -> Request:
     return Request(_RTM_GETLINK, body + _NO_STATISTICS + wanted)
 
 
-def _link(body: bytes) -> Link:
+def _device(body: bytes) -> Device:
     """The device of one RTM_NEWLINK."""
     _, _, index, flags, _ = _IFINFOMSG.unpack_from(body)
     found = attributes(body, _IFINFOMSG.size)
@@ -137,7 +137,7 @@ def _link(body: bytes) -> Link:
     bridge = attributes(info.get(_DATA, b""), 0) if kind == "bridge" else {}
     is_port = _text(info, _SLAVE_KIND) == "bridge"
     port = attributes(info.get(_SLAVE_DATA, b""), 0) if is_port else {}
-    return Link(
+    return Device(
         index=index,
         name=_text(found, _IFNAME),
         kind=kind,
