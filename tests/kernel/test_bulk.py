@@ -118,10 +118,10 @@ def test_events_tell_what_happened_to_the_device(device: int) -> None:
         "bridge fdb add 02:00:00:00:00:01 dev flannel.1 dst 10.128.1.1 self permanent\n"
         "ip route add 10.0.1.0/24 via 10.0.1.0 dev flannel.1 onlink"
     )
-    news = events.read(device)
-    assert list(news.entries.values()) == [neighbour, forwarding, route]
-    assert not news.routing
-    assert not news.doubtful
+    told = events.read(device)
+    assert list(told.entries.values()) == [neighbour, forwarding, route]
+    assert not told.routing
+    assert not told.doubtful
     sh("ip route replace 10.0.1.0/24 dev flannel.1 proto static")
     assert events.read(device).doubtful == {route.key}
     sh("ip route replace 10.0.1.0/24 via 10.0.1.0 dev flannel.1 onlink")
@@ -130,11 +130,11 @@ def test_events_tell_what_happened_to_the_device(device: int) -> None:
         "ip route del 10.0.1.0/24; bridge fdb del 02:00:00:00:00:01 dev flannel.1\n"
         "ip neigh del 10.0.1.0 dev flannel.1; ip link del eth0"
     )
-    news = events.read(device)
+    told = events.read(device)
     gone = dict.fromkeys([neighbour.key, forwarding.key, route.key])
-    assert gone.items() <= news.entries.items()
-    assert device in news.removed
-    assert news.routing
+    assert gone.items() <= told.entries.items()
+    assert device in told.removed
+    assert told.routing
     sh("ip link add veth7 type veth peer name pod7; ip link del veth7")
     assert not events.read(device).routing
     events.close()

@@ -18,7 +18,7 @@ from vxlane.bypass.bypass import Bypass, constants_for
 from vxlane.config import Config, Mode
 from vxlane.errors import VxlaneError
 from vxlane.host.devices import Devices
-from vxlane.host.events import News
+from vxlane.host.events import Events
 from vxlane.host.undo import UndoFile
 from vxlane.overlay.adopted import AdoptedOverlay
 from vxlane.overlay.membership import Membership
@@ -113,24 +113,24 @@ class Agent:
         if topics == ALL:
             self._remember_nodes()
 
-    def heard(self, news: News) -> Topic:
+    def heard(self, events: Events) -> Topic:
         """Act at once on what can't wait; what is to be looked at again."""
-        if news.lost:
+        if events.lost:
             if self.bypass:
                 self.bypass.pods.lost_track()
             return ALL
         topics = Topic(0)
         if bypass := self.bypass:
-            self._try("pods", lambda: bypass.pods.removed(news.removed))
-            if bypass.pods.touched(news.touched):
+            self._try("pods", lambda: bypass.pods.removed(events.removed))
+            if bypass.pods.touched(events.touched):
                 topics |= Topic.PODS
-        changed = news.touched | news.removed
-        if news.routing or not self.overlay:
+        changed = events.touched | events.removed
+        if events.routing or not self.overlay:
             topics |= Topic.HOST | Topic.ROUTES
         if changed & {self.device, *self._nics}:
             # Its entries and routes go without a word when a device goes down.
             topics |= Topic.HOST | Topic.ROUTES | Topic.ENTRIES
-        return topics | self._overlays.heard(news)
+        return topics | self._overlays.heard(events)
 
     def patrol(self) -> Iterator[Topic]:
         """Walk along everything that nobody may have told of; each time what is to be looked at.

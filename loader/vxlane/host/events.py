@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the kernel tells unasked: links, addresses, routes, neighbours, qdiscs, netfilter rules.
+"""What the kernel tells unasked: devices, addresses, routes, neighbours, qdiscs, netfilter rules.
 
-An event only says where to look again; what is true is read by whoever looks. Owns the
+An event only says what to read again; the state itself is read by whoever needs it. Owns the
 descriptors, which are non-blocking and meant for a selector.
 """
 
@@ -48,8 +48,8 @@ _IFINDEX = struct.Struct("=xxxxi")  # of ifinfomsg, ifaddrmsg, ndmsg and tcmsg a
 
 
 @dataclass(slots=True)
-class News:
-    """What one look at the descriptor brought."""
+class Events:
+    """What one reading of the descriptor brought."""
 
     removed: set[int] = field(default_factory=set)
     """Ifindexes of devices that are gone."""
@@ -67,7 +67,7 @@ class News:
 
 
 class RouteEvents:
-    """Follows links, addresses, routes and rules, and the neighbours of one device."""
+    """Follows devices, addresses, routes and rules, and the neighbours of one device."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
@@ -83,44 +83,44 @@ class RouteEvents:
         """Stop following."""
         self._socket.close()
 
-    def read(self, device: int) -> News:
+    def read(self, device: int) -> Events:
         """All that is waiting; entries are those of `device` (ifindex, 0: none)."""
-        news = News()
+        events = Events()
         while True:
             try:
                 datagram = self._socket.recv(1 << 16)
             except BlockingIOError:
-                return news
+                return events
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-                news.lost = True
+                events.lost = True
                 continue
             for message in split(datagram):
-                _sort(message, device, news)
+                _sort(message, device, events)
 
 
-def _sort(message: Message, device: int, news: News) -> None:
+def _sort(message: Message, device: int, events: Events) -> None:
     kind, body = message.kind, message.body
     if kind in {_NEWNEIGH, _DELNEIGH}:
         # One that was deleted is first told as new and failed, without its MAC.
         if (key := neighbour_key(body, device)) is not None:
-            news.entries[key] = neighbour_of(body, device) if kind == _NEWNEIGH else None
+            events.entries[key] = neighbour_of(body, device) if kind == _NEWNEIGH else None
     elif kind in {_NEWROUTE, _DELROUTE}:
         route = route_of(body)
         if route:
-            news.entries[route.key] = route if kind == _NEWROUTE else None
+            events.entries[route.key] = route if kind == _NEWROUTE else None
         elif kind == _NEWROUTE and (key := route_key(body)) is not None:
-            news.doubtful.add(key)
+            events.doubtful.add(key)
         if route is None or route.device != device:
-            news.routing = True
+            events.routing = True
     elif kind in {_NEWADDR, _DELADDR, _NEWRULE, _DELRULE}:
-        news.routing = True
+        events.routing = True
     elif kind == _DELLINK and body[0] != socket.AF_BRIDGE:
-        news.removed.add(_IFINDEX.unpack_from(body)[0])
+        events.removed.add(_IFINDEX.unpack_from(body)[0])
     elif kind in {_NEWLINK, _DELLINK} or _NEWQDISC <= kind <= _DELTFILTER:
         # AF_BRIDGE's DELLINK is a port that leaves its bridge, not a device that goes.
-        news.touched.add(_IFINDEX.unpack_from(body)[0])
+        events.touched.add(_IFINDEX.unpack_from(body)[0])
 
 
 class RulesetEvents:

@@ -14,7 +14,7 @@ from vxlane.config import Config
 from vxlane.errors import ConfigError
 from vxlane.host import vtep
 from vxlane.host.devices import Device, Devices
-from vxlane.host.events import News
+from vxlane.host.events import Events
 from vxlane.host.nexthops import Query, resolve
 from vxlane.overlay.desired import AdoptedPlan, exits_of
 from vxlane.overlay.keepers import EntryKeeper
@@ -40,11 +40,11 @@ class AdoptedOverlay:
     def announcement(self, own: Node | None) -> Announcement | None:
         """Nothing: flanneld announces this node."""
 
-    def heard(self, news: News) -> Topic:
+    def heard(self, events: Events) -> Topic:
         """See `Overlays`. What events say is taken over: to read 5,000 peers takes 0.1 s."""
-        if self._entries.doubts(news):
+        if self._entries.doubts(events):
             return Topic.ENTRIES
-        changed = self._entries.follow(news)
+        changed = self._entries.follow(events)
         self._traced.follow(self._entries.actual, changed)
         return Topic.NODES if changed else Topic(0)
 

@@ -16,7 +16,7 @@ from ipaddress import IPv4Network
 from vxlane.errors import KernelError
 from vxlane.host import entries, sysctls
 from vxlane.host.entries import Change, Entries, Forwarding, Key, Neighbour, Route
-from vxlane.host.events import News
+from vxlane.host.events import Events
 from vxlane.host.firewall import Firewall, Policy
 from vxlane.host.iptables import Iptables
 from vxlane.host.nftables import Nftables
@@ -79,19 +79,19 @@ class EntryKeeper:
             is_so = all(self.actual.get(key) == found.get(key) for key, _ in others)
             yield Topic(0) if is_so else Topic.ENTRIES
 
-    def contradicts(self, news: News) -> bool:
+    def contradicts(self, events: Events) -> bool:
         """Whether an event says other than what is remembered; our own changes do not."""
-        return self.doubts(news) or any(
-            self.actual.get(key) != entry for key, entry in news.entries.items()
+        return self.doubts(events) or any(
+            self.actual.get(key) != entry for key, entry in events.entries.items()
         )
 
-    def doubts(self, news: News) -> bool:
+    def doubts(self, events: Events) -> bool:
         """Whether events leave it open what became of an entry."""
-        return not news.doubtful.isdisjoint(self.actual)
+        return not events.doubtful.isdisjoint(self.actual)
 
-    def follow(self, news: News) -> set[Key]:
+    def follow(self, events: Events) -> set[Key]:
         """Remember what events say; what was not as remembered."""
-        others = {key: e for key, e in news.entries.items() if self.actual.get(key) != e}
+        others = {key: e for key, e in events.entries.items() if self.actual.get(key) != e}
         for key, entry in others.items():
             if entry:
                 self.actual[key] = entry

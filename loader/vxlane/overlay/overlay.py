@@ -12,7 +12,7 @@ from ipaddress import IPv4Address
 from typing import Protocol
 
 from vxlane.datapath.abi import Way
-from vxlane.host.events import News
+from vxlane.host.events import Events
 from vxlane.overlay.desired import Path
 from vxlane.sources.model import Announcement, Node, Problem
 from vxlane.sources.snapshot import Snapshot
@@ -58,7 +58,7 @@ class Overlays(Protocol):
     def announcement(self, own: Node | None) -> Announcement | None:
         """What this node has to tell the others; None: someone else tells them."""
 
-    def heard(self, news: News) -> Topic:
+    def heard(self, events: Events) -> Topic:
         """What is to be looked at because entries are other than the last look left them."""
 
     def look(self, snapshot: Snapshot, topics: Topic) -> Overlay:

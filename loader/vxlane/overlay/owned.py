@@ -15,7 +15,7 @@ from vxlane.config import Config
 from vxlane.errors import ConfigError
 from vxlane.host import blackhole, subnet_env, sysctls, vtep
 from vxlane.host.devices import Device, Devices
-from vxlane.host.events import News
+from vxlane.host.events import Events
 from vxlane.host.firewall import Masquerade, Policy
 from vxlane.host.nexthops import Query, resolve
 from vxlane.host.underlay import Choice, Underlay, choose
@@ -68,9 +68,9 @@ class OwnedOverlay:
             vtep_mac=own.vtep_mac if own else unknown,
         )
 
-    def heard(self, news: News) -> Topic:
+    def heard(self, events: Events) -> Topic:
         """See `Overlays`."""
-        return Topic.ENTRIES if self._entries.contradicts(news) else Topic(0)
+        return Topic.ENTRIES if self._entries.contradicts(events) else Topic(0)
 
     def look(self, snapshot: Snapshot, topics: Topic) -> Overlay:
         """See `Overlays`."""

@@ -124,7 +124,7 @@ class PodKeeper:
                 self.detach(key)
 
     def _take_over(self, ifindex: int, key: Key) -> None:
-        """Another pod that had this ifindex is gone, even if news of that is still on its way."""
+        """Another pod that had this ifindex is gone, though the event of that is yet to come."""
         for other, standing in list(self._standings.items()):
             if standing.ifindex == ifindex and other != key:
                 self.detach(other)

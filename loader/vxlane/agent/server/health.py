@@ -28,7 +28,7 @@ def serve(listen: Listen, is_ready: Callable[[], bool]) -> http.server.Threading
             self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """A probe every few seconds is no news."""
+            """A probe every few seconds is not worth a line."""
 
     try:
         server = http.server.ThreadingHTTPServer((listen.address, listen.port), Handler)
