@@ -9,7 +9,7 @@ from typing import Any
 from vxlane.sources.follow import Timing
 from vxlane.sources.snapshot import NodeSource, Snapshot
 
-QUICK = Timing(shortest=0.05, longest=0.2, patience=2.0, silence=1.0)
+QUICK = Timing(shortest=0.05, longest=0.2, timeout=2.0, silence=1.0)
 
 
 def wait_for(

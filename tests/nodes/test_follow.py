@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The thread that never gives up, and the roll it keeps."""
+"""The thread that never gives up, and the table it keeps."""
 
 import itertools
 import os
@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv4Network
 from following import until
 
 from vxlane.errors import SourceError
-from vxlane.sources.follow import Follower, Roll, Timing
+from vxlane.sources.follow import Follower, NodeTable, Timing
 from vxlane.sources.http import HttpError
 from vxlane.sources.model import Node, Problem
 from vxlane.sources.snapshot import NOTHING_READ
@@ -36,7 +36,7 @@ def test_waits_double_with_jitter_up_to_the_longest() -> None:
 def test_no_failure_ends_the_thread() -> None:
     """Errors that were foreseen and those that were not are reported, and the rounds go on."""
     errors = iter([SourceError("known"), ValueError("unknown"), HttpError("u", 500, words="w")])
-    heard: list[str] = []
+    reports: list[str] = []
     rounds: list[float] = []
 
     def round_() -> None:
@@ -44,14 +44,14 @@ def test_no_failure_ends_the_thread() -> None:
         if error := next(errors, None):
             raise error
 
-    follower = Follower("test", round_, failed=heard.append, timing=SHORT)
+    follower = Follower("test", round_, failed=reports.append, timing=SHORT)
     follower.start()
     until(lambda: len(rounds) > 5)
     follower.close()
-    assert heard[0] == "known"
-    assert "unexpected ValueError: unknown" in heard[1]
-    assert "500" in heard[2]
-    assert len(heard) == 3
+    assert reports[0] == "known"
+    assert "unexpected ValueError: unknown" in reports[1]
+    assert "500" in reports[2]
+    assert len(reports) == 3
 
 
 def test_a_round_that_ends_at_once_is_not_run_in_a_tight_loop() -> None:
@@ -68,55 +68,55 @@ def test_a_round_that_ends_at_once_is_not_run_in_a_tight_loop() -> None:
 
 def test_a_roll_is_empty_until_it_is_read() -> None:
     """Before the first list a snapshot is NOTHING_READ with the error, whatever else is known."""
-    roll = Roll("n1")
-    assert roll.snapshot() == NOTHING_READ
-    roll.fail("down")
-    roll.complain("can't announce")
-    snapshot = roll.snapshot()
+    table = NodeTable("n1")
+    assert table.snapshot() == NOTHING_READ
+    table.fail("down")
+    table.complain("can't announce")
+    snapshot = table.snapshot()
     assert (snapshot.peers, snapshot.problems, snapshot.error) == ((), (), "down")
-    roll.close()
+    table.close()
 
 
 def test_a_roll_wakes_its_reader_for_news_only() -> None:
     """The eventfd is set by changes and by an error's coming and going, not by repetitions."""
-    roll = Roll("n1")
+    table = NodeTable("n1")
 
     def woken() -> bool:
         try:
-            return bool(os.eventfd_read(roll.changed))
+            return bool(os.eventfd_read(table.changed))
         except BlockingIOError:
             return False
 
-    roll.replace({})
+    table.replace({})
     assert woken()
-    roll.replace({})
-    roll.confirm()
+    table.replace({})
+    table.confirm()
     assert not woken()
-    roll.put("n2", node(2))
+    table.put("n2", node(2))
     assert woken()
-    roll.put("n2", node(2))
-    roll.put("n3", None)
+    table.put("n2", node(2))
+    table.put("n3", None)
     assert not woken()
-    roll.fail("down")
+    table.fail("down")
     assert woken()
-    roll.fail("still down")
+    table.fail("still down")
     assert not woken()
-    roll.confirm()
+    table.confirm()
     assert woken()
-    roll.close()
-    roll.close()
-    roll.put("n4", node(4))
+    table.close()
+    table.close()
+    table.put("n4", node(4))
 
 
 def test_a_bad_entry_leaves_the_nodes_last_good_one_in_force() -> None:
     """A node whose annotations turn to garbage stays as it was, and is reported."""
-    roll = Roll("n1")
-    roll.replace({"n1": node(1), "n2": node(2)})
-    roll.snapshot()
-    roll.put("n2", Problem("n2", "garbage"))
-    snapshot = roll.snapshot()
+    table = NodeTable("n1")
+    table.replace({"n1": node(1), "n2": node(2)})
+    table.snapshot()
+    table.put("n2", Problem("n2", "garbage"))
+    snapshot = table.snapshot()
     assert snapshot.peers == (node(2),)
     assert snapshot.problems == (Problem("n2", "garbage"),)
-    roll.put("n2", None)
-    assert roll.snapshot().peers == ()
-    roll.close()
+    table.put("n2", None)
+    assert table.snapshot().peers == ()
+    table.close()

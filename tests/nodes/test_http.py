@@ -93,7 +93,7 @@ def test_a_call_returns_json(serve: Serve) -> None:
 def test_whatever_is_no_answer_is_a_source_error(serve: Serve, sent: bytes, words: str) -> None:
     """Half an answer, another protocol, nothing and refusals are errors that say which."""
     with pytest.raises(SourceError, match=words):
-        HttpClient([serve(sends(sent))], patience=1.0).call("GET", "/")
+        HttpClient([serve(sends(sent))], timeout=1.0).call("GET", "/")
 
 
 def test_a_dripping_call_ends_at_its_deadline(serve: Serve) -> None:
@@ -102,14 +102,14 @@ def test_a_dripping_call_ends_at_its_deadline(serve: Serve) -> None:
     url = serve(sends(answer(b"", length=100), *parts, every=0.02))
     began = time.monotonic()
     with pytest.raises(SourceError, match="in time"):
-        HttpClient([url], patience=1.0, deadline=0.2).call("GET", "/")
+        HttpClient([url], timeout=1.0, deadline=0.2).call("GET", "/")
     assert time.monotonic() - began < 0.5
 
 
 def test_a_stream_may_pause_for_less_than_silence(serve: Serve) -> None:
-    """A stream outlives patience and deadline, and ends with SilenceError when it falls silent."""
+    """A stream outlives timeout and deadline, and ends with SilenceError when it falls silent."""
     url = serve(sends(answer(b"", length=100), *[b"x"] * 5, b"", every=0.1))
-    client = HttpClient([url], patience=0.05, deadline=0.05)
+    client = HttpClient([url], timeout=0.05, deadline=0.05)
     with client.stream("GET", "/", silence=0.3) as blocks:
         assert b"".join(next(blocks) for _ in range(5)) == b"xxxxx"
     never = HttpClient([serve(sends(answer(b"", length=9), every=1.0))])

@@ -165,10 +165,10 @@ def test_every_way_to_change_the_file_is_seen(
     assert not select.select([source.changed], [], [], 0)[0]
     change(path)
     assert select.select([source.changed], [], [], 1)[0]
-    assert source.heard()
+    assert source.on_event()
     assert not select.select([source.changed], [], [], 0)[0]
     source.nodes()
-    assert not source.heard()
+    assert not source.on_event()
 
 
 def test_other_files_of_the_directory_are_no_news(source: FileSource, path: Path) -> None:
@@ -176,9 +176,9 @@ def test_other_files_of_the_directory_are_no_news(source: FileSource, path: Path
     source.nodes()
     path.with_name("other").write_text("x")
     assert select.select([source.changed], [], [], 1)[0]
-    assert not source.heard()
+    assert not source.on_event()
     path.unlink()
-    assert source.heard()
+    assert source.on_event()
     source.nodes()
     path.with_name("other").write_text("y")
-    assert not source.heard()
+    assert not source.on_event()

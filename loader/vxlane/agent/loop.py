@@ -152,7 +152,7 @@ class Loop:
         self._board.post(document(self._agent))
 
     def _on_nodes(self) -> None:
-        if self._source.heard():
+        if self._source.on_event():
             self._ask(Topic.NODES)
 
     def _on_routes(self) -> None:

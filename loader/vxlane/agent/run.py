@@ -21,7 +21,7 @@ from vxlane.config import Config, Listen
 from vxlane.datapath.programs import pin_directory
 from vxlane.errors import ConfigError, SourceError
 from vxlane.pods import discover
-from vxlane.sources.follow import PATIENT
+from vxlane.sources.follow import DEFAULT_TIMING
 from vxlane.sources.snapshot import NodeSource
 from vxlane.util import interrupt
 
@@ -75,7 +75,7 @@ def _serve(values: Mapping[str, Any], board: Board, stack: contextlib.ExitStack)
 
 def _prepared(values: Mapping[str, Any]) -> tuple[Config, NodeSource]:
     """What a source must be asked first, it is asked until it answers, as flanneld does."""
-    waits = PATIENT.waits()
+    waits = DEFAULT_TIMING.waits()
     while True:
         try:
             return prepare(values)

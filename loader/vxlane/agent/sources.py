@@ -19,7 +19,7 @@ from vxlane.host.devices import Devices
 from vxlane.host.firewall import Forward, Masquerade
 from vxlane.host.underlay import Choice, choose
 from vxlane.sources.etcd.access import EtcdAccess
-from vxlane.sources.etcd.keeper import Term
+from vxlane.sources.etcd.publisher import Term
 from vxlane.sources.etcd.source import EtcdSource, network_config
 from vxlane.sources.file import FileSource
 from vxlane.sources.kubernetes.access import find_access

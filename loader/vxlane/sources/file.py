@@ -65,9 +65,9 @@ class FileSource:
         """Watch the file's directory: an editor's rename gives the name a new inode."""
         self.changed = _watch(self._path.parent)
 
-    def heard(self) -> bool:
-        """See `NodeSource`. Of the directory's other files too: our own status may be among them,
-        and a look that begets the next one would never end.
+    def on_event(self) -> bool:
+        """See `NodeSource`. False for events of the directory's other files: the agent may write
+        its status there, and one reconcile must not cause the next.
         """
         with contextlib.suppress(BlockingIOError):
             os.read(self.changed, 4096)

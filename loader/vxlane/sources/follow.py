@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the sources that follow a server share: threads that never give up, and the roll they keep.
+"""What the sources that follow a server share: a thread that never gives up, and a table of nodes.
 
-A `Follower` runs one round after the other ("list, then watch until the stream ends") for ever:
-a round that fails is reported, waited out with a jittered back-off, and run again. An `Upkeep` is
-one whose rounds make this node's own entry right whenever something says that it may not be. A
-`Roll` holds what was learnt, hands out snapshots of it to another thread, and says through its
-eventfd that there is something to look at. Knows no server; of HTTP only Retry-After.
+A `Follower` runs one round after the other ("list, then watch until the stream ends") for ever. A
+round that fails is reported, and run again after a jittered back-off. A `Reconciler` is a follower
+that keeps this node's own entry right. A `NodeTable` holds the entries that were read, gives
+snapshots of them to another thread, and tells it of changes by an eventfd. Knows no server; of HTTP
+only Retry-After.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from vxlane.sources.snapshot import NOTHING_READ, Snapshot, agree
 
 log = logging.getLogger(__name__)
 
-STOP_PATIENCE = 0.2
+STOP_TIMEOUT = 0.2
 """Seconds that close() waits for a thread; one that is inside a connect() ends by itself."""
 
 
@@ -39,7 +39,7 @@ class Timing:
     shortest: float = 1.0
     """Back-off after a first failure; it doubles with each that follows, up to `longest`."""
     longest: float = 30.0
-    patience: float = 10.0
+    timeout: float = 10.0
     """For a connection, and for the next bytes of an answer."""
     silence: float = 90.0
     """For the next event of a stream. An API server sends a bookmark about once a minute."""
@@ -53,7 +53,7 @@ class Timing:
             wait = min(2 * wait, self.longest)
 
 
-PATIENT = Timing()
+DEFAULT_TIMING = Timing()
 
 
 class Follower:
@@ -86,7 +86,7 @@ class Follower:
         """Begin no further round, and wait a little for the one under way; may be called twice."""
         self._closed.set()
         if self._thread.is_alive():
-            self._thread.join(STOP_PATIENCE)
+            self._thread.join(STOP_TIMEOUT)
 
     def _run(self) -> None:
         waits = self._timing.waits()
@@ -116,57 +116,57 @@ class Follower:
         return None
 
 
-class Upkeep:
-    """Runs `make_right` whenever `look` was called or the time that it returned (s) has passed.
+class Reconciler:
+    """Runs `reconcile` whenever `request` was called or the time that it returned (s) has passed.
 
-    Level-triggered: `make_right` reads what there is, compares, and writes only what is wanting.
+    Level-triggered: `reconcile` reads what there is, compares, and writes only what is wanting.
     While it raises it is run again after a back-off, and `complain` hears why; then it hears "".
     """
 
     def __init__(
         self,
         name: str,
-        make_right: Callable[[], float | None],
+        reconcile: Callable[[], float | None],
         *,
         complain: Callable[[str], None],
         timing: Timing,
     ) -> None:
-        self._make_right = make_right
+        self._reconcile = reconcile
         self._complain = complain
         self._due: float | None = None
-        self._look = threading.Event()
+        self._requested = threading.Event()
         self._closed = False
         self._follower = Follower(name, self._round, failed=complain, timing=timing)
 
     def start(self) -> None:
-        """Begin to wait for a first look."""
+        """Begin to wait for a first request."""
         self._follower.start()
 
-    def look(self) -> None:
-        """Something may not be right; returns at once."""
-        self._look.set()
+    def request(self) -> None:
+        """The entry may be wrong: check it soon. Returns at once."""
+        self._requested.set()
 
     def close(self) -> None:
-        """Look no more; may be called twice."""
+        """Reconcile no more; may be called twice."""
         self._closed = True
-        self._look.set()
+        self._requested.set()
         self._follower.close()
 
     def _round(self) -> None:
-        self._look.wait(self._due)
-        # Before the look: whoever calls from here on may have changed what it has already read.
-        self._look.clear()
+        self._requested.wait(self._due)
+        # Cleared before the read: a change that comes during the read must cause another one.
+        self._requested.clear()
         if self._closed:
             return
         try:
-            self._due = self._make_right()
+            self._due = self._reconcile()
         except Exception:
-            self._look.set()
+            self._requested.set()
             raise
         self._complain("")
 
 
-class Roll:
+class NodeTable:
     """The nodes as one source knows them: written by its thread, read by the agent's.
 
     Entries are kept by the source's own key (a node's name, an etcd key) in the order of their
@@ -226,8 +226,8 @@ class Roll:
                 self._complaint = reason
                 self._tell()
 
-    def heard(self) -> bool:
-        """See `NodeSource`; nobody wakes the reader for nothing."""
+    def on_event(self) -> bool:
+        """See `NodeSource`; always True, since the eventfd is written for changes only."""
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self.changed)
         return True

@@ -53,7 +53,7 @@ class SilenceError(SourceError):
 class HttpClient:
     """Calls one server, or one of several equal ones, with a new connection for each call.
 
-    `patience` is the longest wait (s) for a connection or for the next bytes of an answer,
+    `timeout` is the longest wait (s) for a connection or for the next bytes of an answer,
     `deadline` the longest that a whole call may take, so that a body that drips can't hold it
     for ever. `tls` and `headers` are asked anew for each connection.
     """
@@ -64,13 +64,13 @@ class HttpClient:
         *,
         tls: TlsMaker = ssl.create_default_context,
         headers: HeaderMaker = dict,
-        patience: float = 10.0,
+        timeout: float = 10.0,
         deadline: float = 60.0,
     ) -> None:
         self._bases = [checked_url(base) for base in bases]
         self._tls = tls
         self._headers = headers
-        self._patience = patience
+        self._timeout = timeout
         self._deadline = deadline
         self._turn = 0
         self._lock = threading.Lock()
@@ -101,7 +101,7 @@ class HttpClient:
         """Send one request; inside the with, iterate over the answer's body block by block.
 
         With `silence` the body may last for ever, but no pause in it longer than so many seconds;
-        without it the client's patience and deadline hold.
+        without it the client's timeout and deadline hold.
         """
         base, connection = self._connected()
         url, sock = base + path, connection.sock
@@ -155,10 +155,10 @@ class HttpClient:
         if parts.scheme == "https":
             tls = self._tls()
             connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-                host, port, timeout=self._patience, context=tls
+                host, port, timeout=self._timeout, context=tls
             )
         else:
-            connection = http.client.HTTPConnection(host, port, timeout=self._patience)
+            connection = http.client.HTTPConnection(host, port, timeout=self._timeout)
         connection.connect()
         sock = connection.sock
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

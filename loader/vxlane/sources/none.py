@@ -21,8 +21,8 @@ class NoSource:
         """See `NodeSource`."""
         self.changed = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
-    def heard(self) -> bool:
-        """Nothing is ever heard."""
+    def on_event(self) -> bool:
+        """False: there are no events."""
         return False
 
     def nodes(self) -> Snapshot:

@@ -45,13 +45,13 @@ class NodeSource(Protocol):
     """
 
     changed: int
-    """A non-blocking descriptor (eventfd, inotify): readable = call `heard`."""
+    """A non-blocking descriptor (eventfd, inotify): readable = call `on_event`."""
 
     def start(self) -> None:
         """Begin to follow; returns at once. ConfigError: what a person gave can't ever work."""
 
-    def heard(self) -> bool:
-        """Read `changed` empty; whether `nodes` may say something else now."""
+    def on_event(self) -> bool:
+        """Read `changed` empty. True: `nodes` may give another set now."""
 
     def nodes(self) -> Snapshot:
         """The set as known now, without waiting; `NOTHING_READ` before the first good read."""

@@ -68,7 +68,7 @@ class Gateway:
         self._silence = timing.silence
         self._token = ""
         self._client = HttpClient(
-            access.endpoints, tls=access.tls, headers=self._headers, patience=timing.patience
+            access.endpoints, tls=access.tls, headers=self._headers, timeout=timing.timeout
         )
 
     def items(self, prefix: str) -> tuple[int, list[Item]]:

@@ -12,16 +12,16 @@ from ipaddress import IPv4Address, IPv4Network
 
 from vxlane.sources.etcd.access import EtcdAccess
 from vxlane.sources.etcd.gateway import CompactedError, Event, Gateway
-from vxlane.sources.etcd.keeper import Keeper, Term, read_config
+from vxlane.sources.etcd.publisher import Publisher, Term, read_config
 from vxlane.sources.etcd.schema import entry, parse_pool
-from vxlane.sources.follow import Follower, Roll, Timing
+from vxlane.sources.follow import Follower, NodeTable, Timing
 from vxlane.sources.http import SilenceError
 from vxlane.sources.model import Announcement
 from vxlane.sources.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 
-PATIENT = Timing(silence=240.0)
+ETCD_TIMING = Timing(silence=240.0)
 """etcd has no bookmarks: silence is normal, and TCP keepalive notices a dead connection sooner. But
 after 300 s without use it forgets a user's token, and a new one costs it a password hash."""
 DAY = Term()
@@ -40,40 +40,40 @@ class EtcdSource:
         *,
         previous: IPv4Network | None = None,
         term: Term = DAY,
-        timing: Timing = PATIENT,
+        timing: Timing = ETCD_TIMING,
     ) -> None:
         self._prefix = access.prefix.rstrip("/")
         self._subnets = f"{self._prefix}/subnets/"
         self._gateway = Gateway(access, timing)
-        self._roll = Roll(str(own_address))
+        self._table = NodeTable(str(own_address))
         self._revision = 0
-        self._keeper = Keeper(
+        self._publisher = Publisher(
             self._gateway,
             self._prefix,
             previous=previous,
             term=term,
             timing=timing,
-            complain=self._roll.complain,
+            complain=self._table.complain,
         )
-        self._follower = Follower("nodes", self._round, failed=self._roll.fail, timing=timing)
-        self.changed = self._roll.changed
+        self._follower = Follower("nodes", self._round, failed=self._table.fail, timing=timing)
+        self.changed = self._table.changed
 
     def start(self) -> None:
         """See `NodeSource`."""
         self._follower.start()
-        self._keeper.start()
+        self._publisher.start()
 
-    def heard(self) -> bool:
+    def on_event(self) -> bool:
         """See `NodeSource`."""
-        return self._roll.heard()
+        return self._table.on_event()
 
     def nodes(self) -> Snapshot:
         """See `NodeSource`."""
-        return self._roll.snapshot()
+        return self._table.snapshot()
 
     def announce(self, own: Announcement) -> None:
         """Get this node a subnet, and keep its key and lease."""
-        self._keeper.announce(own)
+        self._publisher.announce(own)
 
     def ready(self) -> None:
         """Nothing: nobody waits."""
@@ -87,15 +87,15 @@ class EtcdSource:
         self.changed = -1
         self._gateway.close()
         self._follower.close()
-        self._keeper.close()
-        self._roll.close()
+        self._publisher.close()
+        self._table.close()
 
     def _round(self) -> None:
         if not self._revision:
             self._read()
         try:
             with self._gateway.watch(self._subnets, self._revision + 1) as events:
-                self._roll.confirm()
+                self._table.confirm()
                 for event in events:
                     self._apply(event)
         except SilenceError:
@@ -108,23 +108,23 @@ class EtcdSource:
         network = parse_pool(read_config(self._gateway, self._prefix)).network
         revision, items = self._gateway.items(self._subnets)
         items.sort(key=lambda item: item.created)
-        self._roll.replace(
+        self._table.replace(
             {item.key: entry(item.key, item.value) for item in items}, network=network
         )
         self._revision = revision
-        if self._keeper.key:
+        if self._publisher.key:
             values = {item.key: item.value for item in items}
-            self._keeper.seen(values.get(self._keeper.key))
+            self._publisher.seen(values.get(self._publisher.key))
 
     def _apply(self, event: Event) -> None:
         item = event.item
-        self._roll.put(event.key, entry(item.key, item.value) if item else None)
-        if event.key == self._keeper.key:
-            self._keeper.seen(item.value if item else None)
+        self._table.put(event.key, entry(item.key, item.value) if item else None)
+        if event.key == self._publisher.key:
+            self._publisher.seen(item.value if item else None)
         self._revision = event.revision
 
 
-def network_config(access: EtcdAccess, *, timing: Timing = PATIENT) -> str:
+def network_config(access: EtcdAccess, *, timing: Timing = ETCD_TIMING) -> str:
     """The network's config in etcd, in the form of net-conf.json. SourceError: it can't be read
     now; ConfigError: there is none.
     """

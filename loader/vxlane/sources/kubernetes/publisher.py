@@ -11,7 +11,7 @@ import datetime as dt
 import logging
 from collections.abc import Callable, Mapping
 
-from vxlane.sources.follow import Timing, Upkeep
+from vxlane.sources.follow import Reconciler, Timing
 from vxlane.sources.kubernetes.annotations import Annotations, annotations_of
 from vxlane.sources.kubernetes.api import NodesApi
 from vxlane.sources.model import Announcement
@@ -38,30 +38,30 @@ class Publisher:
         self._annotations = annotations
         self._own: Announcement | None = None
         self._condition_due = False
-        self._upkeep = Upkeep("publish", self._write, complain=complain, timing=timing)
+        self._reconciler = Reconciler("publish", self._write, complain=complain, timing=timing)
 
     def start(self) -> None:
         """Begin to write, once there is something to write."""
-        self._upkeep.start()
+        self._reconciler.start()
 
     def announce(self, own: Announcement) -> None:
         """From now on the annotations shall say this."""
         self._own = own
-        self._upkeep.look()
+        self._reconciler.request()
 
     def ready(self) -> None:
         """Tell the cluster, once, that the network of this node is up."""
         self._condition_due = True
-        self._upkeep.look()
+        self._reconciler.request()
 
     def seen(self, found: Mapping[str, str]) -> None:
         """The annotations that this node has now; wakes the thread if they are not ours."""
         if self._own is not None and self._annotations.wanted(self._own, found):
-            self._upkeep.look()
+            self._reconciler.request()
 
     def close(self) -> None:
         """Write no more; may be called twice."""
-        self._upkeep.close()
+        self._reconciler.close()
 
     def _write(self) -> None:
         if self._own is not None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps a roll equal to the cluster's nodes: list and watch, and what to do when either breaks.
+"""Keeps a node table equal to the cluster's nodes: list, watch, and recovery from either's failure.
 
-One `round` brings the roll up to date and follows it until the stream ends. Nothing that happened
+One `round` brings the table up to date and follows it until the stream ends. Nothing that happened
 in a gap is lost: the next round resumes after the last resourceVersion seen, and where the server
 no longer knows that one (410 Gone) the whole set is read again and replaces the old one, so that
 nodes deleted meanwhile go. Objects of 15 kB are slimmed to an entry one by one as they arrive.
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
 
-from vxlane.sources.follow import Roll
+from vxlane.sources.follow import NodeTable
 from vxlane.sources.http import HttpError, SilenceError
 from vxlane.sources.kubernetes.annotations import annotations_of, name_of
 from vxlane.sources.kubernetes.api import INITIAL_END, NodesApi
@@ -30,11 +30,11 @@ _NO_INITIAL_EVENTS = {HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY}
 
 
 class Reflector:
-    """Follows the nodes of one API server into `roll`; `slim` keeps what is needed of each."""
+    """Follows the nodes of one API server into `table`; `slim` keeps what is needed of each."""
 
-    def __init__(self, api: NodesApi, roll: Roll, slim: Slim) -> None:
+    def __init__(self, api: NodesApi, table: NodeTable, slim: Slim) -> None:
         self._api = api
-        self._roll = roll
+        self._table = table
         self._slim = slim
         self._version = ""
         # "0": the state that the server has in memory will do. That may be some seconds old, so
@@ -43,7 +43,7 @@ class Reflector:
         self._streams_initial_events = True
 
     def round(self) -> None:
-        """Bring the roll up to date and follow it until the stream ends; see `Follower`."""
+        """Bring the table up to date and follow it until the stream ends; see `Follower`."""
         try:
             if self._version:
                 self._resume()
@@ -92,7 +92,7 @@ class Reflector:
     def _watch(self, version: str) -> None:
         with self._api.watch(version) as events:
             if version:
-                self._roll.confirm()
+                self._table.confirm()
             else:
                 self._gather(events)
             for event in events:
@@ -114,14 +114,14 @@ class Reflector:
     def _apply(self, event: Mapping[str, Any]) -> None:
         thing = event["object"]
         if event["type"] == "BOOKMARK":
-            self._roll.confirm()
+            self._table.confirm()
         else:
             gone = event["type"] == "DELETED"
-            self._roll.put(name_of(thing), None if gone else self._slim(thing))
+            self._table.put(name_of(thing), None if gone else self._slim(thing))
         self._version = _version_of(thing)
 
     def _replace(self, found: _Gathered, version: str) -> None:
-        self._roll.replace(found.oldest_first())
+        self._table.replace(found.oldest_first())
         self._version = version
         self._list_from = ""
 

@@ -17,7 +17,7 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from vxlane.errors import ConfigError
-from vxlane.sources.follow import PATIENT, Follower, Roll, Timing
+from vxlane.sources.follow import DEFAULT_TIMING, Follower, NodeTable, Timing
 from vxlane.sources.http import HttpClient
 from vxlane.sources.kubernetes.access import Access
 from vxlane.sources.kubernetes.annotations import (
@@ -44,27 +44,27 @@ class KubernetesSource:
         own_name: str,
         *,
         prefix: str = DEFAULT_PREFIX,
-        timing: Timing = PATIENT,
+        timing: Timing = DEFAULT_TIMING,
     ) -> None:
         self._own_name = own_name
         self._annotations = Annotations(prefix)
         self._client = client_for(access, timing)
-        self._roll = Roll(own_name)
+        self._table = NodeTable(own_name)
         api = NodesApi(self._client, silence=timing.silence)
         self._publisher = Publisher(
             api,
             own_name,
             annotations=self._annotations,
-            complain=self._roll.complain,
+            complain=self._table.complain,
             timing=timing,
         )
         self._follower = Follower(
             "nodes",
-            Reflector(api, self._roll, self._slim).round,
-            failed=self._roll.fail,
+            Reflector(api, self._table, self._slim).round,
+            failed=self._table.fail,
             timing=timing,
         )
-        self.changed = self._roll.changed
+        self.changed = self._table.changed
         self._chosen: IPv4Address | None = None
 
     def start(self) -> None:
@@ -72,13 +72,13 @@ class KubernetesSource:
         self._follower.start()
         self._publisher.start()
 
-    def heard(self) -> bool:
+    def on_event(self) -> bool:
         """See `NodeSource`."""
-        return self._roll.heard()
+        return self._table.on_event()
 
     def nodes(self) -> Snapshot:
         """See `NodeSource`."""
-        return self._roll.snapshot()
+        return self._table.snapshot()
 
     def announce(self, own: Announcement) -> None:
         """Keep this node's annotations so; an existing public-ip-overwrite wins over `address`."""
@@ -94,7 +94,7 @@ class KubernetesSource:
         self._client.close()
         self._follower.close()
         self._publisher.close()
-        self._roll.close()
+        self._table.close()
 
     def chosen_address(self) -> IPv4Address | None:
         """The underlay address that this node's annotation node-public-ip asks for, if it does."""
@@ -108,7 +108,9 @@ class KubernetesSource:
         return self._annotations.entry(node, self._own_name)
 
 
-def own_node_name(access: Access, environ: Mapping[str, str], *, timing: Timing = PATIENT) -> str:
+def own_node_name(
+    access: Access, environ: Mapping[str, str], *, timing: Timing = DEFAULT_TIMING
+) -> str:
     """The name of the node that this process runs on, found as flannel does: NODE_NAME, or the
     node of the pod POD_NAMESPACE/POD_NAME. SourceError: the API server can't tell us now.
     """
@@ -126,7 +128,7 @@ def own_node_name(access: Access, environ: Mapping[str, str], *, timing: Timing 
 def client_for(access: Access, timing: Timing) -> HttpClient:
     """An HTTP client that goes where `access` says, as who it says."""
     return HttpClient(
-        [access.server], tls=access.tls, headers=access.headers, patience=timing.patience
+        [access.server], tls=access.tls, headers=access.headers, timeout=timing.timeout
     )
 
 

@@ -18,7 +18,7 @@ from ipaddress import IPv4Address, IPv4Network
 from vxlane.errors import ConfigError, SourceError
 from vxlane.sources.etcd.gateway import Gateway, Item
 from vxlane.sources.etcd.schema import address_of, cidr_of, key_of, parse_pool, value_of
-from vxlane.sources.follow import Timing, Upkeep
+from vxlane.sources.follow import Reconciler, Timing
 from vxlane.sources.model import Announcement
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class Term:
     margin: int = 3600
 
 
-class Keeper:
+class Publisher:
     """Holds the subnet of the node that is announced; `complain` hears why it can't, or ""."""
 
     def __init__(
@@ -55,16 +55,16 @@ class Keeper:
         self._term = term
         self._own: Announcement | None = None
         self._held: IPv4Network | None = None
-        self._upkeep = Upkeep("lease", self._hold, complain=complain, timing=timing)
+        self._reconciler = Reconciler("lease", self._reconcile, complain=complain, timing=timing)
 
     def start(self) -> None:
         """Begin to hold a subnet, once a node is announced."""
-        self._upkeep.start()
+        self._reconciler.start()
 
     def announce(self, own: Announcement) -> None:
         """From now on the subnet shall say this."""
         self._own = own
-        self._upkeep.look()
+        self._reconciler.request()
 
     @property
     def key(self) -> str:
@@ -74,13 +74,13 @@ class Keeper:
     def seen(self, value: bytes | None) -> None:
         """The value that our key has now, None: it is gone; wakes the thread if it is not ours."""
         if self._own and value != value_of(self._own):
-            self._upkeep.look()
+            self._reconciler.request()
 
     def close(self) -> None:
         """Write no more; the lease runs on. May be called twice."""
-        self._upkeep.close()
+        self._reconciler.close()
 
-    def _hold(self) -> float:
+    def _reconcile(self) -> float:
         """Make our key right; seconds until it must be looked at again."""
         own = self._own
         assert own is not None, "nothing looks before there is an announcement"
@@ -91,7 +91,7 @@ class Keeper:
             if item is None:
                 due = self._take(cidr, value_of(own))
             elif address_of(item.value) == own.address:
-                due = self._keep(item, value_of(own))
+                due = self._renew(item, value_of(own))
             elif self._held is None:
                 continue
             else:
@@ -140,7 +140,7 @@ class Keeper:
         log.info("subnet %s is ours for %d s", cidr, self._term.ttl)
         return self._term.ttl - self._term.margin
 
-    def _keep(self, item: Item, value: bytes) -> float:
+    def _renew(self, item: Item, value: bytes) -> float:
         """Write our key if it says something else, and renew its lease if that is due."""
         if not item.lease:
             # A reservation that a person made: it stays without an end, and is not renewed.

@@ -8,7 +8,7 @@ import pytest
 from etcdnetwork import ONE, OWN, TWO, Network, announcement
 from following import until, wait_for
 
-from vxlane.sources.etcd.keeper import Term
+from vxlane.sources.etcd.publisher import Term
 
 
 def test_a_new_node_gets_a_free_subnet_for_a_day(network: Network) -> None:
