@@ -76,6 +76,8 @@ static __always_inline enum verdict may_enter(struct __sk_buff *skb, const struc
 {
 	enum verdict verdict;
 
+	if (is_judged(settings, receiver))
+		return VERDICT_JUDGED;
 	if (is_guarded(receiver, packet, GUARD_TO_POD))
 		return VERDICT_GUARDED;
 	verdict = flow_admit(settings, packet, receiver, DIRECTION_IN, now);

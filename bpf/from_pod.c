@@ -34,6 +34,8 @@ static __always_inline enum verdict to_local_pod(struct __sk_buff *skb, struct p
 	/* Routed rather than bridged, or hairpin to itself. */
 	if (!same_mac(packet->eth.h_dest, receiver->mac) || receiver == sender)
 		return VERDICT_OTHER_MAC;
+	if (is_judged(settings, receiver))
+		return VERDICT_JUDGED;
 	if (is_guarded(receiver, packet, GUARD_TO_POD))
 		return VERDICT_GUARDED;
 	verdict = flow_admit(settings, packet, sender, DIRECTION_OUT, now);
@@ -108,7 +110,9 @@ static __always_inline enum verdict from_pod_verdict(struct __sk_buff *skb)
 	if (verdict != VERDICT_LEARNED)
 		return verdict;
 	peer = peer_of(packet.destination);
-	if (is_guarded(sender, &packet, GUARD_FROM_POD))
+	if (is_judged(settings, sender))
+		verdict = VERDICT_JUDGED;
+	else if (is_guarded(sender, &packet, GUARD_FROM_POD))
 		verdict = VERDICT_GUARDED;
 	else if (peer)
 		verdict = to_peer(skb, &packet, sender, settings, peer, now);

@@ -6,6 +6,11 @@
 #include "maps.h"
 #include "parse.h"
 
+static __always_inline int is_judged(const struct settings *settings, const struct pod *pod)
+{
+	return settings->judged || (pod->guard & GUARD_JUDGED);
+}
+
 /* TCP goes both ways or not at all, so for it a guard on the way back counts too. */
 static __always_inline int is_guarded(const struct pod *pod, const struct packet *packet,
 				      enum guard direction)

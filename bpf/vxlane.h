@@ -11,7 +11,7 @@
 #define VXLANE_H
 
 enum contract {
-	VXLANE_ABI = 2,
+	VXLANE_ABI = 3,
 };
 
 enum program {
@@ -40,6 +40,7 @@ enum verdict {
 	VERDICT_NO_AGENT, /* the agent's lease has run out: its maps may be stale */
 	VERDICT_NO_NEXT_HOP, /* the peer is known, a usable way to it is not */
 	VERDICT_GUARDED, /* the pod has a shaper, spoof check or isolation in this direction */
+	VERDICT_JUDGED, /* a rule or device on the way acts on every packet, not on connections */
 	VERDICT_MARKED, /* someone marked the packet: it is theirs (at the NIC's egress: ours) */
 
 	VERDICT_MALFORMED, /* lengths, version or header checksum do not agree */
@@ -79,6 +80,8 @@ enum verdict {
 enum guard {
 	GUARD_FROM_POD = 1 << 0,
 	GUARD_TO_POD = 1 << 1,
+	GUARD_JUDGED =
+		1 << 2, /* something on this pod's way acts on every packet: both directions */
 };
 
 /* How packets go to a peer, and come from it. */
@@ -147,7 +150,7 @@ struct settings {
 	__u16 port_max;
 	__u8 vtep_mac[6];
 	__u8 has_direct; /* some peer is WAY_DIRECT: look at the NIC's other traffic too */
-	__u8 pad;
+	__u8 judged; /* something acts on every packet of every pod: VERDICT_JUDGED */
 };
 
 struct counter {

@@ -88,6 +88,7 @@ class World:
     lease: int = 60
     revalidate: int = 30
     revalidate_datagram: int = 10
+    judged: bool = False
 
 
 def remote_flow(protocol: int, local_port: int, remote_port: int) -> Tuple:
@@ -188,6 +189,7 @@ def settings(world: World, since: int) -> Settings:
         port_max=PORT_MAX,
         vtep_mac=OVERLAY_MAC,
         has_direct=any(peer.way is Way.DIRECT for peer in world.peers),
+        judged=world.judged,
     )
 
 

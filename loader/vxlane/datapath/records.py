@@ -127,6 +127,7 @@ class Settings:
     port_max: int
     vtep_mac: str
     has_direct: bool = False
+    judged: bool = False
 
     @classmethod
     def of(cls, value: Any) -> Settings:
@@ -141,6 +142,7 @@ class Settings:
             value.port_max,
             _mac(value.vtep_mac),
             bool(value.has_direct),
+            bool(value.judged),
         )
 
     @property
@@ -154,6 +156,7 @@ class Settings:
             port_min=self.port_min,
             port_max=self.port_max,
             has_direct=self.has_direct,
+            judged=self.judged,
         )
         _fill(value.address, mapped(self.address))
         _fill(value.vtep_mac, _mac_bytes(self.vtep_mac))

@@ -288,6 +288,18 @@ IDENTITY = [
         "the node's own address in the overlay",
         carried(inner(ANSWER, destination=IPv4Address("10.42.1.0"))),
     ),
+    case(
+        Verdict.JUDGED,
+        "a rule that acts on every packet",
+        GOOD,
+        world=replace(APPROVED, judged=True),
+    ),
+    case(
+        Verdict.JUDGED,
+        "a rule that acts on every packet of this pod",
+        GOOD,
+        world=guarded(Guard.JUDGED),
+    ),
     case(Verdict.GUARDED, "UDP to a pod guarded on its way in", GOOD, world=guarded(Guard.TO_POD)),
     case(
         Verdict.GUARDED,

@@ -167,6 +167,24 @@ NOT_OURS = [
         world=replace(APPROVED, peers=(replace(PEER, ifindex=0), OTHER_PEER)),
     ),
     case(Verdict.MARKED, "a mark of someone else", sent(ACK_DATA), mark=0x4000),
+    case(
+        Verdict.JUDGED,
+        "a rule that acts on every packet",
+        sent(ACK_DATA),
+        world=replace(APPROVED, judged=True),
+    ),
+    case(
+        Verdict.JUDGED,
+        "a rule that acts on every packet of this pod",
+        sent(DATAGRAM),
+        world=guarded(Guard.JUDGED),
+    ),
+    case(
+        Verdict.JUDGED,
+        "a rule that acts on every packet of the neighbour",
+        handed_over(LOCAL_DATAGRAM),
+        world=guarded(Guard(0), Guard.JUDGED),
+    ),
     *(
         case(Verdict.GUARDED, fact, frame, world=guarded(*guards))
         for fact, frame, guards in (
