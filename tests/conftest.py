@@ -34,7 +34,7 @@ from vxlane.lab.lab import Lab
 from vxlane.lab.plan import LabNode, LabPod
 from vxlane.lab.waiting import wait_for
 from vxlane.show import documents
-from vxlane.show.node import ask
+from vxlane.show.node import call
 
 RUN = f"test-{os.getpid()}"
 _numbers = itertools.count()
@@ -114,7 +114,7 @@ class LabUnderTest:
 
     def ask(self, name: str, **request: Any) -> dict[str, Any]:
         """Put a request to a node's agent: lab.ask("node1", op="flush")."""
-        return ask(self.node(name).directory, request)
+        return call(self.node(name).directory, request)
 
     @contextlib.contextmanager
     def maps(self, name: str) -> Iterator[Maps]:

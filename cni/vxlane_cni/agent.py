@@ -17,11 +17,11 @@ from vxlane_cni.wire import JsonObject
 
 DEFAULT_STATE_DIR = "/run/vxlane"
 
-_PATIENCE = pack("ll", 5, 0)  # struct timeval: a pod waits no longer for an accelerator
+_TIMEOUT = pack("ll", 5, 0)  # struct timeval: a pod waits no longer for an accelerator
 _LONGEST_ANSWER = 1 << 20  # bytes
 
 
-def ask(state_dir: str, question: JsonObject) -> JsonObject:
+def call(state_dir: str, question: JsonObject) -> JsonObject:
     """Put `question` to the agent that keeps `state_dir` and return its answer.
 
     AgentError when it isn't there or doesn't answer in time, AgentRefusedError when it answers
@@ -55,7 +55,7 @@ def _exchange(path: str, line: bytes) -> bytes:
     connection = socket(AF_UNIX, SOCK_STREAM)
     try:
         for option in (SO_SNDTIMEO, SO_RCVTIMEO):
-            connection.setsockopt(SOL_SOCKET, option, _PATIENCE)
+            connection.setsockopt(SOL_SOCKET, option, _TIMEOUT)
         connection.connect(path)
         connection.sendall(line)
         answer = b""

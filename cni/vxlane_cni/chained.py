@@ -47,7 +47,7 @@ def delete(request: Request) -> None:
     agent checks the pods it remembers against the kernel before it uses them.
     """
     try:
-        agent.ask(_state_dir(request), {"op": "detach", **_interface(request)})
+        agent.call(_state_dir(request), {"op": "detach", **_interface(request)})
     except AgentError as error:
         warn(request, f"not detached: {error}")
 
@@ -74,7 +74,7 @@ def collect(request: Request) -> None:
     """GC: have the agent forget this network's interfaces that are no valid attachments."""
     valid = [list(pair) for pair in sorted(attachments(request))]
     try:
-        agent.ask(_state_dir(request), {"op": "gc", "network": request.network, "valid": valid})
+        agent.call(_state_dir(request), {"op": "gc", "network": request.network, "valid": valid})
     except AgentError as error:
         warn(request, f"garbage stays for now: {error}")
 
@@ -88,7 +88,7 @@ def status(request: Request) -> None:
 def probe(request: Request, code: int) -> None:
     """CniError `code` when the agent does not answer."""
     try:
-        agent.ask(_state_dir(request), {"op": "status"})
+        agent.call(_state_dir(request), {"op": "status"})
     except AgentError as error:
         raise CniError(code, f"{error}; start `vxlane agent`") from None
 
@@ -164,7 +164,7 @@ def _put(request: Request, result: Result, question: JsonObject) -> str:
     if pod.host_ifname not in result.host_names():
         raise LookupError(f"the result does not name {pod.host_ifname}, the pod's veth")
     found = {"host_ifname": pod.host_ifname, "mac": pod.mac}
-    answer = agent.ask(_state_dir(request), {**question, **found})
+    answer = agent.call(_state_dir(request), {**question, **found})
     if answer.get("accelerated") is True:
         return ""
     return str(answer.get("reason") or "the agent does not say why")

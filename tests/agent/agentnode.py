@@ -25,7 +25,7 @@ from vxlane.lab import namespaces
 from vxlane.lab.agents import program
 from vxlane.lab.plan import LABS
 from vxlane.lab.waiting import wait_for
-from vxlane.show.node import ask
+from vxlane.show.node import call
 from vxlane.sources.model import derived_mac
 
 POD_MAC = "02:00:00:00:01:02"
@@ -136,7 +136,7 @@ class AgentNode:
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """Put a request to the agent."""
-        return ask(self.state, request)
+        return call(self.state, request)
 
     def status(self) -> dict[str, Any]:
         """What the agent says of itself."""

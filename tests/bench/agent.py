@@ -33,7 +33,7 @@ from vxlane.datapath.maps import Maps
 from vxlane.datapath.programs import pin_directory
 from vxlane.lab import namespaces
 from vxlane.lab.agents import program
-from vxlane.show.node import ask
+from vxlane.show.node import call
 
 SIZES = (100, 1000, 5000, 10000)
 CHANGES = 200
@@ -140,7 +140,7 @@ class World:
 
     def status(self) -> dict[str, object]:
         """What the agent says of itself."""
-        status: dict[str, object] = ask(self.state, {"op": "status"})["status"]
+        status: dict[str, object] = call(self.state, {"op": "status"})["status"]
         return status
 
     def is_ready(self) -> bool:

@@ -27,7 +27,7 @@ from standing import entered
 from vxlane.install import executable
 from vxlane.lab import lab as labs
 from vxlane.lab import namespaces, pods
-from vxlane.lab.cni import Attachment, Chain
+from vxlane.lab.cni import Chain, ContainerInterface
 from vxlane.lab.plan import LabNode
 
 PODS = 100
@@ -106,7 +106,7 @@ def _add(node: LabNode, name: str, plugin: Path, directory: Path) -> Call:
     lab_chain = pods.chain(node)
     conflist = {**lab_chain.conflist, "plugins": lab_chain.conflist["plugins"][:1]}
     before = Chain(conflist, namespace=node.name, path=lab_chain.path, cache=lab_chain.cache)
-    result = before.add(Attachment(name, namespaces.path(name)))
+    result = before.add(ContainerInterface(name, namespaces.path(name)))
     conf = {**lab_chain.conflist["plugins"][-1], "name": conflist["name"], "prevResult": result}
     stdin = directory / name
     stdin.write_text(json.dumps({**conf, "cniVersion": conflist["cniVersion"]}), encoding="utf-8")

@@ -14,7 +14,7 @@ from numbered import Listener, Traffic, Watch
 from rig import veth_of
 
 from vxlane.lab import namespaces, pods
-from vxlane.lab.cni import Attachment, Chain
+from vxlane.lab.cni import Chain, ContainerInterface
 from vxlane.lab.underlay import ip
 
 _MTU = 1450
@@ -51,13 +51,13 @@ class Tenants:
     def add(self, node: str) -> Tenant:
         """A pod by the plugins."""
         name = self._namespace(node)
-        result = self._chain(node).add(_attachment(name))
+        result = self._chain(node).add(_interface(name))
         return self._settle(name, node, result["ips"][0]["address"].partition("/")[0])
 
     def remove(self, tenant: Tenant) -> None:
         """Take a pod away as a runtime does."""
         self._leave(tenant)
-        self._chain(tenant.node).delete(_attachment(tenant.name))
+        self._chain(tenant.node).delete(_interface(tenant.name))
         namespaces.remove([tenant.name])
 
     def remove_all(self) -> None:
@@ -125,5 +125,5 @@ class Tenants:
         return replace(usual, conflist={**usual.conflist, "plugins": [bridge, *more]})
 
 
-def _attachment(name: str) -> Attachment:
-    return Attachment(name, namespaces.path(name))
+def _interface(name: str) -> ContainerInterface:
+    return ContainerInterface(name, namespaces.path(name))

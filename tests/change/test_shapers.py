@@ -11,7 +11,7 @@ from numbered import Listener, Talk, traffic
 from rig import AGENT, counted
 
 from vxlane.lab import namespaces, pods
-from vxlane.lab.cni import Attachment
+from vxlane.lab.cni import ContainerInterface
 
 LIMIT, BURST = 16_000_000, 3_200_000
 """bit/s and bits: a burst that outlasts the pauses of a busy machine."""
@@ -40,7 +40,7 @@ def shaped(attached, make_netns):
         plugins = [bridge, portmap, bandwidth, vxlane]
         chain = replace(usual, conflist={**usual.conflist, "plugins": plugins})
         name = make_netns("shaped")
-        pod = Attachment(name, namespaces.path(name), capabilities={"bandwidth": limits})
+        pod = ContainerInterface(name, namespaces.path(name), capabilities={"bandwidth": limits})
         made.append((chain, pod))
         return name, chain.add(pod)["ips"][0]["address"].partition("/")[0]
 

@@ -20,7 +20,7 @@ import pytest
 
 from vxlane.install import executable
 from vxlane.lab import namespaces
-from vxlane.lab.cni import Attachment, Chain
+from vxlane.lab.cni import Chain, ContainerInterface
 from vxlane.lab.pods import PLUGINS
 
 DELEGATE_PLUGIN = """\
@@ -166,7 +166,7 @@ class Node:
 
     def pod(self, word="pod", **capabilities):
         """A namespace for a pod, as an attachment."""
-        return Attachment(
+        return ContainerInterface(
             f"c-{word}",
             namespaces.path(self._make_netns(word)),
             args=f"IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME={word}",

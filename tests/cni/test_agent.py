@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from vxlane.lab import namespaces, pods
-from vxlane.lab.cni import Attachment, Chain
+from vxlane.lab.cni import Chain, ContainerInterface
 from vxlane.lab.waiting import wait_for
 
 HOOKS = """
@@ -45,7 +45,7 @@ class Node:
     def new(self, word):
         """A namespace for a pod, as an attachment."""
         name = self._make_netns(word)
-        self._made.append(Attachment(name, namespaces.path(name)))
+        self._made.append(ContainerInterface(name, namespaces.path(name)))
         return self._made[-1]
 
     def add(self, word):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from vxlane.lab import namespaces, pods, traffic
-from vxlane.lab.cni import Attachment
+from vxlane.lab.cni import ContainerInterface
 
 STREAM = Path(__file__).parent.parent / "lab" / "stream.py"
 MB = 1 << 20
@@ -55,7 +55,7 @@ class Maker:
         conflist = {**self.usual.conflist, "cniVersion": version, "plugins": listed}
         chain = dataclasses.replace(self.usual, conflist=conflist)
         name = self._make_netns(f"pod{len(self._made)}")
-        pod = Attachment(name, namespaces.path(name), capabilities=capabilities)
+        pod = ContainerInterface(name, namespaces.path(name), capabilities=capabilities)
         self._made.append((chain, pod))
         result = chain.add(pod)
         return name, result["ips"][0]["address"].partition("/")[0]

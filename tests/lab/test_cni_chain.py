@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vxlane.errors import LabError
-from vxlane.lab.cni import Attachment, Chain
+from vxlane.lab.cni import Chain, ContainerInterface
 
 PLUGIN = """\
 #!/bin/sh
@@ -25,7 +25,7 @@ if [ -e "FAIL-$CNI_COMMAND-$name" ]; then
 fi
 [ "$CNI_COMMAND" != ADD ] || echo "{\\"cniVersion\\": \\"0.4.0\\", \\"by\\": \\"$name\\"}"
 """
-ATTACHMENT = Attachment(
+INTERFACE = ContainerInterface(
     "c1", Path("/run/netns/pod"), capabilities={"portMappings": [{"hostPort": 80}], "mac": "x"}
 )
 
@@ -62,7 +62,7 @@ def stdin(plugins, call):
 
 def test_add_hands_results_on(plugins):
     """ADD goes first to last, each gets the result before it, the last one's is the answer."""
-    assert chain(plugins).add(ATTACHMENT) == {"cniVersion": "0.4.0", "by": "second"}
+    assert chain(plugins).add(INTERFACE) == {"cniVersion": "0.4.0", "by": "second"}
     assert calls(plugins) == ["ADD first", "ADD second"]
     assert stdin(plugins, "ADD-first") == {
         "type": "first",
@@ -81,7 +81,7 @@ def test_add_hands_results_on(plugins):
 
 def test_environment(plugins):
     """A plugin's environment names command, container, namespace, interface, path and args."""
-    chain(plugins).add(ATTACHMENT)
+    chain(plugins).add(INTERFACE)
     assert (plugins / "env-ADD-first").read_text(encoding="utf-8").splitlines() == [
         "CNI_ARGS=IgnoreUnknown=1",
         "CNI_COMMAND=ADD",
@@ -94,7 +94,7 @@ def test_environment(plugins):
 
 def test_result_is_cached_as_libcni_does(plugins):
     """The cache entry has libcni's name, kind and keys, its config in base64."""
-    chain(plugins).add(ATTACHMENT)
+    chain(plugins).add(INTERFACE)
     file = plugins / "cache" / "results" / "net-c1-eth0"
     entry = json.loads(file.read_text(encoding="utf-8"))
     assert json.loads(base64.b64decode(entry.pop("config")))["name"] == "net"
@@ -113,8 +113,8 @@ def test_result_is_cached_as_libcni_does(plugins):
 def test_delete_goes_backwards(plugins, version, told):
     """DEL goes last to first; from version 0.4.0 on plugins are told the final result."""
     driver = chain(plugins, version)
-    driver.add(ATTACHMENT)
-    driver.delete(ATTACHMENT)
+    driver.add(INTERFACE)
+    driver.delete(INTERFACE)
     assert calls(plugins)[2:] == ["DEL second", "DEL first"]
     assert ("prevResult" in stdin(plugins, "DEL-first")) is told
     assert not list((plugins / "cache" / "results").iterdir())
@@ -124,17 +124,17 @@ def test_failed_add_is_undone(plugins):
     """When a plugin fails, all are told to DEL, and its code and words are the error."""
     (plugins / "FAIL-ADD-second").touch()
     with pytest.raises(LabError, match=r"CNI ADD second c1: not now \(code 11\)"):
-        chain(plugins).add(ATTACHMENT)
+        chain(plugins).add(INTERFACE)
     assert calls(plugins) == ["ADD first", "ADD second", "DEL second", "DEL first"]
 
 
 def test_failed_delete_stops_there(plugins):
     """DEL goes no further than the plugin that fails, and the result is kept for the next."""
     driver = chain(plugins)
-    driver.add(ATTACHMENT)
+    driver.add(INTERFACE)
     (plugins / "FAIL-DEL-second").touch()
     with pytest.raises(LabError, match="CNI DEL second c1: not now"):
-        driver.delete(ATTACHMENT)
+        driver.delete(INTERFACE)
     assert calls(plugins)[2:] == ["DEL second"]
     assert list((plugins / "cache" / "results").iterdir())
 
@@ -142,8 +142,8 @@ def test_failed_delete_stops_there(plugins):
 def test_check_tells_the_final_result(plugins):
     """CHECK goes first to last with the cached result."""
     driver = chain(plugins)
-    driver.add(ATTACHMENT)
-    driver.check(ATTACHMENT)
+    driver.add(INTERFACE)
+    driver.check(INTERFACE)
     assert calls(plugins)[2:] == ["CHECK first", "CHECK second"]
     assert stdin(plugins, "CHECK-first")["prevResult"]["by"] == "second"
 

@@ -11,7 +11,7 @@ from kubeproxy import NODE_PORT
 from ways import CONNECTING, bypassed, judged
 
 from vxlane.lab import namespaces, pods
-from vxlane.lab.cni import Attachment
+from vxlane.lab.cni import ContainerInterface
 
 MANY, COUNT = 200, 20
 HOST_PORT = 8081
@@ -69,11 +69,13 @@ def host_port(lab):
         {"hostPort": HOST_PORT, "containerPort": PORT, "protocol": protocol}
         for protocol in ("tcp", "udp")
     ]
-    attachment = Attachment(name, namespaces.path(name), capabilities={"portMappings": mappings})
+    interface = ContainerInterface(
+        name, namespaces.path(name), capabilities={"portMappings": mappings}
+    )
     namespaces.create(name)
-    chain.add(attachment)
+    chain.add(interface)
     yield "node1-pod9"
-    chain.delete(attachment)
+    chain.delete(interface)
     namespaces.remove([name])
 
 

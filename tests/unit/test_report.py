@@ -6,7 +6,7 @@ import pytest
 from vxlane.datapath.abi import Program, Verdict
 from vxlane.datapath.records import Count
 from vxlane.lab import report
-from vxlane.lab.report import Better, Findings, Quantity, Way
+from vxlane.lab.report import Better, DataPath, Findings, Quantity
 
 RATE = Quantity("TCP, one flow", "Gbit/s", Better.MORE)
 DELAY = Quantity("ping, round trip", "us", Better.LESS)
@@ -26,14 +26,14 @@ def findings(bypassed, kernel, strays=0):
     `strays` packets were bypassed while the kernel path was measured.
     """
     values = {
-        (RATE, Way.KERNEL): [4.0, 5.0, 100.0],
-        (RATE, Way.BYPASS): [1.0, 10.0, 11.0],
-        (DELAY, Way.KERNEL): [60.0],
-        (DELAY, Way.BYPASS): [30.0],
+        (RATE, DataPath.KERNEL): [4.0, 5.0, 100.0],
+        (RATE, DataPath.BYPASS): [1.0, 10.0, 11.0],
+        (DELAY, DataPath.KERNEL): [60.0],
+        (DELAY, DataPath.BYPASS): [30.0],
     }
     counted = {
-        Way.BYPASS: [counters(bypassed, kernel)],
-        Way.KERNEL: [counters(strays, 1000)],
+        DataPath.BYPASS: [counters(bypassed, kernel)],
+        DataPath.KERNEL: [counters(strays, 1000)],
     }
     return Findings("of two nodes", values, counted)
 

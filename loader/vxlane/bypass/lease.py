@@ -13,7 +13,7 @@ from pathlib import Path
 
 from vxlane.datapath.maps import Maps
 from vxlane.datapath.records import Settings
-from vxlane.host.conntrack import patience
+from vxlane.host.conntrack import shortest_timeout
 from vxlane.overlay.overlay import Overlay
 
 LEASE = 30.0
@@ -56,8 +56,8 @@ class Lease:
         """Write all settings with a fresh lease (none, while the bypass is switched off)."""
         lowest, highest = _port_range()
         # Well before conntrack forgets the flow: it would take the next packet for a new one's.
-        stream = patience("tcp_timeout_established") / 3
-        datagram = patience("udp_timeout", "icmp_timeout") / 3
+        stream = shortest_timeout("tcp_timeout_established") / 3
+        datagram = shortest_timeout("udp_timeout", "icmp_timeout") / 3
         self._settings = Settings(
             lease_until=_now_ns() + _ns(LEASE) if self.is_enabled else 0,
             revalidate=_ns(min(self._terms.revalidate, stream)),

@@ -17,7 +17,7 @@ from vxlane.datapath.maps import Maps
 from vxlane.datapath.records import PeerCount
 from vxlane.errors import VxlaneError
 from vxlane.show import documents
-from vxlane.show.node import ask, device_name, open_maps, state_directory
+from vxlane.show.node import call, device_name, open_maps, state_directory
 from vxlane.show.table import pairs, table
 
 Json = dict[str, Any]
@@ -35,7 +35,7 @@ def status(as_json: bool) -> None:  # noqa: FBT001 (a flag is click's)
     """Tell how the agent and its programs are; exit status 1 if no packet is bypassed."""
     state = state_directory()
     try:
-        agent = ask(state, {"op": "status"})["status"]
+        agent = call(state, {"op": "status"})["status"]
     except VxlaneError as error:
         agent = {"error": str(error)}
     with open_maps(state) as maps:
@@ -103,7 +103,7 @@ def flows(ctx: click.Context, as_json: bool) -> None:  # noqa: FBT001
 @as_json
 def flush(as_json: bool) -> None:  # noqa: FBT001
     """Withdraw every approval: each flow goes through netfilter again before it is bypassed."""
-    epoch = ask(state_directory(), {"op": "flush"})["epoch"]
+    epoch = call(state_directory(), {"op": "flush"})["epoch"]
     _print({"epoch": epoch}, lambda done: f"epoch {done['epoch']}", as_json=as_json)
 
 

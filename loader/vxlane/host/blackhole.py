@@ -19,15 +19,15 @@ from vxlane.host.devices import Devices
 
 def add(devices: Devices, cidr: IPv4Network) -> bool:
     """Make the route unless `cidr` has one; whether it was made."""
-    return _ask(devices, "add", cidr, is_fine=errno.EEXIST)
+    return _route(devices, "add", cidr, is_fine=errno.EEXIST)
 
 
 def remove(devices: Devices, cidr: IPv4Network) -> bool:
     """Take the route away; whether it was there."""
-    return _ask(devices, "del", cidr, is_fine=errno.ESRCH)
+    return _route(devices, "del", cidr, is_fine=errno.ESRCH)
 
 
-def _ask(devices: Devices, verb: str, cidr: IPv4Network, *, is_fine: int) -> bool:
+def _route(devices: Devices, verb: str, cidr: IPv4Network, *, is_fine: int) -> bool:
     try:
         devices.netlink.route(verb, dst=str(cidr), type="blackhole")
     except NetlinkError as error:

@@ -31,7 +31,7 @@ _BE_LIBERAL = 0x08  # IP_CT_TCP_FLAG_BE_LIBERAL
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
-def patience(*states: str) -> float:
+def shortest_timeout(*states: str) -> float:
     """How long conntrack keeps an entry that is silent, seconds: the shortest of `states`.
 
     For ever, where there is no conntrack.

@@ -109,7 +109,7 @@ class Devices:
         return None
 
     def _get(self, question: Request, shown: str) -> Device | None:
-        (answer,) = self.socket.ask([question])
+        (answer,) = self.socket.request([question])
         if isinstance(answer, bytes):
             return _device(answer)
         if answer in _GONE:

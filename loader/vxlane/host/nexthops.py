@@ -53,7 +53,7 @@ def resolve(
     """The next hop towards each of `addresses`."""
     asked = list(addresses)
     tail = _conditions(query)
-    answers = netlink.ask([Request(_GETROUTE, _question(address) + tail) for address in asked])
+    answers = netlink.request([Request(_GETROUTE, _question(address) + tail) for address in asked])
     return {
         address: _next_hop(address, answer) for address, answer in zip(asked, answers, strict=True)
     }

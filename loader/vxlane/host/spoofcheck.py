@@ -47,7 +47,7 @@ def _generation() -> bytes | int:
     """What nftables calls the present rules; an errno where it does not say."""
     netlink = NetlinkSocket(_NETLINK_NETFILTER)
     try:
-        return netlink.ask([Request(_NFT_GETGEN, _NFGENMSG)])[0]
+        return netlink.request([Request(_NFT_GETGEN, _NFGENMSG)])[0]
     finally:
         netlink.close()
 

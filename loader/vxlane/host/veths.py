@@ -44,5 +44,5 @@ def far_end(netlink: NetlinkSocket, ifindex: int) -> FarEnd | None:
 def _link(netlink: NetlinkSocket, ifindex: int, where: bytes) -> dict[int, bytes] | None:
     """A device's attributes, None when there is no such device."""
     body = _IFINFOMSG.pack(socket.AF_UNSPEC, 0, ifindex, 0, 0) + where
-    (answer,) = netlink.ask([Request(_RTM_GETLINK, body)])
+    (answer,) = netlink.request([Request(_RTM_GETLINK, body)])
     return attributes(answer, _IFINFOMSG.size) if isinstance(answer, bytes) else None

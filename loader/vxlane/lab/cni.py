@@ -24,7 +24,7 @@ Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Attachment:
+class ContainerInterface:
     """What a runtime asks for: one interface of one container."""
 
     container_id: str
@@ -48,34 +48,34 @@ class Chain:
     cache: Path
     """libcni's /var/lib/cni: results/<network>-<containerID>-<ifname>."""
 
-    def add(self, attachment: Attachment) -> Json:
+    def add(self, interface: ContainerInterface) -> Json:
         """Attach; the result of the last plugin. A failed ADD is undone, as runtimes do."""
         result: Json | None = None
         try:
             for plugin in self._plugins():
-                result = self._run("ADD", plugin, attachment, result)
+                result = self._run("ADD", plugin, interface, result)
         except LabError:
             with contextlib.suppress(LabError):  # the runtime logs it, and reports the ADD's
-                self.delete(attachment)
+                self.delete(interface)
             raise
         if result is None:
             raise LabError(f'network "{self.conflist["name"]}" lists no plugins')
-        self._store(attachment, result)
+        self._store(interface, result)
         return result
 
-    def delete(self, attachment: Attachment) -> None:
+    def delete(self, interface: ContainerInterface) -> None:
         """Detach, last plugin first; LabError of the first that can't, and the rest stays."""
         keep = self._version() >= (0, 4, 0)
-        previous = self._cached(attachment) if keep else None
+        previous = self._cached(interface) if keep else None
         for plugin in reversed(self._plugins()):
-            self._run("DEL", plugin, attachment, previous)
-        self._result_file(attachment).unlink(missing_ok=True)
+            self._run("DEL", plugin, interface, previous)
+        self._result_file(interface).unlink(missing_ok=True)
 
-    def check(self, attachment: Attachment) -> None:
+    def check(self, interface: ContainerInterface) -> None:
         """CHECK by every plugin, first to last; LabError: one of them says it is not attached."""
-        previous = self._cached(attachment)
+        previous = self._cached(interface)
         for plugin in self._plugins():
-            self._run("CHECK", plugin, attachment, previous)
+            self._run("CHECK", plugin, interface, previous)
 
     def _plugins(self) -> list[Json]:
         return list(self.conflist["plugins"])
@@ -84,29 +84,29 @@ class Chain:
         return tuple(int(part) for part in self.conflist["cniVersion"].split("."))
 
     def _run(
-        self, command: str, plugin: Json, attachment: Attachment, previous: Json | None
+        self, command: str, plugin: Json, interface: ContainerInterface, previous: Json | None
     ) -> Json | None:
         env = {
             "CNI_COMMAND": command,
-            "CNI_CONTAINERID": attachment.container_id,
-            "CNI_NETNS": str(attachment.netns),
-            "CNI_IFNAME": attachment.ifname,
-            "CNI_ARGS": attachment.args,
+            "CNI_CONTAINERID": interface.container_id,
+            "CNI_NETNS": str(interface.netns),
+            "CNI_IFNAME": interface.ifname,
+            "CNI_ARGS": interface.args,
             "CNI_PATH": ":".join(map(str, self.path)),
         }
-        config = json.dumps(self._config(plugin, attachment, previous))
+        config = json.dumps(self._config(plugin, interface, previous))
         binary = str(self._find(plugin["type"]))
         done = namespaces.run(self.namespace, binary, check=False, stdin=config, env=env)
         if done.returncode:
             said = _error_text(done.stdout) or done.stderr.strip() or "no word why"
-            raise LabError(f"CNI {command} {plugin['type']} {attachment.container_id}: {said}")
+            raise LabError(f"CNI {command} {plugin['type']} {interface.container_id}: {said}")
         return json.loads(done.stdout) if done.stdout.strip() else None
 
-    def _config(self, plugin: Json, attachment: Attachment, previous: Json | None) -> Json:
+    def _config(self, plugin: Json, interface: ContainerInterface, previous: Json | None) -> Json:
         config = {key: value for key, value in plugin.items() if key != "capabilities"}
         config |= {key: self.conflist[key] for key in ("name", "cniVersion")}
         declared = plugin.get("capabilities", {})
-        wanted = {k: v for k, v in attachment.capabilities.items() if declared.get(k)}
+        wanted = {k: v for k, v in interface.capabilities.items() if declared.get(k)}
         if wanted:
             config["runtimeConfig"] = wanted
         if previous is not None:
@@ -120,28 +120,28 @@ class Chain:
         searched = ", ".join(map(str, self.path))
         raise LabError(f'CNI plugin "{plugin}" is not in {searched}; run scripts/setup')
 
-    def _result_file(self, attachment: Attachment) -> Path:
-        name = f"{self.conflist['name']}-{attachment.container_id}-{attachment.ifname}"
+    def _result_file(self, interface: ContainerInterface) -> Path:
+        name = f"{self.conflist['name']}-{interface.container_id}-{interface.ifname}"
         return self.cache / "results" / name
 
-    def _store(self, attachment: Attachment, result: Json) -> None:
-        file = self._result_file(attachment)
+    def _store(self, interface: ContainerInterface, result: Json) -> None:
+        file = self._result_file(interface)
         file.parent.mkdir(parents=True, exist_ok=True)
         entry = {
             "kind": "cniCacheV1",
-            "containerId": attachment.container_id,
+            "containerId": interface.container_id,
             "config": base64.b64encode(json.dumps(self.conflist).encode()).decode(),
-            "ifName": attachment.ifname,
+            "ifName": interface.ifname,
             "networkName": self.conflist["name"],
-            "netns": str(attachment.netns),
-            "cniArgs": [pair.split("=", 1) for pair in attachment.args.split(";")],
+            "netns": str(interface.netns),
+            "cniArgs": [pair.split("=", 1) for pair in interface.args.split(";")],
             "result": result,
         }
         file.write_text(json.dumps(entry), encoding="utf-8")
 
-    def _cached(self, attachment: Attachment) -> Json | None:
+    def _cached(self, interface: ContainerInterface) -> Json | None:
         try:
-            entry: Json = json.loads(self._result_file(attachment).read_text(encoding="utf-8"))
+            entry: Json = json.loads(self._result_file(interface).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         result: Json = entry["result"]

@@ -16,10 +16,10 @@ from vxlane.datapath.programs import pin_directory
 from vxlane.lab import traffic
 from vxlane.lab.lab import Lab
 from vxlane.lab.plan import LabNode
-from vxlane.lab.report import Better, Findings, Quantity, Way
+from vxlane.lab.report import Better, DataPath, Findings, Quantity
 from vxlane.lab.traffic import Ends
 from vxlane.show import documents
-from vxlane.show.node import ask
+from vxlane.show.node import call
 
 NODES, KERNEL_NODES, PODS = 3, 1, 2
 """The lab that `pairs` needs."""
@@ -73,30 +73,30 @@ def run(
     findings = {name: Findings(name) for name in pairs(lab)}
     for number in range(rounds):
         progress(f"round {number + 1} of {rounds}")
-        ways = list(Way) if number % 2 == 0 else list(reversed(Way))
+        paths = list(DataPath) if number % 2 == 0 else list(reversed(DataPath))
         for name, ends in pairs(lab).items():
-            for way in ways:
-                _take(lab.accelerated(), way)
-                _measure(lab.accelerated(), ends, way, seconds=seconds, findings=findings[name])
+            for path in paths:
+                _take(lab.accelerated(), path)
+                _measure(lab.accelerated(), ends, path, seconds=seconds, findings=findings[name])
     return list(findings.values())
 
 
-def _take(nodes: Iterable[LabNode], way: Way) -> None:
+def _take(nodes: Iterable[LabNode], path: DataPath) -> None:
     """Make all packets from now on go this way."""
     for node in nodes:
-        ask(node.directory, {"op": "bypass", "enabled": way is Way.BYPASS})
+        call(node.directory, {"op": "bypass", "enabled": path is DataPath.BYPASS})
 
 
 def _measure(
-    nodes: Sequence[LabNode], ends: Ends, way: Way, *, seconds: float, findings: Findings
+    nodes: Sequence[LabNode], ends: Ends, path: DataPath, *, seconds: float, findings: Findings
 ) -> None:
     for measure in MEASURES:
         before = _counters(nodes)
         value = measure.run(ends, seconds)
-        findings.values.setdefault((measure.quantity, way), []).append(value)
+        findings.values.setdefault((measure.quantity, path), []).append(value)
         if measure.is_tcp:
             counted = documents.subtract(_counters(nodes), before)
-            findings.tcp_counters.setdefault(way, []).append(counted)
+            findings.tcp_counters.setdefault(path, []).append(counted)
 
 
 def _counters(nodes: Iterable[LabNode]) -> documents.Counters:

@@ -13,7 +13,7 @@ from typing import Any
 
 from vxlane.errors import LabError
 from vxlane.lab import namespaces
-from vxlane.lab.cni import Attachment, Chain
+from vxlane.lab.cni import Chain, ContainerInterface
 from vxlane.lab.plan import POD_NETWORK, LabNode, LabPod
 
 NETWORK = "cbr0"
@@ -77,7 +77,7 @@ def _own_plugin(directory: Path) -> Path:
 def add_pod(node: LabNode, name: str) -> LabPod:
     """Make the namespace `name` and let the plugins attach it to `node`."""
     namespaces.create(name)
-    result = chain(node).add(_attachment(name))
+    result = chain(node).add(_interface(name))
     by_name = {entry["name"]: entry for entry in result["interfaces"]}
     host = next(
         entry for entry in by_name.values() if not entry.get("sandbox") and entry["name"] != BRIDGE
@@ -96,12 +96,12 @@ def add_pod(node: LabNode, name: str) -> LabPod:
 
 def remove_pod(node: LabNode, name: str) -> None:
     """Let the plugins detach `name`, then kill what runs there and remove it."""
-    chain(node).delete(_attachment(name))
+    chain(node).delete(_interface(name))
     namespaces.remove([name])
 
 
-def _attachment(name: str) -> Attachment:
-    return Attachment(
+def _interface(name: str) -> ContainerInterface:
+    return ContainerInterface(
         container_id=name,
         netns=namespaces.path(name),
         args=f"IgnoreUnknown=1;K8S_POD_NAMESPACE=lab;K8S_POD_NAME={name}",

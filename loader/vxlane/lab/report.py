@@ -19,7 +19,7 @@ REQUIRED_SHARE = 0.95
 revalidates connections, which the kernel must see."""
 
 
-class Way(enum.Enum):
+class DataPath(enum.Enum):
     """Which way the packets of a measurement went."""
 
     KERNEL = "kernel"
@@ -47,9 +47,9 @@ class Findings:
     """All that was measured between two pods."""
 
     pair: str
-    values: dict[tuple[Quantity, Way], list[float]] = field(default_factory=dict)
+    values: dict[tuple[Quantity, DataPath], list[float]] = field(default_factory=dict)
     """One per round, in the quantity's unit."""
-    tcp_counters: dict[Way, list[documents.Counters]] = field(default_factory=dict)
+    tcp_counters: dict[DataPath, list[documents.Counters]] = field(default_factory=dict)
     """What the nodes' programs counted during the TCP measurements of each way."""
 
     def to_json(self) -> Json:
@@ -58,16 +58,16 @@ class Findings:
         return {
             "pair": self.pair,
             "measures": [self._measure(quantity) for quantity in quantities],
-            "tcp_packets": {way.value: self._packets(way) for way in Way},
+            "tcp_packets": {path.value: self._packets(path) for path in DataPath},
         }
 
-    def _packets(self, way: Way) -> Json:
-        counted = documents.add(self.tcp_counters.get(way, []))
+    def _packets(self, path: DataPath) -> Json:
+        counted = documents.add(self.tcp_counters.get(path, []))
         packets: Json = documents.bypassed_document(counted)["total"]
         return packets
 
     def _measure(self, quantity: Quantity) -> Json:
-        rounds = {way.value: self.values[quantity, way] for way in Way}
+        rounds = {path.value: self.values[quantity, path] for path in DataPath}
         kernel, bypass = (statistics.median(values) for values in rounds.values())
         better, worse = (bypass, kernel) if quantity.better is Better.MORE else (kernel, bypass)
         return {
@@ -77,7 +77,7 @@ class Findings:
             "kernel": round(kernel, 3),
             "bypass": round(bypass, 3),
             "ratio": round(better / worse, 3),
-            "rounds": {way: [round(v, 3) for v in values] for way, values in rounds.items()},
+            "rounds": {path: [round(v, 3) for v in values] for path, values in rounds.items()},
         }
 
 
@@ -88,13 +88,13 @@ def failures(pairs: Iterable[Json]) -> list[str]:
 
 def _failures(pair: Json) -> Iterator[str]:
     packets = pair["tcp_packets"]
-    share = packets[Way.BYPASS.value]["share"] or 0
+    share = packets[DataPath.BYPASS.value]["share"] or 0
     if share < REQUIRED_SHARE:
         yield (
             f"{pair['pair']}: {share:.1%} of the TCP packets were bypassed,"
             f" less than {REQUIRED_SHARE:.0%}"
         )
-    if strays := packets[Way.KERNEL.value]["bypassed"]:
+    if strays := packets[DataPath.KERNEL.value]["bypassed"]:
         yield f"{pair['pair']}: {strays} packets were bypassed while the kernel path was measured"
 
 
@@ -103,7 +103,7 @@ def text(pairs: Sequence[Json]) -> str:
     rows: list[Sequence[object]] = []
     for pair in pairs:
         name = pair["pair"]
-        share = f"{pair['tcp_packets'][Way.BYPASS.value]['share'] or 0:.1%}"
+        share = f"{pair['tcp_packets'][DataPath.BYPASS.value]['share'] or 0:.1%}"
         for measure in pair["measures"]:
             is_tcp = measure["name"].startswith("TCP")
             rows.append(

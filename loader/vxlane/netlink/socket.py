@@ -144,7 +144,7 @@ class NetlinkSocket:
                 done |= message.sequence == last
         return done
 
-    def ask(self, requests: Sequence[Request]) -> list[bytes | int]:
+    def request(self, requests: Sequence[Request]) -> list[bytes | int]:
         """The answer to each of `requests` in order: its body, or the errno of a refusal."""
         answers: list[bytes | int] = []
         for start in range(0, len(requests), _LUMP):

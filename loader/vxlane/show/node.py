@@ -33,7 +33,7 @@ def open_maps(state: Path) -> Maps:
         raise VxlaneError(f"no programs are pinned in {pins}; start them: vxlane agent") from None
 
 
-def ask(state: Path, request: dict[str, Any]) -> dict[str, Any]:
+def call(state: Path, request: dict[str, Any]) -> dict[str, Any]:
     """One request to the agent, and its answer. VxlaneError: no agent, or it refused."""
     path = state / "agent.sock"
     try:
