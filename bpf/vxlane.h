@@ -80,8 +80,7 @@ enum verdict {
 enum guard {
 	GUARD_FROM_POD = 1 << 0,
 	GUARD_TO_POD = 1 << 1,
-	GUARD_JUDGED =
-		1 << 2, /* something on this pod's way acts on every packet: both directions */
+	GUARD_JUDGED = 1 << 2, /* something on this pod's way acts on every packet */
 };
 
 /* How packets go to a peer, and come from it. */
