@@ -20,6 +20,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = {f"vxlane/bpf/{path.name}": path.read_bytes() for path in ROOT.glob("bpf/*.[ch]")}
+DOCUMENTS = {"share/man/man8/vxlane.8", "share/doc/vxlane/CHANGELOG.md"} | {
+    f"share/doc/vxlane/{path.name}" for path in ROOT.glob("docs/*.md")
+}
 LICENCES = {"LICENSE", "bpf/LICENSE.GPL-2.0", "bpf/LICENSE.BSD-2-Clause"}
 
 # The checkout's own packages but not the checkout: a path that is appended to sys.path is no site
@@ -74,13 +77,15 @@ def test_the_sdist_holds_files_and_no_links(archives):
         assert {f"{top}/{name}" for name in LICENCES} <= set(archive.getnames())
 
 
-def test_the_wheel_holds_programs_and_licences(archives):
-    """The wheel holds the programs byte for byte, and the licences' texts."""
+def test_the_wheel_holds_programs_documents_and_licences(archives):
+    """The wheel holds the programs byte for byte, every document, and the licences' texts."""
     (path,) = archives.glob("*.whl")
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         sources = [name for name in names if name.endswith((".c", ".h"))]
         assert {name: archive.read(name) for name in sources} == PROGRAMS
+        data = {name.partition(".data/data/")[2] for name in names}
+        assert data >= DOCUMENTS
         licences = {name.partition(".dist-info/licenses/")[2] for name in names}
         assert licences >= LICENCES
         (metadata,) = [name for name in names if name.endswith(".dist-info/METADATA")]

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The man page vxlane(8) as roff, written from the commands themselves.
+
+    python -m vxlane.cli.man >docs/vxlane.8
+
+Owns the page's form and the sections that no command has. Reads click's objects instead of their
+help, whose wording differs between click's versions.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Iterator, Mapping
+
+import click
+
+from vxlane.cli.main import cli
+
+_DATE = "2026-11-28"
+"""When the sections below were last written."""
+
+_DESCRIPTION = """
+vxlane makes flannel's VXLAN overlay fast without changing what it is. eBPF programs take a packet
+past bridge, netfilter and flannel.1 where that is the same thing, sooner. The kernel path stays
+complete: what is unknown, aged or unusual takes it, and so does everything after vxlane has ended.
+
+The agent runs on each node. Without an agent a node keeps the kernel path, and other nodes' agents
+talk to it as to any node of flannel.
+"""
+
+_EXIT_STATUS = """
+0: done. 1: it failed, and one sentence on standard error says why; or, of vxlane status, no packet
+is bypassed. 2: the command line is wrong.
+"""
+
+_ENVIRONMENT = {
+    "VXLANE_STATE_DIR": "The state directory of the agent that a command speaks with.",
+    "FLANNELD_NAME": "vxlane agent reads each of its flags from there as flanneld does: "
+    "--kube-subnet-mgr from FLANNELD_KUBE_SUBNET_MGR. The command line comes first.",
+    "NODE_NAME": "See --node-name.",
+}
+
+_FILES = {
+    "/run/vxlane": "The state directory: pinned programs and maps (bpf/), the agent's socket "
+    "(agent.sock), its status (agent.json), and what detach undoes (undo).",
+    "/run/flannel/subnet.env": "What CNI plugins read of the node's network.",
+    "/opt/cni/bin/vxlane": "The CNI plugin.",
+    "PREFIX/share/doc/vxlane": "Documents. operate.md explains each verdict, json.md what --json "
+    "prints, why-is-my-flow-not-bypassed.md where to look first.",
+}
+
+_SEE_ALSO = "ip-link(8), bridge(8), tc-bpf(8), conntrack(8)"
+
+
+def page() -> str:
+    """The whole page."""
+    sections = {
+        "NAME": ["vxlane \\- an eBPF fast path for flannel's VXLAN overlay"],
+        "SYNOPSIS": [".B vxlane", _roff("COMMAND [OPTIONS]")],
+        "DESCRIPTION": _paragraphs(_DESCRIPTION),
+        "COMMANDS": _commands(cli, "vxlane"),
+        "EXIT STATUS": _paragraphs(_EXIT_STATUS),
+        "ENVIRONMENT": _entries(_ENVIRONMENT),
+        "FILES": _entries(_FILES),
+        "SEE ALSO": [_roff(_SEE_ALSO)],
+    }
+    head = '.\\" Written by vxlane.cli.man from the commands; do not edit.'
+    lines = [head, f".TH VXLANE 8 {_DATE} vxlane"]
+    for title, body in sections.items():
+        lines += [f".SH {title}", *body]
+    return "\n".join(lines) + "\n"
+
+
+def commands(group: click.Group, name: str) -> Iterator[tuple[str, click.Command]]:
+    """Every command below `group`, depth first, by what is typed to run it."""
+    context = click.Context(group)
+    for word in group.list_commands(context):
+        command = group.get_command(context, word)
+        assert command is not None
+        yield f"{name} {word}", command
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{name} {word}")
+
+
+def _commands(group: click.Group, name: str) -> Iterator[str]:
+    for words, command in commands(group, name):
+        arguments = (p for p in command.params if isinstance(p, click.Argument))
+        shown = [words, "[OPTIONS]", *(argument.human_readable_name for argument in arguments)]
+        yield f".SS {_roff(' '.join(shown))}"
+        yield from _paragraphs(command.help or "")
+        yield from _entries({_names(option): _meaning(option) for option in _options(command)})
+
+
+def _options(command: click.Command) -> Iterator[click.Option]:
+    return (p for p in command.params if isinstance(p, click.Option) and not p.hidden)
+
+
+def _names(option: click.Option) -> str:
+    """`--metrics-port INTEGER`, `--strict, --no-strict`."""
+    shown = ", ".join((*option.opts, *option.secondary_opts))
+    return shown if option.is_flag else f"{shown} {_value(option)}"
+
+
+def _value(option: click.Option) -> str:
+    if isinstance(option.type, click.Choice):
+        return "|".join(map(str, option.type.choices))
+    return option.metavar or option.type.name.split()[0].upper()
+
+
+def _meaning(option: click.Option) -> str:
+    """What the option does, its default where the help shows one, and its variable."""
+    parts = [option.help or ""]
+    if option.show_default:
+        default = option.default
+        shown = default if isinstance(default, (list, tuple)) else [default]
+        parts.append(f"Default: {' '.join(map(str, shown))}.")
+    if option.envvar:
+        parts.append(f"Environment: {option.envvar}.")
+    return " ".join(parts)
+
+
+def _paragraphs(text: str) -> Iterator[str]:
+    """The paragraphs of `text`, apart by a blank line."""
+    for number, paragraph in enumerate(inspect.cleandoc(text).split("\n\n")):
+        if number:
+            yield ".PP"
+        yield from map(_roff, paragraph.splitlines())
+
+
+def _entries(meanings: Mapping[str, str]) -> Iterator[str]:
+    """Names in bold, each with its meaning below."""
+    for name, meaning in meanings.items():
+        yield from (".TP", f".B {_roff(name)}", _roff(meaning))
+
+
+def _roff(text: str) -> str:
+    """`text` with what roff would read as its own taken as it is."""
+    escaped = text.replace("\\", "\\e").replace("-", "\\-")
+    return f"\\&{escaped}" if escaped[:1] in {".", "'"} else escaped
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The man page. That docs/vxlane.8 is the one of these commands is held by scripts/lint."""
+
+import subprocess
+from pathlib import Path
+
+import click
+
+from vxlane.cli.main import cli
+from vxlane.cli.man import commands, page
+
+PAGE = Path(__file__).parents[2] / "docs/vxlane.8"
+
+
+def test_it_is_good_roff():
+    """The page gives mandoc nothing to warn of."""
+    linted = subprocess.run(
+        ["mandoc", "-T", "lint", "-W", "warning", PAGE], check=False, capture_output=True, text=True
+    )
+    assert (linted.returncode, linted.stdout) == (0, "")
+
+
+def test_it_names_every_command_and_option():
+    """Every command has a section, and every option that is not hidden an entry in it."""
+    _, *sections = page().replace("\\-", "-").split(".SS ")
+    by_name = {section.partition(" [OPTIONS]")[0]: section for section in sections}
+    for name, command in commands(cli, "vxlane"):
+        assert name in by_name
+        for option in command.params:
+            if isinstance(option, click.Option) and not option.hidden:
+                missing = [o for o in option.opts if f" {o}" not in by_name[name]]
+                assert not missing
