@@ -112,7 +112,7 @@ static __always_inline int is_translated(struct __sk_buff *skb, const struct set
 	return stamped && stamped != digest_of(settings, packet);
 }
 
-/* On the way in to the bypass. Answers VERDICT_LEARNED: the flow is approved. */
+/* On the way in to the bypass. CONTINUE: the flow is approved. */
 static __always_inline enum verdict flow_admit(const struct settings *settings,
 					       const struct packet *packet, const struct pod *pod,
 					       enum direction direction, __u64 now)
@@ -144,7 +144,7 @@ static __always_inline enum verdict flow_admit(const struct settings *settings,
 	/* UDP is approved each way by itself. */
 	if (packet->ip.protocol != IPPROTO_UDP && now - other >= longest)
 		return VERDICT_FLOW_AGED;
-	return VERDICT_LEARNED;
+	return CONTINUE;
 }
 
 /* A RST has come out of the kernel path. conntrack closes an entry on a RST only

@@ -33,10 +33,10 @@ static __always_inline enum verdict parse_outer(struct cursor *at, struct outer 
 		return VERDICT_NOT_OVERLAY;
 	/* Nobody makes a fragment too short to tell in good faith: who is it? */
 	if (take(at, &outer->vxlan, sizeof(outer->vxlan)))
-		return outer->ip.frag_off & IP_FRAGMENT ? VERDICT_LEARNED : VERDICT_MALFORMED;
+		return outer->ip.frag_off & IP_FRAGMENT ? CONTINUE : VERDICT_MALFORMED;
 	if (outer->vxlan.flags != VXLAN_FLAGS || (outer->vxlan.vni & be32(0xff)))
 		return VERDICT_VXLAN_HEADER;
-	return outer->vxlan.vni == VXLAN_VNI ? VERDICT_LEARNED : VERDICT_FOREIGN_VNI;
+	return outer->vxlan.vni == VXLAN_VNI ? CONTINUE : VERDICT_FOREIGN_VNI;
 }
 
 /* What is the kernel path's, whoever sent it. Not asked before who it was: options,
@@ -46,11 +46,11 @@ static __always_inline enum verdict check_outer(const struct __sk_buff *skb,
 {
 	enum verdict verdict = check_ip(&outer->ip, skb->len - sizeof(struct ethhdr));
 
-	if (verdict != VERDICT_LEARNED)
+	if (verdict != CONTINUE)
 		return verdict;
 	if (cpu16(outer->udp.len) != cpu16(outer->ip.tot_len) - sizeof(outer->ip))
 		return VERDICT_MALFORMED;
-	return VERDICT_LEARNED;
+	return CONTINUE;
 }
 
 /* The outer source must be the VTEP of the peer that owns the inner source. */
@@ -66,7 +66,7 @@ static __always_inline enum verdict check_tunnel(const struct outer *outer, cons
 		return VERDICT_UNKNOWN_VTEP;
 	if (peer)
 		return VERDICT_WRONG_VTEP;
-	return parsed == VERDICT_LEARNED ? VERDICT_NO_PEER : parsed;
+	return parsed == CONTINUE ? VERDICT_NO_PEER : parsed;
 }
 
 /* What every way into a pod asks. */
@@ -81,11 +81,11 @@ static __always_inline enum verdict may_enter(struct __sk_buff *skb, const struc
 	if (is_guarded(receiver, packet, GUARD_TO_POD))
 		return VERDICT_GUARDED;
 	verdict = flow_admit(settings, packet, receiver, DIRECTION_IN, now);
-	if (verdict != VERDICT_LEARNED)
+	if (verdict != CONTINUE)
 		return verdict;
 	if (packet->ip.ttl <= 1)
 		return VERDICT_TTL;
-	return fits(skb, packet, receiver->mtu) ? VERDICT_LEARNED : VERDICT_TOO_BIG;
+	return fits(skb, packet, receiver->mtu) ? CONTINUE : VERDICT_TOO_BIG;
 }
 
 static __always_inline enum verdict decapsulate(struct __sk_buff *skb, struct packet *packet,
@@ -98,7 +98,7 @@ static __always_inline enum verdict decapsulate(struct __sk_buff *skb, struct pa
 	if (!receiver)
 		return VERDICT_NO_POD;
 	verdict = may_enter(skb, packet, receiver, settings, now);
-	if (verdict != VERDICT_LEARNED)
+	if (verdict != CONTINUE)
 		return verdict;
 	/* Popping leaves the skb marked as a tunnel's; the stack re-segments a UDP
 	 * super-packet by that mark and loses every datagram of it. */
@@ -108,7 +108,7 @@ static __always_inline enum verdict decapsulate(struct __sk_buff *skb, struct pa
 	if (outer->udp.check && packet->ip.protocol == IPPROTO_UDP && !packet->udp_check)
 		return VERDICT_NO_CHECKSUM;
 	verdict = merge_ecn(outer->ip.tos, &packet->ip);
-	if (verdict != VERDICT_LEARNED)
+	if (verdict != CONTINUE)
 		return verdict;
 	verdict = vxlan_pop(skb, packet, receiver);
 	if (verdict == VERDICT_DECAPSULATED)
@@ -138,10 +138,10 @@ static __always_inline enum verdict from_tunnel(struct cursor *at, const struct 
 		return not_ours(outer);
 	verdict = check_outer(skb, outer);
 	inner = parse_addresses(at, &packet);
-	if (inner == VERDICT_LEARNED)
+	if (inner == CONTINUE)
 		peer = peer_of(packet.source);
-	verdict = check_tunnel(outer, peer, verdict == VERDICT_LEARNED ? inner : verdict);
-	if (verdict != VERDICT_LEARNED || !peer)
+	verdict = check_tunnel(outer, peer, verdict == CONTINUE ? inner : verdict);
+	if (verdict != CONTINUE || !peer)
 		return verdict;
 	if (skb->mark)
 		return VERDICT_MARKED;
@@ -151,7 +151,7 @@ static __always_inline enum verdict from_tunnel(struct cursor *at, const struct 
 	    same_mac(packet.eth.h_source, settings->vtep_mac))
 		return VERDICT_OTHER_MAC;
 	verdict = parse_transport(at, &packet, room);
-	if (verdict != VERDICT_LEARNED)
+	if (verdict != CONTINUE)
 		return verdict;
 	verdict = decapsulate(skb, &packet, settings, outer, now);
 	if (is_bypassed(verdict))
@@ -171,8 +171,7 @@ static __always_inline enum verdict from_link(struct __sk_buff *skb,
 	const struct peer *peer;
 	enum verdict verdict;
 
-	if (skb->pkt_type != 0 /* PACKET_HOST */ ||
-	    parse_addresses(&at, &packet) != VERDICT_LEARNED)
+	if (skb->pkt_type != 0 /* PACKET_HOST */ || parse_addresses(&at, &packet) != CONTINUE)
 		return VERDICT_NOT_OVERLAY;
 	receiver = receiver_of(packet.destination);
 	peer = peer_of(packet.source);
@@ -181,10 +180,10 @@ static __always_inline enum verdict from_link(struct __sk_buff *skb,
 	if (skb->mark)
 		return VERDICT_MARKED;
 	verdict = parse_transport(&at, &packet, skb->len - sizeof(packet.eth));
-	if (verdict != VERDICT_LEARNED)
+	if (verdict != CONTINUE)
 		return verdict;
 	verdict = may_enter(skb, &packet, receiver, settings, now);
-	if (verdict != VERDICT_LEARNED) {
+	if (verdict != CONTINUE) {
 		stamp(skb, settings, &packet);
 		return verdict;
 	}
@@ -204,7 +203,7 @@ static __always_inline enum verdict from_nic_verdict(struct __sk_buff *skb)
 
 	if (verdict == VERDICT_NOT_OVERLAY && settings && settings->has_direct)
 		return from_link(skb, settings, now);
-	if (verdict != VERDICT_LEARNED)
+	if (verdict != CONTINUE)
 		return verdict;
 	return settings ? from_tunnel(&at, &outer, settings, now) : VERDICT_NO_AGENT;
 }

@@ -18,7 +18,7 @@ check_sender(const struct __sk_buff *skb, const struct packet *packet, const str
 		return VERDICT_SPOOFED_ADDRESS;
 	if (!same_mac(sender->mac, packet->eth.h_source))
 		return VERDICT_SPOOFED_MAC;
-	return VERDICT_LEARNED;
+	return CONTINUE;
 }
 
 /* The bridge would hand the frame over unchanged, and so do we. */
@@ -39,7 +39,7 @@ static __always_inline enum verdict to_local_pod(struct __sk_buff *skb, struct p
 	if (is_guarded(receiver, packet, GUARD_TO_POD))
 		return VERDICT_GUARDED;
 	verdict = flow_admit(settings, packet, sender, DIRECTION_OUT, now);
-	if (verdict != VERDICT_LEARNED)
+	if (verdict != CONTINUE)
 		return verdict;
 	if (!fits(skb, packet, receiver->mtu))
 		return VERDICT_TOO_BIG;
@@ -62,7 +62,7 @@ static __always_inline enum verdict to_peer(struct __sk_buff *skb, struct packet
 	if (packet->ip.ttl <= 1)
 		return VERDICT_TTL;
 	verdict = flow_admit(settings, packet, sender, DIRECTION_OUT, now);
-	if (verdict != VERDICT_LEARNED)
+	if (verdict != CONTINUE)
 		return verdict;
 	if (!peer->ifindex)
 		return VERDICT_NO_NEXT_HOP;
@@ -98,16 +98,16 @@ static __always_inline enum verdict from_pod_verdict(struct __sk_buff *skb)
 	if (!settings)
 		return VERDICT_NO_AGENT;
 	verdict = parse_addresses(&at, &packet);
-	if (verdict != VERDICT_LEARNED)
+	if (verdict != CONTINUE)
 		return verdict;
 	sender = pod_of(packet.source);
 	verdict = check_sender(skb, &packet, sender);
-	if (verdict != VERDICT_LEARNED || !sender)
+	if (verdict != CONTINUE || !sender)
 		return verdict;
 	if (skb->mark)
 		return VERDICT_MARKED;
 	verdict = parse_transport(&at, &packet, skb->len - sizeof(packet.eth));
-	if (verdict != VERDICT_LEARNED)
+	if (verdict != CONTINUE)
 		return verdict;
 	peer = peer_of(packet.destination);
 	if (is_judged(settings, sender))

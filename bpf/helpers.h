@@ -3,6 +3,10 @@
 #ifndef VXLANE_HELPERS_H
 #define VXLANE_HELPERS_H
 
+#ifndef PIN_DIR
+#include "editor.h"
+#endif
+
 /* bcc 0.26 leaves out `size`. The kernel resolves and writes the outer Ethernet
  * header, so a neighbour that moves is followed at once and none can go stale. */
 static long (*redirect_neigh)(__u32 ifindex, struct bpf_redir_neigh *next_hop, int size,

@@ -5,6 +5,10 @@
 #ifndef VXLANE_MAPS_H
 #define VXLANE_MAPS_H
 
+#ifndef PIN_DIR
+#include "editor.h"
+#endif
+
 #include "vxlane.h"
 
 #define PINNED(type, key, leaf, name, size, flags) \

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Parsing: one cursor that moves over the packet. Each parse_x() reads its
- * header into `struct packet`, checks it, moves on and answers VERDICT_LEARNED
- * ("nothing against it so far") or the reason to leave the packet alone.
+ * header into `struct packet`, checks it, moves on and returns CONTINUE or the
+ * verdict that leaves the packet alone.
  *
  * Headers are copied with bpf_skb_load_bytes(): it also reads what is not in
  * the linear part of the skb (some drivers and GRO leave little there), and a
@@ -17,7 +17,14 @@
 #include <linux/tcp.h>
 #include <linux/udp.h>
 
+#ifndef PIN_DIR
+#include "editor.h"
+#endif
+
 #include "vxlane.h"
+
+/* Nothing against a bypass so far. It is no verdict and has no counter. */
+#define CONTINUE VERDICT_COUNT
 
 #define be16(x) ((__be16)__builtin_bswap16(x))
 #define be32(x) ((__be32)__builtin_bswap32(x))
@@ -111,7 +118,7 @@ static __always_inline enum verdict parse_addresses(struct cursor *at, struct pa
 		return VERDICT_MALFORMED;
 	map_address(packet->source, packet->ip.saddr);
 	map_address(packet->destination, packet->ip.daddr);
-	return VERDICT_LEARNED;
+	return CONTINUE;
 }
 
 /* `room` is what the layer below leaves for the packet. Equality, not "at
@@ -124,7 +131,7 @@ static __always_inline enum verdict check_ip(const struct iphdr *ip, __u32 room)
 		return VERDICT_MALFORMED;
 	if (ip->frag_off & IP_FRAGMENT)
 		return VERDICT_FRAGMENT;
-	return VERDICT_LEARNED;
+	return CONTINUE;
 }
 
 static __always_inline enum verdict parse_tcp(struct cursor *at, struct packet *packet)
@@ -137,7 +144,7 @@ static __always_inline enum verdict parse_tcp(struct cursor *at, struct packet *
 	packet->destination_port = tcp.dest;
 	packet->tcp_flags = ((__u8 *)&tcp)[13];
 	packet->headers = sizeof(struct iphdr) + tcp.doff * 4;
-	return VERDICT_LEARNED;
+	return CONTINUE;
 }
 
 static __always_inline enum verdict parse_udp(struct cursor *at, struct packet *packet)
@@ -150,7 +157,7 @@ static __always_inline enum verdict parse_udp(struct cursor *at, struct packet *
 	packet->destination_port = udp.dest;
 	packet->udp_check = udp.check;
 	packet->headers = sizeof(struct iphdr) + sizeof(udp);
-	return VERDICT_LEARNED;
+	return CONTINUE;
 }
 
 static __always_inline enum verdict parse_icmp(struct cursor *at, struct packet *packet)
@@ -165,7 +172,7 @@ static __always_inline enum verdict parse_icmp(struct cursor *at, struct packet 
 	packet->source_port = icmp.id;
 	packet->icmp_type = icmp.type;
 	packet->headers = sizeof(struct iphdr) + sizeof(icmp);
-	return VERDICT_LEARNED;
+	return CONTINUE;
 }
 
 /* The rest of a packet whose addresses are parsed; `room` as in check_ip(). */
@@ -177,7 +184,7 @@ static __always_inline enum verdict parse_transport(struct cursor *at, struct pa
 	/* VLAN 0 is a mere priority: the kernel path takes the tag off and goes on. */
 	if (at->skb->vlan_present)
 		return VERDICT_NOT_IP;
-	if (verdict != VERDICT_LEARNED)
+	if (verdict != CONTINUE)
 		return verdict;
 	if (packet->ip.protocol == IPPROTO_TCP)
 		verdict = parse_tcp(at, packet);
@@ -187,7 +194,7 @@ static __always_inline enum verdict parse_transport(struct cursor *at, struct pa
 		verdict = parse_icmp(at, packet);
 	else
 		return VERDICT_PROTOCOL;
-	if (verdict == VERDICT_LEARNED && packet->headers > room)
+	if (verdict == CONTINUE && packet->headers > room)
 		return VERDICT_MALFORMED;
 	return verdict;
 }

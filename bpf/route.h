@@ -17,12 +17,14 @@ static __always_inline void one_hop(struct iphdr *ip)
 static __always_inline void write_frame(struct __sk_buff *skb, const struct ethhdr *eth,
 					const struct iphdr *ip)
 {
+	struct iphdr hopped = *ip;
 	struct {
 		struct ethhdr eth;
 		struct iphdr ip;
-	} __attribute__((packed)) headers = {.eth = *eth, .ip = *ip};
+	} __attribute__((packed)) headers = {.eth = *eth};
 
-	one_hop(&headers.ip);
+	one_hop(&hopped);
+	headers.ip = hopped;
 	bpf_skb_store_bytes(skb, 0, &headers, sizeof(headers), 0);
 }
 

@@ -24,7 +24,7 @@ static __always_inline enum verdict to_overlay_verdict(struct __sk_buff *skb)
 		return VERDICT_MARKED;
 	}
 	verdict = parse_addresses(&at, &packet);
-	if (verdict != VERDICT_LEARNED)
+	if (verdict != CONTINUE)
 		return verdict;
 	sender = pod_of(packet.source);
 	if (!sender)
@@ -32,7 +32,7 @@ static __always_inline enum verdict to_overlay_verdict(struct __sk_buff *skb)
 	if (!peer_of(packet.destination))
 		return VERDICT_NO_PEER;
 	verdict = parse_transport(&at, &packet, skb->len - sizeof(packet.eth));
-	if (verdict != VERDICT_LEARNED)
+	if (verdict != CONTINUE)
 		return verdict;
 	if (is_translated(skb, settings, &packet))
 		return VERDICT_TRANSLATED;

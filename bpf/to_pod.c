@@ -20,13 +20,13 @@ static __always_inline enum verdict to_pod_verdict(struct __sk_buff *skb)
 	if (!settings)
 		return VERDICT_NO_AGENT;
 	verdict = parse_addresses(&at, &packet);
-	if (verdict != VERDICT_LEARNED)
+	if (verdict != CONTINUE)
 		return verdict;
 	receiver = pod_of(packet.destination);
 	if (!receiver || receiver->ifindex != skb->ifindex)
 		return VERDICT_NO_POD;
 	verdict = parse_transport(&at, &packet, skb->len - sizeof(packet.eth));
-	if (verdict != VERDICT_LEARNED)
+	if (verdict != CONTINUE)
 		return verdict;
 	if (is_translated(skb, settings, &packet))
 		return VERDICT_TRANSLATED;

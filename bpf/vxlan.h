@@ -60,35 +60,33 @@ static __always_inline enum verdict vxlan_push(struct __sk_buff *skb, struct pac
 					       const struct peer *peer)
 {
 	__u16 inner = cpu16(packet->ip.tot_len);
+	struct iphdr ip = packet->ip;
+	struct iphdr outer = {.version = 4, .ihl = 5, .ttl = OUTER_TTL, .protocol = IPPROTO_UDP};
 	struct {
 		struct encapsulation outer;
 		struct iphdr ip;
 	} __attribute__((packed)) headers = {};
-	struct encapsulation *outer = &headers.outer;
 
 	if (inner > 0xffff - ENCAPSULATION)
 		return VERDICT_TOO_BIG;
-	outer->ip.version = 4;
-	outer->ip.ihl = 5;
-	outer->ip.tos = outer_tos(packet->ip.tos);
-	outer->ip.tot_len = be16(inner + ENCAPSULATION);
+	outer.tos = outer_tos(packet->ip.tos);
+	outer.tot_len = be16(inner + ENCAPSULATION);
 	/* DF is not set, so fragments may arise on the way: the ID must vary. */
-	outer->ip.id = bpf_get_prandom_u32();
-	outer->ip.ttl = OUTER_TTL;
-	outer->ip.protocol = IPPROTO_UDP;
-	outer->ip.saddr = settings->address[3];
-	outer->ip.daddr = peer->address[3];
-	outer->ip.check = ip_checksum(&outer->ip);
-	outer->udp.source = source_port_of(bpf_get_hash_recalc(skb), settings);
-	outer->udp.dest = be16(PORT);
-	outer->udp.len = be16(inner + ENCAPSULATION - sizeof(struct iphdr));
-	outer->vxlan.flags = VXLAN_FLAGS;
-	outer->vxlan.vni = VXLAN_VNI;
-	__builtin_memcpy(outer->inner.h_dest, peer->vtep_mac, ETH_ALEN);
-	__builtin_memcpy(outer->inner.h_source, settings->vtep_mac, ETH_ALEN);
-	outer->inner.h_proto = packet->eth.h_proto;
-	headers.ip = packet->ip;
-	one_hop(&headers.ip);
+	outer.id = bpf_get_prandom_u32();
+	outer.saddr = settings->address[3];
+	outer.daddr = peer->address[3];
+	outer.check = ip_checksum(&outer);
+	headers.outer.ip = outer;
+	headers.outer.udp.source = source_port_of(bpf_get_hash_recalc(skb), settings);
+	headers.outer.udp.dest = be16(PORT);
+	headers.outer.udp.len = be16(inner + ENCAPSULATION - sizeof(struct iphdr));
+	headers.outer.vxlan.flags = VXLAN_FLAGS;
+	headers.outer.vxlan.vni = VXLAN_VNI;
+	__builtin_memcpy(headers.outer.inner.h_dest, peer->vtep_mac, ETH_ALEN);
+	__builtin_memcpy(headers.outer.inner.h_source, settings->vtep_mac, ETH_ALEN);
+	headers.outer.inner.h_proto = packet->eth.h_proto;
+	one_hop(&ip);
+	headers.ip = ip;
 
 	/* -EALREADY: the pod has a tunnel of its own. -ENOTSUPP: GSO of a kind
 	 * that can't be nested. The kernel path can do both. */
@@ -106,11 +104,11 @@ static __always_inline enum verdict merge_ecn(__u8 outer, struct iphdr *inner)
 	__u8 ecn = inner->tos & ECN_MASK;
 
 	if (!mark || mark == ecn || (mark == ECN_ECT0 && ecn))
-		return VERDICT_LEARNED;
+		return CONTINUE;
 	if (mark != ECN_CE || !ecn)
 		return VERDICT_ECN;
 	inner->tos |= ECN_CE;
-	return VERDICT_LEARNED;
+	return CONTINUE;
 }
 
 /* The outer headers go; what stays is a frame from the gateway to the pod. */

@@ -10,6 +10,8 @@
 #ifndef VXLANE_H
 #define VXLANE_H
 
+#include <linux/types.h>
+
 enum contract {
 	VXLANE_ABI = 3,
 };

@@ -229,6 +229,8 @@ class Oracle:
         return other is not None and max(own, other) < longest
 
     def _unguarded(self, pod: Pod, packet: Packet, way: Guard) -> bool:
+        if self.world.judged or pod.guard & Guard.JUDGED:
+            return False
         # TCP goes both ways or not at all.
         return not (pod.guard if packet.protocol == TCP else pod.guard & way)
 

@@ -54,7 +54,7 @@ def test_comments_and_guard_are_no_content() -> None:
         ("struct a { __u64 x; __u8 y; };", "struct a has padding without a name; add a pad member"),
         ("struct a { __u8 x; } __attribute__((packed));", "can't read 'struct a"),
         ("#define SIZE 3", "can't read '#define SIZE 3'; only plain enums and structs"),
-        ("#include <linux/types.h>", "can't read '#include <linux/types.h>'"),
+        ("#include <linux/bpf.h>", "can't read '#include <linux/bpf.h>'"),
         ("typedef __u32 a;", "can't read 'typedef __u32 a;'"),
         ("enum a { A = sizeof(int) };", r"enum a: 'A = sizeof\(int\)' is neither a number nor 1"),
         ("enum a { A = 1, B = A + 1 };", r"enum a: 'B = A \+ 1' is neither a number nor 1 << n"),

@@ -26,7 +26,9 @@ _SCALARS: dict[str, type[Any]] = {
     "__be32": getattr(ctypes.c_uint32, "__ctype_be__"),  # noqa: B009
 }
 _COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
-_GUARD = re.compile(r"^#(ifndef VXLANE_H|define VXLANE_H|endif)$", re.MULTILINE)
+_GUARD = re.compile(
+    r"^#(ifndef VXLANE_H|define VXLANE_H|include <linux/types.h>|endif)$", re.MULTILINE
+)
 _BLOCK = re.compile(r"\s*(enum|struct) (\w+) \{(.*?)\};", re.DOTALL)
 _MEMBER = re.compile(r"(\w+) (\w+)(?:\[(\d+)\])?")
 _VALUE = re.compile(r"(\w+)(?: = (?:(\d+)|(\d+) << (\d+)))?")

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* A stand-in for what bcc and the loader provide. With it an editor, clangd or
+ * `clang -fsyntax-only` reads every file here alone, with no step before. The
+ * loader defines PIN_DIR, and then nothing of this file is compiled. */
+#ifndef VXLANE_EDITOR_H
+#define VXLANE_EDITOR_H
+
+#include <linux/bpf.h>
+
+#define VNI 1
+#define PORT 8472
+#define STRICT 0
+#define MARK 0x766c0000
+#define MAX_PEERS 16384
+#define MAX_PODS 1024
+#define MAX_FLOWS 262144
+#define PIN_DIR "/sys/fs/bpf/vxlane"
+
+#define BPF_TABLE_PINNED(type, key, leaf, name, size, pin, flags) \
+	struct {                                                  \
+		leaf *(*lookup)(key *);                           \
+		long (*update)(key *, leaf *);                    \
+		long (*delete)(key *);                            \
+	} name
+
+__u64 bpf_ktime_get_coarse_ns(void);
+__u32 bpf_get_prandom_u32(void);
+__u32 bpf_get_hash_recalc(struct __sk_buff *skb);
+long bpf_skb_load_bytes(const struct __sk_buff *skb, __u32 offset, void *to, __u32 size);
+long bpf_skb_store_bytes(struct __sk_buff *skb, __u32 offset, const void *from, __u32 size,
+			 __u64 flags);
+long bpf_skb_adjust_room(struct __sk_buff *skb, __s32 bytes, __u32 mode, __u64 flags);
+long bpf_redirect_peer(__u32 ifindex, __u64 flags);
+
+#endif
