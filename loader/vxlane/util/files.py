@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Replacing a file as a whole: whoever opens it finds the old content or the new one.
+
+Two strengths, because fsync may wait for seconds on a busy disk:
+
+- `replace` outlives a killed process. That is enough for notes about kernel state, which is gone
+  after a power failure too.
+- `replace_durably` outlives a power failure. Without fsync some file systems then have the new
+  name and no content.
+
+Imports nothing of vxlane.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+_FILE = 0o644
+"""Mode of a new file: its directory decides who gets there."""
+
+
+def replace(path: Path, content: bytes | str, *, mode: int = _FILE) -> None:
+    """Give `path` this content and mode. OSError: it is as it was."""
+    with _placed(path, content, mode):
+        pass
+
+
+def replace_durably(path: Path, content: bytes | str, *, mode: int = _FILE) -> None:
+    """The same, and on disk under its name before this returns."""
+    with _placed(path, content, mode) as file:
+        os.fsync(file)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+@contextlib.contextmanager
+def _placed(path: Path, content: bytes | str, mode: int) -> Iterator[int]:
+    """A descriptor of the new file, which takes its name when the block ends well.
+
+    The file is written under one fixed name beside `path`, so a killed process leaves at most one,
+    and the next one overwrites it. The name begins with a dot and has a suffix that no container
+    runtime reads as configuration.
+    """
+    fresh = path.with_name(f".{path.name}.new")
+    octets = content.encode() if isinstance(content, str) else content
+    try:
+        with fresh.open("wb") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(octets)
+            file.flush()
+            yield file.fileno()
+        fresh.replace(path)
+    except BaseException:
+        # A full disk stays full with half a file on it.
+        with contextlib.suppress(OSError):
+            fresh.unlink()
+        raise

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Replacing a file as a whole."""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vxlane.util import files
+
+Replace = Callable[..., None]
+BOTH = pytest.mark.parametrize("replace", [files.replace, files.replace_durably])
+
+
+@BOTH
+def test_content_and_mode_are_replaced(replace: Replace, tmp_path: Path) -> None:
+    """A file gets new content and mode, and nothing else is left in its directory."""
+    path = tmp_path / "file"
+    replace(path, "old")
+    replace(path, b"new", mode=0o600)
+    assert path.read_bytes() == b"new"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@BOTH
+def test_a_reader_keeps_what_it_opened(replace: Replace, tmp_path: Path) -> None:
+    """Whoever has the old file open reads it to its end: it is replaced, not overwritten."""
+    path = tmp_path / "file"
+    replace(path, "old")
+    with path.open() as reader:
+        replace(path, "new")
+        assert reader.read() == "old"
+
+
+@BOTH
+def test_a_failure_leaves_the_old_file(
+    replace: Replace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the new file can't be completed the old one stays, and no half of a new one."""
+    path = tmp_path / "file"
+    replace(path, "old")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(os, "fchmod", refuse)
+    with pytest.raises(OSError, match="no space"):
+        replace(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_only_the_durable_one_waits_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`replace` never calls fsync; `replace_durably` does so for the file, then its directory."""
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(Path(os.readlink(f"/proc/self/fd/{fd}"))))
+    files.replace(tmp_path / "file", "one")
+    assert synced == []
+    files.replace_durably(tmp_path / "file", "two")
+    assert synced == [tmp_path / ".file.new", tmp_path]
