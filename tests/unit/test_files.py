@@ -58,7 +58,11 @@ def test_only_the_durable_one_waits_for_the_disk(
 ) -> None:
     """`replace` never calls fsync; `replace_durably` does so for the file, then its directory."""
     synced = []
-    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(Path(os.readlink(f"/proc/self/fd/{fd}"))))
+
+    def fsync(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+
+    monkeypatch.setattr(os, "fsync", fsync)
     files.replace(tmp_path / "file", "one")
     assert synced == []
     files.replace_durably(tmp_path / "file", "two")

@@ -23,6 +23,7 @@ from vxlane.datapath.abi import ABI, Program
 from vxlane.datapath.bpffs import ensure_bpffs
 from vxlane.datapath.source import flatten
 from vxlane.errors import CompileError, ConfigError
+from vxlane.util import files
 
 _LOCATED = re.compile(r"^bpf/\w+\.[ch]:\d+:\d+: (?:fatal )?error: .*$", re.MULTILINE)
 
@@ -86,7 +87,7 @@ def ensure_loaded(state: Path, constants: Constants) -> LoadReport:
         return LoadReport(compiled=False, headers=known["headers"])
     _unpin_other_sizes(pins, constants)
     answer = _compile({"pins": str(pins), "defines": constants.defines()})
-    _write_note(note, {"digest": digest, "headers": answer["headers"]})
+    files.replace(note, json.dumps({"digest": digest, "headers": answer["headers"]}))
     return LoadReport(compiled=True, headers=answer["headers"])
 
 
@@ -143,12 +144,6 @@ def _read_note(path: Path) -> dict[str, str]:
     except (OSError, ValueError):
         return {}
     return note if isinstance(note, dict) else {}
-
-
-def _write_note(path: Path, note: dict[str, str]) -> None:
-    temporary = path.with_suffix(".new")
-    temporary.write_text(json.dumps(note))
-    temporary.rename(path)
 
 
 def _compile(request: dict[str, object]) -> dict[str, str]:

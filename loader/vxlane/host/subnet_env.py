@@ -11,6 +11,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 from vxlane.errors import KernelError
+from vxlane.util import files
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +50,7 @@ def write(path: Path, content: SubnetEnv) -> bool:
         if path.exists() and path.read_text() == text:
             return False
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.new")
-        temporary.write_text(text)
-        temporary.chmod(0o644)
-        temporary.replace(path)
+        files.replace(path, text)
     except OSError as error:
         advice = "give another place with --subnet-file"
         raise KernelError(f"write {path}", error.errno or 0, advice) from error

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vxlane.errors import ConfigError
+from vxlane.util import files
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +48,7 @@ class UndoFile:
         """Note what is about to be made."""
         known = dataclasses.replace(self.known, **changes)  # type: ignore[arg-type]
         if known != self.known or self.is_first:
-            temporary = self._path.with_suffix(".new")
-            temporary.write_text(json.dumps(dataclasses.asdict(known), indent=2))
-            temporary.rename(self._path)
+            files.replace_durably(self._path, json.dumps(dataclasses.asdict(known), indent=2))
             self.known = known
 
     def note_sysctls(self, before: Mapping[str, str]) -> None:

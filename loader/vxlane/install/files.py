@@ -1,31 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files in directories that runtimes watch: replaced as a whole, or left alone.
 
-Imports nothing of vxlane.
+Imports util only.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+
+from vxlane.util import files
 
 
 def replace(path: Path, content: bytes, *, mode: int) -> bool:
-    """Give `path` this content and mode atomically; False when it had both already.
-
-    The temporary file's name begins with a dot and ends in nothing that a runtime reads as
-    configuration. It is always the same, so one that a killed run left is overwritten.
-    """
+    """Give `path` this content and mode; False when it had both already."""
     if _is(path, content, mode):
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.new")
-    with temporary.open("wb") as file:
-        os.fchmod(file.fileno(), mode)
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    # Durably: a node that finds an empty configuration after a power failure starts no pod.
+    files.replace_durably(path, content, mode=mode)
     return True
 
 

@@ -16,6 +16,7 @@ from vxlane.errors import LabError
 from vxlane.lab import namespaces
 from vxlane.lab.plan import POD_NETWORK, LabNode
 from vxlane.lab.waiting import wait_for
+from vxlane.util import files
 
 READY_SECONDS = 30.0
 """From exec to ready: mostly the compiler, and the machine may have other work."""
@@ -40,9 +41,7 @@ def write_nodes(file: Path, nodes: Iterable[LabNode]) -> None:
             for node in nodes
         ],
     }
-    fresh = file.with_suffix(".new")
-    fresh.write_text(json.dumps(document, indent=2), encoding="utf-8")
-    fresh.replace(file)
+    files.replace(file, json.dumps(document, indent=2))
 
 
 def start(node: LabNode, nodes: Path, options: Iterable[str] = ()) -> None:

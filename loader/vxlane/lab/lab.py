@@ -28,6 +28,7 @@ from vxlane.lab.plan import (
     plan_nodes,
     switch_name,
 )
+from vxlane.util import files
 
 
 @dataclass(slots=True)
@@ -78,10 +79,7 @@ class Lab:
             "nodes": [node.to_json() for node in self.nodes],
             "pods": [pod.to_json() for pod in self.pods],
         }
-        file = _record(self.name)
-        fresh = file.with_suffix(".new")
-        fresh.write_text(json.dumps(record, indent=2), encoding="utf-8")
-        fresh.replace(file)
+        files.replace(_record(self.name), json.dumps(record, indent=2))
 
     def status(self) -> dict[str, Any]:
         """The record, with the agents' pids as they are now: `vxlane lab status --json`."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from vxlane.sources.model import Backend, Node
 from vxlane.sources.snapshot import NOTHING_READ, Snapshot
+from vxlane.util import files
 
 log = logging.getLogger(__name__)
 
@@ -48,9 +49,7 @@ class Memory:
             "own": _fields(snapshot.own),
             "peers": [_fields(node) for node in snapshot.peers],
         }
-        temporary = self._path.with_suffix(".new")
-        temporary.write_text(json.dumps(document))
-        temporary.rename(self._path)
+        files.replace(self._path, json.dumps(document))
         self._saved = current
 
 

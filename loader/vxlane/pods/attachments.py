@@ -18,6 +18,7 @@ from typing import Any
 
 from vxlane.errors import ConfigError
 from vxlane.sources.model import parse_mac
+from vxlane.util import files
 
 log = logging.getLogger(__name__)
 
@@ -120,10 +121,7 @@ class Store:
 
     def save(self, attachment: Attachment) -> None:
         """Write one; a killed agent leaves the old file or the new one."""
-        path = self._path(attachment.key)
-        temporary = path.with_suffix(".new")
-        temporary.write_text(json.dumps(dataclasses.asdict(attachment)))
-        temporary.rename(path)
+        files.replace(self._path(attachment.key), json.dumps(dataclasses.asdict(attachment)))
 
     def remove(self, key: Key) -> None:
         """Remove one, if it is there."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from vxlane.agent.agent import Agent
 from vxlane.bypass.bypass import Bypass
+from vxlane.util import files
 
 Json = dict[str, Any]
 
@@ -60,9 +61,7 @@ class Board:
     def post(self, content: Json) -> None:
         """Put the document in place by rename."""
         self.latest = content
-        temporary = self._path.with_suffix(".new")
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
-        temporary.rename(self._path)
+        files.replace(self._path, json.dumps(content, indent=2) + "\n")
 
     def is_ready(self) -> bool:
         """Whether the node's network is up."""
