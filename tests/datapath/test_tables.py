@@ -11,7 +11,7 @@ from tables.case import Case
 from testrun import Action, Context
 from world import PEER, PORT_MAX, PORT_MIN, VETH, stand
 
-from vxlane.datapath.abi import Program, Verdict
+from vxlane.datapath.abi import Program, Verdict, VerdictKind
 from vxlane.datapath.programs import Strictness
 from vxlane.datapath.records import Count, PeerCount
 
@@ -23,14 +23,6 @@ CASES = [
     *admission.CASES,
     *learning.CASES,
 ]
-BYPASSED = {Verdict.ENCAPSULATED, Verdict.DECAPSULATED, Verdict.SWITCHED, Verdict.ROUTED}
-IDENTITY = {
-    Verdict.SPOOFED_ADDRESS,
-    Verdict.SPOOFED_MAC,
-    Verdict.NOT_OUR_VTEP,
-    Verdict.UNKNOWN_VTEP,
-    Verdict.WRONG_VTEP,
-}
 # What one packet can't show: test_full_map.py fills the map, tests/netfilter has NAT.
 ELSEWHERE = {Verdict.MAP_FULL, Verdict.TRANSLATED}
 
@@ -66,9 +58,9 @@ def test_packet(either: Bench, case: Case) -> None:
 
 def action(verdict: Verdict, strict: Strictness) -> Action:
     """What TC is told: never OK, which would keep other programs from the packet."""
-    if verdict in BYPASSED:
+    if verdict.kind is VerdictKind.BYPASSED:
         return Action.REDIRECT
-    return Action.SHOT if verdict in IDENTITY and strict else Action.UNSPEC
+    return Action.SHOT if verdict.kind is VerdictKind.IDENTITY and strict else Action.UNSPEC
 
 
 def peer_counts(case: Case, output: bytes) -> dict[int, PeerCount]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import contextlib
 
+from vxlane.datapath.abi import Verdict, VerdictKind
+
 REVALIDATE = 1
 """Of the quick lab, seconds."""
 STALL = 1.0
@@ -13,7 +15,7 @@ FOREIGN = {"not_ip", "not_overlay"}
 """ARP, IPv6 neighbours and the switch's own come and go with no test's doing."""
 FLOODED = ("to_pod", "no_pod")
 """So does what a young bridge sends to all pods, for it has not learned yet where one is."""
-BYPASSES = {"encapsulated", "decapsulated", "switched", "routed"}
+BYPASSES = {verdict.label for verdict in Verdict if verdict.kind is VerdictKind.BYPASSED}
 
 COLLISION = 30
 """Packets of a connection or two, one way. A packet's stamp has 16 bits: one NATed flow in 65,535

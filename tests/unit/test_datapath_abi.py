@@ -7,7 +7,7 @@ import ctypes
 
 import pytest
 
-from vxlane.datapath.abi import HEADER, Guard, Header, Program, Verdict, Way
+from vxlane.datapath.abi import HEADER, Guard, Header, Program, Verdict, VerdictKind, Way
 from vxlane.errors import ContractError
 
 
@@ -94,12 +94,16 @@ def test_labels() -> None:
     assert Program.FROM_NIC.label == "from_nic"
 
 
-def test_bypassed_verdicts() -> None:
-    """Four verdicts take a packet past the kernel path."""
-    bypassed = {verdict for verdict in Verdict if verdict.bypassed}
-    assert bypassed == {
-        Verdict.ENCAPSULATED,
-        Verdict.DECAPSULATED,
-        Verdict.SWITCHED,
-        Verdict.ROUTED,
+def test_kinds_of_verdicts() -> None:
+    """Four verdicts are bypassed, five identity checks, three no pod-to-pod traffic."""
+    of_kind = {kind: {v.label for v in Verdict if v.kind is kind} for kind in VerdictKind}
+    assert of_kind[VerdictKind.BYPASSED] == {"encapsulated", "decapsulated", "switched", "routed"}
+    assert of_kind[VerdictKind.LEARNED] == {"learned"}
+    assert of_kind[VerdictKind.FOREIGN] == {"not_ip", "not_overlay", "no_peer"}
+    assert of_kind[VerdictKind.IDENTITY] == {
+        "spoofed_address",
+        "spoofed_mac",
+        "not_our_vtep",
+        "unknown_vtep",
+        "wrong_vtep",
     }

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import re
-from enum import EnumMeta, IntEnum, IntFlag
+from enum import Enum, EnumMeta, IntEnum, IntFlag
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -125,6 +125,21 @@ class Program(IntEnum, metaclass=_FromHeader):
         return self.name.lower()
 
 
+class VerdictKind(Enum):
+    """The kinds of verdicts: what a share, a test or a document sums up."""
+
+    BYPASSED = "bypassed"
+    """Past the kernel path."""
+    LEARNED = "learned"
+    """By the kernel path, which approved a flow."""
+    FOREIGN = "foreign"
+    """No pod-to-pod traffic of the overlay."""
+    IDENTITY = "identity"
+    """Failed an identity check: dropped with --strict, else by the kernel path."""
+    KERNEL_PATH = "kernel_path"
+    """By the kernel path, for the reason that the verdict names."""
+
+
 class Verdict(IntEnum, metaclass=_FromHeader):
     """What became of a packet; see bpf/vxlane.h for each one's meaning."""
 
@@ -138,9 +153,17 @@ class Verdict(IntEnum, metaclass=_FromHeader):
         return self.name.lower()
 
     @property
-    def bypassed(self) -> bool:
-        """Whether the packet went past the kernel path."""
-        return bool(self <= Verdict.ROUTED)
+    def kind(self) -> VerdictKind:
+        """What the verdict means for the packet; the programs know kinds by the same ranges."""
+        if self <= Verdict.ROUTED:
+            return VerdictKind.BYPASSED
+        if self == Verdict.LEARNED:
+            return VerdictKind.LEARNED
+        if self in {Verdict.NOT_IP, Verdict.NOT_OVERLAY, Verdict.NO_PEER}:
+            return VerdictKind.FOREIGN
+        if Verdict.SPOOFED_ADDRESS <= self <= Verdict.WRONG_VTEP:
+            return VerdictKind.IDENTITY
+        return VerdictKind.KERNEL_PATH
 
 
 class Way(IntEnum, metaclass=_FromHeader):

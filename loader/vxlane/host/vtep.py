@@ -19,8 +19,9 @@ from pyroute2.netlink.exceptions import NetlinkError
 from vxlane.errors import KernelError
 from vxlane.host.devices import Device, Devices, explained
 
-OVERHEAD = 50
-"""Bytes that VXLAN over IPv4 adds to an inner IP packet: Ethernet, VXLAN, UDP, IP."""
+OVERHEAD = 14 + 8 + 8 + 20
+"""Bytes that VXLAN over IPv4 adds to an inner IP packet: Ethernet, VXLAN, UDP, IP. The programs
+sum up the same headers by sizeof (bpf/vxlan.h)."""
 
 
 @dataclass(frozen=True, slots=True)

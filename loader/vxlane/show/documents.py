@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from vxlane.datapath.abi import Guard, Program, Verdict
+from vxlane.datapath.abi import Guard, Program, Verdict, VerdictKind
 from vxlane.datapath.records import Count, Flow, Peer, PeerCount, Pod, Settings
 
 Counters = Mapping[Program, Mapping[Verdict, Count]]
@@ -20,9 +20,6 @@ Json = dict[str, Any]
 ENTRANCES = (Program.FROM_POD, Program.FROM_NIC)
 """Where a packet may be taken past the kernel path: each is counted at one of them. The other
 programs see the rest of them a second time."""
-
-FOREIGN = frozenset({Verdict.NOT_IP, Verdict.NOT_OVERLAY, Verdict.NO_PEER})
-"""Verdicts of packets that are no pod-to-pod traffic of the overlay."""
 
 _PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp"}
 _SECOND = 1_000_000_000
@@ -110,13 +107,13 @@ def bypassed_document(counters: Counters) -> Json:
 
 def _bypassed(counters: Counters, entrances: Iterable[Program]) -> Json:
     counts = [
-        (verdict, count.packets)
+        (verdict.kind, count.packets)
         for entrance in entrances
         for verdict, count in counters[entrance].items()
-        if verdict not in FOREIGN
+        if verdict.kind is not VerdictKind.FOREIGN
     ]
     packets = sum(packets for _, packets in counts)
-    bypassed = sum(packets for verdict, packets in counts if verdict.bypassed)
+    bypassed = sum(packets for kind, packets in counts if kind is VerdictKind.BYPASSED)
     return {
         "bypassed": bypassed,
         "packets": packets,
