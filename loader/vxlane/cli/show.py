@@ -17,8 +17,9 @@ from vxlane.datapath.maps import Maps
 from vxlane.datapath.records import PeerCount
 from vxlane.errors import VxlaneError
 from vxlane.show import documents
-from vxlane.show.node import call, device_name, open_maps, state_directory
+from vxlane.show.node import call, open_maps, state_directory
 from vxlane.show.table import pairs, table
+from vxlane.util.names import device_name
 
 Json = dict[str, Any]
 

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import logging
-import socket
 from collections.abc import Iterable, Iterator
 
 from vxlane.datapath.abi import Program
 from vxlane.datapath.attach import Hooks
 from vxlane.errors import KernelError
+from vxlane.util.names import device_name
 from vxlane.util.topics import Topic
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class HookKeeper:
         What comes in between takes the kernel path.
         """
         for program, ifindex in self._hooks.in_front():
-            log.info("let others' filters on %s be first", _name(ifindex))
+            log.info("let others' filters on %s be first", device_name(ifindex))
             self.detach([(program, ifindex)])
             self.attach([(program, ifindex)])
 
@@ -66,7 +66,7 @@ class HookKeeper:
                 return reason
             self._attached.add((program, ifindex))
             self.refused.pop((program, ifindex), None)
-            log.info("attach %s to %s", program.label, _name(ifindex))
+            log.info("attach %s to %s", program.label, device_name(ifindex))
         return ""
 
     def detach(self, places: Iterable[Place]) -> None:
@@ -76,7 +76,7 @@ class HookKeeper:
             self.refused.pop((program, ifindex), None)
             if (program, ifindex) in self._attached:
                 self._attached.discard((program, ifindex))
-                log.info("detach %s from %s", program.label, _name(ifindex))
+                log.info("detach %s from %s", program.label, device_name(ifindex))
 
     def keep(self, wanted: set[Place]) -> None:
         """Make what stands where exactly `wanted`."""
@@ -85,10 +85,3 @@ class HookKeeper:
             self.attach([place])
         for place in self.refused.keys() - wanted:
             del self.refused[place]
-
-
-def _name(ifindex: int) -> str:
-    try:
-        return socket.if_indextoname(ifindex)
-    except OSError:
-        return f"interface {ifindex}"

@@ -2,7 +2,7 @@
 """What the maps hold, as frozen dataclasses: the one module that knows how values lie in memory.
 
 A record is read from a key and a value (`of`) and gives them again (`key`, `value`). Addresses are
-`ipaddress` objects, MACs lower-case colon strings, times ns of CLOCK_MONOTONIC. Pure; imports abi.
+`ipaddress` objects, MACs lower-case colon strings, times ns of CLOCK_MONOTONIC. Pure.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any
 
 from vxlane.datapath.abi import HEADER, Guard, Way
+from vxlane.util.five_tuple import FiveTuple
+from vxlane.util.names import mac_octets
 
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
@@ -74,7 +76,7 @@ class Peer:
         )
         _fill(value.address, mapped(self.address))
         _fill(value.next_hop, mapped(self.next_hop))
-        _fill(value.vtep_mac, _mac_bytes(self.vtep_mac))
+        _fill(value.vtep_mac, mac_octets(self.vtep_mac))
         return bytes(value)
 
 
@@ -109,8 +111,8 @@ class Pod:
         value = STRUCTS["pod"](
             ifindex=self.ifindex, bridge=self.bridge, mtu=self.mtu, guard=int(self.guard)
         )
-        _fill(value.mac, _mac_bytes(self.mac))
-        _fill(value.gateway_mac, _mac_bytes(self.gateway_mac))
+        _fill(value.mac, mac_octets(self.mac))
+        _fill(value.gateway_mac, mac_octets(self.gateway_mac))
         return bytes(value)
 
 
@@ -159,19 +161,13 @@ class Settings:
             judged=self.judged,
         )
         _fill(value.address, mapped(self.address))
-        _fill(value.vtep_mac, _mac_bytes(self.vtep_mac))
+        _fill(value.vtep_mac, mac_octets(self.vtep_mac))
         return bytes(value)
 
 
 @dataclass(frozen=True, slots=True)
-class Tuple:
-    """A 5-tuple as its local pod sees it; of an ICMP echo, identifier and type stand for ports."""
-
-    local: IPAddress
-    remote: IPAddress
-    local_port: int
-    remote_port: int
-    protocol: int
+class Tuple(FiveTuple):
+    """A 5-tuple as the maps hold it."""
 
     @classmethod
     def of(cls, key: Any) -> Tuple:
@@ -252,7 +248,3 @@ def _fill(array: ctypes.Array[ctypes.c_uint8], data: bytes) -> None:
 
 def _mac(raw: ctypes.Array[ctypes.c_uint8]) -> str:
     return bytes(raw).hex(":")
-
-
-def _mac_bytes(mac: str) -> bytes:
-    return bytes.fromhex(mac.replace(":", ""))

@@ -15,8 +15,8 @@ import struct
 from collections.abc import Iterable
 from pathlib import Path
 
-from vxlane.datapath.records import Tuple
 from vxlane.netlink.socket import NetlinkSocket, Request, attribute
+from vxlane.util.five_tuple import FiveTuple
 
 _NETLINK_NETFILTER = 12
 _CT_NEW = 1 << 8  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_NEW: also changes an entry that is there
@@ -42,14 +42,14 @@ def shortest_timeout(*states: str) -> float:
     )
 
 
-def close_connections(connections: Iterable[Tuple]) -> None:
+def close_connections(connections: Iterable[FiveTuple]) -> None:
     """Set the entries of `connections` to CLOSE; one that is gone already is no error."""
     timeout = struct.pack(">I", int(_setting("tcp_timeout_close").read_text()))
     state = attribute(_TCP_STATE, bytes([_CLOSE]))
     _update(connections, state, attribute(_TIMEOUT, timeout))
 
 
-def make_lenient(connections: Iterable[Tuple]) -> None:
+def make_lenient(connections: Iterable[FiveTuple]) -> None:
     """Let the entries of `connections` accept any window, for as long as they live.
 
     What nf_conntrack_tcp_be_liberal does for all: once that is off again, a connection that was
@@ -59,7 +59,7 @@ def make_lenient(connections: Iterable[Tuple]) -> None:
     _update(connections, b"".join(attribute(way, lenient) for way in _TCP_FLAGS), b"")
 
 
-def _update(connections: Iterable[Tuple], tcp: bytes, others: bytes) -> None:
+def _update(connections: Iterable[FiveTuple], tcp: bytes, others: bytes) -> None:
     """Change each connection's entry: its TCP part and other attributes."""
     change = attribute(_PROTOINFO | _NESTED, attribute(_PROTOINFO_TCP | _NESTED, tcp)) + others
     netlink = NetlinkSocket(_NETLINK_NETFILTER)
@@ -73,13 +73,13 @@ def _setting(name: str) -> Path:
     return Path(f"/proc/sys/net/netfilter/nf_conntrack_{name}")
 
 
-def _entry(connection: Tuple) -> bytes:
+def _entry(connection: FiveTuple) -> bytes:
     """Which entry is meant; it is found by the tuple of either direction."""
     family = _FAMILY[connection.local.version]
     return struct.pack(">BBH", family, 0, 0) + attribute(_TUPLE_ORIG | _NESTED, _tuple(connection))
 
 
-def _tuple(connection: Tuple) -> bytes:
+def _tuple(connection: FiveTuple) -> bytes:
     source = _IP_SOURCE[connection.local.version]
     addresses = attribute(source, connection.local.packed)
     addresses += attribute(source + 1, connection.remote.packed)

@@ -17,6 +17,7 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import NamedTuple
 
 from vxlane.netlink.socket import Intent, NetlinkSocket, Request, attribute, attributes
+from vxlane.util.names import device_name, mac_octets
 
 # linux/rtnetlink.h and linux/neighbour.h
 _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
@@ -53,7 +54,7 @@ class Neighbour(NamedTuple):
     def put(self) -> Request:
         """Create or replace."""
         body = _NDMSG.pack(socket.AF_INET, self.device, _PERMANENT, 0, _UNICAST)
-        lladdr = attribute(_NDA_LLADDR, _octets(self.mac))
+        lladdr = attribute(_NDA_LLADDR, mac_octets(self.mac))
         destination = attribute(_NDA_DST, _IPV4.pack(self.address))
         return Request(_NEWNEIGH, body + destination + lladdr, Intent.PUT)
 
@@ -82,13 +83,13 @@ class Forwarding(NamedTuple):
         """Create or replace."""
         body = _NDMSG.pack(socket.AF_BRIDGE, self.device, _PERMANENT, _SELF, 0)
         destination = attribute(_NDA_DST, _IPV4.pack(self.address))
-        lladdr = attribute(_NDA_LLADDR, _octets(self.mac))
+        lladdr = attribute(_NDA_LLADDR, mac_octets(self.mac))
         return Request(_NEWNEIGH, body + destination + lladdr, Intent.PUT)
 
     def remove(self) -> Request:
         """Delete, whatever the destination."""
         body = _NDMSG.pack(socket.AF_BRIDGE, self.device, _PERMANENT, _SELF, 0)
-        return Request(_DELNEIGH, body + attribute(_NDA_LLADDR, _octets(self.mac)))
+        return Request(_DELNEIGH, body + attribute(_NDA_LLADDR, mac_octets(self.mac)))
 
 
 class Route(NamedTuple):
@@ -110,7 +111,7 @@ class Route(NamedTuple):
         onlink = " onlink" if self.flags else ""
         network = f"{IPv4Address(self.network)}/{self.prefix_len}"
         gateway = IPv4Address(self.gateway)
-        return f"route {network} via {gateway} dev {_name(self.device)}{onlink}"
+        return f"route {network} via {gateway} dev {device_name(self.device)}{onlink}"
 
     def put(self) -> Request:
         """Create or replace."""
@@ -297,14 +298,3 @@ def neighbour_key(body: bytes, device: int) -> Key | None:
     if family == socket.AF_INET and len(found.get(_NDA_DST, b"")) == _IPV4.size:
         return int(_IPV4.unpack(found[_NDA_DST])[0])
     return found[_NDA_LLADDR].hex(":") if flags & _SELF and _NDA_LLADDR in found else None
-
-
-def _name(device: int) -> str:
-    try:
-        return socket.if_indextoname(device)
-    except OSError:
-        return f"#{device}"
-
-
-def _octets(mac: str) -> bytes:
-    return bytes.fromhex(mac.replace(":", ""))

@@ -25,7 +25,7 @@ _PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp"}
 _SECOND = 1_000_000_000
 
 
-def peer_document(peer: Peer, count: PeerCount, nic: Callable[[int], str | None]) -> Json:
+def peer_document(peer: Peer, count: PeerCount, nic: Callable[[int], str]) -> Json:
     """One peer; `nic` names a device by its ifindex."""
     return {
         "cidr": str(peer.cidr),
@@ -33,19 +33,19 @@ def peer_document(peer: Peer, count: PeerCount, nic: Callable[[int], str | None]
         "vtep_mac": peer.vtep_mac,
         "way": peer.way.name.lower(),
         "next_hop": str(peer.next_hop) if peer.ifindex else None,
-        "nic": nic(peer.ifindex),
+        "nic": nic(peer.ifindex) if peer.ifindex else None,
         "mtu": peer.mtu,
         **asdict(count),
     }
 
 
-def pod_document(pod: Pod, veth: Callable[[int], str | None]) -> Json:
+def pod_document(pod: Pod, veth: Callable[[int], str]) -> Json:
     """One pod; `veth` names a device by its ifindex."""
     return {
         "address": str(pod.address),
         "mac": pod.mac,
         "veth": veth(pod.ifindex),
-        "bridge": veth(pod.bridge),
+        "bridge": veth(pod.bridge) if pod.bridge else None,
         "gateway_mac": pod.gateway_mac,
         "mtu": pod.mtu,
         "guarded": [(guard.name or "").lower() for guard in Guard if guard & pod.guard],

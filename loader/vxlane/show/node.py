@@ -51,11 +51,3 @@ def call(state: Path, request: dict[str, Any]) -> dict[str, Any]:
     if not answer.get("ok"):
         raise VxlaneError(f"the agent refused {request['op']}: {answer.get('error', 'no reason')}")
     return answer
-
-
-def device_name(ifindex: int) -> str | None:
-    """The device of this number in this network namespace, None if there is none."""
-    try:
-        return socket.if_indextoname(ifindex)
-    except OSError:
-        return None
