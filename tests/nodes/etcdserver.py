@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real etcd on 127.0.0.1 with a port and a directory of its own, and etcdctl to talk to it."""
+"""A real etcd with a port and a directory of its own, and etcdctl to talk to it."""
 
 import os
 import socket
@@ -9,14 +9,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
+from vxlane.lab import namespaces
+
 
 class EtcdServer:
-    """One member. `down` and `up` keep port and data."""
+    """One member, at `host` of the namespace `netns`. `down` and `up` keep port and data."""
 
     def __init__(
-        self, directory: Path, pki: SimpleNamespace | None = None, *, options: Sequence[str] = ()
+        self,
+        directory: Path,
+        pki: SimpleNamespace | None = None,
+        *,
+        options: Sequence[str] = (),
+        netns: str | None = None,
+        host: str = "127.0.0.1",
     ) -> None:
         self._options = options
+        self._netns = netns
+        self._host = host
         self._directory = directory
         self._pki = pki
         self._port, self._peer_port = free_port(), free_port()
@@ -25,7 +35,7 @@ class EtcdServer:
     @property
     def url(self) -> str:
         """Where clients find it."""
-        return f"http{'s' if self._pki else ''}://127.0.0.1:{self._port}"
+        return f"http{'s' if self._pki else ''}://{self._host}:{self._port}"
 
     def up(self) -> "EtcdServer":
         """Start it if it is down, and wait until it answers."""
@@ -45,7 +55,8 @@ class EtcdServer:
             command += ["--key-file", str(self._pki.server_key)]
             command += ["--trusted-ca-file", str(self._pki.ca_crt)]
         with (self._directory / "log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+            inside = namespaces.inside(self._netns, command)
+            self._process = subprocess.Popen(inside, stdout=log, stderr=log)
         end = time.monotonic() + 15
         while self._ctl("endpoint", "health", "--command-timeout", "1s").returncode:
             assert time.monotonic() < end, (self._directory / "log").read_text()[-2000:]
@@ -72,7 +83,7 @@ class EtcdServer:
             command += ["--key", str(self._pki.client_key)]
         environ = {**os.environ, "ETCDCTL_API": "3"}
         return subprocess.run(
-            [*command, *arguments],
+            namespaces.inside(self._netns, [*command, *arguments]),
             env=environ,
             capture_output=True,
             text=True,

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nodes whose network flanneld's stand-in makes, or an agent, with a real etcd between them.
+
+etcd listens on the switch of the lab, 192.168.77.1, where every node reaches it.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from etcdserver import EtcdServer
+from labundertest import LabUnderTest
+
+from vxlane.errors import VxlaneError
+from vxlane.lab import namespaces, underlay
+from vxlane.lab.agents import program
+from vxlane.lab.lab import Lab
+from vxlane.lab.plan import POD_NETWORK, plan_nodes, switch_name
+from vxlane.lab.waiting import wait_for
+from vxlane.show.node import call
+
+ETCD = "192.168.77.1"
+PREFIX = "/coreos.com/network"
+SOON = 10.0
+
+
+@dataclass
+class Daemon:
+    """A flanneld or an agent of a node, and where it logs."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    begin: int = field(default=0)
+    """Bytes of the log that are of earlier ones."""
+
+    def said(self) -> str:
+        """What it has logged."""
+        return self.log.read_bytes()[self.begin :].decode()
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """End it, and return when it is gone."""
+        self.process.send_signal(number)
+        self.process.wait(timeout=SOON)
+
+
+class Cluster(LabUnderTest):
+    """`count` nodes, bare; node N had the subnet 10.42.N.0/24 before and gets it again."""
+
+    def __init__(self, name: str, count: int, *, config: dict[str, Any] | None = None) -> None:
+        # Kernel-only: pods are made by the distribution's plugins, and nobody tells the agent.
+        super().__init__(Lab(name, plan_nodes(name, count, kernel_only=count)))
+        self.daemons: dict[str, Daemon] = {}
+        for node in self.lab.nodes:
+            node.directory.mkdir(parents=True)
+            (node.directory / "subnet.env").write_text(
+                f"FLANNEL_NETWORK={POD_NETWORK}\nFLANNEL_SUBNET={node.pod_cidr[1]}/24\n"
+            )
+        self.lab.save()
+        underlay.make_switch(name)
+        underlay.ip(switch_name(name), f"address add {ETCD}/24 dev br0")
+        for node in self.lab.nodes:
+            underlay.make_node(name, node)
+        directory = self.lab.nodes[0].directory.parent / "etcd"
+        directory.mkdir()
+        self.etcd = EtcdServer(directory, netns=switch_name(name), host=ETCD).up()
+        self.configure(**(config or {"Type": "vxlan"}))
+
+    @property
+    def names(self) -> list[str]:
+        """Short names of all nodes."""
+        return [node.name.removeprefix(f"{self.lab.name}-") for node in self.lab.nodes]
+
+    def configure(self, **backend: Any) -> None:
+        """Put the network's configuration into etcd."""
+        text = json.dumps({"Network": str(POD_NETWORK), "Backend": backend})
+        self.etcd.ctl("put", f"{PREFIX}/config", text)
+
+    def key(self, name: str) -> str:
+        """The key of a node's subnet in etcd."""
+        return f"{PREFIX}/subnets/{str(self.node(name).pod_cidr).replace('/', '-')}"
+
+    def start_flanneld(self, *names: str, options: Iterable[str] = ()) -> None:
+        """Start the stand-in on nodes; wait until it has told the node's pods to come."""
+        command = [sys.executable, str(Path(__file__).with_name("flanneld.py")), "--ip-masq"]
+        command += ["--etcd-endpoints", self.etcd.url, "--etcd-prefix", PREFIX, "--iface", "eth0"]
+        for name in names:
+            self._start(name, [*command, *options], "flanneld.log")
+        for name in names:
+            daemon = self.daemons[name]
+            wait_for(lambda d=daemon: "Running backend" in d.said(), daemon.log, seconds=30)
+
+    def start_agent(
+        self, name: str, *options: str, mode: str = "own", source: bool = True, wait: bool = True
+    ) -> None:
+        """Start an agent on a node, which finds the pods that are there; wait until it serves."""
+        node = self.node(name)
+        command = [program("vxlane"), "agent", "--mode", mode, "--ip-masq", "--iface", "eth0"]
+        command += ["--state-dir", str(node.directory), "--cni-cache-dir"]
+        command += [str(node.directory / "cni"), "--node-name", name]
+        command += ["--etcd-endpoints", self.etcd.url, "--etcd-prefix", PREFIX] if source else []
+        self._start(name, [*command, *options], "agent.log")
+        if wait:
+            log = self.daemons[name].log
+            wait_for(lambda: self.is_ready(name), f"agent of {name}, see {log}", seconds=30)
+
+    def end(self, *names: str, number: signal.Signals = signal.SIGTERM) -> None:
+        """End what runs on nodes; by SIGTERM flanneld and the agent leave all that they made."""
+        for name in names:
+            self.daemons.pop(name).end(number)
+
+    def status(self, name: str) -> dict[str, Any]:
+        """What a node's agent says of itself."""
+        document: dict[str, Any] = call(self.node(name).directory, {"op": "status"})["status"]
+        return document
+
+    def is_ready(self, name: str) -> bool:
+        """Whether a node's agent says that it serves."""
+        daemon = self.daemons[name]
+        assert daemon.process.poll() is None, daemon.said()
+        try:
+            return bool(self.status(name)["ready"])
+        except VxlaneError:
+            return False
+
+    def sh(self, name: str, *lines: str, check: bool = True) -> str:
+        """Run shell lines on a node; their output."""
+        return self.exec(name, "sh", "-ec", "\n".join(lines), check=check).stdout
+
+    def await_routes(self, *names: str) -> None:
+        """Wait until nodes have a route to each other node."""
+        for name in names:
+            others = [node for node in self.lab.nodes if node.name != self.netns(name)]
+
+            def has_all(name: str = name, others=others) -> bool:
+                routes = self.sh(name, "ip route")
+                return all(str(node.pod_cidr) in routes for node in others)
+
+            wait_for(has_all, f"routes of {name}", seconds=SOON)
+
+    def add_pods(self, *names: str) -> None:
+        """One more pod on each node."""
+        for name in names:
+            self.lab.add_pod(self.node(name))
+
+    def close(self) -> None:
+        """End etcd and all daemons; the rest goes with the lab."""
+        for name in list(self.daemons):
+            self.end(name, number=signal.SIGKILL)
+        self.etcd.close()
+
+    def _start(self, name: str, command: list[str], log: str) -> None:
+        node = self.node(name)
+        assert name not in self.daemons, f"{name} runs a daemon already"
+        path = node.directory / log
+        command = [*command, "--subnet-file", str(node.directory / "subnet.env")]
+        with path.open("ab") as output:
+            begin = output.tell()
+            inside = namespaces.inside(node.name, command)
+            process = subprocess.Popen(inside, stdout=output, stderr=output)
+        self.daemons[name] = Daemon(process, path, begin)
