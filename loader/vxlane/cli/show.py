@@ -23,7 +23,7 @@ from vxlane.util.names import device_name
 
 Json = dict[str, Any]
 
-as_json = click.option("--json", "as_json", is_flag=True, help="For programs; see the README.")
+as_json = click.option("--json", "as_json", is_flag=True, help="For programs; see docs/json.md.")
 
 
 def _print(document: Any, render: Callable[[Any], str], *, as_json: bool) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `--json` prints: plain dictionaries, documented in README.md beside this file.
+"""What `--json` prints: plain dictionaries, documented in docs/json.md.
 
 Tables are made of the same documents, so that a person and a program never see different things.
 Pure: from the maps' dataclasses to numbers and strings.

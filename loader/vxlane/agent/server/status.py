@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the agent says of itself: the answer to `status`, and `<state>/agent.json`.
 
-The agent's README.md documents the keys.
+docs/json.md documents the keys.
 """
 
 from __future__ import annotations

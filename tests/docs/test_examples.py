@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The examples in docs/examples work."""
+
+from __future__ import annotations
+
+import configparser
+import shlex
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from test_commands import check
+
+from vxlane.config import read_network
+from vxlane.sources.file import FileSource
+
+EXAMPLES = Path(__file__).parents[2] / "docs/examples"
+
+
+@pytest.mark.parametrize("name", ["node1", "node2", "node3"])
+def test_nodes_file(name):
+    """Each node of nodes.yaml finds itself and two peers in it, and nothing to complain of."""
+    with closing(FileSource(EXAMPLES / "nodes.yaml", name)) as source:
+        source.start()
+        found = source.nodes()
+    assert (found.error, found.problems) == ("", ())
+    assert found.own.name == name
+    assert len(found.peers) == 2
+
+
+def test_net_conf():
+    """net-conf.json is a VXLAN backend for the network of nodes.yaml."""
+    network = read_network(EXAMPLES / "net-conf.json")
+    assert (str(network.cidr), network.vni, network.port) == ("10.42.0.0/16", 1, 8472)
+
+
+def test_service():
+    """The command of the systemd unit is one that vxlane reads."""
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str
+    unit.read(EXAMPLES / "vxlane.service")
+    program, *words = shlex.split(unit["Service"]["ExecStart"])
+    assert program.endswith("/vxlane")
+    check(words)
+
+
+def test_every_example_is_tried():
+    """No example is without a test here."""
+    names = {path.name for path in EXAMPLES.iterdir()}
+    assert names == {"nodes.yaml", "net-conf.json", "vxlane.service"}
