@@ -16,7 +16,7 @@ from vxlane.host.events import RouteEvents
 from vxlane.host.nexthops import Query, resolve
 from vxlane.netlink.socket import NetlinkSocket, Request, attribute, attributes, split
 from vxlane.overlay.keepers import EntryKeeper
-from vxlane.util.topics import Topic
+from vxlane.util.dirty import Dirty
 
 NETWORK = IPv4Network("10.0.0.0/9")
 UNDERLAY = int(IPv4Address("10.128.0.0"))
@@ -150,13 +150,13 @@ def test_a_change_while_entries_are_listed_is_no_doubt(device: int, *, is_heard:
     keeper.read(device)
     events.read(device)
     sh("bridge fdb replace 02:00:00:00:00:02 dev flannel.1 dst 10.128.9.9 self permanent")
-    topics = Topic(0)
+    dirty = Dirty(0)
     for step, found in enumerate(keeper.patrol(device)):
         # After routes and neighbours, two steps each, forwarding entries have been listed.
         if step == 4 and is_heard:
             keeper.follow(events.read(device))
-        topics |= found
-    assert topics == (Topic(0) if is_heard else Topic.ENTRIES)
+        dirty |= found
+    assert dirty == (Dirty(0) if is_heard else Dirty.ENTRIES)
     netlink.close()
     events.close()
 

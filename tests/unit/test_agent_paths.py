@@ -11,7 +11,7 @@ from vxlane.host.nexthops import NextHop, Query
 from vxlane.overlay.desired import OwnPlan
 from vxlane.overlay.paths import Paths
 from vxlane.sources.model import Backend, Node
-from vxlane.util.topics import Topic
+from vxlane.util.dirty import Dirty
 
 PEER = Node("node2", IPv4Address("192.168.77.2"), IPv4Network("10.42.2.0/24"), "02:00:00:00:00:02")
 NEAR = NextHop(4, PEER.address)
@@ -28,8 +28,8 @@ def test_what_did_not_change_is_the_same_object() -> None:
     assert paths.to((PEER,), QUERY, TUNNEL)[0] is first
     hop = FAR
     assert paths.to((PEER,), QUERY, TUNNEL)[0] is first
-    [topics] = paths.patrol()
-    assert topics == Topic.NODES
+    [dirty] = paths.patrol()
+    assert dirty == Dirty.NODES
     [second] = paths.to((PEER,), QUERY, TUNNEL)
     assert second.hop == FAR
     hop = NEAR

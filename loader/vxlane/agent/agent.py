@@ -30,7 +30,7 @@ from vxlane.pods.discover import Claim
 from vxlane.pods.recall import confirmed
 from vxlane.sources.model import Announcement, Problem
 from vxlane.sources.snapshot import NodeSource
-from vxlane.util.topics import ALL, Topic
+from vxlane.util.dirty import ALL, Dirty
 
 log = logging.getLogger(__name__)
 
@@ -92,52 +92,52 @@ class Agent:
             self.bypass.close()
         self._devices.close()
 
-    def look(self, topics: Topic) -> None:
-        """Make everything so that `topics` are about."""
+    def look(self, dirty: Dirty) -> None:
+        """Make everything so that `dirty` are about."""
         self.looks += 1
         if self.overlay is None:
             # What an earlier look could not do for want of nodes is to be done yet.
-            topics = ALL
+            dirty = ALL
         self.snapshot = self._membership.take(self._source.nodes(), time.monotonic())
-        overlay = self._try("overlay", lambda: self._look_at_overlay(topics))
+        overlay = self._try("overlay", lambda: self._look_at_overlay(dirty))
         left_out: list[Problem] = []
         if overlay:
             self.overlay = overlay
             self._nics = overlay.nics
             for what, step in self._overlays.steps().items():
                 self._try(what, step)
-            left_out = self._try("bypass", lambda: self._look_at_bypass(overlay, topics)) or []
+            left_out = self._try("bypass", lambda: self._look_at_bypass(overlay, dirty)) or []
             if not self._failures.keys() - _OF_THE_BYPASS:
                 self._become_ready()
         self._report(overlay, left_out)
-        if topics == ALL:
+        if dirty == ALL:
             self._remember_nodes()
 
-    def heard(self, events: Events) -> Topic:
+    def heard(self, events: Events) -> Dirty:
         """Act at once on what can't wait; what is to be looked at again."""
         if events.lost:
             if self.bypass:
                 self.bypass.pods.lost_track()
             return ALL
-        topics = Topic(0)
+        dirty = Dirty(0)
         if bypass := self.bypass:
             self._try("pods", lambda: bypass.pods.removed(events.removed))
             if bypass.pods.touched(events.touched):
-                topics |= Topic.PODS
+                dirty |= Dirty.PODS
         changed = events.touched | events.removed
         if events.routing or not self.overlay:
-            topics |= Topic.HOST | Topic.ROUTES
+            dirty |= Dirty.HOST | Dirty.ROUTES
         if changed & {self.device, *self._nics}:
             # Its entries and routes go without a word when a device goes down.
-            topics |= Topic.HOST | Topic.ROUTES | Topic.ENTRIES
-        return topics | self._overlays.heard(events)
+            dirty |= Dirty.HOST | Dirty.ROUTES | Dirty.ENTRIES
+        return dirty | self._overlays.heard(events)
 
-    def patrol(self) -> Iterator[Topic]:
+    def patrol(self) -> Iterator[Dirty]:
         """Walk along everything that nobody may have told of; each time what is to be looked at.
 
         In steps of a few milliseconds: one look at all would keep a change of a node waiting.
         """
-        yield Topic.NODES | Topic.HOST
+        yield Dirty.NODES | Dirty.HOST
         if self.overlay:
             yield from self._guarded(self._overlays.patrol())
         if self.bypass:
@@ -147,9 +147,9 @@ class Agent:
     def _remember_nodes(self) -> None:
         self._try("memory", lambda: self._memory.save(self.snapshot))
 
-    def _guarded(self, steps: Iterator[Topic]) -> Iterator[Topic]:
-        while (topics := self._try("patrol", lambda: next(steps, None))) is not None:
-            yield topics
+    def _guarded(self, steps: Iterator[Dirty]) -> Iterator[Dirty]:
+        while (dirty := self._try("patrol", lambda: next(steps, None))) is not None:
+            yield dirty
 
     def attach(self, attachment: Attachment) -> str:
         """Accelerate a pod, now or when that can be done; why it is not, or empty."""
@@ -204,9 +204,9 @@ class Agent:
             return AdoptedOverlay(self.config, self._devices)
         return OwnedOverlay(self.config, self._devices, undo=self._undo, source=self._source)
 
-    def _look_at_overlay(self, topics: Topic) -> Overlay | None:
+    def _look_at_overlay(self, dirty: Dirty) -> Overlay | None:
         own = self.snapshot.own
-        if self.snapshot.read_at is not None and (topics & Topic.HOST or not self._announced):
+        if self.snapshot.read_at is not None and (dirty & Dirty.HOST or not self._announced):
             announcement = self._overlays.announcement(own)
             if announcement and announcement != self._announced:
                 self._source.announce(announcement)
@@ -214,14 +214,14 @@ class Agent:
         if own is None and self.config.mode is Mode.OWN:
             # Why, the source reports; or it has not been read yet.
             return None
-        return self._overlays.look(self.snapshot, topics)
+        return self._overlays.look(self.snapshot, dirty)
 
-    def _look_at_bypass(self, overlay: Overlay, topics: Topic) -> list[Problem]:
+    def _look_at_bypass(self, overlay: Overlay, dirty: Dirty) -> list[Problem]:
         if self.bypass is None or self.bypass.constants != constants_for(self.config, overlay):
             self._load(overlay)
-            topics = ALL
+            dirty = ALL
         assert self.bypass is not None
-        return self.bypass.look(overlay, topics)
+        return self.bypass.look(overlay, dirty)
 
     def _load(self, overlay: Overlay) -> None:
         """Load programs for `overlay`; after a failure not again for a while: it takes a second."""

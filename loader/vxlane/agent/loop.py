@@ -25,7 +25,7 @@ from vxlane.bypass.lease import RENEW_EVERY
 from vxlane.config import Mode
 from vxlane.host.events import RouteEvents, RulesetEvents
 from vxlane.sources.snapshot import NodeSource
-from vxlane.util.topics import ALL, Topic
+from vxlane.util.dirty import ALL, Dirty
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class Loop:
         ]
         if agent.config.mode is Mode.OWN:
             every = agent.config.rules_interval
-            self._timers.append(Timer(every, lambda: self._ask(Topic.RULES), now + every))
+            self._timers.append(Timer(every, lambda: self._ask(Dirty.RULES), now + every))
         self._pending = ALL
         self._look_at = now
         self._not_before = now
@@ -116,31 +116,31 @@ class Loop:
 
     def _patrol(self) -> None:
         """One step of the round; after the last one there is a rest."""
-        topics = next(self._steps, None)
-        if topics is None:
+        dirty = next(self._steps, None)
+        if dirty is None:
             self._steps = self._agent.patrol()
             self._walk.due = time.monotonic() + PATROL_EVERY
         else:
-            self._ask(topics)
+            self._ask(dirty)
 
-    def _ask(self, topics: Topic) -> None:
-        """Look at `topics`, as soon as that may be."""
-        if not topics:
+    def _ask(self, dirty: Dirty) -> None:
+        """Look at `dirty`, as soon as that may be."""
+        if not dirty:
             return
         gather = _GATHER[self._agent.config.mode]
         soonest = max(time.monotonic() + gather, self._not_before)
         self._look_at = min(self._look_at, soonest) if self._pending else soonest
-        self._pending |= topics
+        self._pending |= dirty
 
     def _look(self) -> None:
-        topics, self._pending = self._pending, Topic(0)
+        dirty, self._pending = self._pending, Dirty(0)
         began = time.process_time()
-        self._agent.look(topics)
+        self._agent.look(dirty)
         now, took = time.monotonic(), time.process_time() - began
         self._looked_at.append(now)
         pause = min(max(_PAUSE, took), _LONGEST_PAUSE)
         self._not_before = max(now + pause, self._looked_at[0] + 1.0)
-        log.debug("looked at %s in %.3f s of CPU", topics, took)
+        log.debug("looked at %s in %.3f s of CPU", dirty, took)
         if self._agent.has_failed:
             self._failures_in_a_row += 1
             self._pending = ALL
@@ -153,7 +153,7 @@ class Loop:
 
     def _on_nodes(self) -> None:
         if self._source.on_event():
-            self._ask(Topic.NODES)
+            self._ask(Dirty.NODES)
 
     def _on_routes(self) -> None:
         self._ask(self._agent.heard(self._routes.read(self._agent.device)))
@@ -161,4 +161,4 @@ class Loop:
     def _on_rulesets(self) -> None:
         if self._rulesets.read():
             self._agent.rules_changed()
-            self._ask(Topic.RULES | Topic.PORTS)
+            self._ask(Dirty.RULES | Dirty.PORTS)

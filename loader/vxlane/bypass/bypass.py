@@ -36,7 +36,7 @@ from vxlane.overlay.overlay import Overlay
 from vxlane.pods.attachments import Store
 from vxlane.pods.pods import PodKeeper
 from vxlane.sources.model import Problem
-from vxlane.util.topics import Topic
+from vxlane.util.dirty import Dirty
 
 log = logging.getLogger(__name__)
 
@@ -78,18 +78,18 @@ class Bypass:
         """Let go of the maps; what is pinned stays."""
         self.maps.close()
 
-    def look(self, overlay: Overlay, topics: Topic) -> list[Problem]:
+    def look(self, overlay: Overlay, dirty: Dirty) -> list[Problem]:
         """Make maps and hooks so for `overlay`; peers that did not fit are Problems."""
-        if topics & Topic.MAPS:
+        if dirty & Dirty.MAPS:
             keep_sysctls(sysctls.CONNTRACK, self._undo)
             self._peers.look()
             self.hooks.look()
             self.pods.look()
-        if topics & Topic.HOST:
+        if dirty & Dirty.HOST:
             self.hooks.give_way()
-        if topics & Topic.PODS:
+        if dirty & Dirty.PODS:
             self.pods.look_at_touched()
-        if topics & Topic.PORTS:
+        if dirty & Dirty.PORTS:
             self.pods.rules_changed()
         nics = overlay.nics
         problems = self._peers.keep(overlay, self._mtus(nics))
@@ -103,7 +103,7 @@ class Bypass:
                 self.pods.look()
         return problems
 
-    def patrol(self) -> Iterator[Topic]:
+    def patrol(self) -> Iterator[Dirty]:
         """Compare maps and hooks with what they should be, a few milliseconds' worth at a time."""
         keep_sysctls(sysctls.CONNTRACK, self._undo)
         yield from self.hooks.patrol()

@@ -14,7 +14,7 @@ from vxlane.overlay.desired import Path, peer_of
 from vxlane.overlay.overlay import Overlay
 from vxlane.sources.model import Problem
 from vxlane.util.difference import difference
-from vxlane.util.topics import Topic
+from vxlane.util.dirty import Dirty
 
 log = logging.getLogger(__name__)
 
@@ -63,13 +63,13 @@ class PeerKeeper:
         self._slots = Slots(slots, self._maps.capacity("peer_counters"))
         self._kept = ()
 
-    def patrol(self) -> Iterator[Topic]:
+    def patrol(self) -> Iterator[Dirty]:
         """Compare some peers at a time with what the map has."""
         known = list(self._actual)
         for start in range(0, len(known), _AT_A_TIME):
             peers = map(self._actual.get, known[start : start + _AT_A_TIME])
             is_so = all(self._maps.has_peer(peer) for peer in peers if peer)
-            yield Topic(0) if is_so else Topic.MAPS
+            yield Dirty(0) if is_so else Dirty.MAPS
 
     def keep(self, overlay: Overlay, mtus: Mapping[int, int]) -> list[Problem]:
         """Make the map so; `mtus`: of each NIC by ifindex. Peers that did not fit are Problems."""

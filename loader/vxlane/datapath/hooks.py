@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from vxlane.datapath.abi import Program
 from vxlane.datapath.attach import Hooks
 from vxlane.errors import KernelError
+from vxlane.util.dirty import Dirty
 from vxlane.util.names import device_name
-from vxlane.util.topics import Topic
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +31,10 @@ class HookKeeper:
         """Read from the kernel what stands where."""
         self._attached = self._hooks.attached()
 
-    def patrol(self) -> Iterator[Topic]:
+    def patrol(self) -> Iterator[Dirty]:
         """Compare what stands where with what is remembered."""
         self.give_way()
-        yield Topic(0) if self._hooks.attached() == self._attached else Topic.MAPS
+        yield Dirty(0) if self._hooks.attached() == self._attached else Dirty.MAPS
 
     def give_way(self) -> None:
         """Go behind the filters of others that came later: they are to see every packet.

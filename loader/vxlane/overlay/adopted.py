@@ -23,7 +23,7 @@ from vxlane.overlay.paths import Paths
 from vxlane.overlay.traced import TracedPeers
 from vxlane.sources.model import Announcement, Node
 from vxlane.sources.snapshot import Snapshot
-from vxlane.util.topics import Topic
+from vxlane.util.dirty import Dirty
 
 
 class AdoptedOverlay:
@@ -40,26 +40,26 @@ class AdoptedOverlay:
     def announcement(self, own: Node | None) -> Announcement | None:
         """Nothing: flanneld announces this node."""
 
-    def heard(self, events: Events) -> Topic:
+    def heard(self, events: Events) -> Dirty:
         """See `Overlays`. What events say is taken over: to read 5,000 peers takes 0.1 s."""
         if self._entries.doubts(events):
-            return Topic.ENTRIES
+            return Dirty.ENTRIES
         changed = self._entries.follow(events)
         self._traced.follow(self._entries.actual, changed)
-        return Topic.NODES if changed else Topic(0)
+        return Dirty.NODES if changed else Dirty(0)
 
-    def look(self, snapshot: Snapshot, topics: Topic) -> Overlay:
+    def look(self, snapshot: Snapshot, dirty: Dirty) -> Overlay:
         """See `Overlays`."""
-        if topics & Topic.ROUTES:
+        if dirty & Dirty.ROUTES:
             self._paths.forget()
-        if topics & Topic.HOST or self._device is None:
+        if dirty & Dirty.HOST or self._device is None:
             before, self._device = self._device, self._find()
             if before is None or before[0].index != self._device[0].index:
                 self._entries = EntryKeeper(self._devices.socket)
                 self._traced = TracedPeers(self._device[0].index)
-                topics |= Topic.ENTRIES
+                dirty |= Dirty.ENTRIES
         device, wiring = self._device
-        if topics & Topic.ENTRIES:
+        if dirty & Dirty.ENTRIES:
             changed = self._entries.read(device.index)
             self._traced.follow(self._entries.actual, changed)
         self._traced.name(snapshot.peers)
@@ -78,7 +78,7 @@ class AdoptedOverlay:
             problems=tuple(self._traced.problems.values()),
         )
 
-    def patrol(self) -> Iterator[Topic]:
+    def patrol(self) -> Iterator[Dirty]:
         """See `Overlays`."""
         yield from self._paths.patrol()
         if self._device:

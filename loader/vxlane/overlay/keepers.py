@@ -24,7 +24,7 @@ from vxlane.host.undo import UndoFile
 from vxlane.netlink.socket import NetlinkSocket
 from vxlane.overlay.desired import Path, entries_of
 from vxlane.util.difference import difference
-from vxlane.util.topics import Topic
+from vxlane.util.dirty import Dirty
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class EntryKeeper:
         self._must_compare = True
         return {key for key, _ in before.items() ^ self.actual.items()}
 
-    def patrol(self, device: int) -> Iterator[Topic]:
+    def patrol(self, device: int) -> Iterator[Dirty]:
         """Compare one kind of entry after the other with the kernel's, some at a time."""
         for kind in (Route, Neighbour, Forwarding):
             known = {key: e for key, e in self.actual.items() if isinstance(e, kind)}
@@ -73,11 +73,11 @@ class EntryKeeper:
             found: Entries = {}
             for start in range(0, len(bodies), _AT_A_TIME):
                 found |= entries.parsed(bodies[start : start + _AT_A_TIME], device, kind)
-                yield Topic(0)
+                yield Dirty(0)
             # What changed while it was listed, an event has told of by now.
             others = found.items() ^ known.items() if found != known else set()
             is_so = all(self.actual.get(key) == found.get(key) for key, _ in others)
-            yield Topic(0) if is_so else Topic.ENTRIES
+            yield Dirty(0) if is_so else Dirty.ENTRIES
 
     def contradicts(self, events: Events) -> bool:
         """Whether an event says other than what is remembered; our own changes do not."""

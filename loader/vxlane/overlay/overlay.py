@@ -16,7 +16,7 @@ from vxlane.host.events import Events
 from vxlane.overlay.desired import Path
 from vxlane.sources.model import Announcement, Node, Problem
 from vxlane.sources.snapshot import Snapshot
-from vxlane.util.topics import Topic
+from vxlane.util.dirty import Dirty
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +58,15 @@ class Overlays(Protocol):
     def announcement(self, own: Node | None) -> Announcement | None:
         """What this node has to tell the others; None: someone else tells them."""
 
-    def heard(self, events: Events) -> Topic:
+    def heard(self, events: Events) -> Dirty:
         """What is to be looked at because entries are other than the last look left them."""
 
-    def look(self, snapshot: Snapshot, topics: Topic) -> Overlay:
-        """Make (or read) the device and find the way to each node of `snapshot`; `topics`: what
+    def look(self, snapshot: Snapshot, dirty: Dirty) -> Overlay:
+        """Make (or read) the device and find the way to each node of `snapshot`; `dirty`: what
         may have changed since the last look. KernelError, ConfigError: it can't be made now.
         """
 
-    def patrol(self) -> Iterator[Topic]:
+    def patrol(self) -> Iterator[Dirty]:
         """Compare the overlay with the kernel's, a few milliseconds' worth at a time; each time
         what has to be looked at.
         """

@@ -26,7 +26,7 @@ from vxlane.overlay.overlay import Overlay, Steps
 from vxlane.overlay.paths import Paths
 from vxlane.sources.model import Announcement, Backend, Node, Problem, derived_mac
 from vxlane.sources.snapshot import NodeSource, Snapshot
-from vxlane.util.topics import Topic
+from vxlane.util.dirty import Dirty
 
 log = logging.getLogger(__name__)
 
@@ -68,11 +68,11 @@ class OwnedOverlay:
             vtep_mac=own.vtep_mac if own else unknown,
         )
 
-    def heard(self, events: Events) -> Topic:
+    def heard(self, events: Events) -> Dirty:
         """See `Overlays`."""
-        return Topic.ENTRIES if self._entries.contradicts(events) else Topic(0)
+        return Dirty.ENTRIES if self._entries.contradicts(events) else Dirty(0)
 
-    def look(self, snapshot: Snapshot, topics: Topic) -> Overlay:
+    def look(self, snapshot: Snapshot, dirty: Dirty) -> Overlay:
         """See `Overlays`."""
         own, network = snapshot.own, snapshot.network or self._network.cidr
         assert own is not None
@@ -80,26 +80,26 @@ class OwnedOverlay:
             raise ConfigError("the network of all pods is not known; name it beside the nodes")
         # Device and rules have our MAC and pod CIDR: what is said of us concerns the host.
         if own != self._own:
-            topics |= Topic.HOST | Topic.RULES
-        if topics & Topic.ROUTES:
+            dirty |= Dirty.HOST | Dirty.RULES
+        if dirty & Dirty.ROUTES:
             self._paths.forget()
-        if topics & Topic.HOST and self._look_at_host(own, network):
-            topics |= Topic.ENTRIES
+        if dirty & Dirty.HOST and self._look_at_host(own, network):
+            dirty |= Dirty.ENTRIES
         self._own = own
         assert self._underlay is not None
         overlay = self._overlay(snapshot, self._underlay)
-        if topics & Topic.ENTRIES:
+        if dirty & Dirty.ENTRIES:
             self._entries.read(overlay.device)
         self._steps = {"entries": lambda: self._entries.keep(overlay.paths, network)}
-        if topics & Topic.RULES:
+        if dirty & Dirty.RULES:
             self._steps["rules"] = lambda: self._rules.keep(self._policy(own, network))
-        if self._config.has_blackhole and topics & Topic.RULES:
+        if self._config.has_blackhole and dirty & Dirty.RULES:
             self._steps["blackhole"] = lambda: self._keep_blackhole(own.pod_cidr)
         # Last, for it tells pods to come.
         self._steps["subnet.env"] = lambda: self._write_subnet_file(own, network, overlay)
         return overlay
 
-    def patrol(self) -> Iterator[Topic]:
+    def patrol(self) -> Iterator[Dirty]:
         """See `Overlays`."""
         yield from self._paths.patrol()
         yield from self._entries.patrol(self._device.index if self._device else 0)

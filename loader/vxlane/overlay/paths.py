@@ -10,7 +10,7 @@ from vxlane.host.nexthops import NextHop, Query
 from vxlane.overlay.desired import Path, Plan
 from vxlane.sources.model import Node
 from vxlane.util.difference import difference
-from vxlane.util.topics import Topic
+from vxlane.util.dirty import Dirty
 
 Resolve = Callable[[Iterable[IPv4Address], Query], Mapping[IPv4Address, NextHop]]
 
@@ -59,7 +59,7 @@ class Paths:
         self._peers = peers
         return tuple(self._paths.values())
 
-    def patrol(self) -> Iterator[Topic]:
+    def patrol(self) -> Iterator[Dirty]:
         """Ask for a few next hops at a time whether they are what is remembered."""
         used = {int(peer.address) for peer in self._peers}
         self._hops = {address: hop for address, hop in self._hops.items() if address in used}
@@ -71,7 +71,7 @@ class Paths:
             if other:
                 self._hops |= other
                 self._peers = ()
-            yield Topic.NODES if other else Topic(0)
+            yield Dirty.NODES if other else Dirty(0)
 
     def _ask(self, addresses: Iterable[int], query: Query) -> dict[int, NextHop]:
         found = self._resolve(map(IPv4Address, addresses), query)

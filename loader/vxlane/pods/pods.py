@@ -23,7 +23,7 @@ from vxlane.host.spoofcheck import CheckedPorts
 from vxlane.host.veths import far_end
 from vxlane.pods.attachments import Attachment, Key, Store
 from vxlane.pods.standing import BOTH, Standing, is_still_so, judge
-from vxlane.util.topics import Topic
+from vxlane.util.dirty import Dirty
 
 log = logging.getLogger(__name__)
 
@@ -181,14 +181,14 @@ class PodKeeper:
             self._review(self._attachments[key], veth, bridge=devices.get(veth.master))
         self._remove_stale(self._owners)
 
-    def patrol(self) -> Iterator[Topic]:
+    def patrol(self) -> Iterator[Dirty]:
         """Verify one pod at a time, filters too: of a TCX program nobody tells."""
         for key in list(self._attachments):
             if attachment := self._attachments.get(key):
                 if standing := self._standings.get(key):
                     self._filters.pop(standing.ifindex, None)
                 self._again(attachment)
-            yield Topic(0)
+            yield Dirty(0)
 
     def lost_track(self) -> None:
         """Events were lost: filters may have changed anywhere."""

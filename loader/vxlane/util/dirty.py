@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The words for what may have changed and has to be looked at. Pure."""
+"""What may have changed, and so has to be compared with the kernel again. Pure."""
 
 from __future__ import annotations
 
 import enum
 
 
-class Topic(enum.Flag):
+class Dirty(enum.Flag):
     """What may have changed."""
 
     NODES = enum.auto()
@@ -26,4 +26,4 @@ class Topic(enum.Flag):
     """What the programs' maps hold and where programs stand."""
 
 
-ALL = Topic(sum(topic.value for topic in Topic))
+ALL = Dirty(sum(item.value for item in Dirty))
