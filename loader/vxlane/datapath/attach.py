@@ -14,7 +14,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import struct
 from collections.abc import Iterable, Iterator
 from enum import Enum
 from pathlib import Path
@@ -24,6 +23,7 @@ from vxlane.datapath.abi import Program
 from vxlane.datapath.grace import expedited
 from vxlane.datapath.syscall import TcxHook
 from vxlane.errors import KernelError
+from vxlane.netlink import rtnetlink as rt
 from vxlane.netlink.socket import Intent, NetlinkSocket, Request, attribute, attributes
 
 _HOOKS = {
@@ -32,22 +32,12 @@ _HOOKS = {
     Program.FROM_NIC: TcxHook.INGRESS,
     Program.TO_OVERLAY: TcxHook.EGRESS,
 }
-# Parents of filters: TC_H_CLSACT with TC_H_MIN_INGRESS or _EGRESS (linux/pkt_sched.h).
-_PARENTS = {TcxHook.INGRESS: 0xFFFFFFF2, TcxHook.EGRESS: 0xFFFFFFF3}
+_PARENTS = {TcxHook.INGRESS: rt.CLSACT_INGRESS, TcxHook.EGRESS: rt.CLSACT_EGRESS}
 _BEHIND_OTHERS = (Program.FROM_NIC, Program.TO_OVERLAY)
-# TC_H_CLSACT, which is TC_H_INGRESS: where a device's one qdisc of either kind hangs.
-_QDISC_HANDLE, _QDISC_PARENT = 0xFFFF0000, 0xFFFFFFF1
 _OWNER = "vxlane/"
 _LAST_PRIORITY = 0xFFF0
 _HANDLE = 1
 _ETH_P_ALL = 3
-# linux/rtnetlink.h and linux/pkt_cls.h
-_RTM_NEWQDISC, _RTM_DELQDISC, _RTM_GETQDISC = 36, 37, 38
-_RTM_NEWTFILTER, _RTM_DELTFILTER, _RTM_GETTFILTER = 44, 45, 46
-_TCMSG = struct.Struct("=BxxxiIII")  # family, ifindex, handle, parent, info
-_U32 = struct.Struct("=I")
-_TCA_KIND, _TCA_OPTIONS = 1, 2
-_TCA_BPF_FD, _TCA_BPF_NAME, _TCA_BPF_FLAGS, _ACT_DIRECT = 6, 7, 8, 1
 _BPF = b"bpf\0"
 
 
@@ -195,12 +185,12 @@ class Hooks:
 
     def _qdiscs(self) -> dict[int, str]:
         """The devices that can have filters -> "clsact" or "ingress"."""
-        everything = _TCMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
+        everything = rt.TCMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
         kinds = {}
-        for body in self._netlink.dump(Request(_RTM_GETQDISC, everything)):
-            _, ifindex, _, parent, _ = _TCMSG.unpack_from(body)
-            if parent == _QDISC_PARENT:
-                kind = attributes(body, _TCMSG.size)[_TCA_KIND]
+        for body in self._netlink.dump(Request(rt.RTM_GETQDISC, everything)):
+            _, ifindex, _, parent, _ = rt.TCMSG.unpack_from(body)
+            if parent == rt.TC_H_CLSACT:
+                kind = attributes(body, rt.TCMSG.size)[rt.TCA_KIND]
                 kinds[ifindex] = kind.rstrip(b"\0").decode()
         return kinds
 
@@ -214,9 +204,9 @@ class Hooks:
 
     def _filter_names(self, hook: TcxHook, ifindex: int) -> list[str]:
         """Names of a hook's filters, "" for one that has none."""
-        selection = _TCMSG.pack(socket.AF_UNSPEC, ifindex, 0, _PARENTS[hook], 0)
+        selection = rt.TCMSG.pack(socket.AF_UNSPEC, ifindex, 0, _PARENTS[hook], 0)
         try:
-            filters = self._netlink.dump(Request(_RTM_GETTFILTER, selection))
+            filters = self._netlink.dump(Request(rt.RTM_GETTFILTER, selection))
         except KernelError as error:
             if error.errno in (errno.ENOENT, errno.EINVAL, errno.ENODEV):
                 return []
@@ -225,30 +215,30 @@ class Hooks:
         if not filters or not self._takes_filters(hook, ifindex):
             return []
         # The kernel lists each chain's head too, with handle 0 and no options.
-        return [_name(body) for body in filters if _TCMSG.unpack_from(body)[2]]
+        return [_name(body) for body in filters if rt.TCMSG.unpack_from(body)[2]]
 
     def _add_filter(self, program: Program, ifindex: int, descriptor: int) -> None:
         if not self._takes_filters(_HOOKS[program], ifindex):
             operation = f"attach {program.label} to interface {ifindex} by clsact"
             advice = "an ingress qdisc of someone else has no egress; see 'tc qdisc show'"
-            self._tell(Request(_RTM_NEWQDISC, _clsact(ifindex), Intent.ADD), operation, advice)
+            self._tell(Request(rt.RTM_NEWQDISC, _clsact(ifindex), Intent.ADD), operation, advice)
         self._replace_filter(program, ifindex, descriptor)
 
     def _replace_filter(self, program: Program, ifindex: int, descriptor: int) -> None:
-        options = attribute(_TCA_BPF_FD, _U32.pack(descriptor))
-        options += attribute(_TCA_BPF_NAME, f"{_OWNER}{program.label}".encode() + b"\0")
-        options += attribute(_TCA_BPF_FLAGS, _U32.pack(_ACT_DIRECT))
-        body = _filter(program, ifindex) + attribute(_TCA_OPTIONS, options)
+        options = attribute(rt.TCA_BPF_FD, rt.U32.pack(descriptor))
+        options += attribute(rt.TCA_BPF_NAME, f"{_OWNER}{program.label}".encode() + b"\0")
+        options += attribute(rt.TCA_BPF_FLAGS, rt.U32.pack(rt.TCA_BPF_FLAG_ACT_DIRECT))
+        body = _filter(program, ifindex) + attribute(rt.TCA_OPTIONS, options)
         operation = f"attach {program.label} to interface {ifindex} by clsact"
-        self._tell(Request(_RTM_NEWTFILTER, body, Intent.PUT), operation)
+        self._tell(Request(rt.RTM_NEWTFILTER, body, Intent.PUT), operation)
 
     def _remove_filter(self, program: Program, ifindex: int) -> None:
         """Remove ours, and the qdisc when nobody's filter is left on it."""
         operation = f"detach {program.label} from interface {ifindex}"
-        self._tell(Request(_RTM_DELTFILTER, _filter(program, ifindex)), operation)
+        self._tell(Request(rt.RTM_DELTFILTER, _filter(program, ifindex)), operation)
         is_clsact = self._qdiscs().get(ifindex) == "clsact"
         if is_clsact and not any(self._filter_names(hook, ifindex) for hook in TcxHook):
-            self._tell(Request(_RTM_DELQDISC, _clsact(ifindex)), operation)
+            self._tell(Request(rt.RTM_DELQDISC, _clsact(ifindex)), operation)
 
     def _tell(self, request: Request, operation: str, advice: str = "") -> None:
         (code,) = self._netlink.write([request])
@@ -257,21 +247,21 @@ class Hooks:
 
 
 def _clsact(ifindex: int) -> bytes:
-    head = _TCMSG.pack(socket.AF_UNSPEC, ifindex, _QDISC_HANDLE, _QDISC_PARENT, 0)
-    return head + attribute(_TCA_KIND, b"clsact\0")
+    head = rt.TCMSG.pack(socket.AF_UNSPEC, ifindex, rt.CLSACT_HANDLE, rt.TC_H_CLSACT, 0)
+    return head + attribute(rt.TCA_KIND, b"clsact\0")
 
 
 def _filter(program: Program, ifindex: int) -> bytes:
     """Ours for `program`: what tells it from others."""
     which = _LAST_PRIORITY << 16 | socket.htons(_ETH_P_ALL)
-    head = _TCMSG.pack(socket.AF_UNSPEC, ifindex, _HANDLE, _PARENTS[_HOOKS[program]], which)
-    return head + attribute(_TCA_KIND, _BPF)
+    head = rt.TCMSG.pack(socket.AF_UNSPEC, ifindex, _HANDLE, _PARENTS[_HOOKS[program]], which)
+    return head + attribute(rt.TCA_KIND, _BPF)
 
 
 def _name(body: bytes) -> str:
     """Of a BPF filter its name, as RTM_NEWTFILTER has it; "" of any other."""
-    found = attributes(body, _TCMSG.size)
-    if found.get(_TCA_KIND) != _BPF:
+    found = attributes(body, rt.TCMSG.size)
+    if found.get(rt.TCA_KIND) != _BPF:
         return ""
-    options = attributes(found.get(_TCA_OPTIONS, b""), 0)
-    return options.get(_TCA_BPF_NAME, b"").rstrip(b"\0").decode(errors="replace")
+    options = attributes(found.get(rt.TCA_OPTIONS, b""), 0)
+    return options.get(rt.TCA_BPF_NAME, b"").rstrip(b"\0").decode(errors="replace")

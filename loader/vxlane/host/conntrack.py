@@ -15,19 +15,15 @@ import struct
 from collections.abc import Iterable
 from pathlib import Path
 
-from vxlane.netlink.socket import NetlinkSocket, Request, attribute
+from vxlane.netlink import nfnetlink as nf
+from vxlane.netlink.socket import NetlinkSocket, Request, attribute, nested
 from vxlane.util.five_tuple import FiveTuple
 
-_NETLINK_NETFILTER = 12
-_CT_NEW = 1 << 8  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_NEW: also changes an entry that is there
-_TUPLE_ORIG, _PROTOINFO, _TIMEOUT = 1, 4, 7
-_TUPLE_IP, _TUPLE_PROTO = 1, 2
-_IP_SOURCE = {4: 1, 6: 3}
-_PROTO_NUMBER, _PROTO_SOURCE, _PROTO_DESTINATION = 1, 2, 3
-_PROTOINFO_TCP, _TCP_STATE, _TCP_FLAGS = 1, 1, (4, 5)  # flags: original, reply
-_NESTED = 0x8000
-_CLOSE = 8  # enum tcp_conntrack
-_BE_LIBERAL = 0x08  # IP_CT_TCP_FLAG_BE_LIBERAL
+_ADDRESSES = {
+    4: (nf.CTA_IP_V4_SRC, nf.CTA_IP_V4_DST),
+    6: (nf.CTA_IP_V6_SRC, nf.CTA_IP_V6_DST),
+}
+_TCP_FLAGS = (nf.CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, nf.CTA_PROTOINFO_TCP_FLAGS_REPLY)
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
@@ -45,8 +41,8 @@ def shortest_timeout(*states: str) -> float:
 def close_connections(connections: Iterable[FiveTuple]) -> None:
     """Set the entries of `connections` to CLOSE; one that is gone already is no error."""
     timeout = struct.pack(">I", int(_setting("tcp_timeout_close").read_text()))
-    state = attribute(_TCP_STATE, bytes([_CLOSE]))
-    _update(connections, state, attribute(_TIMEOUT, timeout))
+    state = attribute(nf.CTA_PROTOINFO_TCP_STATE, bytes([nf.TCP_CONNTRACK_CLOSE]))
+    _update(connections, state, attribute(nf.CTA_TIMEOUT, timeout))
 
 
 def make_lenient(connections: Iterable[FiveTuple]) -> None:
@@ -55,16 +51,17 @@ def make_lenient(connections: Iterable[FiveTuple]) -> None:
     What nf_conntrack_tcp_be_liberal does for all: once that is off again, a connection that was
     bypassed for a while would be INVALID, for its windows have moved on unseen.
     """
-    lenient = bytes([_BE_LIBERAL, _BE_LIBERAL])  # value and mask
-    _update(connections, b"".join(attribute(way, lenient) for way in _TCP_FLAGS), b"")
+    lenient = bytes([nf.IP_CT_TCP_FLAG_BE_LIBERAL, nf.IP_CT_TCP_FLAG_BE_LIBERAL])  # value and mask
+    _update(connections, b"".join(attribute(flags, lenient) for flags in _TCP_FLAGS), b"")
 
 
 def _update(connections: Iterable[FiveTuple], tcp: bytes, others: bytes) -> None:
     """Change each connection's entry: its TCP part and other attributes."""
-    change = attribute(_PROTOINFO | _NESTED, attribute(_PROTOINFO_TCP | _NESTED, tcp)) + others
-    netlink = NetlinkSocket(_NETLINK_NETFILTER)
+    change = nested(nf.CTA_PROTOINFO, nested(nf.CTA_PROTOINFO_TCP, tcp)) + others
+    entries = map(_entry, connections)
+    netlink = NetlinkSocket(nf.NETLINK_NETFILTER)
     try:
-        netlink.write([Request(_CT_NEW, _entry(each) + change) for each in connections])
+        netlink.write([Request(nf.IPCTNL_MSG_CT_NEW, entry + change) for entry in entries])
     finally:
         netlink.close()
 
@@ -76,14 +73,14 @@ def _setting(name: str) -> Path:
 def _entry(connection: FiveTuple) -> bytes:
     """Which entry is meant; it is found by the tuple of either direction."""
     family = _FAMILY[connection.local.version]
-    return struct.pack(">BBH", family, 0, 0) + attribute(_TUPLE_ORIG | _NESTED, _tuple(connection))
+    return nf.NFGENMSG.pack(family, 0, 0) + nested(nf.CTA_TUPLE_ORIG, _tuple(connection))
 
 
 def _tuple(connection: FiveTuple) -> bytes:
-    source = _IP_SOURCE[connection.local.version]
+    source, destination = _ADDRESSES[connection.local.version]
     addresses = attribute(source, connection.local.packed)
-    addresses += attribute(source + 1, connection.remote.packed)
-    ports = attribute(_PROTO_NUMBER, bytes([connection.protocol]))
-    ports += attribute(_PROTO_SOURCE, struct.pack(">H", connection.local_port))
-    ports += attribute(_PROTO_DESTINATION, struct.pack(">H", connection.remote_port))
-    return attribute(_TUPLE_IP | _NESTED, addresses) + attribute(_TUPLE_PROTO | _NESTED, ports)
+    addresses += attribute(destination, connection.remote.packed)
+    ports = attribute(nf.CTA_PROTO_NUM, bytes([connection.protocol]))
+    ports += attribute(nf.CTA_PROTO_SRC_PORT, struct.pack(">H", connection.local_port))
+    ports += attribute(nf.CTA_PROTO_DST_PORT, struct.pack(">H", connection.remote_port))
+    return nested(nf.CTA_TUPLE_IP, addresses) + nested(nf.CTA_TUPLE_PROTO, ports)

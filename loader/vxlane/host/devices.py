@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import socket
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,19 +20,12 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from vxlane.errors import KernelError
+from vxlane.netlink import rtnetlink as rt
 from vxlane.netlink.socket import NetlinkSocket, Request, attribute, attributes
 
-_IFF_UP = 1
 _GONE = frozenset({errno.ENODEV, errno.EINVAL, errno.ENOENT, errno.ERANGE})
 
-_RTM_GETLINK = 18
-_IFINFOMSG = struct.Struct("=BxHiII")  # family, type, index, flags, change
-_U32 = struct.Struct("=I")
-# Attributes of linux/if_link.h.
-_ADDRESS, _IFNAME, _MTU, _QDISC, _MASTER, _LINKINFO, _EXT_MASK = 1, 3, 4, 6, 10, 18, 29
-_KIND, _DATA, _SLAVE_KIND, _SLAVE_DATA = 1, 2, 4, 5
-_BRIDGE_VLAN_FILTERING, _PORT_ISOLATED = 7, 33
-_NO_STATISTICS = attribute(_EXT_MASK, _U32.pack(1 << 3))  # RTEXT_FILTER_SKIP_STATS
+_NO_STATISTICS = attribute(rt.IFLA_EXT_MASK, rt.U32.pack(rt.RTEXT_FILTER_SKIP_STATS))
 
 
 @contextmanager
@@ -89,7 +81,7 @@ class Devices:
 
     def by_name(self, name: str) -> Device | None:
         """The device of that name, if there is one."""
-        wanted = attribute(_IFNAME, name.encode() + b"\0")
+        wanted = attribute(rt.IFLA_IFNAME, name.encode() + b"\0")
         return self._get(_question(0, wanted), name)
 
     def addresses(self, index: int = 0) -> dict[IPv4Interface, int]:
@@ -123,31 +115,31 @@ def _local(message: Any) -> str:
 
 
 def _question(index: int, wanted: bytes) -> Request:
-    body = _IFINFOMSG.pack(socket.AF_UNSPEC, 0, index, 0, 0)
-    return Request(_RTM_GETLINK, body + _NO_STATISTICS + wanted)
+    body = rt.IFINFOMSG.pack(socket.AF_UNSPEC, 0, index, 0, 0)
+    return Request(rt.RTM_GETLINK, body + _NO_STATISTICS + wanted)
 
 
 def _device(body: bytes) -> Device:
     """The device of one RTM_NEWLINK."""
-    _, _, index, flags, _ = _IFINFOMSG.unpack_from(body)
-    found = attributes(body, _IFINFOMSG.size)
-    info = attributes(found.get(_LINKINFO, b""), 0)
-    kind = _text(info, _KIND)
+    _, _, index, flags, _ = rt.IFINFOMSG.unpack_from(body)
+    found = attributes(body, rt.IFINFOMSG.size)
+    info = attributes(found.get(rt.IFLA_LINKINFO, b""), 0)
+    kind = _text(info, rt.IFLA_INFO_KIND)
     # What the numbers inside mean depends on the kind.
-    bridge = attributes(info.get(_DATA, b""), 0) if kind == "bridge" else {}
-    is_port = _text(info, _SLAVE_KIND) == "bridge"
-    port = attributes(info.get(_SLAVE_DATA, b""), 0) if is_port else {}
+    bridge = attributes(info.get(rt.IFLA_INFO_DATA, b""), 0) if kind == "bridge" else {}
+    is_port = _text(info, rt.IFLA_INFO_SLAVE_KIND) == "bridge"
+    port = attributes(info.get(rt.IFLA_INFO_SLAVE_DATA, b""), 0) if is_port else {}
     return Device(
         index=index,
-        name=_text(found, _IFNAME),
+        name=_text(found, rt.IFLA_IFNAME),
         kind=kind,
-        mac=found.get(_ADDRESS, b"").hex(":"),
-        mtu=_number(found, _MTU),
-        master=_number(found, _MASTER),
-        is_up=bool(flags & _IFF_UP),
-        qdisc=_text(found, _QDISC),
-        is_isolated=any(port.get(_PORT_ISOLATED, b"")),
-        filters_vlans=any(bridge.get(_BRIDGE_VLAN_FILTERING, b"")),
+        mac=found.get(rt.IFLA_ADDRESS, b"").hex(":"),
+        mtu=_number(found, rt.IFLA_MTU),
+        master=_number(found, rt.IFLA_MASTER),
+        is_up=bool(flags & rt.IFF_UP),
+        qdisc=_text(found, rt.IFLA_QDISC),
+        is_isolated=any(port.get(rt.IFLA_BRPORT_ISOLATED, b"")),
+        filters_vlans=any(bridge.get(rt.IFLA_BR_VLAN_FILTERING, b"")),
     )
 
 
@@ -156,4 +148,4 @@ def _text(found: dict[int, bytes], kind: int) -> str:
 
 
 def _number(found: dict[int, bytes], kind: int) -> int:
-    return int(_U32.unpack(found[kind])[0]) if kind in found else 0
+    return int(rt.U32.unpack(found[kind])[0]) if kind in found else 0

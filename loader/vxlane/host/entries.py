@@ -10,27 +10,14 @@ from __future__ import annotations
 
 import errno
 import socket
-import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import NamedTuple
 
+from vxlane.netlink import rtnetlink as rt
 from vxlane.netlink.socket import Intent, NetlinkSocket, Request, attribute, attributes
 from vxlane.util.names import device_name, mac_octets
-
-# linux/rtnetlink.h and linux/neighbour.h
-_NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
-_NEWNEIGH, _DELNEIGH, _GETNEIGH = 28, 29, 30
-_RTMSG = struct.Struct("=8BI")  # family, dst_len, src_len, tos, table, protocol, scope, type; flags
-_NDMSG = struct.Struct("=BxxxiHBB")  # family, ifindex, state, flags, type
-_U32 = struct.Struct("=I")
-_IPV4 = struct.Struct("!I")
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY = 1, 4, 5, 6
-_NDA_DST, _NDA_LLADDR, _NDA_IFINDEX = 1, 2, 8
-_TABLE_MAIN, _PROTOCOL_BOOT, _SCOPE_UNIVERSE, _SCOPE_NOWHERE, _UNICAST = 254, 3, 0, 255, 1
-_ONLINK = 4
-_PERMANENT, _SELF = 0x80, 0x02
 
 Key = int | str | tuple[int, int]
 """Of a neighbour its address, of a forwarding entry its MAC, of a route its network."""
@@ -53,15 +40,15 @@ class Neighbour(NamedTuple):
 
     def put(self) -> Request:
         """Create or replace."""
-        body = _NDMSG.pack(socket.AF_INET, self.device, _PERMANENT, 0, _UNICAST)
-        lladdr = attribute(_NDA_LLADDR, mac_octets(self.mac))
-        destination = attribute(_NDA_DST, _IPV4.pack(self.address))
-        return Request(_NEWNEIGH, body + destination + lladdr, Intent.PUT)
+        body = rt.NDMSG.pack(socket.AF_INET, self.device, rt.NUD_PERMANENT, 0, rt.RTN_UNICAST)
+        lladdr = attribute(rt.NDA_LLADDR, mac_octets(self.mac))
+        destination = attribute(rt.NDA_DST, rt.BE32.pack(self.address))
+        return Request(rt.RTM_NEWNEIGH, body + destination + lladdr, Intent.PUT)
 
     def remove(self) -> Request:
         """Delete."""
-        body = _NDMSG.pack(socket.AF_INET, self.device, 0, 0, 0)
-        return Request(_DELNEIGH, body + attribute(_NDA_DST, _IPV4.pack(self.address)))
+        body = rt.NDMSG.pack(socket.AF_INET, self.device, 0, 0, 0)
+        return Request(rt.RTM_DELNEIGH, body + attribute(rt.NDA_DST, rt.BE32.pack(self.address)))
 
 
 class Forwarding(NamedTuple):
@@ -81,15 +68,15 @@ class Forwarding(NamedTuple):
 
     def put(self) -> Request:
         """Create or replace."""
-        body = _NDMSG.pack(socket.AF_BRIDGE, self.device, _PERMANENT, _SELF, 0)
-        destination = attribute(_NDA_DST, _IPV4.pack(self.address))
-        lladdr = attribute(_NDA_LLADDR, mac_octets(self.mac))
-        return Request(_NEWNEIGH, body + destination + lladdr, Intent.PUT)
+        body = rt.NDMSG.pack(socket.AF_BRIDGE, self.device, rt.NUD_PERMANENT, rt.NTF_SELF, 0)
+        destination = attribute(rt.NDA_DST, rt.BE32.pack(self.address))
+        lladdr = attribute(rt.NDA_LLADDR, mac_octets(self.mac))
+        return Request(rt.RTM_NEWNEIGH, body + destination + lladdr, Intent.PUT)
 
     def remove(self) -> Request:
         """Delete, whatever the destination."""
-        body = _NDMSG.pack(socket.AF_BRIDGE, self.device, _PERMANENT, _SELF, 0)
-        return Request(_DELNEIGH, body + attribute(_NDA_LLADDR, mac_octets(self.mac)))
+        body = rt.NDMSG.pack(socket.AF_BRIDGE, self.device, rt.NUD_PERMANENT, rt.NTF_SELF, 0)
+        return Request(rt.RTM_DELNEIGH, body + attribute(rt.NDA_LLADDR, mac_octets(self.mac)))
 
 
 class Route(NamedTuple):
@@ -115,29 +102,31 @@ class Route(NamedTuple):
 
     def put(self) -> Request:
         """Create or replace."""
-        return Request(_NEWROUTE, self._body(_PROTOCOL_BOOT, _SCOPE_UNIVERSE), Intent.PUT)
+        return Request(
+            rt.RTM_NEWROUTE, self._body(rt.RTPROT_BOOT, rt.RT_SCOPE_UNIVERSE), Intent.PUT
+        )
 
     def remove(self) -> Request:
         """Delete."""
-        return Request(_DELROUTE, self._body(0, _SCOPE_NOWHERE))
+        return Request(rt.RTM_DELROUTE, self._body(0, rt.RT_SCOPE_NOWHERE))
 
     def _body(self, protocol: int, scope: int) -> bytes:
-        head = _RTMSG.pack(
+        head = rt.RTMSG.pack(
             socket.AF_INET,
             self.prefix_len,
             0,
             0,
-            _TABLE_MAIN,
+            rt.RT_TABLE_MAIN,
             protocol,
             scope,
-            _UNICAST,
+            rt.RTN_UNICAST,
             self.flags,
         )
         return (
             head
-            + attribute(_RTA_DST, _IPV4.pack(self.network))
-            + attribute(_RTA_GATEWAY, _IPV4.pack(self.gateway))
-            + attribute(_RTA_OIF, _U32.pack(self.device))
+            + attribute(rt.RTA_DST, rt.BE32.pack(self.network))
+            + attribute(rt.RTA_GATEWAY, rt.BE32.pack(self.gateway))
+            + attribute(rt.RTA_OIF, rt.U32.pack(self.device))
         )
 
 
@@ -164,7 +153,7 @@ def overlay(cidr: IPv4Network, mac: str, address: int, device: int) -> tuple[Ent
     return (
         Neighbour(network, mac, device),
         Forwarding(mac, address, device),
-        Route(network, cidr.prefixlen, network, device, _ONLINK),
+        Route(network, cidr.prefixlen, network, device, rt.RTNH_F_ONLINK),
     )
 
 
@@ -186,16 +175,16 @@ def read(netlink: NetlinkSocket, device: int) -> Entries:
 def listed(netlink: NetlinkSocket, device: int, kind: type[Entry]) -> list[bytes]:
     """The netlink messages about entries of one kind, for `parsed`."""
     if kind is Route:
-        routes = _RTMSG.pack(socket.AF_INET, 0, 0, 0, _TABLE_MAIN, 0, 0, 0, 0)
-        return netlink.dump(Request(_GETROUTE, routes))
+        routes = rt.RTMSG.pack(socket.AF_INET, 0, 0, 0, rt.RT_TABLE_MAIN, 0, 0, 0, 0)
+        return netlink.dump(Request(rt.RTM_GETROUTE, routes))
     if not device:
         return []
     if kind is Neighbour:
-        request = _NDMSG.pack(socket.AF_INET, 0, 0, 0, 0)
-        request += attribute(_NDA_IFINDEX, _U32.pack(device))
+        request = rt.NDMSG.pack(socket.AF_INET, 0, 0, 0, 0)
+        request += attribute(rt.NDA_IFINDEX, rt.U32.pack(device))
     else:
-        request = _NDMSG.pack(socket.AF_BRIDGE, device, 0, 0, 0)
-    return netlink.dump(Request(_GETNEIGH, request))
+        request = rt.NDMSG.pack(socket.AF_BRIDGE, device, 0, 0, 0)
+    return netlink.dump(Request(rt.RTM_GETNEIGH, request))
 
 
 def parsed(bodies: Iterable[bytes], device: int, kind: type[Entry]) -> Entries:
@@ -251,50 +240,52 @@ def _request(change: Change) -> Request:
 
 def route_of(body: bytes) -> Route | None:
     """The route in a netlink message, if it is of the kind that `read` reads."""
-    _, prefix_len, _, tos, table, protocol, _, kind, flags = _RTMSG.unpack_from(body)
-    if (table, protocol, kind, tos) != (_TABLE_MAIN, _PROTOCOL_BOOT, _UNICAST, 0):
+    _, prefix_len, _, tos, table, protocol, _, kind, flags = rt.RTMSG.unpack_from(body)
+    if (table, protocol, kind, tos) != (rt.RT_TABLE_MAIN, rt.RTPROT_BOOT, rt.RTN_UNICAST, 0):
         return None
-    found = attributes(body, _RTMSG.size)
-    if _RTA_PRIORITY in found or not {_RTA_DST, _RTA_GATEWAY, _RTA_OIF} <= found.keys():
+    found = attributes(body, rt.RTMSG.size)
+    if rt.RTA_PRIORITY in found or not {rt.RTA_DST, rt.RTA_GATEWAY, rt.RTA_OIF} <= found.keys():
         return None
     return Route(
-        _IPV4.unpack(found[_RTA_DST])[0],
+        rt.BE32.unpack(found[rt.RTA_DST])[0],
         prefix_len,
-        _IPV4.unpack(found[_RTA_GATEWAY])[0],
-        _U32.unpack(found[_RTA_OIF])[0],
-        flags & _ONLINK,
+        rt.BE32.unpack(found[rt.RTA_GATEWAY])[0],
+        rt.U32.unpack(found[rt.RTA_OIF])[0],
+        flags & rt.RTNH_F_ONLINK,
     )
 
 
 def route_key(body: bytes) -> Key | None:
     """Which network a netlink message about a route is about; None: not one of table main."""
-    _, prefix_len, _, _, table, *_ = _RTMSG.unpack_from(body)
-    destination = attributes(body, _RTMSG.size).get(_RTA_DST)
-    if table != _TABLE_MAIN or destination is None:
+    _, prefix_len, _, _, table, *_ = rt.RTMSG.unpack_from(body)
+    destination = attributes(body, rt.RTMSG.size).get(rt.RTA_DST)
+    if table != rt.RT_TABLE_MAIN or destination is None:
         return None
-    return int(_IPV4.unpack(destination)[0]), prefix_len
+    return int(rt.BE32.unpack(destination)[0]), prefix_len
 
 
 def neighbour_of(body: bytes, device: int) -> Neighbour | Forwarding | None:
     """The neighbour or forwarding entry in a netlink message, if `device` has it for good."""
-    family, index, state, flags, _ = _NDMSG.unpack_from(body)
-    if index != device or not state & _PERMANENT:
+    family, index, state, flags, _ = rt.NDMSG.unpack_from(body)
+    if index != device or not state & rt.NUD_PERMANENT:
         return None
-    found = attributes(body, _NDMSG.size)
-    address, mac = found.get(_NDA_DST, b""), found.get(_NDA_LLADDR, b"")
-    if len(address) != _IPV4.size or not any(mac):
+    found = attributes(body, rt.NDMSG.size)
+    address, mac = found.get(rt.NDA_DST, b""), found.get(rt.NDA_LLADDR, b"")
+    if len(address) != rt.BE32.size or not any(mac):
         return None
     if family == socket.AF_INET:
-        return Neighbour(_IPV4.unpack(address)[0], mac.hex(":"), device)
-    return Forwarding(mac.hex(":"), _IPV4.unpack(address)[0], device) if flags & _SELF else None
+        return Neighbour(rt.BE32.unpack(address)[0], mac.hex(":"), device)
+    if not flags & rt.NTF_SELF:
+        return None
+    return Forwarding(mac.hex(":"), rt.BE32.unpack(address)[0], device)
 
 
 def neighbour_key(body: bytes, device: int) -> Key | None:
     """Which neighbour or forwarding entry of `device` a netlink message is about, if one."""
-    family, index, _, flags, _ = _NDMSG.unpack_from(body)
-    found = attributes(body, _NDMSG.size)
+    family, index, _, flags, _ = rt.NDMSG.unpack_from(body)
+    found = attributes(body, rt.NDMSG.size)
     if index != device:
         return None
-    if family == socket.AF_INET and len(found.get(_NDA_DST, b"")) == _IPV4.size:
-        return int(_IPV4.unpack(found[_NDA_DST])[0])
-    return found[_NDA_LLADDR].hex(":") if flags & _SELF and _NDA_LLADDR in found else None
+    if family == socket.AF_INET and len(found.get(rt.NDA_DST, b"")) == rt.BE32.size:
+        return int(rt.BE32.unpack(found[rt.NDA_DST])[0])
+    return found[rt.NDA_LLADDR].hex(":") if flags & rt.NTF_SELF and rt.NDA_LLADDR in found else None

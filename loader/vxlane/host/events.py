@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import socket
-import struct
 from dataclasses import dataclass, field
 
 from vxlane.host.entries import (
@@ -20,31 +19,20 @@ from vxlane.host.entries import (
     route_key,
     route_of,
 )
-from vxlane.netlink.socket import Message, split
+from vxlane.netlink import nfnetlink as nf
+from vxlane.netlink import rtnetlink as rt
+from vxlane.netlink.socket import SO_RCVBUFFORCE, Message, group_mask, split
 
-_NEWLINK, _DELLINK = 16, 17
-_NEWADDR, _DELADDR = 20, 21
-_NEWROUTE, _DELROUTE = 24, 25
-_NEWNEIGH, _DELNEIGH = 28, 29
-_NEWRULE, _DELRULE = 32, 33
-_NEWQDISC, _DELTFILTER = 36, 45
-_GROUP_LINK, _GROUP_NEIGH, _GROUP_TC = 0, 2, 3  # RTNLGRP_* - 1
-_GROUP_IPV4_IFADDR, _GROUP_IPV4_ROUTE, _GROUP_IPV4_RULE = 4, 6, 7
 _GROUPS = (
-    _GROUP_LINK,
-    _GROUP_NEIGH,
-    _GROUP_TC,
-    _GROUP_IPV4_IFADDR,
-    _GROUP_IPV4_ROUTE,
-    _GROUP_IPV4_RULE,
+    rt.RTNLGRP_LINK,
+    rt.RTNLGRP_NEIGH,
+    rt.RTNLGRP_TC,
+    rt.RTNLGRP_IPV4_IFADDR,
+    rt.RTNLGRP_IPV4_ROUTE,
+    rt.RTNLGRP_IPV4_RULE,
 )
-_NETLINK_NETFILTER, _GROUP_NFTABLES = 12, 6
-_NFT_NEWGEN = 10 << 8 | 15  # the end of every transaction, of nft and iptables-nft alike
-
-_SO_RCVBUFFORCE = 33
 _BUFFER = 4 << 20
 """Room for the events of our own first 10,000 peers."""
-_IFINDEX = struct.Struct("=xxxxi")  # of ifinfomsg, ifaddrmsg, ndmsg and tcmsg alike
 
 
 @dataclass(slots=True)
@@ -71,9 +59,9 @@ class RouteEvents:
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
+        self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, _BUFFER)
         self._socket.setblocking(False)  # noqa: FBT003 (socket's own signature)
-        self._socket.bind((0, sum(1 << group for group in _GROUPS)))
+        self._socket.bind((0, group_mask(*_GROUPS)))
 
     def fileno(self) -> int:
         """For a selector."""
@@ -102,34 +90,34 @@ class RouteEvents:
 
 def _sort(message: Message, device: int, events: Events) -> None:
     kind, body = message.kind, message.body
-    if kind in {_NEWNEIGH, _DELNEIGH}:
+    if kind in {rt.RTM_NEWNEIGH, rt.RTM_DELNEIGH}:
         # One that was deleted is first told as new and failed, without its MAC.
         if (key := neighbour_key(body, device)) is not None:
-            events.entries[key] = neighbour_of(body, device) if kind == _NEWNEIGH else None
-    elif kind in {_NEWROUTE, _DELROUTE}:
+            events.entries[key] = neighbour_of(body, device) if kind == rt.RTM_NEWNEIGH else None
+    elif kind in {rt.RTM_NEWROUTE, rt.RTM_DELROUTE}:
         route = route_of(body)
         if route:
-            events.entries[route.key] = route if kind == _NEWROUTE else None
-        elif kind == _NEWROUTE and (key := route_key(body)) is not None:
+            events.entries[route.key] = route if kind == rt.RTM_NEWROUTE else None
+        elif kind == rt.RTM_NEWROUTE and (key := route_key(body)) is not None:
             events.doubtful.add(key)
         if route is None or route.device != device:
             events.routing = True
-    elif kind in {_NEWADDR, _DELADDR, _NEWRULE, _DELRULE}:
+    elif kind in {rt.RTM_NEWADDR, rt.RTM_DELADDR, rt.RTM_NEWRULE, rt.RTM_DELRULE}:
         events.routing = True
-    elif kind == _DELLINK and body[0] != socket.AF_BRIDGE:
-        events.removed.add(_IFINDEX.unpack_from(body)[0])
-    elif kind in {_NEWLINK, _DELLINK} or _NEWQDISC <= kind <= _DELTFILTER:
+    elif kind == rt.RTM_DELLINK and body[0] != socket.AF_BRIDGE:
+        events.removed.add(rt.IFINDEX.unpack_from(body)[0])
+    elif kind in {rt.RTM_NEWLINK, rt.RTM_DELLINK} or rt.RTM_NEWQDISC <= kind <= rt.RTM_DELTFILTER:
         # AF_BRIDGE's DELLINK is a port that leaves its bridge, not a device that goes.
-        events.touched.add(_IFINDEX.unpack_from(body)[0])
+        events.touched.add(rt.IFINDEX.unpack_from(body)[0])
 
 
 class RulesetEvents:
     """Follows transactions of nftables, iptables-nft's included; iptables-legacy has no events."""
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, nf.NETLINK_NETFILTER)
         self._socket.setblocking(False)  # noqa: FBT003 (socket's own signature)
-        self._socket.bind((0, 1 << _GROUP_NFTABLES))
+        self._socket.bind((0, group_mask(nf.NFNLGRP_NFTABLES)))
 
     def fileno(self) -> int:
         """For a selector."""
@@ -152,4 +140,4 @@ class RulesetEvents:
                     raise
                 has_changed = True
                 continue
-            has_changed |= any(message.kind == _NFT_NEWGEN for message in split(datagram))
+            has_changed |= any(message.kind == nf.NFT_MSG_NEWGEN for message in split(datagram))

@@ -16,15 +16,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
+from vxlane.netlink import rtnetlink as rt
 from vxlane.netlink.socket import NetlinkSocket, Request, attribute, attributes
-
-_GETROUTE = 26
-_RTMSG = struct.Struct("=8BI")  # see entries
-_RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_METRICS = 1, 2, 4, 5, 8
-_RTA_IP_PROTO, _RTA_DPORT = 27, 29
-_RTAX_MTU = 2
-_UNICAST = 1
-_U32 = struct.Struct("=I")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,22 +46,24 @@ def resolve(
     """The next hop towards each of `addresses`."""
     asked = list(addresses)
     tail = _conditions(query)
-    answers = netlink.request([Request(_GETROUTE, _question(address) + tail) for address in asked])
+    answers = netlink.request(
+        [Request(rt.RTM_GETROUTE, _question(address) + tail) for address in asked]
+    )
     return {
         address: _next_hop(address, answer) for address, answer in zip(asked, answers, strict=True)
     }
 
 
 def _question(address: IPv4Address) -> bytes:
-    return _RTMSG.pack(socket.AF_INET, 32, 32, 0, 0, 0, 0, 0, 0) + attribute(
-        _RTA_DST, address.packed
+    return rt.RTMSG.pack(socket.AF_INET, 32, 32, 0, 0, 0, 0, 0, 0) + attribute(
+        rt.RTA_DST, address.packed
     )
 
 
 def _conditions(query: Query) -> bytes:
-    conditions = attribute(_RTA_SRC, query.source.packed)
-    conditions += attribute(_RTA_IP_PROTO, bytes([socket.IPPROTO_UDP]))
-    conditions += attribute(_RTA_DPORT, struct.pack("!H", query.port))
+    conditions = attribute(rt.RTA_SRC, query.source.packed)
+    conditions += attribute(rt.RTA_IP_PROTO, bytes([socket.IPPROTO_UDP]))
+    conditions += attribute(rt.RTA_DPORT, struct.pack("!H", query.port))
     return conditions
 
 
@@ -76,18 +71,18 @@ def _next_hop(address: IPv4Address, answer: bytes | int) -> NextHop:
     if isinstance(answer, int):
         name = errno.errorcode.get(answer, str(answer))
         return NextHop(0, address, reason=f"no route to {address} ({name})")
-    kind = _RTMSG.unpack_from(answer)[7]
-    found = attributes(answer, _RTMSG.size)
-    if kind != _UNICAST or _RTA_OIF not in found:
+    kind = rt.RTMSG.unpack_from(answer)[7]
+    found = attributes(answer, rt.RTMSG.size)
+    if kind != rt.RTN_UNICAST or rt.RTA_OIF not in found:
         return NextHop(0, address, reason=f"the route to {address} is not a unicast one")
-    gateway = found.get(_RTA_GATEWAY)
+    gateway = found.get(rt.RTA_GATEWAY)
     return NextHop(
-        ifindex=_U32.unpack(found[_RTA_OIF])[0],
+        ifindex=rt.U32.unpack(found[rt.RTA_OIF])[0],
         neighbour=IPv4Address(gateway) if gateway else address,
         path_mtu=_path_mtu(found),
     )
 
 
 def _path_mtu(found: dict[int, bytes]) -> int:
-    mtu = attributes(found.get(_RTA_METRICS, b""), 0).get(_RTAX_MTU)
-    return int(_U32.unpack(mtu)[0]) if mtu else 0
+    mtu = attributes(found.get(rt.RTA_METRICS, b""), 0).get(rt.RTAX_MTU)
+    return int(rt.U32.unpack(mtu)[0]) if mtu else 0

@@ -9,18 +9,14 @@ from __future__ import annotations
 
 import re
 import socket
-import struct
 
 from vxlane.errors import ToolError
 from vxlane.host.firewall import run
+from vxlane.netlink import nfnetlink as nf
 from vxlane.netlink.socket import NetlinkSocket, Request
 
 _MATCH = re.compile(r"[io]if(?:name)? (?:== )?(\{[^}]*\}|\"[^\"]*\")")
 _NAME = re.compile(r"\"([^\"]+)\"")
-
-_NETLINK_NETFILTER = 12
-_NFT_GETGEN = 10 << 8 | 16  # NFNL_SUBSYS_NFTABLES
-_NFGENMSG = struct.pack("=BBH", socket.AF_UNSPEC, 0, 0)  # family, version, resource
 
 
 class CheckedPorts:
@@ -45,9 +41,11 @@ class CheckedPorts:
 
 def _generation() -> bytes | int:
     """What nftables calls the present rules; an errno where it does not say."""
-    netlink = NetlinkSocket(_NETLINK_NETFILTER)
+    netlink = NetlinkSocket(nf.NETLINK_NETFILTER)
     try:
-        return netlink.request([Request(_NFT_GETGEN, _NFGENMSG)])[0]
+        return netlink.request(
+            [Request(nf.NFT_MSG_GETGEN, nf.NFGENMSG.pack(socket.AF_UNSPEC, 0, 0))]
+        )[0]
     finally:
         netlink.close()
 

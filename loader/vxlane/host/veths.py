@@ -8,16 +8,10 @@ made; nothing is entered. Imports netlink only.
 from __future__ import annotations
 
 import socket
-import struct
 from dataclasses import dataclass
 
+from vxlane.netlink import rtnetlink as rt
 from vxlane.netlink.socket import NetlinkSocket, Request, attribute, attributes
-
-_RTM_GETLINK = 18
-_IFINFOMSG = struct.Struct("=BxHiII")  # family, type, index, flags, change
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_LINK = 1, 3, 5
-_IFLA_LINK_NETNSID, _IFLA_TARGET_NETNSID = 37, 46
-_S32 = struct.Struct("=i")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +26,17 @@ class FarEnd:
 def far_end(netlink: NetlinkSocket, ifindex: int) -> FarEnd | None:
     """The other end of the veth `ifindex`; None when it is gone, or in this very namespace."""
     near = _link(netlink, ifindex, b"")
-    if near is None or _IFLA_LINK not in near or _IFLA_LINK_NETNSID not in near:
+    if near is None or rt.IFLA_LINK not in near or rt.IFLA_LINK_NETNSID not in near:
         return None
-    there = attribute(_IFLA_TARGET_NETNSID, near[_IFLA_LINK_NETNSID])
-    far = _link(netlink, _S32.unpack(near[_IFLA_LINK])[0], there)
+    there = attribute(rt.IFLA_TARGET_NETNSID, near[rt.IFLA_LINK_NETNSID])
+    far = _link(netlink, rt.S32.unpack(near[rt.IFLA_LINK])[0], there)
     if far is None:
         return None
-    return FarEnd(far[_IFLA_IFNAME].rstrip(b"\0").decode(), far[_IFLA_ADDRESS].hex(":"))
+    return FarEnd(far[rt.IFLA_IFNAME].rstrip(b"\0").decode(), far[rt.IFLA_ADDRESS].hex(":"))
 
 
 def _link(netlink: NetlinkSocket, ifindex: int, where: bytes) -> dict[int, bytes] | None:
     """A device's attributes, None when there is no such device."""
-    body = _IFINFOMSG.pack(socket.AF_UNSPEC, 0, ifindex, 0, 0) + where
-    (answer,) = netlink.request([Request(_RTM_GETLINK, body)])
-    return attributes(answer, _IFINFOMSG.size) if isinstance(answer, bytes) else None
+    body = rt.IFINFOMSG.pack(socket.AF_UNSPEC, 0, ifindex, 0, 0) + where
+    (answer,) = netlink.request([Request(rt.RTM_GETLINK, body)])
+    return attributes(answer, rt.IFINFOMSG.size) if isinstance(answer, bytes) else None

@@ -20,17 +20,20 @@ from vxlane.errors import KernelError
 
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 _ATTRIBUTE = struct.Struct("=HH")  # nlattr: length, type
-_ATTRIBUTE_TYPE = 0x3FFF  # without the nested and byte-order flags
+_ATTRIBUTE_TYPE = 0x3FFF  # NLA_TYPE_MASK: without the nested and byte-order flags
+_NESTED = 0x8000  # NLA_F_NESTED
 
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_DUMP_INTR, _NLM_F_DUMP = 0x1, 0x4, 0x10, 0x300
 _SOL_NETLINK, _NETLINK_GET_STRICT_CHK = 270, 12
-_SO_RCVBUFFORCE = 33
+SO_RCVBUFFORCE = 33
+"""From asm-generic/socket.h; Python has no name for it."""
 
 _BUFFER = 1 << 20
 _LUMP = 128
 """Requests per system call. Each may fail, and the answers must fit the receive buffer."""
 _DUMP_TRIES = 10
+_BUSY = f"it changed during each of {_DUMP_TRIES} reads; it is read again later"
 
 
 class Intent(enum.IntEnum):
@@ -60,9 +63,19 @@ class Message:
     body: bytes
 
 
+def group_mask(*groups: int) -> int:
+    """The multicast `groups` (RTNLGRP_*, NFNLGRP_*) as the address that a socket is bound to."""
+    return sum(1 << group - 1 for group in groups)
+
+
 def attribute(kind: int, value: bytes) -> bytes:
     """One attribute, padded to four bytes."""
     return _ATTRIBUTE.pack(4 + len(value), kind) + value + bytes(-len(value) & 3)
+
+
+def nested(kind: int, *members: bytes) -> bytes:
+    """One attribute made of attributes, marked as such: nfnetlink insists on the mark."""
+    return attribute(kind | _NESTED, b"".join(members))
 
 
 def attributes(body: bytes, offset: int) -> dict[int, bytes]:
@@ -93,7 +106,7 @@ class NetlinkSocket:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
         # Kernel-side filters of dumps (by device, by table) work in strict mode only.
         self._socket.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
+        self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, _BUFFER)
         self._socket.bind((0, 0))
         self._sequence = 0
 
@@ -102,12 +115,16 @@ class NetlinkSocket:
         self._socket.close()
 
     def dump(self, request: Request) -> list[bytes]:
-        """The body of every entry that `request` selects."""
+        """The body of every entry that `request` selects, as they were at one moment.
+
+        A change of what is dumped interrupts a dump, which is then repeated. KernelError (EINTR):
+        no dump was whole; what was read may lack entries, and must not be taken for all.
+        """
         for _ in range(_DUMP_TRIES):
             bodies, interrupted = self._dump(request)
             if not interrupted:
-                break
-        return bodies
+                return bodies
+        raise KernelError(f"dump of netlink type {request.kind}", errno.EINTR, _BUSY)
 
     def _dump(self, request: Request) -> tuple[list[bytes], bool]:
         self._send([request], _NLM_F_DUMP)

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Netlink without a kernel: messages and dumps."""
+
+import errno
+import struct
+from collections.abc import Iterator
+
+import pytest
+
+from vxlane.errors import KernelError
+from vxlane.netlink.socket import NetlinkSocket, Request, attribute, attributes, nested
+
+DONE, ENTRY, INTERRUPTED = 3, 16, 0x10
+
+
+class Kernel:
+    """Answers each dump with one entry and the end, as interrupted as `dumps` says."""
+
+    def __init__(self, dumps: Iterator[bool]) -> None:
+        self._dumps = dumps
+        self.asked = 0
+
+    def send(self, _: bytes) -> None:
+        """A dump begins."""
+        self.asked += 1
+
+    def recv(self, _: int) -> bytes:
+        """All of it, in one datagram."""
+        flags = INTERRUPTED if next(self._dumps) else 0
+        entry = struct.pack("=IHHII", 20, ENTRY, flags, self.asked, 0) + b"body"
+        return entry + struct.pack("=IHHIIi", 20, DONE, flags, self.asked, 0, 0)
+
+
+def asking(interrupted: int) -> tuple[NetlinkSocket, Kernel]:
+    """A socket without a kernel behind it, whose first dumps are interrupted."""
+    made = NetlinkSocket.__new__(NetlinkSocket)  # its constructor needs root
+    kernel = Kernel(number < interrupted for number in range(100))
+    made._socket, made._sequence = kernel, 0
+    return made, kernel
+
+
+def test_an_interrupted_dump_is_repeated() -> None:
+    """A dump that a change interrupted is read again until one is whole."""
+    netlink, kernel = asking(9)
+    assert netlink.dump(Request(18, b"")) == [b"body"]
+    assert kernel.asked == 10
+
+
+def test_no_whole_dump_is_an_error() -> None:
+    """Ten interrupted dumps are an error: an entry that is missing must not count as gone."""
+    netlink, _ = asking(10)
+    with pytest.raises(KernelError, match="it changed during each of 10 reads") as raised:
+        netlink.dump(Request(18, b""))
+    assert raised.value.errno == errno.EINTR
+
+
+def test_attributes_are_padded_and_nested() -> None:
+    """An attribute is padded to four bytes; a nested one is read without its mark."""
+    body = nested(4, attribute(1, b"abc"), attribute(2, b"d"))
+    assert len(body) == 4 + 8 + 8
+    assert body[2:4] == struct.pack("=H", 0x8000 | 4)
+    assert attributes(attributes(body, 0)[4], 0) == {1: b"abc", 2: b"d"}
