@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pure parts of the agent: paths, membership, net-conf.json, flags, guards."""
+"""The pure parts of the agent: paths, hold_down, net-conf.json, flags, guards."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from vxlane.host.entries import (
 )
 from vxlane.host.nexthops import NextHop
 from vxlane.overlay.desired import AdoptedPlan, OwnPlan, entries_of, peer_of
-from vxlane.overlay.membership import HOLD_DOWN, Membership
+from vxlane.overlay.hold_down import HOLD_DOWN, HoldDown
 from vxlane.overlay.traced import TracedPeers
 from vxlane.pods.attachments import Attachment, parse_attachment
 from vxlane.pods.standing import judge
@@ -184,36 +184,36 @@ def test_traced_by_changes_or_anew_peers_are_the_same() -> None:
 
 def test_own_missing_keeps_the_last_set() -> None:
     """A list without this node is not gone by; its reports are."""
-    membership = Membership()
+    hold_down = HoldDown()
     good = Snapshot(OWN, (PEER,), read_at=1.0)
-    membership.take(good, 1.0)
-    taken = membership.take(Snapshot(None, (), error="down"), 2.0)
+    hold_down.take(good, 1.0)
+    taken = hold_down.take(Snapshot(None, (), error="down"), 2.0)
     assert (taken.own, taken.peers, taken.error) == (OWN, (PEER,), "down")
 
 
 def test_vanished_peers_are_held_for_a_while() -> None:
     """Peers that vanish all at once stay, reported, until the hold-down ends."""
     other = dataclasses.replace(PEER, name="node3")
-    membership = Membership()
-    membership.take(Snapshot(OWN, (PEER, other)), 0.0)
+    hold_down = HoldDown()
+    hold_down.take(Snapshot(OWN, (PEER, other)), 0.0)
     empty = Snapshot(OWN, ())
-    held = membership.take(empty, 10.0)
+    held = hold_down.take(empty, 10.0)
     assert held.peers == (PEER, other)
     assert "vanished at once" in held.problems[0].reason
-    assert membership.take(empty, 9.0 + HOLD_DOWN).peers == (PEER, other)
-    assert membership.take(empty, 10.0 + HOLD_DOWN).peers == ()
+    assert hold_down.take(empty, 9.0 + HOLD_DOWN).peers == (PEER, other)
+    assert hold_down.take(empty, 10.0 + HOLD_DOWN).peers == ()
 
 
 def test_the_last_peer_may_leave() -> None:
     """One peer that leaves a cluster of two leaves at once."""
-    membership = Membership()
-    membership.take(Snapshot(OWN, (PEER,)), 0.0)
-    assert membership.take(Snapshot(OWN, ()), 1.0).peers == ()
+    hold_down = HoldDown()
+    hold_down.take(Snapshot(OWN, (PEER,)), 0.0)
+    assert hold_down.take(Snapshot(OWN, ()), 1.0).peers == ()
 
 
 def test_before_the_first_set_there_is_none() -> None:
     """Nothing known and nothing read is nothing."""
-    assert Membership().take(NOTHING_READ, 0.0) is NOTHING_READ
+    assert HoldDown().take(NOTHING_READ, 0.0) is NOTHING_READ
 
 
 def test_net_conf_keys_in_any_case() -> None:

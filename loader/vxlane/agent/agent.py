@@ -21,9 +21,9 @@ from vxlane.host.devices import Devices
 from vxlane.host.events import Events
 from vxlane.host.undo import UndoFile
 from vxlane.overlay.adopted import AdoptedOverlay
-from vxlane.overlay.membership import Membership
-from vxlane.overlay.memory import Memory
-from vxlane.overlay.overlay import Overlay, Overlays
+from vxlane.overlay.backend import OverlayBackend, OverlayState
+from vxlane.overlay.hold_down import HoldDown
+from vxlane.overlay.node_cache import NodeCache
 from vxlane.overlay.owned import OwnedOverlay
 from vxlane.pods.attachments import Attachment, Key, Store
 from vxlane.pods.discover import Claim
@@ -38,7 +38,7 @@ Result = TypeVar("Result")
 
 NO_BYPASS = "this node has no bypass now; see 'vxlane status'"
 
-_OF_THE_BYPASS = frozenset({"bypass", "conntrack", "memory", "patrol", "pods"})
+_OF_THE_BYPASS = frozenset({"bypass", "conntrack", "node cache", "patrol", "pods"})
 """Failures that leave the node its network."""
 
 _LOAD_AGAIN = 60.0
@@ -51,7 +51,7 @@ class Agent:
     def __init__(self, config: Config, source: NodeSource) -> None:
         self.config = config
         self.bypass: Bypass | None = None
-        self.overlay: Overlay | None = None
+        self.overlay: OverlayState | None = None
         self.is_ready = False
         self.looks = 0
         """How often all this was compared and repaired."""
@@ -62,9 +62,9 @@ class Agent:
         self._source = source
         self._devices = Devices()
         self._undo = UndoFile(config.state)
-        self._overlays = self._new_overlays()
-        self._memory = Memory(config.state)
-        self._membership = Membership(self._memory.load())
+        self._backend = self._new_backend()
+        self._node_cache = NodeCache(config.state)
+        self._hold_down = HoldDown(self._node_cache.load())
         self._announced: Announcement | None = None
         self._failures: dict[str, str] = {}
         self._nics: frozenset[int] = frozenset()
@@ -98,13 +98,13 @@ class Agent:
         if self.overlay is None:
             # What an earlier look could not do for want of nodes is to be done yet.
             dirty = ALL
-        self.snapshot = self._membership.take(self._source.nodes(), time.monotonic())
+        self.snapshot = self._hold_down.take(self._source.nodes(), time.monotonic())
         overlay = self._try("overlay", lambda: self._look_at_overlay(dirty))
         left_out: list[Problem] = []
         if overlay:
             self.overlay = overlay
             self._nics = overlay.nics
-            for what, step in self._overlays.steps().items():
+            for what, step in self._backend.steps().items():
                 self._try(what, step)
             left_out = self._try("bypass", lambda: self._look_at_bypass(overlay, dirty)) or []
             if not self._failures.keys() - _OF_THE_BYPASS:
@@ -130,7 +130,7 @@ class Agent:
         if changed & {self.device, *self._nics}:
             # Its entries and routes go without a word when a device goes down.
             dirty |= Dirty.HOST | Dirty.ROUTES | Dirty.ENTRIES
-        return dirty | self._overlays.heard(events)
+        return dirty | self._backend.heard(events)
 
     def patrol(self) -> Iterator[Dirty]:
         """Walk along everything that nobody may have told of; each time what is to be looked at.
@@ -139,13 +139,13 @@ class Agent:
         """
         yield Dirty.NODES | Dirty.HOST
         if self.overlay:
-            yield from self._guarded(self._overlays.patrol())
+            yield from self._guarded(self._backend.patrol())
         if self.bypass:
             yield from self._guarded(self.bypass.patrol())
         self._remember_nodes()
 
     def _remember_nodes(self) -> None:
-        self._try("memory", lambda: self._memory.save(self.snapshot))
+        self._try("node cache", lambda: self._node_cache.save(self.snapshot))
 
     def _guarded(self, steps: Iterator[Dirty]) -> Iterator[Dirty]:
         while (dirty := self._try("patrol", lambda: next(steps, None))) is not None:
@@ -199,31 +199,31 @@ class Agent:
         if bypass := self.bypass:
             self._try("conntrack", bypass.close_reset_connections)
 
-    def _new_overlays(self) -> Overlays:
+    def _new_backend(self) -> OverlayBackend:
         if self.config.mode is Mode.ADOPT:
             return AdoptedOverlay(self.config, self._devices)
         return OwnedOverlay(self.config, self._devices, undo=self._undo, source=self._source)
 
-    def _look_at_overlay(self, dirty: Dirty) -> Overlay | None:
+    def _look_at_overlay(self, dirty: Dirty) -> OverlayState | None:
         own = self.snapshot.own
         if self.snapshot.read_at is not None and (dirty & Dirty.HOST or not self._announced):
-            announcement = self._overlays.announcement(own)
+            announcement = self._backend.announcement(own)
             if announcement and announcement != self._announced:
                 self._source.announce(announcement)
                 self._announced = announcement
         if own is None and self.config.mode is Mode.OWN:
             # Why, the source reports; or it has not been read yet.
             return None
-        return self._overlays.look(self.snapshot, dirty)
+        return self._backend.look(self.snapshot, dirty)
 
-    def _look_at_bypass(self, overlay: Overlay, dirty: Dirty) -> list[Problem]:
+    def _look_at_bypass(self, overlay: OverlayState, dirty: Dirty) -> list[Problem]:
         if self.bypass is None or self.bypass.constants != constants_for(self.config, overlay):
             self._load(overlay)
             dirty = ALL
         assert self.bypass is not None
         return self.bypass.look(overlay, dirty)
 
-    def _load(self, overlay: Overlay) -> None:
+    def _load(self, overlay: OverlayState) -> None:
         """Load programs for `overlay`; after a failure not again for a while: it takes a second."""
         if self._load_failure and time.monotonic() < self._load_not_before:
             raise self._load_failure
@@ -247,7 +247,7 @@ class Agent:
             if self.config.mode is Mode.OWN and self.config.clears_unavailable:
                 self._source.ready()
 
-    def _report(self, overlay: Overlay | None, left_out: list[Problem]) -> None:
+    def _report(self, overlay: OverlayState | None, left_out: list[Problem]) -> None:
         """Gather all problems; log those that are new and those that are over."""
         problems = [*self.snapshot.problems, *left_out]
         if overlay:

@@ -31,8 +31,8 @@ from vxlane.host import sysctls
 from vxlane.host.conntrack import close_connections
 from vxlane.host.devices import Devices
 from vxlane.host.undo import UndoFile
+from vxlane.overlay.backend import OverlayState
 from vxlane.overlay.keepers import keep_sysctls
-from vxlane.overlay.overlay import Overlay
 from vxlane.pods.attachments import Store
 from vxlane.pods.pods import PodKeeper
 from vxlane.sources.model import Problem
@@ -45,7 +45,13 @@ class Bypass:
     """Programs, maps and hooks of one build with one set of constants."""
 
     def __init__(
-        self, config: Config, devices: Devices, *, undo: UndoFile, store: Store, overlay: Overlay
+        self,
+        config: Config,
+        devices: Devices,
+        *,
+        undo: UndoFile,
+        store: Store,
+        overlay: OverlayState,
     ) -> None:
         self.constants = constants_for(config, overlay)
         self.report: LoadReport = ensure_loaded(config.state, self.constants)
@@ -78,7 +84,7 @@ class Bypass:
         """Let go of the maps; what is pinned stays."""
         self.maps.close()
 
-    def look(self, overlay: Overlay, dirty: Dirty) -> list[Problem]:
+    def look(self, overlay: OverlayState, dirty: Dirty) -> list[Problem]:
         """Make maps and hooks so for `overlay`; peers that did not fit are Problems."""
         if dirty & Dirty.MAPS:
             keep_sysctls(sysctls.CONNTRACK, self._undo)
@@ -120,7 +126,7 @@ class Bypass:
         return {device.index: device.mtu for device in devices if device}
 
 
-def constants_for(config: Config, overlay: Overlay) -> Constants:
+def constants_for(config: Config, overlay: OverlayState) -> Constants:
     """What the programs of this node have compiled in.
 
     Where not all peers fit the map, a VTEP that is not in it is no stranger: nothing is dropped.
@@ -130,7 +136,7 @@ def constants_for(config: Config, overlay: Overlay) -> Constants:
     return constants if fits else replace(constants, strict=Strictness.PASS)
 
 
-def _places(overlay: Overlay, nics: frozenset[int]) -> set[Place]:
+def _places(overlay: OverlayState, nics: frozenset[int]) -> set[Place]:
     """Where programs have to stand besides the pods' veths."""
     places = {(Program.FROM_NIC, nic) for nic in nics}
     if overlay.device:

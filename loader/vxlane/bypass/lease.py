@@ -14,7 +14,7 @@ from pathlib import Path
 from vxlane.datapath.maps import Maps
 from vxlane.datapath.records import Settings
 from vxlane.host.conntrack import shortest_timeout
-from vxlane.overlay.overlay import Overlay
+from vxlane.overlay.backend import OverlayState
 
 LEASE = 30.0
 RENEW_EVERY = 10.0
@@ -52,7 +52,7 @@ class Lease:
         """Whether the bypass is wanted at all."""
         return self._terms.is_enabled
 
-    def renew(self, overlay: Overlay) -> None:
+    def renew(self, overlay: OverlayState) -> None:
         """Write all settings with a fresh lease (none, while the bypass is switched off)."""
         lowest, highest = _port_range()
         # Well before conntrack forgets the flow: it would take the next packet for a new one's.
@@ -77,7 +77,7 @@ class Lease:
         self._maps.put_settings(self._settings)
         return self._settings.epoch
 
-    def switch(self, overlay: Overlay, *, is_enabled: bool) -> None:
+    def switch(self, overlay: OverlayState, *, is_enabled: bool) -> None:
         """Let the programs bypass, or stand aside, from now on."""
         self._terms = replace(self._terms, is_enabled=is_enabled)
         self.renew(overlay)

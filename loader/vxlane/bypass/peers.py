@@ -10,8 +10,8 @@ from ipaddress import IPv4Network
 
 from vxlane.datapath.maps import Maps
 from vxlane.datapath.records import IPNetwork, Peer
+from vxlane.overlay.backend import OverlayState
 from vxlane.overlay.desired import Path, peer_of
-from vxlane.overlay.overlay import Overlay
 from vxlane.sources.model import Problem
 from vxlane.util.difference import difference
 from vxlane.util.dirty import Dirty
@@ -71,7 +71,7 @@ class PeerKeeper:
             is_so = all(self._maps.has_peer(peer) for peer in peers if peer)
             yield Dirty(0) if is_so else Dirty.MAPS
 
-    def keep(self, overlay: Overlay, mtus: Mapping[int, int]) -> list[Problem]:
+    def keep(self, overlay: OverlayState, mtus: Mapping[int, int]) -> list[Problem]:
         """Make the map so; `mtus`: of each NIC by ifindex. Peers that did not fit are Problems."""
         if self._mtus != (overlay.device_mtu, mtus):
             self._mtus, self._kept = (overlay.device_mtu, mtus), ()

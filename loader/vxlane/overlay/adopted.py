@@ -16,9 +16,9 @@ from vxlane.host import vtep
 from vxlane.host.devices import Device, Devices
 from vxlane.host.events import Events
 from vxlane.host.nexthops import Query, resolve
+from vxlane.overlay.backend import OverlayState, Steps
 from vxlane.overlay.desired import AdoptedPlan, exits_of
 from vxlane.overlay.keepers import EntryKeeper
-from vxlane.overlay.overlay import Overlay, Steps
 from vxlane.overlay.paths import Paths
 from vxlane.overlay.traced import TracedPeers
 from vxlane.sources.model import Announcement, Node
@@ -27,7 +27,7 @@ from vxlane.util.dirty import Dirty
 
 
 class AdoptedOverlay:
-    """Follows an overlay that others keep; see `Overlays`."""
+    """Follows an overlay that others keep; see `OverlayBackend`."""
 
     def __init__(self, config: Config, devices: Devices) -> None:
         self._name = vtep.name_of(config.network.vni)
@@ -41,15 +41,15 @@ class AdoptedOverlay:
         """Nothing: flanneld announces this node."""
 
     def heard(self, events: Events) -> Dirty:
-        """See `Overlays`. What events say is taken over: to read 5,000 peers takes 0.1 s."""
+        """See `OverlayBackend`. What events say is taken over: to read 5,000 peers takes 0.1 s."""
         if self._entries.doubts(events):
             return Dirty.ENTRIES
         changed = self._entries.follow(events)
         self._traced.follow(self._entries.actual, changed)
         return Dirty.NODES if changed else Dirty(0)
 
-    def look(self, snapshot: Snapshot, dirty: Dirty) -> Overlay:
-        """See `Overlays`."""
+    def look(self, snapshot: Snapshot, dirty: Dirty) -> OverlayState:
+        """See `OverlayBackend`."""
         if dirty & Dirty.ROUTES:
             self._paths.forget()
         if dirty & Dirty.HOST or self._device is None:
@@ -65,7 +65,7 @@ class AdoptedOverlay:
         self._traced.name(snapshot.peers)
         peers = tuple(self._traced.peers.values())
         paths = self._paths.to(peers, Query(wiring.local, wiring.port), AdoptedPlan())
-        return Overlay(
+        return OverlayState(
             device=device.index,
             device_mtu=device.mtu,
             address=wiring.local,
@@ -79,7 +79,7 @@ class AdoptedOverlay:
         )
 
     def patrol(self) -> Iterator[Dirty]:
-        """See `Overlays`."""
+        """See `OverlayBackend`."""
         yield from self._paths.patrol()
         if self._device:
             yield from self._entries.patrol(self._device[0].index)

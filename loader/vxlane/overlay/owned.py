@@ -20,9 +20,9 @@ from vxlane.host.firewall import Masquerade, Policy
 from vxlane.host.nexthops import Query, resolve
 from vxlane.host.underlay import Choice, Underlay, choose
 from vxlane.host.undo import UndoFile
+from vxlane.overlay.backend import OverlayState, Steps
 from vxlane.overlay.desired import OwnPlan, exits_of
 from vxlane.overlay.keepers import EntryKeeper, RuleKeeper, keep_sysctls
-from vxlane.overlay.overlay import Overlay, Steps
 from vxlane.overlay.paths import Paths
 from vxlane.sources.model import Announcement, Backend, Node, Problem, derived_mac
 from vxlane.sources.snapshot import NodeSource, Snapshot
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 class OwnedOverlay:
-    """Keeps the kernel path of this node; see `Overlays`."""
+    """Keeps the kernel path of this node; see `OverlayBackend`."""
 
     def __init__(
         self,
@@ -69,11 +69,11 @@ class OwnedOverlay:
         )
 
     def heard(self, events: Events) -> Dirty:
-        """See `Overlays`."""
+        """See `OverlayBackend`."""
         return Dirty.ENTRIES if self._entries.contradicts(events) else Dirty(0)
 
-    def look(self, snapshot: Snapshot, dirty: Dirty) -> Overlay:
-        """See `Overlays`."""
+    def look(self, snapshot: Snapshot, dirty: Dirty) -> OverlayState:
+        """See `OverlayBackend`."""
         own, network = snapshot.own, snapshot.network or self._network.cidr
         assert own is not None
         if network is None:
@@ -100,12 +100,12 @@ class OwnedOverlay:
         return overlay
 
     def patrol(self) -> Iterator[Dirty]:
-        """See `Overlays`."""
+        """See `OverlayBackend`."""
         yield from self._paths.patrol()
         yield from self._entries.patrol(self._device.index if self._device else 0)
 
     def steps(self) -> Steps:
-        """See `Overlays`."""
+        """See `OverlayBackend`."""
         return self._steps
 
     def _choose(self, own: Node | None) -> Underlay:
@@ -156,7 +156,7 @@ class OwnedOverlay:
         overhead = vtep.OVERHEAD if self._network.backend is Backend.VXLAN else 0
         return (self._network.mtu or underlay.device.mtu) - overhead
 
-    def _overlay(self, snapshot: Snapshot, underlay: Underlay) -> Overlay:
+    def _overlay(self, snapshot: Snapshot, underlay: Underlay) -> OverlayState:
         own, device = snapshot.own, self._device
         assert own is not None
         plan = OwnPlan(
@@ -168,7 +168,7 @@ class OwnedOverlay:
         if own.address != underlay.address:
             reason = f"peers send to {own.address}, its packets come from {underlay.address}"
             problems.append(Problem(own.name, reason))
-        return Overlay(
+        return OverlayState(
             device=plan.device,
             device_mtu=device.mtu if device else self._pod_mtu(underlay),
             address=underlay.address,
@@ -190,7 +190,7 @@ class OwnedOverlay:
         if blackhole.add(self._devices, cidr):
             log.info("add blackhole route %s: missing", cidr)
 
-    def _write_subnet_file(self, own: Node, network: IPv4Network, overlay: Overlay) -> None:
+    def _write_subnet_file(self, own: Node, network: IPv4Network, overlay: OverlayState) -> None:
         content = subnet_env.SubnetEnv(
             network=network,
             subnet=own.pod_cidr,

@@ -16,7 +16,7 @@ from vxlane.util import files
 log = logging.getLogger(__name__)
 
 
-class Memory:
+class NodeCache:
     """Owns `<state>/nodes.json`."""
 
     def __init__(self, state: Path) -> None:

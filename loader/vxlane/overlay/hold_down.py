@@ -18,7 +18,7 @@ _SUSPICIOUS = 2
 """Fewer peers than this may well leave together: the last one of a cluster of two."""
 
 
-class Membership:
+class HoldDown:
     """The last snapshot that made sense."""
 
     def __init__(self, last: Snapshot = NOTHING_READ) -> None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the rest of the agent needs to know of this node's overlay, whoever made it.
 
-`owned` makes it, `adopted` reads it; both answer with an `Overlay`.
+`owned` makes it, `adopted` reads it; both answer with an `OverlayState`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vxlane.util.dirty import Dirty
 
 
 @dataclass(frozen=True, slots=True)
-class Overlay:
+class OverlayState:
     """This node's end of the overlay and the way to every peer."""
 
     device: int
@@ -52,7 +52,7 @@ class Overlay:
 Steps = Mapping[str, Callable[[], None]]
 
 
-class Overlays(Protocol):
+class OverlayBackend(Protocol):
     """Keeps, or follows, this node's overlay."""
 
     def announcement(self, own: Node | None) -> Announcement | None:
@@ -61,7 +61,7 @@ class Overlays(Protocol):
     def heard(self, events: Events) -> Dirty:
         """What is to be looked at because entries are other than the last look left them."""
 
-    def look(self, snapshot: Snapshot, dirty: Dirty) -> Overlay:
+    def look(self, snapshot: Snapshot, dirty: Dirty) -> OverlayState:
         """Make (or read) the device and find the way to each node of `snapshot`; `dirty`: what
         may have changed since the last look. KernelError, ConfigError: it can't be made now.
         """
