@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every test of this folder runs inside a chamber that holds a whole node; see chamber.py."""
+"""A test here that uses the node runs inside the chamber that holds it; see chamber.py."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Iterator
 
@@ -19,10 +18,8 @@ from vxlane.netlink.socket import NetlinkSocket
 
 
 @pytest.fixture(scope="session")
-def node() -> Iterator[nodes.Node]:
-    """The node, built once; it has no name outside, so there is no leftover to wait for."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root for network namespaces; run scripts/test with sudo")
+def node(_machine: None) -> Iterator[nodes.Node]:
+    """The node, built once; it has no name outside."""
     made = nodes.build()
     yield made
     made.close()
@@ -71,8 +68,10 @@ def auto(node: nodes.Node, bench: Bench, netlink: NetlinkSocket) -> Iterator[Hoo
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool:
-    """Call the test inside."""
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Call the test inside if it uses the node; pytest calls the others."""
+    if "node" not in pyfuncitem.fixturenames:
+        return None
     made: nodes.Node = pyfuncitem._request.getfixturevalue("node")
     wanted = pyfuncitem._fixtureinfo.argnames
     made.chamber.run(pyfuncitem.obj, **{name: pyfuncitem.funcargs[name] for name in wanted})

@@ -20,7 +20,7 @@ from vxlane.datapath.records import SHAPES
 
 
 @pytest.fixture(scope="module")
-def types(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def types(_machine: None, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """The header as clang sees it: the BTF types of an object that uses all of it."""
     directory = tmp_path_factory.mktemp("btf")
     uses = [f"struct {name} a_{name};" for name in HEADER.structs]
@@ -71,6 +71,7 @@ def test_enums_are_clangs(types: list[dict[str, Any]]) -> None:
     assert enums == HEADER.enums
 
 
+@pytest.mark.usefixtures("node")
 def test_maps_are_bccs(tmp_path: Path) -> None:
     """Bcc gives every map the keys and leaves that Python writes and reads."""
     ensure_bpffs(tmp_path / "bpf")

@@ -8,6 +8,7 @@ import struct
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from bench import Bench
 from tables import from_pod, learning
 from tables.case import DATAGRAM, only
@@ -34,6 +35,7 @@ def pin_hash_of_one(state: Path) -> None:
     os.close(made)
 
 
+@pytest.mark.usefixtures("node")
 def test_map_full(tmp_path: Path) -> None:
     """What can't be recorded is counted as map_full and goes on by the kernel path, whole."""
     pin_hash_of_one(tmp_path)
@@ -47,6 +49,7 @@ def test_map_full(tmp_path: Path) -> None:
     assert standing.flows() == {Approval(tuple=replace(UDP_FLOW, local_port=1))}
 
 
+@pytest.mark.usefixtures("node")
 def test_more_flows_than_room(tmp_path: Path) -> None:
     """With ten times more flows than records all are learned, and the forgotten are unknown."""
     bench = Bench(tmp_path, Constants(max_flows=100))

@@ -38,6 +38,7 @@ def identities(state: Path) -> dict[str, int]:
     return found
 
 
+@pytest.mark.usefixtures("node")
 @pytest.mark.parametrize("missing", ["VNI", "STRICT", "MARK"])
 def test_error_names_file_and_line(tmp_path: Path, missing: str) -> None:
     """Without one of the constants the error names a line of a real file that needs it."""
@@ -54,6 +55,7 @@ def test_error_names_file_and_line(tmp_path: Path, missing: str) -> None:
     assert re.match(rf"[\w(]*{missing}\b", text[int(line) - 1][int(column) - 1 :])
 
 
+@pytest.mark.usefixtures("node")
 def test_refusal_of_the_verifier(tmp_path: Path) -> None:
     """Programs that compile and don't load make an error with the last words about it."""
     ensure_bpffs(tmp_path / "bpf")

@@ -212,6 +212,7 @@ def test_full_map(bench: Bench, maps: Maps) -> None:
     assert len(maps.pods()) == room
 
 
+@pytest.mark.usefixtures("node")
 def test_nothing_pinned(tmp_path: Path) -> None:
     """Where no programs were ever loaded, opening says that there is no such file."""
     with pytest.raises(FileNotFoundError):

@@ -34,6 +34,7 @@ def either(request: pytest.FixtureRequest) -> Bench:
     return made
 
 
+@pytest.mark.usefixtures("node")
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_packet(either: Bench, case: Case) -> None:
     """The whole frame, the TC action, the flow records and the counters are as the row says."""

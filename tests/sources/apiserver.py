@@ -4,7 +4,7 @@
 Faithful where a client can go wrong: resourceVersions and a history that can be forgotten, pages
 with continue tokens, chunked watches with one JSON value a line, initial events with their closing
 bookmark, bookmarks, 410 as an answer and as an ERROR event, strategic merge on nodes/status.
-Run by hand (python tests/nodes/apiserver.py --nodes 5000) it serves until it is ended.
+Run by hand (python tests/sources/apiserver.py --nodes 5000) it serves until it is ended.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 """`vxlane install` and `vxlane uninstall`, on directories of the test's own."""
 
 import base64
-import dataclasses
 import json
 import shutil
 import subprocess
@@ -11,55 +10,9 @@ import threading
 from pathlib import Path
 
 import pytest
+from cniplace import FLANNEL, Place
 
 from vxlane.install import executable, files
-from vxlane.lab.agents import program
-
-FLANNEL = {
-    "cniVersion": "0.3.1",
-    "name": "cbr0",
-    "plugins": [
-        {"type": "flannel", "delegate": {"hairpinMode": True, "isDefaultGateway": True}},
-        {"type": "portmap", "capabilities": {"portMappings": True}},
-    ],
-}
-
-
-class Place:
-    """A node's CNI directories."""
-
-    def __init__(self, directory: Path) -> None:
-        self.bin = directory / "bin"
-        self.conf = directory / "net.d"
-        self.cache = directory / "cache"
-
-    def vxlane(self, command, *options):
-        """Run the command line on these directories."""
-        places = ["--cni-bin-dir", self.bin, "--cni-conf-dir", self.conf]
-        if command == "uninstall":
-            places += ["--cni-cache-dir", self.cache]
-        argv = [program("vxlane"), command, *places, *options]
-        return subprocess.run(list(map(str, argv)), capture_output=True, text=True, check=False)
-
-    def flannel(self, **keys):
-        """Write flannel's list, as its init container does."""
-        self.conf.mkdir(exist_ok=True)
-        file = self.conf / "10-flannel.conflist"
-        file.write_text(json.dumps({**FLANNEL, **keys}), encoding="utf-8")
-        return file
-
-    def files(self):
-        """Every file there is, by its path."""
-        return sorted(
-            str(file.relative_to(self.bin.parent))
-            for directory in (self.bin, self.conf)
-            for file in directory.rglob("*")
-            if file.is_file()
-        )
-
-    def listed(self, name="00-vxlane.conflist"):
-        """What a file of the configuration directory says."""
-        return json.loads((self.conf / name).read_text(encoding="utf-8"))
 
 
 @pytest.fixture
@@ -135,20 +88,6 @@ def test_options_of_the_plugin(place, monkeypatch):
     assert place.listed("pods/99-vxlane.conf") == wanted
 
 
-def test_main_role(place, call, tmp_path):
-    """The main role's list makes pods, maps ports, shapes, and only then attaches."""
-    assert place.vxlane("install", "--role", "main").returncode == 0
-    listed = place.listed()
-    kinds = [plugin["type"] for plugin in listed["plugins"]]
-    assert kinds == ["vxlane", "portmap", "bandwidth", "vxlane"]
-    first, last = listed["plugins"][0], listed["plugins"][-1]
-    assert (first["accelerate"], last) == (False, {"type": "vxlane"})
-    common = {key: listed[key] for key in ("name", "cniVersion")}
-    nowhere = {"subnetFile": str(tmp_path / "none")}
-    answer = call("ADD", {**first, **common, **nowhere})
-    assert (answer.document["code"], answer.document["msg"][:20]) == (11, "flannel's subnet.env")
-
-
 @pytest.mark.parametrize(
     ("name", "content", "complaint"),
     [
@@ -186,30 +125,6 @@ def test_network_of_another_name(place, form):
     assert "--network-name" in done.stderr
     assert place.files() == ["net.d/10-flannel.conflist"]
     assert place.vxlane("install", "--form", form, "--network-name", "podnet").returncode == 0
-
-
-def test_drop_in_as_libcni_reads_it(place, node, agent, monkeypatch):
-    """Libcni's list of flannel's file and the drop-in has a pod accelerated, and undone."""
-    place.flannel(plugins=[node.bridge()])
-    monkeypatch.setenv("VXLANE_STATE_DIR", str(agent.state_dir))
-    assert place.vxlane("install", "--form", "drop-in").returncode == 0
-    listed = from_directory(place.conf, "cbr0")
-    chain = dataclasses.replace(node.chain(), conflist=listed)
-    pod = node.pod()
-    result = chain.add(pod)
-    assert result["cniVersion"] == listed["cniVersion"] == FLANNEL["cniVersion"]
-    assert agent.heard[-1]["host_ifname"] == node.veth_of(pod)
-    chain.delete(pod)
-    assert [heard["op"] for heard in agent.heard] == ["attach", "detach"]
-
-
-def from_directory(confs, network):
-    """What libcni 1.3.0 makes of a directory (containernetworking/cni, libcni/conf.go)."""
-    first = min(file for file in confs.iterdir() if file.suffix in (".conf", ".conflist", ".json"))
-    listed = json.loads(first.read_text(encoding="utf-8"))
-    assert listed["name"] == network
-    drop_ins = [json.loads(file.read_text()) for file in sorted((confs / network).glob("*.conf"))]
-    return {**listed, "plugins": [*listed["plugins"], *drop_ins]}
 
 
 @pytest.mark.parametrize("name", ["../up", "..", ".", "", "a/b", "a\n"])

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the programs are told of a pod."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from vxlane.datapath.abi import Guard
+from vxlane.host.devices import Device
+from vxlane.pods.attachments import Attachment
+from vxlane.pods.standing import judge
+
+VETH = Device(
+    index=7,
+    name="veth7",
+    kind="veth",
+    mac="02:00:00:00:00:07",
+    mtu=1450,
+    master=5,
+    is_up=True,
+    qdisc="noqueue",
+    is_isolated=False,
+    filters_vlans=False,
+)
+BRIDGE = dataclasses.replace(VETH, index=5, name="cni0", kind="bridge", mtu=1400, master=0)
+POD = Attachment("c1", "eth0", "", "veth7", "02:00:00:00:01:02", ("10.42.1.7",))
+
+
+@pytest.mark.parametrize(
+    ("veth", "bridge", "guard"),
+    [
+        (VETH, BRIDGE, Guard(0)),
+        (dataclasses.replace(VETH, qdisc="tbf"), BRIDGE, Guard.TO_POD),
+        (dataclasses.replace(VETH, is_isolated=True), BRIDGE, Guard.FROM_POD | Guard.TO_POD),
+        (VETH, dataclasses.replace(BRIDGE, filters_vlans=True), Guard.FROM_POD | Guard.TO_POD),
+    ],
+    ids=["plain", "shaper", "isolated", "vlans"],
+)
+def test_guards_of_a_pod(veth: Device, bridge: Device, guard: Guard) -> None:
+    """What keeps packets of a veth apart or back guards the direction that it is about."""
+    [pod] = judge(POD, veth, bridge, others=Guard(0)).pods
+    assert pod.guard == guard
+    assert (pod.mtu, pod.gateway_mac, pod.bridge) == (1400, BRIDGE.mac, 5)

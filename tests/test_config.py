@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""net-conf.json, read."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network
+
+import pytest
+
+from vxlane.config import Network, parse_network
+from vxlane.errors import ConfigError
+
+NETWORK = IPv4Network("10.42.0.0/16")
+
+
+def test_net_conf_keys_in_any_case() -> None:
+    """Keys of net-conf.json count whatever their case, unknown ones do not count."""
+    text = """{"NETWORK": "10.42.0.0/16", "enableNFTables": true, "Extra": 1,
+               "backend": {"TYPE": "VXLAN", "vni": 7, "Directrouting": true, "PORT": 4789}}"""
+    assert parse_network(text) == Network(
+        cidr=NETWORK, vni=7, port=4789, routes_directly=True, uses_nftables=True
+    )
+    assert parse_network('{"Backend": {"Type": "vxlan"}}') == Network()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "is not a JSON object"),
+        ('{"Network": "10.42.0.1/16", "Backend": {"Type": "vxlan"}}', "Network '10.42.0.1/16'"),
+        ('{"Network": "10.42.0.0/16"}', "Backend.Type 'udp'"),
+        ('{"Backend": {"Type": "wireguard"}}', "known: vxlan, host-gw|vxlane's: vxlan, host-gw"),
+        ('{"Backend": {"Type": "vxlan", "VNI": "1"}}', "vni must be a number"),
+        ('{"Backend": {"Type": "vxlan", "GBP": 1}}', "gbp must be true or false"),
+    ],
+)
+def test_a_wrong_net_conf_is_refused(text: str, reason: str) -> None:
+    """What can't be in a net-conf.json is named."""
+    with pytest.raises(ConfigError, match=reason):
+        parse_network(text)
