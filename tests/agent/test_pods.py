@@ -83,12 +83,12 @@ def test_detach_is_idempotent(running: AgentNode, pod: dict[str, Any]) -> None:
         assert hooks(running, "veth7") == set()
 
 
-@pytest.mark.parametrize("damage", ["entry", "hooks", "both", "node cache"])
+@pytest.mark.parametrize("damage", ["entry", "hooks", "both", "memory"])
 def test_check_puts_right(running: AgentNode, pod: dict[str, Any], damage: str) -> None:
     """CHECK answers that a pod is accelerated only with its entry and its hooks there again."""
     running.ask(**pod)
     known = pods(running)
-    if damage == "node cache":
+    if damage == "memory":
         running.ask(op="detach", container_id="c7", ifname="eth0")
     if damage in ("entry", "both"):
         with running.maps() as maps:

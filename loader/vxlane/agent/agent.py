@@ -25,9 +25,8 @@ from vxlane.overlay.backend import OverlayBackend, OverlayState
 from vxlane.overlay.hold_down import HoldDown
 from vxlane.overlay.node_cache import NodeCache
 from vxlane.overlay.owned import OwnedOverlay
-from vxlane.pods.attachments import Attachment, Key, Store
-from vxlane.pods.discover import Claim
-from vxlane.pods.recall import confirmed
+from vxlane.pods.cni_cache import CachedPod, confirmed
+from vxlane.pods.interfaces import Key, PodInterface, PodStore
 from vxlane.sources.model import Announcement, Problem
 from vxlane.sources.snapshot import NodeSource
 from vxlane.util.dirty import ALL, Dirty
@@ -58,7 +57,7 @@ class Agent:
         self.problems: tuple[Problem, ...] = ()
         """Nodes that can't be used."""
         self.snapshot = source.nodes()
-        self._store = Store(config.state / "pods")
+        self._store = PodStore(config.state / "pods")
         self._source = source
         self._devices = Devices()
         self._undo = UndoFile(config.state)
@@ -151,20 +150,20 @@ class Agent:
         while (dirty := self._try("patrol", lambda: next(steps, None))) is not None:
             yield dirty
 
-    def attach(self, attachment: Attachment) -> str:
+    def attach(self, interface: PodInterface) -> str:
         """Accelerate a pod, now or when that can be done; why it is not, or empty."""
         if self.bypass:
-            return self.bypass.pods.attach(attachment)
-        if veth := self._devices.by_name(attachment.host_ifname):
-            self._store.save(dataclasses.replace(attachment, host_mac=veth.mac))
+            return self.bypass.pods.attach(interface)
+        if veth := self._devices.by_name(interface.host_ifname):
+            self._store.save(dataclasses.replace(interface, host_mac=veth.mac))
         return NO_BYPASS
 
-    def check(self, attachment: Attachment) -> str:
+    def check(self, interface: PodInterface) -> str:
         """Put right what is wrong with a pod, if anything; why it is not accelerated, or empty."""
         if self.bypass:
-            return self.bypass.pods.check(attachment)
+            return self.bypass.pods.check(interface)
         # One that is known stays what it is: the newest has the address.
-        return NO_BYPASS if attachment.key in self._store.load() else self.attach(attachment)
+        return NO_BYPASS if interface.key in self._store.load() else self.attach(interface)
 
     def detach(self, key: Key) -> None:
         """Forget a pod, whether it is known or not."""
@@ -173,16 +172,16 @@ class Agent:
         else:
             self._store.remove(key)
 
-    def attachments(self) -> Mapping[Key, Attachment]:
+    def interfaces(self) -> Mapping[Key, PodInterface]:
         """The pods that are known."""
-        return self.bypass.pods.attachments if self.bypass else self._store.load()
+        return self.bypass.pods.interfaces if self.bypass else self._store.load()
 
-    def remember(self, claims: Iterable[Claim]) -> None:
+    def remember(self, pods: Iterable[CachedPod]) -> None:
         """Pods that ran before the agent came: each that the kernel confirms and nobody told of."""
         known = self._store.load()
-        for attachment in confirmed(claims, self._devices):
-            if attachment.key not in known:
-                self.attach(attachment)
+        for interface in confirmed(pods, self._devices):
+            if interface.key not in known:
+                self.attach(interface)
 
     def rules_changed(self) -> None:
         """Some ruleset is another: withdraw every approval that the old one gave."""

@@ -20,7 +20,7 @@ from vxlane.agent.sources import prepare
 from vxlane.config import Config, Listen
 from vxlane.datapath.programs import pin_directory
 from vxlane.errors import ConfigError, SourceError
-from vxlane.pods import discover
+from vxlane.pods import cni_cache
 from vxlane.sources.follow import DEFAULT_TIMING
 from vxlane.sources.snapshot import NodeSource
 from vxlane.util import interrupt
@@ -43,7 +43,7 @@ def run(values: Mapping[str, Any]) -> None:
         agent = Agent(config, source)
         stack.callback(agent.close)
         for cache in values["cni_cache_dir"]:
-            agent.remember(discover.pods(Path(cache)))
+            agent.remember(cni_cache.read(Path(cache)))
         loop = Loop(agent, source, board)
         stack.callback(loop.close)
         loop.run()

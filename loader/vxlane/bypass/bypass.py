@@ -33,7 +33,7 @@ from vxlane.host.devices import Devices
 from vxlane.host.undo import UndoFile
 from vxlane.overlay.backend import OverlayState
 from vxlane.overlay.keepers import keep_sysctls
-from vxlane.pods.attachments import Store
+from vxlane.pods.interfaces import PodStore
 from vxlane.pods.pods import PodKeeper
 from vxlane.sources.model import Problem
 from vxlane.util.dirty import Dirty
@@ -50,7 +50,7 @@ class Bypass:
         devices: Devices,
         *,
         undo: UndoFile,
-        store: Store,
+        store: PodStore,
         overlay: OverlayState,
     ) -> None:
         self.constants = constants_for(config, overlay)

@@ -19,7 +19,7 @@ from vxlane.agent.server.logs import LogFormat
 from vxlane.config import Mode
 from vxlane.datapath.attach import Method
 from vxlane.datapath.programs import Constants
-from vxlane.pods import discover
+from vxlane.pods import cni_cache
 
 _SIZES = Constants()
 _ADDRESS = "0.0.0.0"  # noqa: S104 (flannel's default: probes come from the kubelet)
@@ -86,7 +86,7 @@ _OWN = (
     _option(
         "cni-cache-dir",
         multiple=True,
-        default=[str(discover.CACHE)],
+        default=[str(cni_cache.CACHE)],
         envvar="VXLANE_CNI_CACHE_DIR",
         show_default=True,
         help="Where the runtime keeps results/ and networks/ of pods from before. May repeat.",

@@ -15,7 +15,7 @@ import click
 
 from vxlane.install import executable, files, network, runtime
 from vxlane.install.network import Form
-from vxlane.pods import discover
+from vxlane.pods import cni_cache
 
 _PLUGIN = "vxlane"
 _DEFAULT_STATE_DIR = "/run/vxlane"
@@ -103,7 +103,7 @@ def install(
 @click.option(
     "--cni-cache-dir",
     type=_DIRECTORY,
-    default=str(discover.CACHE),
+    default=str(cni_cache.CACHE),
     show_default=True,
     help="Where the runtime remembers which plugins made a pod.",
 )
@@ -114,7 +114,7 @@ def uninstall(
     changes = network.apply(cni_conf_dir, network.absent(cni_conf_dir, network_name))
     program = cni_bin_dir / _PLUGIN
     # Some runtimes delete a pod by the list that made it: without the executable, never.
-    left = discover.made_with(_PLUGIN, cni_cache_dir)
+    left = cni_cache.made_with(_PLUGIN, cni_cache_dir)
     if not left:
         changes += [f"removed {program}"] if files.remove(program) else []
     _report(changes)

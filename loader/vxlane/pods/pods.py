@@ -21,8 +21,8 @@ from vxlane.errors import KernelError
 from vxlane.host.devices import Device, Devices
 from vxlane.host.spoofcheck import CheckedPorts
 from vxlane.host.veths import far_end
-from vxlane.pods.attachments import Attachment, Key, Store
-from vxlane.pods.standing import BOTH, Standing, is_still_so, judge
+from vxlane.pods.interfaces import Key, PodInterface, PodStore
+from vxlane.pods.pod_state import BOTH, PodState, is_still_so, judge
 from vxlane.util.dirty import Dirty
 
 log = logging.getLogger(__name__)
@@ -43,17 +43,17 @@ class PodKeeper:
         *,
         devices: Devices,
         foreign: ForeignFilters,
-        store: Store,
+        store: PodStore,
     ) -> None:
         self._maps = maps
         self._hooks = hooks
         self._devices = devices
         self._foreign = foreign
         self._store = store
-        self._attachments = self._store.load()
+        self._interfaces = self._store.load()
         """In the order in which they were made."""
         self._claims = self._claim()
-        self._standings: dict[Key, Standing] = {}
+        self._states: dict[Key, PodState] = {}
         self._owners: dict[IPAddress, Key] = {}
         self._actual = maps.pods()
         self._filters: dict[int, Guard] = {}
@@ -64,39 +64,39 @@ class PodKeeper:
         """Veths and bridges that are to be looked at."""
 
     @property
-    def attachments(self) -> Mapping[Key, Attachment]:
+    def interfaces(self) -> Mapping[Key, PodInterface]:
         """What is remembered."""
-        return self._attachments
+        return self._interfaces
 
     def places(self) -> set[Place]:
         """Where programs have to stand."""
         return {
             place
-            for standing in self._standings.values()
-            if standing.pods
-            for place in _places(standing.ifindex)
+            for state in self._states.values()
+            if state.pods
+            for place in _places(state.ifindex)
         }
 
-    def attach(self, attachment: Attachment) -> str:
+    def attach(self, interface: PodInterface) -> str:
         """Remember and accelerate a pod; why it is not accelerated, or empty."""
-        veth = self._devices.by_name(attachment.host_ifname)
+        veth = self._devices.by_name(interface.host_ifname)
         if veth is None:
-            return f"there is no device {attachment.host_ifname} in the node's network namespace"
-        attachment = dataclasses.replace(attachment, host_mac=veth.mac)
-        self._take_over(veth.index, attachment.key)
-        self._store.save(attachment)
-        self._attachments.pop(attachment.key, None)
-        self._attachments[attachment.key] = attachment
+            return f"there is no device {interface.host_ifname} in the node's network namespace"
+        interface = dataclasses.replace(interface, host_mac=veth.mac)
+        self._take_over(veth.index, interface.key)
+        self._store.save(interface)
+        self._interfaces.pop(interface.key, None)
+        self._interfaces[interface.key] = interface
         self._claims = self._claim()
         self._filters.pop(veth.index, None)
         self._checked = self._ports.names()
-        return self._review(attachment, veth)
+        return self._review(interface, veth)
 
-    def check(self, attachment: Attachment) -> str:
+    def check(self, interface: PodInterface) -> str:
         """Put right what is wrong with a pod, if anything; why it is not accelerated, or empty."""
-        known = self._attachments.get(attachment.key)
-        if known is None or known != dataclasses.replace(attachment, host_mac=known.host_mac):
-            return self.attach(attachment)
+        known = self._interfaces.get(interface.key)
+        if known is None or known != dataclasses.replace(interface, host_mac=known.host_mac):
+            return self.attach(interface)
         # What stands where and what is in the map, and not what was put there.
         self._hooks.look()
         self._actual = self._maps.pods()
@@ -104,36 +104,36 @@ class PodKeeper:
 
     def detach(self, key: Key) -> bool:
         """Forget a pod; whether it was known."""
-        attachment = self._attachments.pop(key, None)
+        interface = self._interfaces.pop(key, None)
         self._store.remove(key)
-        if attachment is None:
+        if interface is None:
             return False
         self._claims = self._claim()
         self._withdraw(key)
-        log.info("forget pod %s", _shown(attachment))
+        log.info("forget pod %s", _shown(interface))
         return True
 
     def _claim(self) -> dict[str, Key]:
         """Whose each address is: it is used again before the DEL for its last pod has come."""
-        return {address: key for key, at in self._attachments.items() for address in at.addresses}
+        return {address: key for key, at in self._interfaces.items() for address in at.addresses}
 
     def removed(self, ifindexes: Collection[int]) -> None:
         """Devices are gone, and their pods with them: at once, for an ifindex is used again."""
-        for key, standing in list(self._standings.items()):
-            if standing.ifindex in ifindexes:
+        for key, state in list(self._states.items()):
+            if state.ifindex in ifindexes:
                 self.detach(key)
 
     def _take_over(self, ifindex: int, key: Key) -> None:
         """Another pod that had this ifindex is gone, though the event of that is yet to come."""
-        for other, standing in list(self._standings.items()):
-            if standing.ifindex == ifindex and other != key:
+        for other, state in list(self._states.items()):
+            if state.ifindex == ifindex and other != key:
                 self.detach(other)
 
     def touched(self, ifindexes: Collection[int]) -> bool:
         """Devices, their qdiscs or filters changed; whether some pod has to be looked at."""
-        standings = self._standings.values()
-        veths = {s.ifindex for s in standings if s.ifindex in ifindexes}
-        bridges = {s.bridge for s in standings if s.bridge in ifindexes}
+        states = self._states.values()
+        veths = {s.ifindex for s in states if s.ifindex in ifindexes}
+        bridges = {s.bridge for s in states if s.bridge in ifindexes}
         for ifindex in veths:
             self._filters.pop(ifindex, None)
         self._touched |= veths | bridges
@@ -147,18 +147,18 @@ class PodKeeper:
         """
         touched, self._touched = self._touched, set()
         devices = {ifindex: self._devices.by_index(ifindex) for ifindex in touched}
-        for key, standing in list(self._standings.items()):
-            bridge = devices.get(standing.bridge)
-            if standing.ifindex in touched or (bridge and not is_still_so(standing, bridge)):
-                self._again(self._attachments[key])
+        for key, state in list(self._states.items()):
+            bridge = devices.get(state.bridge)
+            if state.ifindex in touched or (bridge and not is_still_so(state, bridge)):
+                self._again(self._interfaces[key])
 
     def rules_changed(self) -> None:
         """Rules of bridges may have changed."""
         before, self._checked = self._checked, self._ports.names()
         changed = before ^ self._checked
-        for attachment in list(self._attachments.values()):
-            if attachment.host_ifname in changed:
-                self._again(attachment)
+        for interface in list(self._interfaces.values()):
+            if interface.host_ifname in changed:
+                self._again(interface)
 
     def look(self) -> None:
         """Verify every pod, and remove what is in the map without one.
@@ -170,85 +170,87 @@ class PodKeeper:
         self._checked = self._ports.names()
         self._actual = self._maps.pods()
         found: dict[Key, Device] = {}
-        for key, attachment in list(self._attachments.items()):
-            veth = by_name.get(attachment.host_ifname)
-            if veth and self._is_of(veth, attachment):
+        for key, interface in list(self._interfaces.items()):
+            veth = by_name.get(interface.host_ifname)
+            if veth and self._is_of(veth, interface):
                 found[key] = veth
             else:
                 self.detach(key)
         self._remove_stale(map(IPv4Address, self._claims))
         for key, veth in found.items():
-            self._review(self._attachments[key], veth, bridge=devices.get(veth.master))
+            self._review(self._interfaces[key], veth, bridge=devices.get(veth.master))
         self._remove_stale(self._owners)
 
     def patrol(self) -> Iterator[Dirty]:
         """Verify one pod at a time, filters too: of a TCX program nobody tells."""
-        for key in list(self._attachments):
-            if attachment := self._attachments.get(key):
-                if standing := self._standings.get(key):
-                    self._filters.pop(standing.ifindex, None)
-                self._again(attachment)
+        for key in list(self._interfaces):
+            if interface := self._interfaces.get(key):
+                if state := self._states.get(key):
+                    self._filters.pop(state.ifindex, None)
+                self._again(interface)
             yield Dirty(0)
 
     def lost_track(self) -> None:
         """Events were lost: filters may have changed anywhere."""
         self._filters.clear()
 
-    def _again(self, attachment: Attachment) -> str:
-        veth = self._devices.by_name(attachment.host_ifname)
-        if veth and self._is_of(veth, attachment):
-            return self._review(attachment, veth)
-        self.detach(attachment.key)
-        return f"its veth {attachment.host_ifname} is gone"
+    def _again(self, interface: PodInterface) -> str:
+        veth = self._devices.by_name(interface.host_ifname)
+        if veth and self._is_of(veth, interface):
+            return self._review(interface, veth)
+        self.detach(interface.key)
+        return f"its veth {interface.host_ifname} is gone"
 
-    def _is_of(self, veth: Device, attachment: Attachment) -> bool:
+    def _is_of(self, veth: Device, interface: PodInterface) -> bool:
         """Whether the veth is still the one that was attached, and no later one by its name.
 
         Its MAC may change: udev gives a veth one of its own some time after the bridge plugin has
         made it (MACAddressPolicy=persistent). While we watch, the ifindex tells then, and else the
         pod's end.
         """
-        if veth.mac == attachment.host_mac:
+        if veth.mac == interface.host_mac:
             return True
-        if standing := self._standings.get(attachment.key):
-            return standing.ifindex == veth.index
+        if state := self._states.get(interface.key):
+            return state.ifindex == veth.index
         end = far_end(self._devices.socket, veth.index)
-        return end is not None and (end.name, end.mac) == (attachment.ifname, attachment.mac)
+        return end is not None and (end.name, end.mac) == (interface.ifname, interface.mac)
 
-    def _review(self, attachment: Attachment, veth: Device, *, bridge: Device | None = None) -> str:
+    def _review(
+        self, interface: PodInterface, veth: Device, *, bridge: Device | None = None
+    ) -> str:
         """Judge one pod and make map and hooks so; why it is not accelerated, or empty."""
         if bridge is None and veth.master:
             bridge = self._devices.by_index(veth.master)
         others = BOTH if veth.name in self._checked else self._guarded(veth.index)
-        own = tuple(a for a in attachment.addresses if self._claims[a] == attachment.key)
-        attachment = dataclasses.replace(attachment, addresses=own)
-        standing = judge(attachment, veth, bridge, others=others)
-        before = self._standings.get(attachment.key)
-        if not standing.pods:
-            self._withdraw(attachment.key)
-            self._standings[attachment.key] = standing
+        own = tuple(a for a in interface.addresses if self._claims[a] == interface.key)
+        interface = dataclasses.replace(interface, addresses=own)
+        state = judge(interface, veth, bridge, others=others)
+        before = self._states.get(interface.key)
+        if not state.pods:
+            self._withdraw(interface.key)
+            self._states[interface.key] = state
         else:
-            standing = self._accelerate(attachment.key, standing)
-        if before != standing:
-            log.info("pod %s: %s", _shown(attachment), standing.reason or _guards(standing))
-        return standing.reason
+            state = self._accelerate(interface.key, state)
+        if before != state:
+            log.info("pod %s: %s", _shown(interface), state.reason or _guards(state))
+        return state.reason
 
     def _guarded(self, ifindex: int) -> Guard:
         if ifindex not in self._filters:
             self._filters[ifindex] = self._foreign(ifindex)
         return self._filters[ifindex]
 
-    def _accelerate(self, key: Key, standing: Standing) -> Standing:
-        for address in self._addresses(key) - {pod.address for pod in standing.pods}:
+    def _accelerate(self, key: Key, state: PodState) -> PodState:
+        for address in self._addresses(key) - {pod.address for pod in state.pods}:
             self._remove(address)
-        for pod in standing.pods:
+        for pod in state.pods:
             self._owners[pod.address] = key
-        self._standings[key] = standing
-        if reason := self._put(standing.pods) or self._hooks.attach(_places(standing.ifindex)):
+        self._states[key] = state
+        if reason := self._put(state.pods) or self._hooks.attach(_places(state.ifindex)):
             self._withdraw(key)
-            standing = dataclasses.replace(standing, pods=(), reason=reason)
-            self._standings[key] = standing
-        return standing
+            state = dataclasses.replace(state, pods=(), reason=reason)
+            self._states[key] = state
+        return state
 
     def _put(self, pods: Iterable[Pod]) -> str:
         """Write what differs; why that could not be, or empty."""
@@ -265,10 +267,10 @@ class PodKeeper:
 
     def _withdraw(self, key: Key) -> None:
         """Take a pod off its hooks and out of the map."""
-        standing = self._standings.pop(key, None)
-        if standing and standing.pods:
-            self._hooks.detach(_places(standing.ifindex))
-            self._maps.delete_veth(standing.ifindex)
+        state = self._states.pop(key, None)
+        if state and state.pods:
+            self._hooks.detach(_places(state.ifindex))
+            self._maps.delete_veth(state.ifindex)
         for address in self._addresses(key):
             self._remove(address)
 
@@ -291,12 +293,12 @@ def _places(ifindex: int) -> Iterable[Place]:
     return (Program.TO_POD, ifindex), (Program.FROM_POD, ifindex)
 
 
-def _shown(attachment: Attachment) -> str:
-    name = attachment.name or attachment.container_id[:12]
-    return f"{name} {attachment.ifname} {' '.join(attachment.addresses)} {attachment.host_ifname}"
+def _shown(interface: PodInterface) -> str:
+    name = interface.name or interface.container_id[:12]
+    return f"{name} {interface.ifname} {' '.join(interface.addresses)} {interface.host_ifname}"
 
 
-def _guards(standing: Standing) -> str:
-    guard = standing.pods[0].guard
+def _guards(state: PodState) -> str:
+    guard = state.pods[0].guard
     names = [item.name.lower() for item in Guard if item & guard and item.name]
     return f"accelerated, but for {' and '.join(names)}" if names else "accelerated"

@@ -10,7 +10,7 @@ from vxlane.agent.agent import NO_BYPASS, Agent
 from vxlane.agent.server.status import document
 from vxlane.bypass.bypass import Bypass
 from vxlane.errors import ConfigError
-from vxlane.pods.attachments import Key, parse_attachment, parse_key
+from vxlane.pods.interfaces import Key, parse_interface, parse_key
 
 Json = dict[str, Any]
 
@@ -39,10 +39,10 @@ class Operations:
         return operation(request)
 
     def _attach(self, request: Json) -> Json:
-        return _outcome(self._agent.attach(parse_attachment(request)))
+        return _outcome(self._agent.attach(parse_interface(request)))
 
     def _check(self, request: Json) -> Json:
-        return _outcome(self._agent.check(parse_attachment(request)))
+        return _outcome(self._agent.check(parse_interface(request)))
 
     def _detach(self, request: Json) -> Json:
         self._agent.detach(parse_key(request))
@@ -51,7 +51,7 @@ class Operations:
     def _gc(self, request: Json) -> Json:
         valid = _keys(request.get("valid"))
         network = str(request.get("network") or "")
-        known = self._agent.attachments().items()
+        known = self._agent.interfaces().items()
         stale = {key for key, at in known if at.network == network} - valid
         for key in stale:
             self._agent.detach(key)

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from vxlane.pods import discover
+from vxlane.pods import cni_cache
 
 RESULT = {
     "cniVersion": "0.3.1",
@@ -55,13 +55,13 @@ def lease(directory, address, content):
 
 def found(directory):
     """The claims in a directory."""
-    return discover.pods(directory)
+    return cni_cache.read(directory)
 
 
 def test_a_pod(node):
     """An entry and its lease make a claim with all that an attach needs to be verified."""
     assert found(node) == [
-        discover.Claim(
+        cni_cache.CachedPod(
             container_id="c1",
             ifname="eth0",
             network="cbr0",

@@ -12,15 +12,15 @@ from ipaddress import IPv4Address
 from vxlane.datapath.abi import Guard
 from vxlane.datapath.records import Pod
 from vxlane.host.devices import Device
-from vxlane.pods.attachments import Attachment
+from vxlane.pods.interfaces import PodInterface
 
 BOTH = Guard.FROM_POD | Guard.TO_POD
 _NO_QDISCS = frozenset({"noqueue", "noop", ""})
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """What became of one attachment."""
+class PodState:
+    """What became of one interface."""
 
     ifindex: int
     bridge: int
@@ -32,8 +32,8 @@ class Standing:
 
 
 def judge(
-    attachment: Attachment, veth: Device, bridge: Device | None, *, others: Guard
-) -> Standing:
+    interface: PodInterface, veth: Device, bridge: Device | None, *, others: Guard
+) -> PodState:
     """Whether a pod can be accelerated, and what the programs are told of it.
 
     `others`: directions that a filter or a rule of someone else's guards. A bridge or a port that
@@ -43,7 +43,7 @@ def judge(
         return _refused(veth, f"{veth.name} is not a veth but a {veth.kind or 'hardware'} device")
     if bridge is None or bridge.kind != "bridge":
         return _refused(veth, f"{veth.name} is not a port of a bridge")
-    if not attachment.addresses:
+    if not interface.addresses:
         return _refused(veth, "the pod has no IPv4 address of its own")
     guard = others
     if veth.is_isolated or bridge.filters_vlans:
@@ -56,23 +56,23 @@ def judge(
             ifindex=veth.index,
             bridge=bridge.index,
             mtu=min(veth.mtu, bridge.mtu),
-            mac=attachment.mac,
+            mac=interface.mac,
             gateway_mac=bridge.mac,
             guard=guard,
         )
-        for address in attachment.addresses
+        for address in interface.addresses
     )
-    return Standing(veth.index, bridge.index, pods, bridge_facts=_facts(bridge))
+    return PodState(veth.index, bridge.index, pods, bridge_facts=_facts(bridge))
 
 
-def is_still_so(standing: Standing, bridge: Device) -> bool:
-    """Whether the bridge still is what it was when the standing's pods were judged."""
-    return not standing.pods or standing.bridge_facts == _facts(bridge)
+def is_still_so(state: PodState, bridge: Device) -> bool:
+    """Whether the bridge still is what it was when the state's pods were judged."""
+    return not state.pods or state.bridge_facts == _facts(bridge)
 
 
 def _facts(bridge: Device) -> tuple[str, int, bool]:
     return bridge.mac, bridge.mtu, bridge.filters_vlans
 
 
-def _refused(veth: Device, reason: str) -> Standing:
-    return Standing(veth.index, veth.master, reason=reason)
+def _refused(veth: Device, reason: str) -> PodState:
+    return PodState(veth.index, veth.master, reason=reason)

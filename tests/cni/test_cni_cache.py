@@ -7,10 +7,10 @@ import sys
 PROBE = """
 import dataclasses, json, sys
 from pathlib import Path
-from vxlane.pods import discover, recall
+from vxlane.pods import cni_cache
 from vxlane.host.devices import Devices
-devices, claims = Devices(), discover.pods(Path(sys.argv[1]))
-print(json.dumps([dataclasses.asdict(found) for found in recall.confirmed(claims, devices)]))
+devices, pods = Devices(), cni_cache.read(Path(sys.argv[1]))
+print(json.dumps([dataclasses.asdict(found) for found in cni_cache.confirmed(pods, devices)]))
 devices.close()
 """
 

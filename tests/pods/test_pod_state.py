@@ -9,8 +9,8 @@ import pytest
 
 from vxlane.datapath.abi import Guard
 from vxlane.host.devices import Device
-from vxlane.pods.attachments import Attachment
-from vxlane.pods.standing import judge
+from vxlane.pods.interfaces import PodInterface
+from vxlane.pods.pod_state import judge
 
 VETH = Device(
     index=7,
@@ -25,7 +25,7 @@ VETH = Device(
     filters_vlans=False,
 )
 BRIDGE = dataclasses.replace(VETH, index=5, name="cni0", kind="bridge", mtu=1400, master=0)
-POD = Attachment("c1", "eth0", "", "veth7", "02:00:00:00:01:02", ("10.42.1.7",))
+POD = PodInterface("c1", "eth0", "", "veth7", "02:00:00:00:01:02", ("10.42.1.7",))
 
 
 @pytest.mark.parametrize(

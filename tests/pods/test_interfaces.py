@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from vxlane.errors import ConfigError
-from vxlane.pods.attachments import parse_attachment
+from vxlane.pods.interfaces import parse_interface
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ from vxlane.pods.attachments import parse_attachment
     ],
 )
 def test_a_wrong_attachment_names_its_field(change: dict[str, object], field: str) -> None:
-    """A request that can't be an attachment is refused by the field that is wrong."""
+    """A request that can't be an interface is refused by the field that is wrong."""
     good: dict[str, object] = {
         "container_id": "c1",
         "ifname": "eth0",
@@ -29,6 +29,6 @@ def test_a_wrong_attachment_names_its_field(change: dict[str, object], field: st
         "mac": "02:00:00:00:01:02",
         "addresses": ["10.42.1.7"],
     }
-    assert parse_attachment(good).addresses == ("10.42.1.7",)
+    assert parse_interface(good).addresses == ("10.42.1.7",)
     with pytest.raises(ConfigError, match=field):
-        parse_attachment(good | change)
+        parse_interface(good | change)

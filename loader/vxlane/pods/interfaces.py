@@ -31,7 +31,7 @@ Key = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Attachment:
+class PodInterface:
     """One interface of one pod."""
 
     container_id: str
@@ -65,15 +65,15 @@ def parse_key(request: Mapping[str, Any]) -> Key:
     return container_id, ifname
 
 
-def parse_attachment(request: Mapping[str, Any]) -> Attachment:
-    """The attachment that a request describes, or ConfigError naming the field."""
+def parse_interface(request: Mapping[str, Any]) -> PodInterface:
+    """The interface that a request describes, or ConfigError naming the field."""
     container_id, ifname = parse_key(request)
     host_ifname, addresses = request.get("host_ifname"), request.get("addresses")
     if not isinstance(host_ifname, str) or not _IFNAME.fullmatch(host_ifname):
         raise ConfigError(f"host_ifname {host_ifname!r} is not an interface's name")
     if not isinstance(addresses, list):
         raise ConfigError("addresses must be a list")
-    return Attachment(
+    return PodInterface(
         container_id=container_id,
         ifname=ifname,
         netns=str(request.get("netns") or ""),
@@ -96,14 +96,14 @@ def _is_ipv4(text: object) -> bool:
     return True
 
 
-class Store:
+class PodStore:
     """The files."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def load(self) -> dict[Key, Attachment]:
+    def load(self) -> dict[Key, PodInterface]:
         """All that are there, oldest first; a file that can't be read is reported and removed."""
         found = {}
         files = self._directory.glob("*.json")
@@ -111,17 +111,17 @@ class Store:
             try:
                 document = json.loads(path.read_text())
                 document["addresses"] = tuple(document["addresses"])
-                attachment = Attachment(**document)
+                interface = PodInterface(**document)
             except (ValueError, TypeError, KeyError) as error:
                 log.warning("remove %s: not what an agent wrote (%s)", path, error)
                 path.unlink()
                 continue
-            found[attachment.key] = attachment
+            found[interface.key] = interface
         return found
 
-    def save(self, attachment: Attachment) -> None:
+    def save(self, interface: PodInterface) -> None:
         """Write one; a killed agent leaves the old file or the new one."""
-        files.replace(self._path(attachment.key), json.dumps(dataclasses.asdict(attachment)))
+        files.replace(self._path(interface.key), json.dumps(dataclasses.asdict(interface)))
 
     def remove(self, key: Key) -> None:
         """Remove one, if it is there."""

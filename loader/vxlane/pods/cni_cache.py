@@ -1,37 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Pods that were there before the agent: what libcni and host-local remember of them.
+r"""Pods that ran before the agent came, from the files of the container runtime.
 
     <cache>/results/<network>-<container id>-<ifname>   libcni: the chain's final result
     <cache>/networks/<network>/<address>                host-local: "<container id>\r\n<ifname>"
 
-Both outlive what they speak of: a runtime that is killed, or a node that loses power, leaves
-entries of pods that are gone. So an address counts only while host-local agrees who has it,
-and everything said here is a claim, which whoever attaches a pod verifies against the kernel.
-Reads files, changes nothing; imports nothing of vxlane.
+Both files outlive their pod when a runtime is killed or a node loses power. So an address counts
+only while host-local says that this container has it, and a pod only while the kernel shows it
+(`confirmed`). Reads files and devices, changes nothing.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_interface
 from pathlib import Path
 from typing import Any
 
+from vxlane.host.devices import Device, Devices
+from vxlane.host.veths import FarEnd, far_end
+from vxlane.pods.interfaces import PodInterface
+
 CACHE = Path("/var/lib/cni")
 """Where both are unless a runtime, or a network's ipam.dataDir, says otherwise."""
 
-_MISSHAPEN = (ValueError, KeyError, TypeError, AttributeError, IndexError)
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, IndexError)
 
 Json = dict[str, Any]
 Address = IPv4Address | IPv6Address
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """One interface of one container, as the runtime's files have it."""
+class CachedPod:
+    """One interface of one container, as the runtime's files describe it."""
 
     container_id: str
     ifname: str
@@ -39,26 +42,26 @@ class Claim:
     netns: str
     """Path of the container's network namespace, "" when an older libcni wrote the entry."""
     name: str
-    """namespace/pod, "" when the runtime is no Kubernetes'."""
+    """namespace/pod, "" when the runtime is not a Kubernetes one."""
     mac: str
     """Of the container's interface, lower-case; "" when the result does not tell."""
     addresses: tuple[Address, ...]
     host_ifnames: tuple[str, ...]
-    """Interfaces on the host that the chain made or used; the veth is one, the bridge another."""
+    """Interfaces on the host that the chain made or used: the bridge and the veth."""
 
 
-def pods(cache: Path) -> list[Claim]:
-    """Claims to addresses that host-local confirms, in order of container id.
+def read(cache: Path) -> list[CachedPod]:
+    """Pods with the addresses that host-local confirms, in order of container id.
 
-    A network without a directory of leases has another IPAM, whose addresses stand unconfirmed.
+    A network without a directory of leases has another IPAM; its addresses are taken unconfirmed.
     """
     found = []
-    for claim in _claims(cache):
-        leases = cache / "networks" / claim.network
-        held = tuple(address for address in claim.addresses if _holds(claim, leases, address))
+    for pod in _cached(cache):
+        leases = cache / "networks" / pod.network
+        held = tuple(address for address in pod.addresses if _holds(pod, leases, address))
         if held:
-            found.append(replace(claim, addresses=held))
-    return sorted(found, key=lambda claim: (claim.container_id, claim.ifname))
+            found.append(replace(pod, addresses=held))
+    return sorted(found, key=lambda pod: (pod.container_id, pod.ifname))
 
 
 def made_with(plugin: str, cache: Path) -> int:
@@ -66,12 +69,46 @@ def made_with(plugin: str, cache: Path) -> int:
     return sum(plugin in _chain(entry) for entry in _entries(cache))
 
 
-def _claims(cache: Path) -> Iterator[Claim]:
-    """Of every entry of libcni's that makes sense."""
+def confirmed(pods: Iterable[CachedPod], devices: Devices) -> Iterator[PodInterface]:
+    """The pods that the kernel shows, as the CNI plugin would have described them.
+
+    The kernel shows a pod when a veth has one of its names on the host and the veth's other end has
+    the pod's interface name and MAC. A name that another veth has since does not pass.
+    """
+    for pod in pods:
+        for veth in _veths(pod, devices):
+            end = far_end(devices.socket, veth.index)
+            if end and end.name == pod.ifname and pod.mac in ("", end.mac):
+                yield _interface(pod, veth, end)
+
+
+def _veths(pod: CachedPod, devices: Devices) -> Iterator[Device]:
+    """The pod's interfaces on the host that are a veth: neither the bridge nor an ifb."""
+    for name in pod.host_ifnames:
+        device = devices.by_name(name)
+        if device and device.kind == "veth":
+            yield device
+
+
+def _interface(pod: CachedPod, veth: Device, end: FarEnd) -> PodInterface:
+    return PodInterface(
+        container_id=pod.container_id,
+        ifname=pod.ifname,
+        netns=pod.netns,
+        host_ifname=veth.name,
+        mac=end.mac,
+        addresses=tuple(str(address) for address in pod.addresses if address.version == 4),
+        name=pod.name,
+        network=pod.network,
+    )
+
+
+def _cached(cache: Path) -> Iterator[CachedPod]:
+    """The pod of each entry of libcni's that can be read."""
     for entry in _entries(cache):
         try:
-            yield _claim(entry)
-        except _MISSHAPEN:
+            yield _pod(entry)
+        except _MALFORMED:
             continue  # of an older libcni, or no entry at all
 
 
@@ -91,17 +128,17 @@ def _chain(entry: Json) -> list[str]:
     try:
         config = json.loads(base64.b64decode(entry["config"]))
         return [str(plugin["type"]) for plugin in config.get("plugins") or [config]]
-    except _MISSHAPEN:
+    except _MALFORMED:
         return []
 
 
-def _claim(entry: Json) -> Claim:
+def _pod(entry: Json) -> CachedPod:
     """An entry of the kind cniCacheV1 (containernetworking/cni, libcni/api.go, cachedInfo)."""
     result, ifname = entry["result"], str(entry["ifName"])
     interfaces = result.get("interfaces") or []
     own = [i for i, known in enumerate(interfaces) if _is_own(known, ifname)]
     macs = [str(interfaces[i].get("mac") or "").lower() for i in own]
-    return Claim(
+    return CachedPod(
         container_id=str(entry["containerId"]),
         ifname=ifname,
         network=str(entry["networkName"]),
@@ -128,12 +165,12 @@ def _pod_name(arguments: list[list[str]]) -> str:
     return "/".join(name for name in names if name)
 
 
-def _holds(claim: Claim, leases: Path, address: Address) -> bool:
-    """Whether host-local gave `address` to the claim's container."""
+def _holds(pod: CachedPod, leases: Path, address: Address) -> bool:
+    """Whether host-local gave `address` to the container of `pod`."""
     if not leases.is_dir():
         return True
     try:
         lease = (leases / str(address)).read_text(encoding="utf-8").split()
     except (OSError, ValueError):
         return False
-    return lease[:1] == [claim.container_id] and lease[1:2] in ([], [claim.ifname])
+    return lease[:1] == [pod.container_id] and lease[1:2] in ([], [pod.ifname])
