@@ -20,6 +20,8 @@ from vxlane.datapath import syscall
 from vxlane.datapath.abi import Program
 from vxlane.datapath.source import flatten, kernel_headers
 
+_LICENCE = "#define BPF_LICENSE Dual BSD/GPL\n"
+"""Of bpf/, in the words of the kernel's include/linux/license.h; bcc would say GPL."""
 _WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-attributes"]
 
 
@@ -33,7 +35,7 @@ def main() -> None:
         if headers.path:
             os.environ["BCC_KERNEL_SOURCE"] = str(headers.path)
         syscall.ensure_devmap(pins / "veths", request["defines"]["MAX_PODS"])
-        text = f'#define PIN_DIR "{pins}"\n{flatten()}'
+        text = f'{_LICENCE}#define PIN_DIR "{pins}"\n{flatten()}'
         module = BPF(text=text, cflags=[*defines, *_WARNINGS, *headers.flags])
     for program in Program:
         function = module.load_func(program.label, BPF.SCHED_CLS)
