@@ -56,7 +56,8 @@ class Cluster(LabUnderTest):
     def __init__(self, name: str, count: int, *, config: dict[str, Any] | None = None) -> None:
         # Kernel-only: pods are made by the distribution's plugins, and nobody tells the agent.
         super().__init__(Lab(name, plan_nodes(name, count, kernel_only=count)))
-        self.daemons: dict[str, Daemon] = {}
+        self.flannelds: dict[str, Daemon] = {}
+        self.agents: dict[str, Daemon] = {}
         for node in self.lab.nodes:
             node.directory.mkdir(parents=True)
             (node.directory / "subnet.env").write_text(
@@ -91,9 +92,10 @@ class Cluster(LabUnderTest):
         command = [sys.executable, str(Path(__file__).with_name("flanneld.py")), "--ip-masq"]
         command += ["--etcd-endpoints", self.etcd.url, "--etcd-prefix", PREFIX, "--iface", "eth0"]
         for name in names:
-            self._start(name, [*command, *options], "flanneld.log")
+            daemon = self._start(name, [*command, *options], "flanneld.log")
+            self.flannelds[name] = daemon
         for name in names:
-            daemon = self.daemons[name]
+            daemon = self.flannelds[name]
             wait_for(lambda d=daemon: "Running backend" in d.said(), daemon.log, seconds=30)
 
     def start_agent(
@@ -105,15 +107,28 @@ class Cluster(LabUnderTest):
         command += ["--state-dir", str(node.directory), "--cni-cache-dir"]
         command += [str(node.directory / "cni"), "--node-name", name]
         command += ["--etcd-endpoints", self.etcd.url, "--etcd-prefix", PREFIX] if source else []
-        self._start(name, [*command, *options], "agent.log")
+        self.agents[name] = self._start(name, [*command, *options], "agent.log")
         if wait:
-            log = self.daemons[name].log
+            log = self.agents[name].log
             wait_for(lambda: self.is_ready(name), f"agent of {name}, see {log}", seconds=30)
 
-    def end(self, *names: str, number: signal.Signals = signal.SIGTERM) -> None:
-        """End what runs on nodes; by SIGTERM flanneld and the agent leave all that they made."""
+    def end_flanneld(self, *names: str, number: signal.Signals = signal.SIGTERM) -> None:
+        """End the stand-in of nodes; all that it made stays."""
         for name in names:
-            self.daemons.pop(name).end(number)
+            self.flannelds.pop(name).end(number)
+
+    def end_agent(self, *names: str, number: signal.Signals = signal.SIGTERM) -> None:
+        """End the agent of nodes; all that it made stays."""
+        for name in names:
+            self.agents.pop(name).end(number)
+
+    def detach(self, name: str, *options: str) -> str:
+        """Run `vxlane detach` on a node, which ends its agent too; what it said."""
+        directory = str(self.node(name).directory)
+        done = self.exec(name, program("vxlane"), "detach", "--state-dir", directory, *options)
+        if daemon := self.agents.pop(name, None):
+            daemon.process.wait(timeout=SOON)
+        return done.stdout + done.stderr
 
     def status(self, name: str) -> dict[str, Any]:
         """What a node's agent says of itself."""
@@ -122,7 +137,7 @@ class Cluster(LabUnderTest):
 
     def is_ready(self, name: str) -> bool:
         """Whether a node's agent says that it serves."""
-        daemon = self.daemons[name]
+        daemon = self.agents[name]
         assert daemon.process.poll() is None, daemon.said()
         try:
             return bool(self.status(name)["ready"])
@@ -151,17 +166,16 @@ class Cluster(LabUnderTest):
 
     def close(self) -> None:
         """End etcd and all daemons; the rest goes with the lab."""
-        for name in list(self.daemons):
-            self.end(name, number=signal.SIGKILL)
+        for daemon in [*self.flannelds.values(), *self.agents.values()]:
+            daemon.end(signal.SIGKILL)
         self.etcd.close()
 
-    def _start(self, name: str, command: list[str], log: str) -> None:
+    def _start(self, name: str, command: list[str], log: str) -> Daemon:
         node = self.node(name)
-        assert name not in self.daemons, f"{name} runs a daemon already"
         path = node.directory / log
         command = [*command, "--subnet-file", str(node.directory / "subnet.env")]
         with path.open("ab") as output:
             begin = output.tell()
             inside = namespaces.inside(node.name, command)
             process = subprocess.Popen(inside, stdout=output, stderr=output)
-        self.daemons[name] = Daemon(process, path, begin)
+        return Daemon(process, path, begin)

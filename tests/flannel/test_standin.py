@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import signal
-
 import pytest
 from golden import golden, published_macs, shown
 
@@ -23,7 +21,8 @@ def test_a_node_is_what_flannel_makes_of_it(make_cluster, maker):
     cluster.await_routes(*cluster.names)
     for name in cluster.names:
         assert shown(cluster, name) == golden(cluster, name)
-    cluster.end("node1")
+    for daemon in [*cluster.flannelds.values(), *cluster.agents.values()]:
+        daemon.end()
     assert shown(cluster, "node1") == golden(cluster, "node1")
 
 
@@ -40,9 +39,8 @@ def test_what_flanneld_repairs_and_what_not(make_cluster):
     cluster.sh("node1", f"ip route add {whole['routes'][0]}")
     cluster.etcd.ctl("del", cluster.key("node2"))
     wait_for(lambda: not shown(cluster, "node1")["fdb"], "the end of node2's entries")
-    daemon = cluster.daemons["node2"]
+    daemon = cluster.flannelds["node2"]
     wait_for(lambda: daemon.process.poll() == 1, "the end of a daemon whose lease was revoked")
-    cluster.end("node2", number=signal.SIGKILL)
     cluster.start_flanneld("node2")
     cluster.await_routes("node1")
     assert shown(cluster, "node1") == whole
