@@ -88,7 +88,8 @@ def _commands(group: click.Group, name: str) -> Iterator[str]:
         arguments = (p for p in command.params if isinstance(p, click.Argument))
         shown = [words, "[OPTIONS]", *(argument.human_readable_name for argument in arguments)]
         yield f".SS {_roff(' '.join(shown))}"
-        yield from _paragraphs(command.help or "")
+        told = (command.help, command.epilog)
+        yield from _paragraphs("\n\n".join(text for text in told if text))
         yield from _entries({_names(option): _meaning(option) for option in _options(command)})
 
 
@@ -121,11 +122,16 @@ def _meaning(option: click.Option) -> str:
 
 
 def _paragraphs(text: str) -> Iterator[str]:
-    """The paragraphs of `text`, apart by a blank line."""
+    """The paragraphs of `text`; after a backspace lines are kept, as in click's help."""
     for number, paragraph in enumerate(inspect.cleandoc(text).split("\n\n")):
+        is_kept = paragraph.startswith("\b")
         if number:
             yield ".PP"
-        yield from map(_roff, paragraph.splitlines())
+        if is_kept:
+            yield ".nf"
+        yield from (_roff(line) for line in paragraph.splitlines() if line != "\b")
+        if is_kept:
+            yield ".fi"
 
 
 def _entries(meanings: Mapping[str, str]) -> Iterator[str]:
