@@ -47,7 +47,7 @@ def delete(request: Request) -> None:
     agent checks the pods it remembers against the kernel before it uses them.
     """
     try:
-        agent.call(_state_dir(request), {"op": "detach", **_interface(request)})
+        agent.call(_state_dir(request), {"op": "remove", **_interface(request)})
     except AgentError as error:
         warn(request, f"not detached: {error}")
 
@@ -104,7 +104,7 @@ def accelerate(request: Request, result: Result) -> None:
 
     What `verify` looks at has been verified.
     """
-    question = _question("attach", request, result)
+    question = _question("add", request, result)
     try:
         refusal = _put(request, result, question)
     except Exception as error:  # noqa: BLE001 (the pod has its network, whatever went wrong)

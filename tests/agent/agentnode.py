@@ -241,7 +241,7 @@ def make_pod(node: AgentNode, number: int) -> dict[str, Any]:
 def attachment(number: int) -> dict[str, Any]:
     """The request that the CNI plugin makes for the pod behind `veth<number>`."""
     return {
-        "op": "attach",
+        "op": "add",
         "container_id": f"c{number}",
         "ifname": "eth0",
         "netns": f"/run/netns/pod{number}",

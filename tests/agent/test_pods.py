@@ -78,7 +78,7 @@ def test_detach_is_idempotent(running: AgentNode, pod: dict[str, Any]) -> None:
     """Detach takes hooks and entry away, and may be called again, or for nobody."""
     running.ask(**pod)
     for _ in range(2):
-        assert running.ask(op="detach", container_id="c7", ifname="eth0") == {"ok": True}
+        assert running.ask(op="remove", container_id="c7", ifname="eth0") == {"ok": True}
         assert pods(running) == {}
         assert hooks(running, "veth7") == set()
 
@@ -89,7 +89,7 @@ def test_check_puts_right(running: AgentNode, pod: dict[str, Any], damage: str) 
     running.ask(**pod)
     known = pods(running)
     if damage == "memory":
-        running.ask(op="detach", container_id="c7", ifname="eth0")
+        running.ask(op="remove", container_id="c7", ifname="eth0")
     if damage in ("entry", "both"):
         with running.maps() as maps:
             maps.delete_pod(IPv4Address("10.42.1.7"))
@@ -185,9 +185,9 @@ def test_a_port_that_joins_its_bridge_later_is_accelerated(
     "request_",
     [
         {"op": "fly"},
-        {"op": "attach"},
-        {"op": "attach", "container_id": "../x", "ifname": "eth0"},
-        {"op": "detach", "container_id": "c", "ifname": "a/b"},
+        {"op": "add"},
+        {"op": "add", "container_id": "../x", "ifname": "eth0"},
+        {"op": "remove", "container_id": "c", "ifname": "a/b"},
         {"op": "gc"},
         {"op": "gc", "valid": [3]},
         {"op": "gc", "valid": [["c7"]]},
@@ -217,7 +217,7 @@ def test_an_address_goes_to_the_newest_pod(running: AgentNode, pod: dict[str, An
     other = make_pod(running, 8) | {"addresses": pod["addresses"]}
     assert running.ask(**other)["accelerated"]
     newer = pods(running)["10.42.1.7"]
-    running.ask(op="detach", container_id="c7", ifname="eth0")
+    running.ask(op="remove", container_id="c7", ifname="eth0")
     assert pods(running) == {"10.42.1.7": newer}
     assert newer.ifindex == running.link("veth8")["ifindex"]
     running.sh("ip link del veth8")

@@ -160,11 +160,11 @@ class World:
 
     def settle(self) -> None:
         """Wait for the calm after a first sync, whose own events have the agent look once more."""
-        looks, since = self.status()["looks"], time.monotonic()
+        looks, since = self.status()["reconciles"], time.monotonic()
         while time.monotonic() - since < CALM_SECONDS:
             time.sleep(0.1)
-            if self.status()["looks"] != looks:
-                looks, since = self.status()["looks"], time.monotonic()
+            if self.status()["reconciles"] != looks:
+                looks, since = self.status()["reconciles"], time.monotonic()
 
     def address(self, maps: Maps, index: int) -> IPv4Address | None:
         """What the map has for the node at `index` of the numbers."""
@@ -266,7 +266,7 @@ def change_ms(world: World, *, in_kernel: bool = False) -> float:
 
 def burst_seconds(world: World) -> tuple[float, int]:
     """500 changes in about a second: until the last is in the map, and how many looks it took."""
-    before = world.status()["looks"]
+    before = world.status()["reconciles"]
     began = time.monotonic()
     wanted = {}
     for _ in range(BURST):
@@ -275,7 +275,7 @@ def burst_seconds(world: World) -> tuple[float, int]:
         time.sleep(0.0015)
     with Maps.open(pin_directory(world.state)) as maps:
         ended = until(lambda: all(world.address(maps, i) == a for i, a in wanted.items()))
-    return ended - began, int(str(world.status()["looks"])) - int(str(before))
+    return ended - began, int(str(world.status()["reconciles"])) - int(str(before))
 
 
 def steady_percent(world: World) -> float:

@@ -67,7 +67,7 @@ def abreast(lab: Any) -> Iterator[Abreast]:
     """Traffic by both paths for a block."""
     strangers = {node: lab.netns(f"{node}-pod2") for node in ("node1", "node2")}
     for node, stranger in strangers.items():
-        lab.ask(node, op="detach", container_id=stranger, ifname="eth0")
+        lab.ask(node, op="remove", container_id=stranger, ifname="eth0")
     try:
         with traffic() as made:
             yield Abreast(lab, made)

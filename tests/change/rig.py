@@ -40,7 +40,7 @@ def attach(lab: Any, node: str, netns: str) -> dict[str, Any]:
     addresses = [each["local"] for each in inner["addr_info"] if each["family"] == "inet"]
     return lab.ask(
         node,
-        op="attach",
+        op="add",
         container_id=netns,
         ifname="eth0",
         netns=str(namespaces.path(netns)),

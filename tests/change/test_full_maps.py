@@ -83,9 +83,9 @@ def test_one_pod_too_many(tiny, talks):
     }
     first, second = lab.netns("node1-pod1"), lab.netns("node1-pod2")
     assert attach(lab, "node1", second)["reason"] == "the map of pods is full; raise --max-pods"
-    lab.ask("node1", op="detach", container_id=first, ifname="eth0")
+    lab.ask("node1", op="remove", container_id=first, ifname="eth0")
     assert attach(lab, "node1", second)["accelerated"]
-    lab.ask("node1", op="detach", container_id=second, ifname="eth0")
+    lab.ask("node1", op="remove", container_id=second, ifname="eth0")
     assert attach(lab, "node1", first)["accelerated"]
 
 

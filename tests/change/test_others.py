@@ -43,10 +43,10 @@ BYPASSED = {("from_nic", "decapsulated"): ROUNDS, ("from_pod", "encapsulated"): 
 
 def touch(lab, device):
     """Have the agent look at a device now, for the kernel tells nobody of a TCX program."""
-    looks = lab.ask("node2", op="status")["status"]["looks"]
+    looks = lab.ask("node2", op="status")["status"]["reconciles"]
     ip(lab.netns("node2"), f"link set {device} alias touched")
     ip(lab.netns("node2"), f"link set {device} alias again")
-    wait_for(lambda: lab.ask("node2", op="status")["status"]["looks"] > looks, "a look")
+    wait_for(lambda: lab.ask("node2", op="status")["status"]["reconciles"] > looks, "a look")
 
 
 @pytest.mark.full

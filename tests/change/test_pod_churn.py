@@ -151,9 +151,9 @@ def test_two_pods_claim_one_address(pair, talks, tenants, event):
         pair.kill_agent("node2")
         pair.start_agent("node2", *AGENT)
     else:
-        looks = pair.ask("node2", op="status")["status"]["looks"]
+        looks = pair.ask("node2", op="status")["status"]["reconciles"]
         ip(pair.netns("node2"), f"link set {veth_of(pair, 'node2', last.name)} alias old")
-        wait_for(lambda: pair.ask("node2", op="status")["status"]["looks"] > looks, "a look")
+        wait_for(lambda: pair.ask("node2", op="status")["status"]["reconciles"] > looks, "a look")
     sent = max(one.sent for one in clients)
     talks.begin()
     with pair.verdicts("node1", "node2") as seen:

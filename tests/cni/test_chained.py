@@ -42,7 +42,7 @@ def test_the_agent_is_told_what_the_kernel_says(node, agent):
     result = node.chain(node.bridge(), vxlane(agent)).add(pod)
     assert agent.heard == [
         {
-            "op": "attach",
+            "op": "add",
             "container_id": "c-web",
             "ifname": "eth0",
             "network": "cbr0",
@@ -205,7 +205,7 @@ def test_delete_detaches(node, agent, version):
     chain = node.chain(node.bridge(), vxlane(agent), version=version)
     chain.add(pod)
     chain.delete(pod)
-    assert agent.heard[1:] == [{"op": "detach", "container_id": "c-pod", "ifname": "eth0"}]
+    assert agent.heard[1:] == [{"op": "remove", "container_id": "c-pod", "ifname": "eth0"}]
     assert "veth" not in node.run("ip", "-br", "link").stdout
 
 

@@ -40,7 +40,7 @@ def test_drop_in_as_libcni_reads_it(place, node, agent, monkeypatch):
     assert result["cniVersion"] == listed["cniVersion"] == FLANNEL["cniVersion"]
     assert agent.heard[-1]["host_ifname"] == node.veth_of(pod)
     chain.delete(pod)
-    assert [heard["op"] for heard in agent.heard] == ["attach", "detach"]
+    assert [heard["op"] for heard in agent.heard] == ["add", "remove"]
 
 
 def from_directory(confs, network):

@@ -76,7 +76,7 @@ def test_the_pod_is_accelerated_after_it_is_made(node, conf, agent):
     pod = node.pod()
     node.chain(conf).add(pod)
     (question,) = agent.heard
-    assert (question["op"], question["host_ifname"]) == ("attach", node.veth_of(pod))
+    assert (question["op"], question["host_ifname"]) == ("add", node.veth_of(pod))
     assert question["addresses"] == ["10.42.66.2"]
 
 
@@ -86,7 +86,7 @@ def test_acceleration_can_be_left_to_the_end_of_the_chain(node, conf, agent):
     last = {"type": "vxlane", "stateDir": str(agent.state_dir)}
     chain = node.chain({**conf, "type": "vxlane", "accelerate": False}, last)
     chain.add(pod)
-    assert [question["op"] for question in agent.heard] == ["attach"]
+    assert [question["op"] for question in agent.heard] == ["add"]
     chain.delete(pod)
     assert "veth" not in node.run("ip", "-br", "link").stdout
 

@@ -68,7 +68,7 @@ def test_gc_unmakes_what_nobody_claims(conf, delegate, agent, call, tmp_path):
     assert told["cni.dev/valid-attachments"] == valid
     assert agent.heard[-2:] == [
         {"op": "gc", "network": "cbr0", "valid": [["c1", "eth0"]]},
-        {"op": "detach", "container_id": "c2", "ifname": "eth0"},
+        {"op": "remove", "container_id": "c2", "ifname": "eth0"},
     ]
 
 

@@ -67,7 +67,7 @@ def test_one_node_of_two(lab, client, server, datagrams):
 def plain_pod(lab):
     """A pod of node1 that its agent has let go."""
     pod = lab.lab.add_pod(lab.node("node1"))
-    assert lab.ask("node1", op="detach", container_id=pod.name, ifname="eth0")["ok"]
+    assert lab.ask("node1", op="remove", container_id=pod.name, ifname="eth0")["ok"]
     yield pod.name.removeprefix(f"{lab.lab.name}-")
     lab.lab.remove_pod(pod)
 

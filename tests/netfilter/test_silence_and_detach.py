@@ -47,7 +47,7 @@ def attach(lab, node):
     pod = lab.pod(f"{node}-pod1")
     return lab.ask(
         node,
-        op="attach",
+        op="add",
         container_id=pod.name,
         ifname="eth0",
         netns=f"/run/netns/{pod.name}",

@@ -28,7 +28,7 @@ def test_what_did_not_change_is_the_same_object() -> None:
     assert paths.to((PEER,), QUERY, TUNNEL)[0] is first
     hop = FAR
     assert paths.to((PEER,), QUERY, TUNNEL)[0] is first
-    [dirty] = paths.patrol()
+    [dirty] = paths.resync()
     assert dirty == Dirty.NODES
     [second] = paths.to((PEER,), QUERY, TUNNEL)
     assert second.hop == FAR

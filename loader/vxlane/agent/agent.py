@@ -37,7 +37,7 @@ Result = TypeVar("Result")
 
 NO_BYPASS = "this node has no bypass now; see 'vxlane status'"
 
-_OF_THE_BYPASS = frozenset({"bypass", "conntrack", "node cache", "patrol", "pods"})
+_OF_THE_BYPASS = frozenset({"bypass", "conntrack", "node cache", "resync", "pods"})
 """Failures that leave the node its network."""
 
 _LOAD_AGAIN = 60.0
@@ -52,7 +52,7 @@ class Agent:
         self.bypass: Bypass | None = None
         self.overlay: OverlayState | None = None
         self.is_ready = False
-        self.looks = 0
+        self.reconciles = 0
         """How often all this was compared and repaired."""
         self.problems: tuple[Problem, ...] = ()
         """Nodes that can't be used."""
@@ -91,28 +91,28 @@ class Agent:
             self.bypass.close()
         self._devices.close()
 
-    def look(self, dirty: Dirty) -> None:
+    def reconcile(self, dirty: Dirty) -> None:
         """Make everything so that `dirty` are about."""
-        self.looks += 1
+        self.reconciles += 1
         if self.overlay is None:
             # What an earlier look could not do for want of nodes is to be done yet.
             dirty = ALL
         self.snapshot = self._hold_down.take(self._source.nodes(), time.monotonic())
-        overlay = self._try("overlay", lambda: self._look_at_overlay(dirty))
+        overlay = self._try("overlay", lambda: self._reconcile_overlay(dirty))
         left_out: list[Problem] = []
         if overlay:
             self.overlay = overlay
             self._nics = overlay.nics
             for what, step in self._backend.steps().items():
                 self._try(what, step)
-            left_out = self._try("bypass", lambda: self._look_at_bypass(overlay, dirty)) or []
+            left_out = self._try("bypass", lambda: self._reconcile_bypass(overlay, dirty)) or []
             if not self._failures.keys() - _OF_THE_BYPASS:
                 self._become_ready()
         self._report(overlay, left_out)
         if dirty == ALL:
             self._remember_nodes()
 
-    def heard(self, events: Events) -> Dirty:
+    def on_event(self, events: Events) -> Dirty:
         """Act at once on what can't wait; what is to be looked at again."""
         if events.lost:
             if self.bypass:
@@ -120,8 +120,8 @@ class Agent:
             return ALL
         dirty = Dirty(0)
         if bypass := self.bypass:
-            self._try("pods", lambda: bypass.pods.removed(events.removed))
-            if bypass.pods.touched(events.touched):
+            self._try("pods", lambda: bypass.pods.devices_removed(events.removed))
+            if bypass.pods.devices_changed(events.touched):
                 dirty |= Dirty.PODS
         changed = events.touched | events.removed
         if events.routing or not self.overlay:
@@ -129,31 +129,31 @@ class Agent:
         if changed & {self.device, *self._nics}:
             # Its entries and routes go without a word when a device goes down.
             dirty |= Dirty.HOST | Dirty.ROUTES | Dirty.ENTRIES
-        return dirty | self._backend.heard(events)
+        return dirty | self._backend.on_event(events)
 
-    def patrol(self) -> Iterator[Dirty]:
+    def resync(self) -> Iterator[Dirty]:
         """Walk along everything that nobody may have told of; each time what is to be looked at.
 
         In steps of a few milliseconds: one look at all would keep a change of a node waiting.
         """
         yield Dirty.NODES | Dirty.HOST
         if self.overlay:
-            yield from self._guarded(self._backend.patrol())
+            yield from self._guarded(self._backend.resync())
         if self.bypass:
-            yield from self._guarded(self.bypass.patrol())
+            yield from self._guarded(self.bypass.resync())
         self._remember_nodes()
 
     def _remember_nodes(self) -> None:
         self._try("node cache", lambda: self._node_cache.save(self.snapshot))
 
     def _guarded(self, steps: Iterator[Dirty]) -> Iterator[Dirty]:
-        while (dirty := self._try("patrol", lambda: next(steps, None))) is not None:
+        while (dirty := self._try("resync", lambda: next(steps, None))) is not None:
             yield dirty
 
-    def attach(self, interface: PodInterface) -> str:
+    def add(self, interface: PodInterface) -> str:
         """Accelerate a pod, now or when that can be done; why it is not, or empty."""
         if self.bypass:
-            return self.bypass.pods.attach(interface)
+            return self.bypass.pods.add(interface)
         if veth := self._devices.by_name(interface.host_ifname):
             self._store.save(dataclasses.replace(interface, host_mac=veth.mac))
         return NO_BYPASS
@@ -163,12 +163,12 @@ class Agent:
         if self.bypass:
             return self.bypass.pods.check(interface)
         # One that is known stays what it is: the newest has the address.
-        return NO_BYPASS if interface.key in self._store.load() else self.attach(interface)
+        return NO_BYPASS if interface.key in self._store.load() else self.add(interface)
 
-    def detach(self, key: Key) -> None:
+    def remove(self, key: Key) -> None:
         """Forget a pod, whether it is known or not."""
         if self.bypass:
-            self.bypass.pods.detach(key)
+            self.bypass.pods.remove(key)
         else:
             self._store.remove(key)
 
@@ -176,12 +176,12 @@ class Agent:
         """The pods that are known."""
         return self.bypass.pods.interfaces if self.bypass else self._store.load()
 
-    def remember(self, pods: Iterable[CachedPod]) -> None:
+    def add_cached(self, pods: Iterable[CachedPod]) -> None:
         """Pods that ran before the agent came: each that the kernel confirms and nobody told of."""
         known = self._store.load()
         for interface in confirmed(pods, self._devices):
             if interface.key not in known:
-                self.attach(interface)
+                self.add(interface)
 
     def rules_changed(self) -> None:
         """Some ruleset is another: withdraw every approval that the old one gave."""
@@ -193,7 +193,7 @@ class Agent:
         if self.bypass and self.overlay:
             self.bypass.lease.renew(self.overlay)
 
-    def tend_connections(self) -> None:
+    def sync_connections(self) -> None:
         """See `Bypass.close_reset_connections`."""
         if bypass := self.bypass:
             self._try("conntrack", bypass.close_reset_connections)
@@ -203,7 +203,7 @@ class Agent:
             return AdoptedOverlay(self.config, self._devices)
         return OwnedOverlay(self.config, self._devices, undo=self._undo, source=self._source)
 
-    def _look_at_overlay(self, dirty: Dirty) -> OverlayState | None:
+    def _reconcile_overlay(self, dirty: Dirty) -> OverlayState | None:
         own = self.snapshot.own
         if self.snapshot.read_at is not None and (dirty & Dirty.HOST or not self._announced):
             announcement = self._backend.announcement(own)
@@ -213,14 +213,14 @@ class Agent:
         if own is None and self.config.mode is Mode.OWN:
             # Why, the source reports; or it has not been read yet.
             return None
-        return self._backend.look(self.snapshot, dirty)
+        return self._backend.reconcile(self.snapshot, dirty)
 
-    def _look_at_bypass(self, overlay: OverlayState, dirty: Dirty) -> list[Problem]:
+    def _reconcile_bypass(self, overlay: OverlayState, dirty: Dirty) -> list[Problem]:
         if self.bypass is None or self.bypass.constants != constants_for(self.config, overlay):
             self._load(overlay)
             dirty = ALL
         assert self.bypass is not None
-        return self.bypass.look(overlay, dirty)
+        return self.bypass.reconcile(overlay, dirty)
 
     def _load(self, overlay: OverlayState) -> None:
         """Load programs for `overlay`; after a failure not again for a while: it takes a second."""

@@ -30,17 +30,17 @@ from vxlane.util.dirty import ALL, Dirty
 log = logging.getLogger(__name__)
 
 # All in seconds.
-PATROL_EVERY = 30.0
+RESYNC_EVERY = 30.0
 """Between two rounds along everything that nobody may have told of."""
 _STEP_EVERY = 0.1
 """Between two steps of a round; one takes 5 to 25 ms with 5,000 peers."""
-_TEND_EVERY = 1.0
+_SYNC_EVERY = 1.0
 _GATHER = {Mode.OWN: 0.003, Mode.ADOPT: 0.015}
 """Between an event and the look: what comes in one go is looked at in one go. flanneld hears of a
 node when we do, and then writes its entries: adopt waits for both."""
 _PAUSE, _LONGEST_PAUSE = 0.01, 1.0
 """Between two looks: as much as the last one took of the CPU, within these bounds."""
-_LOOKS_IN_A_SECOND = 8
+_MOST_PER_SECOND = 8
 """At most. Only a storm gets that far; a change after a timer's look does not wait."""
 _LONGEST_RETRY = 30.0
 
@@ -74,20 +74,20 @@ class Loop:
         ):
             self._selector.register(descriptor, selectors.EVENT_READ, action)
         now = time.monotonic()
-        self._steps = agent.patrol()
-        self._walk = Timer(_STEP_EVERY, self._patrol, now + PATROL_EVERY)
+        self._steps = agent.resync()
+        self._walk = Timer(_STEP_EVERY, self._resync, now + RESYNC_EVERY)
         self._timers = [
             self._walk,
             Timer(RENEW_EVERY, agent.renew, now + RENEW_EVERY),
-            Timer(_TEND_EVERY, agent.tend_connections, now + _TEND_EVERY),
+            Timer(_SYNC_EVERY, agent.sync_connections, now + _SYNC_EVERY),
         ]
         if agent.config.mode is Mode.OWN:
             every = agent.config.rules_interval
-            self._timers.append(Timer(every, lambda: self._ask(Dirty.RULES), now + every))
+            self._timers.append(Timer(every, lambda: self._request(Dirty.RULES), now + every))
         self._pending = ALL
-        self._look_at = now
+        self._due = now
         self._not_before = now
-        self._looked_at = deque([-inf] * _LOOKS_IN_A_SECOND, maxlen=_LOOKS_IN_A_SECOND)
+        self._reconciled_at = deque([-inf] * _MOST_PER_SECOND, maxlen=_MOST_PER_SECOND)
         self._failures_in_a_row = 0
 
     def close(self) -> None:
@@ -103,7 +103,7 @@ class Loop:
         while True:
             deadlines = [timer.due for timer in self._timers]
             if self._pending:
-                deadlines.append(self._look_at)
+                deadlines.append(self._due)
             for key, _ in self._selector.select(max(0.0, min(deadlines) - time.monotonic())):
                 key.data()
             now = time.monotonic()
@@ -111,40 +111,40 @@ class Loop:
                 if timer.due <= now:
                     timer.due = now + timer.period
                     timer.action()
-            if self._pending and self._look_at <= now:
-                self._look()
+            if self._pending and self._due <= now:
+                self._reconcile()
 
-    def _patrol(self) -> None:
+    def _resync(self) -> None:
         """One step of the round; after the last one there is a rest."""
         dirty = next(self._steps, None)
         if dirty is None:
-            self._steps = self._agent.patrol()
-            self._walk.due = time.monotonic() + PATROL_EVERY
+            self._steps = self._agent.resync()
+            self._walk.due = time.monotonic() + RESYNC_EVERY
         else:
-            self._ask(dirty)
+            self._request(dirty)
 
-    def _ask(self, dirty: Dirty) -> None:
+    def _request(self, dirty: Dirty) -> None:
         """Look at `dirty`, as soon as that may be."""
         if not dirty:
             return
         gather = _GATHER[self._agent.config.mode]
         soonest = max(time.monotonic() + gather, self._not_before)
-        self._look_at = min(self._look_at, soonest) if self._pending else soonest
+        self._due = min(self._due, soonest) if self._pending else soonest
         self._pending |= dirty
 
-    def _look(self) -> None:
+    def _reconcile(self) -> None:
         dirty, self._pending = self._pending, Dirty(0)
         began = time.process_time()
-        self._agent.look(dirty)
+        self._agent.reconcile(dirty)
         now, took = time.monotonic(), time.process_time() - began
-        self._looked_at.append(now)
+        self._reconciled_at.append(now)
         pause = min(max(_PAUSE, took), _LONGEST_PAUSE)
-        self._not_before = max(now + pause, self._looked_at[0] + 1.0)
-        log.debug("looked at %s in %.3f s of CPU", dirty, took)
+        self._not_before = max(now + pause, self._reconciled_at[0] + 1.0)
+        log.debug("reconciled %s in %.3f s of CPU", dirty, took)
         if self._agent.has_failed:
             self._failures_in_a_row += 1
             self._pending = ALL
-            self._look_at = now + min(2.0 ** (self._failures_in_a_row - 1), _LONGEST_RETRY)
+            self._due = now + min(2.0 ** (self._failures_in_a_row - 1), _LONGEST_RETRY)
         else:
             self._failures_in_a_row = 0
         if self._agent.is_ready:
@@ -153,12 +153,12 @@ class Loop:
 
     def _on_nodes(self) -> None:
         if self._source.on_event():
-            self._ask(Dirty.NODES)
+            self._request(Dirty.NODES)
 
     def _on_routes(self) -> None:
-        self._ask(self._agent.heard(self._routes.read(self._agent.device)))
+        self._request(self._agent.on_event(self._routes.read(self._agent.device)))
 
     def _on_rulesets(self) -> None:
         if self._rulesets.read():
             self._agent.rules_changed()
-            self._ask(Dirty.RULES | Dirty.PORTS)
+            self._request(Dirty.RULES | Dirty.PORTS)

@@ -43,7 +43,7 @@ def run(values: Mapping[str, Any]) -> None:
         agent = Agent(config, source)
         stack.callback(agent.close)
         for cache in values["cni_cache_dir"]:
-            agent.remember(cni_cache.read(Path(cache)))
+            agent.add_cached(cni_cache.read(Path(cache)))
         loop = Loop(agent, source, board)
         stack.callback(loop.close)
         loop.run()

@@ -32,7 +32,7 @@ from vxlane.host.conntrack import close_connections
 from vxlane.host.devices import Devices
 from vxlane.host.undo import UndoFile
 from vxlane.overlay.backend import OverlayState
-from vxlane.overlay.keepers import keep_sysctls
+from vxlane.overlay.keepers import apply_sysctls
 from vxlane.pods.interfaces import PodStore
 from vxlane.pods.pods import PodKeeper
 from vxlane.sources.model import Problem
@@ -84,37 +84,37 @@ class Bypass:
         """Let go of the maps; what is pinned stays."""
         self.maps.close()
 
-    def look(self, overlay: OverlayState, dirty: Dirty) -> list[Problem]:
+    def reconcile(self, overlay: OverlayState, dirty: Dirty) -> list[Problem]:
         """Make maps and hooks so for `overlay`; peers that did not fit are Problems."""
         if dirty & Dirty.MAPS:
-            keep_sysctls(sysctls.CONNTRACK, self._undo)
-            self._peers.look()
-            self.hooks.look()
-            self.pods.look()
+            apply_sysctls(sysctls.CONNTRACK, self._undo)
+            self._peers.read()
+            self.hooks.read()
+            self.pods.reconcile()
         if dirty & Dirty.HOST:
             self.hooks.give_way()
         if dirty & Dirty.PODS:
-            self.pods.look_at_touched()
+            self.pods.check_touched()
         if dirty & Dirty.PORTS:
             self.pods.rules_changed()
         nics = overlay.nics
-        problems = self._peers.keep(overlay, self._mtus(nics))
-        self.hooks.keep(self.pods.places() | _places(overlay, nics))
+        problems = self._peers.apply(overlay, self._mtus(nics))
+        self.hooks.apply(self.pods.places() | _places(overlay, nics))
         self.lease.renew(overlay)
         if not self._has_retired:
             self._has_retired = True
             if retire_others(self._state):
                 # Until now their programs were a reason to guard every pod.
                 self.pods.lost_track()
-                self.pods.look()
+                self.pods.reconcile()
         return problems
 
-    def patrol(self) -> Iterator[Dirty]:
+    def resync(self) -> Iterator[Dirty]:
         """Compare maps and hooks with what they should be, a few milliseconds' worth at a time."""
-        keep_sysctls(sysctls.CONNTRACK, self._undo)
-        yield from self.hooks.patrol()
-        yield from self._peers.patrol()
-        yield from self.pods.patrol()
+        apply_sysctls(sysctls.CONNTRACK, self._undo)
+        yield from self.hooks.resync()
+        yield from self._peers.resync()
+        yield from self.pods.resync()
 
     def close_reset_connections(self) -> None:
         """Tell conntrack of the connections that a RST ended while they were bypassed."""

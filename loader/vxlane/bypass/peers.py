@@ -45,25 +45,25 @@ class Slots:
 class PeerKeeper:
     """Writes what differs from what the map holds, one log line for each change.
 
-    After a look at the map everything is compared, otherwise only the paths that are others.
+    After the map was read everything is compared, otherwise only the paths that are others.
     """
 
     def __init__(self, maps: Maps) -> None:
         self._maps = maps
-        self._kept: Sequence[Path] = ()
+        self._applied: Sequence[Path] = ()
         """What the map was made to agree with; none: everything is to be compared."""
         self._mtus: tuple[int, Mapping[int, int]] = 0, {}
         """Of flannel.<VNI>, and of each NIC by ifindex."""
-        self.look()
+        self.read()
 
-    def look(self) -> None:
+    def read(self) -> None:
         """Read the map."""
         self._actual = self._maps.peers()
         slots = (peer.slot for peer in self._actual.values())
         self._slots = Slots(slots, self._maps.capacity("peer_counters"))
-        self._kept = ()
+        self._applied = ()
 
-    def patrol(self) -> Iterator[Dirty]:
+    def resync(self) -> Iterator[Dirty]:
         """Compare some peers at a time with what the map has."""
         known = list(self._actual)
         for start in range(0, len(known), _AT_A_TIME):
@@ -71,13 +71,13 @@ class PeerKeeper:
             is_so = all(self._maps.has_peer(peer) for peer in peers if peer)
             yield Dirty(0) if is_so else Dirty.MAPS
 
-    def keep(self, overlay: OverlayState, mtus: Mapping[int, int]) -> list[Problem]:
+    def apply(self, overlay: OverlayState, mtus: Mapping[int, int]) -> list[Problem]:
         """Make the map so; `mtus`: of each NIC by ifindex. Peers that did not fit are Problems."""
         if self._mtus != (overlay.device_mtu, mtus):
-            self._mtus, self._kept = (overlay.device_mtu, mtus), ()
-        gone, come = difference(self._kept, overlay.paths)
+            self._mtus, self._applied = (overlay.device_mtu, mtus), ()
+        gone, come = difference(self._applied, overlay.paths)
         doubtful: set[IPNetwork] = {path.node.pod_cidr for path in gone}
-        if not self._kept:
+        if not self._applied:
             doubtful = set(self._actual)
         wanted, left_out = [], []
         for path in come:
@@ -92,7 +92,7 @@ class PeerKeeper:
                 wanted.append(peer_of(path, slot, device_mtu=overlay.device_mtu, nic_mtu=nic_mtu))
         self._write(wanted, doubtful)
         # For those that were left out there may be room next time.
-        self._kept = () if left_out else overlay.paths
+        self._applied = () if left_out else overlay.paths
         return left_out
 
     def _slot(self, cidr: IPv4Network) -> int | None:

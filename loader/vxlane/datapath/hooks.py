@@ -19,7 +19,7 @@ Place = tuple[Program, int]
 
 
 class HookKeeper:
-    """Attaches and detaches; remembers what stands where between looks."""
+    """Attaches and detaches; remembers what stands where between reads."""
 
     def __init__(self, hooks: Hooks) -> None:
         self._hooks = hooks
@@ -27,11 +27,11 @@ class HookKeeper:
         self.refused: dict[Place, str] = {}
         """Where a program should stand and can't, and why."""
 
-    def look(self) -> None:
+    def read(self) -> None:
         """Read from the kernel what stands where."""
         self._attached = self._hooks.attached()
 
-    def patrol(self) -> Iterator[Dirty]:
+    def resync(self) -> Iterator[Dirty]:
         """Compare what stands where with what is remembered."""
         self.give_way()
         yield Dirty(0) if self._hooks.attached() == self._attached else Dirty.MAPS
@@ -78,7 +78,7 @@ class HookKeeper:
                 self._attached.discard((program, ifindex))
                 log.info("detach %s from %s", program.label, device_name(ifindex))
 
-    def keep(self, wanted: set[Place]) -> None:
+    def apply(self, wanted: set[Place]) -> None:
         """Make what stands where exactly `wanted`."""
         self.detach(self._attached - wanted)
         for place in sorted(wanted - self._attached):

@@ -58,15 +58,15 @@ class OverlayBackend(Protocol):
     def announcement(self, own: Node | None) -> Announcement | None:
         """What this node has to tell the others; None: someone else tells them."""
 
-    def heard(self, events: Events) -> Dirty:
+    def on_event(self, events: Events) -> Dirty:
         """What is to be looked at because entries are other than the last look left them."""
 
-    def look(self, snapshot: Snapshot, dirty: Dirty) -> OverlayState:
+    def reconcile(self, snapshot: Snapshot, dirty: Dirty) -> OverlayState:
         """Make (or read) the device and find the way to each node of `snapshot`; `dirty`: what
         may have changed since the last look. KernelError, ConfigError: it can't be made now.
         """
 
-    def patrol(self) -> Iterator[Dirty]:
+    def resync(self) -> Iterator[Dirty]:
         """Compare the overlay with the kernel's, a few milliseconds' worth at a time; each time
         what has to be looked at.
         """

@@ -35,7 +35,7 @@ _AT_A_TIME = 1000
 """Entries decoded in one go; 5 ms."""
 
 
-def keep_sysctls(wanted: Mapping[str, str], undo: UndoFile) -> None:
+def apply_sysctls(wanted: Mapping[str, str], undo: UndoFile) -> None:
     """Set what differs; the values before are noted first, for `vxlane detach`."""
     if before := sysctls.differing(wanted):
         undo.note_sysctls(before)
@@ -45,9 +45,9 @@ def keep_sysctls(wanted: Mapping[str, str], undo: UndoFile) -> None:
 
 
 class EntryKeeper:
-    """Keeps neighbours, forwarding entries and routes; remembers them between looks.
+    """Keeps neighbours, forwarding entries and routes; remembers them.
 
-    After a look at the kernel everything is compared, otherwise only the paths that are others:
+    After a read of the kernel everything is compared, otherwise only the paths that are others:
     with 10,000 peers that is the difference between 30 ms and 2.
     """
 
@@ -55,17 +55,17 @@ class EntryKeeper:
         self._netlink = netlink
         self.actual: Entries = {}
         """What is remembered of the kernel's."""
-        self._kept: Sequence[Path] = ()
+        self._applied: Sequence[Path] = ()
         """What `actual` was made to agree with."""
         self._must_compare = True
 
     def read(self, device: int) -> set[Key]:
-        """Look at the kernel: all entries of `device` (ifindex); what was not as remembered."""
+        """Read the kernel: all entries of `device` (ifindex); what was not as remembered."""
         before, self.actual = self.actual, entries.read(self._netlink, device)
         self._must_compare = True
         return {key for key, _ in before.items() ^ self.actual.items()}
 
-    def patrol(self, device: int) -> Iterator[Dirty]:
+    def resync(self, device: int) -> Iterator[Dirty]:
         """Compare one kind of entry after the other with the kernel's, some at a time."""
         for kind in (Route, Neighbour, Forwarding):
             known = {key: e for key, e in self.actual.items() if isinstance(e, kind)}
@@ -99,12 +99,12 @@ class EntryKeeper:
                 del self.actual[key]
         return set(others)
 
-    def keep(self, paths: Sequence[Path], network: IPv4Network) -> None:
+    def apply(self, paths: Sequence[Path], network: IPv4Network) -> None:
         """Write what differs from what is remembered. KernelError: some entries were refused."""
         if self._must_compare:
             desired, actual = entries_of(paths), self.actual
         else:
-            gone, come = difference(self._kept, paths)
+            gone, come = difference(self._applied, paths)
             desired = entries_of(come)
             keys = {*desired, *entries_of(gone)}
             actual = {key: self.actual[key] for key in keys if key in self.actual}
@@ -113,7 +113,7 @@ class EntryKeeper:
         began = time.monotonic()
         failed = entries.write(self._netlink, wanted, self.actual)
         log.debug("%d changes of entries in %.3f s", len(wanted), time.monotonic() - began)
-        self._kept, self._must_compare = paths, bool(failed)
+        self._applied, self._must_compare = paths, bool(failed)
         if failed:
             change, code = failed[0]
             more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
@@ -128,7 +128,7 @@ class RuleKeeper:
         self._chosen, self._other = reversed(both) if uses_nftables else both
         self._has_cleaned = False
 
-    def keep(self, policy: Policy) -> None:
+    def apply(self, policy: Policy) -> None:
         """Make the rules so; first of all those of the other tool go, if there are any."""
         done = self._chosen.ensure(policy)
         if not self._has_cleaned:

@@ -22,7 +22,7 @@ from vxlane.host.underlay import Choice, Underlay, choose
 from vxlane.host.undo import UndoFile
 from vxlane.overlay.backend import OverlayState, Steps
 from vxlane.overlay.desired import OwnPlan, exits_of
-from vxlane.overlay.keepers import EntryKeeper, RuleKeeper, keep_sysctls
+from vxlane.overlay.keepers import EntryKeeper, RuleKeeper, apply_sysctls
 from vxlane.overlay.paths import Paths
 from vxlane.sources.model import Announcement, Backend, Node, Problem, derived_mac
 from vxlane.sources.snapshot import NodeSource, Snapshot
@@ -68,11 +68,11 @@ class OwnedOverlay:
             vtep_mac=own.vtep_mac if own else unknown,
         )
 
-    def heard(self, events: Events) -> Dirty:
+    def on_event(self, events: Events) -> Dirty:
         """See `OverlayBackend`."""
         return Dirty.ENTRIES if self._entries.contradicts(events) else Dirty(0)
 
-    def look(self, snapshot: Snapshot, dirty: Dirty) -> OverlayState:
+    def reconcile(self, snapshot: Snapshot, dirty: Dirty) -> OverlayState:
         """See `OverlayBackend`."""
         own, network = snapshot.own, snapshot.network or self._network.cidr
         assert own is not None
@@ -83,26 +83,26 @@ class OwnedOverlay:
             dirty |= Dirty.HOST | Dirty.RULES
         if dirty & Dirty.ROUTES:
             self._paths.forget()
-        if dirty & Dirty.HOST and self._look_at_host(own, network):
+        if dirty & Dirty.HOST and self._reconcile_host(own, network):
             dirty |= Dirty.ENTRIES
         self._own = own
         assert self._underlay is not None
         overlay = self._overlay(snapshot, self._underlay)
         if dirty & Dirty.ENTRIES:
             self._entries.read(overlay.device)
-        self._steps = {"entries": lambda: self._entries.keep(overlay.paths, network)}
+        self._steps = {"entries": lambda: self._entries.apply(overlay.paths, network)}
         if dirty & Dirty.RULES:
-            self._steps["rules"] = lambda: self._rules.keep(self._policy(own, network))
+            self._steps["rules"] = lambda: self._rules.apply(self._policy(own, network))
         if self._config.has_blackhole and dirty & Dirty.RULES:
-            self._steps["blackhole"] = lambda: self._keep_blackhole(own.pod_cidr)
+            self._steps["blackhole"] = lambda: self._apply_blackhole(own.pod_cidr)
         # Last, for it tells pods to come.
         self._steps["subnet.env"] = lambda: self._write_subnet_file(own, network, overlay)
         return overlay
 
-    def patrol(self) -> Iterator[Dirty]:
+    def resync(self) -> Iterator[Dirty]:
         """See `OverlayBackend`."""
-        yield from self._paths.patrol()
-        yield from self._entries.patrol(self._device.index if self._device else 0)
+        yield from self._paths.resync()
+        yield from self._entries.resync(self._device.index if self._device else 0)
 
     def steps(self) -> Steps:
         """See `OverlayBackend`."""
@@ -118,7 +118,7 @@ class OwnedOverlay:
                 return Underlay(holder, own.address)
         return choose(self._devices, self._config.choice)
 
-    def _look_at_host(self, own: Node, network: IPv4Network) -> bool:
+    def _reconcile_host(self, own: Node, network: IPv4Network) -> bool:
         """Choose the underlay; make device and sysctls so. Whether the device was another."""
         self._underlay = self._choose(own)
         name = vtep.name_of(self._network.vni)
@@ -126,7 +126,7 @@ class OwnedOverlay:
             # One that is there already is somebody's, and is to stay.
             file = str(self._config.subnet_file)
             self._undo.note(device=name, network=str(network), subnet_file=file)
-        keep_sysctls(sysctls.FORWARDING, self._undo)
+        apply_sysctls(sysctls.FORWARDING, self._undo)
         if self._network.backend is not Backend.VXLAN:
             return False
         before = self._device
@@ -185,7 +185,7 @@ class OwnedOverlay:
         config = self._config
         return Policy(network, own.pod_cidr, config.masquerade, config.forward)
 
-    def _keep_blackhole(self, cidr: IPv4Network) -> None:
+    def _apply_blackhole(self, cidr: IPv4Network) -> None:
         self._undo.note(blackhole=str(cidr))
         if blackhole.add(self._devices, cidr):
             log.info("add blackhole route %s: missing", cidr)

@@ -40,7 +40,10 @@ class Paths:
     def to(self, peers: Sequence[Node], query: Query, plan: Plan) -> tuple[Path, ...]:
         """The path to each of `peers`, in any order."""
         if query != self._query:
-            before, self._hops = self._hops, self._ask({int(peer.address) for peer in peers}, query)
+            before, self._hops = (
+                self._hops,
+                self._query_hops({int(peer.address) for peer in peers}, query),
+            )
             for address, hop in self._hops.items():
                 if before.get(address) == hop:
                     self._hops[address] = before[address]
@@ -48,7 +51,9 @@ class Paths:
         if plan != self._plan:
             self._plan, self._peers, self._paths = plan, (), {}
         gone, come = difference(self._peers, peers)
-        self._hops |= self._ask({int(peer.address) for peer in come} - self._hops.keys(), query)
+        self._hops |= self._query_hops(
+            {int(peer.address) for peer in come} - self._hops.keys(), query
+        )
         lost = {peer.name for peer in gone} if self._peers else set(self._paths)
         for name in lost - {peer.name for peer in come}:
             del self._paths[name]
@@ -59,20 +64,20 @@ class Paths:
         self._peers = peers
         return tuple(self._paths.values())
 
-    def patrol(self) -> Iterator[Dirty]:
+    def resync(self) -> Iterator[Dirty]:
         """Ask for a few next hops at a time whether they are what is remembered."""
         used = {int(peer.address) for peer in self._peers}
         self._hops = {address: hop for address, hop in self._hops.items() if address in used}
         addresses = list(self._hops)
         for start in range(0, len(addresses), _AT_A_TIME):
             some = self._hops.keys() & addresses[start : start + _AT_A_TIME]
-            found = self._ask(some, self._query) if self._query else {}
+            found = self._query_hops(some, self._query) if self._query else {}
             other = {address: hop for address, hop in found.items() if self._hops[address] != hop}
             if other:
                 self._hops |= other
                 self._peers = ()
             yield Dirty.NODES if other else Dirty(0)
 
-    def _ask(self, addresses: Iterable[int], query: Query) -> dict[int, NextHop]:
+    def _query_hops(self, addresses: Iterable[int], query: Query) -> dict[int, NextHop]:
         found = self._resolve(map(IPv4Address, addresses), query)
         return {int(address): hop for address, hop in found.items()}

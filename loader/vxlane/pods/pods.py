@@ -77,7 +77,7 @@ class PodKeeper:
             for place in _places(state.ifindex)
         }
 
-    def attach(self, interface: PodInterface) -> str:
+    def add(self, interface: PodInterface) -> str:
         """Remember and accelerate a pod; why it is not accelerated, or empty."""
         veth = self._devices.by_name(interface.host_ifname)
         if veth is None:
@@ -96,13 +96,13 @@ class PodKeeper:
         """Put right what is wrong with a pod, if anything; why it is not accelerated, or empty."""
         known = self._interfaces.get(interface.key)
         if known is None or known != dataclasses.replace(interface, host_mac=known.host_mac):
-            return self.attach(interface)
+            return self.add(interface)
         # What stands where and what is in the map, and not what was put there.
-        self._hooks.look()
+        self._hooks.read()
         self._actual = self._maps.pods()
-        return self._again(known)
+        return self._check(known)
 
-    def detach(self, key: Key) -> bool:
+    def remove(self, key: Key) -> bool:
         """Forget a pod; whether it was known."""
         interface = self._interfaces.pop(key, None)
         self._store.remove(key)
@@ -117,19 +117,19 @@ class PodKeeper:
         """Whose each address is: it is used again before the DEL for its last pod has come."""
         return {address: key for key, at in self._interfaces.items() for address in at.addresses}
 
-    def removed(self, ifindexes: Collection[int]) -> None:
+    def devices_removed(self, ifindexes: Collection[int]) -> None:
         """Devices are gone, and their pods with them: at once, for an ifindex is used again."""
         for key, state in list(self._states.items()):
             if state.ifindex in ifindexes:
-                self.detach(key)
+                self.remove(key)
 
     def _take_over(self, ifindex: int, key: Key) -> None:
         """Another pod that had this ifindex is gone, though the event of that is yet to come."""
         for other, state in list(self._states.items()):
             if state.ifindex == ifindex and other != key:
-                self.detach(other)
+                self.remove(other)
 
-    def touched(self, ifindexes: Collection[int]) -> bool:
+    def devices_changed(self, ifindexes: Collection[int]) -> bool:
         """Devices, their qdiscs or filters changed; whether some pod has to be looked at."""
         states = self._states.values()
         veths = {s.ifindex for s in states if s.ifindex in ifindexes}
@@ -139,7 +139,7 @@ class PodKeeper:
         self._touched |= veths | bridges
         return bool(self._touched)
 
-    def look_at_touched(self) -> None:
+    def check_touched(self) -> None:
         """Verify the pods of devices that changed.
 
         A bridge says that it changed whenever a port joins; its pods are looked at only if it is
@@ -150,7 +150,7 @@ class PodKeeper:
         for key, state in list(self._states.items()):
             bridge = devices.get(state.bridge)
             if state.ifindex in touched or (bridge and not is_still_so(state, bridge)):
-                self._again(self._interfaces[key])
+                self._check(self._interfaces[key])
 
     def rules_changed(self) -> None:
         """Rules of bridges may have changed."""
@@ -158,9 +158,9 @@ class PodKeeper:
         changed = before ^ self._checked
         for interface in list(self._interfaces.values()):
             if interface.host_ifname in changed:
-                self._again(interface)
+                self._check(interface)
 
-    def look(self) -> None:
+    def reconcile(self) -> None:
         """Verify every pod, and remove what is in the map without one.
 
         What is gone goes first: its ifindex may be another pod's by now.
@@ -175,30 +175,30 @@ class PodKeeper:
             if veth and self._is_of(veth, interface):
                 found[key] = veth
             else:
-                self.detach(key)
+                self.remove(key)
         self._remove_stale(map(IPv4Address, self._claims))
         for key, veth in found.items():
             self._review(self._interfaces[key], veth, bridge=devices.get(veth.master))
         self._remove_stale(self._owners)
 
-    def patrol(self) -> Iterator[Dirty]:
+    def resync(self) -> Iterator[Dirty]:
         """Verify one pod at a time, filters too: of a TCX program nobody tells."""
         for key in list(self._interfaces):
             if interface := self._interfaces.get(key):
                 if state := self._states.get(key):
                     self._filters.pop(state.ifindex, None)
-                self._again(interface)
+                self._check(interface)
             yield Dirty(0)
 
     def lost_track(self) -> None:
         """Events were lost: filters may have changed anywhere."""
         self._filters.clear()
 
-    def _again(self, interface: PodInterface) -> str:
+    def _check(self, interface: PodInterface) -> str:
         veth = self._devices.by_name(interface.host_ifname)
         if veth and self._is_of(veth, interface):
             return self._review(interface, veth)
-        self.detach(interface.key)
+        self.remove(interface.key)
         return f"its veth {interface.host_ifname} is gone"
 
     def _is_of(self, veth: Device, interface: PodInterface) -> bool:
@@ -242,7 +242,7 @@ class PodKeeper:
 
     def _accelerate(self, key: Key, state: PodState) -> PodState:
         for address in self._addresses(key) - {pod.address for pod in state.pods}:
-            self._remove(address)
+            self._remove_address(address)
         for pod in state.pods:
             self._owners[pod.address] = key
         self._states[key] = state
@@ -272,7 +272,7 @@ class PodKeeper:
             self._hooks.detach(_places(state.ifindex))
             self._maps.delete_veth(state.ifindex)
         for address in self._addresses(key):
-            self._remove(address)
+            self._remove_address(address)
 
     def _addresses(self, key: Key) -> set[IPAddress]:
         return {address for address, owner in self._owners.items() if owner == key}
@@ -280,9 +280,9 @@ class PodKeeper:
     def _remove_stale(self, known: Iterable[IPAddress]) -> None:
         for address in self._actual.keys() - set(known):
             log.info("remove pod %s from the map: stale", address)
-            self._remove(address)
+            self._remove_address(address)
 
-    def _remove(self, address: IPAddress) -> None:
+    def _remove_address(self, address: IPAddress) -> None:
         self._maps.delete_pod(address)
         self._actual.pop(address, None)
         self._owners.pop(address, None)

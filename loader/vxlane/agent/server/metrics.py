@@ -88,7 +88,9 @@ def _of_agent(status: dict[str, Any]) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "vxlane_source_up", "Whether the source can be read.", value=not status["source_error"]
     )
-    yield CounterMetricFamily("vxlane_looks", "How often all was compared.", value=status["looks"])
+    yield CounterMetricFamily(
+        "vxlane_reconciles", "How often state was compared.", value=status["reconciles"]
+    )
 
 
 def _of_programs(maps: Maps) -> Iterator[Metric]:

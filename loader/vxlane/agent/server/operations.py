@@ -21,10 +21,10 @@ class Operations:
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
         self._known: dict[str, Callable[[Json], Json]] = {
-            "attach": self._attach,
+            "add": self._add,
             "bypass": self._switch,
             "check": self._check,
-            "detach": self._detach,
+            "remove": self._remove,
             "flush": self._flush,
             "gc": self._gc,
             "status": self._status,
@@ -38,14 +38,14 @@ class Operations:
             raise ConfigError(f"op {request.get('op')!r} is not known; known are {known}")
         return operation(request)
 
-    def _attach(self, request: Json) -> Json:
-        return _outcome(self._agent.attach(parse_interface(request)))
+    def _add(self, request: Json) -> Json:
+        return _outcome(self._agent.add(parse_interface(request)))
 
     def _check(self, request: Json) -> Json:
         return _outcome(self._agent.check(parse_interface(request)))
 
-    def _detach(self, request: Json) -> Json:
-        self._agent.detach(parse_key(request))
+    def _remove(self, request: Json) -> Json:
+        self._agent.remove(parse_key(request))
         return {}
 
     def _gc(self, request: Json) -> Json:
@@ -54,7 +54,7 @@ class Operations:
         known = self._agent.interfaces().items()
         stale = {key for key, at in known if at.network == network} - valid
         for key in stale:
-            self._agent.detach(key)
+            self._agent.remove(key)
         return {"removed": len(stale)}
 
     def _flush(self, _: Json) -> Json:

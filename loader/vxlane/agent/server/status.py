@@ -36,7 +36,7 @@ def document(agent: Agent) -> Json:
         "network": str(snapshot.network) if snapshot.network else None,
         "peers": len(overlay.paths) if overlay else 0,
         "pods": len(bypass.pods.places()) // 2 if bypass else 0,
-        "looks": agent.looks,
+        "reconciles": agent.reconciles,
         "headers": bypass.report.headers if bypass else None,
         "source_age_seconds": None if read_at is None else round(time.monotonic() - read_at, 3),
         "source_error": snapshot.error or None,
