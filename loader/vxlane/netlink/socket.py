@@ -80,14 +80,18 @@ def nested(kind: int, *members: bytes) -> bytes:
 
 def attributes(body: bytes, offset: int) -> dict[int, bytes]:
     """The attributes of `body` after its header of `offset` bytes, by type."""
-    found, end = {}, len(body) - 3
+    return dict(attribute_list(body, offset))
+
+
+def attribute_list(body: bytes, offset: int = 0) -> Iterator[tuple[int, bytes]]:
+    """The same in their order, for what holds several of one type."""
+    end = len(body) - 3
     while offset < end:
         length, kind = _ATTRIBUTE.unpack_from(body, offset)
         if length < 4:
             break
-        found[kind & _ATTRIBUTE_TYPE] = body[offset + 4 : offset + length]
+        yield kind & _ATTRIBUTE_TYPE, body[offset + 4 : offset + length]
         offset += (length + 3) & ~3
-    return found
 
 
 def split(datagram: bytes) -> Iterator[Message]:

@@ -155,9 +155,9 @@ class PodKeeper:
     def rules_changed(self) -> None:
         """Rules of bridges may have changed."""
         before, self._checked = self._checked, self._ports.names()
-        changed = before ^ self._checked
         for interface in list(self._interfaces.values()):
-            if interface.host_ifname in changed:
+            name = interface.host_ifname
+            if (name in before) is not (name in self._checked):
                 self._check(interface)
 
     def reconcile(self) -> None:
