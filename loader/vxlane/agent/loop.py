@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What makes the agent look: its one thread, waiting on descriptors and on the clock.
+"""What wakes the agent: its one thread waits on descriptors and on the clock.
 
-Events only say what may have changed. The first one of a calm is answered within milliseconds;
-after that there is a pause that grows with the work, and a limit, so that 500 changes in a second
-are a few looks and not 500.
+Events only say what may have changed; `pace` decides when that is reconciled.
 """
 
 from __future__ import annotations
@@ -11,12 +9,11 @@ from __future__ import annotations
 import logging
 import selectors
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf
 
 from vxlane.agent.agent import Agent
+from vxlane.agent.pace import Pace
 from vxlane.agent.server.notify import Readiness
 from vxlane.agent.server.operations import Operations
 from vxlane.agent.server.server import Server
@@ -25,24 +22,19 @@ from vxlane.bypass.lease import RENEW_EVERY
 from vxlane.config import Mode
 from vxlane.host.events import RouteEvents, RulesetEvents
 from vxlane.sources.snapshot import NodeSource
-from vxlane.util.dirty import ALL, Dirty
+from vxlane.util.dirty import Dirty
 
 log = logging.getLogger(__name__)
 
 # All in seconds.
 RESYNC_EVERY = 30.0
-"""Between two rounds along everything that nobody may have told of."""
+"""From the end of one resync to the next: it compares all that may change without an event."""
 _STEP_EVERY = 0.1
-"""Between two steps of a round; one takes 5 to 25 ms with 5,000 peers."""
+"""Between two steps of a resync; one takes 5 to 25 ms with 5,000 peers."""
 _SYNC_EVERY = 1.0
 _GATHER = {Mode.OWN: 0.003, Mode.ADOPT: 0.015}
-"""Between an event and the look: what comes in one go is looked at in one go. flanneld hears of a
-node when we do, and then writes its entries: adopt waits for both."""
-_PAUSE, _LONGEST_PAUSE = 0.01, 1.0
-"""Between two looks: as much as the last one took of the CPU, within these bounds."""
-_MOST_PER_SECOND = 8
-"""At most. Only a storm gets that far; a change after a timer's look does not wait."""
-_LONGEST_RETRY = 30.0
+"""See `Pace`. flanneld hears of a node when we do and then writes its entries: in adopt the agent
+waits for both."""
 
 
 @dataclass(slots=True)
@@ -84,11 +76,7 @@ class Loop:
         if agent.config.mode is Mode.OWN:
             every = agent.config.rules_interval
             self._timers.append(Timer(every, lambda: self._request(Dirty.RULES), now + every))
-        self._pending = ALL
-        self._due = now
-        self._not_before = now
-        self._reconciled_at = deque([-inf] * _MOST_PER_SECOND, maxlen=_MOST_PER_SECOND)
-        self._failures_in_a_row = 0
+        self._pace = Pace(_GATHER[agent.config.mode], now)
 
     def close(self) -> None:
         """Close what the loop opened."""
@@ -99,23 +87,21 @@ class Loop:
         self._selector.close()
 
     def run(self) -> None:
-        """Until a signal ends it: all can be cut short, as kill -9 would, and the next goes on."""
+        """Run until a signal ends it, anywhere: the next agent goes on, as after kill -9."""
         while True:
-            deadlines = [timer.due for timer in self._timers]
-            if self._pending:
-                deadlines.append(self._due)
-            for key, _ in self._selector.select(max(0.0, min(deadlines) - time.monotonic())):
+            due = min(self._pace.due, *(timer.due for timer in self._timers))
+            for key, _ in self._selector.select(max(0.0, due - time.monotonic())):
                 key.data()
             now = time.monotonic()
             for timer in self._timers:
                 if timer.due <= now:
                     timer.due = now + timer.period
                     timer.action()
-            if self._pending and self._due <= now:
+            if self._pace.due <= now:
                 self._reconcile()
 
     def _resync(self) -> None:
-        """One step of the round; after the last one there is a rest."""
+        """One step of a resync; after the last one there is a rest."""
         dirty = next(self._steps, None)
         if dirty is None:
             self._steps = self._agent.resync()
@@ -124,29 +110,15 @@ class Loop:
             self._request(dirty)
 
     def _request(self, dirty: Dirty) -> None:
-        """Look at `dirty`, as soon as that may be."""
-        if not dirty:
-            return
-        gather = _GATHER[self._agent.config.mode]
-        soonest = max(time.monotonic() + gather, self._not_before)
-        self._due = min(self._due, soonest) if self._pending else soonest
-        self._pending |= dirty
+        self._pace.request(dirty, time.monotonic())
 
     def _reconcile(self) -> None:
-        dirty, self._pending = self._pending, Dirty(0)
-        began = time.process_time()
+        dirty, began = self._pace.take(), time.process_time()
         self._agent.reconcile(dirty)
-        now, took = time.monotonic(), time.process_time() - began
-        self._reconciled_at.append(now)
-        pause = min(max(_PAUSE, took), _LONGEST_PAUSE)
-        self._not_before = max(now + pause, self._reconciled_at[0] + 1.0)
+        took = time.process_time() - began
         log.debug("reconciled %s in %.3f s of CPU", dirty, took)
-        if self._agent.has_failed:
-            self._failures_in_a_row += 1
-            self._pending = ALL
-            self._due = now + min(2.0 ** (self._failures_in_a_row - 1), _LONGEST_RETRY)
-        else:
-            self._failures_in_a_row = 0
+        ended = self._pace.failed if self._agent.has_failed else self._pace.succeeded
+        ended(time.monotonic(), took)
         if self._agent.is_ready:
             self._readiness.ready()
         self._board.post(document(self._agent))

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When the agent reconciles, and what.
+
+Pure: every time is an argument, in seconds of CLOCK_MONOTONIC. The first request of a calm is
+answered within milliseconds. After each reconcile there is a pause that grows with the work, and
+there is a limit per second: 500 changes in a second cost a few reconciles and not 500.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from math import inf
+
+from vxlane.util.dirty import ALL, Dirty
+
+PAUSE, LONGEST_PAUSE = 0.01, 1.0
+"""Between two reconciles: as many seconds as the last one took of the CPU, within these bounds."""
+MOST_PER_SECOND = 8
+"""Only a storm gets that far; a change after a timer's reconcile does not wait."""
+LONGEST_RETRY = 30.0
+"""After failures the whole state is compared again after 1, 2, 4 ... seconds, at most this many."""
+
+
+class Pace:
+    """Gathers requests, and says when to reconcile them."""
+
+    def __init__(self, gather: float, now: float) -> None:
+        self._gather = gather
+        """From a request to the reconcile: what comes in one go is reconciled in one go."""
+        self._pending = ALL
+        self._due = now
+        self._not_before = now
+        self._ends = deque([-inf] * MOST_PER_SECOND, maxlen=MOST_PER_SECOND)
+        self._failures_in_a_row = 0
+
+    @property
+    def due(self) -> float:
+        """When to reconcile; inf: nothing is requested."""
+        return self._due if self._pending else inf
+
+    def request(self, dirty: Dirty, now: float) -> None:
+        """Reconcile `dirty` as soon as that may be."""
+        if not dirty:
+            return
+        soonest = max(now + self._gather, self._not_before)
+        self._due = min(self._due, soonest) if self._pending else soonest
+        self._pending |= dirty
+
+    def take(self) -> Dirty:
+        """All that was requested; from now on nothing is."""
+        dirty, self._pending = self._pending, Dirty(0)
+        return dirty
+
+    def succeeded(self, now: float, cpu: float) -> None:
+        """A reconcile that took `cpu` seconds of the CPU has just ended."""
+        self._failures_in_a_row = 0
+        self._rest(now, cpu)
+
+    def failed(self, now: float, cpu: float) -> None:
+        """The same, and something could not be done: all is tried again later."""
+        self._rest(now, cpu)
+        self._pending = ALL
+        self._due = now + min(2.0**self._failures_in_a_row, LONGEST_RETRY)
+        self._failures_in_a_row += 1
+
+    def _rest(self, now: float, cpu: float) -> None:
+        self._ends.append(now)
+        pause = min(max(PAUSE, cpu), LONGEST_PAUSE)
+        self._not_before = max(now + pause, self._ends[0] + 1.0)
