@@ -130,9 +130,10 @@ class AgentNode:
         finally:
             self.process.send_signal(signal.SIGCONT)
 
-    def detach(self) -> None:
-        """Run `vxlane detach`."""
-        namespaces.run(self.netns, program("vxlane"), "detach", "--state-dir", str(self.state))
+    def detach(self, *options: str, check: bool = True) -> str:
+        """Run `vxlane detach`; what it said."""
+        command = [program("vxlane"), "detach", "--state-dir", str(self.state), *options]
+        return namespaces.run(self.netns, *command, check=check).stderr
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """Put a request to the agent."""

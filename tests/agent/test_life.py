@@ -11,7 +11,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from agentnode import AgentNode, eventually, mac
+from agentnode import AgentNode, eventually, mac, make_pod
+
+from vxlane.lab import namespaces
 
 STRANGER = """
 ip link add flannel.1 address 02:00:00:00:00:42 type vxlan id 1 dev eth0 local 192.168.77.1 \
@@ -95,29 +97,39 @@ def test_a_device_that_does_not_fit_is_replaced(node: AgentNode, device: str, re
 
 
 def test_detach_leaves_the_node_as_it_was(node: AgentNode) -> None:
-    """After detach, with the agent alive, nothing of it is left: the node is what it was before."""
+    """After detach --network, with the agent alive, nothing but settings that it names is left."""
+    node.sh("sysctl -q net.ipv4.ip_forward=0")
     before = node.everything()
     node.start()
     assert node.everything() != before
-    node.detach()
+    said = node.detach("--network")
     assert node.process
     assert node.process.wait(timeout=5) == 0
-    assert node.everything() == before
+    after = node.everything()
+    assert after | {"sysctls": ""} == before | {"sysctls": ""}
+    for name in ("net.ipv4.ip_forward", "net.netfilter.nf_conntrack_tcp_be_liberal"):
+        assert f"{name} = 1" in after["sysctls"]
+        assert f"leave {name} as it is; it was 0: sysctl -w {name}=0" in said
     assert sorted(path.name for path in node.state.iterdir()) == ["log", "nodes.yaml"]
-    node.detach()
-    assert node.everything() == before
+    node.detach("--network")
+    assert node.everything() == after
 
 
 def test_detach_works_when_the_agent_is_dead(node: AgentNode) -> None:
-    """Detach after kill -9 leaves the node as it was before, sysctls included."""
-    node.sh("sysctl -q net.netfilter.nf_conntrack_tcp_be_liberal=1")
+    """After kill -9 detach removes the bypass alone, and with --network the kernel path."""
     before = node.everything()
     node.start()
+    made = node.kernel_path()
     node.stop(signal.SIGKILL)
     node.start()
     node.stop(signal.SIGKILL)
-    node.detach()
-    assert node.everything() == before
+    said = node.detach()
+    assert node.attached() == set()
+    assert node.kernel_path() == made
+    assert node.subnet_file.exists()
+    assert "leave the kernel path: device, routes, rules; --network removes them too" in said
+    node.detach("--network")
+    assert node.everything() | {"sysctls": ""} == before | {"sysctls": ""}
 
 
 def test_detach_leaves_what_flanneld_made(node: AgentNode) -> None:
@@ -189,11 +201,62 @@ def test_without_iptables_everything_else_is_made(node: AgentNode, tmp_path: Pat
     assert node.status()["failures"] == []
 
 
-def test_detach_takes_a_device_that_was_made_after_all(node: AgentNode) -> None:
-    """A device of flanneld's that went and was made anew by us is ours to take away."""
-    node.sh(STRANGER)
+@pytest.mark.parametrize("sign", ["device", "subnet.env"])
+def test_a_network_of_flanneld_stays_flannelds(node: AgentNode, sign: str) -> None:
+    """What flanneld made stays at detach --network, also when we had to make it anew."""
+    if sign == "device":
+        node.sh(STRANGER)
+    else:
+        node.subnet_file.write_text("FLANNEL_NETWORK=10.42.0.0/16\nFLANNEL_SUBNET=10.42.1.1/24\n")
     node.start()
+    node.stop()
     node.sh("ip link del flannel.1")
-    eventually(lambda: "add device flannel.1" in node.log(), "the device")
+    node.start()
+    assert "add device flannel.1" in node.log()
+    made = node.kernel_path()
+    said = node.detach("--network")
+    assert "leave the kernel path: it was not made by vxlane" in said
+    assert node.kernel_path() == made
+    assert node.subnet_file.exists()
+
+
+@pytest.mark.parametrize("way", ["bridge", "ptp"])
+def test_detach_takes_no_network_from_pods(node: AgentNode, way: str) -> None:
+    """While pods live on the network detach --network changes nothing, and names them."""
+    node.start()
+    make_pod(node, 7)
+    if way == "bridge":
+        node.sh("ip addr add 10.42.1.1/24 dev cni0")
+    else:
+        node.sh("ip link set veth7 nomaster; ip route add 10.42.1.7/32 dev veth7")
+    before = node.everything()
+    said = node.detach("--network", check=False)
+    assert "pods use this node's network (veth7); drain the node" in said
+    assert node.everything() == before
+    assert node.is_ready()
     node.detach()
+    assert (node.attached(), node.link("flannel.1")["mtu"]) == (set(), 1450)
+    node.sh("ip link del veth7")
+    node.detach("--network")
+    assert "flannel.1" not in node.sh("ip link")
+
+
+def test_detach_takes_no_network_from_a_flanneld(node: AgentNode, tmp_path: Path) -> None:
+    """While a flanneld lives on the node detach --network changes nothing, and names it."""
+    node.start()
+    node.stop()
+    before = node.everything()
+    flanneld = tmp_path / "flanneld"
+    flanneld.symlink_to(str(shutil.which("sleep")))
+    command = namespaces.inside(node.netns, [str(flanneld), "60"])
+    with subprocess.Popen(command) as process:
+        try:
+            name = Path(f"/proc/{process.pid}/comm")
+            eventually(lambda: name.read_text() == "flanneld\n", "flanneld")
+            said = node.detach("--network", check=False)
+        finally:
+            process.kill()
+    assert f"flanneld (process {process.pid}) keeps this node's network now" in said
+    assert node.everything() == before
+    node.detach("--network")
     assert "flannel.1" not in node.sh("ip link")

@@ -63,7 +63,7 @@ def test_host_gw_has_no_device(node: AgentNode, tmp_path: Path) -> None:
     with node.maps() as maps:
         assert {peer.way.name for peer in maps.peers().values()} == {"DIRECT"}
     assert "node node9: " in "\n".join(node.status()["problems"])
-    node.detach()
+    node.detach("--network")
     assert "10.42." not in node.sh("ip route")
 
 
@@ -92,7 +92,7 @@ def test_rules_in_nftables_form(node: AgentNode, tmp_path: Path) -> None:
     assert "ip daddr 10.42.0.0/16 accept" in table
     node.sh("nft flush chain ip flannel-ipv4 postrtg")
     eventually(lambda: node.sh("nft list table ip flannel-ipv4") == table, "the repair")
-    node.detach()
+    node.detach("--network")
     assert "flannel" not in node.sh("nft list ruleset")
 
 
@@ -124,5 +124,5 @@ def test_a_blackhole_swallows_what_no_pod_has(node: AgentNode) -> None:
     node.sh("ip route del blackhole 10.42.1.0/24")
     eventually(lambda: "blackhole 10.42.1.0/24" in node.sh("ip route"), "the repair", seconds=10)
     eventually(node.is_ready, "ready", seconds=20)
-    node.detach()
+    node.detach("--network")
     assert "blackhole" not in node.sh("ip route")

@@ -124,4 +124,4 @@ def test_detach(adopted):
     assert reports[0].longest() < STALL
     assert dropped == [0, 0]
     lenient = "net.netfilter.nf_conntrack_tcp_be_liberal"
-    assert [lab.exec(node, "sysctl", "-n", lenient).stdout for node in NODES] == ["0\n", "0\n"]
+    assert [lab.exec(node, "sysctl", "-n", lenient).stdout for node in NODES] == ["1\n", "1\n"]

@@ -1,32 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vxlane detach`: undo all that the agent did to this node, alive or dead.
+"""`vxlane detach`: take the bypass off this node, its agent alive or dead.
 
-The bypass goes first, for the kernel path is there without it; then, if vxlane made it, the kernel
-path too. Each step can be repeated: an undo that was interrupted is finished by the next one.
+The kernel path stays: pods live on it, and it is complete without the bypass. With `network` it
+goes too, if vxlane made it and nobody uses it. Each step can be repeated: an undo that was
+interrupted is finished by the next one.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
-import os
 import shutil
-import signal
-import socket
-import time
-from collections.abc import Iterator
 from ipaddress import IPv4Network
 from pathlib import Path
 
+from vxlane.agent import sole
 from vxlane.datapath.attach import Hooks, Method
 from vxlane.datapath.bpffs import remove_bpffs
-from vxlane.datapath.maps import Maps
 from vxlane.datapath.programs import pin_directory
-from vxlane.datapath.records import Tuple
 from vxlane.errors import VxlaneError
-from vxlane.host import blackhole, entries, sysctls, vtep
-from vxlane.host.conntrack import make_lenient
+from vxlane.host import blackhole, entries, sysctls, users, vtep
 from vxlane.host.devices import Devices
 from vxlane.host.iptables import Iptables
 from vxlane.host.nftables import Nftables
@@ -34,80 +27,62 @@ from vxlane.host.undo import Undo, UndoFile
 
 log = logging.getLogger(__name__)
 
-_STOP_PATIENCE = 5.0
-"""Seconds that the agent gets to end."""
+_RECORDS = ("agent.json", "agent.sock", "compile.log", "nodes.json", "undo.unreadable")
 
 
-def detach(state: Path) -> None:
-    """Undo everything that is recorded in `state`; does nothing where nothing is."""
+def detach(state: Path, *, network: bool = False) -> None:
+    """End the agent of `state` and remove its bypass; with `network` the kernel path too.
+
+    Does nothing where nothing is. VxlaneError, before anything was changed: somebody uses the
+    kernel path that was to go.
+    """
     if not state.is_dir():
         return
-    _stop_agent(state / "agent.pid")
     undo = UndoFile(state)
     devices = Devices()
     try:
-        _remove_bypass(state, devices, undo.known)
-        if undo.known.device:
-            _remove_overlay(devices, undo.known)
-        if undo.known.blackhole and blackhole.remove(devices, IPv4Network(undo.known.blackhole)):
-            log.info("remove blackhole route %s", undo.known.blackhole)
+        if network:
+            _check_unused(devices, undo.known)
+        sole.stop(state)
+        # An agent that its service manager starts again must not meet a half of this.
+        with sole.sole_agent(state):
+            _remove_bypass(state, devices)
+            if network:
+                _remove_network(devices, undo.known)
+            _tell_sysctls(undo.known)
+            _remove_records(state, undo, keeps_network=not network and bool(undo.known.network))
     finally:
         devices.close()
-    sysctls.write(undo.known.sysctls)
-    for name, value in undo.known.sysctls.items():
-        log.info("set %s back to %s", name, value)
-    undo.forget()
-    _remove_records(state)
 
 
-def _stop_agent(pid_file: Path) -> None:
-    """End the agent that holds the file's lock, if one does."""
-    deadline = time.monotonic() + _STOP_PATIENCE
-    with contextlib.suppress(FileNotFoundError), pid_file.open() as file:
-        while not _is_free(file.fileno()):
-            file.seek(0)
-            pid = file.read().strip()
-            if pid.isdigit():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(pid), signal.SIGTERM)
-            if time.monotonic() > deadline:
-                raise VxlaneError(f"agent {pid} does not stop; end it and run this again")
-            time.sleep(0.05)
+def _check_unused(devices: Devices, undo: Undo) -> None:
+    """VxlaneError if someone lives on the kernel path that vxlane made."""
+    if not undo.network:
+        return
+    advice = "leave --network out to remove the bypass alone"
+    if owner := users.owner():
+        raise VxlaneError(f"{owner} keeps this node's network now; {advice}")
+    if pods := users.pods(devices, IPv4Network(undo.network)):
+        some = ", ".join(pods[:3]) + (", ..." if len(pods) > 3 else "")
+        raise VxlaneError(f"pods use this node's network ({some}); drain the node, or {advice}")
 
 
-def _is_free(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _remove_bypass(state: Path, devices: Devices, undo: Undo) -> None:
+def _remove_bypass(state: Path, devices: Devices) -> None:
     """Detach every program, then unpin everything."""
     pins = pin_directory(state)
     if pins.is_dir():
         Hooks(pins, Method.AUTO, devices.socket).detach_all()
         log.info("detach all programs")
-        if "net.netfilter.nf_conntrack_tcp_be_liberal" in undo.sysctls:
-            make_lenient(_bypassed(pins))
     remove_bpffs(state / "bpf")
 
 
-def _bypassed(pins: Path) -> Iterator[Tuple]:
-    """The TCP connections that may have been bypassed."""
-    try:
-        maps = Maps.open(pins)
-    except (FileNotFoundError, VxlaneError):
+def _remove_network(devices: Devices, undo: Undo) -> None:
+    """Take the kernel path away, if it is ours: device, routes, rules, subnet.env."""
+    if undo.blackhole and blackhole.remove(devices, IPv4Network(undo.blackhole)):
+        log.info("remove blackhole route %s", undo.blackhole)
+    if not undo.network:
+        log.info("leave the kernel path: it was not made by vxlane")
         return
-    with maps:
-        for flow in maps.flows():
-            if flow.tuple.protocol == socket.IPPROTO_TCP and flow.seen_out and flow.seen_in:
-                yield flow.tuple
-
-
-def _remove_overlay(devices: Devices, undo: Undo) -> None:
-    """Take the kernel path away: device, routes, rules, subnet.env."""
     if vtep.remove(devices, undo.device):
         log.info("remove device %s", undo.device)
     left = entries.read(devices.socket, 0)
@@ -119,12 +94,29 @@ def _remove_overlay(devices: Devices, undo: Undo) -> None:
     log.info("remove %s", undo.subnet_file)
 
 
-def _remove_records(state: Path) -> None:
+def _tell_sysctls(undo: Undo) -> None:
+    """Name the settings that stay, for others live by them by now.
+
+    Without ip_forward pods have no network. conntrack has not seen the windows of connections that
+    were bypassed, so without be_liberal they would be INVALID for as long as they live; and
+    kube-proxy leaves its rule for the invalid out when it finds be_liberal set at its start.
+    """
+    for name, before in undo.sysctls.items():
+        if sysctls.differing({name: before}):
+            log.info("leave %s as it is; it was %s: sysctl -w %s=%s", name, before, name, before)
+
+
+def _remove_records(state: Path, undo: UndoFile, *, keeps_network: bool) -> None:
+    """Remove what the agent noted, all but how to remove a kernel path that stays."""
     shutil.rmtree(state / "pods", ignore_errors=True)
-    for name in ("agent.json", "agent.sock", "nodes.json", "agent.pid"):
+    for name in _RECORDS:
         (state / name).unlink(missing_ok=True)
     for note in state.glob("programs-*.json"):
         note.unlink()
+    if keeps_network:
+        log.info("leave the kernel path: device, routes, rules; --network removes them too")
+        return
+    undo.forget()
     with contextlib.suppress(OSError):
         (state / "bpf").rmdir()
         state.rmdir()

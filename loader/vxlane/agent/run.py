@@ -4,9 +4,7 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
-import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,10 +14,11 @@ from vxlane.agent.agent import Agent
 from vxlane.agent.loop import Loop
 from vxlane.agent.server import health
 from vxlane.agent.server.status import Board
+from vxlane.agent.sole import sole_agent
 from vxlane.agent.sources import prepare
 from vxlane.config import Config, Listen
 from vxlane.datapath.programs import pin_directory
-from vxlane.errors import ConfigError, SourceError
+from vxlane.errors import SourceError
 from vxlane.pods import cni_cache
 from vxlane.sources.follow import DEFAULT_TIMING
 from vxlane.sources.snapshot import NodeSource
@@ -82,24 +81,3 @@ def _prepared(values: Mapping[str, Any]) -> tuple[Config, NodeSource]:
         except SourceError as error:
             log.warning("not started yet: %s", error)
             time.sleep(next(waits))
-
-
-@contextlib.contextmanager
-def sole_agent(state: Path) -> Iterator[None]:
-    """Hold `<state>/agent.pid`, locked for as long as this process lives, with its pid in it."""
-    descriptor = os.open(state / "agent.pid", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        pid = os.read(descriptor, 32).decode(errors="replace").strip()
-        os.close(descriptor)
-        raise ConfigError(
-            f"agent {pid} runs with {state} already; stop it, or give another --state-dir"
-        ) from None
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"{os.getpid()}\n".encode())
-    try:
-        yield
-    finally:
-        os.ftruncate(descriptor, 0)
-        os.close(descriptor)

@@ -29,11 +29,16 @@ def agent(**values: Any) -> None:
 
 @click.command()
 @click.option("--state-dir", default="/run/vxlane", envvar="VXLANE_STATE_DIR", show_default=True)
-def detach(state_dir: str) -> None:
-    """Undo all that the agent did to this node, and end it if it runs."""
+@click.option(
+    "--network",
+    is_flag=True,
+    help="Remove the kernel path too, if vxlane made it and no pod or flanneld uses it.",
+)
+def detach(state_dir: str, network: bool) -> None:  # noqa: FBT001 (a flag is click's)
+    """Remove the bypass from this node, and end the agent if it runs; the kernel path stays."""
     _need_root()
     logs.set_up(logs.LogFormat.TEXT, logging.INFO)
-    undo(Path(state_dir))
+    undo(Path(state_dir), network=network)
 
 
 def _need_root() -> None:

@@ -17,7 +17,7 @@ from vxlane.errors import VxlaneError
 
 COMMANDS = {
     "agent": ("vxlane.cli.agent:agent", "Run this node's agent."),
-    "detach": ("vxlane.cli.agent:detach", "Undo all that the agent did to this node."),
+    "detach": ("vxlane.cli.agent:detach", "Remove the bypass from this node."),
     "flows": ("vxlane.cli.show:flows", "List, or flush, approved flows."),
     "install": ("vxlane.cli.install:install", "Install the CNI plugin on this node."),
     "lab": ("vxlane.cli.lab:lab", "Nodes and pods in network namespaces."),

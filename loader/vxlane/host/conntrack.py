@@ -23,7 +23,6 @@ _ADDRESSES = {
     4: (nf.CTA_IP_V4_SRC, nf.CTA_IP_V4_DST),
     6: (nf.CTA_IP_V6_SRC, nf.CTA_IP_V6_DST),
 }
-_TCP_FLAGS = (nf.CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, nf.CTA_PROTOINFO_TCP_FLAGS_REPLY)
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
@@ -43,16 +42,6 @@ def close_connections(connections: Iterable[FiveTuple]) -> None:
     timeout = struct.pack(">I", int(_setting("tcp_timeout_close").read_text()))
     state = attribute(nf.CTA_PROTOINFO_TCP_STATE, bytes([nf.TCP_CONNTRACK_CLOSE]))
     _update(connections, state, attribute(nf.CTA_TIMEOUT, timeout))
-
-
-def make_lenient(connections: Iterable[FiveTuple]) -> None:
-    """Let the entries of `connections` accept any window, for as long as they live.
-
-    What nf_conntrack_tcp_be_liberal does for all: once that is off again, a connection that was
-    bypassed for a while would be INVALID, for its windows have moved on unseen.
-    """
-    lenient = bytes([nf.IP_CT_TCP_FLAG_BE_LIBERAL, nf.IP_CT_TCP_FLAG_BE_LIBERAL])  # value and mask
-    _update(connections, b"".join(attribute(flags, lenient) for flags in _TCP_FLAGS), b"")
 
 
 def _update(connections: Iterable[FiveTuple], tcp: bytes, others: bytes) -> None:

@@ -1,20 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `vxlane detach` has to take back: noted in the state directory before it is done.
+"""What `vxlane detach` has to know of this node: noted in the state directory before it is done.
 
-Owns one small JSON file. What was there before vxlane came (a device of flanneld's, a sysctl that
-already had its value) is not in it, and so stays.
+Owns one small JSON file. What stood before vxlane came (a device of flanneld's, a sysctl that had
+its value already) is not in it, and so stays.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from vxlane.errors import ConfigError
+from vxlane.errors import KernelError
 from vxlane.util import files
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,50 +27,95 @@ class Undo:
 
     sysctls: Mapping[str, str] = field(default_factory=dict)
     """Name -> value before us."""
-    device: str = ""
-    """The VXLAN device, if the overlay was made by us; empty: it was there, and is to stay."""
     network: str = ""
-    """Of all pods: routes inside it are ours."""
+    """Of all pods, if the kernel path was made by us: routes inside it are ours."""
+    device: str = ""
+    """The VXLAN device of that kernel path."""
     subnet_file: str = ""
     blackhole: str = ""
     """Pod CIDR that a blackhole route was made for."""
 
 
 class UndoFile:
-    """Reads and writes the file; every change is on disk before it is made."""
+    """Reads and writes the file: what is noted is on disk before `note` returns.
+
+    A file system that takes no write does not stop what is being noted, for a node without a
+    network is worse than one that `vxlane detach` knows too little of. `save` tells, and tries
+    again.
+    """
 
     def __init__(self, state: Path) -> None:
         self._path = state / "undo"
-        self.known = _read(self._path)
-
-    @property
-    def is_first(self) -> bool:
+        document = _read(self._path)
+        known = {item.name for item in dataclasses.fields(Undo)}
+        self.known = Undo(**{key: value for key, value in document.items() if key in known})
+        self._foreign = {key: value for key, value in document.items() if key not in known}
+        """Of a newer version, which wants it back."""
+        self.is_first = not self._path.exists()
         """Whether no agent has noted anything here yet."""
-        return not self._path.exists()
+        self._is_saved = True
 
     def note(self, **changes: object) -> None:
         """Note what is about to be made."""
         known = dataclasses.replace(self.known, **changes)  # type: ignore[arg-type]
-        if known != self.known or self.is_first:
-            files.replace_durably(self._path, json.dumps(dataclasses.asdict(known), indent=2))
-            self.known = known
+        if known == self.known and not self.is_first:
+            return
+        self.known, self.is_first, self._is_saved = known, False, False
+        try:
+            self.save()
+        except KernelError as error:
+            log.debug("%s", error)
 
     def note_sysctls(self, before: Mapping[str, str]) -> None:
         """Note the values before us; what an earlier agent noted is older and stays."""
         self.note(sysctls={**before, **self.known.sysctls})
 
+    def save(self) -> None:
+        """Write what could not be written when it was noted; KernelError while that is so."""
+        if self._is_saved:
+            return
+        document = self._foreign | dataclasses.asdict(self.known)
+        try:
+            files.replace_durably(self._path, json.dumps(document, indent=2))
+        except OSError as error:
+            advice = "make room, or 'vxlane detach' will not know all that was made"
+            raise KernelError(f"write {self._path}", error.errno or 0, advice) from None
+        self._is_saved = True
+
     def forget(self) -> None:
         """All is undone."""
         self._path.unlink(missing_ok=True)
-        self.known = Undo()
+        self.known, self._foreign = Undo(), {}
 
 
-def _read(path: Path) -> Undo:
+def _read(path: Path) -> dict[str, Any]:
+    """The file's document; nothing where it holds none, which is put aside for a person to read."""
     try:
-        document = json.loads(path.read_text())
-        return Undo(**document)
+        document = json.loads(path.read_bytes())
+        _check(document)
     except FileNotFoundError:
-        return Undo()
-    except (ValueError, TypeError) as error:
-        advice = "mend it, or remove it and what it would undo stays"
-        raise ConfigError(f"{path} is not readable ({error}); {advice}") from None
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        aside = path.with_name("undo.unreadable")
+        log.warning("%s is not what an agent wrote (%s): see %s", path, error, aside)
+        log.warning("what was made before now will stay when 'vxlane detach' is run")
+        try:
+            path.replace(aside)
+        except OSError as refusal:
+            log.warning("rename %s: %s", path, refusal.strerror)
+        return {}
+    found: dict[str, Any] = document
+    return found
+
+
+def _check(document: object) -> None:
+    """ValueError unless the keys that are known hold what they should."""
+    if not isinstance(document, dict):
+        raise ValueError("no JSON object")  # noqa: TRY004 (with JSON that is none it is one kind)
+    sysctls = document.get("sysctls", {})
+    if not isinstance(sysctls, dict):
+        raise ValueError(f"sysctls is {sysctls!r}")  # noqa: TRY004 (likewise)
+    texts = {item.name: document.get(item.name, "") for item in dataclasses.fields(Undo)}
+    for name, value in {**texts, "sysctls": "", **sysctls}.items():
+        if not isinstance(value, str):
+            raise ValueError(f"{name} is {value!r}")  # noqa: TRY004 (likewise)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from vxlane.agent import sole
 from vxlane.errors import LabError
 from vxlane.lab import namespaces
 from vxlane.lab.plan import POD_NETWORK, LabNode
@@ -70,11 +71,7 @@ def await_ready(node: LabNode) -> None:
 
 def pid(node: LabNode) -> int | None:
     """The agent's process, if it lives."""
-    try:
-        found = int((node.directory / "agent.pid").read_text(encoding="ascii"))
-    except (FileNotFoundError, ValueError):
-        return None
-    return found if found in namespaces.pids(node.name) else None
+    return sole.holder(node.directory)
 
 
 def _last_words(node: LabNode) -> str:

@@ -122,10 +122,7 @@ class OwnedOverlay:
         """Choose the underlay; make device and sysctls so. Whether the device was another."""
         self._underlay = self._choose(own)
         name = vtep.name_of(self._network.vni)
-        if self._devices.by_name(name) is None:
-            # One that is there already is somebody's, and is to stay.
-            file = str(self._config.subnet_file)
-            self._undo.note(device=name, network=str(network), subnet_file=file)
+        self._note_owner(name, network)
         apply_sysctls(sysctls.FORWARDING, self._undo)
         if self._network.backend is not Backend.VXLAN:
             return False
@@ -134,6 +131,18 @@ class OwnedOverlay:
         for line in done:
             log.info("%s", line)
         return bool(done) or before is None
+
+    def _note_owner(self, device: str, network: IPv4Network) -> None:
+        """Note whose the kernel path is: decided once, before the first change to the node.
+
+        What stands then is somebody's and is to stay, also after we had to make it anew.
+        """
+        file = self._config.subnet_file
+        is_there = file.exists() or self._devices.by_name(device) is not None
+        if self._undo.known.network or (self._undo.is_first and not is_there):
+            self._undo.note(device=device, network=str(network), subnet_file=str(file))
+        elif self._undo.is_first:
+            self._undo.note()
 
     def _vtep(self, own: Node, network: IPv4Network, underlay: Underlay) -> vtep.Vtep:
         return vtep.Vtep(

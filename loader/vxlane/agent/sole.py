@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One agent for each state directory: the lock that says so, and who holds it.
+
+The lock is flock's on the directory itself. It needs no file, so a file system that is full or
+read-only does not end an agent, and the kernel tells its holder's pid as the reader's PID namespace
+numbers it: an agent in a container may be 1 in its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+from vxlane.errors import ConfigError, VxlaneError
+
+_LOCKS = Path("/proc/locks")
+_END_TIMEOUT = 5.0
+"""Seconds that an agent gets to end."""
+
+
+@contextlib.contextmanager
+def sole_agent(state: Path) -> Iterator[None]:
+    """Hold the lock of `state`; ConfigError if somebody has it."""
+    descriptor = os.open(state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            who = holder(state) or "of another PID namespace"
+            advice = "stop it, or give another --state-dir"
+            raise ConfigError(f"agent {who} runs with {state} already; {advice}") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def holder(state: Path) -> int | None:
+    """The process that holds the lock of `state`; None: none does, or none that is seen here.
+
+    proc_locks(5): `1: FLOCK ADVISORY WRITE <pid> <major>:<minor>:<inode> 0 EOF`. The device there
+    is the file system's own, which stat(2) does not tell on btrfs and overlayfs.
+    """
+    try:
+        inode = str(state.stat().st_ino)
+    except FileNotFoundError:
+        return None
+    for line in _LOCKS.read_text(encoding="ascii").splitlines():
+        _, kind, _, access, pid, file, *_ = line.split()
+        is_ours = (kind, access, file.rpartition(":")[2]) == ("FLOCK", "WRITE", inode)
+        if is_ours and _has_open(int(pid), state):
+            return int(pid)
+    return None
+
+
+def stop(state: Path) -> None:
+    """End the agent that holds the lock of `state`, and return when it is gone."""
+    pid = holder(state)
+    if pid is None:
+        return
+    if pid == 1:
+        raise VxlaneError("the agent is process 1 here; end its container, then run this again")
+    with contextlib.suppress(ProcessLookupError):
+        process = os.pidfd_open(pid)
+        try:
+            # Whoever has this number now: only from here on it is nobody else's.
+            if _has_open(pid, state):
+                signal.pidfd_send_signal(process, signal.SIGTERM)
+            if not select.select([process], [], [], _END_TIMEOUT)[0]:
+                raise VxlaneError(f"agent {pid} does not stop; end it and run this again")
+        finally:
+            os.close(process)
+
+
+def _has_open(pid: int, directory: Path) -> bool:
+    """Whether a process has `directory` open, as an agent has its state directory."""
+    wanted = directory.stat()
+    try:
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(descriptor.stat(), wanted):
+                    return True
+    except (FileNotFoundError, ProcessLookupError):
+        pass  # It has ended.
+    return False
