@@ -31,16 +31,22 @@ _numbers = itertools.count()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Offer --full."""
+    """Offer --full and --fast."""
     parser.addoption("--full", action="store_true", help="also run the long variants")
+    parser.addoption("--fast", action="store_true", help="only what needs no prepared machine")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Without --full its tests are not there at all: a skip would be a failure in CI."""
-    if not config.getoption("--full"):
-        full = [item for item in items if item.get_closest_marker("full")]
-        items[:] = [item for item in items if item not in full]
-        config.hook.pytest_deselected(items=full)
+    """What the options leave out is not there at all: a skip would be a failure in CI."""
+    left_out = [item for item in items if not _is_wanted(item, config)]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
+
+
+def _is_wanted(item: pytest.Item, config: pytest.Config) -> bool:
+    if config.getoption("--fast") and "_machine" in getattr(item, "fixturenames", ()):
+        return False
+    return config.getoption("--full") or not item.get_closest_marker("full")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -55,7 +61,10 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 @pytest.fixture(scope="session")
 def _machine() -> None:
-    """Root, and no leftovers of test runs that died."""
+    """Root, what scripts/setup --test installs, and no leftovers of test runs that died.
+
+    --fast leaves out every test that uses this fixture, by whatever other fixture.
+    """
     if os.geteuid() != 0:
         pytest.skip("needs root for network namespaces; run scripts/test with sudo")
     leftovers.remove("test")

@@ -2,6 +2,7 @@
 """The command line's manners."""
 
 import importlib
+import os
 import subprocess
 import sys
 
@@ -53,6 +54,6 @@ def test_an_error_is_one_sentence():
     """What goes wrong is one line on stderr and status 1, with no traceback."""
     done = run("lab", "status", "--name", "nosuch")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == (
-        'vxlane: there is no lab "nosuch"; make it with: vxlane lab up --name nosuch\n'
-    )
+    sentence = 'vxlane: there is no lab "nosuch"; make it with: vxlane lab up --name nosuch'
+    advice = "; vxlane needs root, run it again with sudo" if os.geteuid() else ""
+    assert done.stderr == f"{sentence}{advice}\n"

@@ -248,6 +248,7 @@ def test_stdout_that_is_closed(agent, call):
     assert (answer.status, answer.stderr) == (0, "")
 
 
+@pytest.mark.usefixtures("_machine")
 def test_data_directory_that_is_none(agent, call, tmp_path):
     """A chained DEL succeeds though where main roles keep their notes there is a file."""
     (tmp_path / "lib").mkdir()

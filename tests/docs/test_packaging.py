@@ -33,7 +33,7 @@ FLATTEN = "import vxlane, vxlane.datapath.source as s; print(vxlane.__file__); p
 
 
 @pytest.fixture(scope="module")
-def archives(tmp_path_factory):
+def archives(_machine, tmp_path_factory):
     """Directory of both archives, built from a copy so that the checkout stays as it is."""
     tree = tmp_path_factory.mktemp("build") / "tree"
     left_out = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "tests")

@@ -37,14 +37,14 @@ def setup(tmp_path):
 
 def test_not_root(setup):
     """Without root it says so in one sentence and installs nothing."""
-    done = setup(id="echo 1000", apt_get="echo must not be called; exit 1")
+    done = setup(id="echo 1000", dpkg_query="exit 1", apt_get="echo must not be called; exit 1")
     assert done.returncode == 1
     assert done.stderr == "setup: needs root to install packages; run it again with sudo\n"
 
 
 def test_package_manager_fails(setup):
     """When apt-get fails, its own words come first, then one sentence."""
-    done = setup(dpkg_query="exit 1", apt_get='echo "E: no network"; exit 100')
+    done = setup(id="echo 0", dpkg_query="exit 1", apt_get='echo "E: no network"; exit 100')
     assert done.returncode == 1
     assert done.stderr.splitlines()[-2:] == [
         "E: no network",
@@ -57,10 +57,11 @@ def test_unknown_option(setup):
     done = setup("--tests")
     assert (done.returncode, done.stderr) == (
         1,
-        "setup: unknown option --tests; only --test is known\n",
+        "setup: unknown option --tests; --test and --fast are known\n",
     )
 
 
+@pytest.mark.usefixtures("_machine")
 def test_nothing_to_do_is_nothing_done():
     """On a machine that is set up it prints nothing and calls no package manager."""
     command = ["env", "PATH=/usr/bin:/bin", REPOSITORY / "scripts" / "setup", "--test"]

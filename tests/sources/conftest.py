@@ -62,7 +62,7 @@ def _openssl(where: Path, *arguments: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer]:
+def etcd(_machine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer]:
     """One etcd for all tests."""
     server = EtcdServer(tmp_path_factory.mktemp("etcd")).up()
     yield server

@@ -22,7 +22,9 @@ OWN = Announcement(IPv4Address("192.168.1.10"), Backend.VXLAN, 1, "12:c6:65:89:b
 
 
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory, pki: SimpleNamespace) -> Iterator[EtcdServer]:
+def guarded(
+    _machine: None, tmp_path_factory: pytest.TempPathFactory, pki: SimpleNamespace
+) -> Iterator[EtcdServer]:
     """An etcd that wants TLS with a certificate of our CA, and a user."""
     server = EtcdServer(tmp_path_factory.mktemp("etcd"), pki).up()
     server.ctl("put", f"{DEFAULT_PREFIX}/config", CONFIG)
@@ -120,6 +122,7 @@ def test_a_common_name_where_it_can_not_be_the_user_is_explained(
         network_config(way, timing=QUICK)
 
 
+@pytest.mark.usefixtures("_machine")
 def test_an_etcd_without_the_gateway_is_explained(tmp_path: Path) -> None:
     """Where the gateway is turned off, the error says how to turn it on."""
     server = EtcdServer(tmp_path, options=["--enable-grpc-gateway=false"]).up()
