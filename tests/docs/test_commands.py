@@ -22,7 +22,6 @@ OF_OTHERS = {
     "--full": "pytest",
     "--test": "scripts/setup",
     "--dport": "iptables",
-    "--network": "vxlane detach",
 }
 """Options that documents name by themselves and that belong to other programs."""
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What documents list is what the code has: verdicts, metrics, keys of `--json`."""
+"""What documents list is what the code has: verdicts, metrics, requests, keys of `--json`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import re
 from pathlib import Path
 
 from vxlane.agent.server import metrics, status
+from vxlane.agent.server.operations import Operations
 from vxlane.datapath.abi import Verdict
 from vxlane.lab import lab, report
 from vxlane.show import documents
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
 
 
 def entries(text):
@@ -37,6 +39,13 @@ def test_every_metric_is_explained():
     named = set(re.findall(r'"(vxlane_\w+)"', source))
     gauges = {f"vxlane_{name}" for name in metrics._GAUGES}
     assert {name for name in named | gauges if f"`{name}" not in text} == set()
+
+
+def test_every_request_is_explained():
+    """The agent's README has one entry for each request that its socket answers."""
+    text = (ROOT / "loader/vxlane/agent/README.md").read_text()
+    table = text.partition("| op |")[2].partition("\n\n")[0]
+    assert sorted(entries(table)) == sorted(Operations(agent=None)._known)
 
 
 def test_every_key_is_explained():
