@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import click
+import pytest
 
 from vxlane.cli.main import cli
 from vxlane.cli.man import commands, page
@@ -12,6 +13,7 @@ from vxlane.cli.man import commands, page
 PAGE = Path(__file__).parents[2] / "docs/vxlane.8"
 
 
+@pytest.mark.usefixtures("_machine")  # mandoc is a package of the distribution
 def test_it_is_good_roff():
     """The page gives mandoc nothing to warn of."""
     linted = subprocess.run(
