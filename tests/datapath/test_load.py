@@ -3,22 +3,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import re
+import select
+import signal
 import struct
+import subprocess
+import sys
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
 import pytest
 from node import Node
 
-from vxlane.datapath import programs, syscall
+from vxlane.datapath import compiler, syscall
 from vxlane.datapath.abi import Program
 from vxlane.datapath.bpffs import ensure_bpffs
 from vxlane.datapath.maps import Maps
 from vxlane.datapath.programs import Constants, ensure_loaded, pin_directory, retire_others
 from vxlane.errors import CompileError
+from vxlane.lab.waiting import wait_for
 
 LABELS = {program.label for program in Program}
 OBJ_INFO = 15
@@ -45,8 +52,8 @@ def test_error_names_file_and_line(tmp_path: Path, missing: str) -> None:
     defines = {name: value for name, value in Constants().defines().items() if name != missing}
     ensure_bpffs(tmp_path / "bpf")
     with pytest.raises(CompileError) as raised:
-        programs._compile({"pins": str(tmp_path / "bpf"), "defines": defines})
-    located = re.match(r"bpf/(\w+\.[ch]):(\d+):(\d+): error: .*'(\w+)'$", str(raised.value))
+        compiler.run({"pins": str(tmp_path / "bpf"), "defines": defines}, tmp_path / "compile.log")
+    located = re.match(r"bpf/(\w+\.[ch]):(\d+):(\d+): error: .*'(\w+)'; all", str(raised.value))
     assert located, raised.value
     name, line, column, identifier = located.groups()
     text = resources.files("vxlane").joinpath("bpf").joinpath(name).read_text().splitlines()
@@ -57,11 +64,15 @@ def test_error_names_file_and_line(tmp_path: Path, missing: str) -> None:
 
 @pytest.mark.usefixtures("node")
 def test_refusal_of_the_verifier(tmp_path: Path) -> None:
-    """Programs that compile and don't load make an error with the last words about it."""
+    """Programs that compile and don't load make an error with the last words about it, and a file with all."""
     ensure_bpffs(tmp_path / "bpf")
     defines = {**Constants().defines(), "MAX_PEERS": 0}
-    with pytest.raises(CompileError, match="the programs did not load: "):
-        programs._compile({"pins": str(tmp_path / "bpf"), "defines": defines})
+    log = tmp_path / "compile.log"
+    with pytest.raises(
+        CompileError, match="the programs did not load: .*; all of its output is in"
+    ):
+        compiler.run({"pins": str(tmp_path / "bpf"), "defines": defines}, log)
+    assert "Traceback (most recent call last)" in log.read_text()
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +119,71 @@ def test_missing_pin(state: Path) -> None:
     pin_directory(state).joinpath("to_pod").unlink()
     assert ensure_loaded(state, Constants()).compiled
     assert identities(state).keys() >= LABELS
+
+
+@pytest.mark.parametrize("name", ["to_pod", "settings", "from_nic"])
+def test_replaced_pin(state: Path, name: str) -> None:
+    """Another object in a pin's place is not taken over: everything is made anew."""
+    ensure_loaded(state, Constants())
+    pinned, pins = identities(state), pin_directory(state)
+    other = syscall.obj_get(pins / ("pods" if name == "from_nic" else "from_pod"))
+    syscall.obj_replace(other, pins / name)
+    os.close(other)
+    assert ensure_loaded(state, Constants()).compiled
+    after = identities(state)
+    assert after.keys() == pinned.keys()
+    assert not set(after.values()) & set(pinned.values())
+
+
+def test_a_strangers_bcc_is_not_imported(state: Path, tmp_path, monkeypatch) -> None:
+    """What lies in the current directory, or in PYTHONPATH, is no part of what root runs."""
+    (tmp_path / "bcc.py").write_text(f"open({str(tmp_path / 'came')!r}, 'w')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert ensure_loaded(state, Constants(vni=5)).compiled
+    assert not (tmp_path / "came").exists()
+
+
+AGENT = """
+import sys
+from pathlib import Path
+from vxlane.datapath.programs import Constants, ensure_loaded
+ensure_loaded(Path(sys.argv[1]), Constants(vni=int(sys.argv[2])))
+"""
+
+
+@contextlib.contextmanager
+def compiling(state: Path, vni: int) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A process that loads programs, and the child that it has compile them."""
+    command = [sys.executable, "-c", AGENT, str(state), str(vni)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        try:
+            yield process, int(wait_for(children.read_text, "the compiler").split()[0])
+        finally:
+            process.kill()
+
+
+def test_a_compiler_without_a_parent_ends(state: Path) -> None:
+    """Kill -9 of the agent ends its compiler: it pins nothing, and no note vouches for the pins."""
+    ensure_loaded(state, Constants())
+    pinned = identities(state)
+    with compiling(state, 8) as (process, child):
+        end = os.pidfd_open(child)
+        process.kill()
+        assert select.select([end], [], [], 5)[0]
+        os.close(end)
+    assert identities(state) == pinned
+    assert ensure_loaded(state, Constants()).compiled
+
+
+def test_want_of_memory_has_words(state: Path) -> None:
+    """A compiler that the kernel ends is reported as one that lacked memory."""
+    with compiling(state, 9) as (process, child):
+        assert Path(f"/proc/{child}/oom_score_adj").read_text() in {"0\n", "1000\n"}
+        os.kill(child, signal.SIGKILL)
+        assert process.stderr
+        assert "it needs 120 MB; raise the memory limit" in process.stderr.read()
 
 
 def test_retirement(state: Path) -> None:

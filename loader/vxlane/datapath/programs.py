@@ -1,31 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """Make sure that the programs of this build are loaded and pinned.
 
-Owns the child process that compiles, and the note beside the pins that says what they were made
-of, so that an agent restarting with the same build and settings needs no compiler. Imports abi,
-source, syscall; bcc only ever in the child.
+Owns the note beside the pins that says which objects they are and what they were made of, so that
+an agent restarting with the same build and settings needs no compiler.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
-import subprocess
-import sys
 from dataclasses import asdict, dataclass
 from enum import IntEnum
 from pathlib import Path
+from typing import Any
 
-from vxlane.datapath import syscall
-from vxlane.datapath.abi import ABI, Program
+from vxlane.datapath import compiler, pins, syscall
+from vxlane.datapath.abi import ABI
 from vxlane.datapath.bpffs import ensure_bpffs
 from vxlane.datapath.source import flatten
-from vxlane.errors import CompileError, ConfigError
+from vxlane.errors import ConfigError, KernelError
 from vxlane.util import files
 
-_LOCATED = re.compile(r"^bpf/\w+\.[ch]:\d+:\d+: (?:fatal )?error: .*$", re.MULTILINE)
+log = logging.getLogger(__name__)
 
 
 class Strictness(IntEnum):
@@ -77,39 +76,45 @@ def ensure_loaded(state: Path, constants: Constants) -> LoadReport:
     if re.search(r'[:"\\\s]', str(state)):
         msg = f"state directory {str(state)!r} must be free of spaces, quotes, colons, backslashes"
         raise ConfigError(msg)
-    pins = pin_directory(state)
+    directory = pin_directory(state)
     ensure_bpffs(state / "bpf")
-    pins.mkdir(mode=0o700, exist_ok=True)
+    directory.mkdir(mode=0o700, exist_ok=True)
     note = state / f"programs-{ABI}.json"
-    digest = _digest(constants)
+    digest, pinned = _digest(constants), pins.read(directory)
     known = _read_note(note)
-    if known.get("digest") == digest and all((pins / item.label).exists() for item in Program):
+    if known and known["pins"] == pinned and known["digest"] == digest:
         return LoadReport(compiled=False, headers=known["headers"])
-    _unpin_other_sizes(pins, constants)
-    answer = _compile({"pins": str(pins), "defines": constants.defines()})
-    files.replace(note, json.dumps({"digest": digest, "headers": answer["headers"]}))
-    return LoadReport(compiled=True, headers=answer["headers"])
+    if (known and known["pins"] != pinned) or not _fits(directory, constants):
+        pins.remove(directory)
+    # From here on until it is written again nothing vouches for what is pinned.
+    note.unlink(missing_ok=True)
+    log.info("compile the programs: this takes a second, and 120 MB of memory meanwhile")
+    request = {"pins": str(directory), "defines": constants.defines()}
+    headers = compiler.run(request, state / "compile.log")["headers"]
+    _write_note(note, {"digest": digest, "headers": headers, "pins": pins.read(directory)})
+    return LoadReport(compiled=True, headers=headers)
 
 
-def _unpin_other_sizes(pins: Path, constants: Constants) -> None:
-    """Unpin everything if a map has another size than asked for: a map that is pinned stays as it
-    is, whatever the programs are compiled with. Until all is made anew, packets take the kernel
-    path.
+def _fits(directory: Path, constants: Constants) -> bool:
+    """Whether the maps that are pinned have the sizes asked for.
+
+    A map that is pinned stays as it is, whatever the programs are compiled with.
     """
-    sizes = {name: getattr(constants, f"max_{name}") for name in ("peers", "pods", "flows")}
-    for name, size in sizes.items():
+    for name in ("peers", "pods", "flows"):
         try:
-            descriptor = syscall.obj_get(pins / name)
+            descriptor = syscall.obj_get(directory / name)
         except FileNotFoundError:
             continue
+        except KernelError:
+            return False
         try:
-            is_as_asked = syscall.map_shape(descriptor).max_entries == size
+            if syscall.map_shape(descriptor).max_entries != getattr(constants, f"max_{name}"):
+                return False
+        except KernelError:
+            return False
         finally:
             os.close(descriptor)
-        if not is_as_asked:
-            for pin in pins.iterdir():
-                pin.unlink()
-            return
+    return True
 
 
 def retire_others(state: Path) -> bool:
@@ -138,32 +143,19 @@ def _digest(constants: Constants) -> str:
     return hashlib.sha256(made_of.encode()).hexdigest()
 
 
-def _read_note(path: Path) -> dict[str, str]:
+def _read_note(path: Path) -> dict[str, Any]:
+    """What was pinned, and of what it was made; empty where nothing (readable) is noted."""
     try:
-        note = json.loads(path.read_text())
-    except (OSError, ValueError):
+        note = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
         return {}
-    return note if isinstance(note, dict) else {}
+    is_whole = isinstance(note, dict) and {"digest", "headers", "pins"} <= note.keys()
+    return note if is_whole else {}
 
 
-def _compile(request: dict[str, object]) -> dict[str, str]:
-    child = subprocess.run(
-        [sys.executable, "-m", "vxlane.datapath.compile"],
-        input=json.dumps(request),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if child.returncode == 0:
-        answer: dict[str, str] = json.loads(child.stdout.splitlines()[-1])
-        return answer
-    if "No module named 'bcc'" in child.stderr:
-        msg = "bcc is missing; install the package python3-bpfcc (PyPI's bcc is another project)"
-        raise CompileError(msg)
-    located = _LOCATED.search(child.stderr)
-    raise CompileError(located[0] if located else _last_words(child.stderr))
-
-
-def _last_words(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()]
-    return "the programs did not load: " + " | ".join(lines[-6:])
+def _write_note(path: Path, note: dict[str, Any]) -> None:
+    """Without it the next agent compiles again, so a full disk is no reason to fail."""
+    try:
+        files.replace(path, json.dumps(note))
+    except OSError as error:
+        log.warning("%s: %s; the next agent will compile again", path, error.strerror)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
@@ -19,6 +20,8 @@ from pathlib import Path
 from vxlane.errors import CompileError
 
 PROGRAM_FILES = ("from_pod.c", "to_pod.c", "from_nic.c", "to_overlay.c")
+_KHEADERS = Path("/sys/kernel/kheaders.tar.xz")
+"""bcc would unpack it to a fixed name in /tmp, or take what anyone has put there."""
 _INCLUDE = re.compile(r'#include "(\w+\.h)"')
 
 
@@ -63,8 +66,10 @@ def kernel_headers(scratch: Path) -> KernelHeaders:
     modules = Path("/lib/modules") / os.uname().release
     if (modules / "build" / "include").is_dir() or (modules / "source" / "include").is_dir():
         return KernelHeaders("headers of the running kernel")
-    if Path("/sys/kernel/kheaders.tar.xz").exists():
-        return KernelHeaders("kheaders of the running kernel")
+    if _KHEADERS.exists():
+        with tarfile.open(_KHEADERS) as archive:
+            archive.extractall(scratch)  # noqa: S202 (the kernel's own file)
+        return KernelHeaders("kheaders of the running kernel", scratch)
     return _stand_in(scratch)
 
 

@@ -129,6 +129,14 @@ def map_shape(fd: int) -> MapShape:
     return MapShape(key, value, entries)
 
 
+def object_id(fd: int) -> int:
+    """The kernel's id of a map or program: both infos begin with their type and it."""
+    info = ctypes.create_string_buffer(80)
+    with _explained("read an object's id"):
+        _bpf(_OBJ_INFO, struct.pack("=IIQ", fd, len(info), _address(info)))
+    return int(struct.unpack_from("=II", info.raw)[1])
+
+
 def map_lookup(fd: int, key: bytes, size: int) -> bytes | None:
     """The value, `size` bytes (of a per-CPU map: all CPUs'), or None."""
     held, value = ctypes.create_string_buffer(key, len(key)), ctypes.create_string_buffer(size)

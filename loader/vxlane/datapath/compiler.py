@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the process that compiles, and says in a sentence what went wrong there.
+
+The whole output of compiler and verifier goes to a file that the sentence names. Imports errors,
+files and process; bcc is the child's alone (`compile`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from vxlane.errors import CompileError
+from vxlane.util import files
+from vxlane.util.capabilities import missing
+
+_TIMEOUT = 120.0
+"""Seconds; a slow machine under load takes ten."""
+_LOCATED = re.compile(r"^bpf/\w+\.[ch]:\d+:\d+: (?:fatal )?error: .*$", re.MULTILINE)
+_NO_MEMORY = ("out of memory", "bad_alloc", "MemoryError", "Cannot allocate memory")
+_CAPABILITIES = frozenset({"SYS_ADMIN"})
+"""What bcc needs: its maps are pinned by paths, and CAP_BPF and CAP_PERFMON don't reach them."""
+
+
+def run(request: Mapping[str, object], log_file: Path) -> dict[str, str]:
+    """The child's answer; CompileError with its first error, and the rest in `log_file`."""
+    command = [sys.executable, "-I", "-m", "vxlane.datapath.compile"]
+    try:
+        child = subprocess.run(
+            command,
+            input=json.dumps({**request, "parent": os.getpid()}),
+            capture_output=True,
+            text=True,
+            errors="backslashreplace",
+            check=False,
+            timeout=_TIMEOUT,
+        )
+    except subprocess.TimeoutExpired:
+        raise CompileError(f"the compiler did not end within {_TIMEOUT:g} s") from None
+    if child.returncode == 0:
+        answer: dict[str, str] = json.loads(child.stdout.splitlines()[-1])
+        return answer
+    where = ""
+    with contextlib.suppress(OSError):
+        files.replace(log_file, child.stdout + child.stderr, mode=0o600)
+        where = f"; all of its output is in {log_file}"
+    raise CompileError(f"{_sentence(child.returncode, child.stderr)}{where}")
+
+
+def _sentence(status: int, output: str) -> str:
+    """What went wrong, by the child's exit status and standard error."""
+    if status == -signal.SIGKILL or any(words in output for words in _NO_MEMORY):
+        return "the compiler was ended for want of memory: it needs 120 MB; raise the memory limit"
+    if "No module named 'bcc'" in output:
+        return "bcc is missing; install the package python3-bpfcc (PyPI's bcc is another project)"
+    if located := _LOCATED.search(output):
+        return located[0]
+    said = "the programs did not load: " + " | ".join(_last_words(output))
+    if status < 0:
+        said += f" (the compiler was ended by {signal.Signals(-status).name})"
+    lacks = missing(_CAPABILITIES)
+    return f"{said}; the agent lacks {lacks}" if lacks else said
+
+
+def _last_words(output: str) -> list[str]:
+    """The last that bcc and the verifier said, and what Python made of it."""
+    said, _, trace = output.partition("Traceback (most recent call last):")
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return lines[-5:] + [line.strip() for line in trace.splitlines() if line.strip()][-1:]

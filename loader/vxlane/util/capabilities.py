@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which capabilities this process lacks: in a container EPERM alone does not tell.
+
+Imports nothing of vxlane.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+# Bits of linux/capability.h.
+_BITS = {"NET_ADMIN": 12, "NET_RAW": 13, "SYS_ADMIN": 21, "PERFMON": 38, "BPF": 39}
+
+
+def missing(wanted: Iterable[str]) -> str:
+    """Those of `wanted` that are not in effect, as "CAP_BPF, CAP_SYS_ADMIN"; empty: none."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace")
+    found = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    effective = int(found[1], 16) if found else -1
+    return ", ".join(f"CAP_{name}" for name in sorted(wanted) if not effective >> _BITS[name] & 1)
