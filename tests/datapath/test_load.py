@@ -64,13 +64,11 @@ def test_error_names_file_and_line(tmp_path: Path, missing: str) -> None:
 
 @pytest.mark.usefixtures("node")
 def test_refusal_of_the_verifier(tmp_path: Path) -> None:
-    """Programs that compile and don't load make an error with the last words about it, and a file with all."""
+    """Programs that compile and don't load make an error with the last words; a file has all."""
     ensure_bpffs(tmp_path / "bpf")
     defines = {**Constants().defines(), "MAX_PEERS": 0}
     log = tmp_path / "compile.log"
-    with pytest.raises(
-        CompileError, match="the programs did not load: .*; all of its output is in"
-    ):
+    with pytest.raises(CompileError, match=r"did not load: .*; all of its output is in"):
         compiler.run({"pins": str(tmp_path / "bpf"), "defines": defines}, log)
     assert "Traceback (most recent call last)" in log.read_text()
 
@@ -180,7 +178,6 @@ def test_a_compiler_without_a_parent_ends(state: Path) -> None:
 def test_want_of_memory_has_words(state: Path) -> None:
     """A compiler that the kernel ends is reported as one that lacked memory."""
     with compiling(state, 9) as (process, child):
-        assert Path(f"/proc/{child}/oom_score_adj").read_text() in {"0\n", "1000\n"}
         os.kill(child, signal.SIGKILL)
         assert process.stderr
         assert "it needs 120 MB; raise the memory limit" in process.stderr.read()
