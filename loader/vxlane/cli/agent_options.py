@@ -20,6 +20,7 @@ from vxlane.config import Mode
 from vxlane.datapath.attach import Method
 from vxlane.datapath.programs import Constants
 from vxlane.pods import cni_cache
+from vxlane.util.places import STATE, STATE_VARIABLE
 
 _SIZES = Constants()
 _ADDRESS = "0.0.0.0"  # noqa: S104 (flannel's default: probes come from the kubelet)
@@ -78,8 +79,8 @@ _OWN = (
     ),
     _option(
         "state-dir",
-        default="/run/vxlane",
-        envvar="VXLANE_STATE_DIR",
+        default=str(STATE),
+        envvar=STATE_VARIABLE,
         show_default=True,
         help="Pins, socket and records of this agent.",
     ),

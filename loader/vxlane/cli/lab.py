@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from vxlane.cli.common import Json, as_json, emit, examples
 from vxlane.errors import LabError
 from vxlane.lab import demo as demos
 from vxlane.lab import lab as labs
@@ -23,13 +24,18 @@ from vxlane.util import interrupt
 name_option = click.option("--name", default="lab", show_default=True, help="The lab's name.")
 
 
-@click.group()
+@click.group(
+    epilog=examples("vxlane lab up --kernel-nodes 1", "vxlane lab exec lab-node1 -- vxlane stats")
+)
 def lab() -> None:
-    """Nodes and pods in network namespaces; nothing of the machine's own network is touched."""
+    """Make a cluster of network namespaces on this machine.
+
+    Each node and pod is a namespace. Nothing of the machine's own network is touched.
+    """
     interrupt.catch()
 
 
-@lab.command()
+@lab.command(epilog=examples("vxlane lab up", "vxlane lab up --name big --nodes 5 --pods 3"))
 @name_option
 @click.option("--nodes", default=2, show_default=True, help="How many nodes.")
 @click.option("--pods", default=2, show_default=True, help="How many pods on each.")
@@ -39,9 +45,9 @@ def lab() -> None:
     show_default=True,
     help="How many of the nodes, the last ones, run nothing of vxlane.",
 )
-@click.option("--agent-option", multiple=True, help="Passed to every agent; may be repeated.")
+@click.option("--agent-option", multiple=True, help="An option for every agent. May repeat.")
 def up(name: str, nodes: int, pods: int, kernel_nodes: int, agent_option: tuple[str, ...]) -> None:
-    """Make a lab, in place of one of the same name."""
+    """Make a lab. One of the same name is removed first."""
     made = labs.up(
         name,
         nodes=nodes,
@@ -49,30 +55,38 @@ def up(name: str, nodes: int, pods: int, kernel_nodes: int, agent_option: tuple[
         kernel_only=kernel_nodes,
         agent_options=agent_option,
     )
-    click.echo(_table(made))
+    click.echo(_table(made.status()))
 
 
-@lab.command()
+@lab.command(epilog=examples("vxlane lab down", "vxlane lab down --name big"))
 @name_option
 def down(name: str) -> None:
-    """Remove a lab, whole or in pieces; nothing to do is no error."""
+    """Remove a lab, also what a killed command left of one."""
     labs.down(name)
 
 
-@lab.command()
+@lab.command(
+    epilog=examples("vxlane lab status", "vxlane lab status --json | jq -r '.pods[].name'")
+)
 @name_option
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@as_json
 def status(name: str, as_json: bool) -> None:  # noqa: FBT001 (a flag is click's)
     """List a lab's nodes and pods."""
-    found = labs.load(name)
-    click.echo(json.dumps(found.status(), indent=2) if as_json else _table(found))
+    emit(labs.load(name).status(), _table, as_json=as_json)
 
 
-@lab.command(name="exec", context_settings={"ignore_unknown_options": True})
+@lab.command(
+    name="exec",
+    context_settings={"ignore_unknown_options": True},
+    epilog=examples(
+        "vxlane lab exec lab-node1 -- vxlane status",
+        "vxlane lab exec lab-node1-pod1 -- ping 10.42.2.2",
+    ),
+)
 @click.argument("namespace")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def execute(namespace: str, command: tuple[str, ...]) -> None:
-    """Run COMMAND in a node or pod: vxlane lab exec lab-node1 -- vxlane stats."""
+    """Run COMMAND in the network namespace of a node or pod."""
     node = labs.find(namespace)
     if node:
         os.environ["VXLANE_STATE_DIR"] = str(node.directory)
@@ -81,19 +95,23 @@ def execute(namespace: str, command: tuple[str, ...]) -> None:
     os.execvp(argv[0], argv)  # noqa: S606 (a shell is what is not wanted)
 
 
-@lab.command()
+@lab.command(epilog=examples("vxlane lab demo", "vxlane lab demo --rounds 5 --json"))
 @click.option("--name", default="demo", show_default=True, help="The lab's name.")
 @click.option(
     "--rounds",
     type=click.IntRange(1),
     default=3,
     show_default=True,
-    help="How often each way is taken.",
+    help="How often each path is measured.",
 )
-@click.option("--seconds", default=2.0, show_default=True, help="Length of a measurement.")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--seconds", default=2.0, show_default=True, help="Length of one measurement.")
+@as_json
 def demo(name: str, rounds: int, seconds: float, as_json: bool) -> None:  # noqa: FBT001
-    """Send the same traffic by the kernel path and by the bypass, in a lab made for it."""
+    """Send the same traffic by the kernel path and by the bypass, and compare.
+
+    The lab is made for the demo and removed after it. The exit status is 1 if a transfer failed,
+    or if the bypass carried less of it than it should.
+    """
 
     def progress(word: str) -> None:
         click.echo(f"demo: {word}", err=True)
@@ -121,8 +139,7 @@ def demo(name: str, rounds: int, seconds: float, as_json: bool) -> None:  # noqa
         raise LabError("; ".join(failures))
 
 
-def _table(shown: labs.Lab) -> str:
-    status = shown.status()
+def _table(status: Json) -> str:
     nodes = [
         (
             node["name"],

@@ -17,15 +17,15 @@ from vxlane.errors import VxlaneError
 
 COMMANDS = {
     "agent": ("vxlane.cli.agent:agent", "Run this node's agent."),
-    "detach": ("vxlane.cli.agent:detach", "Remove the bypass from this node."),
-    "flows": ("vxlane.cli.show:flows", "List, or flush, approved flows."),
+    "detach": ("vxlane.cli.detach:detach", "Remove the bypass from this node."),
+    "flows": ("vxlane.cli.flows:flows", "List, or flush, approved flows."),
     "install": ("vxlane.cli.install:install", "Install the CNI plugin on this node."),
     "lab": ("vxlane.cli.lab:lab", "Nodes and pods in network namespaces."),
-    "peers": ("vxlane.cli.show:peers", "List the nodes that packets may be sent to."),
-    "pods": ("vxlane.cli.show:pods", "List this node's accelerated pods."),
-    "stats": ("vxlane.cli.show:stats", "Count packets by verdict, direction, peer."),
-    "status": ("vxlane.cli.show:status", "Tell how the agent and its programs are."),
-    "uninstall": ("vxlane.cli.install:uninstall", "Take the CNI plugin away again."),
+    "peers": ("vxlane.cli.peers:peers", "List the nodes that packets may be sent to."),
+    "pods": ("vxlane.cli.pods:pods", "List this node's accelerated pods."),
+    "stats": ("vxlane.cli.stats:stats", "Count packets by verdict, direction, peer."),
+    "status": ("vxlane.cli.status:status", "Tell how the agent and its programs are."),
+    "uninstall": ("vxlane.cli.uninstall:uninstall", "Take the CNI plugin away again."),
 }
 """name -> (module:attribute, what `vxlane --help` says)"""
 
@@ -55,7 +55,10 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="vxlane", message="%(prog)s %(version)s")
 def cli() -> None:
-    """Make flannel's VXLAN overlay fast without changing what it is."""
+    """Make flannel's VXLAN overlay fast without changing what it is.
+
+    `vxlane COMMAND --help` explains a command and has examples. vxlane(8) is all of them.
+    """
 
 
 def main() -> None:

@@ -89,7 +89,7 @@ def _commands(group: click.Group, name: str) -> Iterator[str]:
         shown = [words, "[OPTIONS]", *(argument.human_readable_name for argument in arguments)]
         yield f".SS {_roff(' '.join(shown))}"
         told = (command.help, command.epilog)
-        yield from _paragraphs("\n\n".join(text for text in told if text))
+        yield from _paragraphs("\n\n".join(inspect.cleandoc(text) for text in told if text))
         yield from _entries({_names(option): _meaning(option) for option in _options(command)})
 
 

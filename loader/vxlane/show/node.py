@@ -1,27 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""This node as it can be looked at: the state directory, its pinned maps, the agent's socket.
+"""This node as documents: from its state directory, its pinned maps and the agent's socket.
 
-Owns the sentences for what isn't there. Changes nothing, but for what the agent is asked to do.
+Works beside a living agent, and on what a dead one left. Owns the sentences for what isn't there.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
 from vxlane.datapath.maps import Maps
 from vxlane.datapath.programs import pin_directory
+from vxlane.datapath.records import PeerCount
 from vxlane.errors import KernelError, VxlaneError
+from vxlane.show import documents
+from vxlane.show.documents import Json
+from vxlane.util.names import device_name
 
 _ANSWER_SECONDS = 10.0
-
-
-def state_directory() -> Path:
-    """$VXLANE_STATE_DIR, or /run/vxlane."""
-    return Path(os.environ.get("VXLANE_STATE_DIR", "/run/vxlane"))
 
 
 def open_maps(state: Path) -> Maps:
@@ -51,3 +50,46 @@ def call(state: Path, request: dict[str, Any]) -> dict[str, Any]:
     if not answer.get("ok"):
         raise VxlaneError(f"the agent refused {request['op']}: {answer.get('error', 'no reason')}")
     return answer
+
+
+def status(state: Path) -> Json:
+    """`vxlane status`."""
+    try:
+        agent = call(state, {"op": "status"})["status"]
+    except VxlaneError as error:
+        agent = {"error": str(error)}
+    with open_maps(state) as maps:
+        programs = documents.programs_document(
+            maps.settings(),
+            time.monotonic_ns(),
+            peers=len(maps.peers()),
+            pods=len(maps.pods()),
+            flows=sum(1 for _ in maps.flows()),
+        )
+    return {"agent": agent, "programs": programs}
+
+
+def peers(maps: Maps) -> list[Json]:
+    """`vxlane peers`, by their CIDRs."""
+    counts, nothing = maps.peer_counts(), PeerCount(0, 0, 0, 0)
+    found = sorted(maps.peers().values(), key=lambda peer: peer.cidr.network_address.packed)
+    return [
+        documents.peer_document(peer, counts.get(peer.slot, nothing), device_name) for peer in found
+    ]
+
+
+def pods(maps: Maps) -> list[Json]:
+    """`vxlane pods`, by their addresses."""
+    found = sorted(maps.pods().values(), key=lambda pod: pod.address.packed)
+    return [documents.pod_document(pod, device_name) for pod in found]
+
+
+def flows(maps: Maps) -> list[Json]:
+    """`vxlane flows`."""
+    settings, now = maps.settings(), time.monotonic_ns()
+    return [documents.flow_document(flow, settings, now) for flow in maps.flows()]
+
+
+def stats(maps: Maps) -> Json:
+    """`vxlane stats`."""
+    return documents.stats_document(maps.counters(), peers(maps))

@@ -23,6 +23,12 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     )
 
 
+def columns(keys: Sequence[str], listed: Iterable[Mapping[str, object]]) -> str:
+    """Some keys of like documents, each as a column."""
+    header = [key.upper().replace("_", " ") for key in keys]
+    return table(header, [[row[key] for key in keys] for row in listed])
+
+
 def pairs(values: Mapping[str, object]) -> str:
     """One line per key, its words apart, the values below each other."""
     width = max(map(len, values), default=0)

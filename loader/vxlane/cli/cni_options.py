@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `vxlane install` and `vxlane uninstall` share: where a runtime has its CNI files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+PLUGIN = "vxlane"
+"""The plugin's name: its type in a network's list, and its executable."""
+DIRECTORY = click.Path(path_type=Path, file_okay=False)
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def places(command: Function) -> Function:
+    """Give `command` the options that tell where a runtime has its CNI files."""
+    options = (
+        click.option(
+            "--cni-bin-dir",
+            type=DIRECTORY,
+            default="/opt/cni/bin",
+            show_default=True,
+            help="Where the runtime finds plugins.",
+        ),
+        click.option(
+            "--cni-conf-dir",
+            type=DIRECTORY,
+            default="/etc/cni/net.d",
+            show_default=True,
+            help="Where the runtime finds networks.",
+        ),
+        click.option(
+            "--network-name",
+            default="cbr0",
+            show_default=True,
+            help="The name of flannel's network.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def report(changes: list[str]) -> None:
+    """Print what was done, a line each."""
+    for change in changes or ["nothing to do"]:
+        click.echo(change)

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What commands share: JSON or text, the examples in their help, and root.
+
+Imports click and errors only, since every command imports it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from vxlane.errors import ConfigError
+
+Json = dict[str, Any]
+
+as_json = click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON. docs/json.md explains its keys."
+)
+
+
+def emit(document: Any, render: Callable[[Any], str], *, as_json: bool) -> None:
+    """Print `document` as JSON, or as the text that `render` makes of it."""
+    click.echo(json.dumps(document, indent=2) if as_json else render(document))
+
+
+def examples(*lines: str) -> str:
+    """The epilog of a command's help."""
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
+
+
+def need_root() -> None:
+    """ConfigError unless root runs this."""
+    if os.geteuid() != 0:
+        raise ConfigError("this changes the node's network and needs root; use sudo")

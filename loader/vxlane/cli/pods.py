@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`vxlane pods`: this node's accelerated pods."""
+
+from __future__ import annotations
+
+import click
+
+from vxlane.cli.common import as_json, emit, examples
+from vxlane.show import node
+from vxlane.show.table import columns
+from vxlane.util.places import state_directory
+
+_KEYS = ("address", "veth", "bridge", "mtu", "mac", "guarded")
+
+
+@click.command(
+    epilog=examples("vxlane pods", "vxlane pods --json | jq '.[] | select(.guarded != [])'")
+)
+@as_json
+def pods(as_json: bool) -> None:  # noqa: FBT001 (a flag is click's)
+    """List this node's accelerated pods.
+
+    A pod is guarded in a direction where its interface carries a shaper, a spoof check or
+    isolation. Its packets of that direction stay on the kernel path.
+    """
+    with node.open_maps(state_directory()) as maps:
+        emit(node.pods(maps), lambda listed: columns(_KEYS, listed), as_json=as_json)

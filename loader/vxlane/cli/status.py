@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`vxlane status`: how the agent and its programs are."""
+
+from __future__ import annotations
+
+import click
+
+from vxlane.cli.common import Json, as_json, emit, examples
+from vxlane.show import node
+from vxlane.show.table import pairs
+from vxlane.util.places import state_directory
+
+
+@click.command(epilog=examples("vxlane status", "vxlane status --json | jq .agent.problems"))
+@as_json
+def status(as_json: bool) -> None:  # noqa: FBT001 (a flag is click's)
+    """Tell how the agent and its programs are.
+
+    The agent speaks for itself. The programs' part is read from their pinned maps, which outlive
+    the agent. The exit status is 1 if no packet is bypassed.
+    """
+    document = node.status(state_directory())
+    emit(document, _text, as_json=as_json)
+    if not document["programs"].get("bypassing"):
+        raise SystemExit(1)
+
+
+def _text(document: Json) -> str:
+    return "\n\n".join(f"{part.upper()}\n{pairs(values)}" for part, values in document.items())

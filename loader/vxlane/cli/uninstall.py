@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`vxlane uninstall`: the CNI plugin off this node."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from vxlane.cli.cni_options import DIRECTORY, PLUGIN, places, report
+from vxlane.cli.common import examples
+from vxlane.install import files, network
+from vxlane.pods import cni_cache
+
+
+@click.command(
+    epilog=examples("vxlane uninstall", "vxlane uninstall --cni-conf-dir /host/etc/cni/net.d")
+)
+@places
+@click.option(
+    "--cni-cache-dir",
+    type=DIRECTORY,
+    default=str(cni_cache.CACHE),
+    show_default=True,
+    help="Where the runtime remembers which plugins made a pod.",
+)
+def uninstall(
+    *, cni_bin_dir: Path, cni_conf_dir: Path, network_name: str, cni_cache_dir: Path
+) -> None:
+    """Take the CNI plugin off this node.
+
+    It leaves the network's list at once. Its executable stays while pods that were made with it
+    are there, since some runtimes need it to delete them; run this again when they are gone.
+    """
+    changes = network.apply(cni_conf_dir, network.absent(cni_conf_dir, network_name))
+    program = cni_bin_dir / PLUGIN
+    # Some runtimes delete a pod by the list that made it: without the executable, never.
+    left = cni_cache.made_with(PLUGIN, cni_cache_dir)
+    if not left:
+        changes += [f"removed {program}"] if files.remove(program) else []
+    report(changes)
+    if left and program.exists():
+        click.echo(
+            f"kept {program}: pods that were made with it ({left}) may need it to be deleted; "
+            "run this again when they are gone"
+        )
