@@ -15,13 +15,13 @@ from vxlane.host.entries import (
     Route,
 )
 from vxlane.host.nexthops import NextHop
-from vxlane.overlay.desired import AdoptedPlan, OwnPlan, entries_of, peer_of
+from vxlane.overlay.desired import AdoptedRouting, OwnRouting, entries_of, peer_of
 from vxlane.sources.model import Backend, Node
 
 PEER = Node("node2", IPv4Address("192.168.77.2"), IPv4Network("10.42.2.0/24"), "02:00:00:00:00:02")
 NEAR = NextHop(4, PEER.address)
 FAR = NextHop(4, IPv4Address("192.168.77.254"))
-TUNNEL = OwnPlan(Backend.VXLAN, device=9, routes_directly=False)
+TUNNEL = OwnRouting(Backend.VXLAN, device=9, routes_directly=False)
 GATEWAY = int(PEER.pod_cidr.network_address)
 
 
@@ -39,19 +39,19 @@ def test_a_tunnel_is_neighbour_then_fdb_then_route() -> None:
 @pytest.mark.parametrize(
     ("plan", "hop", "way"),
     [
-        (OwnPlan(Backend.VXLAN, 9, routes_directly=True), NEAR, Way.DIRECT),
-        (OwnPlan(Backend.VXLAN, 9, routes_directly=True), FAR, Way.TUNNEL),
-        (AdoptedPlan(), NEAR, Way.TUNNEL),
+        (OwnRouting(Backend.VXLAN, 9, routes_directly=True), NEAR, Way.DIRECT),
+        (OwnRouting(Backend.VXLAN, 9, routes_directly=True), FAR, Way.TUNNEL),
+        (AdoptedRouting(), NEAR, Way.TUNNEL),
     ],
 )
-def test_the_way_to_a_peer(plan: OwnPlan | AdoptedPlan, hop: NextHop, way: Way) -> None:
+def test_the_way_to_a_peer(plan: OwnRouting | AdoptedRouting, hop: NextHop, way: Way) -> None:
     """Own: direct if asked for and on our link. Adopted: as the kernel's entries have it."""
     assert plan.path(PEER, hop).way is way
 
 
 def test_host_gw_does_not_reach_behind_a_router() -> None:
     """With host-gw a peer behind a router is a Problem, not a wrong route."""
-    plan = OwnPlan(Backend.HOST_GW, 0, routes_directly=False)
+    plan = OwnRouting(Backend.HOST_GW, 0, routes_directly=False)
     peer = dataclasses.replace(PEER, backend=Backend.HOST_GW)
     path = plan.path(peer, FAR)
     assert (path.way, path.entries) == (None, ())

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network
 
 from vxlane.host.nexthops import NextHop, Query
-from vxlane.overlay.desired import OwnPlan
+from vxlane.overlay.desired import OwnRouting
 from vxlane.overlay.paths import Paths
 from vxlane.sources.model import Backend, Node
 from vxlane.util.dirty import Dirty
@@ -17,7 +17,7 @@ PEER = Node("node2", IPv4Address("192.168.77.2"), IPv4Network("10.42.2.0/24"), "
 NEAR = NextHop(4, PEER.address)
 FAR = NextHop(4, IPv4Address("192.168.77.254"))
 QUERY = Query(IPv4Address("192.168.77.1"), 8472)
-TUNNEL = OwnPlan(Backend.VXLAN, device=9, routes_directly=False)
+TUNNEL = OwnRouting(Backend.VXLAN, device=9, routes_directly=False)
 
 
 def test_what_did_not_change_is_the_same_object() -> None:
@@ -36,7 +36,7 @@ def test_what_did_not_change_is_the_same_object() -> None:
     paths.forget()
     [third] = paths.to((PEER,), QUERY, TUNNEL)
     assert third == first
-    other = OwnPlan(Backend.VXLAN, device=10, routes_directly=False)
+    other = OwnRouting(Backend.VXLAN, device=10, routes_directly=False)
     assert paths.to((PEER,), QUERY, other)[0] is not third
 
 

@@ -18,7 +18,7 @@ from vxlane.host.entries import (
     Route,
 )
 from vxlane.host.nexthops import NextHop
-from vxlane.overlay.desired import AdoptedPlan, OwnPlan, entries_of
+from vxlane.overlay.desired import AdoptedRouting, OwnRouting, entries_of
 from vxlane.overlay.traced import TracedPeers
 from vxlane.sources.model import Backend, Node
 
@@ -26,7 +26,7 @@ OWN = Node("node1", IPv4Address("192.168.77.1"), IPv4Network("10.42.1.0/24"), "0
 PEER = Node("node2", IPv4Address("192.168.77.2"), IPv4Network("10.42.2.0/24"), "02:00:00:00:00:02")
 NEAR = NextHop(4, PEER.address)
 FAR = NextHop(4, IPv4Address("192.168.77.254"))
-TUNNEL = OwnPlan(Backend.VXLAN, device=9, routes_directly=False)
+TUNNEL = OwnRouting(Backend.VXLAN, device=9, routes_directly=False)
 GATEWAY = int(PEER.pod_cidr.network_address)
 
 
@@ -37,7 +37,7 @@ def test_a_plain_route_to_a_peers_address_is_a_direct_way() -> None:
     traced.follow({route.key: route}, {route.key})
     assert traced.peers == {}
     traced.name([PEER])
-    assert [AdoptedPlan().path(p, FAR).way for p in traced.peers.values()] == [Way.DIRECT]
+    assert [AdoptedRouting().path(p, FAR).way for p in traced.peers.values()] == [Way.DIRECT]
     traced.name([dataclasses.replace(PEER, address=OWN.address)])
     assert traced.peers == {}
 

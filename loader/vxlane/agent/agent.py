@@ -11,9 +11,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Mapping
 
+from vxlane.agent.failures import Failures
 from vxlane.bypass.bypass import Bypass, constants_for
 from vxlane.config import Config, Mode
 from vxlane.errors import VxlaneError
@@ -32,8 +32,6 @@ from vxlane.sources.snapshot import NodeSource
 from vxlane.util.dirty import ALL, Dirty
 
 log = logging.getLogger(__name__)
-
-Result = TypeVar("Result")
 
 NO_BYPASS = "this node has no bypass now; see 'vxlane status'"
 
@@ -65,7 +63,8 @@ class Agent:
         self._node_cache = NodeCache(config.state)
         self._hold_down = HoldDown(self._node_cache.load())
         self._announced: Announcement | None = None
-        self._failures: dict[str, str] = {}
+        self._failures = Failures()
+        self._attempt = self._failures.attempt
         self._nics: frozenset[int] = frozenset()
         self._load_failure: VxlaneError | None = None
         self._load_not_before = 0.0
@@ -73,12 +72,12 @@ class Agent:
     @property
     def has_failed(self) -> bool:
         """Whether something could not be done at the last look, and should be tried again."""
-        return bool(self._failures)
+        return bool(self._failures.reasons)
 
     @property
     def failures(self) -> tuple[str, ...]:
         """What could not be done at the last look, in whole sentences."""
-        return tuple(self._failures.values())
+        return tuple(self._failures.reasons.values())
 
     @property
     def device(self) -> int:
@@ -98,15 +97,16 @@ class Agent:
             # What an earlier look could not do for want of nodes is to be done yet.
             dirty = ALL
         self.snapshot = self._hold_down.take(self._source.nodes(), time.monotonic())
-        overlay = self._try("overlay", lambda: self._reconcile_overlay(dirty))
-        left_out: list[Problem] = []
+        overlay, left_out = None, list[Problem]()
+        with self._attempt("overlay"):
+            overlay = self._reconcile_overlay(dirty)
         if overlay:
             self.overlay = overlay
             self._nics = overlay.nics
-            for what, step in self._backend.steps().items():
-                self._try(what, step)
-            left_out = self._try("bypass", lambda: self._reconcile_bypass(overlay, dirty)) or []
-            if not self._failures.keys() - _OF_THE_BYPASS:
+            self._backend.apply(overlay, self._attempt)
+            with self._attempt("bypass"):
+                left_out = self._reconcile_bypass(overlay, dirty)
+            if not self._failures.reasons.keys() - _OF_THE_BYPASS:
                 self._become_ready()
         self._report(overlay, left_out)
         if dirty == ALL:
@@ -120,7 +120,8 @@ class Agent:
             return ALL
         dirty = Dirty(0)
         if bypass := self.bypass:
-            self._try("pods", lambda: bypass.pods.devices_removed(events.removed))
+            with self._attempt("pods"):
+                bypass.pods.devices_removed(events.removed)
             if bypass.pods.devices_changed(events.touched):
                 dirty |= Dirty.PODS
         changed = events.touched | events.removed
@@ -144,10 +145,17 @@ class Agent:
         self._remember_nodes()
 
     def _remember_nodes(self) -> None:
-        self._try("node cache", lambda: self._node_cache.save(self.snapshot))
+        with self._attempt("node cache"):
+            self._node_cache.save(self.snapshot)
 
     def _guarded(self, steps: Iterator[Dirty]) -> Iterator[Dirty]:
-        while (dirty := self._try("resync", lambda: next(steps, None))) is not None:
+        """`steps` up to the first that fails."""
+        while True:
+            dirty = None
+            with self._attempt("resync"):
+                dirty = next(steps, None)
+            if dirty is None:
+                return
             yield dirty
 
     def add(self, interface: PodInterface) -> str:
@@ -196,7 +204,8 @@ class Agent:
     def sync_connections(self) -> None:
         """See `Bypass.close_reset_connections`."""
         if bypass := self.bypass:
-            self._try("conntrack", bypass.close_reset_connections)
+            with self._attempt("conntrack"):
+                bypass.close_reset_connections()
 
     def _new_backend(self) -> OverlayBackend:
         if self.config.mode is Mode.ADOPT:
@@ -258,20 +267,3 @@ class Agent:
         for problem in set(self.problems) - set(current):
             log.info("node %s: no longer so: %s", problem.node, problem.reason)
         self.problems = current
-
-    def _try(self, what: str, action: Callable[[], Result]) -> Result | None:
-        """The outcome of `action`; a failure is noted, logged when it is new, and yields None."""
-        try:
-            result = action()
-        except (VxlaneError, OSError) as error:
-            if self._failures.get(what) != str(error):
-                log.error("%s: %s", what, error)  # noqa: TRY400 (the sentence is all)
-            self._failures[what] = str(error)
-            return None
-        except Exception as error:
-            log.exception("%s failed in a way that nobody foresaw", what)
-            self._failures[what] = f"unexpected {type(error).__name__}: {error}; please report it"
-            return None
-        if self._failures.pop(what, None):
-            log.info("%s: works again", what)
-        return result

@@ -16,8 +16,8 @@ from vxlane.host import vtep
 from vxlane.host.devices import Device, Devices
 from vxlane.host.events import Events
 from vxlane.host.nexthops import Query, resolve
-from vxlane.overlay.backend import OverlayState, Steps
-from vxlane.overlay.desired import AdoptedPlan, exits_of
+from vxlane.overlay.backend import Attempt, OverlayState
+from vxlane.overlay.desired import AdoptedRouting, exits_of
 from vxlane.overlay.keepers import EntryKeeper
 from vxlane.overlay.paths import Paths
 from vxlane.overlay.traced import TracedPeers
@@ -64,7 +64,7 @@ class AdoptedOverlay:
             self._traced.follow(self._entries.actual, changed)
         self._traced.name(snapshot.peers)
         peers = tuple(self._traced.peers.values())
-        paths = self._paths.to(peers, Query(wiring.local, wiring.port), AdoptedPlan())
+        paths = self._paths.to(peers, Query(wiring.local, wiring.port), AdoptedRouting())
         return OverlayState(
             device=device.index,
             device_mtu=device.mtu,
@@ -84,9 +84,8 @@ class AdoptedOverlay:
         if self._device:
             yield from self._entries.resync(self._device[0].index)
 
-    def steps(self) -> Steps:
+    def apply(self, overlay: OverlayState, attempt: Attempt) -> None:
         """Nothing: flanneld makes it all."""
-        return {}
 
     def _find(self) -> tuple[Device, vtep.Wiring]:
         device = self._devices.by_name(self._name)

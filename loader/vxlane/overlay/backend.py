@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Protocol
@@ -14,6 +15,7 @@ from typing import Protocol
 from vxlane.datapath.abi import Way
 from vxlane.host.events import Events
 from vxlane.overlay.desired import Path
+from vxlane.overlay.plan import Plan
 from vxlane.sources.model import Announcement, Node, Problem
 from vxlane.sources.snapshot import Snapshot
 from vxlane.util.dirty import Dirty
@@ -37,6 +39,8 @@ class OverlayState:
     exits: frozenset[tuple[Way, int]]
     """By which ways and NICs (ifindex) the paths lead."""
     problems: tuple[Problem, ...] = ()
+    plan: Plan | None = None
+    """Of the kernel path; None: others make it."""
 
     @property
     def nics(self) -> frozenset[int]:
@@ -49,7 +53,8 @@ class OverlayState:
         return frozenset(nic for way, nic in self.exits if way is Way.DIRECT)
 
 
-Steps = Mapping[str, Callable[[], None]]
+Attempt = Callable[[str], AbstractContextManager[None, bool]]
+"""Begins a block that may fail, by the name of what is attempted."""
 
 
 class OverlayBackend(Protocol):
@@ -71,5 +76,5 @@ class OverlayBackend(Protocol):
         what has to be looked at.
         """
 
-    def steps(self) -> Steps:
-        """What then is to be made, by name and in order; each may fail without the others."""
+    def apply(self, overlay: OverlayState, attempt: Attempt) -> None:
+        """Make the kernel path as `overlay.plan` says; each part may fail without the others."""

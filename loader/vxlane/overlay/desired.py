@@ -33,15 +33,15 @@ class Path:
     problem: Problem | None = None
 
 
-class Plan(Protocol):
-    """Decides the path to a peer; equal plans decide alike."""
+class Routing(Protocol):
+    """Decides the path to a peer; equal ones decide alike."""
 
     def path(self, node: Node, hop: NextHop) -> Path:
         """The path to `node`, whose next hop is `hop`."""
 
 
 @dataclass(frozen=True, slots=True)
-class OwnPlan:
+class OwnRouting:
     """As flannel decides: plain routes to peers on our link, if so configured, else the tunnel."""
 
     backend: Backend
@@ -50,7 +50,7 @@ class OwnPlan:
     routes_directly: bool
 
     def path(self, node: Node, hop: NextHop) -> Path:
-        """See `Plan`."""
+        """See `Routing`."""
         is_on_link = bool(hop.ifindex) and hop.neighbour == node.address
         if node.backend is not self.backend:
             reason = f"its backend is {node.backend.value}, this node's is {self.backend.value}"
@@ -67,11 +67,11 @@ class OwnPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class AdoptedPlan:
+class AdoptedRouting:
     """As the kernel's entries have it already: that is what the nodes' backend says here."""
 
     def path(self, node: Node, hop: NextHop) -> Path:
-        """See `Plan`."""
+        """See `Routing`."""
         problem = Problem(node.name, hop.reason) if hop.reason else None
         way = Way.DIRECT if node.backend is Backend.HOST_GW else Way.TUNNEL
         return Path(node, hop, way, problem=problem)

@@ -6,8 +6,9 @@ Owns the order: device, entries, rules, and subnet.env last, for it tells pods t
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from ipaddress import IPv4Network
 
@@ -16,14 +17,14 @@ from vxlane.errors import ConfigError
 from vxlane.host import blackhole, subnet_env, sysctls, vtep
 from vxlane.host.devices import Device, Devices
 from vxlane.host.events import Events
-from vxlane.host.firewall import Masquerade, Policy
 from vxlane.host.nexthops import Query, resolve
 from vxlane.host.underlay import Choice, Underlay, choose
 from vxlane.host.undo import UndoFile
-from vxlane.overlay.backend import OverlayState, Steps
-from vxlane.overlay.desired import OwnPlan, exits_of
+from vxlane.overlay.backend import Attempt, OverlayState
+from vxlane.overlay.desired import OwnRouting, exits_of
 from vxlane.overlay.keepers import EntryKeeper, RuleKeeper, apply_sysctls
 from vxlane.overlay.paths import Paths
+from vxlane.overlay.plan import plan_for
 from vxlane.sources.model import Announcement, Backend, Node, Problem, derived_mac
 from vxlane.sources.snapshot import NodeSource, Snapshot
 from vxlane.util.dirty import Dirty
@@ -51,7 +52,6 @@ class OwnedOverlay:
         self._entries = EntryKeeper(devices.socket)
         self._rules = RuleKeeper(uses_nftables=config.network.uses_nftables)
         self._underlay: Underlay | None = None
-        self._steps: dict[str, Callable[[], None]] = {}
         self._own: Node | None = None
         """What the host was made for."""
         self._device: Device | None = None
@@ -90,23 +90,38 @@ class OwnedOverlay:
         overlay = self._overlay(snapshot, self._underlay)
         if dirty & Dirty.ENTRIES:
             self._entries.read(overlay.device)
-        self._steps = {"entries": lambda: self._entries.apply(overlay.paths, network)}
-        if dirty & Dirty.RULES:
-            self._steps["rules"] = lambda: self._rules.apply(self._policy(own, network))
-        if self._config.has_blackhole and dirty & Dirty.RULES:
-            self._steps["blackhole"] = lambda: self._apply_blackhole(own.pod_cidr)
-        # Last, for it tells pods to come.
-        self._steps["subnet.env"] = lambda: self._write_subnet_file(own, network, overlay)
-        return overlay
+        plan = plan_for(
+            self._config,
+            own,
+            network,
+            paths=overlay.paths,
+            mtu=overlay.device_mtu,
+            dirty=dirty,
+        )
+        return dataclasses.replace(overlay, plan=plan)
 
     def resync(self) -> Iterator[Dirty]:
         """See `OverlayBackend`."""
         yield from self._paths.resync()
         yield from self._entries.resync(self._device.index if self._device else 0)
 
-    def steps(self) -> Steps:
+    def apply(self, overlay: OverlayState, attempt: Attempt) -> None:
         """See `OverlayBackend`."""
-        return self._steps
+        plan = overlay.plan
+        assert plan is not None
+        with attempt("entries"):
+            self._entries.apply(plan.paths, plan.network)
+        if plan.policy:
+            with attempt("rules"):
+                self._rules.apply(plan.policy)
+        if plan.blackhole:
+            with attempt("blackhole"):
+                self._undo.note(blackhole=str(plan.blackhole))
+                if blackhole.add(self._devices, plan.blackhole):
+                    log.info("add blackhole route %s: missing", plan.blackhole)
+        with attempt("subnet.env"):
+            if subnet_env.write(self._config.subnet_file, plan.subnet_env):
+                log.info("write %s: it was missing or differed", self._config.subnet_file)
 
     def _choose(self, own: Node | None) -> Underlay:
         """What was asked for, else the interface that has the address that peers know us by."""
@@ -168,17 +183,17 @@ class OwnedOverlay:
     def _overlay(self, snapshot: Snapshot, underlay: Underlay) -> OverlayState:
         own, device = snapshot.own, self._device
         assert own is not None
-        plan = OwnPlan(
+        routing = OwnRouting(
             self._network.backend, device.index if device else 0, self._network.routes_directly
         )
         query = Query(underlay.address, self._network.port)
-        paths = self._paths.to(snapshot.peers, query, plan)
+        paths = self._paths.to(snapshot.peers, query, routing)
         problems = []
         if own.address != underlay.address:
             reason = f"peers send to {own.address}, its packets come from {underlay.address}"
             problems.append(Problem(own.name, reason))
         return OverlayState(
-            device=plan.device,
+            device=routing.device,
             device_mtu=device.mtu if device else self._pod_mtu(underlay),
             address=underlay.address,
             vtep_mac=own.vtep_mac,
@@ -189,22 +204,3 @@ class OwnedOverlay:
             exits=exits_of(paths),
             problems=tuple(problems),
         )
-
-    def _policy(self, own: Node, network: IPv4Network) -> Policy:
-        config = self._config
-        return Policy(network, own.pod_cidr, config.masquerade, config.forward)
-
-    def _apply_blackhole(self, cidr: IPv4Network) -> None:
-        self._undo.note(blackhole=str(cidr))
-        if blackhole.add(self._devices, cidr):
-            log.info("add blackhole route %s: missing", cidr)
-
-    def _write_subnet_file(self, own: Node, network: IPv4Network, overlay: OverlayState) -> None:
-        content = subnet_env.SubnetEnv(
-            network=network,
-            subnet=own.pod_cidr,
-            mtu=overlay.device_mtu,
-            is_masqueraded=self._config.masquerade is not Masquerade.OFF,
-        )
-        if subnet_env.write(self._config.subnet_file, content):
-            log.info("write %s: it was missing or differed", self._config.subnet_file)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Address
 
 from vxlane.host.nexthops import NextHop, Query
-from vxlane.overlay.desired import Path, Plan
+from vxlane.overlay.desired import Path, Routing
 from vxlane.sources.model import Node
 from vxlane.util.difference import difference
 from vxlane.util.dirty import Dirty
@@ -27,7 +27,7 @@ class Paths:
     def __init__(self, resolve: Resolve) -> None:
         self._resolve = resolve
         self._query: Query | None = None
-        self._plan: Plan | None = None
+        self._routing: Routing | None = None
         self._peers: Sequence[Node] = ()
         """Those whose paths are as they should be; none: all are to be gone over."""
         self._hops: dict[int, NextHop] = {}
@@ -37,7 +37,7 @@ class Paths:
         """Routes may have changed: ask again."""
         self._query = None
 
-    def to(self, peers: Sequence[Node], query: Query, plan: Plan) -> tuple[Path, ...]:
+    def to(self, peers: Sequence[Node], query: Query, routing: Routing) -> tuple[Path, ...]:
         """The path to each of `peers`, in any order."""
         if query != self._query:
             before, self._hops = (
@@ -48,8 +48,8 @@ class Paths:
                 if before.get(address) == hop:
                     self._hops[address] = before[address]
             self._query, self._peers = query, ()
-        if plan != self._plan:
-            self._plan, self._peers, self._paths = plan, (), {}
+        if routing != self._routing:
+            self._routing, self._peers, self._paths = routing, (), {}
         gone, come = difference(self._peers, peers)
         self._hops |= self._query_hops(
             {int(peer.address) for peer in come} - self._hops.keys(), query
@@ -60,7 +60,7 @@ class Paths:
         for peer in come:
             hop, known = self._hops[int(peer.address)], self._paths.get(peer.name)
             if known is None or known.node is not peer or known.hop is not hop:
-                self._paths[peer.name] = plan.path(peer, hop)
+                self._paths[peer.name] = routing.path(peer, hop)
         self._peers = peers
         return tuple(self._paths.values())
 

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What of the kernel path is to be made once the device is there.
+
+Pure: from configuration and nodes to a value that `OwnedOverlay.apply` makes true.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+
+from vxlane.config import Config
+from vxlane.host.firewall import Masquerade, Policy
+from vxlane.host.subnet_env import SubnetEnv
+from vxlane.overlay.desired import Path
+from vxlane.sources.model import Node
+from vxlane.util.dirty import Dirty
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All of mode own's kernel path but the device; in this order it is made."""
+
+    network: IPv4Network
+    """Of all pods: routes outside it are left alone."""
+    paths: tuple[Path, ...]
+    policy: Policy | None
+    """None: the rules need not be compared now."""
+    blackhole: IPv4Network | None
+    """None: none is wanted, or it need not be compared now."""
+    subnet_env: SubnetEnv
+    """Last, for it lets pods come."""
+
+
+def plan_for(
+    config: Config,
+    own: Node,
+    network: IPv4Network,
+    *,
+    paths: tuple[Path, ...],
+    mtu: int,
+    dirty: Dirty,
+) -> Plan:
+    """The plan for node `own`; `mtu`: of pods, bytes. What is not `dirty` is left out."""
+    compares_rules = bool(dirty & Dirty.RULES)
+    return Plan(
+        network=network,
+        paths=paths,
+        policy=(
+            Policy(network, own.pod_cidr, config.masquerade, config.forward)
+            if compares_rules
+            else None
+        ),
+        blackhole=own.pod_cidr if compares_rules and config.has_blackhole else None,
+        subnet_env=SubnetEnv(
+            network=network,
+            subnet=own.pod_cidr,
+            mtu=mtu,
+            is_masqueraded=config.masquerade is not Masquerade.OFF,
+        ),
+    )
