@@ -75,6 +75,14 @@ class Devices:
         found = map(_device, self.socket.dump(_question(0, b"")))
         return {device.index: device for device in found}
 
+    def of_kind(self, kind: str) -> list[Device]:
+        """The devices of one kind, "vxlan" for example, oldest first; the kernel selects them."""
+        kinds = attribute(rt.IFLA_INFO_KIND, kind.encode() + b"\0")
+        bodies = self.socket.dump(_question(0, attribute(rt.IFLA_LINKINFO, kinds)))
+        # The kernel gives all where it knows no such kind (its module is not loaded).
+        found = (device for device in map(_device, bodies) if device.kind == kind)
+        return sorted(found, key=lambda device: device.index)
+
     def by_index(self, index: int) -> Device | None:
         """The device of that ifindex, if there is one."""
         return self._get(_question(index, b""), f"interface {index}")

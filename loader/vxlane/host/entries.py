@@ -100,6 +100,12 @@ class Route(NamedTuple):
         gateway = IPv4Address(self.gateway)
         return f"route {network} via {gateway} dev {device_name(self.device)}{onlink}"
 
+    def leads_into(self, network: IPv4Network | None) -> bool:
+        """Whether it is a route to a part of `network`, and not to the whole."""
+        if network is None or self.prefix_len <= network.prefixlen:
+            return False
+        return int(network.network_address) <= self.network <= int(network.broadcast_address)
+
     def put(self) -> Request:
         """Create or replace."""
         return Request(

@@ -1,41 +1,51 @@
 # SPDX-License-Identifier: Apache-2.0
 """Mode `adopt`: flanneld or k3s makes the overlay; here it is only read.
 
-The kernel's own entries say who the peers are (`traced`). The source of nodes names them; where it
-says otherwise, the kernel wins and the difference is reported.
+The kernel's own entries say who the peers are (`traced`), and over which device (`local_end`). The
+source of nodes names them; where it says otherwise, the kernel wins and the difference is reported.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from functools import partial
+from ipaddress import IPv4Network
 
 from vxlane.config import Config
-from vxlane.errors import ConfigError
-from vxlane.host import vtep
-from vxlane.host.devices import Device, Devices
+from vxlane.host import subnet_env
+from vxlane.host.devices import Devices
+from vxlane.host.entries import Key
 from vxlane.host.events import Events
 from vxlane.host.nexthops import Query, resolve
 from vxlane.overlay.backend import Attempt, OverlayState
 from vxlane.overlay.desired import AdoptedRouting, exits_of
 from vxlane.overlay.keepers import EntryKeeper
+from vxlane.overlay.local_end import LocalEnd, find
 from vxlane.overlay.paths import Paths
-from vxlane.overlay.traced import TracedPeers
-from vxlane.sources.model import Announcement, Node
+from vxlane.overlay.traced import TracedPeers, key_of
+from vxlane.sources.model import Announcement, Backend, Node, Problem
 from vxlane.sources.snapshot import Snapshot
 from vxlane.util.dirty import Dirty
+
+log = logging.getLogger(__name__)
 
 
 class AdoptedOverlay:
     """Follows an overlay that others keep; see `OverlayBackend`."""
 
     def __init__(self, config: Config, devices: Devices) -> None:
-        self._name = vtep.name_of(config.network.vni)
+        self._config = config
         self._devices = devices
         self._paths = Paths(partial(resolve, devices.socket))
         self._entries = EntryKeeper(devices.socket)
-        self._device: tuple[Device, vtep.Wiring] | None = None
+        self._end: LocalEnd | None = None
+        self._network: IPv4Network | None = None
         self._traced = TracedPeers(0)
+        self._reached: frozenset[Key] = frozenset()
+        """Peers, by pod CIDR, that the last reconcile found."""
+        self._lost: frozenset[Key] = frozenset()
+        """Those that were reached over an earlier device, and are not again yet."""
 
     def announcement(self, own: Node | None) -> Announcement | None:
         """Nothing: flanneld announces this node."""
@@ -52,21 +62,20 @@ class AdoptedOverlay:
         """See `OverlayBackend`."""
         if dirty & Dirty.ROUTES:
             self._paths.forget()
-        if dirty & Dirty.HOST or self._device is None:
-            before, self._device = self._device, self._find()
-            if before is None or before[0].index != self._device[0].index:
-                self._entries = EntryKeeper(self._devices.socket)
-                self._traced = TracedPeers(self._device[0].index)
-                dirty |= Dirty.ENTRIES
-        device, wiring = self._device
+        if (dirty & Dirty.HOST or self._end is None) and self._has_another_end(snapshot):
+            dirty |= Dirty.ENTRIES
+        assert self._end is not None
+        device, wiring = self._end.device, self._end.wiring
         if dirty & Dirty.ENTRIES:
-            changed = self._entries.read(device.index)
+            changed = self._entries.read(self._end.tunnel)
             self._traced.follow(self._entries.actual, changed)
         self._traced.name(snapshot.peers)
+        self._reached = frozenset(self._traced.peers)
+        self._lost = self._still_lost(snapshot)
         peers = tuple(self._traced.peers.values())
         paths = self._paths.to(peers, Query(wiring.local, wiring.port), AdoptedRouting())
         return OverlayState(
-            device=device.index,
+            device=self._end.tunnel,
             device_mtu=device.mtu,
             address=wiring.local,
             vtep_mac=device.mac,
@@ -75,22 +84,59 @@ class AdoptedOverlay:
             underlay=wiring.underlay,
             paths=paths,
             exits=exits_of(paths),
-            problems=tuple(self._traced.problems.values()),
+            problems=(*self._traced.problems.values(), *self._problems(self._end, snapshot)),
         )
 
     def resync(self) -> Iterator[Dirty]:
         """See `OverlayBackend`."""
         yield from self._paths.resync()
-        if self._device:
-            yield from self._entries.resync(self._device[0].index)
+        if self._end:
+            yield from self._entries.resync(self._end.tunnel)
 
     def apply(self, overlay: OverlayState, attempt: Attempt) -> None:
         """Nothing: flanneld makes it all."""
 
-    def _find(self) -> tuple[Device, vtep.Wiring]:
-        device = self._devices.by_name(self._name)
-        wiring = vtep.wiring_of(self._devices, self._name)
-        if device is None or wiring is None:
-            advice = "is flanneld or k3s running? it is waited for"
-            raise ConfigError(f"there is no VXLAN device {self._name} to adopt; {advice}")
-        return device, wiring
+    def _has_another_end(self, snapshot: Snapshot) -> bool:
+        """Find the device in use; whether entries are to be read anew for it."""
+        before, network = self._end, snapshot.network or self._pod_network()
+        self._end = find(self._devices, self._config, network=network)
+        is_same = before is not None and before.tunnel == self._end.tunnel
+        if is_same and network == self._network:
+            return False
+        if not is_same:
+            self._lost |= self._reached
+        log.info("the overlay goes by %s", self._end.device.name)
+        self._network = network
+        self._entries = EntryKeeper(self._devices.socket)
+        self._traced = TracedPeers(self._end.tunnel, network)
+        return True
+
+    def _pod_network(self) -> IPv4Network | None:
+        """The network of all pods, where the source does not tell: flanneld's subnet.env does."""
+        said = subnet_env.read(self._config.subnet_file).get("FLANNEL_NETWORK", "")
+        try:
+            # Of a cluster with several networks it is a list.
+            return IPv4Network(said.partition(",")[0])
+        except ValueError:
+            return self._config.network.cidr
+
+    def _still_lost(self, snapshot: Snapshot) -> frozenset[Key]:
+        lost = self._lost - self._reached
+        # Where the source lists nodes, those that it no longer lists are not missed.
+        return lost & {key_of(node) for node in snapshot.peers} if snapshot.peers else lost
+
+    def _problems(self, end: LocalEnd, snapshot: Snapshot) -> Iterator[Problem]:
+        """What the overlay's keeper has left wrong about its device."""
+        name, mac, own = end.device.name, end.device.mac, snapshot.own
+        if not end.is_tunnel:
+            return
+        advice = "restart flanneld on this node"
+        if self._lost:
+            lack = (
+                f"{name} is new and lacks the routes to {len(self._lost)} peers of the one before"
+            )
+            why = "flanneld 0.28 does not write them again"
+            yield Problem(self._config.node_name, f"{lack}; {why}: {advice}")
+        if own and own.backend is Backend.VXLAN and own.vtep_mac != mac:
+            said = f"{name} has the MAC {mac}, and peers send to {own.vtep_mac}"
+            yield Problem(own.name, f"{said}, which was published; {advice}")

@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import TypeVar
 
 from vxlane.host.entries import Entries, Forwarding, Key, Neighbour, Route
-from vxlane.sources.model import Backend, Node, Problem
+from vxlane.sources.model import Backend, Node, Problem, derived_mac
 from vxlane.util.difference import difference
 
 Item = TypeVar("Item", Node, Problem)
@@ -22,19 +22,21 @@ Item = TypeVar("Item", Node, Problem)
 class TracedPeers:
     """The peers that the kernel sends to, by pod CIDR as the routes have it."""
 
-    def __init__(self, device: int) -> None:
+    def __init__(self, device: int, network: IPv4Network | None = None) -> None:
         self.peers: dict[Key, Node] = {}
         """`backend` is how the kernel reaches them, whatever the source says."""
         self.problems: dict[Key, Problem] = {}
         """Where the source says otherwise."""
         self._device = device
-        """Ifindex of flannel.<VNI>."""
+        """Ifindex of flannel.<VNI>; 0: there is none."""
+        self._network = network
+        """Of all pods: a plain route to a part of it leads to a peer."""
         self._source: Sequence[Node] = ()
         self._said: dict[Key, Node] = {}
         self._tunnelled: dict[Key, Node] = {}
         """Named by their pod CIDR."""
-        self._direct: dict[Key, IPv4Address] = {}
-        """Gateways of plain routes; whether these are peers, the source knows."""
+        self._direct: dict[Key, Route] = {}
+        """Plain routes."""
         self._led: dict[Key, set[Key]] = {}
         """By a neighbour's or forwarding entry's key those of the routes that lead over it."""
 
@@ -54,9 +56,9 @@ class TracedPeers:
         gone, come = difference(self._source, said)
         self._source = said
         for node in gone:
-            del self._said[_key(node)]
-        self._said |= {_key(node): node for node in come}
-        for key in {_key(node) for node in gone + come}:
+            del self._said[key_of(node)]
+        self._said |= {key_of(node): node for node in come}
+        for key in {key_of(node) for node in gone + come}:
             self._name(key)
 
     def _trace(self, entries: Entries, key: Key) -> None:
@@ -66,7 +68,7 @@ class TracedPeers:
         if not isinstance(route, Route):
             return
         if route.device != self._device:
-            self._direct[key] = IPv4Address(route.gateway)
+            self._direct[key] = route
             return
         self._led.setdefault(route.gateway, set()).add(key)
         neighbour = entries.get(route.gateway)
@@ -85,10 +87,10 @@ class TracedPeers:
         _put(self.problems, key, problem)
 
     def _named(self, said: Node | None, key: Key) -> tuple[Node | None, Problem | None]:
-        kernel = self._tunnelled.get(key)
+        kernel, plain = self._tunnelled.get(key), self._direct.get(key)
         if said is None:
-            return kernel, None
-        if kernel is None and self._direct.get(key) == said.address:
+            return kernel or self._unnamed(plain), None
+        if plain and plain.gateway == int(said.address):
             return dataclasses.replace(said, backend=Backend.HOST_GW), None
         if kernel is None:
             reason = f"the kernel has no entries yet that lead to its pods {said.pod_cidr}"
@@ -97,6 +99,14 @@ class TracedPeers:
         if (kernel.address, kernel.vtep_mac) == (said.address, said.vtep_mac):
             return peer, None
         return peer, Problem(said.name, _difference(said, kernel))
+
+    def _unnamed(self, plain: Route | None) -> Node | None:
+        """The peer that a plain route leads to, where no source lists it."""
+        if plain is None or not plain.leads_into(self._network):
+            return None
+        cidr = IPv4Network((plain.network, plain.prefix_len))
+        name = str(cidr)
+        return Node(name, IPv4Address(plain.gateway), cidr, derived_mac(name), Backend.HOST_GW)
 
 
 def _put(items: dict[Key, Item], key: Key, item: Item | None) -> None:
@@ -107,7 +117,8 @@ def _put(items: dict[Key, Item], key: Key, item: Item | None) -> None:
         items[key] = item
 
 
-def _key(node: Node) -> Key:
+def key_of(node: Node) -> Key:
+    """The key of the route to a node's pods."""
     return int(node.pod_cidr.network_address), node.pod_cidr.prefixlen
 
 

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mode adopt follows all that flanneld does: host-gw, DirectRouting, another VNI, a new device."""
+
+from __future__ import annotations
+
+import pytest
+from golden import golden, shown, traces
+from steps import steps
+
+from vxlane.lab.waiting import wait_for
+
+
+def start(make_cluster, **config):
+    """Five nodes under flanneld with a backend, a pod on four."""
+    cluster = make_cluster(5, config=config)
+    cluster.start_flanneld(*cluster.names)
+    cluster.await_routes(*cluster.names)
+    cluster.add_pods("node1", "node2", "node3", "node4")
+    return cluster
+
+
+@pytest.mark.parametrize(
+    ("config", "source"),
+    [({"Type": "host-gw"}, False), ({"Type": "vxlan", "DirectRouting": True}, True)],
+    ids=["host-gw, no source", "DirectRouting, etcd"],
+)
+def test_plain_routes_are_adopted(make_cluster, config, source):
+    """Peers that flanneld routes to directly are bypassed, and nothing is lost or left."""
+    cluster = start(make_cluster, **config)
+    before = {name: (shown(cluster, name), traces(cluster, name)) for name in cluster.names}
+    with steps(cluster) as flows:
+        with flows.step("adopt"):
+            for name in ("node1", "node2"):
+                cluster.start_agent(name, mode="adopt", source=source)
+        with cluster.verdicts("node1") as seen, flows.step("bypassed"):
+            pass
+        status = cluster.status("node1")
+        with flows.step("a peer goes and returns"):
+            cluster.etcd.ctl("del", cluster.key("node5"))
+            wait_for(lambda: "10.42.5.0/24" not in peers(cluster, "node1"), "the end of node5")
+            wait_for(lambda: cluster.flannelds["node5"].process.poll() is not None, "its daemon")
+            cluster.start_flanneld("node5")
+            wait_for(lambda: "10.42.5.0/24" in peers(cluster, "node1"), "node5 again")
+        with flows.step("detach"):
+            for name in ("node1", "node2"):
+                cluster.detach(name)
+        assert (flows.lost, flows.faults) == ([], [])
+    assert seen["from_pod", "routed"] > 0
+    assert status["problems"] == []
+    assert {name: (shown(cluster, name), traces(cluster, name)) for name in cluster.names} == before
+
+
+def peers(cluster, name):
+    """Pod CIDR -> peer, as a node's programs know them."""
+    with cluster.maps(name) as maps:
+        return {str(cidr): peer for cidr, peer in maps.peers().items()}
+
+
+def test_another_vni_is_followed(flannel):
+    """When flannel.7 takes flannel.1's place the agent follows it without a restart."""
+    for name in ("node1", "node2"):
+        flannel.start_agent(name, mode="adopt")
+    pids = [flannel.status(name)["pid"] for name in ("node1", "node2")]
+    flannel.configure(Type="vxlan", VNI=7)
+    for name in flannel.names:
+        flannel.end_flanneld(name)
+    flannel.start_flanneld(*flannel.names)
+    for name in flannel.names:
+        wait_for(lambda n=name: "flannel.1 onlink" not in flannel.sh(n, "ip route"), "flannel.7")
+    for name in ("node1", "node2"):
+        said = flannel.agents[name].said
+        wait_for(lambda said=said: "the overlay goes by flannel.7" in said(), "the agent's change")
+        wait_for(lambda n=name: flannel.status(n)["problems"] == [], "all its routes")
+    with steps(flannel) as flows:
+        with flannel.verdicts("node1", "node2") as seen, flows.step("bypassed with VNI 7"):
+            pass
+        assert (flows.lost, flows.faults) == ([], [])
+    assert seen["from_pod", "encapsulated"] > 0
+    assert seen["from_nic", "decapsulated"] > 0
+    assert [flannel.status(name)["pid"] for name in ("node1", "node2")] == pids
+
+
+def test_a_device_without_routes_is_told_of(flannel):
+    """What flanneld's watcher leaves wrong stands in status, until flanneld is restarted."""
+    flannel.start_agent("node1", mode="adopt")
+    flannel.sh("node1", "ip link del flannel.1")
+
+    def problems():
+        return "\n".join(flannel.status("node1")["problems"])
+
+    wait_for(lambda: "flannel.1 is new and lacks the routes to 3 peers" in problems(), "the report")
+    wait_for(lambda: "flannel.1 has the MAC" in problems(), "the MAC")
+    assert "restart flanneld on this node" in problems()
+    flannel.end_flanneld("node1")
+    flannel.start_flanneld("node1")
+    wait_for(lambda: problems() == "", "the end of the problems")
+    wait_for(lambda: shown(flannel, "node1") == golden(flannel, "node1"), "a whole node")
+    with steps(flannel) as flows:
+        with flannel.verdicts("node1") as seen, flows.step("bypassed again"):
+            pass
+        assert flows.lost == []
+    assert seen["from_pod", "encapsulated"] > 0
