@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+from pathlib import Path
 
 import pytest
 from agentnode import AgentNode, eventually
@@ -38,6 +39,30 @@ def test_probes_answer_as_flannels(node: AgentNode) -> None:
     eventually(
         lambda: fetch(node, f"{base}/readyz") == "200 flanneld is ready", "ready", seconds=20
     )
+
+
+CROWD = """
+import resource, socket, sys, time, urllib.request
+resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+ports = (8081, 9090)
+idle = [socket.create_connection(("127.0.0.1", ports[n % 2]), timeout=5) for n in range(3000)]
+began = time.monotonic()
+for url in ("8081/readyz", "9090/metrics"):
+    urllib.request.urlopen("http://127.0.0.1:" + url, timeout=5).read()
+print(time.monotonic() - began)
+"""
+
+
+def test_a_crowd_that_says_nothing(node: AgentNode) -> None:
+    """Beside 3,000 idle connections probes and scrapes are answered, by the same few threads."""
+    node.start("--healthz-port=8081", "--metrics-port=9090")
+    assert node.process
+    tasks = Path(f"/proc/{node.process.pid}/task")
+    before = len(list(tasks.iterdir()))
+    took = float(node.sh(f"/usr/bin/python3 -Ic '{CROWD}'"))
+    assert took < 1.0
+    assert len(list(tasks.iterdir())) == before
+    assert node.is_ready()
 
 
 def test_metrics_are_the_maps_counters(node: AgentNode) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from vxlane.agent.agent import Agent
 from vxlane.agent.loop import Loop
 from vxlane.agent.server import health
+from vxlane.agent.server.http import HttpServer
 from vxlane.agent.server.status import Board
 from vxlane.agent.sole import sole_agent
 from vxlane.agent.sources import prepare
@@ -60,16 +61,17 @@ def _until_interrupted() -> Iterator[None]:
 def _serve(values: Mapping[str, Any], board: Board, stack: contextlib.ExitStack) -> None:
     """Answer probes and scrapes, where ports are given for them."""
     if port := values["healthz_port"]:
-        server = health.serve(Listen(values["healthz_ip"], port), board.is_ready)
-        stack.callback(server.server_close)
-        stack.callback(server.shutdown)
+        listen = Listen(values["healthz_ip"], port)
+        server = HttpServer(listen, health.answer(board.is_ready), "healthz-port")
+        stack.callback(server.close)
     if port := values["metrics_port"]:
         # 11 MB that a node without a scraper is spared.
         from vxlane.agent.server import metrics  # noqa: PLC0415
 
         pins = pin_directory(Path(values["state_dir"]))
-        listen = Listen(values["metrics_ip"], port)
-        stack.callback(metrics.serve(listen, pins, lambda: board.latest))
+        answer = metrics.answer(pins, lambda: board.latest)
+        server = HttpServer(Listen(values["metrics_ip"], port), answer, "metrics-port")
+        stack.callback(server.close)
 
 
 def _prepared(values: Mapping[str, Any]) -> tuple[Config, NodeSource]:

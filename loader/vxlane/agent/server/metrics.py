@@ -7,18 +7,20 @@ agent's restart does not begin them anew. No label holds a pod's address or a fl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import gzip
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from vxlane.config import Listen
+from vxlane.agent.server.http import Answer, Response
 from vxlane.datapath.maps import Maps
-from vxlane.errors import ConfigError, VxlaneError
+from vxlane.errors import VxlaneError
 
 Status = Callable[[], dict[str, Any] | None]
 """The agent's latest status document; None before the first."""
@@ -32,21 +34,19 @@ _GAUGES = {
 }
 
 
-def serve(listen: Listen, pins: Path, status: Status) -> Callable[[], None]:
-    """Answer scrapes from now on; what is returned ends it."""
+def answer(pins: Path, status: Status) -> Answer:
+    """What is answered to scrapes: the maps below `pins`, and the agent's status."""
     registry = CollectorRegistry()
     registry.register(AgentCollector(pins, status))
-    try:
-        server, _ = start_http_server(listen.port, listen.address, registry)
-    except OSError as error:
-        place = f"{listen.address}:{listen.port}"
-        raise ConfigError(f"{place}: {error.strerror}; give another --metrics-port") from None
 
-    def stop() -> None:
-        server.shutdown()
-        server.server_close()
+    def respond(_: str, headers: Mapping[str, str]) -> Response:
+        encode, kind = choose_encoder(headers.get("accept", ""))
+        body, named = encode(registry), {"Content-Type": kind}
+        if "gzip" in headers.get("accept-encoding", ""):
+            body, named = gzip.compress(body, 1), {**named, "Content-Encoding": "gzip"}
+        return Response(body, headers=named)
 
-    return stop
+    return respond
 
 
 class AgentCollector(Collector):
