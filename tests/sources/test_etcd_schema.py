@@ -112,7 +112,7 @@ def test_pools_follow_flannels_rules(
 )
 def test_configs_that_flannel_refuses_are_refused(config: dict[str, object]) -> None:
     """A network too small, a length out of range, and bounds off the grid are errors."""
-    with pytest.raises(ConfigError, match="in etcd is wrong"):
+    with pytest.raises(ConfigError, match="is wrong"):
         pool(**config)
     with pytest.raises(ConfigError, match="not JSON"):
         parse_pool(b"Network: 10.42.0.0/16")

@@ -2,6 +2,7 @@
 """Following subnets in a real etcd."""
 
 import json
+import re
 import time
 import urllib.request
 from base64 import b64encode
@@ -12,7 +13,8 @@ from etcdnetwork import CONFIG, ONE, OWN, TWO, Network, announcement
 from following import QUICK, peers, wait_for
 from relay import Relay
 
-from vxlane.errors import ConfigError
+from vxlane.agent.sources import network_in_etcd
+from vxlane.errors import SourceError
 from vxlane.lab.waiting import wait_for as wait_until
 from vxlane.sources.etcd.access import EtcdAccess
 from vxlane.sources.etcd.source import network_config
@@ -141,7 +143,7 @@ def test_a_missing_config_is_an_error_that_names_the_key(network: Network) -> No
     network.subnet(10, OWN)
     source = network.follow()
     assert f"{network.prefix}/config" in wait_for(source, lambda s: s.error).error
-    with pytest.raises(ConfigError, match=r"net-conf\.json"):
+    with pytest.raises(SourceError, match=r"net-conf\.json"):
         network_config(EtcdAccess((network.etcd.url,), network.prefix), timing=QUICK)
     network.put("config", CONFIG)
     wait_for(source, lambda s: s.own and not s.error)
@@ -175,3 +177,36 @@ def test_a_source_closes_at_once(network: Network) -> None:
     source.close()
     assert time.monotonic() - began < 0.3
     assert len(network.keys()) == 1
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        (None, "etcd has no key {key}; put flannel's net-conf.json there"),
+        ("{", "etcd's {key} is not JSON"),
+        ("[]", "etcd's {key} is not a JSON object"),
+        ('{"Network":"10.42.0.0/33","Backend":{"Type":"vxlan"}}', "etcd's {key} Network"),
+    ],
+)
+def test_a_config_that_is_missing_or_wrong_is_waited_for(
+    network: Network, config: str | None, reason: str
+) -> None:
+    """No config, or garbage, is no end but something to wait for, and its key is named."""
+    if config is None:
+        network.delete("config")
+    else:
+        network.put("config", config)
+    expected = re.escape(reason.format(key=f"{network.prefix}/config"))
+    with pytest.raises(SourceError, match=expected):
+        network_in_etcd(EtcdAccess((network.etcd.url,), network.prefix))
+
+
+def test_a_config_that_becomes_right_is_taken(network: Network) -> None:
+    """A source that began with garbage for a config says so, and serves once it is mended."""
+    network.put("config", "garbage")
+    network.subnet(10, OWN)
+    source = network.follow()
+    key = f"{network.prefix}/config"
+    wait_for(source, lambda s: s.error.startswith(f"etcd's {key} is not JSON"))
+    network.put("config", CONFIG)
+    assert wait_for(source, lambda s: s.own).network == IPv4Network("10.42.0.0/16")

@@ -37,7 +37,7 @@ def run(values: Mapping[str, Any]) -> None:
         board = Board(state / "agent.json")
         # Before all that may have to be waited for: a probe must not end us meanwhile.
         _serve(values, board, stack)
-        config, source = _prepared(values)
+        config, source = _prepared(values, board)
         source.start()
         stack.callback(source.close)
         agent = Agent(config, source)
@@ -74,12 +74,15 @@ def _serve(values: Mapping[str, Any], board: Board, stack: contextlib.ExitStack)
         stack.callback(server.close)
 
 
-def _prepared(values: Mapping[str, Any]) -> tuple[Config, NodeSource]:
+def _prepared(values: Mapping[str, Any], board: Board) -> tuple[Config, NodeSource]:
     """What a source must be asked first, it is asked until it answers, as flanneld does."""
-    waits = DEFAULT_TIMING.waits()
+    waits, reason = DEFAULT_TIMING.waits(), ""
     while True:
         try:
             return prepare(values)
         except SourceError as error:
-            log.warning("not started yet: %s", error)
+            if str(error) != reason:
+                reason = str(error)
+                log.warning("not started yet: %s", reason)
+                board.wait_for(reason)
             time.sleep(next(waits))

@@ -13,12 +13,12 @@ from typing import Any
 from vxlane.config import Config, Mode, Network, parse_network, read_network
 from vxlane.datapath.attach import Method
 from vxlane.datapath.programs import Constants, Strictness
-from vxlane.errors import ConfigError
+from vxlane.errors import ConfigError, SourceError
 from vxlane.host import subnet_env
 from vxlane.host.devices import Devices
 from vxlane.host.firewall import Forward, Masquerade
 from vxlane.host.underlay import Choice, choose
-from vxlane.sources.etcd.access import EtcdAccess
+from vxlane.sources.etcd.access import DEFAULT_ENDPOINTS, EtcdAccess, config_key
 from vxlane.sources.etcd.publisher import Term
 from vxlane.sources.etcd.source import EtcdSource, network_config
 from vxlane.sources.file import FileSource
@@ -44,12 +44,10 @@ def prepare(values: Values) -> tuple[Config, NodeSource]:
         return _config(values, name, network), source
     if values["kube_subnet_mgr"]:
         return _with_kubernetes(values)
-    if values["etcd_endpoints"]:
+    if values["etcd_endpoints"] or values["mode"] == Mode.OWN.value:
         return _with_etcd(values)
-    if values["mode"] == Mode.ADOPT.value:
-        name = values["node_name"] or socket.gethostname()
-        return _config(values, name, _network(values)), NoSource()
-    raise ConfigError("where are the nodes? give --nodes-file, --kube-subnet-mgr, --etcd-endpoints")
+    name = values["node_name"] or socket.gethostname()
+    return _config(values, name, _network(values)), NoSource()
 
 
 def _with_kubernetes(values: Values) -> tuple[Config, NodeSource]:
@@ -63,8 +61,9 @@ def _with_kubernetes(values: Values) -> tuple[Config, NodeSource]:
 
 def _with_etcd(values: Values) -> tuple[Config, NodeSource]:
     """The etcd source knows this node by its underlay address, so that is chosen here already."""
+    given = values["etcd_endpoints"]
     access = EtcdAccess(
-        endpoints=tuple(values["etcd_endpoints"].split(",")),
+        endpoints=tuple(given.split(",")) if given else DEFAULT_ENDPOINTS,
         prefix=values["etcd_prefix"],
         authority=_path(values["etcd_cafile"]),
         certificate=_path(values["etcd_certfile"]),
@@ -72,7 +71,7 @@ def _with_etcd(values: Values) -> tuple[Config, NodeSource]:
         username=values["etcd_username"],
         password=values["etcd_password"],
     )
-    network = parse_network(network_config(access))
+    network = network_in_etcd(access)
     config = _config(values, values["node_name"] or socket.gethostname(), network)
     devices = Devices()
     try:
@@ -81,6 +80,14 @@ def _with_etcd(values: Values) -> tuple[Config, NodeSource]:
         devices.close()
     previous, margin = _previous_subnet(config.subnet_file), values["subnet_lease_renew_margin"]
     return config, EtcdSource(access, address, previous=previous, term=Term(margin=60 * margin))
+
+
+def network_in_etcd(access: EtcdAccess) -> Network:
+    """SourceError, also for a config that is wrong: someone may mend it, as someone may put one."""
+    try:
+        return parse_network(network_config(access))
+    except ConfigError as error:
+        raise SourceError(f"etcd's {config_key(access.prefix)} {error}") from None
 
 
 def _config(values: Values, name: str, network: Network) -> Config:

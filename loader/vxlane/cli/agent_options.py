@@ -20,15 +20,37 @@ from vxlane.config import Mode
 from vxlane.datapath.attach import Method
 from vxlane.datapath.programs import Constants
 from vxlane.pods import cni_cache
+from vxlane.sources.etcd.access import DEFAULT_ENDPOINTS
 from vxlane.util.places import STATE, STATE_VARIABLE
 
 _SIZES = Constants()
 _ADDRESS = "0.0.0.0"  # noqa: S104 (flannel's default: probes come from the kubelet)
 _GO_FLAG = re.compile(r"-{1,2}(?P<name>[a-zA-Z][\w-]*)(?:=(?P<value>.*))?", re.DOTALL)
-_TRUE = frozenset({"1", "t", "true"})
-_FALSE = frozenset({"0", "f", "false"})
+_TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
+_FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
+"""What Go's strconv.ParseBool takes, and so flanneld."""
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class GoBool(click.types.BoolParamType):
+    """A switch in the environment, as flanneld reads it.
+
+    click would take "yes" and "on" too, and an operator's FLANNELD_IP_MASQ=yes, which flanneld
+    reports and leaves out, would masquerade from the day vxlane takes over.
+    """
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> bool:
+        """Go's true or false; anything else is refused."""
+        if isinstance(value, bool):
+            return value
+        if value in _TRUE or value in _FALSE:
+            return value in _TRUE
+        known = ", ".join(sorted(_TRUE | _FALSE))
+        reason = f"{value!r} is neither true nor false; flanneld knows {known}"
+        raise click.BadParameter(reason, ctx=ctx, param=param)
 
 
 def _option(name: str, *more: str, default: object = None, help: str, **rest: Any) -> Decorator:  # noqa: A002
@@ -36,7 +58,7 @@ def _option(name: str, *more: str, default: object = None, help: str, **rest: An
 
 
 def _switch(name: str, *, default: bool = False, help: str, **rest: Any) -> Decorator:  # noqa: A002
-    return click.option(f"--{name}/--no-{name}", default=default, help=help, **rest)
+    return click.option(f"--{name}/--no-{name}", default=default, type=GoBool(), help=help, **rest)
 
 
 def _size(name: str, default: int, envvar: str) -> Decorator:
@@ -142,7 +164,12 @@ _KUBERNETES = (
 )
 
 _ETCD = (
-    _option("etcd-endpoints", default="", help="Comma-separated URLs: take the nodes from etcd."),
+    _option(
+        "etcd-endpoints",
+        default="",
+        help="Comma-separated URLs: take the nodes from etcd. Default, in mode own without another "
+        f"source: flanneld's {','.join(DEFAULT_ENDPOINTS)}.",
+    ),
     _option("etcd-prefix", default="/coreos.com/network", show_default=True, help="Of its keys."),
     _option("etcd-cafile", default="", help="Certificate authority."),
     _option("etcd-certfile", default="", help="Client certificate."),
@@ -171,7 +198,11 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
     every = _OWN + _INTERFACE + _NETWORK + _KUBERNETES + _ETCD + _MISCELLANEOUS
     for option in reversed(every):
         command = option(command)
-    return command
+    # Not from the environment: FLANNELD_VERSION is an image's tag in many a manifest.
+    version = click.version_option(
+        package_name="vxlane", message="vxlane %(version)s", allow_from_autoenv=False
+    )
+    return version(command)
 
 
 class GoFlags(click.Command):
@@ -201,9 +232,9 @@ def _respelt(args: list[str], switches: set[str]) -> Iterator[str]:
             yield f"--{name}" if value is None else f"--{name}={value}"
             if value is None:
                 yield from itertools.islice(rest, 1)
-        elif value is None or value.lower() in _TRUE:
+        elif value is None or value in _TRUE:
             yield f"--{name}"
-        elif value.lower() in _FALSE:
+        elif value in _FALSE:
             yield f"--no-{name}"
         else:
             raise click.BadParameter(f"{value!r} is neither true nor false", param_hint=argument)

@@ -33,10 +33,10 @@ class HoldDown:
             return snapshot
         if not snapshot.peers and len(self._last.peers) >= _SUSPICIOUS:
             self._vanished_at = now if self._vanished_at is None else self._vanished_at
-            left = HOLD_DOWN - (now - self._vanished_at)
-            if left > 0:
+            if now - self._vanished_at < HOLD_DOWN:
                 lost = len(self._last.peers)
-                reason = f"all {lost} peers vanished at once; they stay for {left:.0f} s"
+                # Not the time left: a problem is logged anew when its words change.
+                reason = f"all {lost} peers vanished at once; they stay for {HOLD_DOWN:.0f} s"
                 held = dataclasses.replace(self._last, own=snapshot.own)
                 return _instead(held, snapshot, Problem(snapshot.own.name, reason))
         self._vanished_at = None

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from vxlane.agent import sole
 from vxlane.datapath.maps import Maps
 from vxlane.datapath.programs import pin_directory
 from vxlane.datapath.records import PeerCount
@@ -29,7 +30,8 @@ def open_maps(state: Path) -> Maps:
     try:
         return Maps.open(pins)
     except FileNotFoundError:
-        raise VxlaneError(f"no programs are pinned in {pins}; start them: vxlane agent") from None
+        advice = "'vxlane status' says whether an agent is about to"
+        raise VxlaneError(f"no programs are pinned in {pins}; {advice}") from None
 
 
 def call(state: Path, request: dict[str, Any]) -> dict[str, Any]:
@@ -53,20 +55,41 @@ def call(state: Path, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def status(state: Path) -> Json:
-    """`vxlane status`."""
+    """`vxlane status`: each part has its own `error` where it can't be read."""
+    return {"agent": _agent(state), "programs": _programs(state)}
+
+
+def _agent(state: Path) -> Json:
+    """The agent's word. One that waits for its source has no socket yet, but a status file."""
     try:
-        agent = call(state, {"op": "status"})["status"]
+        answer: Json = call(state, {"op": "status"})["status"]
     except VxlaneError as error:
-        agent = {"error": str(error)}
-    with open_maps(state) as maps:
-        programs = documents.programs_document(
+        return _waiting(state) or {"error": str(error)}
+    return answer
+
+
+def _waiting(state: Path) -> Json | None:
+    try:
+        document: Json = json.loads((state / "agent.json").read_bytes())
+        is_alive = sole.holder(state) is not None
+    except (OSError, ValueError):
+        return None
+    return document if is_alive and document.get("waiting_for") else None
+
+
+def _programs(state: Path) -> Json:
+    try:
+        opened = open_maps(state)
+    except VxlaneError as error:
+        return {"bypassing": False, "error": str(error)}
+    with opened as maps:
+        return documents.programs_document(
             maps.settings(),
             time.monotonic_ns(),
             peers=len(maps.peers()),
             pods=len(maps.pods()),
             flows=sum(1 for _ in maps.flows()),
         )
-    return {"agent": agent, "programs": programs}
 
 
 def peers(maps: Maps) -> list[Json]:

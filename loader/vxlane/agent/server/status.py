@@ -36,6 +36,7 @@ def document(agent: Agent) -> Json:
         "network": str(snapshot.network) if snapshot.network else None,
         "peers": len(overlay.paths) if overlay else 0,
         "pods": len(bypass.pods.places()) // 2 if bypass else 0,
+        "waiting_for": _waiting_for(agent),
         "reconciles": agent.reconciles,
         "headers": bypass.report.headers if bypass else None,
         "source_age_seconds": None if read_at is None else round(time.monotonic() - read_at, 3),
@@ -43,6 +44,15 @@ def document(agent: Agent) -> Json:
         "failures": list(agent.failures),
         "problems": [f"node {problem.node}: {problem.reason}" for problem in agent.problems],
     }
+
+
+def _waiting_for(agent: Agent) -> str | None:
+    """Why the node's network is not up yet; None: it is."""
+    if agent.is_ready:
+        return None
+    problems = [f"node {problem.node} {problem.reason}" for problem in agent.problems]
+    reasons = [agent.snapshot.error, *agent.failures, *problems]
+    return next(filter(None, reasons), "a first answer of the source of nodes")
 
 
 def _bypass(bypass: Bypass | None) -> str:
@@ -61,7 +71,15 @@ class Board:
     def post(self, content: Json) -> None:
         """Put the document in place by rename."""
         self.latest = content
+        self._write(content)
+
+    def _write(self, content: Json) -> None:
         files.replace(self._path, json.dumps(content, indent=2) + "\n")
+
+    def wait_for(self, reason: str) -> None:
+        """The agent has not started yet, because of `reason`."""
+        content = {"pid": os.getpid(), "ready": False, "bypass": "unavailable"}
+        self._write(content | {"waiting_for": reason})
 
     def is_ready(self) -> bool:
         """Whether the node's network is up."""

@@ -13,6 +13,11 @@ DEFAULT_PREFIX = "/coreos.com/network"
 DEFAULT_ENDPOINTS = ("http://127.0.0.1:4001", "http://127.0.0.1:2379")
 
 
+def config_key(prefix: str) -> str:
+    """The key of the network's config, a net-conf.json."""
+    return f"{prefix.rstrip('/')}/config"
+
+
 @dataclass(frozen=True, slots=True)
 class EtcdAccess:
     """One cluster and one identity. The files are read anew for each connection."""

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
 from vxlane.errors import ConfigError, SourceError
+from vxlane.sources.etcd.access import config_key
 from vxlane.sources.etcd.gateway import Gateway, Item
-from vxlane.sources.etcd.schema import address_of, cidr_of, key_of, parse_pool, value_of
+from vxlane.sources.etcd.schema import Pool, address_of, cidr_of, key_of, parse_pool, value_of
 from vxlane.sources.follow import Reconciler, Timing
 from vxlane.sources.model import Announcement
 
@@ -105,7 +106,7 @@ class Publisher:
 
     def _choose(self, address: IPv4Address) -> IPv4Network:
         """In flannel's order: the subnet of our address, the previous one, any that is free."""
-        pool = parse_pool(read_config(self._gateway, self._prefix))
+        pool = read_pool(self._gateway, self._prefix)
         taken = []
         for item in self._gateway.items(self._subnets)[1]:
             try:
@@ -157,9 +158,17 @@ class Publisher:
 
 
 def read_config(gateway: Gateway, prefix: str) -> bytes:
-    """The network's config, a net-conf.json; ConfigError: nobody has put one there."""
-    key = f"{prefix}/config"
+    """The network's config, a net-conf.json; SourceError: there is none yet."""
+    key = config_key(prefix)
     item = gateway.get(key)
     if item is None:
-        raise ConfigError(f"etcd has no key {key}; put flannel's net-conf.json there")
+        raise SourceError(f"etcd has no key {key}; put flannel's net-conf.json there")
     return item.value
+
+
+def read_pool(gateway: Gateway, prefix: str) -> Pool:
+    """What the network's config says of subnets; SourceError: there is none, or it is wrong."""
+    try:
+        return parse_pool(read_config(gateway, prefix))
+    except ConfigError as error:
+        raise SourceError(f"etcd's {config_key(prefix)} {error}") from None

@@ -75,9 +75,7 @@ def parse_pool(config: bytes) -> Pool:
     try:
         document = json.loads(config)
     except ValueError:
-        raise ConfigError(
-            "the config in etcd is not JSON; put flannel's net-conf.json there"
-        ) from None
+        raise ConfigError("is not JSON; put flannel's net-conf.json there") from None
     members = folded(document) if isinstance(document, dict) else {}
     try:
         network = IPv4Network(str(members.get("network")))
@@ -87,11 +85,11 @@ def parse_pool(config: bytes) -> Pool:
         first = IPv4Address(members.get("subnetmin") or int(network.network_address) + step)
         last = IPv4Address(members.get("subnetmax") or int(network.broadcast_address) + 1 - step)
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"the config in etcd is wrong: {error}") from None
+        raise ConfigError(f"is wrong: {error}") from None
     for name, address in ("SubnetMin", first), ("SubnetMax", last):
         if address not in network or int(address) % step:
             where = f"on a /{length} boundary of {network}"
-            raise ConfigError(f"the config in etcd is wrong: {name} {address} is not {where}")
+            raise ConfigError(f"is wrong: {name} {address} is not {where}")
     return Pool(network, length, first, last)
 
 

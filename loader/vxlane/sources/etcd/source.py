@@ -12,8 +12,8 @@ from ipaddress import IPv4Address, IPv4Network
 
 from vxlane.sources.etcd.access import EtcdAccess
 from vxlane.sources.etcd.gateway import CompactedError, Event, Gateway
-from vxlane.sources.etcd.publisher import Publisher, Term, read_config
-from vxlane.sources.etcd.schema import entry, parse_pool
+from vxlane.sources.etcd.publisher import Publisher, Term, read_config, read_pool
+from vxlane.sources.etcd.schema import entry
 from vxlane.sources.follow import Follower, NodeTable, Timing
 from vxlane.sources.http import SilenceError
 from vxlane.sources.model import Announcement
@@ -105,7 +105,7 @@ class EtcdSource:
             self._revision = 0
 
     def _read(self) -> None:
-        network = parse_pool(read_config(self._gateway, self._prefix)).network
+        network = read_pool(self._gateway, self._prefix).network
         revision, items = self._gateway.items(self._subnets)
         items.sort(key=lambda item: item.created)
         self._table.replace(
@@ -125,7 +125,7 @@ class EtcdSource:
 
 
 def network_config(access: EtcdAccess, *, timing: Timing = ETCD_TIMING) -> str:
-    """The network's config in etcd, in the form of net-conf.json. SourceError: it can't be read
-    now; ConfigError: there is none.
+    """The network's config in etcd, in the form of net-conf.json. SourceError: there is none yet,
+    or it can't be read now.
     """
     return read_config(Gateway(access, timing), access.prefix.rstrip("/")).decode(errors="replace")
