@@ -51,9 +51,14 @@ class Daemon:
 
 
 class Cluster(LabUnderTest):
-    """`count` nodes, bare; node N had the subnet 10.42.N.0/24 before and gets it again."""
+    """`count` nodes, bare; node N had the subnet 10.42.N.0/24 before and gets it again.
 
-    def __init__(self, name: str, count: int, *, config: dict[str, Any] | None = None) -> None:
+    A `fresh` node, by its short name, was never here: the subnet is reserved for it in etcd.
+    """
+
+    def __init__(
+        self, name: str, count: int, *, config: dict[str, Any] | None = None, fresh: str = ""
+    ) -> None:
         # Kernel-only: pods are made by the distribution's plugins, and nobody tells the agent.
         super().__init__(Lab(name, plan_nodes(name, count, kernel_only=count)))
         self.flannelds: dict[str, Daemon] = {}
@@ -72,6 +77,10 @@ class Cluster(LabUnderTest):
         directory.mkdir()
         self.etcd = EtcdServer(directory, netns=switch_name(name), host=ETCD).up()
         self.configure(**(config or {"Type": "vxlan"}))
+        if fresh:
+            (self.node(fresh).directory / "subnet.env").unlink()
+            value = {"PublicIP": str(self.node(fresh).address), "BackendType": "none"}
+            self.etcd.ctl("put", self.key(fresh), json.dumps(value))
 
     @property
     def names(self) -> list[str]:

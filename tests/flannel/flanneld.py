@@ -25,6 +25,7 @@ from etcdmanager import EtcdManager, NetworkConfig, NotNowError
 def main() -> int:
     """In flannel's order: configuration, interface, backend, rules, subnet.env, then the leases."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    Path("/proc/self/comm").write_text("flanneld")
     options = _options()
     try:
         return _run(options)

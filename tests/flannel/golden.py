@@ -105,6 +105,7 @@ def shown(cluster: Cluster, name: str, device: str = "flannel.1") -> dict[str, A
     """What a node has of all that flanneld makes."""
     found = cluster.sh(name, f"ip -d -j link show {device} 2>/dev/null || true")
     link = json.loads(found)[0] if found.strip() else None
+    file = cluster.node(name).directory / "subnet.env"
     data = link["linkinfo"]["info_data"] if link else {}
     return {
         "device": link
@@ -127,7 +128,7 @@ def shown(cluster: Cluster, name: str, device: str = "flannel.1") -> dict[str, A
         "rules": [
             line for line in cluster.sh(name, "iptables-save").splitlines() if line.startswith("-A")
         ],
-        "subnet.env": (cluster.node(name).directory / "subnet.env").read_text(),
+        "subnet.env": file.read_text() if file.exists() else None,
     }
 
 
