@@ -13,6 +13,7 @@ import argparse
 import json
 import ssl
 import threading
+import uuid
 from collections import deque
 from typing import Any
 
@@ -29,6 +30,7 @@ def make_node(number: int, *, size: int = 0, **annotations: str) -> dict[str, An
     node: dict[str, Any] = {
         "metadata": {
             "name": f"node-{number:05}",
+            "uid": str(uuid.uuid4()),
             "creationTimestamp": "2026-01-01T00:00:00Z",
             "annotations": {
                 f"{PREFIX}/backend-data": json.dumps({"VNI": 1, "VtepMAC": mac}),

@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """The thread that never gives up, and the table it keeps."""
 
+import contextlib
 import itertools
 import os
 import time
+from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 
 from following import until
 
 from vxlane.errors import SourceError
-from vxlane.sources.follow import Follower, NodeTable, Timing
+from vxlane.sources.follow import Follower, Reconciler, Timing
 from vxlane.sources.http import HttpError
 from vxlane.sources.model import Node, Problem
 from vxlane.sources.snapshot import NOTHING_READ
+from vxlane.sources.table import NodeTable
 
 SHORT = Timing(shortest=0.02, longest=0.05)
 
@@ -66,7 +69,85 @@ def test_a_round_that_ends_at_once_is_not_run_in_a_tight_loop() -> None:
     assert len(rounds) < 30
 
 
-def test_a_roll_is_empty_until_it_is_read() -> None:
+class Attempts:
+    """What a reconciler runs: fails until it is told not to, and notes when it ran."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.at: list[float] = []
+        self.complaints: list[str] = []
+        self.error = error
+
+    def __call__(self) -> float | None:
+        """One attempt."""
+        self.at.append(time.monotonic())
+        if self.error:
+            raise self.error
+        return None
+
+
+@contextlib.contextmanager
+def reconciling(attempts: Attempts, timing: Timing) -> Iterator[Reconciler]:
+    """A started reconciler."""
+    made = Reconciler("test", attempts, complain=attempts.complaints.append, timing=timing)
+    made.start()
+    yield made
+    made.close()
+
+
+def test_a_request_ends_the_back_off() -> None:
+    """After failures whose back-off has grown to seconds a request is tried within the shortest."""
+    attempts = Attempts(SourceError("down"))
+    timing = Timing(shortest=0.05, longest=60.0)
+    with reconciling(attempts, timing) as reconciler:
+        reconciler.request()
+        until(lambda: len(attempts.at) == 5)  # 0.05, 0.1, 0.2, 0.4, then 0.4 to 0.8 s
+        attempts.error = None
+        asked = time.monotonic()
+        reconciler.request()
+        until(lambda: len(attempts.at) == 6)
+        assert attempts.at[5] - asked < 0.2
+        until(lambda: attempts.complaints[-1] == "")
+
+
+def test_a_request_does_not_cut_retry_after_short() -> None:
+    """What the server's Retry-After asks for is waited out, whatever is requested meanwhile."""
+    attempts = Attempts(HttpError("u", 429, words="w", retry_after=0.4))
+    with reconciling(attempts, Timing(shortest=0.05)) as reconciler:
+        reconciler.request()
+        until(lambda: attempts.at)
+        reconciler.request()
+        until(lambda: len(attempts.at) == 2)
+        assert attempts.at[1] - attempts.at[0] >= 0.4
+
+
+def test_a_success_resets_the_back_off() -> None:
+    """The first failure after a success is tried again as soon as the very first."""
+    attempts = Attempts(SourceError("down"))
+    with reconciling(attempts, Timing(shortest=0.05, longest=60.0)) as reconciler:
+        reconciler.request()
+        until(lambda: len(attempts.at) == 4)
+        attempts.error = None
+        reconciler.request()
+        until(lambda: attempts.complaints[-1] == "")
+        attempts.error = SourceError("down again")
+        failed = len(attempts.at)
+        reconciler.request()
+        until(lambda: len(attempts.at) == failed + 2)
+        assert attempts.at[failed + 1] - attempts.at[failed] < 0.15
+
+
+def test_requests_in_a_row_are_attempts_apart() -> None:
+    """However often it is requested, between two attempts lies the shortest back-off."""
+    attempts = Attempts()
+    with reconciling(attempts, Timing(shortest=0.1)) as reconciler:
+        end = time.monotonic() + 0.5
+        while time.monotonic() < end:
+            reconciler.request()
+            time.sleep(0.001)
+    assert 4 <= len(attempts.at) <= 6
+
+
+def test_a_table_is_empty_until_it_is_read() -> None:
     """Before the first list a snapshot is NOTHING_READ with the error, whatever else is known."""
     table = NodeTable("n1")
     assert table.snapshot() == NOTHING_READ
@@ -77,8 +158,8 @@ def test_a_roll_is_empty_until_it_is_read() -> None:
     table.close()
 
 
-def test_a_roll_wakes_its_reader_for_news_only() -> None:
-    """The eventfd is set by changes and by an error's coming and going, not by repetitions."""
+def test_a_table_wakes_its_reader_for_changes_only() -> None:
+    """The eventfd is set by changes, and by an error that is new or over, not by repetitions."""
     table = NodeTable("n1")
 
     def woken() -> bool:
@@ -99,8 +180,11 @@ def test_a_roll_wakes_its_reader_for_news_only() -> None:
     assert not woken()
     table.fail("down")
     assert woken()
-    table.fail("still down")
+    table.fail("down")
     assert not woken()
+    table.fail("401")
+    assert woken()
+    assert table.snapshot().error == "401"
     table.confirm()
     assert woken()
     table.close()

@@ -52,6 +52,13 @@ def test_garbage_is_a_problem_with_its_words(annotations: dict[str, str], reason
     assert reason in found.reason
 
 
+def test_a_missing_annotation_is_called_missing() -> None:
+    """A node without public-ip is a problem that names the annotation, not one with address ''."""
+    node = make_node(7)
+    del node["metadata"]["annotations"][f"{PREFIX}/public-ip"]
+    assert entry(node) == Problem("node-00007", f"annotation {PREFIX}/public-ip is missing")
+
+
 @pytest.mark.parametrize(
     ("spec", "expected"),
     [

@@ -10,6 +10,7 @@ import pytest
 from apiserver import PREFIX, ApiServer, Fault, make_node
 from following import until, wait_for
 
+from vxlane.sources.follow import Timing
 from vxlane.sources.kubernetes.source import KubernetesSource
 from vxlane.sources.model import Announcement, Backend
 
@@ -154,3 +155,63 @@ def test_an_overwrite_that_is_no_address_is_reported(api: ApiServer, follow: Fol
     node = make_node(0, public_ip_overwrite="203.0.113.7")
     api.put(node)
     wait_for(source, lambda s: s.own and str(s.own.address) == "203.0.113.7" and not s.problems)
+
+
+def condition(api: ApiServer) -> str:
+    """The status of this node's condition NetworkUnavailable; empty: it has none."""
+    found = api.nodes.get(NAME, {"status": {"conditions": []}})["status"]["conditions"]
+    return next((c["status"] for c in found if c["type"] == "NetworkUnavailable"), "")
+
+
+def test_a_node_that_is_made_anew_gets_the_condition_again(api: ApiServer, follow: Follow) -> None:
+    """A Node that was deleted and made anew is announced and told to be up, as the first one."""
+    fresh(api)
+    source = follow(api)
+    source.announce(OWN)
+    source.ready()
+    until(lambda: condition(api) == "False")
+    api.delete(NAME)
+    wait_for(source, lambda s: any("no entry" in p.reason for p in s.problems) or not s.own)
+    fresh(api)
+    until(lambda: condition(api) == "False")
+    wait_for(source, lambda s: s.own and s.own.vtep_mac == OWN.vtep_mac)
+
+
+def test_a_changed_node_does_not_get_the_condition_again(api: ApiServer, follow: Follow) -> None:
+    """Who sets the condition to True later has a reason: it is written once for each Node."""
+    fresh(api)
+    source = follow(api)
+    source.announce(OWN)
+    source.ready()
+    until(lambda: condition(api) == "False")
+    node = json.loads(json.dumps(api.nodes[NAME]))
+    for found in node["status"]["conditions"]:
+        found["status"] = "True"
+    api.put(node)
+    patches = len(api.patches)
+    time.sleep(0.3)
+    assert len(api.patches) == patches
+
+
+def test_a_node_that_appears_is_announced_at_once(api: ApiServer, follow: Follow) -> None:
+    """While this node has no Node object the back-off grows; its event ends the wait."""
+    api.put(make_node(1))
+    source = follow(api, timing=Timing(shortest=0.1, longest=60.0, silence=30.0))
+    source.announce(OWN)
+    source.ready()
+    wait_for(source, lambda s: any("404" in p.reason for p in s.problems))
+    time.sleep(1.5)  # 0.1, 0.2, 0.4, 0.8: the next attempt is 0.8 to 1.6 s away
+    began = time.monotonic()
+    fresh(api)
+    until(lambda: condition(api) == "False")
+    wait_for(source, lambda s: s.own)
+    assert time.monotonic() - began < 0.5
+
+
+def test_the_condition_does_not_wait_for_the_annotations(api: ApiServer, follow: Follow) -> None:
+    """An overwrite that is no address does not keep the node from being told to be up."""
+    api.put(make_node(0, public_ip_overwrite="nonsense"))
+    source = follow(api)
+    source.announce(OWN)
+    source.ready()
+    until(lambda: condition(api) == "False")

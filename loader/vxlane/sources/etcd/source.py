@@ -14,10 +14,11 @@ from vxlane.sources.etcd.access import EtcdAccess
 from vxlane.sources.etcd.gateway import CompactedError, Event, Gateway
 from vxlane.sources.etcd.publisher import Publisher, Term, read_config, read_pool
 from vxlane.sources.etcd.schema import entry
-from vxlane.sources.follow import Follower, NodeTable, Timing
+from vxlane.sources.follow import Follower, Timing
 from vxlane.sources.http import SilenceError
 from vxlane.sources.model import Announcement
 from vxlane.sources.snapshot import Snapshot
+from vxlane.sources.table import NodeTable
 
 log = logging.getLogger(__name__)
 

@@ -57,7 +57,7 @@ class Annotations:
             backend = Backend.of(found.get(self.type, ""))
             return Node(
                 name=name,
-                address=parse_address(found.get(self.address, "")),
+                address=parse_address(_present(found, self.address)),
                 pod_cidr=parse_cidr(_pod_cidr(node)),
                 vtep_mac=vtep_mac(self._data(found), backend, name=name),
                 backend=backend,
@@ -94,9 +94,20 @@ class Annotations:
             raise ConfigError(f"annotation {self.data} is not JSON") from None
 
 
+def _present(found: Mapping[str, str], annotation: str) -> str:
+    if annotation not in found:
+        raise ConfigError(f"annotation {annotation} is missing")
+    return found[annotation]
+
+
 def name_of(node: Mapping[str, Any]) -> str:
     """The name of a Node object."""
     return str(node["metadata"]["name"])
+
+
+def uid_of(node: Mapping[str, Any]) -> str:
+    """Tells a Node object from an earlier one of the same name."""
+    return str(node["metadata"]["uid"])
 
 
 def annotations_of(node: Mapping[str, Any]) -> Mapping[str, str]:

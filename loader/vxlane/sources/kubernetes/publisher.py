@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Keeps this node's own annotations what they must be, in a thread of its own.
 
-Someone who takes them away (a restarted flanneld, a hand) sees them come back; a node that is as
-it should be costs one read and no write.
+Annotations that someone takes away (a restarted flanneld, a hand) come back. A node that is as it
+should be costs one read and no write.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from __future__ import annotations
 import datetime as dt
 import logging
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from vxlane.sources.follow import Reconciler, Timing
-from vxlane.sources.kubernetes.annotations import Annotations, annotations_of
+from vxlane.sources.kubernetes.annotations import Annotations, annotations_of, uid_of
 from vxlane.sources.kubernetes.api import NodesApi
 from vxlane.sources.model import Announcement
 
@@ -37,7 +38,10 @@ class Publisher:
         self._name = name
         self._annotations = annotations
         self._own: Announcement | None = None
-        self._condition_due = False
+        self._is_up = False
+        self._told_of = ""
+        """UID of the Node object that has the condition from us: a Node of the same name that was
+        deleted and made anew has not."""
         self._reconciler = Reconciler("publish", self._write, complain=complain, timing=timing)
 
     def start(self) -> None:
@@ -50,13 +54,16 @@ class Publisher:
         self._reconciler.request()
 
     def ready(self) -> None:
-        """Tell the cluster, once, that the network of this node is up."""
-        self._condition_due = True
+        """Tell the cluster that the network of this node is up: once for each Node object."""
+        self._is_up = True
         self._reconciler.request()
 
-    def seen(self, found: Mapping[str, str]) -> None:
-        """The annotations that this node has now; wakes the thread if they are not ours."""
-        if self._own is not None and self._annotations.wanted(self._own, found):
+    def seen(self, node: Mapping[str, Any]) -> None:
+        """This node's object as it is now; wakes the thread if it is not as it must be."""
+        is_wanting = self._is_up and uid_of(node) != self._told_of
+        if self._own is not None:
+            is_wanting |= bool(self._annotations.wanted(self._own, annotations_of(node)))
+        if is_wanting:
             self._reconciler.request()
 
     def close(self) -> None:
@@ -64,15 +71,16 @@ class Publisher:
         self._reconciler.close()
 
     def _write(self) -> None:
-        if self._own is not None:
-            self._write_annotations(self._own)
-        if self._condition_due:
+        node = self._api.read(self._name)
+        if self._is_up and uid_of(node) != self._told_of:
+            # Before the annotations, one of which may be refused: pods wait for this one.
             self._api.patch_status(self._name, _network_is_up())
-            self._condition_due = False
+            self._told_of = uid_of(node)
             log.info("node %s: condition NetworkUnavailable=False", self._name)
+        if self._own is not None:
+            self._write_annotations(self._own, annotations_of(node))
 
-    def _write_annotations(self, own: Announcement) -> None:
-        found = annotations_of(self._api.read(self._name))
+    def _write_annotations(self, own: Announcement, found: Mapping[str, str]) -> None:
         if wanted := self._annotations.wanted(own, found):
             self._api.patch_status(self._name, {"metadata": {"annotations": wanted}})
             changes = ", ".join(f"{key}: {found.get(key)} -> {wanted[key]}" for key in wanted)

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
 
-from vxlane.sources.follow import NodeTable
 from vxlane.sources.http import HttpError, SilenceError
 from vxlane.sources.kubernetes.annotations import annotations_of, name_of
 from vxlane.sources.kubernetes.api import INITIAL_END, NodesApi
 from vxlane.sources.model import Node, Problem
+from vxlane.sources.table import NodeTable
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from vxlane.errors import ConfigError
-from vxlane.sources.follow import DEFAULT_TIMING, Follower, NodeTable, Timing
+from vxlane.sources.follow import DEFAULT_TIMING, Follower, Timing
 from vxlane.sources.http import HttpClient
 from vxlane.sources.kubernetes.access import Access
 from vxlane.sources.kubernetes.annotations import (
@@ -31,6 +31,7 @@ from vxlane.sources.kubernetes.publisher import Publisher
 from vxlane.sources.kubernetes.reflector import Entry, Reflector
 from vxlane.sources.model import Announcement, parse_address
 from vxlane.sources.snapshot import Snapshot
+from vxlane.sources.table import NodeTable
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +104,7 @@ class KubernetesSource:
     def _slim(self, node: Mapping[str, Any]) -> Entry:
         if name_of(node) == self._own_name:
             found = annotations_of(node)
-            self._publisher.seen(found)
+            self._publisher.seen(node)
             self._chosen = _address(found.get(self._annotations.address_choice))
         return self._annotations.entry(node, self._own_name)
 
