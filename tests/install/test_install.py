@@ -31,6 +31,27 @@ def test_drop_in(place):
     assert (place.conf / "10-flannel.conflist").read_bytes() == flannel
 
 
+def test_a_drop_in_to_nothing_is_told(place):
+    """Where no list of flannel's is yet, install says that nothing calls the plugin, and why."""
+    done = place.vxlane("install", "--form", "drop-in")
+    assert (done.returncode, done.stderr) == (0, "")
+    *_, told = done.stdout.splitlines()
+    assert told == (
+        f"nothing calls the plugin yet: {place.conf} holds no list of network "
+        '"cbr0"; start flannel, which writes one, or pass --role main'
+    )
+    place.flannel()
+    assert place.vxlane("install", "--form", "drop-in").stdout == "nothing to do\n"
+
+
+def test_a_list_without_flannel_is_refused(place):
+    """The list form, which is a copy of flannel's list, is refused where there is none."""
+    done = place.vxlane("install", "--form", "conflist")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "holds no network to add to; start flannel first" in done.stderr
+    assert place.files() == []
+
+
 def test_runtimes_are_woken(place):
     """A drop-in changes something in the directory itself, for that is what runtimes watch."""
     place.flannel()

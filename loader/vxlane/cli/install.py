@@ -60,17 +60,23 @@ def install(
     """
     python = interpreter or executable.default_interpreter()
     executable.check_interpreter(python)
-    plugin = _plugin(required=required)
+    plugin, is_called = _plugin(required=required), True
     if role == "main":
         plan = network.main(cni_conf_dir, network_name, plugin=plugin)
     else:
         chosen = _form(form, cni_conf_dir, network_name)
         plan = network.chained(cni_conf_dir, network_name, form=chosen, plugin=plugin)
+        is_called = network.is_there(cni_conf_dir, network_name)
     program = cni_bin_dir / PLUGIN
     # The executable first: a runtime that reads of a plugin it can't find fails every pod.
     written = files.replace(program, executable.build(python), mode=0o755)
     changes = [f"wrote {program}"] if written else []
     report(changes + network.apply(cni_conf_dir, plan))
+    if not is_called:
+        click.echo(
+            f"nothing calls the plugin yet: {cni_conf_dir} holds no list of network "
+            f'"{network_name}"; start flannel, which writes one, or pass --role main'
+        )
 
 
 def _plugin(*, required: bool) -> network.Json:

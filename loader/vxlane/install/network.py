@@ -90,6 +90,11 @@ def takes_drop_ins(directory: Path, network: str) -> bool:
     return not _named(directory, network).get(_NO_DROP_INS)
 
 
+def is_there(directory: Path, network: str) -> bool:
+    """Whether runtimes find a list of `network`, which a drop-in can be appended to."""
+    return bool(_named(directory, network))
+
+
 def apply(directory: Path, plan: Plan) -> list[str]:
     """Make the files so; what was changed, a line each."""
     changes = []
