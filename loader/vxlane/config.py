@@ -67,6 +67,8 @@ class Config:
     node_name: str
     state: Path
     mode: Mode = Mode.OWN
+    origin: str = ""
+    """Which set of nodes: the kind of source and its prefix. Another one is another cluster."""
     network: Network = field(default_factory=Network)
     choice: Choice = field(default_factory=Choice)
     subnet_file: Path = Path("/run/flannel/subnet.env")

@@ -44,10 +44,11 @@ class Cluster:
             "--iface=172.16.0.1",
         ]
 
-    def start(self, **options: Any) -> None:
+    def start(self, *, prefix: str = PREFIX, **options: Any) -> None:
         """Start the agent."""
         env = {"NODE_NAME": OWN}
-        self.node.start(*self._options, nodes=False, node_name="", env=env, **options)
+        more = f"--kube-annotation-prefix={prefix}"
+        self.node.start(*self._options, more, nodes=False, node_name="", env=env, **options)
 
     def condition(self, kind: str) -> str | None:
         """The status of one of our own node's conditions."""
@@ -141,6 +142,40 @@ def test_an_api_server_that_is_down_takes_nothing_down(cluster: Cluster) -> None
     with entered(cluster.node.netns):
         cluster.api.up()
     eventually(lambda: "10.64.4.0/24" in cluster.node.sh("ip route"), "its return", seconds=10)
+
+
+def test_remembered_nodes_are_not_written_over_the_truth(cluster: Cluster) -> None:
+    """An agent that starts asks its source first: what changed meanwhile is not set back."""
+    node = cluster.node
+    cluster.start()
+    node.stop()
+    assert "0e:00:00:00:00:02" in (node.state / "nodes.json").read_text()
+    data = json.dumps({"VNI": 1, "VtepMAC": "02:00:00:00:00:02"})
+    cluster.api.put(make_node(2, backend_data=data))
+    node.sh(
+        "ip neigh replace 10.64.2.0 lladdr 02:00:00:00:00:02 dev flannel.1 nud permanent",
+        "bridge fdb del 0e:00:00:00:00:02 dev flannel.1 dst 172.16.0.2 self",
+        "bridge fdb add 02:00:00:00:00:02 dev flannel.1 dst 172.16.0.2 self permanent",
+    )
+    before = node.kernel_path()
+    with node.watch("neigh") as seen:
+        cluster.start()
+    assert node.kernel_path() == before
+    assert not [line for line in seen if "0e:00:00:00:00:02" in line]
+
+
+def test_nodes_of_another_prefix_are_not_remembered(cluster: Cluster) -> None:
+    """With another annotation prefix the nodes in nodes.json are another cluster's."""
+    cluster.start()
+    cluster.node.stop()
+    cluster.api.down()
+    cluster.start(wait=False, prefix="other.example.com")
+    node = cluster.node
+    eventually(lambda: "nodes can't be followed" in node.log(), "the error", seconds=30)
+    assert "is not used: it is of kubernetes" in node.log()
+    status = node.state / "agent.json"
+    eventually(lambda: json.loads(status.read_text())["source_error"], "its report", seconds=30)
+    assert json.loads(status.read_text())["peers"] == 0
 
 
 def test_an_emptied_cluster_is_not_believed(cluster: Cluster) -> None:

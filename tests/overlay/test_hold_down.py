@@ -27,11 +27,14 @@ def test_vanished_peers_are_held_for_a_while() -> None:
     """Peers that vanish all at once stay, reported, until the hold-down ends."""
     other = dataclasses.replace(PEER, name="node3")
     hold_down = HoldDown()
-    hold_down.take(Snapshot(OWN, (PEER, other)), 0.0)
-    empty = Snapshot(OWN, ())
+    hold_down.take(Snapshot(OWN, (PEER, other), read_at=0.0), 0.0)
+    empty = Snapshot(OWN, (), read_at=10.0)
     held = hold_down.take(empty, 10.0)
     assert held.peers == (PEER, other)
     assert "vanished at once" in held.problems[0].reason
+    assert hold_down.take(empty, 11.0).problems == held.problems, (
+        "a sentence that stays is said once"
+    )
     assert hold_down.take(empty, 9.0 + HOLD_DOWN).peers == (PEER, other)
     assert hold_down.take(empty, 10.0 + HOLD_DOWN).peers == ()
 
@@ -39,10 +42,35 @@ def test_vanished_peers_are_held_for_a_while() -> None:
 def test_the_last_peer_may_leave() -> None:
     """One peer that leaves a cluster of two leaves at once."""
     hold_down = HoldDown()
-    hold_down.take(Snapshot(OWN, (PEER,)), 0.0)
-    assert hold_down.take(Snapshot(OWN, ()), 1.0).peers == ()
+    hold_down.take(Snapshot(OWN, (PEER,), read_at=0.0), 0.0)
+    assert hold_down.take(Snapshot(OWN, (), read_at=1.0), 1.0).peers == ()
 
 
 def test_before_the_first_set_there_is_none() -> None:
     """Nothing known and nothing read is nothing."""
     assert HoldDown().take(NOTHING_READ, 0.0) is NOTHING_READ
+
+
+def test_the_cache_waits_for_the_first_answer() -> None:
+    """Remembered nodes serve when the source can't be read, and not before it has answered."""
+    hold_down = HoldDown(Snapshot(OWN, (PEER,)))
+    assert hold_down.take(NOTHING_READ, 0.0) is NOTHING_READ
+    failed = hold_down.take(dataclasses.replace(NOTHING_READ, error="down"), 1.0)
+    assert (failed.own, failed.peers, failed.error) == (OWN, (PEER,), "down")
+    moved = dataclasses.replace(PEER, vtep_mac="02:00:00:00:00:99")
+    assert hold_down.take(Snapshot(OWN, (moved,), read_at=2.0), 2.0).peers == (moved,)
+
+
+def test_a_peer_that_was_deleted_does_not_come_back() -> None:
+    """A remembered peer that the source no longer lists is gone with the source's first answer."""
+    other = dataclasses.replace(PEER, name="node3")
+    hold_down = HoldDown(Snapshot(OWN, (PEER, other)))
+    assert hold_down.take(Snapshot(OWN, (other,), read_at=1.0), 1.0).peers == (other,)
+
+
+def test_without_own_entry_the_peers_are_the_sources() -> None:
+    """A list without this node holds our own entry, and the peers are those that it names."""
+    hold_down = HoldDown(Snapshot(OWN, (PEER,)))
+    moved = dataclasses.replace(PEER, vtep_mac="02:00:00:00:00:99")
+    taken = hold_down.take(Snapshot(None, (moved,), read_at=1.0), 1.0)
+    assert (taken.own, taken.peers) == (OWN, (moved,))

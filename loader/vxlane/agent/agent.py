@@ -28,7 +28,7 @@ from vxlane.overlay.owned import OwnedOverlay
 from vxlane.pods.cni_cache import CachedPod, confirmed
 from vxlane.pods.interfaces import Key, PodInterface, PodStore
 from vxlane.sources.model import Announcement, Problem
-from vxlane.sources.snapshot import NodeSource
+from vxlane.sources.snapshot import NodeSource, Snapshot
 from vxlane.util.dirty import ALL, Dirty
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,9 @@ _LOAD_AGAIN = 60.0
 class Agent:
     """This node's agent, in the network namespace of the process."""
 
-    def __init__(self, config: Config, source: NodeSource) -> None:
+    def __init__(
+        self, config: Config, source: NodeSource, *, cache: NodeCache, served: Snapshot
+    ) -> None:
         self.config = config
         self.bypass: Bypass | None = None
         self.overlay: OverlayState | None = None
@@ -60,8 +62,8 @@ class Agent:
         self._devices = Devices()
         self._undo = UndoFile(config.state)
         self._backend = self._new_backend()
-        self._node_cache = NodeCache(config.state)
-        self._hold_down = HoldDown(self._node_cache.load())
+        self._node_cache = cache
+        self._hold_down = HoldDown(served)
         self._announced: Announcement | None = None
         self._failures = Failures()
         self._attempt = self._failures.attempt
@@ -86,6 +88,7 @@ class Agent:
 
     def close(self) -> None:
         """Let go of everything; what was made stays."""
+        self._save_nodes()
         if self.bypass:
             self.bypass.close()
         self._devices.close()
@@ -110,7 +113,7 @@ class Agent:
                 self._become_ready()
         self._report(overlay, left_out)
         if dirty == ALL:
-            self._remember_nodes()
+            self._save_nodes()
 
     def on_event(self, events: Events) -> Dirty:
         """Act at once on what can't wait; what is to be looked at again."""
@@ -142,11 +145,6 @@ class Agent:
             yield from self._guarded(self._backend.resync())
         if self.bypass:
             yield from self._guarded(self.bypass.resync())
-        self._remember_nodes()
-
-    def _remember_nodes(self) -> None:
-        with self._attempt("node cache"):
-            self._node_cache.save(self.snapshot)
 
     def _guarded(self, steps: Iterator[Dirty]) -> Iterator[Dirty]:
         """`steps` up to the first that fails."""
@@ -201,11 +199,16 @@ class Agent:
         if self.bypass and self.overlay:
             self.bypass.lease.renew(self.overlay)
 
-    def sync_connections(self) -> None:
-        """See `Bypass.close_reset_connections`."""
+    def sync(self) -> None:
+        """Do what may wait for a second: save nodes that changed, tell conntrack of resets."""
+        self._save_nodes()
         if bypass := self.bypass:
             with self._attempt("conntrack"):
                 bypass.close_reset_connections()
+
+    def _save_nodes(self) -> None:
+        with self._attempt("node cache"):
+            self._node_cache.save(self.snapshot)
 
     def _new_backend(self) -> OverlayBackend:
         if self.config.mode is Mode.ADOPT:

@@ -71,7 +71,7 @@ class Loop:
         self._timers = [
             self._walk,
             Timer(RENEW_EVERY, agent.renew, now + RENEW_EVERY),
-            Timer(_SYNC_EVERY, agent.sync_connections, now + _SYNC_EVERY),
+            Timer(_SYNC_EVERY, agent.sync, now + _SYNC_EVERY),
         ]
         if agent.config.mode is Mode.OWN:
             every = agent.config.rules_interval

@@ -20,6 +20,7 @@ from vxlane.agent.sources import prepare
 from vxlane.config import Config, Listen
 from vxlane.datapath.programs import pin_directory
 from vxlane.errors import SourceError
+from vxlane.overlay.node_cache import NodeCache
 from vxlane.pods import cni_cache
 from vxlane.sources.follow import DEFAULT_TIMING
 from vxlane.sources.snapshot import NodeSource
@@ -38,12 +39,14 @@ def run(values: Mapping[str, Any]) -> None:
         # Before all that may have to be waited for: a probe must not end us meanwhile.
         _serve(values, board, stack)
         config, source = _prepared(values, board)
-        source.start()
+        cache = NodeCache(config)
+        served = cache.load()
+        source.start(served)
         stack.callback(source.close)
-        agent = Agent(config, source)
+        agent = Agent(config, source, cache=cache, served=served)
         stack.callback(agent.close)
-        for cache in values["cni_cache_dir"]:
-            agent.add_cached(cni_cache.read(Path(cache)))
+        for directory in values["cni_cache_dir"]:
+            agent.add_cached(cni_cache.read(Path(directory)))
         loop = Loop(agent, source, board)
         stack.callback(loop.close)
         loop.run()

@@ -41,13 +41,13 @@ def prepare(values: Values) -> tuple[Config, NodeSource]:
     if values["nodes_file"]:
         name, network = values["node_name"] or socket.gethostname(), _network(values)
         source = FileSource(Path(values["nodes_file"]), name, network.backend)
-        return _config(values, name, network), source
+        return _config(values, name, network, origin="file"), source
     if values["kube_subnet_mgr"]:
         return _with_kubernetes(values)
     if values["etcd_endpoints"] or values["mode"] == Mode.OWN.value:
         return _with_etcd(values)
     name = values["node_name"] or socket.gethostname()
-    return _config(values, name, _network(values)), NoSource()
+    return _config(values, name, _network(values), origin="none"), NoSource()
 
 
 def _with_kubernetes(values: Values) -> tuple[Config, NodeSource]:
@@ -55,8 +55,9 @@ def _with_kubernetes(values: Values) -> tuple[Config, NodeSource]:
     access = find_access(kubeconfig, os.environ, server=values["kube_api_url"])
     name = values["node_name"] or own_node_name(access, os.environ)
     network = _network(values, default=_NET_CONFIG)
-    source = KubernetesSource(access, name, prefix=values["kube_annotation_prefix"])
-    return _config(values, name, network), source
+    prefix = values["kube_annotation_prefix"]
+    source = KubernetesSource(access, name, prefix=prefix)
+    return _config(values, name, network, origin=f"kubernetes {prefix}"), source
 
 
 def _with_etcd(values: Values) -> tuple[Config, NodeSource]:
@@ -72,7 +73,8 @@ def _with_etcd(values: Values) -> tuple[Config, NodeSource]:
         password=values["etcd_password"],
     )
     network = network_in_etcd(access)
-    config = _config(values, values["node_name"] or socket.gethostname(), network)
+    name = values["node_name"] or socket.gethostname()
+    config = _config(values, name, network, origin=f"etcd {access.prefix}")
     devices = Devices()
     try:
         address = choose(devices, config.choice).address
@@ -90,13 +92,14 @@ def network_in_etcd(access: EtcdAccess) -> Network:
         raise SourceError(f"etcd's {config_key(access.prefix)} {error}") from None
 
 
-def _config(values: Values, name: str, network: Network) -> Config:
+def _config(values: Values, name: str, network: Network, *, origin: str) -> Config:
     random = not values["ip_masq_fully_random_disable"]
     masquerade = Masquerade.FULLY_RANDOM if random else Masquerade.ON
     return Config(
         node_name=name,
         state=Path(values["state_dir"]),
         mode=Mode(values["mode"]),
+        origin=origin,
         network=network,
         choice=Choice(
             interfaces=tuple(values["iface"]),

@@ -1,50 +1,59 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The last set of nodes, on disk: what an agent goes by that starts while its source is down."""
+"""The last nodes, on disk: what an agent goes by that starts while its source is down."""
 
 from __future__ import annotations
 
 import json
 import logging
 from ipaddress import IPv4Address, IPv4Network
-from pathlib import Path
 from typing import Any
 
+from vxlane.config import Config
 from vxlane.sources.model import Backend, Node
-from vxlane.sources.snapshot import NOTHING_READ, Snapshot
+from vxlane.sources.snapshot import NOTHING_READ, Snapshot, remembered
 from vxlane.util import files
 
 log = logging.getLogger(__name__)
 
 
 class NodeCache:
-    """Owns `<state>/nodes.json`."""
+    """Owns `<state>/nodes.json`.
 
-    def __init__(self, state: Path) -> None:
-        self._path = state / "nodes.json"
+    Nodes of another source (a Kubernetes annotation prefix, an etcd prefix) or of another network
+    are another cluster's: they are not used, and the next save replaces them.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._path = config.state / "nodes.json"
+        self._origin = config.origin
+        self._cidr = config.network.cidr
         self._saved: tuple[Node | None, tuple[Node, ...]] = (None, ())
 
     def load(self) -> Snapshot:
-        """What was saved last; nothing where nothing (readable) was."""
+        """What was saved last; nothing where nothing usable was."""
         try:
             document = json.loads(self._path.read_text())
-            network = document["network"]
-            return Snapshot(
-                own=_node(document["own"]),
-                peers=tuple(_node(item) for item in document["peers"]),
-                network=IPv4Network(network) if network else None,
-            )
+            origin, network = str(document["source"]), _network(document["network"])
+            own = _node(document["own"])
+            peers = [_node(item) for item in document["peers"]]
         except FileNotFoundError:
             return NOTHING_READ
         except (OSError, ValueError, KeyError, TypeError) as error:
-            log.warning("%s is left alone: not what an agent wrote (%s)", self._path, error)
+            log.warning("%s is not used: not what this version wrote (%s)", self._path, error)
             return NOTHING_READ
+        if origin != self._origin or (self._cidr and network not in (None, self._cidr)):
+            log.info("%s is not used: it is of %s, network %s", self._path, origin, network)
+            return NOTHING_READ
+        return remembered(own, peers, network)
 
     def save(self, snapshot: Snapshot) -> None:
-        """Write it, unless nothing changed; a killed agent leaves the old file or the new one."""
+        """Write what a source was read to say, unless that is saved already."""
         current = snapshot.own, snapshot.peers
-        if snapshot.own is None or (current[0] is self._saved[0] and current[1] is self._saved[1]):
+        is_saved = current[0] is self._saved[0] and current[1] is self._saved[1]
+        if snapshot.own is None or snapshot.read_at is None or is_saved:
             return
         document = {
+            "source": self._origin,
             "network": str(snapshot.network) if snapshot.network else None,
             "own": _fields(snapshot.own),
             "peers": [_fields(node) for node in snapshot.peers],
@@ -61,6 +70,10 @@ def _fields(node: Node) -> list[str]:
         node.vtep_mac,
         node.backend.value,
     ]
+
+
+def _network(text: object) -> IPv4Network | None:
+    return IPv4Network(str(text)) if text else None
 
 
 def _node(fields: list[Any]) -> Node:

@@ -60,9 +60,11 @@ class FileSource:
         self._digest = b""
         """Of what was read last; empty: it can't be read."""
         self._last = NOTHING_READ
+        self._served = NOTHING_READ
 
-    def start(self) -> None:
+    def start(self, served: Snapshot = NOTHING_READ) -> None:
         """Watch the file's directory: an editor's rename gives the name a new inode."""
+        self._served = served
         self.changed = _watch(self._path.parent)
 
     def on_event(self) -> bool:
@@ -125,7 +127,7 @@ class FileSource:
             self._own_name,
             problems=problems,
             network=_network(document),
-            previous=self._last if self._last.own else NOTHING_READ,
+            previous=self._last if self._last.own else self._served,
         )
         if snapshot.own is None:
             raise ConfigError("; ".join(f"node {p.node!r}: {p.reason}" for p in snapshot.problems))

@@ -8,7 +8,7 @@ import time
 from ipaddress import IPv4Address
 
 from vxlane.sources.model import Announcement
-from vxlane.sources.snapshot import Snapshot
+from vxlane.sources.snapshot import NOTHING_READ, Snapshot
 
 
 class NoSource:
@@ -17,7 +17,7 @@ class NoSource:
     def __init__(self) -> None:
         self.changed = -1
 
-    def start(self) -> None:
+    def start(self, served: Snapshot = NOTHING_READ) -> None:  # noqa: ARG002 (nothing contradicts)
         """See `NodeSource`."""
         self.changed = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 

@@ -47,8 +47,12 @@ class NodeSource(Protocol):
     changed: int
     """A non-blocking descriptor (eventfd, inotify): readable = call `on_event`."""
 
-    def start(self) -> None:
-        """Begin to follow; returns at once. ConfigError: what a person gave can't ever work."""
+    def start(self, served: Snapshot = NOTHING_READ) -> None:
+        """Begin to follow; returns at once. ConfigError: what a person gave can't ever work.
+
+        `served` are the nodes of an earlier agent. They decide contradictions (see `agree`), and
+        are never given out.
+        """
 
     def on_event(self) -> bool:
         """Read `changed` empty. True: `nodes` may give another set now."""
@@ -67,6 +71,16 @@ class NodeSource(Protocol):
 
     def close(self) -> None:
         """Stop following and close `changed`; may be called twice."""
+
+
+def remembered(own: Node, peers: Iterable[Node], network: IPv4Network | None) -> Snapshot:
+    """Nodes that an earlier agent served, as the `previous` of the first `agree`."""
+    claims = Claims()
+    for node in (own, *peers):
+        if not claims.conflict(node):
+            claims.take(node)
+    others = [node for name, node in claims.names.items() if name != own.name]
+    return Snapshot(own, tuple(others), network=network, claims=claims)
 
 
 def agree(

@@ -34,6 +34,8 @@ class NodeTable:
         self._read_at: float | None = None
         self._error = ""
         self._complaint = ""
+        self.served = NOTHING_READ
+        """See `NodeSource.start`."""
         self._settled = NOTHING_READ
         self._stale = False
 
@@ -110,7 +112,7 @@ class NodeTable:
             self._own_name,
             problems=problems,
             network=self._network,
-            previous=self._settled,
+            previous=self.served if self._settled is NOTHING_READ else self._settled,
         )
         # Only now: an own name among the problems makes agree keep the entry that we had.
         about_us = [self._complaint] if self._complaint else []

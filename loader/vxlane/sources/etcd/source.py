@@ -17,7 +17,7 @@ from vxlane.sources.etcd.schema import entry
 from vxlane.sources.follow import Follower, Timing
 from vxlane.sources.http import SilenceError
 from vxlane.sources.model import Announcement
-from vxlane.sources.snapshot import Snapshot
+from vxlane.sources.snapshot import NOTHING_READ, Snapshot
 from vxlane.sources.table import NodeTable
 
 log = logging.getLogger(__name__)
@@ -59,8 +59,9 @@ class EtcdSource:
         self._follower = Follower("nodes", self._round, failed=self._table.fail, timing=timing)
         self.changed = self._table.changed
 
-    def start(self) -> None:
+    def start(self, served: Snapshot = NOTHING_READ) -> None:
         """See `NodeSource`."""
+        self._table.served = served
         self._follower.start()
         self._publisher.start()
 

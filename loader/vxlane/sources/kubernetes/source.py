@@ -30,7 +30,7 @@ from vxlane.sources.kubernetes.api import NodesApi
 from vxlane.sources.kubernetes.publisher import Publisher
 from vxlane.sources.kubernetes.reflector import Entry, Reflector
 from vxlane.sources.model import Announcement, parse_address
-from vxlane.sources.snapshot import Snapshot
+from vxlane.sources.snapshot import NOTHING_READ, Snapshot
 from vxlane.sources.table import NodeTable
 
 log = logging.getLogger(__name__)
@@ -68,8 +68,9 @@ class KubernetesSource:
         self.changed = self._table.changed
         self._chosen: IPv4Address | None = None
 
-    def start(self) -> None:
+    def start(self, served: Snapshot = NOTHING_READ) -> None:
         """See `NodeSource`."""
+        self._table.served = served
         self._follower.start()
         self._publisher.start()
 
