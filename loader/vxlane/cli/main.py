@@ -7,7 +7,7 @@ goes wrong. Imports click and errors only, so that `vxlane --help` costs no more
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
 import sys
 
@@ -30,16 +30,22 @@ COMMANDS = {
 """name -> (module:attribute, what `vxlane --help` says)"""
 
 
+def present() -> dict[str, tuple[str, str]]:
+    """The commands of this installation: one for nodes may leave the package vxlane.lab out."""
+    has_lab = importlib.util.find_spec("vxlane.lab") is not None
+    return {name: COMMANDS[name] for name in sorted(COMMANDS) if name != "lab" or has_lab}
+
+
 class LazyGroup(click.Group):
     """A group that imports a command's module only when that command runs."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
         """Names, in the order of the help."""
-        return sorted(COMMANDS)
+        return list(present())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """Import what `cmd_name` names; None when there is no such command."""
-        if cmd_name not in COMMANDS:
+        if cmd_name not in present():
             return None
         module, _, attribute = COMMANDS[cmd_name][0].partition(":")
         command = getattr(importlib.import_module(module), attribute)
@@ -49,7 +55,7 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write the table, which needs no command's module."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, COMMANDS[name][1]) for name in sorted(COMMANDS)])
+            formatter.write_dl([(name, meaning) for name, (_, meaning) in present().items()])
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
