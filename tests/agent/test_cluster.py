@@ -144,6 +144,32 @@ def test_an_api_server_that_is_down_takes_nothing_down(cluster: Cluster) -> None
     eventually(lambda: "10.64.4.0/24" in cluster.node.sh("ip route"), "its return", seconds=10)
 
 
+def test_a_forged_or_stale_object_cuts_nobody_off(cluster: Cluster) -> None:
+    """Older objects with a served peer's address or MAC leave it its entries, at a restart too."""
+    node = cluster.node
+    cluster.start()
+    before = node.kernel_path()
+    stale, forged = make_node(8, public_ip="172.16.0.2"), make_node(9)
+    data = cluster.api.nodes["node-00003"]["metadata"]["annotations"][f"{PREFIX}/backend-data"]
+    forged["metadata"]["annotations"][f"{PREFIX}/backend-data"] = data
+    for thing in (stale, forged):
+        thing["metadata"]["creationTimestamp"] = "2020-01-01T00:00:00Z"
+    cluster.api.put(stale, forged)
+    wanted = "10.64.8.0/24 via 10.64.8.0 dev flannel.1 onlink"
+    for _ in range(2):
+        eventually(lambda: wanted in node.sh("ip route"), "the stale object's own route")
+        after = node.kernel_path()
+        for kind in ("routes", "neighbours", "fdb"):
+            assert set(after[kind]) >= set(before[kind])
+        assert "10.64.9.0" not in node.sh("ip route; ip neigh")
+        assert {line.split()[1] for line in node.status()["problems"]} == {
+            "node-00008:",
+            "node-00009:",
+        }
+        node.stop()
+        cluster.start()
+
+
 def test_remembered_nodes_are_not_written_over_the_truth(cluster: Cluster) -> None:
     """An agent that starts asks its source first: what changed meanwhile is not set back."""
     node = cluster.node

@@ -19,7 +19,7 @@ from vxlane.sources.model import (
     parse_cidr,
     parse_mac,
 )
-from vxlane.sources.snapshot import NOTHING_READ, agree
+from vxlane.sources.snapshot import NOTHING_READ, agree, remembered
 
 
 def node(number: int, *, name: str = "", **changes: str) -> Node:
@@ -48,13 +48,12 @@ def test_own_node_is_apart_from_its_peers() -> None:
         (node(9, pod_cidr="10.42.2.0/24"), "overlaps 10.42.2.0/24 of node 'node2'"),
         (node(9, pod_cidr="10.42.2.128/25"), "overlaps 10.42.2.0/24 of node 'node2'"),
         (node(9, pod_cidr="10.42.2.0/23"), "overlaps 10.42.2.0/24 of node 'node2'"),
-        (node(9, address="192.168.77.2"), "address 192.168.77.2 is that of node 'node2'"),
         (node(9, vtep_mac=derived_mac("node2")), "is that of node 'node2'"),
         (node(9, name="node2"), "is listed twice"),
         (node(9, address="10.42.2.7"), "lies in the pod CIDR of node 'node2'"),
         (node(9, pod_cidr="192.168.77.0/29"), "holds the address of node 'node1'"),
     ],
-    ids=["same", "inside", "around", "address", "mac", "name", "underlay-in-pods", "pods-over-it"],
+    ids=["same", "inside", "around", "mac", "name", "underlay-in-pods", "pods-over-it"],
 )
 def test_a_contradiction_names_both_and_spares_the_rest(newcomer: Node, reason: str) -> None:
     """Of two nodes that claim the same thing the first keeps it and the other is reported."""
@@ -63,6 +62,31 @@ def test_a_contradiction_names_both_and_spares_the_rest(newcomer: Node, reason: 
     [problem] = snapshot.problems
     assert problem.node == newcomer.name
     assert reason in problem.reason
+
+
+@pytest.mark.parametrize("first", ["node2", "node9"])
+def test_a_shared_address_takes_nobody_away(first: str) -> None:
+    """Two nodes with one address are both served and reported, until one of them goes."""
+    twins = sorted([node(2), node(9, address="192.168.77.2")], key=lambda n: n.name != first)
+    both = agree([node(1), *twins, node(3)], "node1")
+    assert both.peers == (*twins, node(3))
+    [problem] = both.problems
+    assert problem.node == twins[1].name
+    assert f"address 192.168.77.2 is that of node {first!r} too" in problem.reason
+    for left in twins:
+        after = agree([node(1), left, node(3)], "node1", previous=both)
+        assert (set(after.peers), after.problems) == ({left, node(3)}, ())
+
+
+@pytest.mark.parametrize("forged", ["vtep_mac", "pod_cidr", "address"])
+def test_a_forged_claim_removes_no_served_peer_after_a_restart(forged: str) -> None:
+    """An older object that claims a served peer's MAC, pods or address does not displace it."""
+    served = remembered(node(1), [node(2), node(3)], None)
+    thief = node(9, **{forged: str(getattr(node(2), forged))})
+    snapshot = agree([thief, node(1), node(2), node(3)], "node1", previous=served)
+    assert snapshot.own == node(1)
+    assert set(snapshot.peers) >= {node(2), node(3)}
+    assert [problem.node for problem in snapshot.problems] == ["node9"]
 
 
 def test_own_claim_beats_a_peer_listed_first() -> None:
@@ -135,7 +159,10 @@ def test_claims_carried_along_are_claims_made_anew() -> None:
         assert snapshot == fresh
         everyone = [*([snapshot.own] if snapshot.own else []), *snapshot.peers]
         assert {each.name for each in everyone} == snapshot.claims.names.keys()
-        assert {problem.node for problem in agree(everyone, "node1").problems} <= {"node1"}
+        problems = [
+            p for p in agree(everyone, "node1").problems if "both are served" not in p.reason
+        ]
+        assert {problem.node for problem in problems} <= {"node1"}
 
 
 def test_what_did_not_change_stays_the_same_object_in_its_place() -> None:

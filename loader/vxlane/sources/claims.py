@@ -1,10 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who holds which name, address, MAC and pod CIDR, so that no two nodes hold the same."""
+"""Who holds which name, MAC and pod CIDR, so that no two nodes hold the same.
+
+An address may be shared: a node that was installed anew under another name stands beside its old
+object until someone deletes that. flannel makes the routes of both, and so does vxlane. A MAC can't
+be shared: the VXLAN device has one forwarding entry for it, and the second node would redirect the
+packets of the first.
+"""
 
 from __future__ import annotations
 
 import copy
 from bisect import bisect_left, insort
+from collections.abc import Iterator
 from ipaddress import IPv4Network
 
 from vxlane.sources.model import Node
@@ -18,7 +25,9 @@ class Claims:
 
     def __init__(self) -> None:
         self.names: dict[str, Node] = {}
-        self._addresses: dict[int, Node] = {}
+        self._addresses: dict[int, tuple[Node, ...]] = {}
+        self._shared: set[int] = set()
+        """Addresses of more than one node."""
         self._sorted_addresses: list[int] = []
         self._macs: dict[str, Node] = {}
         self._ranges: dict[int, tuple[int, Node]] = {}
@@ -36,9 +45,6 @@ class Claims:
         """What of `node` someone else holds, in words; empty if nothing."""
         if node.name in self.names:
             return "is listed twice; the first entry counts"
-        address = int(node.address)
-        if holder := self._addresses.get(address):
-            return f"its address {node.address} is that of node {holder.name!r}"
         if holder := self._macs.get(node.vtep_mac):
             return f"its VTEP MAC {node.vtep_mac} is that of node {holder.name!r}"
         start, end = _range(node.pod_cidr)
@@ -46,19 +52,21 @@ class Claims:
             cidrs = f"{node.pod_cidr} overlaps {holder.pod_cidr}"
             return f"its pod CIDR {cidrs} of node {holder.name!r}"
         # A tunnel to an address among the pods would be routed into itself.
+        address = int(node.address)
         if holder := self._overlapping(address, address):
             return f"its address {node.address} lies in the pod CIDR of node {holder.name!r}"
         at = bisect_left(self._sorted_addresses, start)
         if at < len(self._sorted_addresses) and self._sorted_addresses[at] <= end:
-            holder = self._addresses[self._sorted_addresses[at]]
+            holder = self._addresses[self._sorted_addresses[at]][0]
             return f"its pod CIDR {node.pod_cidr} holds the address of node {holder.name!r}"
         return ""
 
     def take(self, node: Node) -> None:
         """Record what `node` holds; the caller has seen that there is no conflict."""
         self.names[node.name] = node
-        self._addresses[int(node.address)] = node
-        insort(self._sorted_addresses, int(node.address))
+        address = int(node.address)
+        self._hold(address, (*self._addresses.get(address, ()), node))
+        insort(self._sorted_addresses, address)
         self._macs[node.vtep_mac] = node
         start, end = _range(node.pod_cidr)
         self._ranges[end] = start, node
@@ -67,12 +75,29 @@ class Claims:
     def give_back(self, node: Node) -> None:
         """What `node`, one of `names`, holds is free again."""
         del self.names[node.name]
-        del self._addresses[int(node.address)]
-        del self._sorted_addresses[bisect_left(self._sorted_addresses, int(node.address))]
+        address = int(node.address)
+        self._hold(address, tuple(other for other in self._addresses[address] if other != node))
+        del self._sorted_addresses[bisect_left(self._sorted_addresses, address)]
         del self._macs[node.vtep_mac]
         _, end = _range(node.pod_cidr)
         del self._ranges[end]
         del self._ends[bisect_left(self._ends, end)]
+
+    def shared(self) -> Iterator[tuple[Node, Node]]:
+        """Each node that has another's address too, after the first one that has it."""
+        for address in sorted(self._shared):
+            first, *others = self._addresses[address]
+            yield from ((first, other) for other in others)
+
+    def _hold(self, address: int, holders: tuple[Node, ...]) -> None:
+        if holders:
+            self._addresses[address] = holders
+        else:
+            del self._addresses[address]
+        if len(holders) > 1:
+            self._shared.add(address)
+        else:
+            self._shared.discard(address)
 
     def _overlapping(self, start: int, end: int) -> Node | None:
         at = bisect_left(self._ends, start)

@@ -92,7 +92,7 @@ def agree(
     read_at: float | None = None,
     previous: Snapshot = NOTHING_READ,
 ) -> Snapshot:
-    """A snapshot in which no two nodes claim the same name, address, MAC or pods.
+    """A snapshot in which no two nodes claim the same name, MAC or pods.
 
     Of two that do, this node stays before a peer, one that stood unchanged in `previous` before a
     new or changed one, then the first in `nodes`; the other becomes a Problem that names both.
@@ -118,6 +118,10 @@ def agree(
     claims.names = standing
     others = standing.copy()
     own = others.pop(own_name, None)
+    for first, other in claims.shared():
+        advice = "both are served; if one of them is no more, delete it"
+        reason = f"its address {other.address} is that of node {first.name!r} too; {advice}"
+        reported.append(Problem(other.name, reason))
     if own is None and own_name not in refused:
         reported.append(Problem(own_name, "is this node, and it has no entry of its own"))
     if own and network and not own.pod_cidr.subnet_of(network):
