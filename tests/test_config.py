@@ -24,6 +24,22 @@ def test_net_conf_keys_in_any_case() -> None:
 
 
 @pytest.mark.parametrize(
+    ("members", "is_so"),
+    [
+        ("", True),
+        ('"EnableIPv6": false,', True),
+        ('"EnableIPv6": true,', False),
+        ('"EnableIPv4": false, "enableipv6": true,', False),
+        ('"EnableIPv4": false,', False),
+    ],
+)
+def test_whether_pods_have_ipv4_alone(members: str, is_so: bool) -> None:  # noqa: FBT001
+    """EnableIPv4 is on by default, EnableIPv6 off, as flannel has it."""
+    text = f'{{{members} "Backend": {{"Type": "vxlan"}}}}'
+    assert parse_network(text).is_ipv4_alone == is_so
+
+
+@pytest.mark.parametrize(
     ("text", "reason"),
     [
         ("{", "is not JSON"),

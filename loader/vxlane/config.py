@@ -50,6 +50,8 @@ class Network:
     routes_directly: bool = False
     """Peers of the same L2 are reached by a plain route."""
     uses_nftables: bool = False
+    is_ipv4_alone: bool = True
+    """No IPv6 of pods, and IPv4."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,7 @@ def parse_network(text: str) -> Network:
         learns=_flag(backend, "learning"),
         routes_directly=_flag(backend, "directrouting"),
         uses_nftables=_flag(top, "enablenftables"),
+        is_ipv4_alone=_flag(top, "enableipv4", default=True) and not _flag(top, "enableipv6"),
     )
 
 
@@ -149,8 +152,8 @@ def _integer(section: Mapping[str, Any], key: str, *, default: int, most: int) -
     return value
 
 
-def _flag(section: Mapping[str, Any], key: str) -> bool:
-    value = section.get(key, False)
+def _flag(section: Mapping[str, Any], key: str, *, default: bool = False) -> bool:
+    value = section.get(key, default)
     if not isinstance(value, bool):
         raise ConfigError(f"{key} must be true or false, not {value!r}")
     return value

@@ -52,6 +52,7 @@ def test_the_device_that_most_routes_lead_over(devices, vni, chosen):
         ("10.43.2.0/24", NETWORK, False),
         ("10.0.0.0/8", NETWORK, False),
         ("10.42.2.0/24", None, False),
+        ("10.42.2.0/24", IPv4Network("0.0.0.0/0"), False),
     ],
 )
 def test_a_route_into_the_pods_network(cidr, network, is_part):

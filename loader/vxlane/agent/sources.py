@@ -93,12 +93,16 @@ def network_in_etcd(access: EtcdAccess) -> Network:
 
 
 def _config(values: Values, name: str, network: Network, *, origin: str) -> Config:
+    mode = Mode(values["mode"])
+    if mode is Mode.OWN and not network.is_ipv4_alone:
+        advice = "keep flanneld and give --mode adopt, or set EnableIPv6 to false"
+        raise ConfigError(f"the network has IPv6, and mode own serves IPv4 alone; {advice}")
     random = not values["ip_masq_fully_random_disable"]
     masquerade = Masquerade.FULLY_RANDOM if random else Masquerade.ON
     return Config(
         node_name=name,
         state=Path(values["state_dir"]),
-        mode=Mode(values["mode"]),
+        mode=mode,
         origin=origin,
         network=network,
         choice=Choice(

@@ -102,7 +102,8 @@ class Route(NamedTuple):
 
     def leads_into(self, network: IPv4Network | None) -> bool:
         """Whether it is a route to a part of `network`, and not to the whole."""
-        if network is None or self.prefix_len <= network.prefixlen:
+        # 0.0.0.0/0 is how k3s writes that pods have no IPv4.
+        if network is None or not 0 < network.prefixlen < self.prefix_len:
             return False
         return int(network.network_address) <= self.network <= int(network.broadcast_address)
 
