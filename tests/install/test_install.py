@@ -6,13 +6,12 @@ import json
 import shutil
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 from cniplace import FLANNEL, Place
 
-from vxlane.install import executable, files
+from vxlane.install import executable
 
 
 @pytest.fixture
@@ -264,24 +263,3 @@ def test_another_version_s_byte_code(place):
         env = {"CNI_COMMAND": "VERSION"}
         done = subprocess.run(argv, env=env, capture_output=True, text=True, check=True, input="{}")
         assert json.loads(done.stdout)["cniVersion"] == version
-
-
-def test_replacement_is_atomic(tmp_path):
-    """Who reads while a file is replaced sees one content or the other, whole."""
-    path = tmp_path / "file"
-    contents = [letter * 100_000 for letter in (b"a", b"b")]
-    files.replace(path, contents[0], mode=0o644)
-    seen, done = set(), threading.Event()
-
-    def read():
-        while not done.is_set():
-            seen.add(path.read_bytes())
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    for number in range(50):
-        files.replace(path, contents[number % 2], mode=0o644)
-    done.set()
-    reader.join()
-    assert seen <= set(contents)
-    assert list(tmp_path.iterdir()) == [path]

@@ -3,6 +3,7 @@
 
 import errno
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,3 +68,43 @@ def test_only_the_durable_one_waits_for_the_disk(
     assert synced == []
     files.replace_durably(tmp_path / "file", "two")
     assert synced == [tmp_path / ".file.new", tmp_path]
+
+
+@BOTH
+def test_a_reader_sees_one_content_whole(replace: Replace, tmp_path: Path) -> None:
+    """Who reads while a file is replaced sees one content or the other, whole."""
+    path = tmp_path / "file"
+    contents = [letter * 100_000 for letter in (b"a", b"b")]
+    replace(path, contents[0])
+    seen, done = set(), threading.Event()
+
+    def read() -> None:
+        while not done.is_set():
+            seen.add(path.read_bytes())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for number in range(50):
+        replace(path, contents[number % 2])
+    done.set()
+    reader.join()
+    assert seen <= set(contents)
+
+
+def test_what_is_so_already_is_left_alone(tmp_path: Path) -> None:
+    """A file that has content and mode keeps its inode; one that differs in either is replaced."""
+    path = tmp_path / "new" / "file"
+    assert files.settle(path, "text")
+    before = path.stat().st_ino
+    assert not files.settle(path, b"text")
+    assert path.stat().st_ino == before
+    assert files.settle(path, "text", mode=0o755)
+    assert files.settle(path, "other", mode=0o755)
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("other", 0o755)
+
+
+def test_removing_says_whether_it_was_there(tmp_path: Path) -> None:
+    """What is not there needs no removal."""
+    (tmp_path / "file").touch()
+    assert files.remove(tmp_path / "file")
+    assert not files.remove(tmp_path / "file")

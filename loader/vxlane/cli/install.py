@@ -9,8 +9,9 @@ import click
 
 from vxlane.cli.cni_options import PLUGIN, places, report
 from vxlane.cli.common import examples
-from vxlane.install import executable, files, network, runtime
+from vxlane.install import executable, network, runtime
 from vxlane.install.network import Form
+from vxlane.util import files
 from vxlane.util.places import STATE, state_directory
 
 
@@ -69,7 +70,7 @@ def install(
         is_called = network.is_there(cni_conf_dir, network_name)
     program = cni_bin_dir / PLUGIN
     # The executable first: a runtime that reads of a plugin it can't find fails every pod.
-    written = files.replace(program, executable.build(python), mode=0o755)
+    written = files.settle(program, executable.build(python), mode=0o755)
     changes = [f"wrote {program}"] if written else []
     report(changes + network.apply(cni_conf_dir, plan))
     if not is_called:

@@ -9,8 +9,9 @@ import click
 
 from vxlane.cli.cni_options import DIRECTORY, PLUGIN, places, report
 from vxlane.cli.common import examples
-from vxlane.install import files, network
+from vxlane.install import network
 from vxlane.pods import cni_cache
+from vxlane.util import files
 
 
 @click.command(

@@ -45,13 +45,8 @@ def read(path: Path) -> dict[str, str]:
 
 def write(path: Path, content: SubnetEnv) -> bool:
     """Put the file in place by rename, unless it says so already; whether it was written."""
-    text = str(content)
     try:
-        if path.exists() and path.read_text() == text:
-            return False
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        files.replace(path, text)
+        return files.settle(path, str(content))
     except OSError as error:
         advice = "give another place with --subnet-file"
         raise KernelError(f"write {path}", error.errno or 0, advice) from error
-    return True

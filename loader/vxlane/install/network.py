@@ -7,7 +7,7 @@
 
 flannel's init container rewrites its own list whenever its pod starts, so that is never
 edited. A network has one form or the other, or the plugin would be called twice.
-Imports errors and files.
+Imports errors and util.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from vxlane.errors import ConfigError
-from vxlane.install import files
+from vxlane.util import files
 
 Json = dict[str, Any]
 
@@ -105,8 +105,7 @@ def apply(directory: Path, plan: Plan) -> list[str]:
                 _remove_if_empty(file.parent)
         else:
             text = json.dumps(content, indent=2) + "\n"
-            written = files.replace(file, text.encode(), mode=0o644)
-            changes += [f"wrote {file}"] if written else []
+            changes += [f"wrote {file}"] if files.settle(file, text) else []
     if changes and directory.is_dir():
         _wake(directory)
     return changes

@@ -39,6 +39,31 @@ def replace_durably(path: Path, content: bytes | str, *, mode: int = _FILE) -> N
         os.close(directory)
 
 
+def settle(path: Path, content: bytes | str, *, mode: int = _FILE) -> bool:
+    """Replace durably unless `path` has this content and mode; whether it was written.
+
+    A file that is left alone keeps its time stamp, and whoever watches it is not woken.
+    """
+    octets = content.encode() if isinstance(content, str) else content
+    try:
+        if path.read_bytes() == octets and path.stat().st_mode & 0o7777 == mode:
+            return False
+    except OSError:
+        pass  # not there, or not readable: replacing it says why
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_durably(path, octets, mode=mode)
+    return True
+
+
+def remove(path: Path) -> bool:
+    """Remove `path`; False when it was not there."""
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def _placed(path: Path, content: bytes | str, mode: int) -> Iterator[int]:
     """A descriptor of the new file, which takes its name when the block ends well.
