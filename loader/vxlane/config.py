@@ -19,6 +19,7 @@ from vxlane.datapath.programs import Constants
 from vxlane.errors import ConfigError
 from vxlane.host.firewall import Forward, Masquerade
 from vxlane.host.underlay import Choice
+from vxlane.mechanisms.kinds import Kind
 from vxlane.sources.model import Backend
 
 DEFAULT_PORT = 8472
@@ -85,6 +86,8 @@ class Config:
     """Of the programs; VNI and port are those of the overlay."""
     revalidate: float = 30.0
     """Seconds."""
+    ignored: frozenset[Kind] = frozenset()
+    """Mechanisms that are no reason to leave packets to the kernel path."""
     clears_unavailable: bool = True
     """Tell Kubernetes that the node's network is up."""
     ready_file: Path | None = None

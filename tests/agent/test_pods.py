@@ -233,7 +233,8 @@ def test_gc_keeps_only_the_valid(running: AgentNode, pod: dict[str, Any]) -> Non
 
 
 ANY = "protocol all u32 match u32 0 0 flowid 1:1"
-SPOOF = "nft add rule bridge nat c iifname veth7 drop"
+SPOOF = "add rule bridge nat c iifname veth7 ether saddr != 02:00:00:00:00:07 drop"
+BASE = "{ type filter hook prerouting priority -300; }"
 GUARDED = {
     "shaper": (
         "tc qdisc add dev veth7 root tbf rate 1mbit burst 10k latency 25ms",
@@ -251,9 +252,9 @@ GUARDED = {
         Guard.FROM_POD | Guard.TO_POD,
     ),
     "macspoofchk": (
-        f"nft add table bridge nat; nft add chain bridge nat c; {SPOOF}",
+        f"nft 'add table bridge nat; add chain bridge nat c {BASE}; {SPOOF}'",
         "nft delete table bridge nat",
-        Guard.FROM_POD | Guard.TO_POD,
+        Guard.JUDGED,
     ),
 }
 

@@ -197,4 +197,4 @@ def test_spoof_check(lab, made):
     with lab.verdicts("node1") as seen:
         exchange(lab.netns("node2-pod1"), name, address)
     assert seen["from_pod", "encapsulated"] == 0
-    assert seen["from_pod", "guarded"] > 0
+    assert seen["from_pod", "judged"] > 0

@@ -11,6 +11,7 @@ from vxlane.agent.server import metrics, status
 from vxlane.agent.server.operations import Operations
 from vxlane.datapath.abi import Verdict
 from vxlane.lab import lab, report
+from vxlane.mechanisms.kinds import MEANING, Kind
 from vxlane.show import documents
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +31,14 @@ def test_every_verdict_is_explained():
     assert all(
         len([cell for cell in row.strip("|").split("|") if cell.strip()]) == 4 for row in rows
     )
+
+
+def test_every_mechanism_is_explained():
+    """mechanisms.md has one entry for each kind of mechanism, in the program's own words."""
+    text = (DOCS / "mechanisms.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", text, re.MULTILINE))
+    assert sorted(rows) == sorted(kind.value for kind in Kind)
+    assert {kind for kind, meaning in MEANING.items() if meaning not in rows[kind.value]} == set()
 
 
 def test_every_metric_is_explained():

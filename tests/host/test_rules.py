@@ -16,8 +16,6 @@ from vxlane.errors import ToolError
 from vxlane.host.firewall import Firewall, Forward, Masquerade, Policy
 from vxlane.host.iptables import Iptables
 from vxlane.host.nftables import Nftables
-from vxlane.host.spoofcheck import CheckedPorts
-from vxlane.netlink.socket import NetlinkSocket
 
 POLICY = Policy(
     IPv4Network("10.42.0.0/16"),
@@ -112,65 +110,3 @@ def test_a_missing_tool_is_named(netns: str, monkeypatch: pytest.MonkeyPatch) ->
         Iptables().ensure(POLICY)
     with pytest.raises(ToolError, match="nft is not installed"):
         Nftables().ensure(POLICY)
-
-
-RULES_ABOUT_PORTS = """
-    add table bridge nat
-    add chain bridge nat c
-    add set bridge nat named { type ifname; elements = { "veth9" }; }
-    add set bridge nat wild { type ifname; flags interval; elements = { "cali*", "eth1" }; }
-    add rule bridge nat c iifname "veth1" ether saddr != 02:00:00:00:00:01 drop
-    add rule bridge nat c oifname { "veth2", "veth3" } accept
-    add rule bridge nat c iifname "tap*" accept
-    add rule bridge nat c iifname . ether saddr { "veth4" . 02:00:00:00:00:01 } accept
-    add rule bridge nat c ether saddr . oifname { 02:00:00:00:00:01 . "veth5" } accept
-    add rule bridge nat c oifname vmap { "veth6" : accept, "veth7" : drop }
-    add rule bridge nat c iif lo accept
-    add rule bridge nat c iifname @named accept
-    add rule bridge nat c iifname @wild accept
-    add rule bridge nat c iifname != "veth8" accept
-    add table inet other
-    add chain inet other c
-    add rule inet other c iifname "eth0" accept
-"""
-
-
-def nft(script: str) -> None:
-    """Carry out a script of nft's."""
-    subprocess.run(["nft", "-f", "-"], input=script, text=True, check=True)
-
-
-def test_ports_that_bridge_rules_name_are_found(netns: str) -> None:
-    """A port in a rule of a bridge table is a checked one: by name, index, prefix, set or map."""
-    assert netns
-    nft(RULES_ABOUT_PORTS)
-    ports = CheckedPorts()
-    names = ports.names()
-    checked = [*(f"veth{number}" for number in range(1, 10)), "lo", "tap7", "cali12ab", "eth1"]
-    assert [name for name in checked if name not in names] == []
-    assert [name for name in ("eth0", "veth10", "veth", "ta") if name in names] == []
-    nft("delete table bridge nat")
-    assert "veth1" not in ports.names()
-
-
-def test_ports_are_read_again_only_when_rules_changed(
-    netns: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """While nftables' generation is the same its rules are not read again."""
-    assert netns
-    nft(RULES_ABOUT_PORTS)
-    ports = CheckedPorts()
-    before = ports.names()
-    monkeypatch.setattr(NetlinkSocket, "dump", None)
-    assert ports.names() is before
-
-
-def test_rules_of_other_families_cost_nothing(netns: str) -> None:
-    """Beside 3,000 Services' worth of rules the ports are read in less than 30 ms of CPU."""
-    assert netns
-    rules = "".join(f"add rule ip nat s{n} tcp dport 80 dnat to 10.1.2.3\n" for n in range(3000))
-    chains = "".join(f"add chain ip nat s{n}\n" for n in range(3000))
-    nft(f"add table ip nat\n{chains}{rules}{RULES_ABOUT_PORTS}")
-    before = sum(os.times()[:4])  # of children too
-    assert "veth1" in CheckedPorts().names()
-    assert sum(os.times()[:4]) - before < 0.03

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 
 from vxlane.datapath.abi import Verdict, VerdictKind
+from vxlane.lab.waiting import wait_for
 
 REVALIDATE = 1
 """Of the quick lab, seconds."""
@@ -60,15 +61,9 @@ def approved_ports(lab, node, pod):
 def ruleset(lab, node):
     """Change netfilter's rules inside; return when the node's agent, if any, has taken notice.
 
-    Of all of it: iptables-restore is a transaction for each table, and each raises the epoch. The
-    kernel tells of a transaction before its writer goes on, and the agent, which has one thread,
-    answers nothing before it has read that.
+    The kernel tells of a transaction before its writer goes on, and the agent answers nothing
+    before it has heard that. What packets of pods may meet is then read aside.
     """
-    if lab.agent_pid(node) is None:
-        yield
-        return
-    with lab.maps(node) as maps:
-        epoch = maps.settings().epoch
-        yield
-        lab.ask(node, op="status")
-        assert maps.settings().epoch != epoch
+    yield
+    if lab.agent_pid(node) is not None:
+        wait_for(lambda: not lab.ask(node, op="status")["status"]["rules_unread"], "the rules")

@@ -15,11 +15,17 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from vxlane.agent.failures import Failures
 from vxlane.bypass.bypass import Bypass, constants_for
+from vxlane.bypass.judged import JudgedKeeper
 from vxlane.config import Config, Mode
+from vxlane.datapath.attach import Hooks
+from vxlane.datapath.programs import pin_directory
 from vxlane.errors import VxlaneError
 from vxlane.host.devices import Devices
-from vxlane.host.events import Events
+from vxlane.host.events import Events, RulesetChange
 from vxlane.host.undo import UndoFile
+from vxlane.mechanisms.devices import DeviceReader
+from vxlane.mechanisms.watcher import Watcher
+from vxlane.netlink.socket import NetlinkSocket
 from vxlane.overlay.adopted import AdoptedOverlay
 from vxlane.overlay.backend import OverlayBackend, OverlayState
 from vxlane.overlay.hold_down import HoldDown
@@ -68,6 +74,8 @@ class Agent:
         self._failures = Failures()
         self._attempt = self._failures.attempt
         self._nics: frozenset[int] = frozenset()
+        self._watcher = Watcher(self._device_reader)
+        self.judged = JudgedKeeper(self._watcher, config.ignored)
         self._load_failure: VxlaneError | None = None
         self._load_not_before = 0.0
 
@@ -89,6 +97,7 @@ class Agent:
     def close(self) -> None:
         """Let go of everything; what was made stays."""
         self._save_nodes()
+        self._watcher.close()
         if self.bypass:
             self.bypass.close()
         self._devices.close()
@@ -120,6 +129,7 @@ class Agent:
         if events.lost:
             if self.bypass:
                 self.bypass.pods.lost_track()
+            self.judged.read_devices()
             return ALL
         dirty = Dirty(0)
         if bypass := self.bypass:
@@ -128,6 +138,8 @@ class Agent:
             if bypass.pods.devices_changed(events.touched):
                 dirty |= Dirty.PODS
         changed = events.touched | events.removed
+        if self.judged.has_device(events.touched):
+            self.judged.read_devices()
         if events.routing or not self.overlay:
             dirty |= Dirty.HOST | Dirty.ROUTES
         if changed & {self.device, *self._nics}:
@@ -145,6 +157,7 @@ class Agent:
             yield from self._guarded(self._backend.resync())
         if self.bypass:
             yield from self._guarded(self.bypass.resync())
+            self.judged.read_devices()
 
     def _guarded(self, steps: Iterator[Dirty]) -> Iterator[Dirty]:
         """`steps` up to the first that fails."""
@@ -158,8 +171,8 @@ class Agent:
 
     def add(self, interface: PodInterface) -> str:
         """Accelerate a pod, now or when that can be done; why it is not, or empty."""
-        if self.bypass:
-            return self.bypass.pods.add(interface)
+        if bypass := self.bypass:
+            return bypass.pods.add(interface)
         if veth := self._devices.by_name(interface.host_ifname):
             self._store.save(dataclasses.replace(interface, host_mac=veth.mac))
         return NO_BYPASS
@@ -189,10 +202,39 @@ class Agent:
             if interface.key not in known:
                 self.add(interface)
 
-    def rules_changed(self) -> None:
-        """Some ruleset is another: withdraw every approval that the old one gave."""
+    @property
+    def readings(self) -> int:
+        """A descriptor: `on_read` is to be called when it is readable."""
+        return self._watcher.fileno()
+
+    def on_rules(self, change: RulesetChange) -> None:
+        """Rules changed: where packets of pods may meet them, withdraw every approval that the old
+        ones gave, and leave all packets to the kernel path until the new ones are read.
+        """
+        if self.judged.on_rules(change):
+            self._withdraw()
+
+    def on_read(self) -> None:
+        """Rules and devices were read."""
+        if self.judged.on_read():
+            self._withdraw()
+        self._judge()
+
+    def _withdraw(self) -> None:
         if self.bypass and self.overlay:
+            self._judge()
             self.bypass.lease.flush()
+
+    def _judge(self) -> None:
+        if bypass := self.bypass:
+            with self._attempt("pods"):
+                bypass.judge(self.judged.judged)
+
+    def _device_reader(self) -> DeviceReader:
+        """For the thread that reads devices: sockets of its own."""
+        netlink = NetlinkSocket()
+        hooks = Hooks(pin_directory(self.config.state), self.config.method, netlink)
+        return DeviceReader(hooks, netlink)
 
     def renew(self) -> None:
         """Renew the lease: somebody still keeps the maps true."""
@@ -232,7 +274,13 @@ class Agent:
             self._load(overlay)
             dirty = ALL
         assert self.bypass is not None
-        return self.bypass.reconcile(overlay, dirty)
+        problems = self.bypass.reconcile(overlay, dirty)
+        own = self.snapshot.own
+        self.judged.reconcile(
+            overlay, self.bypass.pods.ports(), self.snapshot.network, own.pod_cidr if own else None
+        )
+        self._judge()
+        return problems
 
     def _load(self, overlay: OverlayState) -> None:
         """Load programs for `overlay`; after a failure not again for a while: it takes a second."""

@@ -21,6 +21,7 @@ from vxlane.agent.server.status import Board, document
 from vxlane.bypass.lease import RENEW_EVERY
 from vxlane.config import Mode
 from vxlane.host.events import RouteEvents, RulesetEvents
+from vxlane.host.firewall import is_about
 from vxlane.sources.snapshot import NodeSource
 from vxlane.util.dirty import Dirty
 
@@ -63,6 +64,7 @@ class Loop:
             (source.changed, self._on_nodes),
             (self._routes.fileno(), self._on_routes),
             (self._rulesets.fileno(), self._on_rulesets),
+            (agent.readings, agent.on_read),
         ):
             self._selector.register(descriptor, selectors.EVENT_READ, action)
         now = time.monotonic()
@@ -131,6 +133,7 @@ class Loop:
         self._request(self._agent.on_event(self._routes.read(self._agent.device)))
 
     def _on_rulesets(self) -> None:
-        if self._rulesets.read():
-            self._agent.rules_changed()
-            self._request(Dirty.RULES | Dirty.PORTS)
+        if change := self._rulesets.read():
+            self._agent.on_rules(change)
+            if is_about(change):
+                self._request(Dirty.RULES)

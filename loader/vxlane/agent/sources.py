@@ -18,6 +18,7 @@ from vxlane.host import subnet_env
 from vxlane.host.devices import Devices
 from vxlane.host.firewall import Forward, Masquerade
 from vxlane.host.underlay import Choice, choose
+from vxlane.mechanisms.kinds import Kind
 from vxlane.sources.etcd.access import DEFAULT_ENDPOINTS, EtcdAccess, config_key
 from vxlane.sources.etcd.publisher import Term
 from vxlane.sources.etcd.source import EtcdSource, network_config
@@ -124,6 +125,7 @@ def _config(values: Values, name: str, network: Network, *, origin: str) -> Conf
             max_flows=values["max_flows"],
         ),
         revalidate=values["revalidate"],
+        ignored=frozenset(map(Kind, values["ignore_mechanism"])),
         clears_unavailable=values["set_node_network_unavailable"],
         ready_file=_path(values["ready_file"]),
     )

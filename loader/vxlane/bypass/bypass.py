@@ -31,6 +31,7 @@ from vxlane.host import sysctls
 from vxlane.host.conntrack import close_connections
 from vxlane.host.devices import Devices
 from vxlane.host.undo import UndoFile
+from vxlane.mechanisms.concern import Judged
 from vxlane.overlay.backend import OverlayState
 from vxlane.overlay.keepers import apply_sysctls
 from vxlane.pods.interfaces import PodStore
@@ -95,8 +96,6 @@ class Bypass:
             self.hooks.give_way()
         if dirty & Dirty.PODS:
             self.pods.check_touched()
-        if dirty & Dirty.PORTS:
-            self.pods.rules_changed()
         nics = overlay.nics
         problems = self._peers.apply(overlay, self._mtus(nics))
         self.hooks.apply(self.pods.places() | _places(overlay, nics))
@@ -115,6 +114,11 @@ class Bypass:
         yield from self.hooks.resync()
         yield from self._peers.resync()
         yield from self.pods.resync()
+
+    def judge(self, judged: Judged) -> None:
+        """Leave these pods' packets to the kernel path, and no others'."""
+        self.lease.judge(all_pods=judged.all)
+        self.pods.judge(judged.ports)
 
     def close_reset_connections(self) -> None:
         """Tell conntrack of the connections that a RST ended while they were bypassed."""

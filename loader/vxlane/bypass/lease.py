@@ -40,7 +40,7 @@ class Lease:
         self._maps = maps
         self._terms = terms
         # Whatever changed in the rules while nobody watched: approve everything anew.
-        self._settings = replace(maps.settings(), epoch=_after(maps.settings().epoch))
+        self._settings = replace(maps.settings(), epoch=_after(maps.settings().epoch), judged=True)
 
     @property
     def epoch(self) -> int:
@@ -68,6 +68,7 @@ class Lease:
             port_max=highest,
             vtep_mac=overlay.vtep_mac,
             has_direct=bool(overlay.direct_nics),
+            judged=self._settings.judged,
         )
         self._maps.put_settings(self._settings)
 
@@ -76,6 +77,12 @@ class Lease:
         self._settings = replace(self._settings, epoch=_after(self._settings.epoch))
         self._maps.put_settings(self._settings)
         return self._settings.epoch
+
+    def judge(self, *, all_pods: bool) -> None:
+        """Leave every packet to the kernel path, or no longer."""
+        if self._settings.judged != all_pods:
+            self._settings = replace(self._settings, judged=all_pods)
+            self._maps.put_settings(self._settings)
 
     def switch(self, overlay: OverlayState, *, is_enabled: bool) -> None:
         """Let the programs bypass, or stand aside, from now on."""

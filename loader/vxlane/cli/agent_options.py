@@ -19,6 +19,7 @@ from vxlane.agent.server.logs import LogFormat
 from vxlane.config import Mode
 from vxlane.datapath.attach import Method
 from vxlane.datapath.programs import Constants
+from vxlane.mechanisms.kinds import Kind
 from vxlane.pods import cni_cache
 from vxlane.sources.etcd.access import DEFAULT_ENDPOINTS
 from vxlane.util.places import STATE, STATE_VARIABLE
@@ -98,6 +99,14 @@ _OWN = (
         envvar="VXLANE_REVALIDATE",
         show_default=True,
         help="Seconds after which an approved flow goes through netfilter again.",
+    ),
+    _option(
+        "ignore-mechanism",
+        type=click.Choice([kind.value for kind in Kind]),
+        multiple=True,
+        envvar="VXLANE_IGNORE_MECHANISM",
+        help="Bypass such a mechanism of rules and devices, which then acts on a flow's first "
+        "packets only. May repeat.",
     ),
     _option(
         "state-dir",

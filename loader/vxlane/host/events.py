@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import errno
 import socket
+import struct
+import sys
 from dataclasses import dataclass, field
 
 from vxlane.host.entries import (
@@ -21,7 +23,7 @@ from vxlane.host.entries import (
 )
 from vxlane.netlink import nfnetlink as nf
 from vxlane.netlink import rtnetlink as rt
-from vxlane.netlink.socket import SO_RCVBUFFORCE, Message, group_mask, split
+from vxlane.netlink.socket import SO_RCVBUFFORCE, Message, attributes, group_mask, split
 
 _GROUPS = (
     rt.RTNLGRP_LINK,
@@ -111,11 +113,28 @@ def _sort(message: Message, device: int, events: Events) -> None:
         events.touched.add(rt.IFINDEX.unpack_from(body)[0])
 
 
+ObjectName = tuple[int, str, str]
+"""Family (NFPROTO_*), table, and the chain, set or object in it; empty: the table itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class RulesetChange:
+    """What some transactions of nftables changed."""
+
+    names: frozenset[ObjectName] = frozenset()
+    """Chains of which rules changed, sets of which elements did, and what came or went."""
+    bases: bool = False
+    """Chains that the kernel calls came, or tables came or went."""
+    lost: bool = False
+    """Events did not fit the buffer: anything may have changed."""
+
+
 class RulesetEvents:
     """Follows transactions of nftables, iptables-nft's included; iptables-legacy has no events."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, nf.NETLINK_NETFILTER)
+        self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, _BUFFER)
         self._socket.setblocking(False)  # noqa: FBT003 (socket's own signature)
         self._socket.bind((0, group_mask(nf.NFNLGRP_NFTABLES)))
 
@@ -127,17 +146,64 @@ class RulesetEvents:
         """Stop following."""
         self._socket.close()
 
-    def read(self) -> bool:
-        """Read all that is waiting; whether some ruleset changed."""
-        has_changed = False
+    def read(self) -> RulesetChange | None:
+        """All that is waiting; None: nothing changed."""
+        found: set[_RawName] = set()
+        has_lost = False
         while True:
             try:
                 datagram = self._socket.recv(1 << 16)
             except BlockingIOError:
-                return has_changed
+                break
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-                has_changed = True
+                has_lost = True
                 continue
-            has_changed |= any(message.kind == nf.NFT_MSG_NEWGEN for message in split(datagram))
+            _note(datagram, found)
+        if not found and not has_lost:
+            return None
+        names = {(family, _text(table), _text(name)) for _, family, table, name in found}
+        bases = any(kind in nf.NFT_MSGS_OF_BASES for kind, _, _, _ in found)
+        return RulesetChange(frozenset(names), bases, has_lost)
+
+
+_RawName = tuple[int, int, bytes, bytes]
+"""Message type, or 0 where it tells of rules and elements only; family, table and name."""
+_NFT_HEADER = struct.Struct("=IHxxxxxxxxxxBxxxHxx")  # nlmsghdr, nfgenmsg, length of an attribute
+_ATTRIBUTES, _NAME = 20, 4  # bytes of both headers; of an attribute's
+
+
+def _note(datagram: bytes, found: set[_RawName]) -> None:
+    """Add what the messages of one datagram are about.
+
+    kube-proxy's full synchronisation is ten thousands of them: nothing else is looked at. The
+    first attribute of each is the table, the second a name in it (NFTA_RULE_CHAIN, NFTA_CHAIN_NAME,
+    NFTA_SET_NAME, NFTA_SET_ELEM_LIST_SET, NFTA_OBJ_NAME, NFTA_FLOWTABLE_NAME).
+    """
+    offset, end = 0, len(datagram) - _NFT_HEADER.size
+    while offset <= end:
+        length, kind, family, size = _NFT_HEADER.unpack_from(datagram, offset)
+        first = offset + _ATTRIBUTES
+        second = first + ((size + 3) & ~3)
+        after = second + int.from_bytes(datagram[second : second + 2], sys.byteorder)
+        if kind != nf.NFT_MSG_NEWGEN:
+            is_table = kind in nf.NFT_MSGS_OF_TABLES
+            is_base = is_table or (
+                kind == nf.NFT_MSG_NEWCHAIN
+                and nf.NFTA_CHAIN_HOOK
+                in attributes(datagram[offset : offset + length], _ATTRIBUTES)
+            )
+            found.add(
+                (
+                    kind if is_base else 0,
+                    family,
+                    datagram[first + _NAME : first + size],
+                    b"" if is_table else datagram[second + _NAME : after],
+                )
+            )
+        offset += (length + 3) & ~3
+
+
+def _text(name: bytes) -> str:
+    return name.rstrip(b"\0").decode(errors="replace")

@@ -10,7 +10,9 @@ from ipaddress import IPv4Network
 from typing import Protocol
 
 from vxlane.errors import ToolError
+from vxlane.host.events import RulesetChange
 
+_IP = 2  # NFPROTO_IPV4
 KUBE_MARK = 0x4000
 """kube-proxy's "masquerade this": its own rule does, ours keeps out of the way."""
 
@@ -51,6 +53,21 @@ class Firewall(Protocol):
 
     def remove(self) -> list[str]:
         """Take all of flannel's rules away; one line for each thing done."""
+
+
+_PARENTS = frozenset({(_IP, "nat", "POSTROUTING"), (_IP, "filter", "FORWARD")})
+
+
+def is_about(change: RulesetChange) -> bool:
+    """Whether flannel's rules, or the chains that lead to them, may be others now."""
+    names = change.names
+    return change.lost or not _PARENTS.isdisjoint(names) or any(_is_flannels(*n) for n in names)
+
+
+def _is_flannels(family: int, table: str, name: str) -> bool:
+    return family == _IP and (
+        name.startswith("FLANNEL-") or table.startswith("flannel-") or not name
+    )
 
 
 def run(*command: str, script: str = "") -> str:

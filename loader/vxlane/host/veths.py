@@ -21,6 +21,7 @@ class FarEnd:
     name: str
     mac: str
     """Lower-case, with colons."""
+    has_xdp: bool
 
 
 def far_end(netlink: NetlinkSocket, ifindex: int) -> FarEnd | None:
@@ -32,7 +33,13 @@ def far_end(netlink: NetlinkSocket, ifindex: int) -> FarEnd | None:
     far = _link(netlink, rt.S32.unpack(near[rt.IFLA_LINK])[0], there)
     if far is None:
         return None
-    return FarEnd(far[rt.IFLA_IFNAME].rstrip(b"\0").decode(), far[rt.IFLA_ADDRESS].hex(":"))
+    name = far[rt.IFLA_IFNAME].rstrip(b"\0").decode()
+    return FarEnd(name, far[rt.IFLA_ADDRESS].hex(":"), has_xdp(far))
+
+
+def has_xdp(device: dict[int, bytes]) -> bool:
+    """Whether a device of these attributes has an XDP program, generic or native."""
+    return any(attributes(device.get(rt.IFLA_XDP, b""), 0).get(rt.IFLA_XDP_ATTACHED, b""))
 
 
 def _link(netlink: NetlinkSocket, ifindex: int, where: bytes) -> dict[int, bytes] | None:

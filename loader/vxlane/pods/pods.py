@@ -11,6 +11,7 @@ import dataclasses
 import errno
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from vxlane.datapath.abi import Guard, Program
@@ -19,10 +20,9 @@ from vxlane.datapath.maps import Maps
 from vxlane.datapath.records import IPAddress, Pod
 from vxlane.errors import KernelError
 from vxlane.host.devices import Device, Devices
-from vxlane.host.spoofcheck import CheckedPorts
 from vxlane.host.veths import far_end
 from vxlane.pods.interfaces import Key, PodInterface, PodStore
-from vxlane.pods.pod_state import BOTH, PodState, is_still_so, judge
+from vxlane.pods.pod_state import PodState, is_still_so, judge
 from vxlane.util.dirty import Dirty
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,18 @@ _FULL = frozenset({errno.E2BIG, errno.ENOSPC})
 
 ForeignFilters = Callable[[int], Guard]
 """Directions in which someone else's filters stand on a device (ifindex)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodPort:
+    """The veth of one pod."""
+
+    ifindex: int
+    name: str
+    bridge: int
+    """Ifindex."""
+    netns: str
+    addresses: tuple[IPv4Address, ...]
 
 
 class PodKeeper:
@@ -58,8 +70,8 @@ class PodKeeper:
         self._actual = maps.pods()
         self._filters: dict[int, Guard] = {}
         """What `foreign` said of each veth; forgotten when an event is about it."""
-        self._ports = CheckedPorts()
-        self._checked = self._ports.names()
+        self._judged: frozenset[str] = frozenset()
+        """Names of veths whose packets are left to the kernel path."""
         self._touched: set[int] = set()
         """Veths and bridges that are to be looked at."""
 
@@ -89,7 +101,6 @@ class PodKeeper:
         self._interfaces[interface.key] = interface
         self._claims = self._claim()
         self._filters.pop(veth.index, None)
-        self._checked = self._ports.names()
         return self._review(interface, veth)
 
     def check(self, interface: PodInterface) -> str:
@@ -152,13 +163,26 @@ class PodKeeper:
             if state.ifindex in touched or (bridge and not is_still_so(state, bridge)):
                 self._check(self._interfaces[key])
 
-    def rules_changed(self) -> None:
-        """Rules of bridges may have changed."""
-        before, self._checked = self._checked, self._ports.names()
+    def judge(self, names: frozenset[str]) -> None:
+        """Leave the packets of these veths' pods to the kernel path, and of no others."""
+        changed, self._judged = self._judged ^ names, names
         for interface in list(self._interfaces.values()):
-            name = interface.host_ifname
-            if (name in before) is not (name in self._checked):
+            if interface.host_ifname in changed:
                 self._check(interface)
+
+    def ports(self) -> tuple[PodPort, ...]:
+        """The veths of pods that are accelerated."""
+        return tuple(
+            PodPort(
+                state.ifindex,
+                self._interfaces[key].host_ifname,
+                state.bridge,
+                self._interfaces[key].netns,
+                tuple(IPv4Address(int(pod.address)) for pod in state.pods),
+            )
+            for key, state in self._states.items()
+            if state.pods
+        )
 
     def reconcile(self) -> None:
         """Verify every pod, and remove what is in the map without one.
@@ -167,7 +191,6 @@ class PodKeeper:
         """
         devices = self._devices.all()
         by_name = {device.name: device for device in devices.values()}
-        self._checked = self._ports.names()
         self._actual = self._maps.pods()
         found: dict[Key, Device] = {}
         for key, interface in list(self._interfaces.items()):
@@ -221,7 +244,9 @@ class PodKeeper:
         """Judge one pod and make map and hooks so; why it is not accelerated, or empty."""
         if bridge is None and veth.master:
             bridge = self._devices.by_index(veth.master)
-        others = BOTH if veth.name in self._checked else self._guarded(veth.index)
+        others = self._guarded(veth.index)
+        if veth.name in self._judged:
+            others |= Guard.JUDGED
         own = tuple(a for a in interface.addresses if self._claims[a] == interface.key)
         interface = dataclasses.replace(interface, addresses=own)
         state = judge(interface, veth, bridge, others=others)

@@ -20,8 +20,6 @@ class Dirty(enum.Flag):
     """Masquerade and forward rules."""
     PODS = enum.auto()
     """Some veths and bridges, their qdiscs and filters."""
-    PORTS = enum.auto()
-    """Rules about ports of bridges."""
     MAPS = enum.auto()
     """What the programs' maps hold and where programs stand."""
 

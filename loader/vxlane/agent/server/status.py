@@ -41,6 +41,8 @@ def document(agent: Agent) -> Json:
         "headers": bypass.report.headers if bypass else None,
         "source_age_seconds": None if read_at is None else round(time.monotonic() - read_at, 3),
         "source_error": snapshot.error or None,
+        "mechanisms": agent.judged.document(),
+        "rules_unread": agent.judged.is_unread,
         "failures": list(agent.failures),
         "problems": [f"node {problem.node}: {problem.reason}" for problem in agent.problems],
     }

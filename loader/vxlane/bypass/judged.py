@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which pods are left to the kernel path, for something on their way acts on every packet.
+
+What that is, a thread reads (`vxlane.mechanisms`). As long as rules that packets of pods may meet
+have changed and are not read yet, all pods are left alone: no packet skips a rule that nobody has
+seen.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+from ipaddress import IPv4Network
+from typing import Any
+
+from vxlane.host.events import RulesetChange
+from vxlane.mechanisms.concern import Judged, Pods, judged
+from vxlane.mechanisms.devices import Devices, PodDevice
+from vxlane.mechanisms.kinds import MEANING, Finding, Kind, Scope
+from vxlane.mechanisms.packet import View
+from vxlane.mechanisms.watcher import Question, Watcher
+from vxlane.overlay.backend import OverlayState
+from vxlane.overlay.desired import Path
+from vxlane.pods.pods import PodPort
+from vxlane.util.names import device_name
+
+log = logging.getLogger(__name__)
+
+_EVERYWHERE = IPv4Network("0.0.0.0/0")
+_NOWHERE = IPv4Network("255.255.255.255/32")
+_MOST_LINES = 20
+
+
+class JudgedKeeper:
+    """Asks for what a node's rules and devices hold, and says whom it concerns."""
+
+    def __init__(self, watcher: Watcher, ignored: Collection[Kind]) -> None:
+        self._watcher = watcher
+        self._ignored = ignored
+        self._question: Question | None = None
+        self._pods: Pods = {}
+        self._local = _NOWHERE
+        self.is_unread = True
+        """Whether rules that packets of pods may meet have changed and are not read yet."""
+        self._paths: Sequence[Path] = ()
+        self._underlay: tuple[Any, ...] = ()
+        self.found: tuple[Finding, ...] = ()
+        """What was read last."""
+
+    @property
+    def judged(self) -> Judged:
+        """Whose packets are left to the kernel path now."""
+        if self.is_unread:
+            return Judged(all=True)
+        return judged(self.found, self._pods, self._local, self._ignored)
+
+    def reconcile(
+        self,
+        overlay: OverlayState,
+        ports: Sequence[PodPort],
+        network: IPv4Network | None,
+        local: IPv4Network | None,
+    ) -> None:
+        """Say which pods there are; read anew if that asks for something else than before."""
+        self._pods = {port.name: port.addresses for port in ports}
+        self._local = local or _NOWHERE
+        question = self._of(overlay, ports, network)
+        if question != self._question:
+            is_first, self._question = self._question is None, question
+            self._watcher.request(question)
+            if is_first:
+                self._watcher.wait(_FIRST)
+                self.on_read()
+
+    def has_device(self, ifindexes: Collection[int]) -> bool:
+        """Whether one of these devices is on the way of pods' packets."""
+        devices = self._question.devices if self._question else None
+        return bool(devices and any(ifindex in ifindexes for ifindex, _ in devices.inner))
+
+    def read_devices(self) -> None:
+        """Qdiscs, filters or programs may be others."""
+        self._watcher.request()
+
+    def on_rules(self, change: RulesetChange) -> bool:
+        """Rules changed: whether packets of pods may meet them, which then are read."""
+        if not self._watcher.concerns(change):
+            return False
+        self.is_unread = True
+        self._watcher.request(change=change)
+        return True
+
+    def on_read(self) -> bool:
+        """Take what was read; whether rules changed that have no events."""
+        reading = self._watcher.take()
+        if reading is None:
+            return False
+        self.is_unread = self.is_unread and self._watcher.is_pending
+        self._report(reading.found)
+        self.found = reading.found
+        return reading.has_silent_change
+
+    def document(self) -> list[dict[str, Any]]:
+        """What was found, for `vxlane status`."""
+        return [
+            {
+                "kind": finding.kind.value,
+                "meaning": MEANING[finding.kind],
+                "where": finding.where,
+                "pods": _shown(finding.scope),
+                "ignored": finding.kind in self._ignored,
+            }
+            for finding in self.found
+        ]
+
+    def _of(
+        self, overlay: OverlayState, ports: Sequence[PodPort], network: IPv4Network | None
+    ) -> Question:
+        if overlay.paths is not self._paths:
+            self._paths = overlay.paths
+            peers = {path.node.address for path in overlay.paths}
+            self._underlay = tuple(sorted({overlay.address, *peers}))
+        bridges = {port.bridge: device_name(port.bridge) for port in ports}
+        device = device_name(overlay.device) if overlay.device else ""
+        view = View(
+            network=network or _EVERYWHERE,
+            local=self._local,
+            bridges=frozenset(bridges.values()),
+            overlay=device,
+            nics=frozenset(map(device_name, overlay.nics)),
+            direct=frozenset(map(device_name, overlay.direct_nics)),
+            underlay=self._underlay,
+            port=overlay.port,
+        )
+        inner = sorted({**bridges, **({overlay.device: device} if device else {})}.items())
+        pods = tuple(PodDevice(port.ifindex, port.name, port.netns) for port in ports)
+        return Question(view, Devices(tuple(inner), pods))
+
+    def _report(self, found: tuple[Finding, ...]) -> None:
+        for finding in (*dict.fromkeys(found),)[:_MOST_LINES]:
+            if finding not in self.found:
+                how = "ignored" if finding.kind in self._ignored else "left to the kernel path"
+                log.info("%s: %s in %s", how, finding.kind.value, finding.where)
+        for finding in (*dict.fromkeys(self.found),)[:_MOST_LINES]:
+            if finding not in found:
+                log.info("no longer there: %s in %s", finding.kind.value, finding.where)
+
+
+_FIRST = 1.0
+"""Seconds that the agent's start waits for the first reading; later nothing waits."""
+
+
+def _shown(scope: Scope) -> str:
+    if scope.ports is not None:
+        return " ".join(sorted(scope.ports))
+    ranges = scope.sources or scope.destinations
+    return "all" if ranges is None else "by address"

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which pods a finding concerns. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+
+from vxlane.mechanisms.kinds import Finding, Kind, Ranges
+
+Pods = Mapping[str, Collection[IPv4Address]]
+"""Names of pods' bridge ports, and the addresses behind each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Whose packets are left to the kernel path."""
+
+    all: bool = False
+    ports: frozenset[str] = frozenset()
+    """Of single pods, and maybe names that no pod has."""
+
+
+def judged(
+    found: Iterable[Finding], pods: Pods, local: IPv4Network, ignored: Collection[Kind]
+) -> Judged:
+    """Whom `found` concerns, but for the kinds that are ignored."""
+    ports: set[str] = set()
+    for finding in found:
+        if finding.kind in ignored:
+            continue
+        concerned = _concerned(finding, pods, local)
+        if concerned is None:
+            return Judged(all=True)
+        ports |= concerned
+    return Judged(ports=frozenset(ports))
+
+
+def _concerned(finding: Finding, pods: Pods, local: IPv4Network) -> set[str] | None:
+    """The pods, None: all of them.
+
+    A pod that is left alone is so in both directions. So a rule about packets from one local pod
+    is about that pod only; about packets from a remote one it is about all that may talk to it.
+    """
+    scope = finding.scope
+    if scope.ports is not None:
+        return set(scope.ports)
+    for ranges in (scope.sources, scope.destinations):
+        if ranges is not None and _are_within(ranges, local):
+            return {port for port, addresses in pods.items() if _have(ranges, addresses)}
+    return None
+
+
+def _are_within(ranges: Ranges, network: IPv4Network) -> bool:
+    first, last = int(network.network_address), int(network.broadcast_address)
+    return all(first <= low and high <= last for low, high in ranges)
+
+
+def _have(ranges: Ranges, addresses: Collection[IPv4Address]) -> bool:
+    return any(low <= int(address) <= high for address in addresses for low, high in ranges)

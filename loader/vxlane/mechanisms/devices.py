@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What devices on the way of pods' packets do to each of them: qdiscs, tc filters, XDP.
+
+The bypass enters no device of the overlay and no bridge, so what stands there is skipped. A NIC's
+qdiscs and programs see bypassed packets as well. A pod's own programs are read in its namespace;
+none of them has an event that we could hear.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vxlane.datapath.attach import Hooks
+from vxlane.datapath.syscall import TcxHook, tcx_programs
+from vxlane.errors import KernelError
+from vxlane.host.veths import far_end, has_xdp
+from vxlane.mechanisms.kinds import Finding, Kind, Scope
+from vxlane.netlink import rtnetlink as rt
+from vxlane.netlink.socket import NetlinkSocket, Request, attributes
+
+_HERE = "/proc/thread-self/ns/net"
+_CLONE_NEWNET = 0x40000000
+_libc = ctypes.CDLL(None, use_errno=True)
+
+_QUEUES = frozenset(
+    {"noqueue", "noop", "mq", "pfifo", "bfifo", "pfifo_fast", "fq", "fq_codel", "ingress", "clsact"}
+)
+"""Qdiscs that delay and drop nothing on a device that never is busy; filters are read apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodDevice:
+    """A pod's veth."""
+
+    ifindex: int
+    name: str
+    netns: str
+    """The path of the pod's namespace; empty where it is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Devices:
+    """The devices on the way, by what they are."""
+
+    inner: tuple[tuple[int, str], ...]
+    """Ifindex and name of the VXLAN device and of bridges."""
+    pods: tuple[PodDevice, ...]
+
+
+class DeviceReader:
+    """Reads devices from this thread's network namespace on."""
+
+    def __init__(self, hooks: Hooks, netlink: NetlinkSocket) -> None:
+        self._hooks = hooks
+        self._netlink = netlink
+
+    def findings(self, devices: Devices) -> tuple[Finding, ...]:
+        """What stands on the devices; one that is gone has nothing."""
+        qdiscs = self._qdiscs()
+        found: list[Finding] = []
+        for ifindex, name in devices.inner:
+            shapers = sorted(qdiscs.get(ifindex, set()) - _QUEUES)
+            found += [Finding(Kind.SHAPER, f"qdisc {kind} on {name}") for kind in shapers]
+            if any(self._hooks.has_foreign_filters(hook, ifindex) for hook in TcxHook):
+                found.append(Finding(Kind.TC, f"tc filters on {name}"))
+            if self._has_xdp(ifindex):
+                found.append(Finding(Kind.XDP, f"XDP on {name}"))
+        for pod in devices.pods:
+            found += self._of_pod(pod)
+        return tuple(found)
+
+    def _of_pod(self, pod: PodDevice) -> Iterator[Finding]:
+        """What a pod has on its own end."""
+        end = far_end(self._netlink, pod.ifindex)
+        if end is None:
+            return
+        scope = Scope(ports=frozenset({pod.name}))
+        if end.has_xdp:
+            yield Finding(Kind.XDP, f"XDP in the pod of {pod.name}", scope)
+        if _has_filters(pod.netns, end.name):
+            yield Finding(Kind.TC, f"tc filters in the pod of {pod.name}", scope)
+
+    def _qdiscs(self) -> dict[int, set[str]]:
+        """The kinds of every device's qdiscs, by ifindex."""
+        kinds: dict[int, set[str]] = {}
+        everything = rt.TCMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
+        for body in self._netlink.dump(Request(rt.RTM_GETQDISC, everything)):
+            _, ifindex, _, _, _ = rt.TCMSG.unpack_from(body)
+            kind = attributes(body, rt.TCMSG.size)[rt.TCA_KIND]
+            kinds.setdefault(ifindex, set()).add(kind.rstrip(b"\0").decode())
+        return kinds
+
+    def _has_xdp(self, ifindex: int) -> bool:
+        body = rt.IFINFOMSG.pack(socket.AF_UNSPEC, 0, ifindex, 0, 0)
+        (answer,) = self._netlink.request([Request(rt.RTM_GETLINK, body)])
+        return isinstance(answer, bytes) and has_xdp(attributes(answer, rt.IFINFOMSG.size))
+
+
+def _has_filters(netns: str, device: str) -> bool:
+    """Whether a pod's interface has tc programs; no, where its namespace can't be entered."""
+    if not netns:
+        return False
+    try:
+        with _entered(netns):
+            return _has_filters_here(socket.if_nametoindex(device))
+    except OSError:
+        return False
+
+
+def _has_filters_here(ifindex: int) -> bool:
+    if any(tcx_programs(ifindex, hook) for hook in TcxHook):
+        return True
+    netlink = NetlinkSocket()
+    try:
+        return any(
+            netlink.dump(
+                Request(rt.RTM_GETTFILTER, rt.TCMSG.pack(socket.AF_UNSPEC, ifindex, 0, parent, 0))
+            )
+            for parent in (rt.CLSACT_INGRESS, rt.CLSACT_EGRESS)
+        )
+    except KernelError:
+        return False  # no qdisc that could have filters
+    finally:
+        netlink.close()
+
+
+@contextlib.contextmanager
+def _entered(netns: str) -> Iterator[None]:
+    """Put this thread, and no other, into a namespace."""
+    home = os.open(_HERE, os.O_RDONLY)
+    try:
+        there = os.open(netns, os.O_RDONLY)
+        try:
+            _set(there)
+        finally:
+            os.close(there)
+        try:
+            yield
+        finally:
+            _set(home)
+    finally:
+        os.close(home)
+
+
+def _set(descriptor: int) -> None:
+    if _libc.setns(descriptor, _CLONE_NEWNET):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

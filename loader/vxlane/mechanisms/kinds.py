@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kinds of mechanisms that act on every packet, or change how a connection is followed.
+
+A packet that is bypassed does not meet them, so what one may concern is left to the kernel path.
+The values are the names of `--ignore-mechanism`, of `vxlane status` and of docs/. Pure.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+Ranges = tuple[tuple[int, int], ...]
+"""Numbers, as pairs of the first and the last of each run."""
+
+
+class Kind(enum.Enum):
+    """What a mechanism does."""
+
+    LIMIT = "limit"
+    QUOTA = "quota"
+    CONNBYTES = "connbytes"
+    STATISTIC = "statistic"
+    PAYLOAD = "payload"
+    HEADER = "header"
+    LENGTH = "length"
+    TIME = "time"
+    SET = "set"
+    REWRITE = "rewrite"
+    MARK = "mark"
+    QUEUE = "queue"
+    LOG = "log"
+    COPY = "copy"
+    ACCOUNT = "account"
+    HELPER = "helper"
+    SYNPROXY = "synproxy"
+    TPROXY = "tproxy"
+    FLOWTABLE = "flowtable"
+    NOTRACK = "notrack"
+    TIMEOUT = "timeout"
+    SHAPER = "shaper"
+    TC = "tc"
+    XDP = "xdp"
+    UNKNOWN = "unknown"
+
+
+MEANING = {
+    Kind.LIMIT: "a rate limit (limit, hashlimit, rateest, connlimit)",
+    Kind.QUOTA: "a quota of bytes",
+    Kind.CONNBYTES: "a test of what a connection has carried (connbytes, ct bytes)",
+    Kind.STATISTIC: "a random or counted choice of packets (statistic, numgen)",
+    Kind.PAYLOAD: "a test of a packet's content (string, u32, bpf, raw payload)",
+    Kind.HEADER: "a test of header fields that differ within a flow (DSCP, TTL, MAC, options)",
+    Kind.LENGTH: "a test of the packet's length",
+    Kind.TIME: "a test of the time of day",
+    Kind.SET: "a set that packets change (recent, SET, nft's add and update, meters)",
+    Kind.REWRITE: "a rewrite of headers (DSCP, TOS, TTL, payload)",
+    Kind.MARK: "a mark or class set on packets (MARK, CONNMARK, CLASSIFY)",
+    Kind.QUEUE: "a queue to a program in user space (NFQUEUE)",
+    Kind.LOG: "a log or a trace of packets (LOG, NFLOG, AUDIT, TRACE)",
+    Kind.COPY: "a copy or a detour of packets (TEE, dup, fwd)",
+    Kind.ACCOUNT: "accounting (nfacct, named counters, IDLETIMER, RATEEST)",
+    Kind.HELPER: "a conntrack helper, which reads a connection's content",
+    Kind.SYNPROXY: "SYNPROXY, which shifts a connection's sequence numbers",
+    Kind.TPROXY: "TPROXY, which gives packets to a socket of the node",
+    Kind.FLOWTABLE: "a flowtable, which takes a connection's timers over",
+    Kind.NOTRACK: "connections that conntrack does not follow, or follows in another zone",
+    Kind.TIMEOUT: "conntrack timeouts of a rule's own",
+    Kind.SHAPER: "a qdisc that shapes, delays or drops",
+    Kind.TC: "a tc filter or program",
+    Kind.XDP: "an XDP program",
+    Kind.UNKNOWN: "a match or a target that vxlane does not know",
+}
+
+OF_A_CONNECTION = frozenset(
+    {Kind.HELPER, Kind.SYNPROXY, Kind.TPROXY, Kind.FLOWTABLE, Kind.NOTRACK, Kind.TIMEOUT}
+)
+"""Kinds that act on a connection's first packet and bind the later ones. All others are skipped
+only by packets that are bypassed, which are those of an established connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which packets a finding is about; None where that is not known to be narrowed."""
+
+    sources: Ranges | None = None
+    """IPv4 addresses."""
+    destinations: Ranges | None = None
+    ports: frozenset[str] | None = None
+    """Names of bridge ports that the packet comes from or goes to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One mechanism that packets of pods may meet."""
+
+    kind: Kind
+    where: str
+    """The rule's chain or the device, as a person can look it up."""
+    scope: Scope = Scope()

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the packets that a bypass carries look like to a rule, and whether a test fits them.
+
+A packet here is a set of packets: for each field the values that some of them have. A test fits
+none of them, some, or all; what is not known fits some. Pure.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+
+from vxlane.mechanisms.kinds import Ranges
+
+_MOST_VALUES = 1024
+"""So many values of a field are tried one by one against a mask."""
+_IPV4, _ETH_IPV4 = 2, 0x0800  # NFPROTO_IPV4, ETH_P_IP
+_TCP, _UDP, _ICMP = 6, 17, 1
+_ACK, _SYN_FIN_RST = 0x10, 0x07
+_DONT_FRAGMENT = 0x4000
+_UNICAST, _LOCAL = 1, 2  # RTN_*
+# Bits of a state, of nft's ct state and of xt_conntrack alike (NF_CT_STATE_BIT).
+_INVALID, ESTABLISHED, _RELATED, _NEW, _UNTRACKED = 1, 2, 4, 8, 64
+
+
+class Field(enum.Enum):
+    """What a rule can test and we can tell."""
+
+    SOURCE = enum.auto()
+    DESTINATION = enum.auto()
+    PROTOCOL = enum.auto()
+    SOURCE_PORT = enum.auto()
+    DESTINATION_PORT = enum.auto()
+    TCP_FLAGS = enum.auto()
+    FRAGMENT = enum.auto()
+    """Flags and offset, as the IPv4 header has them."""
+    FAMILY = enum.auto()
+    """NFPROTO_*."""
+    ETHERTYPE = enum.auto()
+    STATE = enum.auto()
+    """conntrack's."""
+    SOURCE_TYPE = enum.auto()
+    """What the routing table calls the address: RTN_UNICAST, RTN_LOCAL ..."""
+    DESTINATION_TYPE = enum.auto()
+    IN = enum.auto()
+    """Names of devices, as netfilter's IP hooks see them: a pod's packets come from its bridge."""
+    OUT = enum.auto()
+    IN_PORT = enum.auto()
+    """Names of bridge ports."""
+    OUT_PORT = enum.auto()
+
+
+class Match(enum.IntEnum):
+    """How many of the packets a test fits."""
+
+    NONE = 0
+    SOME = 1
+    ALL = 2
+
+
+@dataclass(frozen=True, slots=True)
+class NumberTest:
+    """Whether a field's value, its bits outside `mask` cleared, is in `ranges`."""
+
+    field: Field
+    ranges: Ranges
+    is_negated: bool = False
+    mask: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NameTest:
+    """Whether a device has one of these names; one that ends in * stands for all that begin so."""
+
+    field: Field
+    names: frozenset[str]
+    is_negated: bool = False
+
+
+Test = NumberTest | NameTest
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What of a node decides what its pods' packets look like."""
+
+    network: IPv4Network
+    """Of all pods."""
+    local: IPv4Network
+    """Of this node's."""
+    bridges: frozenset[str]
+    overlay: str
+    """The VXLAN device; empty: there is none."""
+    nics: frozenset[str]
+    direct: frozenset[str]
+    """Those over which packets go without a tunnel."""
+    underlay: tuple[IPv4Address, ...]
+    """Our VTEP and all peers'."""
+    port: int
+    """Of VXLAN."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """Values that the packets have, by field; of a field that is not there all are possible."""
+
+    numbers: Mapping[Field, Ranges]
+    names: Mapping[Field, frozenset[str]]
+    is_inner: bool = True
+    """Whether its addresses are pods'; else it is a tunnel's packet."""
+
+    def match(self, test: Test) -> Match:
+        """How many of the packets `test` fits."""
+        if isinstance(test, NameTest):
+            found = _names_match(self.names.get(test.field), test.names)
+        else:
+            found = _numbers_match(self.numbers.get(test.field), test)
+        return Match(Match.ALL - found) if test.is_negated else found
+
+
+def masked_test(field: Field, value: int, mask: int, *, is_negated: bool = False) -> NumberTest:
+    """Whether the bits of a 32-bit field that are in `mask` are `value`; of a prefix as a range."""
+    rest = mask ^ 0xFFFFFFFF
+    if rest & (rest + 1):
+        return NumberTest(field, ((value, value),), is_negated, mask)
+    return NumberTest(field, ((value, value | rest),), is_negated)
+
+
+def established(view: View) -> Packet:
+    """Of pods' connections that conntrack knows, as the bypass takes them: TCP without SYN, FIN and
+    RST, UDP, ICMP; no fragments.
+    """
+    flags = (n for n in range(256) if n & _ACK and not n & _SYN_FIN_RST)
+    numbers = {**_inner(view), Field.STATE: _values(ESTABLISHED), Field.TCP_FLAGS: _values(*flags)}
+    return Packet(numbers, _inner_names(view))
+
+
+def of_any_state(view: View) -> Packet:
+    """Of pods' connections from the first packet on."""
+    states = _values(_INVALID, ESTABLISHED, _RELATED, _NEW, _UNTRACKED)
+    return Packet({**_inner(view), Field.STATE: states}, _inner_names(view))
+
+
+def framed(view: View) -> Packet:
+    """As `established`, where frames are seen on a bridge or a device: conntrack may not have seen
+    them yet, and device names are ports'.
+    """
+    states = _values(_INVALID, ESTABLISHED, _UNTRACKED)
+    return Packet({**established(view).numbers, Field.STATE: states}, {})
+
+
+def outer(view: View) -> Packet:
+    """The tunnel's own, sent and received.
+
+    Replies go to another port than the one that was sent from, so conntrack never calls one of
+    these connections established.
+    """
+    addresses = _merged((int(address), int(address)) for address in view.underlay)
+    numbers = {
+        Field.SOURCE: addresses,
+        Field.DESTINATION: addresses,
+        Field.PROTOCOL: _values(_UDP),
+        Field.DESTINATION_PORT: _values(view.port),
+        Field.FRAGMENT: _values(0, _DONT_FRAGMENT),
+        Field.FAMILY: _values(_IPV4),
+        Field.ETHERTYPE: _values(_ETH_IPV4),
+        Field.STATE: _values(ESTABLISHED, _NEW, _UNTRACKED),
+        Field.SOURCE_TYPE: _values(_UNICAST, _LOCAL),
+        Field.DESTINATION_TYPE: _values(_UNICAST, _LOCAL),
+    }
+    return Packet(numbers, {Field.IN: view.nics, Field.OUT: view.nics}, is_inner=False)
+
+
+def _inner(view: View) -> dict[Field, Ranges]:
+    pods = ((int(view.network.network_address), int(view.network.broadcast_address)),)
+    return {
+        Field.SOURCE: pods,
+        Field.DESTINATION: pods,
+        Field.PROTOCOL: _values(_TCP, _UDP, _ICMP),
+        Field.FRAGMENT: _values(0, _DONT_FRAGMENT),
+        Field.FAMILY: _values(_IPV4),
+        Field.ETHERTYPE: _values(_ETH_IPV4),
+        Field.SOURCE_TYPE: _values(_UNICAST),
+        Field.DESTINATION_TYPE: _values(_UNICAST),
+    }
+
+
+def _inner_names(view: View) -> dict[Field, frozenset[str]]:
+    devices = view.bridges | view.direct | ({view.overlay} if view.overlay else set())
+    return {Field.IN: devices, Field.OUT: devices}
+
+
+def _values(*values: int) -> Ranges:
+    return _merged((value, value) for value in values)
+
+
+def _merged(ranges: Iterable[tuple[int, int]]) -> Ranges:
+    """In order, and those that touch as one."""
+    merged: list[tuple[int, int]] = []
+    for first, last in sorted(ranges):
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1] = merged[-1][0], max(last, merged[-1][1])
+        else:
+            merged.append((first, last))
+    return tuple(merged)
+
+
+def _numbers_match(possible: Ranges | None, test: NumberTest) -> Match:
+    wanted = _merged(test.ranges)
+    if possible is None:
+        return Match.SOME
+    if test.mask is not None:
+        if sum(last - first + 1 for first, last in possible) > _MOST_VALUES:
+            return Match.SOME
+        values = (n for first, last in possible for n in range(first, last + 1))
+        possible = _values(*(n & test.mask for n in values))
+    inside = sum(any(a <= first and last <= b for a, b in wanted) for first, last in possible)
+    if inside == len(possible):
+        return Match.ALL
+    meets = any(a <= last and first <= b for first, last in possible for a, b in wanted)
+    return Match.SOME if meets else Match.NONE
+
+
+def _names_match(possible: frozenset[str] | None, wanted: frozenset[str]) -> Match:
+    if possible is None:
+        return Match.SOME
+    fits = [any(_is_named(name, pattern) for pattern in wanted) for name in possible]
+    if all(fits):
+        return Match.ALL if fits else Match.NONE
+    return Match.SOME if any(fits) else Match.NONE
+
+
+def _is_named(name: str, pattern: str) -> bool:
+    return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which mechanisms the packets of pods may meet on their walk through the rules.
+
+A rule matters only if such a packet may reach it: one that fits all of them and ends the walk
+(`ct state established accept`) hides what comes after it. What can't be decided matters. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from vxlane.mechanisms.kinds import OF_A_CONNECTION, Finding, Kind, Ranges, Scope
+from vxlane.mechanisms.packet import (
+    Field,
+    Match,
+    NameTest,
+    NumberTest,
+    Packet,
+    Test,
+    View,
+    established,
+    framed,
+    of_any_state,
+    outer,
+)
+from vxlane.mechanisms.rules import (
+    Base,
+    ChainKey,
+    Choice,
+    Code,
+    Family,
+    Hook,
+    Rule,
+    Unknown,
+    Verdict,
+)
+
+RulesOf = Callable[[ChainKey], Sequence[Rule]]
+
+_PER_PACKET = frozenset(Kind) - OF_A_CONNECTION
+_INNER_HOOKS = frozenset({Hook.PREROUTING, Hook.FORWARD, Hook.POSTROUTING})
+_OUTER_HOOKS = frozenset({Hook.PREROUTING, Hook.INPUT, Hook.OUTPUT, Hook.POSTROUTING})
+
+
+def findings(bases: Sequence[Base], rules: RulesOf, view: View) -> tuple[Finding, ...]:
+    """What packets of pods, bare or in the tunnel, may meet in the rules under `bases`."""
+    found: dict[Finding, None] = {}
+    for base in bases:
+        if base.is_nat:
+            continue
+        for packet, kinds, scope in _walks(base, view):
+            found |= dict.fromkeys(_Walk(rules, packet, kinds).findings(base.key, scope))
+    return tuple(found)
+
+
+def _walks(base: Base, view: View) -> Iterator[tuple[Packet, frozenset[Kind], Scope]]:
+    """The packets that meet a base chain, which kinds matter to them, and whose they can be."""
+    if base.key.family is Family.NETDEV or base.hook == Hook.INGRESS:
+        yield from _device_walks(base.devices, view)
+    elif base.key.family is Family.BRIDGE:
+        yield framed(view), frozenset(Kind), Scope()
+    else:
+        if base.hook in _INNER_HOOKS:
+            yield established(view), _PER_PACKET, Scope()
+            yield of_any_state(view), OF_A_CONNECTION, Scope()
+        if base.hook in _OUTER_HOOKS:
+            yield outer(view), _PER_PACKET, Scope()
+
+
+def _device_walks(
+    devices: frozenset[str], view: View
+) -> Iterator[tuple[Packet, frozenset[Kind], Scope]]:
+    """Of a chain of devices: the tunnel's packets pass NICs, those of pods every other device."""
+    if devices & view.nics:
+        yield outer(view), _PER_PACKET, Scope()
+    if devices & (view.bridges | view.direct | {view.overlay}):
+        yield framed(view), frozenset(Kind), Scope()
+    if others := devices - view.nics - view.bridges - {view.overlay}:
+        yield framed(view), frozenset(Kind), Scope(ports=others)
+
+
+class _Walk:
+    """One kind of packet from one base chain on."""
+
+    def __init__(self, rules: RulesOf, packet: Packet, kinds: frozenset[Kind]) -> None:
+        self._rules = rules
+        self._packet = packet
+        self._kinds = kinds
+        self._found: list[Finding] = []
+        self._walked: dict[tuple[ChainKey, Scope], bool] = {}
+
+    def findings(self, base: ChainKey, scope: Scope) -> list[Finding]:
+        self._chain(base, scope)
+        return self._found
+
+    def _chain(self, key: ChainKey, scope: Scope) -> bool:
+        """Walk a chain; whether some packet comes out at its end, or by a RETURN."""
+        if (key, scope) not in self._walked:
+            self._walked[key, scope] = True  # the kernel refuses loops; a wrong reading ends here
+            self._walked[key, scope] = self._all_rules(key, scope)
+        return self._walked[key, scope]
+
+    def _all_rules(self, key: ChainKey, scope: Scope) -> bool:
+        comes_out = False
+        for rule in self._rules(key):
+            goes_on, returns = self._rule(key, rule, scope)
+            comes_out |= returns
+            if not goes_on:
+                return comes_out
+        return True
+
+    def _rule(self, key: ChainKey, rule: Rule, scope: Scope) -> tuple[bool, bool]:
+        """Whether some packet goes on with the next rule, and whether some leaves the chain."""
+        match, returns = Match.ALL, False
+        for step in rule:
+            if isinstance(step, Kind):
+                if step in self._kinds:
+                    self._found.append(Finding(step, str(key), scope))
+                match = Match.SOME  # whether it is a test or an action
+            elif step is Unknown.TEST:
+                match = Match.SOME
+            elif isinstance(step, (Choice, Verdict)):
+                branches = step.branches if isinstance(step, Choice) else ((None, step),)
+                is_sure = isinstance(step, Verdict)
+                for test, verdict in branches:
+                    fits = self._packet.match(test) if test else Match(1 + is_sure)
+                    if fits is Match.NONE:
+                        continue
+                    inner = self._narrowed(scope, test) if test else scope
+                    goes_on, leaves = self._verdict(key, verdict, inner)
+                    returns |= leaves
+                    if min(fits, match) is Match.ALL and not goes_on:
+                        return False, returns
+            else:
+                fits = self._packet.match(step)
+                if fits is Match.NONE:
+                    return True, returns
+                match, scope = min(match, fits), self._narrowed(scope, step)
+        return True, returns
+
+    def _verdict(self, key: ChainKey, verdict: Verdict, scope: Scope) -> tuple[bool, bool]:
+        """As `_rule`, for packets that all come here."""
+        if verdict.code is Code.END:
+            return False, False
+        if verdict.code is Code.RETURN:
+            return False, True
+        comes_out = self._chain(replace(key, chain=verdict.chain), scope)
+        return (comes_out, False) if verdict.code is Code.JUMP else (False, comes_out)
+
+    def _narrowed(self, scope: Scope, test: Test) -> Scope:
+        """The scope of what comes behind a test."""
+        if test.is_negated or not self._packet.is_inner:
+            return scope
+        if isinstance(test, NameTest):
+            is_port = test.field in {Field.IN_PORT, Field.OUT_PORT}
+            if not is_port or any("*" in name for name in test.names):
+                return scope
+            ports = test.names if scope.ports is None else scope.ports & test.names
+            return replace(scope, ports=ports)
+        if test.mask is None and test.field is Field.SOURCE:
+            return replace(scope, sources=_both(scope.sources, test))
+        if test.mask is None and test.field is Field.DESTINATION:
+            return replace(scope, destinations=_both(scope.destinations, test))
+        return scope
+
+
+def _both(known: Ranges | None, test: NumberTest) -> Ranges:
+    if known is None:
+        return tuple(sorted(test.ranges))
+    return tuple(
+        (max(a, first), min(b, last))
+        for a, b in known
+        for first, last in sorted(test.ranges)
+        if max(a, first) <= min(b, last)
+    )

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The thread that reads rules and devices, so that the one that renews the lease never waits.
+
+It is asked to read by `request`, and tells by a descriptor when it has read. Requests that come
+while it reads are answered by one more reading.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from vxlane.errors import VxlaneError
+from vxlane.host.events import ObjectName, RulesetChange
+from vxlane.mechanisms.devices import DeviceReader, Devices
+from vxlane.mechanisms.kinds import Finding, Kind
+from vxlane.mechanisms.legacy_reader import LegacyReader
+from vxlane.mechanisms.nft_reader import NftReader
+from vxlane.mechanisms.packet import View
+from vxlane.mechanisms.rules import ChainKey, Rule
+from vxlane.mechanisms.walk import findings
+
+log = logging.getLogger(__name__)
+
+_NOTHING = RulesetChange()
+
+LEGACY_EVERY = 1.0
+"""Seconds between looks at iptables-legacy's tables, whose changes have no events."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Where to read."""
+
+    view: View
+    devices: Devices
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What was read last."""
+
+    found: tuple[Finding, ...] = ()
+    has_silent_change: bool = False
+    """Rules that have no events changed: approvals that the old ones gave are to be withdrawn."""
+    seconds: float = 0.0
+    """How long it took."""
+
+
+@dataclass(slots=True)
+class _Work:
+    """What is asked for and not read yet."""
+
+    question: Question | None = None
+    change: RulesetChange = _NOTHING
+    is_due: bool = False
+
+
+class _Reader:
+    """What the thread has open, and read."""
+
+    def __init__(self, devices: DeviceReader) -> None:
+        self._devices = devices
+        self._nft = NftReader()
+        self._legacy = LegacyReader()
+        self._failure = ""
+
+    def close(self) -> None:
+        self._nft.close()
+        self._legacy.close()
+
+    def read(self, work: _Work) -> Reading | None:
+        """A new reading, None where there is nothing new; what can't be read is a finding."""
+        began = time.monotonic()
+        try:
+            is_silent = self._legacy.refresh()
+            if work.question is None or not (work.is_due or is_silent or self._failure):
+                return None
+            self._nft.forget(work.change)
+            bases = self._nft.bases() + self._legacy.bases()
+            found = findings(bases, self._rules, work.question.view)
+            found += self._devices.findings(work.question.devices)
+            self._note("")
+        except (VxlaneError, OSError) as error:
+            self._note(str(error))
+        except Exception as error:
+            log.exception("reading rules failed in an unexpected way")
+            self._note(f"unexpected {type(error).__name__}: {error}; please report it")
+        if self._failure:
+            self._nft.forget(RulesetChange(lost=True))
+            return Reading((Finding(Kind.UNKNOWN, f"not readable: {self._failure}"),))
+        return Reading(found, is_silent, time.monotonic() - began)
+
+    @property
+    def known(self) -> frozenset[ObjectName]:
+        """The chains and sets of nftables that packets of pods may meet."""
+        return self._nft.known
+
+    def _rules(self, key: ChainKey) -> tuple[Rule, ...]:
+        return self._legacy.rules(key) if key.is_legacy else self._nft.rules(key)
+
+    def _note(self, failure: str) -> None:
+        if failure and failure != self._failure:
+            log.error("rules and devices: %s", failure)
+        self._failure = failure
+
+
+class Watcher:
+    """Reads in a thread of its own, in the network namespace of the one that makes it."""
+
+    def __init__(self, devices: Callable[[], DeviceReader]) -> None:
+        self._devices = devices
+        self._condition = threading.Condition()
+        self._work = _Work()
+        self._asked = self._read = 0
+        self._known: frozenset[ObjectName] = frozenset()
+        self._reading: Reading | None = None
+        self._is_closed = False
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._thread = threading.Thread(target=self._run, name="mechanisms", daemon=True)
+        self._thread.start()
+
+    def fileno(self) -> int:
+        """For a selector: readable once there is a new reading."""
+        return self._wake
+
+    def close(self) -> None:
+        """End the thread."""
+        with self._condition:
+            self._is_closed = True
+            self._condition.notify_all()
+        self._thread.join()
+        os.close(self._wake)
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether something that was asked for is not read yet."""
+        with self._condition:
+            return self._read != self._asked
+
+    def concerns(self, change: RulesetChange) -> bool:
+        """Whether packets of pods may meet what changed, as far as was read."""
+        if change.lost or change.bases:
+            return True
+        with self._condition:
+            return self._read != self._asked or bool(change.names & self._known)
+
+    def request(self, question: Question | None = None, change: RulesetChange = _NOTHING) -> None:
+        """Read anew: devices, and of the rules what changed."""
+        with self._condition:
+            work = self._work
+            work.question = question or work.question
+            work.change = RulesetChange(
+                work.change.names | change.names,
+                work.change.bases or change.bases,
+                work.change.lost or change.lost,
+            )
+            if work.question:
+                self._asked += 1
+                work.is_due = True
+                self._condition.notify_all()
+
+    def take(self) -> Reading | None:
+        """The new reading, if there is one."""
+        try:
+            os.eventfd_read(self._wake)
+        except BlockingIOError:
+            return None
+        with self._condition:
+            reading, self._reading = self._reading, None
+            return reading
+
+    def wait(self, seconds: float) -> None:
+        """Until all that was asked for is read, or so long."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._read == self._asked, seconds)
+
+    def _run(self) -> None:
+        reader = _Reader(self._devices())
+        while True:
+            with self._condition:
+                self._condition.wait_for(self._has_work, LEGACY_EVERY)
+                if self._is_closed:
+                    break
+                work, self._work = self._work, _Work(question=self._work.question)
+                asked = self._asked
+            reading = reader.read(work)
+            with self._condition:
+                if reading:
+                    if self._reading and self._reading.has_silent_change:
+                        reading = replace(reading, has_silent_change=True)
+                    self._reading = reading
+                    os.eventfd_write(self._wake, 1)
+                self._read, self._known = asked, reader.known
+                self._condition.notify_all()
+        reader.close()
+
+    def _has_work(self) -> bool:
+        return self._work.is_due or self._is_closed
