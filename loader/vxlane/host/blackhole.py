@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A route that swallows what is sent to pods of ours that are not there (--ip-blackhole-route).
+"""A blackhole route for this node's pod CIDR (--ip-blackhole-route).
 
-For pods with routes of their own (/32, as Calico makes them): without it packets for an address
-that no pod has would follow the default route out of the cluster. Where a bridge has the pod CIDR
-there is a route to that already, and this one is not needed.
+It is for pods with routes of their own (/32, as Calico makes them). Without it packets for an
+address that no pod has follow the default route out of the cluster. A bridge with the pod CIDR has
+a route to it already, and needs no other.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from vxlane.host.devices import Devices
 
 
 def add(devices: Devices, cidr: IPv4Network) -> bool:
-    """Make the route unless `cidr` has one; whether it was made."""
+    """Make the route unless `cidr` has one. True: it was made."""
     return _route(devices, "add", cidr, is_fine=errno.EEXIST)
 
 
 def remove(devices: Devices, cidr: IPv4Network) -> bool:
-    """Take the route away; whether it was there."""
+    """Remove the route. True: it was there."""
     return _route(devices, "del", cidr, is_fine=errno.ESRCH)
 
 

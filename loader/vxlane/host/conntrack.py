@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tell conntrack what it could not see of a bypassed TCP connection.
+"""Changes of conntrack's entries of bypassed connections.
 
-It closes an entry on a RST only when the RST's sequence number is the very one it expects
-(net/netfilter/nf_conntrack_proto_tcp.c, nf_conntrack_tcp_packet). Of a bypassed connection it has
-seen a few packets, so the entry would stay ESTABLISHED for five days. The programs note such
-flows; this sets their entries to the state and the timeout that a RST leads to on the kernel path.
+conntrack closes an entry on a RST only if the RST's sequence number is the one that it expects
+(net/netfilter/nf_conntrack_proto_tcp.c, nf_conntrack_tcp_packet). It has seen only a few packets of
+a bypassed connection, so the entry would stay ESTABLISHED for five days. The programs note such
+flows. Here their entries get the state and the timeout that a RST leads to on the kernel path.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
 def shortest_timeout(*states: str) -> float:
-    """How long conntrack keeps an entry that is silent, seconds: the shortest of `states`.
+    """Seconds for which conntrack keeps a silent entry: the shortest timeout of `states`.
 
-    For ever, where there is no conntrack.
+    Infinite without conntrack.
     """
     return min(
         (float(found.read_text()) for found in map(_setting, states) if found.exists()),
@@ -38,7 +38,7 @@ def shortest_timeout(*states: str) -> float:
 
 
 def close_connections(connections: Iterable[FiveTuple]) -> None:
-    """Set the entries of `connections` to CLOSE; one that is gone already is no error."""
+    """Set the entries of `connections` to CLOSE. An entry that is gone is no error."""
     timeout = struct.pack(">I", int(_setting("tcp_timeout_close").read_text()))
     state = attribute(nf.CTA_PROTOINFO_TCP_STATE, bytes([nf.TCP_CONNTRACK_CLOSE]))
     _update(connections, state, attribute(nf.CTA_TIMEOUT, timeout))
@@ -60,7 +60,7 @@ def _setting(name: str) -> Path:
 
 
 def _entry(connection: FiveTuple) -> bytes:
-    """Which entry is meant; it is found by the tuple of either direction."""
+    """What selects the entry; the kernel finds it by the tuple of either direction."""
     family = _FAMILY[connection.local.version]
     return nf.NFGENMSG.pack(family, 0, 0) + nested(nf.CTA_TUPLE_ORIG, _tuple(connection))
 

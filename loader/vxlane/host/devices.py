@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Network devices as frozen dataclasses: what is known of a NIC, a bridge, a pod's veth.
 
-Devices are read by `netlink`, of which pyroute2 would take thirty times as long: a node has one
-for each pod, and a pod waits for two to be looked at. Owns a handle of each kind in this thread's
-network namespace, for what else they are good for.
+Devices are read by vxlane's own netlink. pyroute2 takes thirty times as long; a node has a device
+for each pod, and a pod waits for two to be read. `Devices` owns a handle of each kind in this
+thread's network namespace, and other modules use them too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _NO_STATISTICS = attribute(rt.IFLA_EXT_MASK, rt.U32.pack(rt.RTEXT_FILTER_SKIP_ST
 
 @contextmanager
 def explained(operation: str, advice: str = "") -> Iterator[None]:
-    """Raise what pyroute2 says of a refusal as KernelError."""
+    """Raise a refusal that pyroute2 reports as KernelError."""
     try:
         yield
     except NetlinkError as error:
@@ -114,7 +114,7 @@ class Devices:
             return _device(answer)
         if answer in _GONE:
             return None
-        raise KernelError(f"look at device {shown}", answer)
+        raise KernelError(f"read device {shown}", answer)
 
 
 def _local(message: Any) -> str:
@@ -133,7 +133,7 @@ def _device(body: bytes) -> Device:
     found = attributes(body, rt.IFINFOMSG.size)
     info = attributes(found.get(rt.IFLA_LINKINFO, b""), 0)
     kind = _text(info, rt.IFLA_INFO_KIND)
-    # What the numbers inside mean depends on the kind.
+    # The numbers of the attributes inside depend on the kind.
     bridge = attributes(info.get(rt.IFLA_INFO_DATA, b""), 0) if kind == "bridge" else {}
     is_port = _text(info, rt.IFLA_INFO_SLAVE_KIND) == "bridge"
     port = attributes(info.get(rt.IFLA_INFO_SLAVE_DATA, b""), 0) if is_port else {}

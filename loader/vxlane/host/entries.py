@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The entries that carry an overlay: routes, neighbours and the device's forwarding table.
 
-An entry is a flat tuple of integers and strings (addresses are integers, MACs lower-case colon
-strings) and all entries of a node are one dict by key, so that 10,000 peers are compared in a few
-milliseconds. Knows how entries look in netlink; which there should be is not decided here.
+An entry is a flat tuple of integers and strings: addresses are integers, MACs lower-case colon
+strings. All entries of a node are one dict by key, so 10,000 peers are compared in a few
+milliseconds. This module knows the form of entries in netlink. It does not decide which there
+should be.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from vxlane.netlink.socket import Intent, NetlinkSocket, Request, attribute, att
 from vxlane.util.names import device_name, mac_octets
 
 Key = int | str | tuple[int, int]
-"""Of a neighbour its address, of a forwarding entry its MAC, of a route its network."""
+"""A neighbour's address, a forwarding entry's MAC, a route's network and prefix length."""
 
 
 class Neighbour(NamedTuple):
@@ -74,7 +75,7 @@ class Forwarding(NamedTuple):
         return Request(rt.RTM_NEWNEIGH, body + destination + lladdr, Intent.PUT)
 
     def remove(self) -> Request:
-        """Delete, whatever the destination."""
+        """Delete, with any destination."""
         body = rt.NDMSG.pack(socket.AF_BRIDGE, self.device, rt.NUD_PERMANENT, rt.NTF_SELF, 0)
         return Request(rt.RTM_DELNEIGH, body + attribute(rt.NDA_LLADDR, mac_octets(self.mac)))
 
@@ -143,7 +144,7 @@ Entries = dict[Key, Entry]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """`entry` is to be there instead of `was`; or, where `entry` is None, `was` is to go."""
+    """Put `entry` in the place of `was`, which may be None; where `entry` is None, remove `was`."""
 
     entry: Entry | None
     was: Entry | None
@@ -155,7 +156,7 @@ class Change:
 
 
 def overlay(cidr: IPv4Network, mac: str, address: int, device: int) -> tuple[Entry, ...]:
-    """What carries packets to a peer through the VXLAN device, in the order to write it."""
+    """The entries of a peer behind the VXLAN device, in the order to write them."""
     network = int(cidr.network_address)
     return (
         Neighbour(network, mac, device),
@@ -165,13 +166,13 @@ def overlay(cidr: IPv4Network, mac: str, address: int, device: int) -> tuple[Ent
 
 
 def direct(cidr: IPv4Network, gateway: int, device: int) -> tuple[Entry, ...]:
-    """What carries packets to a peer of the same L2 without a tunnel."""
+    """The entry of a peer on the same L2, which needs no tunnel."""
     return (Route(int(cidr.network_address), cidr.prefixlen, gateway, device, 0),)
 
 
 def read(netlink: NetlinkSocket, device: int) -> Entries:
-    """What there is: permanent neighbours and forwarding entries of `device` (ifindex, 0: there
-    is none), and the main table's single-hop routes by a gateway, of protocol boot.
+    """The entries in the kernel: permanent neighbours and forwarding entries of `device` (ifindex;
+    0: there is none), and the main table's single-hop routes by a gateway, of protocol boot.
     """
     found: Entries = {}
     for kind in (Route, Neighbour, Forwarding):
@@ -195,7 +196,7 @@ def listed(netlink: NetlinkSocket, device: int, kind: type[Entry]) -> list[bytes
 
 
 def parsed(bodies: Iterable[bytes], device: int, kind: type[Entry]) -> Entries:
-    """Those of `listed` that `read` reads."""
+    """The entries in `bodies` that `read` would read."""
     found: Iterable[Entry | None]
     if kind is Route:
         found = map(route_of, bodies)
@@ -205,10 +206,10 @@ def parsed(bodies: Iterable[bytes], device: int, kind: type[Entry]) -> Entries:
 
 
 def changes(desired: Entries, actual: Entries, network: IPv4Network) -> list[Change]:
-    """What makes `actual` `desired`, in order: what is new or different as listed, then the stale.
+    """The changes from `actual` to `desired`, in order: new and different entries, then stale ones.
 
-    Stale are all neighbours and forwarding entries read, they are the device's, and the routes to
-    networks inside `network`, that of all pods. Routes to elsewhere are other people's.
+    Every neighbour and forwarding entry that is not desired is stale, since the device is ours. A
+    route is stale only if it leads into `network`, that of all pods; other routes are not ours.
     """
     get = actual.get
     found = [Change(entry, get(key)) for key, entry in desired.items() if get(key) != entry]
@@ -225,7 +226,7 @@ def changes(desired: Entries, actual: Entries, network: IPv4Network) -> list[Cha
 def write(
     netlink: NetlinkSocket, wanted: list[Change], actual: Entries
 ) -> list[tuple[Change, int]]:
-    """Carry out `wanted` in order and note each success in `actual`; the failures, with errno."""
+    """Carry out `wanted` in order and note each success in `actual`; the failures with errno."""
     codes = netlink.write([_request(change) for change in wanted])
     failed = []
     for change, code in zip(wanted, codes, strict=True):
@@ -246,7 +247,7 @@ def _request(change: Change) -> Request:
 
 
 def route_of(body: bytes) -> Route | None:
-    """The route in a netlink message, if it is of the kind that `read` reads."""
+    """The route in a netlink message, if `read` would read it."""
     _, prefix_len, _, tos, table, protocol, _, kind, flags = rt.RTMSG.unpack_from(body)
     if (table, protocol, kind, tos) != (rt.RT_TABLE_MAIN, rt.RTPROT_BOOT, rt.RTN_UNICAST, 0):
         return None
@@ -263,7 +264,7 @@ def route_of(body: bytes) -> Route | None:
 
 
 def route_key(body: bytes) -> Key | None:
-    """Which network a netlink message about a route is about; None: not one of table main."""
+    """The network of the route in a netlink message; None: it is not of table main."""
     _, prefix_len, _, _, table, *_ = rt.RTMSG.unpack_from(body)
     destination = attributes(body, rt.RTMSG.size).get(rt.RTA_DST)
     if table != rt.RT_TABLE_MAIN or destination is None:
@@ -272,7 +273,7 @@ def route_key(body: bytes) -> Key | None:
 
 
 def neighbour_of(body: bytes, device: int) -> Neighbour | Forwarding | None:
-    """The neighbour or forwarding entry in a netlink message, if `device` has it for good."""
+    """The neighbour or forwarding entry in a netlink message, if it is permanent on `device`."""
     family, index, state, flags, _ = rt.NDMSG.unpack_from(body)
     if index != device or not state & rt.NUD_PERMANENT:
         return None
@@ -288,7 +289,7 @@ def neighbour_of(body: bytes, device: int) -> Neighbour | Forwarding | None:
 
 
 def neighbour_key(body: bytes, device: int) -> Key | None:
-    """Which neighbour or forwarding entry of `device` a netlink message is about, if one."""
+    """The key of the neighbour or forwarding entry in a netlink message, if it is of `device`."""
     family, index, _, flags, _ = rt.NDMSG.unpack_from(body)
     found = attributes(body, rt.NDMSG.size)
     if index != device:

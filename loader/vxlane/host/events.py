@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the kernel tells unasked: devices, addresses, routes, neighbours, qdiscs, netfilter rules.
+"""Netlink's multicast events: devices, addresses, routes, neighbours, qdiscs, netfilter rules.
 
-An event only says what to read again; the state itself is read by whoever needs it. Owns the
-descriptors, which are non-blocking and meant for a selector.
+An event only says what to read again. Owns the descriptors, which are non-blocking and meant for a
+selector.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _GROUPS = (
     rt.RTNLGRP_IPV4_RULE,
 )
 _BUFFER = 4 << 20
-"""Room for the events of our own first 10,000 peers."""
+"""Bytes: the events of the first 10,000 peers, which the agent causes itself, must fit."""
 
 
 @dataclass(slots=True)
@@ -42,18 +42,18 @@ class Events:
     """What one reading of the descriptor brought."""
 
     removed: set[int] = field(default_factory=set)
-    """Ifindexes of devices that are gone."""
+    """Ifindexes of devices that were removed."""
     touched: set[int] = field(default_factory=set)
     """Ifindexes of devices, or their qdiscs and filters, that changed."""
     entries: dict[Key, Entry | None] = field(default_factory=dict)
-    """As they are now, None where there is none any more: routes of any device; neighbours and
+    """Entries as they are now, None for one that was removed: routes of any device; neighbours and
     forwarding entries of the watched one."""
     doubtful: set[Key] = field(default_factory=set)
-    """Where a route of another kind came: it may have taken the place of one that was known."""
+    """Keys at which a route of another kind was added: it may have replaced a known one."""
     routing: bool = False
-    """Addresses, rules or other routes changed: a next hop may have."""
+    """Addresses, rules or other routes changed, so next hops may have changed."""
     lost: bool = False
-    """Events did not fit the buffer: anything may have changed."""
+    """Events did not fit the buffer, so anything may have changed."""
 
 
 class RouteEvents:
@@ -74,7 +74,7 @@ class RouteEvents:
         self._socket.close()
 
     def read(self, device: int) -> Events:
-        """All that is waiting; entries are those of `device` (ifindex, 0: none)."""
+        """All waiting events; entries are those of `device` (ifindex; 0: none)."""
         events = Events()
         while True:
             try:
@@ -93,7 +93,7 @@ class RouteEvents:
 def _sort(message: Message, device: int, events: Events) -> None:
     kind, body = message.kind, message.body
     if kind in {rt.RTM_NEWNEIGH, rt.RTM_DELNEIGH}:
-        # One that was deleted is first told as new and failed, without its MAC.
+        # A deleted neighbour is first reported as new and failed, without its MAC.
         if (key := neighbour_key(body, device)) is not None:
             events.entries[key] = neighbour_of(body, device) if kind == rt.RTM_NEWNEIGH else None
     elif kind in {rt.RTM_NEWROUTE, rt.RTM_DELROUTE}:
@@ -109,7 +109,7 @@ def _sort(message: Message, device: int, events: Events) -> None:
     elif kind == rt.RTM_DELLINK and body[0] != socket.AF_BRIDGE:
         events.removed.add(rt.IFINDEX.unpack_from(body)[0])
     elif kind in {rt.RTM_NEWLINK, rt.RTM_DELLINK} or rt.RTM_NEWQDISC <= kind <= rt.RTM_DELTFILTER:
-        # AF_BRIDGE's DELLINK is a port that leaves its bridge, not a device that goes.
+        # AF_BRIDGE's RTM_DELLINK says that a port left its bridge, not that a device was removed.
         events.touched.add(rt.IFINDEX.unpack_from(body)[0])
 
 
@@ -126,7 +126,7 @@ class RulesetChange:
     bases: bool = False
     """Chains that the kernel calls came, or tables came or went."""
     lost: bool = False
-    """Events did not fit the buffer: anything may have changed."""
+    """Events did not fit the buffer, so anything may have changed."""
 
 
 class RulesetEvents:

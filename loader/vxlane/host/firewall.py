@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What flannel's masquerade and forward rules say, whichever tool writes them."""
+"""flannel's masquerade and forward rules, independent of the tool that writes them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vxlane.host.events import RulesetChange
 
 _IP = 2  # NFPROTO_IPV4
 KUBE_MARK = 0x4000
-"""kube-proxy's "masquerade this": its own rule does, ours keeps out of the way."""
+"""kube-proxy's mark for "masquerade this": its own rule does that, so ours must not."""
 
 
 class Masquerade(enum.Enum):
@@ -23,7 +23,7 @@ class Masquerade(enum.Enum):
     OFF = "off"
     ON = "on"
     FULLY_RANDOM = "fully-random"
-    """The source port too, so that two connections never race for one."""
+    """With a random source port, so that two connections do not race for one."""
 
 
 class Forward(enum.Enum):
@@ -49,10 +49,10 @@ class Firewall(Protocol):
     """One way of writing the rules."""
 
     def ensure(self, policy: Policy) -> list[str]:
-        """Make the rules so, without a moment without them; one line for each thing done."""
+        """Make the rules as `policy` says; they are never missing. A line for each change."""
 
     def remove(self) -> list[str]:
-        """Take all of flannel's rules away; one line for each thing done."""
+        """Remove all of flannel's rules. A line for each change."""
 
 
 _PARENTS = frozenset({(_IP, "nat", "POSTROUTING"), (_IP, "filter", "FORWARD")})

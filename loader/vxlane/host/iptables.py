@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """flannel's masquerade and forward rules in iptables, as flannel v0.28 writes them.
 
-A chain is replaced in one transaction of iptables-restore, so that there is no moment without
-its rules (flannel empties it first: a connection that starts then is masqueraded wrongly).
+A chain is replaced in one transaction of iptables-restore, so its rules are never missing. flannel
+empties it first; a connection that starts at that moment is masqueraded wrongly.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _WAIT = "--wait=5"  # for the lock that kube-proxy and CNI plugins take too, sec
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """A chain of flannel's, and the built-in chain that jumps to it; rules as iptables -S says."""
+    """A chain of flannel's and the built-in chain that jumps to it. Rules are as in iptables -S."""
 
     table: str
     name: str
@@ -43,7 +43,7 @@ _FORWARD = Chain("filter", "FLANNEL-FWD", "FORWARD", "flanneld forward")
 
 
 def chains(policy: Policy) -> tuple[Chain, ...]:
-    """Both chains as `policy` wants them; without rules where they are not to be there."""
+    """Both chains as `policy` wants them; a chain without rules is to be removed."""
     return _postrouting(policy), _forward(policy)
 
 
@@ -71,7 +71,7 @@ def _forward(policy: Policy) -> Chain:
 
 
 class Iptables:
-    """Writes the rules with whichever iptables the host has, nft or legacy."""
+    """Writes the rules with the iptables that the host has, nft or legacy."""
 
     def ensure(self, policy: Policy) -> list[str]:
         """See `Firewall`."""
@@ -83,7 +83,7 @@ class Iptables:
 
 
 def _ensure(chain: Chain) -> Iterator[str]:
-    """Make one chain and its jump so, or take both away where the chain has no rules."""
+    """Write one chain and its jump, or remove both if the chain has no rules."""
     present = _list(chain.table, chain.name)
     jumps = _list(chain.table, chain.parent).count(chain.jump)
     if not chain.rules:
@@ -110,10 +110,10 @@ def _unjump(chain: Chain, times: int) -> str:
 
 
 def _list(table: str, chain: str) -> list[str]:
-    """The chain's own line and its rules; nothing if it can't be listed.
+    """The chain's own line and its rules; empty if it can't be listed.
 
-    Versions do not agree on what they say of a chain that is not there ("No chain", "does not
-    exist", "is incompatible"); any other cause comes out when the rules are written.
+    iptables' versions have three messages for a missing chain ("No chain", "does not exist", "is
+    incompatible"). Any other cause shows when the rules are written.
     """
     try:
         return run("iptables", _WAIT, "-t", table, "-S", chain).splitlines()

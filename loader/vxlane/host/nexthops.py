@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The way to each peer: which NIC and which on-link neighbour the kernel would send to now.
+"""The path to each peer: the NIC and the on-link neighbour that the kernel would send to now.
 
-Asks the kernel itself (RTM_GETROUTE), so that policy routing, metrics and cached path MTUs count,
-and asks as the VXLAN device does: UDP to its port, from its address, and through any NIC, for what
-its forwarding entries lead to is not bound to its own. Only routes are resolved; the neighbour's
-MAC is looked up by the programs as each packet leaves.
+The kernel itself is asked (RTM_GETROUTE), so policy routing, metrics and cached path MTUs count.
+The question is that of the VXLAN device: UDP to its port, from its address, through any NIC. (The
+device is bound to its NIC for its default remote only, not for its forwarding entries.) Only routes
+are resolved here; the programs look up the neighbour's MAC for each packet.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class NextHop:
-    """`ifindex` 0: there is no way now, and `reason` says why."""
+    """`ifindex` 0: there is no path now, and `reason` says why."""
 
     ifindex: int
     neighbour: IPv4Address
     """On-link: the gateway, or the peer itself."""
     path_mtu: int = 0
-    """Bytes, where the route has one of its own; 0: the NIC's."""
+    """Bytes, if the route has an MTU of its own; 0: the NIC's."""
     reason: str = ""
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """flannel's masquerade and forward rules in nftables form (EnableNFTables).
 
-Names and order are flannel's. Two of its faults are not copied: it tests the whole packet mark
-where kube-proxy's bit may stand among others, and its fourth rule returns for every packet that
-comes from elsewhere to any pod, so that the last rule never masquerades one.
+Names and order are flannel's. Two of its faults are not copied. flannel tests the whole packet
+mark, in which kube-proxy's bit may be one of several. Its fourth rule returns for every packet from
+outside to any pod, so its last rule never masquerades one.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ def _forward(policy: Policy) -> list[str]:
 class Nftables:
     """Writes the rules as one table, replaced as a whole in one transaction.
 
-    Versions of nft print one rule differently, so what is there is compared with what was there
-    right after it was written, and the first `ensure` always writes.
+    Versions of nft print the same rule differently. So the present listing is compared with the
+    listing right after the rules were written, and the first `ensure` always writes.
     """
 
     def __init__(self) -> None:
         self._written: tuple[str, str] | None = None
-        """The script, and how nft listed its outcome."""
+        """The script, and nft's listing after it."""
 
     def ensure(self, policy: Policy) -> list[str]:
         """See `Firewall`."""
@@ -80,7 +80,7 @@ class Nftables:
 
 
 def _list() -> str:
-    """How nft shows the table, without counters; empty if it is not there."""
+    """Nft's listing of the table, without counters; empty if there is none."""
     try:
         return run("nft", "--stateless", "list", "table", *_TABLE.split())
     except ToolError:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""subnet.env: what the flannel CNI plugin reads of this node.
+"""subnet.env, which tells the flannel CNI plugin about this node's network.
 
-Owns the file's bytes: flannel's keys in flannel's order, one a line, no quotes, no export.
+Owns the file's bytes: flannel's keys in flannel's order, one on each line, no quotes, no export.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class SubnetEnv:
     is_masqueraded: bool
 
     def __str__(self) -> str:
-        # The gateway's address (network + 1), as flannel writes the subnet.
+        # flannel writes the subnet with the gateway's address: network + 1.
         return (
             f"FLANNEL_NETWORK={self.network}\n"
             f"FLANNEL_SUBNET={self.subnet.network_address + 1}/{self.subnet.prefixlen}\n"
@@ -35,7 +35,7 @@ class SubnetEnv:
 
 
 def read(path: Path) -> dict[str, str]:
-    """The keys and values that are there; empty without a file."""
+    """The file's keys and values; empty without a file."""
     try:
         lines = path.read_text().splitlines()
     except OSError:
@@ -44,7 +44,7 @@ def read(path: Path) -> dict[str, str]:
 
 
 def write(path: Path, content: SubnetEnv) -> bool:
-    """Put the file in place by rename, unless it says so already; whether it was written."""
+    """Write the file unless it has this content. True: it was written."""
     try:
         return files.settle(path, str(content))
     except OSError as error:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Kernel settings that the overlay and the bypass depend on.
 
-Owns their values and why; remembering what they were before is the caller's.
+Owns the values and their reasons. The caller remembers the values from before.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from vxlane.errors import KernelError
 FORWARDING = {"net.ipv4.ip_forward": "1"}
 
 CONNTRACK = {
-    # Bypassed segments move TCP windows that conntrack does not see; kube-proxy drops INVALID.
+    # conntrack does not see bypassed segments move TCP windows, and kube-proxy drops INVALID.
     "net.netfilter.nf_conntrack_tcp_be_liberal": "1",
     "net.netfilter.nf_conntrack_tcp_ignore_invalid_rst": "1",
 }
@@ -23,10 +23,10 @@ _ROOT = Path("/proc/sys")
 
 
 def differing(wanted: Mapping[str, str]) -> dict[str, str]:
-    """The settings that are not as `wanted`, with the values they have.
+    """The settings that differ from `wanted`, with their present values.
 
     A setting that this kernel (or this network namespace) does not have is left out: without
-    connection tracking there is no state for a bypass to disturb.
+    connection tracking a bypass has no state to disturb.
     """
     found = {}
     for name, value in wanted.items():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which interface carries the overlay, chosen as flannel chooses it."""
+"""The interface that carries the overlay, chosen as flannel chooses it."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from vxlane.host.devices import Device, Devices, explained
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What was asked for, in the order in which it is looked for; nothing: the default route's."""
+    """What a person asked for, in order of preference. Empty: the default route's interface."""
 
     interfaces: tuple[str, ...] = ()
     """Names or addresses."""
     patterns: tuple[str, ...] = ()
-    """Regular expressions on addresses, then on names."""
+    """Regular expressions, tried on addresses, then on names."""
     can_reach: IPv4Address | None = None
     public: IPv4Address | None = None
-    """The address that peers send to, where it is not the interface's own."""
+    """The address that peers send to, if it is not the interface's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Underlay:
 
 
 def choose(devices: Devices, choice: Choice) -> Underlay:
-    """The interface that `choice` names; ConfigError where there is none such, or no address."""
+    """The interface that `choice` names. ConfigError: there is none, or it has no address."""
     if choice.public and not (choice.interfaces or choice.patterns or choice.can_reach):
         if holder := devices.holder(choice.public):
             return Underlay(holder, choice.public)
@@ -96,7 +96,7 @@ def _towards(devices: Devices, address: IPv4Address) -> tuple[Device, IPv4Addres
 
 
 def _default(devices: Devices) -> tuple[Device, IPv4Address | None]:
-    with explained("look for the default route"):
+    with explained("read the default route"):
         routes = list(devices.netlink.get_default_routes(family=socket.AF_INET))
     for route in sorted(routes, key=lambda route: route.get_attr("RTA_PRIORITY") or 0):
         if device := devices.by_index(route.get_attr("RTA_OIF") or 0):

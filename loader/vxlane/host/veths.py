@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The other end of a veth, in whichever network namespace it is.
+"""The other end of a veth, in any network namespace.
 
-That end is looked at from here, by the id which the kernel gave its namespace when the veth was
-made; nothing is entered. Imports netlink only.
+It is read from here, by the id that the kernel gave its namespace when the veth was made. No
+namespace is entered. Imports netlink only.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class FarEnd:
 
 
 def far_end(netlink: NetlinkSocket, ifindex: int) -> FarEnd | None:
-    """The other end of the veth `ifindex`; None when it is gone, or in this very namespace."""
+    """The other end of the veth `ifindex`; None: it is gone, or in this namespace."""
     near = _link(netlink, ifindex, b"")
     if near is None or rt.IFLA_LINK not in near or rt.IFLA_LINK_NETNSID not in near:
         return None

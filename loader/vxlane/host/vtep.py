@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The VXLAN device, flannel.<VNI>: read, compared with what it should be, made so.
+"""The VXLAN device, flannel.<VNI>: read, compared with the wanted one, and changed.
 
-What can be changed in place (MAC, MTU, addresses, up) is; for the rest the device is made anew,
-and then its routes, neighbours and forwarding entries have to be written again by the caller.
+MAC, MTU, addresses and state are changed in place. For anything else the device is made anew, and
+the caller writes its routes, neighbours and forwarding entries again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ sum up the same headers by sizeof (bpf/vxlan.h)."""
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
-    """What of a VXLAN device can't be changed once it is made."""
+    """The properties of a VXLAN device that can't be changed once it is made."""
 
     vni: int
     port: int
@@ -39,7 +39,7 @@ class Wiring:
 
 @dataclass(frozen=True, slots=True)
 class Vtep:
-    """A VXLAN device, there or wanted."""
+    """A VXLAN device, present or wanted."""
 
     name: str
     wiring: Wiring
@@ -48,7 +48,7 @@ class Vtep:
     address: IPv4Address
     """Its /32: the first address of the node's pod CIDR."""
     network: IPv4Network
-    """Of all pods: other addresses inside it are not the device's."""
+    """Of all pods. Other addresses inside it must not be on the device."""
 
 
 def name_of(vni: int) -> str:
@@ -57,7 +57,7 @@ def name_of(vni: int) -> str:
 
 
 def wiring_of(devices: Devices, name: str) -> Wiring | None:
-    """How the device `name` is wired; None if there is none or it is not a VXLAN device."""
+    """The wiring of device `name`; None: there is none, or it is no VXLAN device."""
     try:
         message = devices.netlink.link("get", ifname=name)[0]
     except NetlinkError:
@@ -76,7 +76,7 @@ def wiring_of(devices: Devices, name: str) -> Wiring | None:
 
 
 def mismatch(device: Device, actual: Wiring | None, wanted: Wiring) -> str:
-    """Why an existing device can't become the wanted one; empty if it can."""
+    """Why an existing device can't be changed into the wanted one; empty: it can."""
     if device.kind != "vxlan" or actual is None:
         return (
             f"it is a {device.kind or 'hardware'} device, not a VXLAN tunnel with a local address"
@@ -96,7 +96,7 @@ def mismatch(device: Device, actual: Wiring | None, wanted: Wiring) -> str:
 
 
 def ensure(devices: Devices, wanted: Vtep) -> tuple[Device, list[str]]:
-    """Make the device so; it, and one line for each thing that had to be done."""
+    """Make the device as wanted. Returns it, and a line for each change."""
     with explained(f"set up device {wanted.name}"):
         device, done = devices.by_name(wanted.name), []
         if device and (reason := mismatch(device, wiring_of(devices, wanted.name), wanted.wiring)):
@@ -111,11 +111,11 @@ def ensure(devices: Devices, wanted: Vtep) -> tuple[Device, list[str]]:
         if not device.is_up:
             devices.netlink.link("set", index=device.index, state="up")
             done.append(f"set device {wanted.name} up: it was down")
-        return _look(devices, wanted.name), done
+        return _read(devices, wanted.name), done
 
 
 def remove(devices: Devices, name: str) -> bool:
-    """Delete the VXLAN device `name`; whether it was there."""
+    """Delete the VXLAN device `name`. True: it was there."""
     device = devices.by_name(name)
     if device is None or device.kind != "vxlan":
         return False
@@ -124,10 +124,12 @@ def remove(devices: Devices, name: str) -> bool:
     return True
 
 
-def _look(devices: Devices, name: str) -> Device:
+def _read(devices: Devices, name: str) -> Device:
     device = devices.by_name(name)
     if device is None:
-        raise KernelError(f"look at {name}", errno.ENODEV, "who removes it? it will be made again")
+        raise KernelError(
+            f"read device {name}", errno.ENODEV, "another program removes it; it is made again"
+        )
     return device
 
 
@@ -142,7 +144,7 @@ def _create(devices: Devices, wanted: Vtep) -> Device:
             "add",
             ifname=wanted.name,
             kind="vxlan",
-            # At creation: systemd's MACAddressPolicy changes a MAC that was not set by then.
+            # Set at creation: systemd's MACAddressPolicy changes a MAC that is not set by then.
             address=wanted.mac,
             mtu=wanted.mtu,
             vxlan_id=wiring.vni,
@@ -151,10 +153,10 @@ def _create(devices: Devices, wanted: Vtep) -> Device:
             vxlan_learning=int(wiring.learns),
             **options,
         )
-    # A tunnel has no router to listen to; flannel turns this off too.
+    # No router sends advertisements in a tunnel; flannel turns this off too.
     with contextlib.suppress(OSError):
         Path(f"/proc/sys/net/ipv6/conf/{wanted.name}/accept_ra").write_text("0")
-    return _look(devices, wanted.name)
+    return _read(devices, wanted.name)
 
 
 def _adjust(devices: Devices, device: Device, wanted: Vtep) -> list[str]:
