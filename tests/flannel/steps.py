@@ -8,7 +8,7 @@ a checked TCP stream. A datagram is lost when no answer came.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from cluster import Cluster
@@ -84,6 +84,41 @@ class Steps:
     def _stream(self, client: str, server: str, *, port: int) -> Stream:
         ends = self._cluster.netns(client), self._cluster.netns(server)
         return self._traffic.join(Stream(*ends, self._cluster.address(server), port=port))
+
+
+@dataclass(frozen=True)
+class Silence:
+    """The longest time without an answer while something changed, in seconds."""
+
+    bypassed: float
+    by_kernel: float
+    control_lost: int
+    """Of the flow between two nodes that were not touched."""
+
+
+def silence(cluster: Cluster, change: Callable[[], None]) -> Silence:
+    """Let node1, whose agent bypasses, and node3, which has none, send to node2 during `change`;
+    node3 and node4 are the control.
+    """
+    with traffic(pause=0.01) as made:
+        for name in ("node2-pod1", "node4-pod1"):
+            made.join(Listener(cluster.netns(name), name))
+        ends = ("node1", "node2"), ("node3", "node2"), ("node3", "node4")
+        talks = [
+            made.join(Talk(cluster.netns(f"{a}-pod1"), cluster.address(f"{b}-pod1")))
+            for a, b in ends
+        ]
+        made.begin()
+        with cluster.verdicts("node1") as seen:
+            made.exchange(50)
+        assert seen["from_pod", "encapsulated"] >= 50
+        made.begin()
+        made.start()
+        change()
+        made.go_on(50)
+        bypassed, by_kernel, _ = (talk.silence for talk in talks)
+        made.stop()
+        return Silence(bypassed, by_kernel, talks[2].owed)
 
 
 @contextlib.contextmanager
