@@ -170,6 +170,25 @@ def test_a_forged_or_stale_object_cuts_nobody_off(cluster: Cluster) -> None:
         cluster.start()
 
 
+def test_another_address_is_never_announced(cluster: Cluster) -> None:
+    """While our address is away, and eth0 is renamed, it stays announced and peers programmed."""
+    node, announced = cluster.node, f"{PREFIX}/public-ip"
+    cluster.api.put(make_node(1, public_ip="172.16.0.1"))
+    cluster.start()
+    node.sh("ip addr del 172.16.0.1/16 dev eth0; ip addr add 172.16.9.9/16 dev eth0")
+    away = "no interface has the address 172.16.0.1 now"
+    eventually(lambda: away in str(node.status()["problems"]), "the report")
+    node.sh("ip addr add 172.16.0.1/16 dev eth0; ip link set eth0 name lan0 down")
+    node.sh("ip link set lan0 up; ip route replace default via 172.16.0.254")
+    eventually(lambda: away not in str(node.status()["problems"]), "its return")
+    cluster.api.put(make_node(4))
+    eventually(lambda: "10.64.4.0/24" in node.sh("ip route"), "a new peer", seconds=30)
+    assert cluster.annotations()[announced] == "172.16.0.1"
+    assert not [patch for patch in cluster.api.patches if "172.16.9.9" in str(patch)]
+    assert node.status()["failures"] == []
+    assert node.link("flannel.1")["linkinfo"]["info_data"]["local"] == "172.16.0.1"
+
+
 def test_remembered_nodes_are_not_written_over_the_truth(cluster: Cluster) -> None:
     """An agent that starts asks its source first: what changed meanwhile is not set back."""
     node = cluster.node

@@ -17,8 +17,10 @@ from vxlane.errors import ConfigError, SourceError
 from vxlane.host import subnet_env
 from vxlane.host.devices import Devices
 from vxlane.host.firewall import Forward, Masquerade
-from vxlane.host.underlay import Choice, choose
+from vxlane.host.underlay import Choice
 from vxlane.mechanisms.kinds import Kind
+from vxlane.overlay.chosen import ChosenUnderlay
+from vxlane.overlay.node_cache import NodeCache
 from vxlane.sources.etcd.access import DEFAULT_ENDPOINTS, EtcdAccess, config_key
 from vxlane.sources.etcd.publisher import Term
 from vxlane.sources.etcd.source import EtcdSource, network_config
@@ -76,9 +78,10 @@ def _with_etcd(values: Values) -> tuple[Config, NodeSource]:
     network = network_in_etcd(access)
     name = values["node_name"] or socket.gethostname()
     config = _config(values, name, network, origin=f"etcd {access.prefix}")
-    devices = Devices()
+    own, devices = NodeCache(config).load().own, Devices()
     try:
-        address = choose(devices, config.choice).address
+        chosen = ChosenUnderlay(devices, config.choice)
+        address = chosen.now(known=own.address if own else None, asked=None).address
     finally:
         devices.close()
     previous, margin = _previous_subnet(config.subnet_file), values["subnet_lease_renew_margin"]

@@ -18,9 +18,10 @@ from vxlane.host import blackhole, subnet_env, sysctls, vtep
 from vxlane.host.devices import Device, Devices
 from vxlane.host.events import Events
 from vxlane.host.nexthops import Query, resolve
-from vxlane.host.underlay import Choice, Underlay, choose
+from vxlane.host.underlay import Underlay
 from vxlane.host.undo import UndoFile
 from vxlane.overlay.backend import Attempt, OverlayState
+from vxlane.overlay.chosen import ChosenUnderlay
 from vxlane.overlay.desired import OwnRouting, exits_of
 from vxlane.overlay.keepers import EntryKeeper, RuleKeeper, apply_sysctls
 from vxlane.overlay.paths import Paths
@@ -51,6 +52,7 @@ class OwnedOverlay:
         self._paths = Paths(partial(resolve, devices.socket))
         self._entries = EntryKeeper(devices.socket)
         self._rules = RuleKeeper(uses_nftables=config.network.uses_nftables)
+        self._chosen = ChosenUnderlay(devices, config.choice)
         self._underlay: Underlay | None = None
         self._own: Node | None = None
         """What the host was made for."""
@@ -124,14 +126,8 @@ class OwnedOverlay:
                 log.info("write %s: it was missing or differed", self._config.subnet_file)
 
     def _choose(self, own: Node | None) -> Underlay:
-        """What was asked for, else the interface that has the address that peers know us by."""
-        if chosen := self._source.chosen_address():
-            return choose(self._devices, Choice(public=chosen))
-        if own and self._config.choice == Choice():
-            holder = self._devices.holder(own.address)
-            if holder:
-                return Underlay(holder, own.address)
-        return choose(self._devices, self._config.choice)
+        known = own.address if own else None
+        return self._chosen.now(known=known, asked=self._source.chosen_address())
 
     def _reconcile_host(self, own: Node, network: IPv4Network) -> bool:
         """Choose the underlay; make device and sysctls so. Whether the device was another."""
@@ -189,6 +185,8 @@ class OwnedOverlay:
         query = Query(underlay.address, self._network.port)
         paths = self._paths.to(snapshot.peers, query, routing)
         problems = []
+        if self._chosen.problem:
+            problems.append(Problem(own.name, self._chosen.problem))
         if own.address != underlay.address:
             reason = f"peers send to {own.address}, its packets come from {underlay.address}"
             problems.append(Problem(own.name, reason))

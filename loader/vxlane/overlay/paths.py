@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Address
 
@@ -60,7 +61,11 @@ class Paths:
         for peer in come:
             hop, known = self._hops[int(peer.address)], self._paths.get(peer.name)
             if known is None or known.node is not peer or known.hop is not hop:
-                self._paths[peer.name] = routing.path(peer, hop)
+                path = routing.path(peer, hop)
+                if hop.reason and known and known.node == peer and not path.entries:
+                    # Without a way now. The routes that served stay, for it may come back.
+                    path = dataclasses.replace(path, entries=known.entries)
+                self._paths[peer.name] = path
         self._peers = peers
         return tuple(self._paths.values())
 

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The underlay of this node: chosen once, as flannel does, and kept while the agent lives.
+
+Peers know this node by the address. When it is away for seconds (a DHCP lease, a bond, a rename),
+another address of the node, a VIP or a bridge's, must not be announced in its place.
+"""
+
+from __future__ import annotations
+
+import logging
+from ipaddress import IPv4Address
+
+from vxlane.errors import ConfigError, VxlaneError
+from vxlane.host.devices import Devices
+from vxlane.host.underlay import Choice, Underlay, choose
+
+log = logging.getLogger(__name__)
+
+
+class ChosenUnderlay:
+    """Chooses at first, and again only when the source of nodes says another address for us."""
+
+    def __init__(self, devices: Devices, choice: Choice) -> None:
+        self.problem = ""
+        """What is wrong with the choice now, in words."""
+        self._unmet = ""
+        """Why it is not what was asked for: so until that can be met, or a restart."""
+        self._devices = devices
+        self._choice = choice
+        self._chosen: Underlay | None = None
+        self._is_held = False
+        """Whether an interface had the address then; a public address may be a NAT's."""
+        self._said: tuple[IPv4Address | None, IPv4Address | None] = None, None
+
+    def now(self, *, known: IPv4Address | None, asked: IPv4Address | None) -> Underlay:
+        """The underlay with its interface as it is now.
+
+        `known` is the address that peers have of us, `asked` the one that the cluster wants us to
+        have. ConfigError: no interface can be chosen, or the chosen one is gone.
+        """
+        self.problem = self._unmet
+        if self._chosen is None or self._said != (known, asked) or (asked and self._unmet):
+            self._chosen = self._choose(known, asked)
+            self._said = known, asked
+            self._is_held = self._devices.holder(self._chosen.address) is not None
+        else:
+            self._chosen = self._refreshed(self._chosen)
+        return self._chosen
+
+    def _choose(self, known: IPv4Address | None, asked: IPv4Address | None) -> Underlay:
+        self.problem = self._unmet = ""
+        holder = self._devices.holder(known) if known else None
+        ours = Underlay(holder, known) if holder and known else None
+        if not asked and ours and self._choice == Choice():
+            return ours
+        if not asked and self._chosen:
+            return self._refreshed(self._chosen)
+        try:
+            return choose(self._devices, Choice(public=asked) if asked else self._choice)
+        except VxlaneError as error:
+            stays = ours or self._chosen
+            if stays is None:
+                raise
+            self.problem = self._unmet = f"{error}; {stays.address}, which peers know, stays"
+            return stays
+
+    def _refreshed(self, chosen: Underlay) -> Underlay:
+        """The same address where it is now: interfaces are renamed, addresses move to a bond."""
+        if self._is_held and (holder := self._devices.holder(chosen.address)):
+            return Underlay(holder, chosen.address)
+        before = chosen.device
+        device = self._devices.by_index(before.index) or self._devices.by_name(before.name)
+        if device is None:
+            advice = "it is waited for; restart the agent to choose another"
+            raise ConfigError(f"interface {before.name} with {chosen.address} is gone; {advice}")
+        if self._is_held:
+            advice = "it stays this node's; add it again, or restart the agent to choose another"
+            self.problem = f"no interface has the address {chosen.address} now; {advice}"
+        return Underlay(device, chosen.address)
