@@ -22,6 +22,7 @@ OF_OTHERS = {
     "--full": "pytest",
     "--test": "scripts/setup",
     "--dport": "iptables",
+    "--syn": "iptables",
 }
 """Options that documents name by themselves and that belong to other programs."""
 
