@@ -107,6 +107,21 @@ def test_share_counts_each_overlay_packet_once():
     }
 
 
+def test_packets_to_services_are_in_the_share():
+    """What enters for no peer and leaves translated is one packet that was not bypassed."""
+    counted = counters(
+        from_pod__encapsulated=90,
+        from_pod__no_peer=30,
+        from_nic__decapsulated=90,
+        to_overlay__translated=10,
+    )
+    assert documents.bypassed_document(counted) == {
+        "from_pod": {"bypassed": 90, "packets": 100, "share": 0.9},
+        "from_nic": {"bypassed": 90, "packets": 90, "share": 1.0},
+        "total": {"bypassed": 180, "packets": 190, "share": 0.947368},
+    }
+
+
 def test_share_of_nothing_is_null():
     """Before the first packet there is no share."""
     assert documents.bypassed_document(counters())["total"]["share"] is None

@@ -7,7 +7,7 @@ Pure: from the maps' dataclasses to numbers and strings.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -105,7 +105,7 @@ def bypassed_document(counters: Counters) -> Json:
     return documents | {"total": _bypassed(counters, ENTRANCES)}
 
 
-def _bypassed(counters: Counters, entrances: Iterable[Program]) -> Json:
+def _bypassed(counters: Counters, entrances: Sequence[Program]) -> Json:
     counts = [
         (verdict.kind, count.packets)
         for entrance in entrances
@@ -113,12 +113,25 @@ def _bypassed(counters: Counters, entrances: Iterable[Program]) -> Json:
         if verdict.kind is not VerdictKind.FOREIGN
     ]
     packets = sum(packets for _, packets in counts)
+    if Program.FROM_POD in entrances:
+        packets += _to_services(counters)
     bypassed = sum(packets for kind, packets in counts if kind is VerdictKind.BYPASSED)
     return {
         "bypassed": bypassed,
         "packets": packets,
         "share": round(bypassed / packets, 6) if packets else None,
     }
+
+
+def _to_services(counters: Counters) -> int:
+    """Packets to Services that went on to a peer: in the share, as what is not bypassed.
+
+    At the entrance they have the Service's address, which is no peer's, and at the exit another.
+    Either verdict has other causes too, so that the smaller number is taken.
+    """
+    entered = counters[Program.FROM_POD][Verdict.NO_PEER].packets
+    left = counters[Program.TO_OVERLAY][Verdict.TRANSLATED].packets
+    return min(entered, left)
 
 
 def subtract(later: Counters, earlier: Counters) -> dict[Program, dict[Verdict, Count]]:
