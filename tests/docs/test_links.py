@@ -10,7 +10,12 @@ import pytest
 from markdown_files import DOCUMENTS, FILES, ROOT, Document
 
 _FILE = re.compile(r"(?:[\w.{}*-]+/)*[\w*-]+\.(?:py|c|h|md|8|sh)")
+_ROOM = re.compile(r"/loader/vxlane/(?!bpf)\w+/README.md$")
 _PATH = re.compile(r"(?:bpf|cni|docs|loader|scripts|tests|\.ci)/[\w./-]*")
+
+_SOURCES = {".py", ".c", ".h"}
+
+ROOMS = [ROOT / "bpf", ROOT / "cni", *(path.parent for path in FILES if _ROOM.search(str(path)))]
 
 every_document = pytest.mark.parametrize("document", DOCUMENTS, ids=str)
 
@@ -45,3 +50,12 @@ def _is_there(room: Path, name: str) -> bool:
         return True
     below = ROOT if "/" in name else room
     return any(path.match(name) and path.is_relative_to(below) for path in FILES)
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: str(room.relative_to(ROOT)))
+def test_a_room_names_its_files(room):
+    """A room's README has a word on each of its source files."""
+    text = (room / "README.md").read_text()
+    files = (path for path in FILES if path.is_relative_to(room) and path.suffix in _SOURCES)
+    missing = {path.name for path in files if not re.search(rf"\b{path.stem}\b", text)}
+    assert missing <= {"__init__.py"}
