@@ -250,7 +250,7 @@ def test_adopt_announces_nothing(cluster: Cluster) -> None:
 
 
 def test_a_node_of_etcd_gets_a_subnet_and_its_network(node: AgentNode, tmp_path: Path) -> None:
-    """With a real etcd the agent takes a subnet and a lease, follows others, and keeps both."""
+    """With a real etcd the agent takes a subnet and keeps it, and serves without etcd."""
     with entered(node.netns):
         etcd = EtcdServer(tmp_path).up()
     with entered(node.netns):
@@ -274,6 +274,14 @@ def test_a_node_of_etcd_gets_a_subnet_and_its_network(node: AgentNode, tmp_path:
         node.stop(signal.SIGKILL)
         node.start(*options, nodes=False)
         assert node.kernel_path() == before
+        etcd.close()
+        node.stop(signal.SIGKILL)
+        node.sh("ip route del 10.64.2.0/24")
+        node.start(*options, nodes=False)
+        assert node.kernel_path() == before
+        assert node.status()["source_error"]
+        etcd.up()
+        eventually(lambda: not node.status()["source_error"], "etcd's return", seconds=20)
         etcd.ctl("del", "/coreos.com/network/subnets/10.64.2.0-24")
         eventually(lambda: "10.64.2.0" not in node.sh("ip route; ip neigh"), "the peer's end")
         node.stop()

@@ -28,10 +28,13 @@ def node(number: int) -> Node:
 
 
 def test_waits_double_with_jitter_up_to_the_longest() -> None:
-    """The n-th wait lies between half and the whole of min(longest, shortest * 2^n)."""
+    """The n-th wait lies between half and the whole of min(longest, shortest * 2^n), and in the
+    first minute the longest is 5 s.
+    """
     for _ in range(50):
-        waits = list(itertools.islice(Timing(shortest=1, longest=30).waits(), 8))
-        for wait, most in zip(waits, (1, 2, 4, 8, 16, 30, 30, 30), strict=True):
+        most_each = (1, 2, 4, *[5] * 11, 10, 20, 30, 30)
+        waits = list(itertools.islice(Timing(shortest=1, longest=30).waits(), len(most_each)))
+        for wait, most in zip(waits, most_each, strict=True):
             assert most / 2 <= wait <= most
     assert len({next(Timing().waits()) for _ in range(20)}) > 10
 

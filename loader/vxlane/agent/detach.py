@@ -27,7 +27,14 @@ from vxlane.host.undo import Undo, UndoFile
 
 log = logging.getLogger(__name__)
 
-_RECORDS = ("agent.json", "agent.sock", "compile.log", "nodes.json", "undo.unreadable")
+_RECORDS = (
+    "agent.json",
+    "agent.sock",
+    "answers.json",
+    "compile.log",
+    "nodes.json",
+    "undo.unreadable",
+)
 
 
 def detach(state: Path, *, network: bool = False) -> None:

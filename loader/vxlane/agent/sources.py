@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Any
 
+from vxlane.agent.answers import Answers
 from vxlane.config import Config, Mode, Network, parse_network, read_network
 from vxlane.datapath.attach import Method
 from vxlane.datapath.programs import Constants, Strictness
@@ -56,11 +57,13 @@ def prepare(values: Values) -> tuple[Config, NodeSource]:
 def _with_kubernetes(values: Values) -> tuple[Config, NodeSource]:
     kubeconfig = Path(values["kubeconfig_file"]) if values["kubeconfig_file"] else None
     access = find_access(kubeconfig, os.environ, server=values["kube_api_url"])
-    name = values["node_name"] or own_node_name(access, os.environ)
-    network = _network(values, default=_NET_CONFIG)
     prefix = values["kube_annotation_prefix"]
+    origin = f"kubernetes {prefix}"
+    answers = Answers(Path(values["state_dir"]), origin)
+    name = values["node_name"] or answers.to("name", lambda: own_node_name(access, os.environ))
+    network = _network(values, default=_NET_CONFIG)
     source = KubernetesSource(access, name, prefix=prefix)
-    return _config(values, name, network, origin=f"kubernetes {prefix}"), source
+    return _config(values, name, network, origin=origin), source
 
 
 def _with_etcd(values: Values) -> tuple[Config, NodeSource]:
@@ -75,9 +78,11 @@ def _with_etcd(values: Values) -> tuple[Config, NodeSource]:
         username=values["etcd_username"],
         password=values["etcd_password"],
     )
-    network = network_in_etcd(access)
+    origin = f"etcd {access.prefix}"
+    answers = Answers(Path(values["state_dir"]), origin)
+    network = parse_network(answers.to("network", lambda: network_in_etcd(access)))
     name = values["node_name"] or socket.gethostname()
-    config = _config(values, name, network, origin=f"etcd {access.prefix}")
+    config = _config(values, name, network, origin=origin)
     own, devices = NodeCache(config).load().own, Devices()
     try:
         chosen = ChosenUnderlay(devices, config.choice)
@@ -88,12 +93,14 @@ def _with_etcd(values: Values) -> tuple[Config, NodeSource]:
     return config, EtcdSource(access, address, previous=previous, term=Term(margin=60 * margin))
 
 
-def network_in_etcd(access: EtcdAccess) -> Network:
+def network_in_etcd(access: EtcdAccess) -> str:
     """SourceError, also for a config that is wrong: someone may mend it, as someone may put one."""
     try:
-        return parse_network(network_config(access))
+        text = network_config(access)
+        parse_network(text)
     except ConfigError as error:
         raise SourceError(f"etcd's {config_key(access.prefix)} {error}") from None
+    return text
 
 
 def _config(values: Values, name: str, network: Network, *, origin: str) -> Config:

@@ -27,6 +27,9 @@ STOP_TIMEOUT = 0.2
 """Seconds that close() waits for a thread; one that is inside a connect() ends by itself."""
 
 
+_MINUTE = 60.0
+
+
 @dataclass(frozen=True, slots=True)
 class Timing:
     """How long a source waits for its server; all in seconds."""
@@ -34,6 +37,8 @@ class Timing:
     shortest: float = 1.0
     """Back-off after a first failure; it doubles with each that follows, up to `longest`."""
     longest: float = 30.0
+    longest_at_first: float = 5.0
+    """The same while the server has been away for less than a minute: most are back by then."""
     timeout: float = 10.0
     """For a connection, and for the next bytes of an answer."""
     silence: float = 90.0
@@ -41,11 +46,13 @@ class Timing:
 
     def waits(self) -> Iterator[float]:
         """The back-off after each failure in a row, between half and the whole of its time."""
-        wait = self.shortest
+        wait, waited = self.shortest, 0.0
         while True:
             # Jitter: 5,000 agents that lost one server must not come back in step.
             yield wait * random.uniform(0.5, 1.0)  # noqa: S311 - nobody gains from guessing it
-            wait = min(2 * wait, self.longest)
+            waited += wait
+            longest = self.longest if waited >= _MINUTE else self.longest_at_first
+            wait = min(2 * wait, longest, self.longest)
 
 
 DEFAULT_TIMING = Timing()

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What must be asked before an agent can start: the network's configuration, this node's name.
+
+The answers are kept on disk, so that an agent that is restarted while its source is down starts.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from vxlane.errors import SourceError
+from vxlane.util import files
+
+log = logging.getLogger(__name__)
+
+FILE = "answers.json"
+
+
+class Answers:
+    """Owns `<state>/answers.json`; answers of another `origin` (see `Config`) do not count."""
+
+    def __init__(self, state: Path, origin: str) -> None:
+        self._path = state / FILE
+        self._origin = origin
+
+    def to(self, what: str, question: Callable[[], str]) -> str:
+        """The answer to `question`, or that of an earlier start where it can't be had now.
+
+        SourceError: it can't be had, and there is no earlier one.
+        """
+        known = self._load()
+        try:
+            answer = question()
+        except SourceError as error:
+            if what not in known:
+                raise
+            log.warning("%s; the %s of the last start is used", error, what)
+            return known[what]
+        if known.get(what) != answer:
+            document = {"source": self._origin} | known | {what: answer}
+            files.replace(self._path, json.dumps(document))
+        return answer
+
+    def _load(self) -> dict[str, str]:
+        try:
+            document = json.loads(self._path.read_text())
+            if document.pop("source") == self._origin:
+                return {str(what): str(answer) for what, answer in document.items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            pass  # Not there, or of no use: it is written anew.
+        return {}
