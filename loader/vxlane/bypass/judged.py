@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from vxlane.host.events import RulesetChange
@@ -43,7 +43,7 @@ class JudgedKeeper:
         self.is_unread = True
         """Whether rules that packets of pods may meet have changed and are not read yet."""
         self._paths: Sequence[Path] = ()
-        self._underlay: tuple[Any, ...] = ()
+        self._peers: tuple[IPv4Address, ...] = ()
         self.found: tuple[Finding, ...] = ()
         """What was read last."""
 
@@ -117,8 +117,7 @@ class JudgedKeeper:
     ) -> Question:
         if overlay.paths is not self._paths:
             self._paths = overlay.paths
-            peers = {path.node.address for path in overlay.paths}
-            self._underlay = tuple(sorted({overlay.address, *peers}))
+            self._peers = tuple(sorted({path.node.address for path in overlay.paths}))
         bridges = {port.bridge: device_name(port.bridge) for port in ports}
         device = device_name(overlay.device) if overlay.device else ""
         view = View(
@@ -128,7 +127,8 @@ class JudgedKeeper:
             overlay=device,
             nics=frozenset(map(device_name, overlay.nics)),
             direct=frozenset(map(device_name, overlay.direct_nics)),
-            underlay=self._underlay,
+            address=overlay.address,
+            peers=self._peers,
             port=overlay.port,
         )
         inner = sorted({**bridges, **({overlay.device: device} if device else {})}.items())

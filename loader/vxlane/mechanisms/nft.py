@@ -362,9 +362,11 @@ class Decoder:
         )
 
     def _element(self, piece: _Piece, low: bytes, high: bytes) -> Test | None:
-        if isinstance(piece.what, Unknown):
+        is_name = piece.what in _NAMES
+        # A key of several fields begins in the register of the first one.
+        if isinstance(piece.what, Unknown) or len(low) > (_NAME_SIZE if is_name else _FIELD_SIZE):
             return None
-        if piece.what in _NAMES:
+        if is_name:
             return self._named(piece, low, is_negated=False) if low == high else None
         ranges: Ranges = ((_span(piece, low)[0], _span(piece, high)[1]),)
         return NumberTest(piece.what, ranges, mask=piece.mask)
@@ -378,6 +380,7 @@ class Decoder:
             self._registers[register] = int(any(_data(found[2])))
 
 
+_NAME_SIZE, _FIELD_SIZE = 16, 4
 _PORTS = {Field.IN: Field.IN_PORT, Field.OUT: Field.OUT_PORT}
 _NAMES = {*_PORTS, *_PORTS.values()}
 _ADDRESSES = {Field.SOURCE, Field.DESTINATION}

@@ -96,8 +96,10 @@ class View:
     nics: frozenset[str]
     direct: frozenset[str]
     """Those over which packets go without a tunnel."""
-    underlay: tuple[IPv4Address, ...]
-    """Our VTEP and all peers'."""
+    address: IPv4Address
+    """Our VTEP's."""
+    peers: tuple[IPv4Address, ...]
+    """All others'."""
     port: int
     """Of VXLAN."""
 
@@ -151,26 +153,32 @@ def framed(view: View) -> Packet:
     return Packet({**established(view).numbers, Field.STATE: states}, {})
 
 
-def outer(view: View) -> Packet:
-    """The tunnel's own, sent and received.
+def sent(view: View) -> Packet:
+    """The tunnel's packets to peers."""
+    types = {Field.SOURCE_TYPE: _values(_LOCAL), Field.DESTINATION_TYPE: _values(_UNICAST)}
+    ends = {Field.SOURCE: _addresses(view.address), Field.DESTINATION: _addresses(*view.peers)}
+    return Packet({**_outer(view), **types, **ends}, {Field.OUT: view.nics}, is_inner=False)
 
-    Replies go to another port than the one that was sent from, so conntrack never calls one of
-    these connections established.
+
+def received(view: View) -> Packet:
+    """The tunnel's packets from peers."""
+    types = {Field.SOURCE_TYPE: _values(_UNICAST), Field.DESTINATION_TYPE: _values(_LOCAL)}
+    ends = {Field.SOURCE: _addresses(*view.peers), Field.DESTINATION: _addresses(view.address)}
+    return Packet({**_outer(view), **types, **ends}, {Field.IN: view.nics}, is_inner=False)
+
+
+def _outer(view: View) -> dict[Field, Ranges]:
+    """Replies go to another port than the one that was sent from, so conntrack never calls one of
+    the tunnel's connections established.
     """
-    addresses = _merged((int(address), int(address)) for address in view.underlay)
-    numbers = {
-        Field.SOURCE: addresses,
-        Field.DESTINATION: addresses,
+    return {
         Field.PROTOCOL: _values(_UDP),
         Field.DESTINATION_PORT: _values(view.port),
         Field.FRAGMENT: _values(0, _DONT_FRAGMENT),
         Field.FAMILY: _values(_IPV4),
         Field.ETHERTYPE: _values(_ETH_IPV4),
-        Field.STATE: _values(ESTABLISHED, _NEW, _UNTRACKED),
-        Field.SOURCE_TYPE: _values(_UNICAST, _LOCAL),
-        Field.DESTINATION_TYPE: _values(_UNICAST, _LOCAL),
+        Field.STATE: _values(_NEW, _UNTRACKED),
     }
-    return Packet(numbers, {Field.IN: view.nics, Field.OUT: view.nics}, is_inner=False)
 
 
 def _inner(view: View) -> dict[Field, Ranges]:
@@ -190,6 +198,10 @@ def _inner(view: View) -> dict[Field, Ranges]:
 def _inner_names(view: View) -> dict[Field, frozenset[str]]:
     devices = view.bridges | view.direct | ({view.overlay} if view.overlay else set())
     return {Field.IN: devices, Field.OUT: devices}
+
+
+def _addresses(*addresses: IPv4Address) -> Ranges:
+    return _values(*map(int, addresses))
 
 
 def _values(*values: int) -> Ranges:

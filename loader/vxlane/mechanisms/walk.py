@@ -22,7 +22,8 @@ from vxlane.mechanisms.packet import (
     established,
     framed,
     of_any_state,
-    outer,
+    received,
+    sent,
 )
 from vxlane.mechanisms.rules import (
     Base,
@@ -40,7 +41,8 @@ RulesOf = Callable[[ChainKey], Sequence[Rule]]
 
 _PER_PACKET = frozenset(Kind) - OF_A_CONNECTION
 _INNER_HOOKS = frozenset({Hook.PREROUTING, Hook.FORWARD, Hook.POSTROUTING})
-_OUTER_HOOKS = frozenset({Hook.PREROUTING, Hook.INPUT, Hook.OUTPUT, Hook.POSTROUTING})
+_RECEIVED_HOOKS = frozenset({Hook.PREROUTING, Hook.INPUT})
+_SENT_HOOKS = frozenset({Hook.OUTPUT, Hook.POSTROUTING})
 
 
 def findings(bases: Sequence[Base], rules: RulesOf, view: View) -> tuple[Finding, ...]:
@@ -64,8 +66,10 @@ def _walks(base: Base, view: View) -> Iterator[tuple[Packet, frozenset[Kind], Sc
         if base.hook in _INNER_HOOKS:
             yield established(view), _PER_PACKET, Scope()
             yield of_any_state(view), OF_A_CONNECTION, Scope()
-        if base.hook in _OUTER_HOOKS:
-            yield outer(view), _PER_PACKET, Scope()
+        if base.hook in _RECEIVED_HOOKS:
+            yield received(view), _PER_PACKET, Scope()
+        if base.hook in _SENT_HOOKS:
+            yield sent(view), _PER_PACKET, Scope()
 
 
 def _device_walks(
@@ -73,7 +77,8 @@ def _device_walks(
 ) -> Iterator[tuple[Packet, frozenset[Kind], Scope]]:
     """Of a chain of devices: the tunnel's packets pass NICs, those of pods every other device."""
     if devices & view.nics:
-        yield outer(view), _PER_PACKET, Scope()
+        yield sent(view), _PER_PACKET, Scope()
+        yield received(view), _PER_PACKET, Scope()
     if devices & (view.bridges | view.direct | {view.overlay}):
         yield framed(view), frozenset(Kind), Scope()
     if others := devices - view.nics - view.bridges - {view.overlay}:

@@ -221,10 +221,13 @@ def _physdev(data: bytes) -> list[Step]:
 
 
 def name_test(field: Field, name: bytes, mask: bytes, *, is_negated: bool = False) -> Test:
-    """A device's name with a mask of 0xff for each byte that counts, the NUL of a whole one too."""
-    text = name.rstrip(b"\0").decode(errors="replace")
-    is_whole = sum(map(bool, mask)) > len(text)
-    return NameTest(field, frozenset({text if is_whole else f"{text}*"}), is_negated)
+    """A device's name with a mask of 0xff for each byte that counts, the NUL of a whole one too.
+
+    iptables-legacy leaves the + of a prefix in the name, behind the mask.
+    """
+    size = sum(map(bool, mask))
+    text = name[:size].rstrip(b"\0").decode(errors="replace")
+    return NameTest(field, frozenset({text if size > len(text) else f"{text}*"}), is_negated)
 
 
 _DECODED = {

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Structures of rules that not every kernel can hold, as kernels that can would dump them."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from reading import VIEW
+
+from vxlane.mechanisms import xtables
+from vxlane.mechanisms.kinds import Kind
+from vxlane.mechanisms.nft import Decoder, SetContent
+from vxlane.mechanisms.packet import Field, Match, NameTest, NumberTest, established, sent
+from vxlane.mechanisms.rules import Base, ChainKey, Code, Family, Hook, Unknown, Verdict
+from vxlane.mechanisms.walk import findings
+from vxlane.netlink.socket import attribute, nested
+
+FORWARD = Base(ChainKey(Family.IP, "t", "forward"), Hook.FORWARD)
+NAME, DATA, ELEMENT = 1, 2, 1  # NFTA_EXPR_NAME, NFTA_EXPR_DATA, NFTA_LIST_ELEM
+
+
+def expression(name, *members):
+    """One element of an NFTA_RULE_EXPRESSIONS."""
+    return nested(ELEMENT, attribute(NAME, name.encode() + b"\0"), nested(DATA, *members))
+
+
+def rule(*expressions):
+    """The rule that a Decoder makes of expressions."""
+    decoder = Decoder(Family.IP, lambda _: SetContent(()), lambda _: "")
+    return decoder.rule(b"".join(expressions))
+
+
+def kinds(*rules):
+    """The kinds that packets of pods meet in a chain of `rules`."""
+    return {found.kind for found in findings([FORWARD], lambda _: rules, VIEW)}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("flow_offload", Kind.FLOWTABLE),
+        ("queue", Kind.QUEUE),
+        ("synproxy", Kind.SYNPROXY),
+        ("inner", Kind.PAYLOAD),
+        ("something-of-linux-9", Kind.UNKNOWN),
+    ],
+)
+def test_expressions_of_other_kernels(name, kind):
+    """Flow add, queue, synproxy, a look into the tunnel, and what nobody knows yet have a kind."""
+    assert kinds(rule(expression(name))) == {kind}
+
+
+@pytest.mark.parametrize(
+    ("steps", "kind"),
+    [
+        (xtables.match_steps("something", b""), Kind.UNKNOWN),
+        (xtables.target_steps("SOMETHING", b""), Kind.UNKNOWN),
+        (xtables.target_steps("SYNPROXY", b""), Kind.SYNPROXY),
+        (xtables.target_steps("AUDIT", b""), Kind.LOG),
+        (xtables.match_steps("nfacct", b""), Kind.ACCOUNT),
+        (xtables.target_steps("HL", b""), Kind.REWRITE),
+    ],
+)
+def test_extensions_of_other_kernels(steps, kind):
+    """Extensions of xtables that this kernel may lack, and unknown ones, have a kind."""
+    assert kinds(tuple(steps)) == {kind}
+
+
+def test_a_match_of_an_old_revision_is_not_known():
+    """A structure that is too short for its fields is a test that may fit."""
+    assert xtables.match_steps("conntrack", bytes(100)) == [Unknown.TEST]
+
+
+def test_a_timeout_of_a_rule_is_found():
+    """CT --timeout gives a connection timers that the bypass does not know."""
+    data = struct.pack("=HHII16s32s", 0, 0, 0, 0, b"", b"short")
+    assert xtables.target_steps("CT", data) == [Kind.TIMEOUT]
+
+
+def test_a_helper_matters_from_the_first_packet_on():
+    """A helper behind `state NEW` matters, a log behind it does not."""
+    new = xtables.match_steps("state", struct.pack("=I", 8))
+    assert kinds((*new, Kind.HELPER)) == {Kind.HELPER}
+    assert kinds((*new, Kind.LOG)) == set()
+
+
+def test_a_test_fits_none_some_or_all():
+    """Ranges, masks, names and their negations are compared with what packets can have."""
+    packet = established(VIEW)
+    inside, beside = ((0x0A2A0000, 0x0A2AFFFF),), ((0x0A2B0000, 0x0A2BFFFF),)
+    halves = ((0x0A2A0000, 0x0A2A7FFF), (0x0A2A8000, 0x0A2AFFFF))
+    cases = {
+        NumberTest(Field.SOURCE, inside): Match.ALL,
+        NumberTest(Field.SOURCE, halves): Match.ALL,
+        NumberTest(Field.SOURCE, halves[:1]): Match.SOME,
+        NumberTest(Field.SOURCE, beside): Match.NONE,
+        NumberTest(Field.SOURCE, beside, is_negated=True): Match.ALL,
+        NumberTest(Field.SOURCE_PORT, ((80, 80),)): Match.SOME,
+        NumberTest(Field.TCP_FLAGS, ((2, 2),), mask=0x17): Match.NONE,
+        NumberTest(Field.TCP_FLAGS, ((0x10, 0x10),), mask=0x17): Match.ALL,
+        NumberTest(Field.TCP_FLAGS, ((8, 8),), mask=8): Match.SOME,
+        NameTest(Field.IN, frozenset({"cni*", "flannel.1"})): Match.ALL,
+        NameTest(Field.IN, frozenset({"cni0"})): Match.SOME,
+        NameTest(Field.IN, frozenset({"docker0"}), is_negated=True): Match.ALL,
+        NameTest(Field.IN_PORT, frozenset({"veth1"})): Match.SOME,
+    }
+    assert {test: packet.match(test) for test in cases} == cases
+    peers = NumberTest(Field.DESTINATION, ((0xC0A80700, 0xC0A807FF),))
+    assert sent(VIEW).match(peers) is Match.ALL
+
+
+def test_a_goto_does_not_come_back():
+    """Behind a goto that all packets take nothing is met, behind a jump everything is."""
+    chains = {"forward": ((Verdict(Code.GOTO, "deep"),), (Kind.LOG,)), "deep": ()}
+    found = findings([FORWARD], lambda key: chains[key.chain], VIEW)
+    assert found == ()
+    chains["forward"] = ((Verdict(Code.JUMP, "deep"),), (Kind.LOG,))
+    assert len(findings([FORWARD], lambda key: chains[key.chain], VIEW)) == 1
+
+
+def test_chains_that_lead_to_each_other_end():
+    """A reading that changed on the way may show a loop; the walk ends all the same."""
+    chains = {"forward": ((Verdict(Code.JUMP, "forward"),), (Kind.LOG,))}
+    assert len(findings([FORWARD], lambda key: chains[key.chain], VIEW)) == 1
