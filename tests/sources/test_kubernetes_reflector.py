@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from vxlane.sources.follow import NodeTable
 from vxlane.sources.http import HttpError, SilenceError
 from vxlane.sources.kubernetes.api import INITIAL_END
 from vxlane.sources.kubernetes.reflector import Reflector
 from vxlane.sources.model import Node, derived_mac
+from vxlane.sources.table import NodeTable
 
 SILENCE = SilenceError("the watch of nodes")
 

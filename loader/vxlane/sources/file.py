@@ -50,7 +50,7 @@ _IN_WATCH = _IN_CLOSE_WRITE | _IN_MOVED_FROM | _IN_MOVED_TO | _IN_DELETE
 
 
 class FileSource:
-    """Follows one file. A file that can't be used leaves the last good set in force."""
+    """Follows one file. While it can't be used the last good set stays in force."""
 
     def __init__(self, path: Path, own_name: str, backend: Backend = Backend.VXLAN) -> None:
         self.changed = -1
@@ -58,7 +58,7 @@ class FileSource:
         self._own_name = own_name
         self._backend = backend
         self._digest = b""
-        """Of what was read last; empty: it can't be read."""
+        """Of the content read last; empty: the file can't be read."""
         self._last = NOTHING_READ
         self._served = NOTHING_READ
 
@@ -84,7 +84,7 @@ class FileSource:
             content = self._path.read_bytes()
             digest = _digest(content)
             if digest != self._digest:
-                # Also for a file that can't be used: its errors are found once.
+                # Noted for a file that can't be used too, so that its errors are found once.
                 self._digest = digest
                 before, self._last = self._last, self._parse(content)
                 if before.error:
@@ -99,13 +99,13 @@ class FileSource:
         return self._last
 
     def announce(self, own: Announcement) -> None:
-        """Nothing: people write the file."""
+        """Does nothing: people write the file."""
 
     def ready(self) -> None:
-        """Nothing: nobody waits."""
+        """Does nothing: a file has no reader to tell."""
 
     def chosen_address(self) -> IPv4Address | None:
-        """Nobody says."""
+        """None: the file does not say."""
         return None
 
     def close(self) -> None:
@@ -183,7 +183,7 @@ def _network(document: Mapping[str, object]) -> IPv4Network | None:
 
 
 def _load(content: bytes) -> dict[str, Any]:
-    # The base loader leaves every scalar the text it is: YAML 1.1 would read the unquoted MAC
+    # The base loader leaves every scalar as text. YAML 1.1 would read the unquoted MAC
     # 10:20:30:40:50:12 as one number in base 60, and a node named "on" as a boolean.
     loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
     try:

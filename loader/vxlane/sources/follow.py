@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 STOP_TIMEOUT = 0.2
-"""Seconds that close() waits for a thread; one that is inside a connect() ends by itself."""
+"""Seconds that close() waits for a thread. One that is inside a connect() ends by itself."""
 
 
 _MINUTE = 60.0
@@ -48,8 +48,8 @@ class Timing:
         """The back-off after each failure in a row, between half and the whole of its time."""
         wait, waited = self.shortest, 0.0
         while True:
-            # Jitter: 5,000 agents that lost one server must not come back in step.
-            yield wait * random.uniform(0.5, 1.0)  # noqa: S311 - nobody gains from guessing it
+            # Jitter: 5,000 agents that lost one server must not come back at the same time.
+            yield wait * random.uniform(0.5, 1.0)  # noqa: S311 - it is no secret
             waited += wait
             longest = self.longest if waited >= _MINUTE else self.longest_at_first
             wait = min(2 * wait, longest, self.longest)
@@ -75,7 +75,7 @@ def attempt(
         failed(str(error))
         return Failure(error.retry_after if isinstance(error, HttpError) else 0.0)
     except Exception as error:
-        # Whatever a server answers must not end the thread: nothing would start it again.
+        # No answer of a server may end the thread, which is not started again.
         log.exception("%s failed in a way that was not foreseen", name)
         failed(f"unexpected {type(error).__name__}: {error}; please report it")
         return Failure()
@@ -153,6 +153,8 @@ class Reconciler:
         self._reconcile = reconcile
         self._complain = complain
         self._timing = timing
+        self._due: float | None = None
+        """Seconds until the next attempt that is not requested; None: there is none."""
         self._requested = threading.Event()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -173,9 +175,9 @@ class Reconciler:
             self._thread.join(STOP_TIMEOUT)
 
     def _run(self) -> None:
-        waits, due, pause = self._timing.waits(), None, 0.0
+        waits, pause = self._timing.waits(), 0.0
         while not self._closed.wait(pause):
-            self._requested.wait(due)
+            self._requested.wait(self._due)
             # Cleared before the read: a change that comes during the read must cause another one.
             self._requested.clear()
             if self._closed.is_set():
@@ -184,7 +186,7 @@ class Reconciler:
             pause = self._timing.shortest
             if isinstance(result, Failure):
                 pause = max(pause, result.pause)
-                due = max(0.0, next(waits) - pause)
+                self._due = max(0.0, next(waits) - pause)
             else:
-                waits, due = self._timing.waits(), result
+                waits, self._due = self._timing.waits(), result
                 self._complain("")

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """HTTP/1.1 for the sources of nodes: JSON calls and endless streams, over TCP or TLS.
 
-Owns the sockets of a source; knows nothing of Kubernetes, etcd or nodes. Imports the standard
-library and the error tree only. Why not requests, httpx or a Kubernetes client: a source needs
-four things that they cost 15 to 100 MB or do not give at all: a body handed over block by block
-(a list of 10,000 nodes is 150 MB of JSON), a limit on silence and another one on the whole call,
-TLS files read afresh for each connection (certificates and tokens rotate), and a close() from
-another thread that ends a read at once.
+Owns the sockets of a source. Does not know Kubernetes, etcd or nodes. Imports the standard library
+and the error tree only.
+
+Why not requests, httpx or a Kubernetes client? A source needs four things, which cost 15 to 100 MB
+there or are missing: a body handed over block by block (a list of 10,000 nodes is 150 MB of JSON),
+a limit on silence and another one on the whole call, TLS files read for each connection
+(certificates and tokens rotate), and a close() from another thread that ends a read at once.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ BLOCK = 64 * 1024
 """Bytes of a body that are in memory at once, before parsing."""
 
 # A peer that vanished without a FIN (power, partition, a forgotten NAT entry) is noticed after
-# KEEPIDLE + KEEPINTVL * KEEPCNT seconds, even where a stream may lawfully be silent for longer.
+# KEEPIDLE + KEEPINTVL * KEEPCNT seconds, also while a stream may be silent for longer.
 KEEPALIVE = {socket.TCP_KEEPIDLE: 15, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: 3}
 
 TlsMaker = Callable[[], ssl.SSLContext]
@@ -38,7 +39,7 @@ HeaderMaker = Callable[[], Mapping[str, str]]
 
 
 class HttpError(SourceError):
-    """The server answered, and refused: its `status`, its words, and the pause it asks for (s)."""
+    """The server refused, with a `status`, its words, and the pause that it asks for (s)."""
 
     def __init__(self, url: str, status: int, *, words: str, retry_after: float = 0.0) -> None:
         self.status = status
@@ -47,15 +48,15 @@ class HttpError(SourceError):
 
 
 class SilenceError(SourceError):
-    """A stream that was open sent nothing for too long; it may be half open."""
+    """An open stream was silent for too long; it may be half open."""
 
 
 class HttpClient:
     """Calls one server, or one of several equal ones, with a new connection for each call.
 
     `timeout` is the longest wait (s) for a connection or for the next bytes of an answer,
-    `deadline` the longest that a whole call may take, so that a body that drips can't hold it
-    for ever. `tls` and `headers` are asked anew for each connection.
+    `deadline` the longest time for a whole call, so a body that drips does not hold it for ever.
+    `tls` and `headers` are called for each connection.
     """
 
     def __init__(
@@ -100,8 +101,8 @@ class HttpClient:
     ) -> Iterator[Iterator[bytes]]:
         """Send one request; inside the with, iterate over the answer's body block by block.
 
-        With `silence` the body may last for ever, but no pause in it longer than so many seconds;
-        without it the client's timeout and deadline hold.
+        With `silence` the body may last for ever, but no pause in it may be longer than so many
+        seconds. Without it the client's timeout and deadline hold.
         """
         base, connection = self._connected()
         url, sock = base + path, connection.sock
@@ -133,12 +134,12 @@ class HttpClient:
         with self._lock:
             self._closed = True
             for sock in self._sockets:
-                # Not sock.shutdown(): SSLSocket's drops its TLS state under the reader's feet.
+                # Not sock.shutdown(): SSLSocket's drops its TLS state while the reader uses it.
                 with contextlib.suppress(OSError):
                     socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     def _connected(self) -> tuple[str, http.client.HTTPConnection]:
-        """A connection to the server whose turn it is, or to the next that can be reached."""
+        """A connection to the next server in turn that can be reached."""
         failures = []
         for _ in self._bases:
             base = self._bases[self._turn % len(self._bases)]
@@ -174,13 +175,13 @@ class HttpClient:
     def _dropped(self, connection: http.client.HTTPConnection, sock: socket.socket) -> None:
         with self._lock:
             self._sockets.discard(sock)
-        # An answer that is not read to its end holds the socket's file too: close both.
+        # An answer that is not read to its end holds the socket's file too, so close both.
         connection.close()
         sock.close()
 
 
 def checked_url(url: str) -> str:
-    """Return `url` without a final slash, or raise ConfigError if no server can be meant by it."""
+    """`url` without a final slash; ConfigError: it is not the address of a server."""
     parts = urlsplit(url)
     try:
         known = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
@@ -203,7 +204,7 @@ def _blocks(response: http.client.HTTPResponse, deadline: float) -> Iterator[byt
         yield block
         if time.monotonic() > deadline:
             raise TimeoutError("the answer takes too long")
-    # read1 takes an early end of a body with a Content-Length for its end.
+    # read1 does not report a body that ends before its Content-Length.
     if response.length:
         raise http.client.IncompleteRead(b"", response.length)
 
@@ -221,7 +222,7 @@ def _refusal(url: str, response: http.client.HTTPResponse) -> HttpError:
 
 
 def _reason(error: OSError | http.client.HTTPException) -> str:
-    """One clause for a failure below HTTP, with the next step where there is one."""
+    """A failure below HTTP in words, with the next step where there is one."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted ({error.verify_message}); check the CA file"
     if isinstance(error, http.client.IncompleteRead):
@@ -232,7 +233,7 @@ def _reason(error: OSError | http.client.HTTPException) -> str:
     if isinstance(error, ssl.SSLError):
         return f"TLS failed ({error.reason or error}); check certificate, key and CA files"
     if isinstance(error, TimeoutError):
-        return "nothing more came in time; is the server overloaded, or a firewall between?"
+        return "no answer came in time; is the server overloaded, or a firewall between?"
     if isinstance(error, ConnectionRefusedError):
         return "connection refused; is the server up, and its address right?"
     if isinstance(error, http.client.RemoteDisconnected):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a node is, and the checks of what is said of one that all sources share.
+"""What a node is, and the checks that all sources share.
 
-Pure: no files, no sockets, no kernel. Imports nothing of vxlane but the errors.
+Pure: no files, no sockets, no kernel. Imports the errors only.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Backend(enum.Enum):
 
     @classmethod
     def of(cls, word: str) -> Backend:
-        """The backend that flannel's `word` names; OTHER for those vxlane has no path to."""
+        """The backend that flannel's `word` names; OTHER: vxlane has no path to such nodes."""
         try:
             return cls(word)
         except ValueError:
@@ -48,7 +48,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One entry that can't be used as it stands, or that contradicts another."""
+    """One entry that can't be used, or that contradicts another."""
 
     node: str
     reason: str
@@ -56,7 +56,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """What this node tells the others; a source that can write publishes it."""
+    """What this node tells the others. A source that can write publishes it."""
 
     address: IPv4Address
     backend: Backend
@@ -65,9 +65,9 @@ class Announcement:
 
 
 def derived_mac(name: str) -> str:
-    """The VTEP MAC of a node that names none: the same on every node that computes it.
+    """The VTEP MAC of a node that names none. Every node computes the same one.
 
-    Locally administered unicast, as flannel makes its random ones.
+    Locally administered unicast, as flannel's random ones are.
     """
     octets = bytearray(hashlib.sha256(f"vxlane vtep {name}".encode()).digest()[:6])
     octets[0] = octets[0] & 0xFE | 0x02

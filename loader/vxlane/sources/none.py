@@ -26,17 +26,17 @@ class NoSource:
         return False
 
     def nodes(self) -> Snapshot:
-        """Nobody."""
+        """Never any node."""
         return Snapshot(own=None, peers=(), read_at=time.monotonic())
 
     def announce(self, own: Announcement) -> None:
-        """Nothing: there is nobody to tell."""
+        """Does nothing."""
 
     def ready(self) -> None:
-        """Nothing: nobody waits."""
+        """Does nothing."""
 
     def chosen_address(self) -> IPv4Address | None:
-        """Nobody says."""
+        """None."""
         return None
 
     def close(self) -> None:

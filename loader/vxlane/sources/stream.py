@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JSON out of a body that arrives in blocks, one value at a time, never the whole in memory.
+"""JSON values from a body that arrives in blocks; the whole is never in memory.
 
 Pure: no sockets, no knowledge of what the values mean.
 """
@@ -19,7 +19,7 @@ _AFTER = frozenset(",]} \t\r\n")
 
 
 def lines(blocks: Iterable[bytes]) -> Iterator[Any]:
-    """Parse one JSON value per line; etcd's last words before it stops have no newline."""
+    """Parse one JSON value per line. etcd's last line before it stops has no newline."""
     rest = b""
     for block in blocks:
         head, newline, tail = block.rpartition(b"\n")
@@ -35,8 +35,8 @@ def lines(blocks: Iterable[bytes]) -> Iterator[Any]:
 
 
 def members(blocks: Iterable[bytes], name: str) -> Iterator[tuple[str, Any]]:
-    """Walk one JSON object: each element of its array `name` as (name, element), each other
-    member as (key, value), in the order sent; servers do not agree on which comes first.
+    """Walk one JSON object in the order sent: each element of its array `name` as (name, element),
+    each other member as (key, value). Servers send them in different orders.
     """
     text = _Text(blocks)
     text.expect("{")
@@ -69,7 +69,7 @@ def _parsed(line: bytes) -> Any:
 
 
 class _Text:
-    """The part of a body that is here already, and a place in it."""
+    """The part of a body that has arrived, and a position in it."""
 
     def __init__(self, blocks: Iterable[bytes]) -> None:
         # Incremental: a block may end inside a character.
@@ -99,19 +99,19 @@ class _Text:
             try:
                 value, end = _decode(self._text, self._at)
             except JSONDecodeError as error:
-                # Perhaps only not here yet. Twice as much text before the next attempt: an
-                # object of any size is then parsed a few times, not once per block.
+                # Perhaps the rest has not arrived. Doubling the text before the next attempt
+                # parses an object of any size a few times, and not once per block.
                 if not self._refill(len(self._text) - self._at):
                     raise SourceError(f"a list was cut off or is not JSON: {error}") from error
                 continue
-            # "12" and "12." at the very end may be the beginning of 12.5.
+            # "12" and "12." at the end may be the beginning of 12.5.
             whole = not isinstance(value, int | float) or self._text[end : end + 1] in _AFTER
             if whole or not self._refill():
                 self._at = end
                 return value
 
     def _refill(self, more: int = 1) -> bool:
-        """Get at least `more` characters; False: the body has no more."""
+        """Get at least `more` characters. False: the body has no more."""
         pieces = []
         for piece in self._source:
             pieces.append(piece)

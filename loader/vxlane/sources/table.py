@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 class NodeTable:
     """The nodes as one source knows them. An eventfd tells the reader of changes.
 
-    Entries are kept by the source's own key (a node's name, an etcd key) in the order of their
-    age: where two nodes contradict each other the older one stays, here and on every other node.
+    Entries are kept by the source's own key (a node's name, an etcd key) in the order of their age.
+    Of two nodes that contradict each other the older one stays, here and on every other node.
     """
 
     def __init__(self, own_name: str) -> None:
@@ -42,7 +42,7 @@ class NodeTable:
     def replace(
         self, entries: Mapping[str, Node | Problem], *, network: IPv4Network | None = None
     ) -> None:
-        """A full list, oldest node first; what it does not hold is gone."""
+        """A full list, oldest node first. A node that it lacks is gone."""
         with self._lock:
             if self._read_at is None or (entries, network) != (self._entries, self._network):
                 self._entries, self._network = dict(entries), network
@@ -50,7 +50,7 @@ class NodeTable:
             self._well()
 
     def put(self, key: str, entry: Node | Problem | None) -> None:
-        """One change; None: there is no such node, or none of this network."""
+        """One change. None: there is no such node, or it is not in this network."""
         with self._lock:
             if self._entries.get(key) != entry:
                 if entry is None:
@@ -61,12 +61,12 @@ class NodeTable:
             self._well()
 
     def confirm(self) -> None:
-        """The server is there, and what is known is still so."""
+        """The server answers, and the table is up to date."""
         with self._lock:
             self._well()
 
     def fail(self, error: str) -> None:
-        """The server can't be read now; what is known stays.
+        """The server can't be read now; the table stays.
 
         Each new reason is told: the first may be the symptom only, "connection refused" while the
         server restarts, and the lasting one "401".
@@ -78,7 +78,7 @@ class NodeTable:
                 self._wake()
 
     def complain(self, reason: str) -> None:
-        """Something about this node's own entry can't be put right now; "": it is again."""
+        """Why this node's own entry can't be written now; "": it is written."""
         with self._lock:
             if reason != self._complaint:
                 self._complaint = reason
@@ -114,7 +114,7 @@ class NodeTable:
             network=self._network,
             previous=self.served if self._settled is NOTHING_READ else self._settled,
         )
-        # Only now: an own name among the problems makes agree keep the entry that we had.
+        # Added after `agree`, which keeps the earlier entry of a node that is among the problems.
         about_us = [self._complaint] if self._complaint else []
         if not self._entries:
             about_us.append("the source's list of nodes is empty, not even this node is in it")

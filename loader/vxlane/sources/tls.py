@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TLS of a client, from PEM files or PEM text, read anew whenever it is asked for.
+"""TLS of a client, from PEM files or PEM text, read for each connection.
 
-Certificates, keys and CAs of a cluster rotate under a running agent: whoever opens a connection
-asks for a context then, and never keeps one.
+Certificates, keys and CAs of a cluster rotate under a running agent, so a context is made when a
+connection is opened, and never kept.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from pathlib import Path
 from vxlane.errors import SourceError
 
 Material = Path | bytes
-"""A file to be read when it is needed, or what it would hold."""
+"""A file, which is read when it is needed, or the content itself."""
 
 
 def client_context(
     authority: Material | None, certificate: Material | None, key: Material | None
 ) -> ssl.SSLContext:
-    """A context that trusts `authority` (None: the system's CAs) and, with a certificate and its
-    key, says who we are. SourceError: they can't be used as they are now.
+    """A context that trusts `authority` (None: the system's CAs), and authenticates us if there
+    are a certificate and a key. SourceError: they can't be used now.
     """
     data = None if authority is None else read(authority).decode(errors="replace")
     try:
@@ -42,7 +42,7 @@ def client_context(
 
 
 def read(material: Material) -> bytes:
-    """What `material` holds now; SourceError names the file that can't be read."""
+    """The content of `material` now; SourceError names a file that can't be read."""
     if isinstance(material, bytes):
         return material
     try:
@@ -53,7 +53,7 @@ def read(material: Material) -> bytes:
 
 @contextlib.contextmanager
 def _as_file(material: Material) -> Iterator[str]:
-    """OpenSSL reads a key from files only; one that came as text stays in memory."""
+    """A path for OpenSSL, which reads keys from files only; text stays in memory."""
     if isinstance(material, Path):
         yield str(material)
         return

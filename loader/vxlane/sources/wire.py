@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a flannel node tells the others about its backend, in the exact bytes that flannel uses.
+"""A flannel node's BackendData, in the exact bytes that flannel uses.
 
 Pure. The form is flannel's pkg/backend/vxlan (vxlanLeaseAttrs): Go's json.Marshal of a struct.
 """
@@ -17,9 +17,9 @@ from vxlane.sources.model import Announcement, Backend, derived_mac, parse_mac
 def backend_data(own: Announcement) -> str:
     """The BackendData that `own` publishes.
 
-    flannel does not parse what it stored: it trims `"}` and cuts at `:"`, and must find exactly
-    two pieces. So: compact, VNI first, VtepMAC last, nothing else; otherwise a flanneld that
-    takes the node back finds no MAC, makes a new one, and every peer must learn it.
+    flannel does not parse what it stored. It trims `"}`, cuts at `:"`, and must find exactly two
+    pieces. So the JSON is compact, VNI first, VtepMAC last, without any other member. Otherwise a
+    flanneld that takes the node back finds no MAC and makes a new one, which every peer must learn.
     """
     if own.backend is not Backend.VXLAN:
         return "null"
@@ -29,7 +29,7 @@ def backend_data(own: Announcement) -> str:
 def vtep_mac(data: object, backend: Backend, *, name: str) -> str:
     """The VTEP MAC in parsed BackendData of node `name`, or ConfigError.
 
-    Only vxlan nodes have one; any other gets the one that its name gives.
+    Only vxlan nodes have one. Any other gets the MAC derived from its name.
     """
     if backend is not Backend.VXLAN:
         return derived_mac(name)
@@ -42,5 +42,5 @@ def vtep_mac(data: object, backend: Backend, *, name: str) -> str:
 
 
 def folded(members: Mapping[Any, Any]) -> dict[str, Any]:
-    """`members` with lower-case keys: Go's encoding/json does not mind the case of a key."""
+    """`members` with lower-case keys: Go's encoding/json ignores the case of a key."""
     return {str(key).lower(): value for key, value in members.items()}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where etcd is and how to prove who one is, in the terms of flanneld's --etcd-* options."""
+"""Where etcd is, and our identity there, in the terms of flanneld's --etcd-* options."""
 
 from __future__ import annotations
 

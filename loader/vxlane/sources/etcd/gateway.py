@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The few calls of etcd v3 that a node's agent makes, through its JSON gateway.
 
-Why the gateway (/v3/..., on by default since etcd 3.4, same port) and not gRPC: it needs nothing
-but HTTP, where grpcio is 15 MB of binary and protobuf classes for seven small messages. Its limits:
---enable-grpc-gateway=false turns it off, older etcds name it otherwise, and a certificate's common
-name can't be the user: an etcd that has both client certificates and its own authentication on
-refuses certificates with a common name there. Keys and values are base64, 64-bit integers strings.
+Why the gateway (/v3/..., on by default since etcd 3.4, same port) and not gRPC? It needs only HTTP;
+grpcio is 15 MB of binary and protobuf classes for seven small messages. Its limits:
+--enable-grpc-gateway=false turns it off, and older etcds name it otherwise. A certificate's common
+name can't be the user: an etcd with both client certificates and its own authentication refuses
+certificates with a common name there. Keys and values are base64, 64-bit integers strings.
 
-Knows nothing of flannel.
+Does not know flannel.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Item:
     lease: int = 0
     """0: none, the key stays until it is deleted."""
     created: int = 0
-    """The revision in which it came into being."""
+    """The revision in which it was created."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class Gateway:
         return _item(found[0]) if found else None
 
     def put(self, key: str, value: bytes, *, lease: int) -> None:
-        """Write a key, whoever wrote it before."""
+        """Write a key, present or not."""
         self._call("/v3/kv/put", _put(key, value, lease))
 
     def create(self, key: str, value: bytes, *, lease: int) -> bool:
@@ -125,8 +125,8 @@ class Gateway:
         }
         body = _body({"create_request": request})
         if self._access.username:
-            # To a watch with a dead token etcd says "permission denied", as to one that may not
-            # read. To a call it says the truth, and `_authorized` gets a new one.
+            # A watch with a dead token is answered "permission denied", as one without the right
+            # to read. A call is answered truly, and then `_authorized` gets a new token.
             self.get(prefix)
         with self._authorized("/v3/watch", body, silence=self._silence) as blocks:
             yield _events(lines(blocks))
@@ -152,7 +152,7 @@ class Gateway:
             except HttpError as error:
                 if error.status != HTTPStatus.UNAUTHORIZED or not self._token:
                     raise
-                # Tokens die with the member that gave them, and after five minutes without use.
+                # A token ends with the member that gave it, and after five minutes without use.
                 self._authenticate()
                 blocks = stack.enter_context(self._post(path, body, silence=silence))
             yield blocks
@@ -177,8 +177,8 @@ class Gateway:
             raise
 
     def _headers(self) -> Mapping[str, str]:
-        # hasleader: a member that was cut off from the others ends our watches, instead of
-        # keeping them open on a state that no longer moves.
+        # hasleader: a member that is cut off from the others ends our watches. Without it they
+        # would stay open on a state that no longer changes.
         headers = {"Grpc-Metadata-hasleader": "true"}
         return headers | ({"Authorization": self._token} if self._token else {})
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gets this node a subnet in etcd and keeps the lease on it, in a thread of its own.
 
-It looks at our key when it is announced, when its lease is due, and when somebody changed it. A
-lease is renewed as flannel does: a new one is granted and the key is put again with it, `margin`
-before the old one ends. A key that was deleted is taken again if it is still free: pods have
-addresses of that subnet.
+It reads our key when a node is announced, when the lease is due, and when another writer changed
+the key. A lease is renewed as flannel does it: `margin` before it ends a new one is granted, and
+the key is put again with that. A key that was deleted is created again if it is still free, since
+pods have addresses of that subnet.
 """
 
 from __future__ import annotations
@@ -69,11 +69,11 @@ class Publisher:
 
     @property
     def key(self) -> str:
-        """Our key; empty while we hold none."""
+        """Our key; empty: we hold none."""
         return self._subnets + key_of(self._held) if self._held else ""
 
     def seen(self, value: bytes | None) -> None:
-        """The value that our key has now, None: it is gone; wakes the thread if it is not ours."""
+        """The value that our key has now (None: it is gone). Wakes the thread if it is not ours."""
         if self._own and value != value_of(self._own):
             self._reconciler.request()
 
@@ -82,9 +82,9 @@ class Publisher:
         self._reconciler.close()
 
     def _reconcile(self) -> float:
-        """Make our key right; seconds until it must be looked at again."""
+        """Write our key if it is wrong. Returns seconds until it must be read again."""
         own = self._own
-        assert own is not None, "nothing looks before there is an announcement"
+        assert own is not None, "a first request comes with the announcement"
         due: float | None
         for _ in range(_RACES):
             cidr = self._held or self._choose(own.address)
@@ -96,7 +96,7 @@ class Publisher:
             elif self._held is None:
                 continue
             else:
-                holder = address_of(item.value) or "something that is no node"
+                holder = address_of(item.value) or "a value that is no node"
                 advice = "delete its key, or restart this node's pods and agent for another subnet"
                 raise SourceError(f"its subnet {cidr} was taken by {holder}; {advice}")
             if due is not None:
@@ -144,7 +144,7 @@ class Publisher:
     def _renew(self, item: Item, value: bytes) -> float:
         """Write our key if it says something else, and renew its lease if that is due."""
         if not item.lease:
-            # A reservation that a person made: it stays without an end, and is not renewed.
+            # A person made this reservation: it has no end and is not renewed.
             if item.value != value:
                 self._gateway.put(item.key, value, lease=0)
             return self._term.ttl

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Flannel's keys and values in etcd, and how it chooses a node's subnet.
+"""flannel's keys and values in etcd, and its choice of a node's subnet.
 
 Pure. Forms and rules are flannel's pkg/subnet (subnet.go, config.go) and pkg/subnet/etcd.
 
@@ -7,7 +7,7 @@ Pure. Forms and rules are flannel's pkg/subnet (subnet.go, config.go) and pkg/su
     <prefix>/subnets/10.42.59.0-24      {"PublicIP":"192.168.1.13","PublicIPv6":null,
                                          "BackendType":"vxlan","BackendData":{...}}
 
-A node has no name there: it is known by its PublicIP.
+A node has no name there. It is known by its PublicIP.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from vxlane.sources.wire import backend_data, folded, vtep_mac
 # A dual-stack key has its IPv6 subnet after an ampersand: 10.42.59.0-24&fd00:42:0:3b::-64.
 _SUBNET = re.compile(r"(\d+\.\d+\.\d+\.\d+)-(\d+)(?:&[0-9a-f:]+-\d+)?")
 _CANDIDATES = 100
-"""Free subnets to choose from: enough that nodes that start together seldom choose the same."""
+"""Free subnets to choose from: so many that nodes which start together seldom choose the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Pool:
 
 
 def parse_pool(config: bytes) -> Pool:
-    """The pool that the network's config means, or ConfigError: flannel's CheckNetworkConfig."""
+    """The pool of the network's config; ConfigError as flannel's CheckNetworkConfig."""
     try:
         document = json.loads(config)
     except ValueError:
@@ -81,7 +81,7 @@ def parse_pool(config: bytes) -> Pool:
         network = IPv4Network(str(members.get("network")))
         length = _length(network, int(members.get("subnetlen") or 0))
         step = 1 << 32 - length
-        # The first subnet begins with the network's own address, and stays unused.
+        # flannel leaves the first subnet unused, which begins with the network's own address.
         first = IPv4Address(members.get("subnetmin") or int(network.network_address) + step)
         last = IPv4Address(members.get("subnetmax") or int(network.broadcast_address) + 1 - step)
     except (ValueError, TypeError) as error:

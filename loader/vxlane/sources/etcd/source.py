@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The nodes that flannel keeps in etcd v3: a `NodeSource`.
 
-Two threads: one reads (all subnets, then a watch that is resumed after the last revision seen, and
-a full read where etcd has compacted that away), the other holds this node's own subnet.
+It has two threads. One reads: all subnets, then a watch, which is resumed after the last revision
+seen. Where etcd has compacted that revision away, all is read again. The other thread holds this
+node's own subnet.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from vxlane.sources.table import NodeTable
 log = logging.getLogger(__name__)
 
 ETCD_TIMING = Timing(silence=240.0)
-"""etcd has no bookmarks: silence is normal, and TCP keepalive notices a dead connection sooner. But
-after 300 s without use it forgets a user's token, and a new one costs it a password hash."""
+"""etcd has no bookmarks, so silence is normal, and TCP keepalive notices a dead connection sooner.
+But etcd forgets a user's token after 300 s without use, and a new one costs it a password hash."""
 DAY = Term()
 
 
@@ -78,10 +79,10 @@ class EtcdSource:
         self._publisher.announce(own)
 
     def ready(self) -> None:
-        """Nothing: nobody waits."""
+        """Does nothing: in etcd no reader waits for it."""
 
     def chosen_address(self) -> IPv4Address | None:
-        """Nobody says: this node is known by the address it chose."""
+        """None: this node is known by the address that it chose."""
         return None
 
     def close(self) -> None:

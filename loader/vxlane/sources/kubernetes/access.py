@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the API server is and how to prove who one is: from a kubeconfig, or from inside a pod.
+"""Where the API server is, and our identity there: from a kubeconfig, or from inside a pod.
 
-Owns reading of kubeconfig and service account files. Files that rotate (tokens, certificates)
-are read again for every connection; a kubeconfig's own text is read once.
+Owns the reading of kubeconfig and service account files. Files that rotate (tokens, certificates)
+are read for each connection. The kubeconfig itself is read once.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ _ADVICE = "give a certificate, a token or a tokenFile"
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """One server and one identity. Each secret is a file to be read when needed, or PEM or token
-    text that a kubeconfig holds.
+    """One server and one identity. A secret is a file, which is read when it is needed, or PEM or
+    token text from a kubeconfig.
     """
 
     server: str
@@ -50,7 +50,7 @@ class Access:
     token: Material | None = None
 
     def headers(self) -> Mapping[str, str]:
-        """The header that proves who we are; a token file is read anew, bound tokens rotate."""
+        """The header with our token. A token file is read each time, since bound tokens rotate."""
         if self.token is None:
             return {}
         return {"Authorization": f"Bearer {read(self.token).decode().strip()}"}
@@ -61,8 +61,8 @@ class Access:
 
 
 def find_access(kubeconfig: Path | None, environ: Mapping[str, str], *, server: str = "") -> Access:
-    """The access that flanneld's options mean: `kubeconfig` if given, with `server` in place of its
-    own if given; `server` alone without any identity; else the pod's service account.
+    """The access by flanneld's options. `kubeconfig` comes first, with `server` in place of its own
+    server if given. `server` alone has no identity. Else it is the pod's service account.
     """
     if kubeconfig is not None:
         return read_kubeconfig(kubeconfig, server=server)
@@ -142,7 +142,7 @@ def _material(section: Mapping[str, Any], key: str, directory: Path) -> Material
 
 
 def _token(user: Mapping[str, Any], directory: Path) -> Material | None:
-    # client-go prefers the file: the text beside it is only its value at some time.
+    # client-go prefers the file: the text beside it is the file's value at some time.
     if user.get("tokenFile"):
         return directory / str(user["tokenFile"])
     return str(user["token"]).encode() if user.get("token") else None

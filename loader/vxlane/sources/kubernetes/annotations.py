@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a Node object says in flannel's annotations, and what ours must say.
+"""flannel's annotations of Node objects: reading them, and writing ours.
 
 Pure. Names and values are flannel's pkg/subnet/kube (annotations.go, kube.go).
 """
@@ -45,9 +45,9 @@ class Annotations:
         self.address_choice = f"{full}node-public-ip"
 
     def entry(self, node: Mapping[str, Any], own_name: str) -> Node | Problem | None:
-        """The node that a Node object describes; None if flannel does not run there.
+        """The node that a Node object describes; None: flannel does not run there.
 
-        This node is asked for in any case: one that has not announced itself yet is a Problem.
+        For this node itself that is a Problem: it has not been announced yet.
         """
         name, found = name_of(node), annotations_of(node)
         if found.get(self.managed) != "true":
@@ -66,7 +66,7 @@ class Annotations:
             return Problem(name, str(error))
 
     def wanted(self, own: Announcement, found: Mapping[str, str]) -> dict[str, str]:
-        """The annotations that have to be written so that `found` announces `own`."""
+        """The annotations that are missing in `found` to announce `own`."""
         try:
             address = self.overwrite(found) or own.address
         except ConfigError:
@@ -80,7 +80,7 @@ class Annotations:
         return {key: value for key, value in wanted.items() if found.get(key) != value}
 
     def overwrite(self, found: Mapping[str, str]) -> IPv4Address | None:
-        """The address to announce in place of this node's own, that of a NAT before it."""
+        """The address to announce in place of this node's own: that of a NAT in front of it."""
         text = found.get(self.address_overwrite)
         try:
             return parse_address(text) if text else None

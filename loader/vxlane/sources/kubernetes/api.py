@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The few calls of the Kubernetes API that a node's agent makes, as paths and bytes.
+"""The calls of the Kubernetes API that a node's agent makes, as paths and bytes.
 
-Knows the API's conventions (resourceVersion, bookmarks, Status objects), nothing of flannel.
+Knows the API's conventions (resourceVersion, bookmarks, Status objects). Does not know flannel.
 https://kubernetes.io/docs/reference/using-api/api-concepts/ is the source of the rules.
 """
 
@@ -23,7 +23,7 @@ NODES = "/api/v1/nodes"
 PAGE = 500
 """Nodes per request of a list; client-go's size too."""
 WATCH_SECONDS = (300, 600)
-"""The server ends a watch after a time in this range: agents spread over its replicas again."""
+"""The server ends a watch after a time in this range, so that agents spread over its replicas."""
 STRATEGIC_MERGE = "application/strategic-merge-patch+json"
 INITIAL_END = "k8s.io/initial-events-end"
 
@@ -39,8 +39,8 @@ class NodesApi:
         """List all nodes: ("items", node) for each, as it arrives, then ("metadata", ListMeta)
         of the last page.
 
-        `version` is what the list must be at least as new as: "0" takes what the server has in
-        memory, "" asks for the newest state and costs the server a quorum read.
+        The list is at least as new as `version`. "0" takes what the server has in memory, "" asks
+        for the newest state and costs the server a quorum read.
         """
         query = {"limit": str(PAGE), "resourceVersion": version}
         while True:
@@ -58,11 +58,11 @@ class NodesApi:
 
     @contextlib.contextmanager
     def watch(self, version: str) -> Iterator[Iterator[Mapping[str, Any]]]:
-        """Inside the with, the server has agreed: iterate over the events after `version`, or for
-        "" over all nodes there are, a bookmark (see `INITIAL_END`), and then their changes.
+        """Inside the with, the server has agreed. Iterate over the events after `version`; for ""
+        over all nodes, a bookmark (see `INITIAL_END`), and then the nodes' changes.
 
-        They end when the server ends the stream. HttpError: the server refused, or sent an ERROR
-        event, with that event's code.
+        The events end when the server ends the stream. HttpError: the server refused, or sent an
+        ERROR event, whose code the error has.
         """
         query = {
             "watch": "1",
@@ -83,9 +83,9 @@ class NodesApi:
         return node
 
     def patch_status(self, name: str, patch: Mapping[str, Any]) -> None:
-        """Merge `patch` into node `name` by way of its status.
+        """Merge `patch` into node `name` through its status.
 
-        The subresource takes annotations too, and is all that flannel's RBAC role may write.
+        The subresource takes annotations too, and flannel's RBAC role may write only that.
         """
         body = json.dumps(patch, separators=(",", ":")).encode()
         path = f"{NODES}/{quote(name)}/status"

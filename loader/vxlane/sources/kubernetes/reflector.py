@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Keeps a node table equal to the cluster's nodes: list, watch, and recovery from either's failure.
 
-One `round` brings the table up to date and follows it until the stream ends. Nothing that happened
-in a gap is lost: the next round resumes after the last resourceVersion seen, and where the server
-no longer knows that one (410 Gone) the whole set is read again and replaces the old one, so that
-nodes deleted meanwhile go. Objects of 15 kB are slimmed to an entry one by one as they arrive.
+One `round` brings the table up to date and follows until the stream ends. Changes in a gap are not
+lost: the next round resumes after the last resourceVersion seen. Where the server no longer knows
+that version (410 Gone), the whole set is read again and replaces the old one, so nodes that were
+deleted meanwhile go. Objects of 15 kB are slimmed to an entry one by one as they arrive.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Reflector:
         self._table = table
         self._slim = slim
         self._version = ""
-        # "0": the state that the server has in memory will do. That may be some seconds old, so
-        # once we have seen a newer one, or been told that ours is too old, ask for the newest.
+        # "0": the state that the server has in memory is enough. It may be some seconds old, so
+        # after a newer state, or a 410, the newest is asked for.
         self._list_from = "0"
         self._streams_initial_events = True
 
@@ -50,7 +50,7 @@ class Reflector:
             else:
                 self._begin()
         except SilenceError:
-            # Not even a bookmark in its time: perhaps half open. Resume on another connection.
+            # No bookmark in its time: the connection may be half open. Resume on another one.
             return
 
     def _resume(self) -> None:
@@ -64,7 +64,7 @@ class Reflector:
             self._begin()
 
     def _begin(self) -> None:
-        """Read all nodes and follow: in one stream, or in two steps where that is not known."""
+        """Read all nodes and follow: in one stream, or in two steps with an older server."""
         if self._streams_initial_events:
             try:
                 self._watch("")
@@ -73,7 +73,7 @@ class Reflector:
                     raise
                 self._streams_initial_events = False
             except SilenceError:
-                # A server that ignores the parameters never says that these were all nodes.
+                # A server that ignores the parameters never sends the closing bookmark.
                 self._streams_initial_events = bool(self._version)
         if not self._version:
             self._list()
@@ -99,8 +99,8 @@ class Reflector:
                 self._apply(event)
 
     def _gather(self, events: Iterator[Mapping[str, Any]]) -> None:
-        """Take the initial events. They come in any order: their versions are no place in
-        history to resume from, only the closing bookmark's is.
+        """Take the initial events. They come in any order, so a watch can be resumed only from the
+        closing bookmark's version, not from theirs.
         """
         found = _Gathered()
         for event in events:
@@ -127,7 +127,7 @@ class Reflector:
 
 
 class _Gathered:
-    """The entries of a full read, with what says how old each node is."""
+    """The entries of a full read, with the age of each node."""
 
     def __init__(self) -> None:
         self._found: dict[str, tuple[str, Node | Problem]] = {}

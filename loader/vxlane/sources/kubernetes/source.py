@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The nodes of a Kubernetes cluster, with flannel's annotations: a `NodeSource`.
 
-Why not one of the Kubernetes clients: they hold the whole objects (1,000 nodes of 15 kB: 80 to
-130 MB more, and 25 to 65 MB for the import), and none of them has all of what an agent that must
-never miss a deletion needs: initial events in the watch, bookmarks, 410 answered by a list that
-is compared, silence noticed, back-off with jitter. This one needs a few MB for 10,000 nodes.
+Why not one of the Kubernetes clients? They hold the whole objects: 1,000 nodes of 15 kB take 80 to
+130 MB more, and the import 25 to 65 MB. None has all that an agent needs which must never miss a
+deletion: initial events in the watch, bookmarks, a list that is compared after a 410, a limit on
+silence, back-off with jitter. This source needs a few MB for 10,000 nodes.
 
 Two threads: the reflector reads, the publisher writes this node's own annotations.
 """
@@ -99,7 +99,7 @@ class KubernetesSource:
         self._table.close()
 
     def chosen_address(self) -> IPv4Address | None:
-        """The underlay address that this node's annotation node-public-ip asks for, if it does."""
+        """The underlay address in this node's annotation node-public-ip, if it has one."""
         return self._chosen
 
     def _slim(self, node: Mapping[str, Any]) -> Entry:
@@ -128,7 +128,7 @@ def own_node_name(
 
 
 def client_for(access: Access, timing: Timing) -> HttpClient:
-    """An HTTP client that goes where `access` says, as who it says."""
+    """An HTTP client for the server of `access`, with its identity."""
     return HttpClient(
         [access.server], tls=access.tls, headers=access.headers, timeout=timing.timeout
     )
