@@ -49,6 +49,6 @@ class Answers:
             document = json.loads(self._path.read_text())
             if document.pop("source") == self._origin:
                 return {str(what): str(answer) for what, answer in document.items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             pass  # Not there, or of no use: it is written anew.
         return {}

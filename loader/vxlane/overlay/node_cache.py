@@ -38,7 +38,7 @@ class NodeCache:
             peers = [_node(item) for item in document["peers"]]
         except FileNotFoundError:
             return NOTHING_READ
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             log.warning("%s is not used: not what this version wrote (%s)", self._path, error)
             return NOTHING_READ
         if origin != self._origin or (self._cidr and network not in (None, self._cidr)):

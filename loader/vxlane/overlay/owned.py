@@ -20,6 +20,7 @@ from vxlane.host.events import Events
 from vxlane.host.nexthops import Query, resolve
 from vxlane.host.underlay import Underlay
 from vxlane.host.undo import UndoFile
+from vxlane.overlay import bridge
 from vxlane.overlay.backend import Attempt, OverlayState
 from vxlane.overlay.chosen import ChosenUnderlay
 from vxlane.overlay.desired import OwnRouting, exits_of
@@ -57,6 +58,7 @@ class OwnedOverlay:
         self._own: Node | None = None
         """What the host was made for."""
         self._device: Device | None = None
+        self._bridge_problem = ""
 
     def announcement(self, own: Node | None) -> Announcement:
         """What this node tells the others; an existing device's MAC is kept."""
@@ -135,6 +137,7 @@ class OwnedOverlay:
         name = vtep.name_of(self._network.vni)
         self._note_owner(name, network)
         apply_sysctls(sysctls.FORWARDING, self._undo)
+        self._bridge_problem = bridge.settle(self._devices, own.pod_cidr, network)
         if self._network.backend is not Backend.VXLAN:
             return False
         before = self._device
@@ -184,9 +187,8 @@ class OwnedOverlay:
         )
         query = Query(underlay.address, self._network.port)
         paths = self._paths.to(snapshot.peers, query, routing)
-        problems = []
-        if self._chosen.problem:
-            problems.append(Problem(own.name, self._chosen.problem))
+        reasons = filter(None, (self._chosen.problem, self._bridge_problem))
+        problems = [Problem(own.name, reason) for reason in reasons]
         if own.address != underlay.address:
             reason = f"peers send to {own.address}, its packets come from {underlay.address}"
             problems.append(Problem(own.name, reason))
