@@ -7,7 +7,6 @@ import dataclasses
 import queue
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, IPv4Network
-from typing import Any
 
 import pytest
 
@@ -96,12 +95,22 @@ def subnet(number: int) -> str:
     return f"{PREFIX}/subnets/10.42.{number}.0-24"
 
 
+class Timed(Publisher):
+    """A publisher that keeps the seconds until it reads its key again."""
+
+    due: float | None = None
+
+    def _reconcile(self) -> float:
+        self.due = super()._reconcile()
+        return self.due
+
+
 class Run:
     """A publisher on a store, and what it complained of: "" for each time that all was well."""
 
     def __init__(self, store: Store, previous: IPv4Network | None) -> None:
         self.heard: queue.Queue[str] = queue.Queue()
-        self.publisher = Publisher(
+        self.publisher = Timed(
             store,
             PREFIX,
             previous=previous,
@@ -137,18 +146,13 @@ def run(store: Store) -> Iterator[Callable[..., Run]]:
         made.publisher.close()
 
 
-def due(made: Run) -> Any:
-    """Seconds until it reads its key again."""
-    return made.publisher._reconciler._due
-
-
 def test_the_subnet_of_our_address_is_kept(store: Store, run: Callable[..., Run]) -> None:
     """A lease that still runs is left alone until its margin begins, whatever subnet.env says."""
     store.have(7, OTHER)
     store.have(9, lease=5, left=80)
     made = run("10.42.20.0/24")
     assert made.announce() == ""
-    assert (made.publisher.key, store.done, due(made)) == (subnet(9), [], 50)
+    assert (made.publisher.key, store.done, made.publisher.due) == (subnet(9), [], 50)
 
 
 def test_a_lease_is_left_until_its_margin(store: Store, run: Callable[..., Run]) -> None:
@@ -156,7 +160,7 @@ def test_a_lease_is_left_until_its_margin(store: Store, run: Callable[..., Run])
     store.have(9, lease=5, left=31)
     made = run()
     made.announce()
-    assert (store.done, due(made)) == ([], 1)
+    assert (store.done, made.publisher.due) == ([], 1)
 
 
 @pytest.mark.parametrize("left", [30, 29])
@@ -167,7 +171,7 @@ def test_a_lease_is_replaced_when_its_margin_begins(
     store.have(9, lease=5, left=left)
     made = run()
     assert made.announce() == ""
-    assert (store.done, due(made)) == (["put 10.42.9.0-24 1001"], TERM.ttl - TERM.margin)
+    assert (store.done, made.publisher.due) == (["put 10.42.9.0-24 1001"], TERM.ttl - TERM.margin)
     assert store.left[1001] == TERM.ttl
 
 
@@ -183,7 +187,7 @@ def test_the_previous_subnet_is_taken_if_it_is_free(store: Store, run: Callable[
     store.have(7, OTHER)
     made = run("10.42.20.0/24")
     made.announce()
-    assert (made.publisher.key, due(made)) == (subnet(20), TERM.ttl - TERM.margin)
+    assert (made.publisher.key, made.publisher.due) == (subnet(20), TERM.ttl - TERM.margin)
     assert store.done == ["put 10.42.20.0-24 1000"]
 
 
@@ -286,7 +290,7 @@ def test_a_reservation_stays_without_a_lease(
     made = run()
     made.announce()
     assert store.done == ([] if own == OWN else ["put 10.42.9.0-24 0"])
-    assert due(made) == TERM.ttl
+    assert made.publisher.due == TERM.ttl
 
 
 def test_a_network_without_config_says_where_it_belongs(
