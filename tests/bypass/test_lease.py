@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the programs are told besides peers and pods, and when it counts no more."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from ipaddress import IPv4Address
+
+import pytest
+from memorymaps import in_memory
+
+from vxlane.bypass import lease as leases
+from vxlane.bypass.lease import LEASE, Lease, Terms
+from vxlane.datapath.abi import Way
+from vxlane.datapath.maps import Maps
+from vxlane.overlay.backend import OverlayState
+
+SECOND = 1_000_000_000
+OVERLAY = OverlayState(
+    device=9,
+    device_mtu=1450,
+    address=IPv4Address("192.168.77.1"),
+    vtep_mac="02:00:00:00:00:01",
+    vni=1,
+    port=8472,
+    underlay=3,
+    paths=(),
+    exits=frozenset({(Way.TUNNEL, 3)}),
+)
+ESTABLISHED, UDP = 432000.0, 120.0
+
+
+@pytest.fixture
+def maps(monkeypatch: pytest.MonkeyPatch) -> Maps:
+    """Maps in memory; conntrack keeps streams five days and datagrams two minutes."""
+    timeouts = {
+        ("tcp_timeout_established",): ESTABLISHED,
+        ("udp_timeout", "icmp_timeout"): UDP,
+    }
+    monkeypatch.setattr(leases, "shortest_timeout", lambda *states: timeouts[states])
+    return in_memory(monkeypatch)[0]
+
+
+def test_all_settings_are_written_with_a_fresh_lease(maps: Maps) -> None:
+    """It runs for 30 s from now; the rest is the overlay's and the person's."""
+    before = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    Lease(maps, Terms(revalidate=20)).renew(OVERLAY)
+    after = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    found = maps.settings()
+    assert before + LEASE * SECOND <= found.lease_until <= after + LEASE * SECOND
+    assert (found.revalidate, found.revalidate_datagram) == (20 * SECOND, 20 * SECOND)
+    assert (found.address, found.vtep_mac) == (OVERLAY.address, OVERLAY.vtep_mac)
+    assert found.has_direct is False
+
+
+def test_approvals_age_before_conntrack_forgets(
+    maps: Maps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A third of the timeout counts where that is shorter; without conntrack the person's word."""
+    Lease(maps, Terms(revalidate=1_000_000)).renew(OVERLAY)
+    found = maps.settings()
+    assert found.revalidate == ESTABLISHED / 3 * SECOND
+    assert found.revalidate_datagram == UDP / 3 * SECOND
+    monkeypatch.setattr(leases, "shortest_timeout", lambda *_: math.inf)
+    Lease(maps, Terms(revalidate=50)).renew(OVERLAY)
+    assert maps.settings().revalidate_datagram == 50 * SECOND
+
+
+def test_the_port_range_is_the_kernels(
+    maps: Maps, monkeypatch: pytest.MonkeyPatch, tmp_path
+) -> None:
+    """A VXLAN device without a range of its own uses that of local ports; or the default's."""
+    file = tmp_path / "range"
+    file.write_text("1024\t2047\n")
+    monkeypatch.setattr(leases, "_PORT_RANGE", file)
+    lease = Lease(maps, Terms(revalidate=20))
+    lease.renew(OVERLAY)
+    assert (maps.settings().port_min, maps.settings().port_max) == (1024, 2047)
+    file.unlink()
+    lease.renew(OVERLAY)
+    assert (maps.settings().port_min, maps.settings().port_max) == (32768, 60999)
+
+
+def test_direct_peers_are_told_of(maps: Maps) -> None:
+    """Programs look for directly routed packets only where there is a direct way."""
+    direct = dataclasses.replace(OVERLAY, exits=frozenset({(Way.DIRECT, 3)}))
+    Lease(maps, Terms(revalidate=20)).renew(direct)
+    assert maps.settings().has_direct is True
+
+
+def test_a_start_and_a_flush_withdraw_all_approvals(maps: Maps) -> None:
+    """The epoch is raised: nobody watched the rules before, and somebody asks now."""
+    first = Lease(maps, Terms(revalidate=20))
+    first.renew(OVERLAY)
+    assert (first.epoch, maps.settings().epoch) == (1, 1)
+    assert first.flush() == 2
+    assert (first.epoch, maps.settings().epoch) == (2, 2)
+    second = Lease(maps, Terms(revalidate=20))
+    second.renew(OVERLAY)
+    assert maps.settings().epoch == 3
+
+
+def test_a_flush_leaves_the_rest(maps: Maps) -> None:
+    """The lease and the addresses stay as they were written last."""
+    lease = Lease(maps, Terms(revalidate=20))
+    lease.renew(OVERLAY)
+    before = maps.settings()
+    lease.flush()
+    assert maps.settings() == dataclasses.replace(before, epoch=before.epoch + 1)
+
+
+def test_the_epoch_begins_anew_after_the_last(maps: Maps) -> None:
+    """It is 32 bits in the map."""
+    lease = Lease(maps, Terms(revalidate=20))
+    lease.renew(OVERLAY)
+    maps.put_settings(dataclasses.replace(maps.settings(), epoch=0xFFFFFFFF))
+    assert Lease(maps, Terms(revalidate=20)).epoch == 0
+
+
+def test_a_bypass_that_is_switched_off_has_no_lease(maps: Maps) -> None:
+    """Also after the next renewal; switched on again it has one at once."""
+    lease = Lease(maps, Terms(revalidate=20))
+    lease.switch(OVERLAY, is_enabled=False)
+    assert (lease.is_enabled, maps.settings().lease_until) == (False, 0)
+    lease.renew(OVERLAY)
+    assert maps.settings().lease_until == 0
+    lease.switch(OVERLAY, is_enabled=True)
+    assert maps.settings().lease_until > 0
+
+
+def test_until_rules_were_read_every_packet_is_judged(maps: Maps) -> None:
+    """A start leaves all to the kernel path; the word of the rules is kept over renewals."""
+    lease = Lease(maps, Terms(revalidate=20))
+    lease.renew(OVERLAY)
+    assert maps.settings().judged is True
+    lease.judge(all_pods=False)
+    assert maps.settings().judged is False
+    lease.renew(OVERLAY)
+    assert maps.settings().judged is False
+    lease.judge(all_pods=True)
+    assert maps.settings().judged is True
