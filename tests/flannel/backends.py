@@ -20,7 +20,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any, Protocol
 
-from etcdmanager import EtcdManager, Event, Lease, NetworkConfig
+from leases import Event, Lease, Manager, NetworkConfig
 
 OVERHEAD = 50
 _RETRIES = 10
@@ -41,7 +41,7 @@ class Interface:
 class Setting:
     """What a backend is registered with."""
 
-    manager: EtcdManager
+    manager: Manager
     config: NetworkConfig
     external: Interface
     public: str
@@ -117,8 +117,9 @@ class Vxlan:
         """Make the device, or keep one that fits; its MAC (newVXLANDevice, ensureLink)."""
         vni, port = config.backend.get("vni", 1), config.backend.get("port", 0)
         learning = "learning" if config.backend.get("learning") else "nolearning"
+        mac = self._manager.stored_mac() or random_mac()
         add = (
-            f"ip link add {self._name} address {random_mac()} mtu {self.mtu} type vxlan id {vni} "
+            f"ip link add {self._name} address {mac} mtu {self.mtu} type vxlan id {vni} "
             f"local {self._external.address} dev {self._external.name} dstport {port} {learning}"
         )
         if found := link(self._name):

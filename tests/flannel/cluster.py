@@ -1,22 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nodes whose network flanneld's stand-in makes, or an agent, with a real etcd between them.
+"""Nodes whose network flanneld's stand-in makes, or an agent; a real etcd between them, or the
+stand-in for Kubernetes' API.
 
-etcd listens on the switch of the lab, 192.168.77.1, where every node reaches it.
+The server listens on the switch of the lab, 192.168.77.1, where every node reaches it.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
+from apiserver import ApiServer
 from etcdserver import EtcdServer
 from labundertest import LabUnderTest
+from taps import inside
 
 from vxlane.errors import VxlaneError
 from vxlane.lab import namespaces, underlay
@@ -26,7 +31,7 @@ from vxlane.lab.plan import POD_NETWORK, plan_nodes, switch_name
 from vxlane.lab.waiting import wait_for
 from vxlane.show.node import call
 
-ETCD = "192.168.77.1"
+SERVER = "192.168.77.1"
 PREFIX = "/coreos.com/network"
 SOON = 10.0
 
@@ -70,17 +75,20 @@ class Cluster(LabUnderTest):
             )
         self.lab.save()
         underlay.make_switch(name)
-        underlay.ip(switch_name(name), f"address add {ETCD}/24 dev br0")
+        underlay.ip(switch_name(name), f"address add {SERVER}/24 dev br0")
         for node in self.lab.nodes:
             underlay.make_node(name, node)
-        directory = self.lab.nodes[0].directory.parent / "etcd"
-        directory.mkdir()
-        self.etcd = EtcdServer(directory, netns=switch_name(name), host=ETCD).up()
+        self._serve()
         self.configure(**(config or {"Type": "vxlan"}))
         if fresh:
             (self.node(fresh).directory / "subnet.env").unlink()
             value = {"PublicIP": str(self.node(fresh).address), "BackendType": "none"}
             self.etcd.ctl("put", self.key(fresh), json.dumps(value))
+
+    def _serve(self) -> None:
+        directory = self.lab.nodes[0].directory.parent / "etcd"
+        directory.mkdir()
+        self.etcd = EtcdServer(directory, netns=switch_name(self.lab.name), host=SERVER).up()
 
     @property
     def names(self) -> list[str]:
@@ -92,6 +100,19 @@ class Cluster(LabUnderTest):
         text = json.dumps({"Network": str(POD_NETWORK), "Backend": backend})
         self.etcd.ctl("put", f"{PREFIX}/config", text)
 
+    def source_options(self) -> list[str]:
+        """Where flanneld and agents find the nodes; both know these options."""
+        return ["--etcd-endpoints", self.etcd.url, "--etcd-prefix", PREFIX]
+
+    def published_macs(self) -> dict[IPv4Network, str]:
+        """Pod CIDR -> the VTEP MAC that its node published."""
+        found = {}
+        for name in self.names:
+            value = self.etcd.ctl("get", "--print-value-only", self.key(name))
+            if value:
+                found[self.node(name).pod_cidr] = json.loads(value)["BackendData"]["VtepMAC"]
+        return found
+
     def key(self, name: str) -> str:
         """The key of a node's subnet in etcd."""
         return f"{PREFIX}/subnets/{str(self.node(name).pod_cidr).replace('/', '-')}"
@@ -99,7 +120,7 @@ class Cluster(LabUnderTest):
     def start_flanneld(self, *names: str, options: Iterable[str] = (), wait: bool = True) -> None:
         """Start the stand-in on nodes; wait until it has told the node's pods to come."""
         command = [sys.executable, str(Path(__file__).with_name("flanneld.py")), "--ip-masq"]
-        command += ["--etcd-endpoints", self.etcd.url, "--etcd-prefix", PREFIX, "--iface", "eth0"]
+        command += [*self.source_options(), "--iface", "eth0"]
         for name in names:
             daemon = self._start(name, [*command, *options], "flanneld.log")
             self.flannelds[name] = daemon
@@ -115,7 +136,7 @@ class Cluster(LabUnderTest):
         command = [program("vxlane"), "agent", "--mode", mode, "--ip-masq", "--iface", "eth0"]
         command += ["--state-dir", str(node.directory), "--cni-cache-dir"]
         command += [str(node.directory / "cni"), "--node-name", name]
-        command += ["--etcd-endpoints", self.etcd.url, "--etcd-prefix", PREFIX] if source else []
+        command += self.source_options() if source else []
         self.agents[name] = self._start(name, [*command, *options], "agent.log")
         if wait:
             log = self.agents[name].log
@@ -174,9 +195,12 @@ class Cluster(LabUnderTest):
             self.lab.add_pod(self.node(name))
 
     def close(self) -> None:
-        """End etcd and all daemons; the rest goes with the lab."""
+        """End the server and all daemons; the rest goes with the lab."""
         for daemon in [*self.flannelds.values(), *self.agents.values()]:
             daemon.end(signal.SIGKILL)
+        self._stop_serving()
+
+    def _stop_serving(self) -> None:
         self.etcd.close()
 
     def _start(self, name: str, command: list[str], log: str) -> Daemon:
@@ -186,5 +210,52 @@ class Cluster(LabUnderTest):
         with path.open("ab") as output:
             begin = output.tell()
             inside = namespaces.inside(node.name, command)
-            process = subprocess.Popen(inside, stdout=output, stderr=output)
+            env = {**os.environ, "NODE_NAME": name}
+            process = subprocess.Popen(inside, stdout=output, stderr=output, env=env)
         return Daemon(process, path, begin)
+
+
+class KubeCluster(Cluster):
+    """The same with Kubernetes' API instead of etcd; nodes go by their short names there."""
+
+    def _serve(self) -> None:
+        self.api = ApiServer(host=SERVER)
+        for node, name in zip(self.lab.nodes, self.names, strict=True):
+            self.api.put(
+                {
+                    "metadata": {"name": name},
+                    "spec": {"podCIDR": str(node.pod_cidr), "podCIDRs": [str(node.pod_cidr)]},
+                    "status": {"conditions": []},
+                }
+            )
+        inside(switch_name(self.lab.name), self.api.up)
+        cluster = {"name": "lab", "cluster": {"server": self.api.url}}
+        context = {"name": "lab", "context": {"cluster": "lab"}}
+        document = {"current-context": "lab", "contexts": [context], "clusters": [cluster]}
+        self._file("kubeconfig").write_text(json.dumps(document))
+
+    def configure(self, **backend: Any) -> None:
+        """Write the net-conf.json of all nodes."""
+        text = json.dumps({"Network": str(POD_NETWORK), "Backend": backend})
+        self._file("net-conf.json").write_text(text)
+
+    def source_options(self) -> list[str]:
+        """See `Cluster`."""
+        options = ["--kube-subnet-mgr", "--kube-api-url", self.api.url]
+        options += ["--kubeconfig-file", str(self._file("kubeconfig"))]
+        return [*options, "--net-config-path", str(self._file("net-conf.json"))]
+
+    def published_macs(self) -> dict[IPv4Network, str]:
+        """See `Cluster`."""
+        found = {}
+        for node in self.api.nodes.values():
+            said = node["metadata"].get("annotations", {})
+            if data := said.get("flannel.alpha.coreos.com/backend-data"):
+                found[IPv4Network(node["spec"]["podCIDR"])] = json.loads(data)["VtepMAC"]
+        return found
+
+    def _file(self, name: str) -> Path:
+        return self.lab.nodes[0].directory.parent / name
+
+    def _stop_serving(self) -> None:
+        self.api.down()

@@ -18,13 +18,13 @@ _numbers = itertools.count()
 
 @pytest.fixture
 def make_cluster(_machine: None) -> Iterator[Callable[..., Cluster]]:
-    """Make clusters for one test, with the arguments of `Cluster` after its name."""
+    """Make clusters for one test: how many nodes, of which class, and its other arguments."""
     made: dict[str, Cluster | None] = {}
 
-    def make(count: int, **options: Any) -> Cluster:
+    def make(count: int, kind: type[Cluster] = Cluster, **options: Any) -> Cluster:
         name = f"test-{os.getpid()}-flannel{next(_numbers)}"
         made[name] = None
-        made[name] = Cluster(name, count, **options)
+        made[name] = kind(name, count, **options)
         return made[name]
 
     yield make

@@ -15,58 +15,15 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network
 from typing import Any
 from urllib.parse import urlsplit
+
+from leases import Event, Lease, LeaseWatcher, NetworkConfig, NotNowError, parse_config
 
 TTL = 24 * 3600
 _RACES = 10
 _CANDIDATES = 100
-
-
-class NotNowError(Exception):
-    """etcd can't be read, or does not hold what flanneld needs."""
-
-
-@dataclass(frozen=True)
-class Lease:
-    """One node's subnet and what it says of itself (LeaseAttrs)."""
-
-    subnet: IPv4Network
-    attrs: dict[str, Any]
-
-    @property
-    def public_ip(self) -> str:
-        """Where packets for its pods go."""
-        return str(self.attrs["PublicIP"])
-
-    @property
-    def mac(self) -> str:
-        """VTEP MAC."""
-        return str(self.attrs["BackendData"]["VtepMAC"])
-
-
-Event = tuple[str, Lease]
-"""("added" or "removed", lease)."""
-
-
-@dataclass(frozen=True)
-class NetworkConfig:
-    """net-conf.json after ParseConfig and CheckNetworkConfig."""
-
-    network: IPv4Network
-    backend: dict[str, Any]
-    """Keys in lower case; Type among them."""
-    length: int
-    first: IPv4Address
-    last: IPv4Address
-
-    def fits(self, subnet: IPv4Network) -> bool:
-        """Whether a node may keep `subnet` (isSubnetConfigCompat)."""
-        return self.first <= subnet.network_address <= self.last and (
-            subnet.prefixlen == self.length
-        )
 
 
 class EtcdManager:
@@ -76,18 +33,20 @@ class EtcdManager:
         self._endpoint = endpoint
         self._prefix = prefix
         self._subnets = f"{prefix}/subnets/"
-        self._known: dict[IPv4Network, Lease] = {}
-        """What the lease watcher (subnet/watch.go) has told of."""
 
     def config(self) -> NetworkConfig:
-        """The network's configuration; NotNowError: there is none, or it is wrong."""
+        """See `Manager`."""
         found = self._call("kv/range", key=_coded(f"{self._prefix}/config")).get("kvs")
         if not found:
             raise NotNowError("failed to retrieve network config: key not found")
         try:
-            return _parsed(json.loads(_decoded(found[0]["value"])))
+            return parse_config(json.loads(_decoded(found[0]["value"])))
         except (ValueError, KeyError, TypeError) as error:
             raise NotNowError(f"couldn't parse network config: {error}") from error
+
+    def stored_mac(self) -> str:
+        """See `Manager`."""
+        return ""
 
     def acquire(self, attrs: dict[str, Any], previous: IPv4Network | None) -> Lease:
         """tryAcquireLease: the subnet of our PublicIP, the previous one, any of 100 free ones."""
@@ -112,38 +71,20 @@ class EtcdManager:
         raise NotNowError("Max retries reached trying to acquire a subnet")
 
     def watch(self, own: Lease, tell: Callable[[Event], None]) -> str:
-        """Tell of all other leases and of their changes, until our own is revoked; why it ended.
-
-        A list only adds and removes: a lease that changed while nothing was watched is not told of
-        (leaseWatcher.reset).
-        """
+        """See `Manager`."""
+        watcher = LeaseWatcher(own.subnet)
         while True:
             try:
                 leases, revision, _ = self._list()
-                for event in self._reset(own, leases):
+                for event in watcher.reset(leases):
                     tell(event)
                 for kind, lease in self._watched(revision + 1):
-                    if lease.subnet == own.subnet:
-                        if kind == "removed":
-                            return "Lease has been revoked. Shutting down daemon."
-                        continue
-                    tell(self._update(kind, lease))
+                    if (kind, lease.subnet) == ("removed", own.subnet):
+                        return "Lease has been revoked. Shutting down daemon."
+                    for event in watcher.update(kind, lease):
+                        tell(event)
             except (NotNowError, OSError, http.client.HTTPException):
                 time.sleep(1)
-
-    def _reset(self, own: Lease, leases: list[Lease]) -> list[Event]:
-        others = {lease.subnet: lease for lease in leases if lease.subnet != own.subnet}
-        added = [lease for lease in others.values() if lease.subnet not in self._known]
-        removed = [lease for lease in self._known.values() if lease.subnet not in others]
-        self._known = others
-        return [("added", lease) for lease in added] + [("removed", lease) for lease in removed]
-
-    def _update(self, kind: str, lease: Lease) -> Event:
-        if kind == "added":
-            self._known[lease.subnet] = lease
-            return kind, lease
-        # A deletion carries no attributes: those of the lease as it was known.
-        return kind, self._known.pop(lease.subnet, lease)
 
     def _list(self) -> tuple[list[Lease], int, dict[IPv4Network, str]]:
         """All leases, the revision, and the etcd lease that each key hangs on."""
@@ -203,22 +144,6 @@ def _lease(kv: dict[str, Any]) -> Lease:
     key, value = _decoded(kv["key"]), _decoded(kv.get("value", ""))
     address = key.rpartition("/")[2].partition("&")[0]
     return Lease(IPv4Network(address.replace("-", "/")), json.loads(value or "{}"))
-
-
-def _parsed(document: dict[str, Any]) -> NetworkConfig:
-    top = {key.lower(): value for key, value in document.items()}
-    network = IPv4Network(top["network"])
-    length = int(top.get("subnetlen") or max(24, network.prefixlen + 2))
-    subnets = list(network.subnets(new_prefix=length))
-    # Without a Backend flannel takes udp.
-    backend = {key.lower(): it for key, it in (top.get("backend") or {"Type": "udp"}).items()}
-    return NetworkConfig(
-        network=network,
-        backend={**backend, "type": str(backend["type"]).lower()},
-        length=length,
-        first=IPv4Address(top.get("subnetmin") or subnets[1].network_address),
-        last=IPv4Address(top.get("subnetmax") or subnets[-1].network_address),
-    )
 
 
 def _free(config: NetworkConfig, taken: list[IPv4Network]) -> IPv4Network:

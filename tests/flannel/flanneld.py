@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """A stand-in for flanneld 0.28: what it does with a node, at start, unasked, on events, at its end.
 
-    flanneld.py --etcd-endpoints URL --etcd-prefix PREFIX --iface eth0 --subnet-file FILE --ip-masq
+    flanneld.py --iface eth0 --ip-masq --subnet-file FILE
+        --etcd-endpoints URL --etcd-prefix PREFIX
+        --kube-subnet-mgr --kube-api-url URL --net-config-path FILE       (and NODE_NAME)
 
 Written from flannel's source (flannel-io/flannel, main.go and pkg/), not from vxlane's idea of it.
 Runs in the network namespace that it is started in. SIGTERM and SIGINT end it; nothing is removed.
-Left out: IPv6, nftables, the Kubernetes subnet manager, renewal of the day-long lease.
+Left out: IPv6, nftables, renewal of the day-long lease.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import time
@@ -19,7 +22,9 @@ from pathlib import Path
 
 import masquerade
 from backends import BACKENDS, Network, Setting, external_interface, say
-from etcdmanager import EtcdManager, NetworkConfig, NotNowError
+from etcdmanager import EtcdManager
+from kubemanager import KubeManager
+from leases import Manager, NetworkConfig, NotNowError
 
 
 def main() -> int:
@@ -35,7 +40,7 @@ def main() -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    manager = EtcdManager(options.etcd_endpoints.split(",")[0], options.etcd_prefix)
+    manager = _manager(options)
     config = _config(manager)
     if not Path("/proc/sys/net/bridge/bridge-nf-call-iptables").exists():
         raise SystemExit("Failed to check br_netfilter")
@@ -57,7 +62,14 @@ def _run(options: argparse.Namespace) -> int:
     return 1
 
 
-def _config(manager: EtcdManager) -> NetworkConfig:
+def _manager(options: argparse.Namespace) -> Manager:
+    if options.kube_subnet_mgr:
+        path = Path(options.net_config_path)
+        return KubeManager(options.kube_api_url, os.environ["NODE_NAME"], path)
+    return EtcdManager(options.etcd_endpoints.split(",")[0], options.etcd_prefix)
+
+
+def _config(manager: Manager) -> NetworkConfig:
     while True:
         try:
             return manager.config()
@@ -116,6 +128,10 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--etcd-endpoints", default="http://127.0.0.1:2379")
     parser.add_argument("--etcd-prefix", default="/coreos.com/network")
+    parser.add_argument("--kube-subnet-mgr", action="store_true")
+    parser.add_argument("--kube-api-url")
+    parser.add_argument("--kubeconfig-file", help="not read: the API needs no credentials here")
+    parser.add_argument("--net-config-path", default="/etc/kube-flannel/net-conf.json")
     parser.add_argument("--iface", required=True)
     parser.add_argument("--public-ip", default="")
     parser.add_argument("--subnet-file", default="/run/flannel/subnet.env")

@@ -52,7 +52,7 @@ def rules(pods: str) -> list[str]:
 def golden(cluster: Cluster, name: str, *, peers: Iterable[str] = ()) -> dict[str, Any]:
     """What flanneld with the backend vxlan makes of a node; `peers`: names, none: all others."""
     node = cluster.node(name)
-    pods, macs = node.pod_cidr, published_macs(cluster)
+    pods, macs = node.pod_cidr, cluster.published_macs()
     others = [
         cluster.node(other)
         for other in (peers or cluster.names)
@@ -88,17 +88,6 @@ def golden(cluster: Cluster, name: str, *, peers: Iterable[str] = ()) -> dict[st
             "FLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n"
         ),
     }
-
-
-def published_macs(cluster: Cluster) -> dict[Any, str]:
-    """Pod CIDR -> the VTEP MAC that its node published in etcd."""
-    found = {}
-    for node in cluster.lab.nodes:
-        short = node.name.removeprefix(f"{cluster.lab.name}-")
-        value = cluster.etcd.ctl("get", "--print-value-only", cluster.key(short))
-        if value:
-            found[node.pod_cidr] = json.loads(value)["BackendData"]["VtepMAC"]
-    return found
 
 
 def shown(cluster: Cluster, name: str, device: str = "flannel.1") -> dict[str, Any]:

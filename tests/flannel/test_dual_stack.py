@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 
 from cluster import PREFIX
-from golden import published_macs, shown
+from golden import shown
 from steps import steps
 
 
@@ -19,13 +19,13 @@ def test_both_families(flannel):
         "Backend": {"Type": "vxlan"},
     }
     flannel.etcd.ctl("put", f"{PREFIX}/config", json.dumps(document))
-    before, keys = shown(flannel, "node1"), published_macs(flannel)
+    before, keys = shown(flannel, "node1"), flannel.published_macs()
     flannel.start_agent("node1", wait=False)
     agent = flannel.agents.pop("node1")
     assert agent.process.wait(timeout=10) != 0
     assert "the network has IPv6, and mode own serves IPv4 alone; keep flanneld" in agent.said()
     assert shown(flannel, "node1") == before
-    assert published_macs(flannel) == keys
+    assert flannel.published_macs() == keys
     assert len(flannel.etcd.ctl("get", "--keys-only", "--prefix", f"{PREFIX}/subnets").split()) == 4
     with steps(flannel) as flows:
         with flows.step("adopt"):

@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import pytest
-from golden import golden, published_macs, shown
+from cluster import Cluster, KubeCluster
+from golden import golden, shown
 
 from vxlane.lab.waiting import wait_for
 
 
 @pytest.mark.parametrize("maker", ["flanneld", "own"])
-def test_a_node_is_what_flannel_makes_of_it(make_cluster, maker):
+@pytest.mark.parametrize("kind", [Cluster, KubeCluster], ids=["etcd", "kubernetes"])
+def test_a_node_is_what_flannel_makes_of_it(make_cluster, kind, maker):
     """Device, entries, rules and subnet.env are flannel's to the byte, whoever made them."""
-    cluster = make_cluster(3)
+    cluster = make_cluster(3, kind)
     cluster.start_flanneld("node2", "node3")
     if maker == "flanneld":
         cluster.start_flanneld("node1")
@@ -46,16 +48,20 @@ def test_what_flanneld_repairs_and_what_not(make_cluster):
     assert shown(cluster, "node1") == whole
 
 
-def test_a_device_that_went_comes_back_alone(make_cluster):
-    """The device is made again, with a MAC that nobody knows and without entries."""
-    cluster = make_cluster(2)
+@pytest.mark.parametrize(
+    ("kind", "keeps_mac"), [(Cluster, False), (KubeCluster, True)], ids=["etcd", "kubernetes"]
+)
+def test_a_device_that_went_comes_back_alone(make_cluster, kind, keeps_mac):
+    """The device is made again without entries, and with etcd with a MAC that nobody knows."""
+    cluster = make_cluster(2, kind)
     cluster.start_flanneld(*cluster.names)
     cluster.await_routes(*cluster.names)
     cluster.sh("node1", "ip link del flannel.1")
     wait_for(lambda: shown(cluster, "node1")["addresses"], "the device")
     now = shown(cluster, "node1")
     assert (now["routes"], now["neighbours"], now["fdb"]) == ([], [], [])
-    assert now["device"]["address"] != published_macs(cluster)[cluster.node("node1").pod_cidr]
+    published = cluster.published_macs()[cluster.node("node1").pod_cidr]
+    assert (now["device"]["address"] == published) == keeps_mac
 
 
 @pytest.mark.full

@@ -39,12 +39,14 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, api: ApiServer, port: int, tls: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, api: ApiServer, address: tuple[str, int], tls: ssl.SSLContext | None
+    ) -> None:
         self.api = api
         self.open: set[socket.socket] = set()
         self.ended = False
         self._tls = tls
-        super().__init__(("127.0.0.1", port), Handler)
+        super().__init__(address, Handler)
 
     def get_request(self) -> tuple[Any, Any]:
         """Remember the connection, and wrap it if this server speaks TLS."""

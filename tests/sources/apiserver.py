@@ -66,6 +66,7 @@ class ApiServer:
         token: str = "",
         tls: ssl.SSLContext | None = None,
         bookmark_every: float = 0.2,
+        host: str = "127.0.0.1",
     ) -> None:
         self.watch_list = watch_list
         self.token = token
@@ -80,17 +81,18 @@ class ApiServer:
         self.version = 1000
         self.oldest = 1000
         self._tls = tls
+        self._host = host
         self._server: Server | None = None
         self._port = 0
 
     @property
     def url(self) -> str:
         """Where it is, also while it is down."""
-        return f"http{'s' if self._tls else ''}://127.0.0.1:{self._port}"
+        return f"http{'s' if self._tls else ''}://{self._host}:{self._port}"
 
     def up(self) -> ApiServer:
         """Serve; again on the same port after `down`."""
-        self._server = Server(self, self._port, self._tls)
+        self._server = Server(self, (self._host, self._port), self._tls)
         self._port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         return self
