@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import standing
@@ -71,9 +71,9 @@ class AgentNode:
         fresh.write_text(text)
         fresh.rename(self.nodes_file)
 
-    def command(self) -> list[str]:
+    def command(self, *prefix: str) -> list[str]:
         """The start of an agent's command line."""
-        return namespaces.inside(self.netns, [program("vxlane"), "agent"])
+        return namespaces.inside(self.netns, [*prefix, program("vxlane"), "agent"])
 
     def start(
         self,
@@ -83,9 +83,10 @@ class AgentNode:
         node_name: str = "node1",
         wait: bool = True,
         env: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
     ) -> None:
-        """Start the agent, and by default wait until it is ready."""
-        command = [*self.command(), "--mode", mode]
+        """Start the agent, `prefix` before its command, and by default wait until it is ready."""
+        command = [*self.command(*prefix), "--mode", mode]
         command += ["--node-name", node_name] if node_name else []
         command += ["--state-dir", str(self.state), "--subnet-file", str(self.subnet_file)]
         command += ["--nodes-file", str(self.nodes_file)] if nodes else []

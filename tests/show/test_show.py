@@ -13,7 +13,7 @@ def test_status(lab):
     status = lab.vxlane("node1", "status")
     assert status["agent"]["pid"] == lab.agent_pid("node1")
     assert status["programs"]["bypassing"] is True
-    assert 0 < status["programs"]["lease_seconds"] <= 30
+    assert 0 < status["programs"]["lease_seconds"] <= 3
     assert status["programs"]["address"] == lab.address("node1")
     assert (status["programs"]["peers"], status["programs"]["pods"]) == (2, 2)
 

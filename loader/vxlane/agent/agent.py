@@ -58,6 +58,8 @@ class Agent:
         self.bypass: Bypass | None = None
         self.overlay: OverlayState | None = None
         self.is_ready = False
+        self.is_current = False
+        """Whether the maps are what the last reconcile found."""
         self.reconciles = 0
         """How often all this was compared and repaired."""
         self.problems: tuple[Problem, ...] = ()
@@ -90,6 +92,12 @@ class Agent:
         return tuple(self._failures.reasons.values())
 
     @property
+    def is_serving(self) -> bool:
+        """Whether the node has its network, and its bypass if that is wanted and can be had."""
+        lease = self.bypass.lease if self.bypass else None
+        return self.is_ready and (lease is None or lease.is_held or not lease.is_enabled)
+
+    @property
     def device(self) -> int:
         """Ifindex of the overlay's device; 0: none yet, or none at all."""
         return self.overlay.device if self.overlay else 0
@@ -120,6 +128,7 @@ class Agent:
                 left_out = self._reconcile_bypass(overlay, dirty)
             if not self._failures.reasons.keys() - _OF_THE_BYPASS:
                 self._become_ready()
+        self.is_current = overlay is not None and "bypass" not in self._failures.reasons
         self._report(overlay, left_out)
         if dirty == ALL:
             self._save_nodes()
@@ -236,10 +245,15 @@ class Agent:
         hooks = Hooks(pin_directory(self.config.state), self.config.method, netlink)
         return DeviceReader(hooks, netlink)
 
-    def renew(self) -> None:
-        """Renew the lease: somebody still keeps the maps true."""
+    def renew(self, true_at: float) -> None:
+        """Renew the lease: the maps were true at `true_at`. Called from the heartbeat's thread."""
+        if bypass := self.bypass:
+            bypass.lease.renew(true_at)
+
+    def apply_settings(self) -> None:
+        """Write the programs' settings anew."""
         if self.bypass and self.overlay:
-            self.bypass.lease.renew(self.overlay)
+            self.bypass.lease.apply(self.overlay)
 
     def sync(self) -> None:
         """Do what may wait for a second: save nodes that changed, tell conntrack of resets."""

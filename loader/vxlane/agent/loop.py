@@ -17,8 +17,8 @@ from vxlane.agent.pace import Pace
 from vxlane.agent.server.notify import Readiness
 from vxlane.agent.server.operations import Operations
 from vxlane.agent.server.server import Server
-from vxlane.agent.server.status import Board, document
-from vxlane.bypass.lease import RENEW_EVERY
+from vxlane.agent.server.status import Board
+from vxlane.bypass.heartbeat import Heartbeat
 from vxlane.config import Mode
 from vxlane.host.events import RouteEvents, RulesetEvents
 from vxlane.host.firewall import is_about
@@ -33,6 +33,8 @@ RESYNC_EVERY = 30.0
 _STEP_EVERY = 0.1
 """Between two steps of a resync; one takes 5 to 25 ms with 5,000 peers."""
 _SYNC_EVERY = 1.0
+_SETTINGS_EVERY = 10.0
+"""Some of the programs' settings follow sysctls, which have no events."""
 _GATHER = {Mode.OWN: 0.003, Mode.ADOPT: 0.015}
 """See `Pace`. flanneld hears of a node when we do and then writes its entries: in adopt the agent
 waits for both."""
@@ -72,17 +74,21 @@ class Loop:
         self._walk = Timer(_STEP_EVERY, self._resync, now + RESYNC_EVERY)
         self._timers = [
             self._walk,
-            Timer(RENEW_EVERY, agent.renew, now + RENEW_EVERY),
+            Timer(_SETTINGS_EVERY, agent.apply_settings, now + _SETTINGS_EVERY),
             Timer(_SYNC_EVERY, agent.sync, now + _SYNC_EVERY),
         ]
         if agent.config.mode is Mode.OWN:
             every = agent.config.rules_interval
             self._timers.append(Timer(every, lambda: self._request(Dirty.RULES), now + every))
         self._pace = Pace(_GATHER[agent.config.mode], now)
+        self._heartbeat = Heartbeat((self._routes.fileno(), self._rulesets.fileno()), agent.renew)
+        self._is_behind = True
+        """Whether some event was read that is not reconciled yet."""
 
     def close(self) -> None:
         """Close what the loop opened."""
         self._readiness.stopping()
+        self._heartbeat.close()
         self._server.close()
         self._routes.close()
         self._rulesets.close()
@@ -92,7 +98,9 @@ class Loop:
         """Run until a signal ends it, anywhere: the next agent goes on, as after kill -9."""
         while True:
             due = min(self._pace.due, *(timer.due for timer in self._timers))
-            for key, _ in self._selector.select(max(0.0, due - time.monotonic())):
+            events = self._selector.select(max(0.0, due - time.monotonic()))
+            woke = time.monotonic()
+            for key, _ in events:
                 key.data()
             now = time.monotonic()
             for timer in self._timers:
@@ -100,7 +108,11 @@ class Loop:
                     timer.due = now + timer.period
                     timer.action()
             if self._pace.due <= now:
-                self._reconcile()
+                self._reconcile(woke)
+            elif not self._is_behind:
+                self._heartbeat.catch_up(woke)
+            if self._agent.is_serving:
+                self._readiness.ready()
 
     def _resync(self) -> None:
         """One step of a resync; after the last one there is a rest."""
@@ -114,23 +126,28 @@ class Loop:
     def _request(self, dirty: Dirty) -> None:
         self._pace.request(dirty, time.monotonic())
 
-    def _reconcile(self) -> None:
+    def _reconcile(self, woke: float) -> None:
+        """Reconcile what was requested, by events that were told before `woke`."""
         dirty, began = self._pace.take(), time.process_time()
         self._agent.reconcile(dirty)
         took = time.process_time() - began
         log.debug("reconciled %s in %.3f s of CPU", dirty, took)
         ended = self._pace.failed if self._agent.has_failed else self._pace.succeeded
         ended(time.monotonic(), took)
-        if self._agent.is_ready:
-            self._readiness.ready()
-        self._board.post(document(self._agent))
+        self._is_behind = not self._agent.is_current
+        if not self._is_behind:
+            self._heartbeat.catch_up(woke)
+        self._board.post(self._agent)
 
     def _on_nodes(self) -> None:
         if self._source.on_event():
             self._request(Dirty.NODES)
 
     def _on_routes(self) -> None:
-        self._request(self._agent.on_event(self._routes.read(self._agent.device)))
+        self._heartbeat.fall_behind()
+        dirty = self._agent.on_event(self._routes.read(self._agent.device))
+        self._is_behind |= bool(dirty)
+        self._request(dirty)
 
     def _on_rulesets(self) -> None:
         if change := self._rulesets.read():

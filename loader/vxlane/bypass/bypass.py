@@ -82,7 +82,8 @@ class Bypass:
         self._has_retired = False
 
     def close(self) -> None:
-        """Let go of the maps; what is pinned stays."""
+        """End the lease and let go of the maps; what is pinned stays."""
+        self.lease.end()
         self.maps.close()
 
     def reconcile(self, overlay: OverlayState, dirty: Dirty) -> list[Problem]:
@@ -99,7 +100,7 @@ class Bypass:
         nics = overlay.nics
         problems = self._peers.apply(overlay, self._mtus(nics))
         self.hooks.apply(self.pods.places() | _places(overlay, nics))
-        self.lease.renew(overlay)
+        self.lease.apply(overlay)
         if not self._has_retired:
             self._has_retired = True
             if retire_others(self._state):

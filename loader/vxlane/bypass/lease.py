@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The settings that the programs go by: the lease above all.
 
-Owns the one entry of the map `settings`. While the lease is renewed somebody keeps the maps true;
-when it runs out (a dead agent, a hung one) the programs leave every packet to the kernel path.
+Owns the one entry of the map `settings`. While the lease holds, the maps are true up to a few
+seconds; see `heartbeat` for who renews it. When it has run out (a dead agent, a hung one) the
+programs leave every packet to the kernel path.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,9 +18,9 @@ from vxlane.datapath.records import Settings
 from vxlane.host.conntrack import shortest_timeout
 from vxlane.overlay.backend import OverlayState
 
-LEASE = 30.0
-RENEW_EVERY = 10.0
-"""Both in seconds."""
+LEASE = 3.0
+"""Seconds for which packets may go by maps that nobody keeps. The kernel path answers a peer's new
+MAC in 0.4 s; a restart of the agent takes one to two, and is bridged."""
 
 _PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _DEFAULT_RANGE = (32768, 60999)
@@ -34,13 +36,21 @@ class Terms:
 
 
 class Lease:
-    """Renews the lease; withdraws approvals by raising the epoch."""
+    """Renews the lease; withdraws approvals by raising the epoch.
+
+    The heartbeat renews from its own thread, so every write is made under a lock.
+    """
 
     def __init__(self, maps: Maps, terms: Terms) -> None:
         self._maps = maps
         self._terms = terms
         # Whatever changed in the rules while nobody watched: approve everything anew.
         self._settings = replace(maps.settings(), epoch=_after(maps.settings().epoch), judged=True)
+        self._until = 0
+        """ns, CLOCK_MONOTONIC."""
+        self._may_renew = False
+        """Not before the settings are this agent's, and not after its end."""
+        self._lock = threading.Lock()
 
     @property
     def epoch(self) -> int:
@@ -52,50 +62,72 @@ class Lease:
         """Whether the bypass is wanted at all."""
         return self._terms.is_enabled
 
-    def renew(self, overlay: OverlayState) -> None:
-        """Write all settings with a fresh lease (none, while the bypass is switched off)."""
+    @property
+    def is_held(self) -> bool:
+        """Whether the programs go by the maps now."""
+        return self._settings.lease_until > time.monotonic_ns()
+
+    def apply(self, overlay: OverlayState) -> None:
+        """Write all settings, as they follow from `overlay` and the kernel's own."""
         lowest, highest = _port_range()
         # Well before conntrack forgets the flow: it would take the next packet for a new one's.
         stream = shortest_timeout("tcp_timeout_established") / 3
         datagram = shortest_timeout("udp_timeout", "icmp_timeout") / 3
-        self._settings = Settings(
-            lease_until=_now_ns() + _ns(LEASE) if self.is_enabled else 0,
-            revalidate=_ns(min(self._terms.revalidate, stream)),
-            revalidate_datagram=_ns(min(self._terms.revalidate, datagram)),
-            address=overlay.address,
-            epoch=self._settings.epoch,
-            port_min=lowest,
-            port_max=highest,
-            vtep_mac=overlay.vtep_mac,
-            has_direct=bool(overlay.direct_nics),
-            judged=self._settings.judged,
-        )
-        self._maps.put_settings(self._settings)
+        with self._lock:
+            self._may_renew = True
+            self._put(
+                Settings(
+                    lease_until=self._until if self.is_enabled else 0,
+                    revalidate=_ns(min(self._terms.revalidate, stream)),
+                    revalidate_datagram=_ns(min(self._terms.revalidate, datagram)),
+                    address=overlay.address,
+                    epoch=self._settings.epoch,
+                    port_min=lowest,
+                    port_max=highest,
+                    vtep_mac=overlay.vtep_mac,
+                    has_direct=bool(overlay.direct_nics),
+                    judged=self._settings.judged,
+                )
+            )
+
+    def renew(self, true_at: float) -> None:
+        """The maps were true at `true_at`, seconds of CLOCK_MONOTONIC."""
+        with self._lock:
+            self._until = _ns(true_at + LEASE)
+            if self._may_renew and self.is_enabled and self._until > self._settings.lease_until:
+                self._put(replace(self._settings, lease_until=self._until))
+
+    def end(self) -> None:
+        """End it at once, for good: from here on nobody keeps the maps. Flow records stay."""
+        with self._lock:
+            if self._may_renew:
+                self._put(replace(self._settings, lease_until=0))
+            self._may_renew = False
 
     def flush(self) -> int:
         """Withdraw every approval at once; the new epoch."""
-        self._settings = replace(self._settings, epoch=_after(self._settings.epoch))
-        self._maps.put_settings(self._settings)
-        return self._settings.epoch
+        with self._lock:
+            self._put(replace(self._settings, epoch=_after(self._settings.epoch)))
+            return self._settings.epoch
 
     def judge(self, *, all_pods: bool) -> None:
         """Leave every packet to the kernel path, or no longer."""
-        if self._settings.judged != all_pods:
-            self._settings = replace(self._settings, judged=all_pods)
-            self._maps.put_settings(self._settings)
+        with self._lock:
+            if self._settings.judged != all_pods:
+                self._put(replace(self._settings, judged=all_pods))
 
     def switch(self, overlay: OverlayState, *, is_enabled: bool) -> None:
         """Let the programs bypass, or stand aside, from now on."""
         self._terms = replace(self._terms, is_enabled=is_enabled)
-        self.renew(overlay)
+        self.apply(overlay)
+
+    def _put(self, settings: Settings) -> None:
+        self._maps.put_settings(settings)
+        self._settings = settings
 
 
 def _after(epoch: int) -> int:
     return (epoch + 1) & 0xFFFFFFFF
-
-
-def _now_ns() -> int:
-    return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
 
 
 def _ns(seconds: float) -> int:

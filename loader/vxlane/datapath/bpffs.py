@@ -12,6 +12,7 @@ import struct
 from pathlib import Path
 
 from vxlane.errors import KernelError
+from vxlane.util.capabilities import missing
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _MAGIC = 0xCAFE4A11
@@ -23,7 +24,8 @@ def ensure_bpffs(path: Path) -> None:
     if _is_bpffs(path):
         return
     if _libc.mount(b"bpf", os.fsencode(path), b"bpf", 0, b"mode=0700"):
-        advice = "root and a kernel with CONFIG_BPF are needed"
+        lacks = missing(["SYS_ADMIN"])
+        advice = f"the agent lacks {lacks}" if lacks else "a kernel with CONFIG_BPF is needed"
         raise KernelError(f"mount a bpffs at {path}", ctypes.get_errno(), advice)
 
 

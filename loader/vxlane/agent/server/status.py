@@ -7,6 +7,7 @@ docs/json.md documents the keys.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any
 from vxlane.agent.agent import Agent
 from vxlane.bypass.bypass import Bypass
 from vxlane.util import files
+
+log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 
@@ -27,7 +30,7 @@ def document(agent: Agent) -> Json:
         "node": agent.config.node_name,
         "mode": agent.config.mode.value,
         "pid": os.getpid(),
-        "ready": agent.is_ready,
+        "ready": agent.is_serving,
         "bypass": _bypass(bypass),
         "epoch": bypass.lease.epoch if bypass else None,
         "address": str(overlay.address) if overlay else None,
@@ -49,9 +52,11 @@ def document(agent: Agent) -> Json:
 
 
 def _waiting_for(agent: Agent) -> str | None:
-    """Why the node's network is not up yet; None: it is."""
-    if agent.is_ready:
+    """Why the node is not served yet, or not now; None: it is."""
+    if agent.is_serving:
         return None
+    if agent.is_ready:
+        return "the agent's own next reconcile: its lease has run out"
     problems = [f"node {problem.node} {problem.reason}" for problem in agent.problems]
     reasons = [agent.snapshot.error, *agent.failures, *problems]
     return next(filter(None, reasons), "a first answer of the source of nodes")
@@ -60,7 +65,9 @@ def _waiting_for(agent: Agent) -> str | None:
 def _bypass(bypass: Bypass | None) -> str:
     if bypass is None:
         return "unavailable"
-    return "on" if bypass.lease.is_enabled else "off"
+    if not bypass.lease.is_enabled:
+        return "off"
+    return "on" if bypass.lease.is_held else "lapsed"
 
 
 class Board:
@@ -68,15 +75,25 @@ class Board:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._agent: Agent | None = None
+        self._refusal = ""
         self.latest: Json | None = None
 
-    def post(self, content: Json) -> None:
-        """Put the document in place by rename."""
-        self.latest = content
-        self._write(content)
+    def post(self, agent: Agent) -> None:
+        """Put what `agent` says of itself now in place."""
+        self._agent, self.latest = agent, document(agent)
+        self._write(self.latest)
 
     def _write(self, content: Json) -> None:
-        files.replace(self._path, json.dumps(content, indent=2) + "\n")
+        """A disk that takes no more ends no agent: it is told once."""
+        refusal = ""
+        try:
+            files.replace(self._path, json.dumps(content, indent=2) + "\n")
+        except OSError as error:
+            refusal = f"write {self._path}: {error.strerror}; make room"
+        if refusal and refusal != self._refusal:
+            log.warning("%s", refusal)
+        self._refusal = refusal
 
     def wait_for(self, reason: str) -> None:
         """The agent has not started yet, because of `reason`."""
@@ -84,5 +101,5 @@ class Board:
         self._write(content | {"waiting_for": reason})
 
     def is_ready(self) -> bool:
-        """Whether the node's network is up."""
-        return bool(self.latest and self.latest["ready"])
+        """Whether the node is served now, asked of the agent itself: its loop may hang."""
+        return self._agent is not None and self._agent.is_serving

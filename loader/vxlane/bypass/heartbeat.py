@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Renews the lease every second, from a thread of its own, while it may be renewed.
+
+What the lease promises: all that the kernel told up to `LEASE` seconds ago about peers and rules is
+in the maps. That holds while the agent works through 10,000 peers, or waits for a tool, as long as
+nothing new was told meanwhile. So the thread asks two things: is an event waiting to be read, and
+has one been read that is not reconciled yet? Otherwise the maps are true now. A loop that hangs
+loses the lease once there is something that it should have done, and a dead agent loses it at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+log = logging.getLogger(__name__)
+
+BEAT = 1.0
+"""Seconds; a third of the lease, so that one beat that comes late is no matter."""
+
+
+class Heartbeat:
+    """Knows the last moment at which the maps were true, and calls `renew` with it."""
+
+    def __init__(self, descriptors: Iterable[int], renew: Callable[[float], None]) -> None:
+        self._renew = renew
+        self._events = select.poll()
+        for descriptor in descriptors:
+            self._events.register(descriptor, select.POLLIN)
+        self._is_behind = True
+        self._true_at = 0.0
+        self._ends = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Beat no more."""
+        self._ends.set()
+        self._thread.join()
+
+    def fall_behind(self) -> None:
+        """An event is about to be read: what it tells is not in the maps yet."""
+        self._is_behind = True
+
+    def catch_up(self, began: float) -> None:
+        """All that was told before `began` (CLOCK_MONOTONIC) is in the maps."""
+        if self._is_behind:
+            self._true_at = began
+            self._is_behind = False
+            self.beat()
+
+    def beat(self) -> None:
+        """Renew up to the last moment at which the maps were true."""
+        now = time.monotonic()
+        if not self._events.poll(0) and not self._is_behind:
+            self._true_at = now
+        self._renew(self._true_at)
+
+    def _run(self) -> None:
+        while not self._ends.wait(BEAT):
+            try:
+                self.beat()
+            except Exception:
+                log.exception("the lease can't be renewed")
