@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The way to the agent: one question over its Unix socket, one answer.
+"""Calls of the agent over its Unix socket: one request, one answer.
 
-The protocol is one JSON object a line each way; the agent admits root only. Imports errors
-and wire; _socket and _struct are what the standard library's modules are made of, at a quarter
-of their start-up time.
+Each is one JSON object on one line. The agent admits root only. Imports errors and wire. _socket
+and _struct are the C modules beneath the standard library's, with a quarter of their start-up time.
 """
 
 from __future__ import annotations
@@ -17,15 +16,14 @@ from vxlane_cni.wire import JsonObject
 
 DEFAULT_STATE_DIR = "/run/vxlane"
 
-_TIMEOUT = pack("ll", 5, 0)  # struct timeval: a pod waits no longer for an accelerator
+_TIMEOUT = pack("ll", 5, 0)  # struct timeval: the longest that a pod waits for the agent
 _LONGEST_ANSWER = 1 << 20  # bytes
 
 
 def call(state_dir: str, question: JsonObject) -> JsonObject:
-    """Put `question` to the agent that keeps `state_dir` and return its answer.
+    """Send `question` to the agent of `state_dir` and return its answer.
 
-    AgentError when it isn't there or doesn't answer in time, AgentRefusedError when it answers
-    that it could not.
+    AgentError: no agent answers in time. AgentRefusedError: it answered with an error.
     """
     try:
         line = _exchange(f"{state_dir}/agent.sock", wire.dumps(question) + b"\n")
@@ -46,11 +44,11 @@ def call(state_dir: str, question: JsonObject) -> JsonObject:
 
 
 def _exchange(path: str, line: bytes) -> bytes:
-    """Send a line, return the line that comes back.
+    """Send a line, and return the line of the answer.
 
-    The time-outs are the socket's own, not Python's settimeout: that makes the socket
-    non-blocking, and connect() to a Unix socket whose backlog is full then fails at once,
-    which a hundred pods starting together would see.
+    The time limits are socket options. Python's settimeout makes the socket non-blocking, and then
+    connect() to a Unix socket with a full backlog fails at once, as it would for a hundred pods
+    that start together.
     """
     connection = socket(AF_UNIX, SOCK_STREAM)
     try:

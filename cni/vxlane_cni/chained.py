@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The chained role: after the plugins that make a pod's network, have the pod accelerated.
 
-Fails open: a pod that the agent can't or won't accelerate keeps the kernel path, which is
-whole, and the runtime's log says why. Only `"required": true` turns that into an error.
-The main role does the same after its delegate, so nothing here knows of flannel.
+It fails open: a pod that is not accelerated keeps the kernel path, which is complete, and the
+runtime's log says why. Only `"required": true` makes that an error. The main role does the same
+after its delegate, so this module does not know flannel.
 Imports agent, errors, request, result, veth and wire.
 """
 
@@ -41,10 +41,10 @@ def add(request: Request) -> JsonObject:
 
 
 def delete(request: Request) -> None:
-    """Have the agent forget the interface. Succeeds whatever is gone already.
+    """Have the agent forget the interface. Succeeds also when all is gone.
 
-    Without an agent there is nothing to do: a veth's hooks go with the veth, and the next
-    agent checks the pods it remembers against the kernel before it uses them.
+    Without an agent nothing needs to be done: a veth's programs go with the veth, and the next
+    agent compares the pods in its state directory with the kernel before it uses them.
     """
     try:
         agent.call(_state_dir(request), {"op": "remove", **_interface(request)})
@@ -53,11 +53,11 @@ def delete(request: Request) -> None:
 
 
 def check(request: Request) -> None:
-    """CniError 100 when the interface is gone, or the agent could not make it what it should be.
+    """CniError 100: the interface is gone, or the agent could not repair it.
 
-    The agent puts right what it finds wrong, and takes a pod on that it did not know, before it
-    answers: so the pod is attached then, or left to the kernel path. That is as it should be,
-    unless it is required not to be.
+    Before it answers the agent repairs what is wrong, and adds a pod that it did not know. After
+    that the pod is accelerated, or left to the kernel path. The latter is an error only with
+    `required`.
     """
     result = Result(request.conf.get("prevResult"))
     question = _question("check", request, result)
@@ -71,7 +71,7 @@ def check(request: Request) -> None:
 
 
 def collect(request: Request) -> None:
-    """GC: have the agent forget this network's interfaces that are no valid attachments."""
+    """GC: have the agent forget this network's interfaces that are not valid any more."""
     valid = [list(pair) for pair in sorted(attachments(request))]
     try:
         agent.call(_state_dir(request), {"op": "gc", "network": request.network, "valid": valid})
@@ -80,13 +80,13 @@ def collect(request: Request) -> None:
 
 
 def status(request: Request) -> None:
-    """CniError 50 when pods must be accelerated and there is nobody to do it."""
+    """CniError 50: pods must be accelerated, and no agent answers."""
     if _is_required(request):
         probe(request, UNAVAILABLE)
 
 
 def probe(request: Request, code: int) -> None:
-    """CniError `code` when the agent does not answer."""
+    """CniError `code`: the agent does not answer."""
     try:
         agent.call(_state_dir(request), {"op": "status"})
     except AgentError as error:
@@ -100,24 +100,24 @@ def verify(request: Request) -> None:
 
 
 def accelerate(request: Request, result: Result) -> None:
-    """Have the agent attach the pod, or tell why it stays on the kernel path.
+    """Have the agent accelerate the pod, or report why it stays on the kernel path.
 
-    What `verify` looks at has been verified.
+    `verify` has been called before.
     """
     question = _question("add", request, result)
     try:
         refusal = _put(request, result, question)
-    except Exception as error:  # noqa: BLE001 (the pod has its network, whatever went wrong)
+    except Exception as error:  # noqa: BLE001 (the pod has its network in any case)
         refusal = str(error) or repr(error)
     _stay(request, refusal, TRY_AGAIN_LATER)
 
 
 def attachments(request: Request) -> set[tuple[str, str]]:
-    """The valid attachments that GC came with: (container id, interface name).
+    """The valid attachments in a GC: (container id, interface name).
 
-    Their absence is an error: read as "none is valid" it would undo every pod. null is none,
-    though: so libcni writes the empty list of a network whose pods are all gone, as after a
-    boot. libcni before the specification was done named the list cni.dev/attachments.
+    A missing list is an error: as an empty list it would remove every pod. null is an empty list:
+    libcni writes it for a network whose pods are all gone, for example after a boot. Early
+    versions of libcni named the list cni.dev/attachments.
     """
     listed = next((request.conf[key] for key in _ATTACHMENTS if key in request.conf), ())
     entries = [] if listed is None else listed
@@ -135,16 +135,16 @@ def attachments(request: Request) -> set[tuple[str, str]]:
 
 
 def warn(request: Request, text: str) -> None:
-    """Say it on stderr, which the runtimes pass on to their log."""
+    """Write a line to stderr, which runtimes copy to their log."""
     who = request.pod or request.container_id or request.network
     try:
         sys.stderr.write(f"vxlane: {request.command} {who} {request.ifname}: {text}\n")
     except (AttributeError, OSError):
-        pass  # stderr is closed, or a full disk: no reason to fail a pod
+        pass  # stderr is closed, or its disk is full; a pod must not fail for that
 
 
 def _question(operation: str, request: Request, result: Result) -> JsonObject:
-    """What the call itself says of a pod; CniError 7 for a result of another shape."""
+    """The request with what the call tells about the pod; CniError 7 for another form of result."""
     return {
         "op": operation,
         **_interface(request),
@@ -156,9 +156,9 @@ def _question(operation: str, request: Request, result: Result) -> JsonObject:
 
 
 def _put(request: Request, result: Result, question: JsonObject) -> str:
-    """Put `question` to the agent; why it left the pod to the kernel path, "" when it did not.
+    """Send `question` to the agent. Returns why the pod stays on the kernel path; "": it does not.
 
-    CniError when the interface is gone, LookupError when it is none of ours, AgentError.
+    CniError: the interface is gone. LookupError: it is not one of ours. AgentError.
     """
     pod = veth.find(request.netns, request.ifname)
     if pod.host_ifname not in result.host_names():
@@ -171,7 +171,7 @@ def _put(request: Request, result: Result, question: JsonObject) -> str:
 
 
 def _stay(request: Request, refusal: str, code: int) -> None:
-    """What it means that the pod stays on the kernel path; nothing when it doesn't."""
+    """Report that the pod stays on the kernel path, if there is a `refusal`."""
     if refusal and _is_required(request):
         raise CniError(code, f"{request.ifname} is not accelerated: {refusal}")
     if refusal:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs another plugin with this call's environment, as the specification has it delegated to.
+"""Runs another plugin with this call's environment: the specification's delegation.
 
-Imports errors, request and wire; subprocess makes this the main role's alone.
+Imports errors, request and wire. It needs subprocess, so only the main role imports it.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from vxlane_cni.wire import JsonObject
 
 
 def require(request: Request, conf: JsonObject) -> None:
-    """CniError 5 unless the plugin that `conf` names is installed, and the IPAM that it will call.
+    """CniError 5 unless the plugin that `conf` names is installed, and the IPAM that it calls.
 
-    Another than bridge may have no use for an IPAM that nobody asked for.
+    A plugin other than bridge needs the IPAM only if the configuration names one.
     """
     _find(request, conf)
     ipam = conf.get("ipam")
@@ -27,7 +27,7 @@ def require(request: Request, conf: JsonObject) -> None:
 
 
 def run(request: Request, conf: JsonObject) -> object:
-    """Call the plugin that `conf` names; its answer to ADD, None to what has no answer.
+    """Call the plugin that `conf` names. Returns its answer to ADD; None for other commands.
 
     CniError with the plugin's own code and words when it fails.
     """
@@ -67,7 +67,7 @@ def _find(request: Request, conf: JsonObject) -> str:
 
 
 def _failure(program: str, status: int, answer: object) -> CniError:
-    """The error that a delegate reported, or that it failed without a report."""
+    """The error that a delegate reported, or one that says that it reported none."""
     match answer:
         case {"code": int(code), "msg": str(message), **more}:
             return CniError(code, f"{program}: {message}", str(more.get("details") or ""))

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The CNI error object: what a runtime is told, on stdout, when a call fails.
+"""The CNI error object, which tells a runtime on stdout why a call failed.
 
     Exception
     ├── CniError      the call fails; carries the specification's code
-    └── AgentError    the agent can't be asked; whoever asked decides what that means
-        └── AgentRefusedError   it was asked, and could not do it
+    └── AgentError    the agent does not answer; the caller decides what that means
+        └── AgentRefusedError   it answered with an error
 
 Codes are the specification's (containernetworking/cni SPEC.md, section 5, "Error"). They are
 plain numbers because `import enum` alone takes as long as the rest of a call.
@@ -24,7 +24,7 @@ TRY_AGAIN_LATER = 11
 UNAVAILABLE = 50
 UNAVAILABLE_AND_LIMITED = 51
 NOT_ATTACHED = 100
-"""Our own, from CHECK: the interface is gone, or not accelerated and has to be."""
+"""Our own code, of CHECK: the interface is gone, or it is not accelerated and must be."""
 INTERNAL = 999
 
 
@@ -48,7 +48,7 @@ class CniError(Exception):
 
 
 class AgentError(Exception):
-    """The agent did not do what it was asked; the message says why."""
+    """The agent did not carry out a request; the message says why."""
 
 
 class AgentRefusedError(AgentError):

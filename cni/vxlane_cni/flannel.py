@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The main role: what flannel's plugin does, and then the acceleration.
 
-The interface itself is made by a delegate (bridge with host-local, unless the configuration
-says otherwise) from the node's subnet.env. What it was made from is noted down first, so
-that DEL unmakes the same thing after subnet.env or the configuration have changed.
+A delegate makes the interface from the node's subnet.env: bridge with host-local, unless the
+configuration says otherwise. Its configuration is noted before, so that DEL removes the same
+interface after subnet.env or the configuration have changed.
 Imports chained, delegate, errors, request, result, scratch, subnet and wire.
 """
 
@@ -31,13 +31,13 @@ _REFUSED = "refused"  # beside what ADD noted: why it failed. No delegate knows 
 def add(request: Request) -> JsonObject:
     """Make the pod's interface and have it accelerated; the delegate's result.
 
-    Where the bandwidth plugin follows in the chain it must find the interface untouched: then
-    `"accelerate": false` leaves that to a chained call at the end.
+    A bandwidth plugin that follows in the chain must find the interface without programs. Then
+    `"accelerate": false` leaves the acceleration to a chained call at the end.
     """
     conf = subnet.delegate(request, subnet.read(request, TRY_AGAIN_LATER))
     accelerates = request.flag("accelerate", default=True)
     chained.verify(request)
-    # From the note on every DEL needs them: a name that is no plugin's could never be deleted.
+    # Every DEL needs what the note names. Without that plugin no DEL could ever succeed.
     delegate.require(request, conf)
     scratch.save(request, conf)
     try:
@@ -51,12 +51,12 @@ def add(request: Request) -> JsonObject:
 
 
 def delete(request: Request) -> None:
-    """Take the pod out of the agent's hands, then unmake its interface.
+    """Have the agent forget the pod, then have the delegate remove its interface.
 
-    What ADD noted down goes last: should the delegate fail, the runtime's next DEL still
-    knows what to do. (flannel's plugin forgets it either way and leaks the address.) But a
-    delegate that refuses to DEL in the words in which it refused to ADD can't read what it is
-    given: it has made nothing, and would refuse for ever.
+    ADD's note is removed last. If the delegate fails, the runtime's next DEL still finds it.
+    (flannel's plugin removes it in any case, and leaks the address.) But a delegate may refuse
+    DEL with the same words as ADD: it can't read its configuration, so it has made nothing, and
+    it would refuse for ever. Then DEL succeeds.
     """
     chained.delete(request)
     conf = scratch.load(request)
@@ -70,12 +70,12 @@ def delete(request: Request) -> None:
 
 
 def check(request: Request) -> None:
-    """What the delegate finds wrong with the interface, then what the agent does."""
+    """Have the delegate check the interface, then the agent."""
     conf = scratch.load(request)
     if conf is None:
         raise CniError(UNKNOWN_CONTAINER, f"no ADD of {request.container_id} is known")
     previous = Result(request.conf.get("prevResult")).with_gateways()
-    # The result is in the list's version of today, which may not be that of the ADD.
+    # The result is in the list's present version, which may not be that of the ADD.
     today = {"cniVersion": request.version, "prevResult": previous}
     delegate.run(request, {**conf, **today})
     if request.flag("accelerate", default=True):
@@ -83,10 +83,9 @@ def check(request: Request) -> None:
 
 
 def collect(request: Request) -> None:
-    """GC: DEL what ADD noted down and no attachment claims, then have the delegate collect.
+    """GC: DEL every interface that has a note and is not valid, then have the delegate collect.
 
-    An interface that can't be unmade does not keep the others; the first complaint is raised
-    when all is done.
+    A failure for one interface does not stop the others. The first failure is raised at the end.
     """
     valid = chained.attachments(request)
     chained.collect(request)
@@ -108,14 +107,14 @@ def collect(request: Request) -> None:
 
 
 def status(request: Request) -> None:
-    """CniError 50 when no pod can be made; 51 when those there are go without an agent too."""
+    """CniError 50: no pod can be made. 51: pods can be made, but there is no agent."""
     conf = subnet.delegate(request, subnet.read(request, UNAVAILABLE))
     chained.probe(request, UNAVAILABLE_AND_LIMITED)
     delegate.run(request, conf)
 
 
 def _orphan(request: Request, container_id: str, ifname: str) -> Request:
-    """The DEL that a runtime lost."""
+    """The DEL that the runtime did not send."""
     environ = {
         **request.environ,
         "CNI_COMMAND": "DEL",

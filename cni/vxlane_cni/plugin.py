@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The plugin's entry: which role a call is for, and what is written to stdout.
+"""The plugin's entry: the role of a call, and what is written to stdout.
 
-stdout holds one JSON object or nothing at all: a result, or the error object with exit
-status 1. What a person should know goes to stderr.
-Imports the modules beside it; flannel's, which only the main role needs, when needed.
+stdout is empty or holds one JSON object: a result, or the error object with exit status 1. Messages
+for people go to stderr. Imports the modules beside it; `flannel` only for the main role.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def main() -> int:
-    """Answer the runtime that started this process; the exit status, 1 when the call fails."""
+    """Answer the runtime. Returns the exit status: 1 if the call fails."""
     stdin = b""
     try:
         stdin = sys.stdin.buffer.read() if sys.stdin else b""  # None: it was closed
@@ -30,7 +29,7 @@ def main() -> int:
         status = 0
     except CniError as error:
         line, status = _report(error, stdin), 1
-    except Exception as error:  # noqa: BLE001 (a runtime understands nothing but the object)
+    except Exception as error:  # noqa: BLE001 (a runtime understands only the error object)
         fault = CniError(INTERNAL, f"a fault in vxlane: {error!r}", _place(error))
         line, status = _report(fault, stdin), 1
     if line:  # else stdout may be closed
@@ -40,9 +39,9 @@ def main() -> int:
 
 
 def call(environ: Mapping[str, str], stdin: bytes) -> JsonObject | None:
-    """Do what the environment and stdin ask for; the result, if the command has one.
+    """Carry out the command in the environment. Returns the result, if the command has one.
 
-    CniError when it can't be done.
+    CniError: it failed.
     """
     if environ.get("CNI_COMMAND") == "VERSION":
         return {"cniVersion": _version_of(stdin), "supportedVersions": list(VERSIONS)}
@@ -58,9 +57,9 @@ def call(environ: Mapping[str, str], stdin: bytes) -> JsonObject | None:
 def _is_main(request: Request) -> bool:
     """Whether the call is for the main role.
 
-    Only ADD tells by itself: its prevResult is another plugin's. Everything later comes with
-    the chain's final result, or below 0.4.0 with none, whatever the role. Then the type and
-    the keys of the configuration must tell, or at last what ADD noted down.
+    Only ADD tells by itself: in the chained role it has the prevResult of another plugin. Later
+    commands have the chain's final result in both roles, and below 0.4.0 none. For them the type
+    and the keys of the configuration decide, and at last ADD's note.
     """
     if request.command == "ADD":
         return request.conf.get("prevResult") is None
@@ -68,7 +67,7 @@ def _is_main(request: Request) -> bool:
 
 
 def _version_of(stdin: bytes) -> str:
-    """The version to answer in, even to what could not be read."""
+    """The version of the answer, also for a configuration that can't be read."""
     try:
         version = decode(stdin).get("cniVersion")
     except CniError:
@@ -77,7 +76,7 @@ def _version_of(stdin: bytes) -> str:
 
 
 def _place(error: Exception) -> str:
-    """File and line that raised `error`, which is all that a report of the fault needs."""
+    """File and line that raised `error`, for a report of the fault."""
     trace = error.__traceback__
     while trace and trace.tb_next:
         trace = trace.tb_next

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One call of a runtime: its environment and its stdin, checked before anything acts on them.
+"""One call of a runtime: its environment and its stdin, checked before they are used.
 
-Names become file names and go to the agent, so the specification's patterns are enforced
-here and nowhere else. Imports errors, system and wire.
+Names become file names and go to the agent. The specification's patterns are enforced here and in
+no other place. Imports errors, system and wire.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class Request:
     """A call that passed its checks.
 
     command                ADD, DEL, CHECK, GC or STATUS
-    container_id, ifname   whose interface; "" for GC and STATUS, whatever the environment says
+    container_id, ifname   the interface; "" for GC and STATUS, also if the environment has them
     netns                  path of the container's network namespace, "" when there is none
-    pod                    "namespace/name" as Kubernetes' runtimes tell it, "" from others
+    pod                    "namespace/name", which Kubernetes' runtimes send; "" from others
     conf                   the plugin's configuration
     """
 
@@ -137,7 +137,7 @@ def is_ifname(text: str) -> bool:
 
 
 def _command(environ: Mapping[str, str]) -> str:
-    """What is asked for, when the environment says it whole."""
+    """The command; CniError 4: it is unknown, or a variable that it needs is missing."""
     command = environ.get("CNI_COMMAND", "")
     if command not in _NEEDS:
         said = f"CNI_COMMAND={command!r} is unknown" if command else "CNI_COMMAND is not set"
@@ -170,7 +170,7 @@ def _check_ifname(ifname: str) -> None:
 
 
 def _overridden(environ: Mapping[str, str]) -> bool:
-    """Whether the caller vouches for a namespace that is the plugin's own, as tests do."""
+    """Whether the caller allows the plugin's own namespace, as the CNI plugins' tests do."""
     return environ.get("CNI_NETNS_OVERRIDE", "").lower() in ("1", "true")
 
 
@@ -179,7 +179,7 @@ def _check_netns(netns: str) -> None:
     try:
         same = system.is_same_file(netns, "/proc/self/ns/net")
     except OSError:
-        return  # no namespace at all: what that means is up to the role
+        return  # there is no such namespace; the role decides what that means
     if same:
         raise CniError(INVALID_NETNS, f"CNI_NETNS={netns} is the plugin's own network namespace")
 
@@ -199,9 +199,9 @@ def _check_version(version: str, command: str) -> None:
 
 
 def shown(value: object) -> str:
-    """A value in an error message, cut where it would drown the message."""
+    """A value for an error message, cut to 60 characters."""
     try:
         text = repr(value)
-    except RecursionError:  # repr goes less deep than the scanner
+    except RecursionError:  # repr can't go as deep as the scanner
         return "something nested too deep to show"
     return text if len(text) <= 60 else f"{text[:60]}..."

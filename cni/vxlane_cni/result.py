@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an earlier plugin answered to ADD: read, and given back in the asked version.
+"""The result of an earlier plugin's ADD: read, and written in the wanted version.
 
-A result is the specification's JSON object. Keys that nothing here knows stay in it, as a
-chain's plugins must pass on what others made. Imports errors, request (versions) and wire.
+A result is the specification's JSON object. Unknown keys stay in it, because a chain's plugins must
+pass on what others made. Imports errors, request (versions) and wire.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _SINCE_1_1 = {
 
 
 class Result:
-    """A result whose lists have been checked to be lists of objects.
+    """A result. Its lists have been checked to be lists of objects.
 
     document     as it came
-    interfaces   those that the plugins before made, in no order to rely on
+    interfaces   those that the plugins before made, in any order
     ips          addresses; `interface` in one is an index into `interfaces`
     """
 
@@ -55,7 +55,7 @@ class Result:
         return found
 
     def in_version(self, version: str) -> JsonObject:
-        """The document in `version`: untouched when it says to be in that one already."""
+        """The document in `version`; unchanged if it is in that version already."""
         if self.document.get("cniVersion") == version:
             return self.document
         written = {**self.document, "cniVersion": version}
@@ -68,10 +68,10 @@ class Result:
         return written
 
     def with_gateways(self) -> JsonObject:
-        """The document with the gateway written out in every route that left it to the plugin.
+        """The document with a gateway in each route that has none.
 
-        The bridge plugin gives such a route the gateway of the address, but its own CHECK then
-        looks for a route that has none.
+        The bridge plugin gives such a route the gateway of the address. Its own CHECK then looks
+        for a route without a gateway, and fails.
         """
         gateways = {
             _is_v6(gw): gw for entry in self.ips if isinstance(gw := entry.get("gateway"), str)
@@ -97,14 +97,14 @@ def _objects(document: JsonObject, key: str) -> list[JsonObject]:
 
 
 def _ip_in(entry: JsonObject, version: str) -> JsonObject:
-    """Up to 0.4.0 an address told its family; 1.0.0 did away with that."""
+    """An address in `version`: up to 0.4.0 it names its family, from 1.0.0 on it does not."""
     if not version.startswith("0."):
         return _without(entry, ("version",))
     return {"version": "6" if _is_v6(str(entry.get("address"))) else "4", **entry}
 
 
 def _via(route: JsonObject, gateways: dict[bool, str]) -> JsonObject:
-    """The route by the gateway of its family, unless it has one."""
+    """The route, with the gateway of its family if it has none."""
     gateway = route.get("gw") or gateways.get(_is_v6(str(route.get("dst"))))
     return {**route, "gw": gateway} if gateway else route
 

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ADD noted down for DEL in the main role: the delegate's configuration.
+"""ADD's notes for DEL in the main role: the delegate's configuration.
 
     <dataDir>/<container id>            for eth0, as the flannel plugin has it
     <dataDir>/<container id>,<ifname>   for another interface of the same container
 
-The flannel plugin keeps one file a container, so that two of its interfaces would share it;
-a comma is in no container id. Being flannel's own files in flannel's own place, either
-plugin can delete what the other added.
-Imports errors, request and wire.
+The flannel plugin keeps one file for each container, which two interfaces would share. No container
+id has a comma. The files are flannel's own, in flannel's place, so either plugin can delete what
+the other added. Imports errors, request and wire.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ OWN_TYPE = "vxlane"
 _DEFAULT_DATA_DIR = "/var/lib/cni/flannel"
 _USUAL_IFNAME = "eth0"
 _MAIN_KEYS = {"delegate", "ipam", "subnetFile", "dataDir"}
-_MARK = "madeBy"  # a key that no delegate knows, and so ignores
+_MARK = "madeBy"  # a key that delegates ignore, because they do not know it
 
 
 def save(request: Request, conf: JsonObject) -> None:
-    """Note `conf` down, before anything is made from it."""
+    """Note `conf`, before the delegate makes anything from it."""
     import os  # noqa: PLC0415 (makedirs; DEL in the chained role starts faster)
 
     noted = conf if says_main(request) else {**conf, _MARK: OWN_TYPE}
@@ -52,9 +51,9 @@ def save(request: Request, conf: JsonObject) -> None:
 
 
 def load(request: Request) -> JsonObject | None:
-    """What was noted for this interface; None when nothing was, or nothing that can be read.
+    """The note of this interface; None: there is none that can be read.
 
-    flannel's plugin notes an interface of any name by its container alone.
+    flannel's plugin names a note by the container only, for an interface of any name.
     """
     noted = _read(_path(request))
     if noted is None:
@@ -65,7 +64,7 @@ def load(request: Request) -> JsonObject | None:
 
 
 def remove(request: Request) -> None:
-    """Forget it, if there is anything to forget."""
+    """Remove the note, if there is one."""
     try:
         posix.unlink(_path(request))
     except FileNotFoundError:
@@ -73,27 +72,27 @@ def remove(request: Request) -> None:
 
 
 def says_main(request: Request) -> bool:
-    """Whether the configuration is one of the main role, whatever the command.
+    """Whether the configuration is of the main role, for any command.
 
-    Its type is another's, or it holds a key that only the main role has.
+    Its type is another plugin's, or it has a key that only the main role has.
     """
     other = request.text("type", "") != OWN_TYPE
     return other or not _MAIN_KEYS.isdisjoint(request.conf)
 
 
 def is_own(request: Request) -> bool:
-    """Whether ADD had the main role, though the configuration does not say so."""
+    """Whether ADD had the main role, which the configuration does not tell."""
     try:
         noted = _read(_path(request))
     except CniError:
-        return False  # what could not be read could not be written either
+        return False  # a note that can't be read could not be written
     return noted is not None and noted.get(_MARK) == OWN_TYPE
 
 
 def interfaces(request: Request) -> Iterator[tuple[str, str]]:
-    """(container id, interface name) of everything noted for the request's network.
+    """(container id, interface name) of every note of the request's network.
 
-    What has another kind of name is no note, such as the beginning of one that a killed ADD left.
+    A file with another form of name is no note: a killed ADD may leave the beginning of one.
     """
     directory = _directory(request)
     try:
@@ -114,7 +113,7 @@ def interfaces(request: Request) -> Iterator[tuple[str, str]]:
 def is_claimed(container_id: str, ifname: str, valid: set[tuple[str, str]]) -> bool:
     """Whether a note belongs to one of the valid attachments.
 
-    That of eth0 may be flannel's for another interface of the container.
+    The note of eth0 may be flannel's note of another interface of the container.
     """
     if ifname == _USUAL_IFNAME:
         return any(container_id == valid_id for valid_id, _ in valid)

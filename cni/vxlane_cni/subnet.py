@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From flannel's subnet.env to the configuration of the plugin that makes the interface.
 
-Builds what flannel's own plugin builds (flannel-io/cni-plugin, flannel.go and
-flannel_linux.go): what the `delegate` object leaves open comes from subnet.env.
+Builds the same as flannel's own plugin (flannel-io/cni-plugin, flannel.go and flannel_linux.go).
+subnet.env fills in what the `delegate` object leaves open.
 Imports errors, request and wire.
 """
 
@@ -18,11 +18,11 @@ _DEFAULT_FILE = "/run/flannel/subnet.env"
 _NETWORKS = ("FLANNEL_NETWORK", "FLANNEL_IPV6_NETWORK")
 _SUBNETS = ("FLANNEL_SUBNET", "FLANNEL_IPV6_SUBNET")
 _NEEDED = (_NETWORKS, _SUBNETS, ("FLANNEL_MTU",), ("FLANNEL_IPMASQ",))
-"""Of each, one at least."""
+"""Of each group at least one."""
 
 
 class Subnet:
-    """The node's part of the overlay, as the node's agent wrote it down.
+    """The node's part of the overlay, as the node's agent wrote it.
 
     networks     CIDRs of the whole overlay, of either family
     subnets      CIDRs of this node's pods, of either family
@@ -33,7 +33,7 @@ class Subnet:
     __slots__ = ("masquerades", "mtu", "networks", "subnets")
 
     def __init__(self, variables: dict[str, str]) -> None:
-        """ValueError when the variables do not say enough, or nonsense."""
+        """ValueError: a variable is missing, or its value is wrong."""
         for names in _NEEDED:
             if not any(variables.get(name) for name in names):
                 raise ValueError(f"{' or '.join(names)} is missing")
@@ -60,7 +60,7 @@ def read(request: Request, code: int) -> Subnet:
 
 
 def delegate(request: Request, subnet: Subnet) -> JsonObject:
-    """The configuration to hand to the delegate; CniError 7 for one that flannel refuses."""
+    """The delegate's configuration; CniError 7 for one that flannel refuses."""
     conf = dict(request.mapping("delegate"))
     for key in ("name", "ipam"):
         if key in conf:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What os makes of posix, the module in C beneath it, as far as a call needs it.
+"""The few functions of os that a call needs, made of posix, the C module beneath it.
 
-`import os` takes 2 ms, as long as all modules here together: it brings in the abstract classes
-of collections. The executable starts Python with UTF-8 for names, whatever the locale; what is
-no UTF-8 passes through as surrogates (PEP 383), as it does in os. Imports nothing of vxlane.
+`import os` takes 2 ms, as long as all modules here together, because it imports the abstract
+classes of collections. The executable starts Python with UTF-8 for names in every locale. Other
+bytes pass through as surrogates (PEP 383), as in os. Imports no other module of vxlane.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ def environ() -> dict[str, str]:
 
 
 def encode(text: str) -> bytes:
-    """A name as the kernel has it."""
+    """A name as bytes for the kernel."""
     return text.encode("utf-8", "surrogateescape")
 
 
 def decode(octets: bytes) -> str:
-    """A name of the kernel's."""
+    """A name from the kernel's bytes."""
     return octets.decode("utf-8", "surrogateescape")
 
 
 def is_same_file(one: str, other: str) -> bool:
-    """Whether two paths lead to one file; OSError when either leads nowhere."""
+    """Whether two paths lead to one file. OSError: one of them leads to none."""
     first, second = posix.stat(one), posix.stat(other)
     return (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino)

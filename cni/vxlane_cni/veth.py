@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which interface on the host is the other end of a container's: asked of the kernel.
+"""The interface on the host that is the other end of a container's, read from the kernel.
 
-The container's namespace is looked into from outside, over rtnetlink with that namespace's
-id, so nothing here enters it: setns is per thread, needs ctypes before Python 3.12, and is
-easy to forget to undo. Written on struct, because pyroute2's import takes ten times as long
-as this whole plugin. Imports errors and system.
+The container's interface is read over rtnetlink with the id of its namespace, which is not entered:
+setns is per thread, needs ctypes before Python 3.12, and must be undone. Written on struct, because
+pyroute2's import takes ten times as long as this whole plugin. Imports errors and system.
 
 Messages (linux/netlink.h, rtnetlink.h, if_link.h, net_namespace.h):
 
@@ -57,14 +56,13 @@ class Veth:
 
 
 def find(netns: str, ifname: str) -> Veth:
-    """The veth whose container end is `ifname` in the namespace at the path `netns`.
+    """The veth with its container end at `ifname` in the namespace at the path `netns`.
 
-    CniError 8 when there is no such namespace, 100 when there is no such interface in it or its
-    other end is gone; LookupError, with the reason, when it is not one end of a veth that has its
-    other end here.
+    CniError 8: there is no such namespace. CniError 100: there is no such interface in it, or its
+    other end is gone. LookupError, with the reason: it is no veth with its other end here.
     """
     try:
-        # A namespace is a regular file; what is none must not block, as a FIFO would.
+        # A namespace is a regular file. Any other file must not block, as a FIFO would.
         namespace = posix.open(netns, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK)
     except OSError as error:
         raise CniError(INVALID_NETNS, f"CNI_NETNS={netns}: {error.strerror}") from None
@@ -80,7 +78,7 @@ def find(netns: str, ifname: str) -> Veth:
 
 
 def _find(route: socket, namespace: int, ifname: str) -> Veth:
-    """The two ends, each of which must point at the other."""
+    """The two ends; each must point at the other."""
     nsid = _namespace_id(route, namespace)
     inside = _attribute(_IFLA_TARGET_NETNSID, _S32.pack(nsid))
     inside += _attribute(_IFLA_IFNAME, system.encode(ifname) + b"\0")
@@ -89,7 +87,7 @@ def _find(route: socket, namespace: int, ifname: str) -> Veth:
     if kind.rstrip(b"\0") != b"veth":
         raise LookupError(f"{ifname} is not a veth")
     _, host_end = _link(route, _number(pod_end, _IFLA_LINK), b"")
-    # The index alone says nothing: it could be an interface of a third namespace.
+    # The index alone is no proof: it could be an interface of a third namespace.
     points_at = (_number(host_end, _IFLA_LINK), _number(host_end, _IFLA_LINK_NETNSID))
     if points_at != (index, nsid):
         raise LookupError(f"the other end of {ifname} is not in this network namespace")
@@ -99,14 +97,14 @@ def _find(route: socket, namespace: int, ifname: str) -> Veth:
 
 
 def _namespace_id(route: socket, namespace: int) -> int:
-    """The id by which this namespace knows the other; the kernel picks one if there is none."""
+    """This namespace's id of the other one; the kernel assigns one if there is none."""
     named = _RTGENMSG.pack(AF_UNSPEC) + _attribute(_NETNSA_FD, _S32.pack(namespace))
     nsid = _known_id(route, named)
     if nsid == _NOT_ASSIGNED:
         try:
             _request(route, _RTM_NEWNSID, named + _attribute(_NETNSA_NSID, _S32.pack(-1)))
         except FileExistsError:
-            pass  # someone else's question had one assigned in between
+            pass  # another process had one assigned in between
         nsid = _known_id(route, named)
     return nsid
 
@@ -152,7 +150,7 @@ def _attributes(data: bytes) -> Attributes:
 
 
 def _number(attributes: Attributes, kind: int) -> int:
-    """A 32-bit attribute; 0, which is no interface and no peer, when it is missing."""
+    """A 32-bit attribute; 0 (no interface, no peer): it is missing."""
     value = attributes.get(kind, b"")
     number: int = _S32.unpack(value)[0] if len(value) == _S32.size else 0
     return number

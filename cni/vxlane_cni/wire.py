@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JSON as the runtimes and the agent speak it, without the start-up time of the json module.
+"""JSON without the start-up time of the json module.
 
-`import json` brings in re and enum and so doubles the time from exec to the first line of
-this plugin, and every pod waits for that. The scanner and the encoder in C beneath json need
-neither. They are CPython's own business, so where they have another shape than in CPython
-3.10 to 3.14 json itself stands in.
-Imports nothing of vxlane.
+`import json` imports re and enum, which doubles the time from exec to the first line of this
+plugin, and every pod waits for that. The scanner and the encoder in C beneath json need neither.
+They are internal to CPython: where they differ from CPython 3.10 to 3.14, json itself is used.
+Imports no other module of vxlane.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ _INFINITY = float("inf")
 
 
 def _refuse(text: str) -> object:
-    """NaN and Infinity are Python's, not JSON's."""
+    """NaN and Infinity are no JSON."""
     raise ValueError(f"{text} is not JSON")
 
 
 def _finite(text: str) -> float:
-    """A number that a double can't hold could be read, but not passed on."""
+    """A number that a double can hold; others could be read, but not written again."""
     number = float(text)
     if number in (_INFINITY, -_INFINITY):
         raise ValueError(f"{text} is too large")
@@ -33,7 +32,7 @@ def _unknown(value: object) -> object:
 
 
 class _Decoding:
-    """What the scanner asks of the json.JSONDecoder that usually makes it."""
+    """The attributes that the scanner reads of a json.JSONDecoder."""
 
     strict = True
     object_hook = None
@@ -58,7 +57,7 @@ except (AttributeError, ImportError, TypeError):
 
 
 def loads(data: bytes) -> object:
-    """The value that `data` holds; ValueError when it holds none, more, or nests too deep."""
+    """The value in `data`. ValueError: there is none, or more than one, or it nests too deep."""
     text = data.decode().strip(" \t\r\n")
     try:
         value, end = _scan(text, 0)
@@ -67,7 +66,7 @@ def loads(data: bytes) -> object:
     except RecursionError:
         raise ValueError("nested too deep") from None
     except SystemError:
-        # The scanner words its complaints with json.decoder, when that has been imported.
+        # The scanner makes its error messages with json.decoder, if that has been imported.
         raise ValueError(
             "a delimiter is missing, or a string is cut or holds control characters"
         ) from None
