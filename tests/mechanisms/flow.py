@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One flow of datagrams between two pods, and what of it arrived as what."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import time
+from dataclasses import dataclass
+
+from standing import entered
+
+WARM = 5
+"""Round trips before anything is counted: from the second one on the flow could be bypassed."""
+COUNT = 100
+SECRET, PUBLIC = b"secret", b"public"
+SHORT, LONG = 100, 900
+DSCP = 0x28
+"""Of every fifth datagram, as a TOS."""
+_IP_RECVTTL, _SO_RCVBUFFORCE = 12, 33  # linux/in.h, asm-generic/socket.h
+_PAUSE, _PATIENCE = 0.001, 0.3  # seconds
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """What came of COUNT datagrams."""
+
+    count: int
+    secret: int
+    long: int
+    marked: int
+    tos: frozenset[int]
+    ttl: frozenset[int]
+
+
+def datagram(lab, name):
+    """A UDP socket in a pod's namespace, which tells TOS and TTL."""
+    with entered(lab.netns(name)):
+        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    made.bind((lab.address(name), 0))
+    made.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 1 << 20)
+    made.settimeout(_PATIENCE)
+    for option in (socket.IP_RECVTOS, _IP_RECVTTL):
+        made.setsockopt(socket.IPPROTO_IP, option, 1)
+    return made
+
+
+def flow(lab, source, target):
+    """Send one flow from pod to pod; the WARM round trips must arrive as well."""
+    with (
+        contextlib.closing(datagram(lab, source)) as client,
+        contextlib.closing(datagram(lab, target)) as server,
+    ):
+        client.connect(server.getsockname())
+        for _ in range(WARM):
+            client.send(PUBLIC.ljust(SHORT))
+            _, peer = server.recvfrom(2048)
+            server.sendto(b"", peer)
+            client.recv(2048)
+        for number in range(COUNT):
+            client.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 0 if number % 5 else DSCP)
+            text = SECRET if number % 2 else PUBLIC
+            client.send(text.ljust(LONG if number % 4 > 1 else SHORT))
+            time.sleep(_PAUSE)
+        return _arrived(server)
+
+
+def _arrived(server):
+    texts, tos, ttl, marked = [], set(), set(), 0
+    with contextlib.suppress(TimeoutError):
+        while True:
+            text, ancillary, _, _ = server.recvmsg(2048, 256)
+            texts.append(text)
+            for _, kind, data in ancillary:
+                value = data[0] if len(data) == 1 else struct.unpack("=i", data)[0]
+                (tos if kind == socket.IP_TOS else ttl).add(value)
+                marked += kind == socket.IP_TOS and value == DSCP
+    return Arrived(
+        len(texts),
+        sum(text.startswith(SECRET) for text in texts),
+        sum(len(text) == LONG for text in texts),
+        marked,
+        frozenset(tos),
+        frozenset(ttl),
+    )
