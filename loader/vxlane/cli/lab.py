@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vxlane lab ...`: makes labs, tells about them, runs commands in them.
+"""`vxlane lab ...`: makes, lists and removes labs, and runs commands in them.
 
 Imports the lab's modules and click.
 """

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command `vxlane`: a table of commands, each imported when it is called.
+"""The command `vxlane`: a table of commands. Each is imported when it is called.
 
-Owns the program's manners: one sentence on stderr and exit status 1 for everything that
-goes wrong. Imports click and errors only, so that `vxlane --help` costs no more than click.
+Every failure is one sentence on stderr and exit status 1. Imports click and errors only, so
+`vxlane --help` costs no more than click.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class LazyGroup(click.Group):
         return list(present())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Import what `cmd_name` names; None when there is no such command."""
+        """The command `cmd_name`, imported; None: there is no such command."""
         if cmd_name not in present():
             return None
         module, _, attribute = COMMANDS[cmd_name][0].partition(":")
@@ -53,7 +53,7 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """Write the table, which needs no command's module."""
+        """Write the table, without importing any command."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, meaning) for name, (_, meaning) in present().items()])
 

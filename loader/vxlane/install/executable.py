@@ -5,12 +5,13 @@
     exec /usr/bin/python3 -X utf8 -ISc '...import the plugin from the file in argv[1]...' "$0"
     NUL, then marshal's (magic number, {name of a module: (byte code, source)})
 
-The shell line names the interpreter by its absolute path, since a runtime's PATH is anyone's
-guess, and starts it without site: to look for packages that the plugin has no use for takes
-longer than its whole work. It ends without Python's tear-down, which is a tenth of a call and of
-use to nobody. A zip archive would need no importer of our own; but zipimport reads each module
-twice, once for its file name, and makes a call a tenth longer. Being one file, it is replaced
-atomically, and may be copied and called by another name.
+The shell line names the interpreter by its absolute path, since a runtime's PATH is not known. It
+starts Python without site: to search for packages that the plugin does not use takes longer than
+its whole work. The plugin ends without Python's tear-down, which is a tenth of a call. A zip
+archive would need no importer of our own, but zipimport reads each module twice, once for its file
+name, and makes a call a tenth longer. One file is replaced atomically, and may be copied and called
+by another name.
+
 Imports errors only; the plugin's modules are read, never imported.
 """
 
@@ -60,11 +61,11 @@ sys.meta_path.insert(0, Importer)
 from vxlane_cni.plugin import main
 posix._exit(main())
 """
-"""What Python runs first; importlib's own names would cost the import of importlib."""
+"""The first code that Python runs. importlib's public names would cost the import of importlib."""
 
 
 def build(interpreter: Path) -> bytes:
-    """The executable, to be run by `interpreter`: the same bytes until a module changes."""
+    """The executable for `interpreter`; the same bytes until a module changes."""
     head = _HEAD.format(interpreter=shlex.quote(str(interpreter)), start=shlex.quote(START))
     modules = {name: (_byte_code(name, source), source) for name, source in _sources().items()}
     return head.encode() + b"\0" + marshal.dumps((importlib.util.MAGIC_NUMBER, modules))
@@ -73,17 +74,17 @@ def build(interpreter: Path) -> bytes:
 def default_interpreter() -> Path:
     """The distribution's Python when it is of this program's version, else this program's.
 
-    The file holds byte code of this program's version; another reads the sources beside it,
-    which takes it three times as long.
+    The file holds byte code of this program's version. Another version reads the sources beside it,
+    which takes three times as long.
     """
     own = Path(os.path.realpath(sys.executable))
     return _DISTRIBUTION_PYTHON if _version(_DISTRIBUTION_PYTHON) == _version(own) else own
 
 
 def check_interpreter(path: Path) -> None:
-    """ConfigError when `path` can't run the plugin.
+    """ConfigError: `path` can't run the plugin.
 
-    One that is not here is taken on trust: in a container, /usr/bin/python3 is the host's.
+    An interpreter that is not here is accepted: in a container, /usr/bin/python3 is the host's.
     """
     if not path.is_absolute():
         raise ConfigError(f"{path} is not absolute; a runtime starts plugins without a PATH")
@@ -94,7 +95,7 @@ def check_interpreter(path: Path) -> None:
 
 
 def _version(interpreter: Path) -> tuple[int, ...]:
-    """The interpreter's version, () when it can't be run."""
+    """The interpreter's version; (): it can't be run."""
     argv = [str(interpreter), "-ISc", "import sys; print(*sys.version_info[:2])"]
     try:
         done = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=10)

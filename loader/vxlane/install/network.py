@@ -5,9 +5,8 @@
     conflist   <conf dir>/00-vxlane.conflist         a copy of flannel's list and us; the first
                                                      list in order of names is the one in use
 
-flannel's init container rewrites its own list whenever its pod starts, so that is never
-edited. A network has one form or the other, or the plugin would be called twice.
-Imports errors and util.
+flannel's init container rewrites its own list whenever its pod starts, so vxlane never edits that
+list. A network has one form only, or the plugin would be called twice. Imports errors and util.
 """
 
 from __future__ import annotations
@@ -34,14 +33,14 @@ _SUFFIXES = (".conf", ".conflist", ".json")
 
 
 class Form(Enum):
-    """How a network is told of the plugin."""
+    """How runtimes learn that a network has the plugin."""
 
     DROP_IN = "drop-in"
     CONFLIST = "conflist"
 
 
 Plan = dict[Path, Json | None]
-"""What files are to hold, None for one that is not to be there; in the order of doing it."""
+"""The wanted content of files, None for one to be removed; in the order of writing."""
 
 
 def chained(directory: Path, network: str, *, form: Form, plugin: Json) -> Plan:
@@ -58,7 +57,7 @@ def chained(directory: Path, network: str, *, form: Form, plugin: Json) -> Plan:
                 f"without {conflist} there would be no network; start flannel first, or pass "
                 "--role main"
             )
-        # The new form first: in between, the pod that is called for twice is merely attached twice.
+        # The new form first: a pod that is made in between is only accelerated twice.
         return {drop_in: plugin, conflist: None}
     return {conflist: _with(_in_use(directory, network), plugin), drop_in: None}
 
@@ -66,8 +65,8 @@ def chained(directory: Path, network: str, *, form: Form, plugin: Json) -> Plan:
 def main(directory: Path, network: str, *, plugin: Json) -> Plan:
     """Have the plugin make the pods' interfaces too.
 
-    It is in the list twice. bandwidth must find the interface before anything is hooked to
-    it, so that the call which makes the interface leaves the attaching to the last.
+    It is in the list twice. bandwidth must find an interface without programs, so the first call
+    makes the interface and the last one has it accelerated.
     """
     maker: Json = {**plugin, "accelerate": False}
     maker["delegate"] = {"hairpinMode": True, "isDefaultGateway": True}
@@ -81,12 +80,12 @@ def main(directory: Path, network: str, *, plugin: Json) -> Plan:
 
 
 def absent(directory: Path, network: str) -> Plan:
-    """Have nobody call the plugin."""
+    """Have no runtime call the plugin."""
     return {directory / _LIST: None, _drop_in(directory, network): None}
 
 
 def takes_drop_ins(directory: Path, network: str) -> bool:
-    """Whether the network's list, as far as there is one, lets runtimes read drop-ins."""
+    """Whether the network's list, if there is one, lets runtimes read drop-ins."""
     return not _named(directory, network).get(_NO_DROP_INS)
 
 
@@ -96,7 +95,7 @@ def is_there(directory: Path, network: str) -> bool:
 
 
 def apply(directory: Path, plan: Plan) -> list[str]:
-    """Make the files so; what was changed, a line each."""
+    """Write and remove the files. A line for each change."""
     changes = []
     for file, content in plan.items():
         if content is None:
@@ -118,7 +117,7 @@ def _drop_in(directory: Path, network: str) -> Path:
 
 
 def _in_use(directory: Path, network: str) -> Json:
-    """The list of flannel, which must be the one that runtimes would take without ours."""
+    """The list of flannel, which must be the first one in use without ours."""
     first = next(_others(directory), None)
     if first is None:
         raise ConfigError(
@@ -136,9 +135,9 @@ def _in_use(directory: Path, network: str) -> Json:
 
 
 def _named(directory: Path, network: str) -> Json:
-    """The list that a drop-in adds to: flannel's, whoever calls it; empty before there is one.
+    """The list of flannel, to which a drop-in is appended; empty: there is none yet.
 
-    multus, which comes first in the order, has its own name and reads flannel's list itself.
+    It need not be the first one: multus has its own name, comes first, and reads flannel's list.
     """
     others = [_read(file) for file in _others(directory)]
     if not others:
@@ -153,13 +152,13 @@ def _named(directory: Path, network: str) -> Json:
 
 
 def _with(listed: Json, plugin: Json) -> Json:
-    """The list with the plugin at its end, once."""
+    """The list with the plugin once, at its end."""
     others = [entry for entry in listed["plugins"] if entry.get("type") != _TYPE]
     return {**listed, "plugins": [*others, plugin]}
 
 
 def _others(directory: Path) -> Iterator[Path]:
-    """The files but ours that runtimes read, in their order."""
+    """The files that runtimes read, without ours, in their order."""
     if directory.is_dir():
         for file in sorted(directory.iterdir()):
             if file.suffix in _SUFFIXES and file.name != _LIST:
@@ -180,13 +179,13 @@ def _remove_if_empty(directory: Path) -> None:
     try:
         directory.rmdir()
     except OSError:
-        pass  # not there, or there are drop-ins of others in it
+        pass  # it is not there, or it has drop-ins of others
 
 
 def _wake(directory: Path) -> None:
-    """Have runtimes read the directory again: they watch it, but nothing below it.
+    """Have runtimes read the directory again: they watch the directory only, not those below it.
 
-    A removal counts for all of them; containerd ignores creations (cni_conf_syncer.go).
+    All of them notice a removal; containerd ignores creations (cni_conf_syncer.go).
     """
     signal = directory / ".vxlane.new"
     signal.touch()

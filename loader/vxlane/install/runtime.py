@@ -2,9 +2,9 @@
 """Whether this node's container runtime reads drop-in plugins.
 
 libcni from 1.3.0 appends <configuration directory>/<network>/*.conf to the network's list
-(containernetworking/cni, libcni/conf.go). It is linked into the runtime, which has no way to
-ask for its version; but a program that follows that rule holds the key that switches it off.
-Imports nothing of vxlane.
+(containernetworking/cni, libcni/conf.go). It is linked into the runtime, which does not tell its
+version. But a program with that rule holds the key that switches the rule off. Imports no other
+module of vxlane.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-# Beside Docker its containerd runs too, but cri-dockerd is what calls plugins.
+# Beside Docker its containerd runs too, but cri-dockerd calls the plugins.
 _RUNTIMES = ("containerd", "cri-dockerd", "crio", "k3s", "rke2")
 _KEY = b"loadOnlyInlinedPlugins"
 
 
 def read_drop_ins() -> bool:
-    """Whether every runtime that runs here, or else that is installed, reads drop-ins.
+    """Whether every runtime that runs here reads drop-ins; if none runs, every installed one.
 
-    False when there is none to be found: the older form of configuration suits them all.
+    False if none is found: all runtimes read the older form of configuration.
     """
     programs = set(_running()) or {path for path in map(_installed, _RUNTIMES) if path}
     return bool(programs) and all(_holds_key(program) for program in programs)
@@ -35,7 +35,7 @@ def _running() -> Iterator[Path]:
             try:
                 name = (process / "exe").readlink().name
             except OSError:
-                continue  # a kernel thread, or it ended
+                continue  # it is a kernel thread, or it ended
             if name in _RUNTIMES:
                 yield process / "exe"
 

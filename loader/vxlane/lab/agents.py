@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The lab's real agents: one `vxlane agent` process per node, fed by a file of nodes.
 
-Owns how an agent is started and awaited. Its processes belong to the node's namespace and
-to nobody else: they outlive the command that started them.
+Owns how an agent is started and awaited. Its processes belong to the node's namespace only, so they
+outlive the command that started them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vxlane.lab.waiting import wait_for
 from vxlane.util import files
 
 READY_SECONDS = 30.0
-"""From exec to ready: mostly the compiler, and the machine may have other work."""
+"""From exec to ready. Most of it is the compiler, and the machine may be busy."""
 
 
 def program(name: str) -> str:
@@ -29,7 +29,7 @@ def program(name: str) -> str:
 
 
 def write_nodes(file: Path, nodes: Iterable[LabNode]) -> None:
-    """What the agents know of each other, replaced in one step."""
+    """The file of nodes that the agents read."""
     document = {
         "network": str(POD_NETWORK),
         "nodes": [
@@ -46,7 +46,7 @@ def write_nodes(file: Path, nodes: Iterable[LabNode]) -> None:
 
 
 def start(node: LabNode, nodes: Path, options: Iterable[str] = ()) -> None:
-    """Start the agent of `node`; `await_ready` says when it serves."""
+    """Start the agent of `node`; `await_ready` waits for it."""
     ready = node.directory / "ready"
     ready.unlink(missing_ok=True)
     agent = [program("vxlane"), "agent", "--nodes-file", str(nodes), "--node-name", node.name]
@@ -57,7 +57,7 @@ def start(node: LabNode, nodes: Path, options: Iterable[str] = ()) -> None:
 
 
 def await_ready(node: LabNode) -> None:
-    """Return when the agent of `node` has programmed the node; LabError: it ended or is stuck."""
+    """Wait until the agent of `node` has set up the node. LabError: it ended or hangs."""
     ready = node.directory / "ready"
 
     def is_ready() -> bool:

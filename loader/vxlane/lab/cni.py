@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Drive a chain of CNI plugins as libcni does: a list of plugins in, one result out.
 
-What libcni does and a shell script would forget: every plugin gets the list's name and version,
-capabilities that it asked for as runtimeConfig, and the result of the one before it; DEL runs
-backwards; the final result is kept in libcni's cache, from which DEL and CHECK take it, and DEL
-only from version 0.4.0 on. Imports errors and namespaces only.
+Each plugin gets the list's name and version, the capabilities that it asked for as runtimeConfig,
+and the result of the plugin before it. DEL runs backwards. The final result is kept in libcni's
+cache. CHECK takes it from there, and DEL from version 0.4.0 on. Imports errors and namespaces only.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ContainerInterface:
-    """What a runtime asks for: one interface of one container."""
+    """One interface of one container, which a runtime wants to have made."""
 
     container_id: str
     netns: Path
@@ -33,7 +32,7 @@ class ContainerInterface:
     args: str = "IgnoreUnknown=1"
     """CNI_ARGS, e.g. IgnoreUnknown=1;K8S_POD_NAME=web."""
     capabilities: Mapping[str, Any] = field(default_factory=dict)
-    """Capability arguments, e.g. {"portMappings": [...]}; a plugin gets those it declares."""
+    """Capability arguments, e.g. {"portMappings": [...]}; a plugin gets those that it declares."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,7 @@ class Chain:
     """libcni's /var/lib/cni: results/<network>-<containerID>-<ifname>."""
 
     def add(self, interface: ContainerInterface) -> Json:
-        """Attach; the result of the last plugin. A failed ADD is undone, as runtimes do."""
+        """ADD by every plugin; the last one's result. A failed ADD is undone, as runtimes do."""
         result: Json | None = None
         try:
             for plugin in self._plugins():
@@ -64,7 +63,7 @@ class Chain:
         return result
 
     def delete(self, interface: ContainerInterface) -> None:
-        """Detach, last plugin first; LabError of the first that can't, and the rest stays."""
+        """DEL, last plugin first. LabError: one failed, and those before it were not called."""
         keep = self._version() >= (0, 4, 0)
         previous = self._cached(interface) if keep else None
         for plugin in reversed(self._plugins()):
@@ -72,7 +71,7 @@ class Chain:
         self._result_file(interface).unlink(missing_ok=True)
 
     def check(self, interface: ContainerInterface) -> None:
-        """CHECK by every plugin, first to last; LabError: one of them says it is not attached."""
+        """CHECK by every plugin, first to last. LabError: one of them failed."""
         previous = self._cached(interface)
         for plugin in self._plugins():
             self._run("CHECK", plugin, interface, previous)
@@ -98,7 +97,7 @@ class Chain:
         binary = str(self._find(plugin["type"]))
         done = namespaces.run(self.namespace, binary, check=False, stdin=config, env=env)
         if done.returncode:
-            said = _error_text(done.stdout) or done.stderr.strip() or "no word why"
+            said = _error_text(done.stdout) or done.stderr.strip() or "it gave no reason"
             raise LabError(f"CNI {command} {plugin['type']} {interface.container_id}: {said}")
         return json.loads(done.stdout) if done.stdout.strip() else None
 

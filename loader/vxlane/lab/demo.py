@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two ways side by side: the same traffic on the kernel path and on the bypass, in turns.
+"""Both paths side by side: the same traffic on the kernel path and on the bypass, in turns.
 
-Which way begins alternates, so that whatever else the machine does meets both alike. The kernel
-path is taken by asking the agents to let the programs stand aside, as they do when a lease runs
-out: nothing is detached or made anew between rounds.
+The paths take turns in beginning, so other work of the machine meets both alike. For the kernel
+path the agents switch the bypass off, as a lease that runs out does; programs stay attached between
+rounds.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ MEASURES = (
 
 
 def pairs(lab: Lab) -> dict[str, Ends]:
-    """The pods of a lab that talk to each other, by what their meeting shows."""
+    """The pairs of pods that are measured, by what a pair shows."""
     source = f"{lab.name}-node1-pod1"
     targets = {
         "of two nodes": f"{lab.name}-node2-pod1",
@@ -69,7 +69,7 @@ def pairs(lab: Lab) -> dict[str, Ends]:
 def run(
     lab: Lab, *, rounds: int, seconds: float, progress: Callable[[str], None]
 ) -> list[Findings]:
-    """Measure every pair in every round; LabError when something does not get through."""
+    """Measure every pair in every round. LabError: a transfer failed."""
     findings = {name: Findings(name) for name in pairs(lab)}
     for number in range(rounds):
         progress(f"round {number + 1} of {rounds}")
@@ -82,7 +82,7 @@ def run(
 
 
 def _take(nodes: Iterable[LabNode], path: DataPath) -> None:
-    """Make all packets from now on go this way."""
+    """Make all packets take this path from now on."""
     for node in nodes:
         call(node.directory, {"op": "bypass", "enabled": path is DataPath.BYPASS})
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A node without vxlane: the overlay that flannel makes, by plain commands.
 
-An independent peer: shares no code with the agent, so that a mistake in what vxlane believes
-about flannel can't hide on both ends of a wire. Every name and value was read off nodes that
-ran an unmodified flanneld. Uses ip, bridge and iptables only.
+It shares no code with the agent, so a wrong belief of vxlane about flannel does not hide on both
+ends of a wire. Every name and value was read off nodes that ran an unmodified flanneld. Uses ip,
+bridge and iptables only.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def make_overlay(node: LabNode, peers: Iterable[LabNode]) -> None:
 
 
 def _add_peer(namespace: str, peer: LabNode) -> None:
-    """One neighbour, one FDB entry, one route: the route last, when all it needs is there."""
+    """One neighbour, one FDB entry, and at last the route, which needs both."""
     gateway = peer.pod_cidr.network_address
     ip(namespace, f"neighbour replace {gateway} lladdr {peer.vtep_mac} dev {DEVICE} nud permanent")
     fdb = f"fdb replace {peer.vtep_mac} dev {DEVICE} dst {peer.address} self permanent"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A whole lab: up, down, and the record of it in /run/vxlane-lab/<name>/lab.json.
 
-The record is written before the first namespace and read by every other command. `down` does not
-trust it: it takes away all that carries the lab's names, so that a killed `up` leaves nothing.
+The record is written before the first namespace, and read by every other command. `down` does not
+need it: it removes everything with the lab's names, so a killed `up` leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from vxlane.util import files
 
 @dataclass(slots=True)
 class Lab:
-    """A lab that is up, or half-way there."""
+    """A lab that is up, or is being made."""
 
     name: str
     nodes: tuple[LabNode, ...]
@@ -62,18 +62,18 @@ class Lab:
         return pod
 
     def remove_pod(self, pod: LabPod) -> None:
-        """Detach and remove one pod."""
+        """Remove one pod."""
         pods.remove_pod(self.node(pod.node), pod.name)
         self.pods.remove(pod)
         self.save()
 
     def restart_agent(self, node: LabNode, options: Iterable[str] = ()) -> None:
-        """Start the agent of a node where none runs any more, and wait until it serves."""
+        """Start the agent of a node on which none runs, and wait until it is ready."""
         agents.start(node, self.nodes_file, options)
         agents.await_ready(node)
 
     def save(self) -> None:
-        """Write the record, in one step."""
+        """Write the record."""
         record = {
             "name": self.name,
             "nodes": [node.to_json() for node in self.nodes],
@@ -118,7 +118,7 @@ def up(
     kernel_only: int,
     agent_options: Iterable[str] = (),
 ) -> Lab:
-    """Make a lab in place of one of the same name; one that fails half-way is removed."""
+    """Make a lab in place of one of the same name. One that can't be completed is removed."""
     lab = Lab(check_name(name), plan_nodes(name, nodes, kernel_only=kernel_only))
     with contextlib.ExitStack() as turn:
         turn.enter_context(_one_at_a_time())
@@ -129,7 +129,8 @@ def up(
                 for _ in range(pods_per_node):
                     lab.add_pod(node)
         except BaseException:  # Ctrl-C too
-            # Given back and taken anew: a command that Ctrl-C tore us from holds it to its end.
+            # The lock is released and taken again: a command that Ctrl-C interrupted holds it to
+            # its end.
             turn.close()
             down(name)
             raise
@@ -155,10 +156,10 @@ def _make(lab: Lab, agent_options: list[str]) -> None:
 
 
 def down(name: str) -> None:
-    """Remove all that carries the lab's name: processes, namespaces, mounts, files.
+    """Remove everything with the lab's name: processes, namespaces, mounts, files.
 
-    In this order, so that when it is killed itself the next `down` finds what is left: processes
-    by their namespace, mounts by the directory, which goes last.
+    The order lets the next `down` find what a killed one left: processes by their namespace, mounts
+    by the directory, which goes last.
     """
     check_name(name)
     with _one_at_a_time():
@@ -173,9 +174,9 @@ def _remove(name: str) -> None:
 
 
 def find(namespace: str) -> LabNode | None:
-    """The node whose state `namespace` (a node's, a pod's or a switch's) belongs to.
+    """The node of `namespace`: its own, or that of one of its pods.
 
-    None for the switch; LabError where no lab has it.
+    None: it is a switch. LabError: no lab has it.
     """
     known: list[str] = []
     for lab in map(load, names()):
@@ -191,10 +192,10 @@ def find(namespace: str) -> LabNode | None:
 
 @contextlib.contextmanager
 def _one_at_a_time() -> Iterator[None]:
-    """Labs are made and removed one after the other.
+    """Hold the lock under which labs are made and removed, one after the other.
 
-    The commands that are run meanwhile inherit the lock: when the holder is killed, the next one
-    waits for the command that it had started.
+    Commands that are run meanwhile inherit the lock. If the holder is killed, the next one waits
+    for the command that the holder had started.
     """
     LABS.mkdir(parents=True, exist_ok=True)
     directory = os.open(LABS, os.O_RDONLY)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Network namespaces: make, enter, empty and remove them.
 
-Every process of a lab lives in one of its namespaces, so that "the processes of this lab" is a
-question to the kernel and never a list of pids that may have been given to others since.
-A command gets the namespace's network only: `ip netns exec` would also give it a /sys of its own
-in which the agent's bpffs and the cgroups are gone. Imports errors only.
+Every process of a lab lives in one of its namespaces. So the kernel tells the processes of a lab,
+and no list of pids is kept, which other processes may have by now. A command gets the namespace's
+network only. `ip netns exec` would also give it a /sys of its own, without the agent's bpffs and
+the cgroups. Imports errors only.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _EMPTY_SECONDS = 10.0
 
 
 def path(namespace: str) -> Path:
-    """The file that stands for `namespace`."""
+    """The file of `namespace`."""
     return DIRECTORY / namespace
 
 
@@ -47,10 +47,10 @@ def create(namespace: str) -> None:
 
 
 def remove(namespaces: Sequence[str]) -> None:
-    """Kill what runs in `namespaces` and delete them; their devices go with them.
+    """Kill the processes in `namespaces` and delete these; their devices go with them.
 
-    What was on its way in meanwhile is caught by a second look, when the names are gone and
-    nothing can enter any more.
+    A process may enter meanwhile. So processes are killed once more when the names are gone, after
+    which no process can enter.
     """
     with contextlib.ExitStack() as stack:
         networks = set()
@@ -80,8 +80,8 @@ def run(
     """Run a command to its end and return it with its output.
 
     `env` is added to this process's. Unless `check` is off, a status other than 0 is a LabError
-    that carries what the command said. Descriptors that were made inheritable are inherited: a
-    lock is held until the last command under it is done, though this process be killed.
+    with the command's output. Inheritable descriptors are inherited, so a lock is held until the
+    last command under it ends, even if this process is killed.
     """
     try:
         done = subprocess.run(
@@ -99,7 +99,7 @@ def run(
     except FileNotFoundError:
         raise LabError(f"{argv[0]} is not installed; run scripts/setup") from None
     if check and done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or "no word why")[-800:]
+        said = (done.stderr.strip() or done.stdout.strip() or "it gave no reason")[-800:]
         raise LabError(f"{_shown(namespace, argv)}: status {done.returncode}: {said}")
     return done
 
@@ -109,9 +109,9 @@ def _shown(namespace: str | None, argv: Sequence[str]) -> str:
 
 
 def start(namespace: str, *argv: str, log: Path, env: Mapping[str, str]) -> None:
-    """Start a process that is nobody's child, its output appended to `log`.
+    """Start a process in a session of its own, with its output appended to `log`.
 
-    Neither its end nor a Ctrl-C concerns the other.
+    It outlives this process, and a Ctrl-C reaches only one of them.
     """
     command = inside(namespace, ["setsid", "--fork", *argv])
     with log.open("ab") as output:
@@ -126,7 +126,7 @@ def start(namespace: str, *argv: str, log: Path, env: Mapping[str, str]) -> None
 
 
 def pids(*namespaces: str) -> list[int]:
-    """The processes whose network is one of `namespaces`, without this one."""
+    """The processes in the network of one of `namespaces`, without this one."""
     return _pids({_identity(path(name).stat()) for name in namespaces})
 
 
@@ -141,13 +141,13 @@ def _empty(networks: AbstractSet[Identity]) -> None:
         for pid in left:
             _kill(pid, networks)
         if time.monotonic() > deadline:
-            raise LabError(f"processes {left} do not die; look at them with ps")
+            raise LabError(f"processes {left} do not end; see them with ps")
 
 
 def _kill(pid: int, networks: AbstractSet[Identity]) -> None:
-    """Kill `pid` if it still is a process of `networks`, and wait for its end.
+    """Kill `pid` if it is a process of `networks`, and wait for its end.
 
-    The descriptor pins the process: the number may be another's by the time of the signal.
+    The signal goes to a pidfd: the number may be another process's by then.
     """
     try:
         process = os.pidfd_open(pid)

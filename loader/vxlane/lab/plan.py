@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a lab is made of: names, addresses and the record of it that other processes read.
+"""The parts of a lab: names, addresses, and the record that other processes read.
 
     lab-switch              a bridge; the underlay, 192.168.77.0/24
     lab-node1  .11          eth0; pods 10.42.1.0/24
@@ -23,12 +23,12 @@ from vxlane.errors import ConfigError
 from vxlane.sources.model import derived_mac
 
 LABS = Path("/run/vxlane-lab")
-"""Each lab has one directory here; what is not in it or in a namespace was not made by a lab."""
+"""Each lab has a directory here. A lab makes nothing outside of it and its namespaces."""
 
 UNDERLAY = IPv4Network("192.168.77.0/24")
 POD_NETWORK = IPv4Network("10.42.0.0/16")
 MAX_NODES = 200
-"""So that neither 192.168.77.11 + n nor 10.42.n.0/24 leaves its network."""
+"""With more nodes 192.168.77.11 + n or 10.42.n.0/24 would leave its network."""
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 
@@ -47,7 +47,7 @@ class LabNode:
     """Its state directory: the agent's, and the CNI plugins' files."""
 
     def to_json(self) -> dict[str, Any]:
-        """The keys of `vxlane lab status --json`, without agent_pid, which is looked up live."""
+        """The keys of `vxlane lab status --json` but agent_pid, which is not part of the record."""
         return {
             "name": self.name,
             "netns": self.name,
@@ -118,7 +118,7 @@ def is_namespace_of(lab: str, namespace: str) -> bool:
 
 
 def plan_nodes(lab: str, count: int, *, kernel_only: int) -> tuple[LabNode, ...]:
-    """The nodes of a lab of `count`, of which the last `kernel_only` run nothing of vxlane."""
+    """The `count` nodes of a lab. The last `kernel_only` of them run nothing of vxlane."""
     if not 1 <= count <= MAX_NODES:
         raise ConfigError(f"a lab has 1 to {MAX_NODES} nodes, not {count}")
     if not 0 <= kernel_only <= count:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pods of a lab: a namespace each, attached by flannel's chain of the distribution's plugins.
+"""Pods of a lab: a namespace each, with an interface by flannel's chain of plugins.
 
-Owns the network's conflist. The bridge plugin's part is what the flannel plugin delegates to it
-on a real node; vxlane's own plugin is chained after it, except on kernel-only nodes.
+Owns the network's conflist. The bridge plugin gets the configuration that the flannel plugin
+delegates to it on a real node. vxlane's own plugin is chained after it, except on kernel-only
+nodes.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def chain(node: LabNode) -> Chain:
 
 
 def _bridge(node: LabNode) -> dict[str, Any]:
-    """What the flannel plugin hands to the bridge plugin, with this node's directories."""
+    """The flannel plugin's configuration of the bridge plugin, with this node's directories."""
     return {
         "type": "bridge",
         "bridge": BRIDGE,
@@ -55,7 +56,7 @@ def _bridge(node: LabNode) -> dict[str, Any]:
 
 
 def _overlay_mtu(node: LabNode) -> int:
-    """FLANNEL_MTU of the node's subnet.env, which is how the flannel plugin learns it."""
+    """FLANNEL_MTU of the node's subnet.env, from which the flannel plugin takes it too."""
     file = node.directory / "subnet.env"
     for line in file.read_text(encoding="ascii").splitlines():
         key, _, value = line.partition("=")
@@ -65,7 +66,7 @@ def _overlay_mtu(node: LabNode) -> int:
 
 
 def _own_plugin(directory: Path) -> Path:
-    """A directory in which vxlane's plugin, the one of this very program, is called `vxlane`."""
+    """A directory in which this program's own CNI plugin is called `vxlane`."""
     binaries = directory / "cni" / "bin"
     binaries.mkdir(parents=True, exist_ok=True)
     link = binaries / "vxlane"
@@ -75,7 +76,7 @@ def _own_plugin(directory: Path) -> Path:
 
 
 def add_pod(node: LabNode, name: str) -> LabPod:
-    """Make the namespace `name` and let the plugins attach it to `node`."""
+    """Make the namespace `name`, and let the plugins add its interface on `node`."""
     namespaces.create(name)
     result = chain(node).add(_interface(name))
     by_name = {entry["name"]: entry for entry in result["interfaces"]}
@@ -95,7 +96,7 @@ def add_pod(node: LabNode, name: str) -> LabPod:
 
 
 def remove_pod(node: LabNode, name: str) -> None:
-    """Let the plugins detach `name`, then kill what runs there and remove it."""
+    """Let the plugins remove the interface, then kill what runs in `name` and delete it."""
     chain(node).delete(_interface(name))
     namespaces.remove([name])
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the demo found, as a document and as a table, and whether it may be shown. Pure."""
+"""The demo's results as a document and as a table, and whether they are a success. Pure."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from vxlane.show.table import table
 Json = dict[str, Any]
 
 REQUIRED_SHARE = 0.95
-"""Of a bypass round's TCP packets that must have been bypassed: the rest opens, closes and
-revalidates connections, which the kernel must see."""
+"""The share of a bypass round's TCP packets that must have been bypassed. The other packets open,
+close and revalidate connections, which the kernel must see."""
 
 
 class DataPath(enum.Enum):
-    """Which way the packets of a measurement went."""
+    """The path of a measurement's packets."""
 
     KERNEL = "kernel"
     BYPASS = "bypass"
@@ -35,7 +35,7 @@ class Better(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """What one measurement tells."""
+    """What is measured."""
 
     name: str
     unit: str
@@ -50,7 +50,7 @@ class Findings:
     values: dict[tuple[Quantity, DataPath], list[float]] = field(default_factory=dict)
     """One per round, in the quantity's unit."""
     tcp_counters: dict[DataPath, list[documents.Counters]] = field(default_factory=dict)
-    """What the nodes' programs counted during the TCP measurements of each way."""
+    """The nodes' counters of the TCP measurements on each path."""
 
     def to_json(self) -> Json:
         """Medians, ratios and the share; `ratio` is how many times better the bypass is."""
@@ -82,7 +82,7 @@ class Findings:
 
 
 def failures(pairs: Iterable[Json]) -> list[str]:
-    """Why these pairs' documents must not pass for a success; empty when they may."""
+    """Why these pairs' documents are no success; empty: they are."""
     return [sentence for pair in pairs for sentence in _failures(pair)]
 
 

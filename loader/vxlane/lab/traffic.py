@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Real traffic between two pods, and what became of it: ping, iperf3, sockperf.
+"""Real traffic between two pods, measured: ping, iperf3, sockperf.
 
-A server is started for each measurement and killed after it; a measurement that did not transfer
-is a LabError. Imports errors, namespaces and waiting.
+A server is started for each measurement and killed after it. A measurement without any transfer is
+a LabError. Imports errors, namespaces and waiting.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from vxlane.lab import namespaces
 from vxlane.lab.waiting import wait_for
 
 _IPERF_PORT, _SOCKPERF_PORT = 5201, 11111
-"""One each: sockperf does not start where connections of the other are in TIME_WAIT."""
+"""Different ones: sockperf does not start on a port with connections in TIME_WAIT."""
 
 _WAITS = {"0A", "07"}
-"""States of a socket that waits for a client, in /proc/net/tcp and udp: LISTEN, and CLOSE of one
-that is bound only (include/net/tcp_states.h)."""
+"""States of a socket that waits for a client, in /proc/net/tcp and udp: LISTEN, and CLOSE of a
+bound one (include/net/tcp_states.h)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """Who talks to whom: two namespaces and the address of the second."""
+    """Two pods that talk: two namespaces, and the address of the second."""
 
     source: str
     target: str
@@ -38,7 +38,7 @@ class Ends:
 
 
 def ping(ends: Ends, *, count: int = 50) -> float:
-    """Median round trip of `count` echoes, microseconds; LabError if one got lost."""
+    """Median round trip of `count` echoes, microseconds. LabError: one got lost."""
     argv = ["ping", "-n", "-c", str(count), "-i", "0.002", "-W", "2", ends.address]
     said = namespaces.run(ends.source, *argv, check=False).stdout
     times = sorted(float(found) * 1000 for found in re.findall(r"time=([\d.]+) ms", said))
@@ -48,7 +48,7 @@ def ping(ends: Ends, *, count: int = 50) -> float:
 
 
 def tcp(ends: Ends, *, seconds: float) -> float:
-    """What one TCP flow delivers, bit/s."""
+    """Throughput of one TCP flow, bit/s."""
     received = _iperf(ends, seconds)["sum_received"]
     if not received["bytes"]:
         raise LabError(f"TCP {ends.source} -> {ends.target}: nothing arrived")
@@ -56,11 +56,11 @@ def tcp(ends: Ends, *, seconds: float) -> float:
 
 
 def udp(ends: Ends, *, seconds: float, size: int = 64) -> float:
-    """How many datagrams of `size` bytes a second reach the pod, of as many as one thread sends."""
+    """Datagrams of `size` bytes that reach the pod each second, from one sending thread."""
     address = ["-i", ends.address, "-p", str(_SOCKPERF_PORT)]
     with _server(ends, _SOCKPERF_PORT, "sockperf", "server", *address) as server:
         before = _arrived(server)
-        # Counted at the pod's door: sockperf's server takes in fewer than the path brings.
+        # Counted at the pod's interface: sockperf's server reads fewer than arrive.
         argv = ["sockperf", "throughput", *address, "-m", str(size), "-t", _whole(seconds)]
         namespaces.run(ends.source, *argv)
         arrived = _arrived(server) - before
@@ -82,7 +82,7 @@ def latency(ends: Ends, *, seconds: float) -> float:
 
 
 def _arrived(process: subprocess.Popen[bytes]) -> int:
-    """How many packets have come into the namespace of `process`, from outside."""
+    """Packets that have come into the namespace of `process` from outside."""
     rows = Path(f"/proc/{process.pid}/net/dev").read_text(encoding="ascii").splitlines()[2:]
     devices = (row.split(":") for row in rows)
     return sum(int(counts.split()[1]) for name, counts in devices if name.strip() != "lo")
@@ -104,13 +104,13 @@ def _iperf(ends: Ends, seconds: float) -> dict[str, Any]:
 
 
 def _whole(seconds: float) -> str:
-    """Both tools count in whole seconds."""
+    """Whole seconds, as both tools need them."""
     return str(max(1, round(seconds)))
 
 
 @contextlib.contextmanager
 def _server(ends: Ends, port: int, *argv: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server in the target while the block lasts, which it enters when the server listens."""
+    """Run a server in the target during the block, which begins when the server listens."""
     command = namespaces.inside(ends.target, argv)
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:

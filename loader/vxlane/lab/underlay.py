@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The wire between nodes: a bridge in a namespace of its own, and each node's eth0 on it.
 
-Devices are made inside the namespaces, never moved there: the machine's own network sees
-nothing of a lab. Uses ip only.
+Devices are made inside the namespaces and never moved, so the machine's own network does not see a
+lab. Uses ip only.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ NIC = "eth0"
 """A node's device on the underlay."""
 
 _QUIET = (
-    # What crosses the wire is what the nodes sent: no filter (if this kernel has one for bridges),
-    # no IPv6 of the switch's own.
+    # Only what the nodes send crosses the wire: no filter (if this kernel has one for bridges),
+    # and no IPv6 of the switch's own.
     "net.bridge.bridge-nf-call-iptables=0",
     "net.ipv6.conf.all.disable_ipv6=1",
     "net.ipv6.conf.default.disable_ipv6=1",
@@ -39,7 +39,7 @@ def make_node(lab: str, node: LabNode) -> None:
 
 
 def plug(lab: str, namespace: str, *, port: str) -> None:
-    """A cable from the switch's `port` to `namespace`'s eth0, up at both ends."""
+    """A cable from the switch's `port` to eth0 of `namespace`, up at both ends."""
     switch = switch_name(lab)
     ip(switch, f"link add {port} type veth peer name {NIC} netns {namespace}")
     ip(switch, f"link set {port} master br0 up")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Wait for something that no descriptor announces."""
+"""Waiting for a condition that no descriptor announces."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PAUSE = 0.01
 
 
 def wait_for(condition: Callable[[], Found | None], what: str, *, seconds: float = 5.0) -> Found:
-    """The first true value of `condition`; LabError that `what` did not come in time."""
+    """The first true value of `condition`. LabError: `what` did not come in time."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         if time.monotonic() > deadline:

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Netlink in bulk: thousands of entries dumped or written with a handful of system calls.
 
-pyroute2 makes links and reads addresses; but it takes 70 us to decode a route and 250 us for a
-round trip, at 5,000 peers a second of CPU for every look at the kernel. Here a
-message is a `struct` and a slice. Owns the framing only; what is inside its callers know. Imports
-errors.
+pyroute2 makes devices and reads addresses. But it takes 70 us to decode a route and 250 us for a
+round trip: with 5,000 peers a second of CPU for every read of the kernel. Here a message is a
+`struct` and a slice. Owns the framing only; callers know the content. Imports errors.
 """
 
 from __future__ import annotations
@@ -31,13 +30,13 @@ SO_RCVBUFFORCE = 33
 
 _BUFFER = 1 << 20
 _LUMP = 128
-"""Requests per system call. Each may fail, and the answers must fit the receive buffer."""
+"""Requests in a system call. Each may fail, and all answers must fit the receive buffer."""
 _DUMP_TRIES = 10
 _BUSY = f"it changed during each of {_DUMP_TRIES} reads; it is read again later"
 
 
 class Intent(enum.IntEnum):
-    """What a request wants besides its type: header flags."""
+    """Flags in a request's header."""
 
     PLAIN = 0
     ADD = 0x600  # NLM_F_CREATE | NLM_F_EXCL
@@ -104,7 +103,7 @@ def split(datagram: bytes) -> Iterator[Message]:
 
 
 class NetlinkSocket:
-    """Asks and tells the kernel about links, routes and filters, in its network namespace."""
+    """Dumps and changes in the kernel, in the network namespace of the thread that made it."""
 
     def __init__(self, protocol: int = socket.NETLINK_ROUTE) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
@@ -144,11 +143,11 @@ class NetlinkSocket:
                 bodies.append(message.body)
 
     def write(self, requests: Sequence[Request]) -> list[int]:
-        """Carry out all `requests` in order; 0 or the errno of each. One failure stops no other."""
+        """Carry out all `requests` in order; 0 or the errno of each. No failure stops the next."""
         codes: list[int] = []
         for start in range(0, len(requests), _LUMP):
             lump = requests[start : start + _LUMP]
-            # The kernel answers failures in any case, and so only the last one need answer success.
+            # The kernel answers each failure. So only the last request must ask for an answer.
             first = self._send(lump, 0, last=_NLM_F_ACK)
             outcome = dict.fromkeys(range(first, first + len(lump)), 0)
             while not self._collect(outcome, first + len(lump) - 1):

@@ -18,8 +18,8 @@ Counters = Mapping[Program, Mapping[Verdict, Count]]
 Json = dict[str, Any]
 
 ENTRANCES = (Program.FROM_POD, Program.FROM_NIC)
-"""Where a packet may be taken past the kernel path: each is counted at one of them. The other
-programs see the rest of them a second time."""
+"""Where a packet may be bypassed. Each packet is counted at one of them; the other programs count
+what stays on the kernel path a second time."""
 
 _PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp"}
 _SECOND = 1_000_000_000
@@ -71,7 +71,7 @@ def _age(seen: int, now: int) -> float | None:
 
 
 def programs_document(settings: Settings, now: int, *, peers: int, pods: int, flows: int) -> Json:
-    """What the programs go by."""
+    """The settings of the programs, and the sizes of their maps' content."""
     return {
         "lease_seconds": round((settings.lease_until - now) / _SECOND, 3),
         "bypassing": settings.lease_until > now,
@@ -86,7 +86,7 @@ def programs_document(settings: Settings, now: int, *, peers: int, pods: int, fl
 
 
 def stats_document(counters: Counters, peers: Iterable[Json]) -> Json:
-    """Every counter, by program and verdict; what was bypassed, in and out and altogether."""
+    """Every counter, by program and verdict; and the bypassed share, in, out and in total."""
     return {
         "programs": {
             program.label: {
@@ -100,7 +100,7 @@ def stats_document(counters: Counters, peers: Iterable[Json]) -> Json:
 
 
 def bypassed_document(counters: Counters) -> Json:
-    """Packets bypassed and packets that could have been, by entrance and `total`."""
+    """Bypassed packets and all packets of the overlay, by entrance and in `total`."""
     documents = {entrance.label: _bypassed(counters, [entrance]) for entrance in ENTRANCES}
     return documents | {"total": _bypassed(counters, ENTRANCES)}
 
@@ -135,7 +135,7 @@ def _to_services(counters: Counters) -> int:
 
 
 def subtract(later: Counters, earlier: Counters) -> dict[Program, dict[Verdict, Count]]:
-    """What was counted between two readings."""
+    """The difference of two readings."""
     return {
         program: {
             verdict: Count(

@@ -25,7 +25,7 @@ _ANSWER_SECONDS = 10.0
 
 
 def open_maps(state: Path) -> Maps:
-    """The maps that the programs of this node use now."""
+    """The pinned maps of this node's programs. VxlaneError: there are none."""
     pins = pin_directory(state)
     try:
         return Maps.open(pins)
@@ -35,7 +35,7 @@ def open_maps(state: Path) -> Maps:
 
 
 def call(state: Path, request: dict[str, Any]) -> dict[str, Any]:
-    """One request to the agent, and its answer. VxlaneError: no agent, or it refused."""
+    """One request to the agent, and its answer. VxlaneError: no agent answers, or it refused."""
     path = state / "agent.sock"
     try:
         with socket.socket(socket.AF_UNIX) as connection:
@@ -46,9 +46,9 @@ def call(state: Path, request: dict[str, Any]) -> dict[str, Any]:
     except (FileNotFoundError, ConnectionRefusedError):
         raise VxlaneError(f"no agent listens on {path}; start it: vxlane agent") from None
     except OSError as error:
-        raise KernelError(f"ask the agent on {path}", error.errno or 0) from None
+        raise KernelError(f"call the agent on {path}", error.errno or 0) from None
     except ValueError:
-        raise VxlaneError(f"the agent on {path} ended in mid-answer; look at its log") from None
+        raise VxlaneError(f"the agent on {path} ended before it answered; see its log") from None
     if not answer.get("ok"):
         raise VxlaneError(f"the agent refused {request['op']}: {answer.get('error', 'no reason')}")
     return answer

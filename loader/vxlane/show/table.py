@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows as text for people: columns aligned, numbers to the right. Pure."""
+"""Rows as text for people, with aligned columns and numbers to the right. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _GAP = "  "
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """One line per row under `header`; a column that holds numbers stands to the right."""
+    """One line for each row, under `header`. A column with numbers is aligned to the right."""
     kept = [list(row) for row in rows]
     right = [any(_is_number(row[column]) for row in kept) for column in range(len(header))]
     lines = [list(header), *([_text(cell) for cell in row] for row in kept)]
@@ -30,7 +30,7 @@ def columns(keys: Sequence[str], listed: Iterable[Mapping[str, object]]) -> str:
 
 
 def pairs(values: Mapping[str, object]) -> str:
-    """One line per key, its words apart, the values below each other."""
+    """One line for each key, with aligned values."""
     width = max(map(len, values), default=0)
     return "\n".join(
         f"{key.replace('_', ' ').ljust(width)}{_GAP}{_text(value)}" for key, value in values.items()

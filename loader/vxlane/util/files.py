@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Replacing a file as a whole: whoever opens it finds the old content or the new one.
+"""Replacing a file as a whole: a reader finds the old content or the new one.
 
 Two strengths, because fsync may wait for seconds on a busy disk:
 
@@ -8,7 +8,7 @@ Two strengths, because fsync may wait for seconds on a busy disk:
 - `replace_durably` outlives a power failure. Without fsync some file systems then have the new
   name and no content.
 
-Imports nothing of vxlane.
+Imports no other module of vxlane.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _FILE = 0o644
-"""Mode of a new file: its directory decides who gets there."""
+"""Mode of a new file. Its directory decides who may read it."""
 
 
 def replace(path: Path, content: bytes | str, *, mode: int = _FILE) -> None:
@@ -42,7 +42,7 @@ def replace_durably(path: Path, content: bytes | str, *, mode: int = _FILE) -> N
 def settle(path: Path, content: bytes | str, *, mode: int = _FILE) -> bool:
     """Replace durably unless `path` has this content and mode; whether it was written.
 
-    A file that is left alone keeps its time stamp, and whoever watches it is not woken.
+    A file that is left alone keeps its time stamp, and programs that watch it are not woken.
     """
     octets = content.encode() if isinstance(content, str) else content
     try:

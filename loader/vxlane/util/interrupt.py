@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a long-running command is ended from outside: SIGTERM and SIGINT, which is Ctrl-C.
+"""The end of a long-running command by SIGTERM or SIGINT (Ctrl-C): the agent's, and the lab's.
 
-Imports nothing of vxlane: the agent and the lab are ended alike.
+Imports no other module of vxlane.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ import sys
 from types import FrameType
 
 _SENT_AGAIN_AFTER = 0.01
-"""Seconds; by then the finalizer that swallowed the interrupt is over."""
+"""Seconds. By then the finalizer that lost the interrupt has ended."""
 
 
 def catch() -> None:
     """From now on SIGTERM and SIGINT raise KeyboardInterrupt with the signal's name, once.
 
-    Once, because what it unwinds must run to its end; kill -9 is there for the impatient. It is
-    KeyboardInterrupt for SIGTERM too: asyncio, on which pyroute2 is built, takes any other
+    It is raised once, because the unwinding must run to its end; kill -9 still ends the process. It
+    is KeyboardInterrupt for SIGTERM too: pyroute2 is built on asyncio, which takes any other
     exception for a failed callback and goes on.
 
-    A signal's handler runs between any two instructions, also within a finalizer (`__del__`, a
-    weak reference's callback, a garbage collection), and what is raised there Python only
-    reports (sys.unraisablehook) and forgets. It is raised again then.
+    A signal's handler runs between any two instructions, also within a finalizer (`__del__`, a weak
+    reference's callback, a garbage collection). Python reports an exception there
+    (sys.unraisablehook) and drops it. Then it is raised again.
     """
     came = ""
 
