@@ -8,10 +8,9 @@ else: the kernel path does not wait for the bypass.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 
 from vxlane.agent.failures import Failures
 from vxlane.bypass.bypass import Bypass, constants_for
@@ -31,15 +30,13 @@ from vxlane.overlay.backend import OverlayBackend, OverlayState
 from vxlane.overlay.hold_down import HoldDown
 from vxlane.overlay.node_cache import NodeCache
 from vxlane.overlay.owned import OwnedOverlay
-from vxlane.pods.cni_cache import CachedPod, confirmed
-from vxlane.pods.interfaces import Key, PodInterface, PodStore
+from vxlane.pods.interfaces import PodStore
+from vxlane.pods.pods import Pods
 from vxlane.sources.model import Announcement, Problem
 from vxlane.sources.snapshot import NodeSource, Snapshot
 from vxlane.util.dirty import ALL, Dirty
 
 log = logging.getLogger(__name__)
-
-NO_BYPASS = "this node has no bypass now; see 'vxlane status'"
 
 _OF_THE_BYPASS = frozenset({"bypass", "conntrack", "node cache", "resync", "pods"})
 """Failures that leave the node its network."""
@@ -65,9 +62,9 @@ class Agent:
         self.problems: tuple[Problem, ...] = ()
         """Nodes that can't be used."""
         self.snapshot = source.nodes()
-        self._store = PodStore(config.state / "pods")
         self._source = source
         self._devices = Devices()
+        self.pods = Pods(self._devices, PodStore(config.state / "pods"))
         self._undo = UndoFile(config.state)
         self._backend = self._new_backend()
         self._node_cache = cache
@@ -136,16 +133,14 @@ class Agent:
     def on_event(self, events: Events) -> Dirty:
         """Act at once on what can't wait; what is to be looked at again."""
         if events.lost:
-            if self.bypass:
-                self.bypass.pods.lost_track()
+            self.pods.lost_track()
             self.judged.read_devices()
             return ALL
         dirty = Dirty(0)
-        if bypass := self.bypass:
-            with self._attempt("pods"):
-                bypass.pods.devices_removed(events.removed)
-            if bypass.pods.devices_changed(events.touched):
-                dirty |= Dirty.PODS
+        with self._attempt("pods"):
+            self.pods.devices_removed(events.removed)
+        if self.pods.devices_changed(events.touched):
+            dirty |= Dirty.PODS
         changed = events.touched | events.removed
         if self.judged.has_device(events.touched):
             self.judged.read_devices()
@@ -177,39 +172,6 @@ class Agent:
             if dirty is None:
                 return
             yield dirty
-
-    def add(self, interface: PodInterface) -> str:
-        """Accelerate a pod, now or when that can be done; why it is not, or empty."""
-        if bypass := self.bypass:
-            return bypass.pods.add(interface)
-        if veth := self._devices.by_name(interface.host_ifname):
-            self._store.save(dataclasses.replace(interface, host_mac=veth.mac))
-        return NO_BYPASS
-
-    def check(self, interface: PodInterface) -> str:
-        """Put right what is wrong with a pod, if anything; why it is not accelerated, or empty."""
-        if self.bypass:
-            return self.bypass.pods.check(interface)
-        # One that is known stays what it is: the newest has the address.
-        return NO_BYPASS if interface.key in self._store.load() else self.add(interface)
-
-    def remove(self, key: Key) -> None:
-        """Forget a pod, whether it is known or not."""
-        if self.bypass:
-            self.bypass.pods.remove(key)
-        else:
-            self._store.remove(key)
-
-    def interfaces(self) -> Mapping[Key, PodInterface]:
-        """The pods that are known."""
-        return self.bypass.pods.interfaces if self.bypass else self._store.load()
-
-    def add_cached(self, pods: Iterable[CachedPod]) -> None:
-        """Pods that ran before the agent came: each that the kernel confirms and nobody told of."""
-        known = self._store.load()
-        for interface in confirmed(pods, self._devices):
-            if interface.key not in known:
-                self.add(interface)
 
     @property
     def readings(self) -> int:
@@ -291,7 +253,7 @@ class Agent:
         problems = self.bypass.reconcile(overlay, dirty)
         own = self.snapshot.own
         self.judged.reconcile(
-            overlay, self.bypass.pods.ports(), self.snapshot.network, own.pod_cidr if own else None
+            overlay, self.pods.ports(), self.snapshot.network, own.pod_cidr if own else None
         )
         self._judge()
         return problems
@@ -305,7 +267,7 @@ class Agent:
             self.bypass = None
         try:
             self.bypass = Bypass(
-                self.config, self._devices, undo=self._undo, store=self._store, overlay=overlay
+                self.config, self._devices, undo=self._undo, pods=self.pods, overlay=overlay
             )
             self._load_failure = None
         except VxlaneError as error:

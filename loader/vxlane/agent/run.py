@@ -46,7 +46,7 @@ def run(values: Mapping[str, Any]) -> None:
         agent = Agent(config, source, cache=cache, served=served)
         stack.callback(agent.close)
         for directory in values["cni_cache_dir"]:
-            agent.add_cached(cni_cache.read(Path(directory)))
+            agent.pods.add_cached(cni_cache.read(Path(directory)))
         loop = Loop(agent, source, board)
         stack.callback(loop.close)
         loop.run()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from vxlane.bypass.lease import Lease, Terms
@@ -34,8 +35,8 @@ from vxlane.host.undo import UndoFile
 from vxlane.mechanisms.concern import Judged
 from vxlane.overlay.backend import OverlayState
 from vxlane.overlay.keepers import apply_sysctls
-from vxlane.pods.interfaces import PodStore
-from vxlane.pods.pods import PodKeeper
+from vxlane.pods.pods import Pods
+from vxlane.pods.programs import PodPrograms
 from vxlane.sources.model import Problem
 from vxlane.util.dirty import Dirty
 
@@ -51,7 +52,7 @@ class Bypass:
         devices: Devices,
         *,
         undo: UndoFile,
-        store: PodStore,
+        pods: Pods,
         overlay: OverlayState,
     ) -> None:
         self.constants = constants_for(config, overlay)
@@ -71,19 +72,15 @@ class Bypass:
         self.maps = Maps.open(pins)
         self.hooks = HookKeeper(hooks)
         self._peers = PeerKeeper(self.maps)
-        self.pods = PodKeeper(
-            self.maps,
-            self.hooks,
-            devices=devices,
-            foreign=lambda ifindex: _foreign(hooks, ifindex),
-            store=store,
-        )
+        self._pods = pods
+        pods.connect(PodPrograms(self.maps, self.hooks, partial(_foreign, hooks)))
         self.lease = Lease(self.maps, Terms(config.revalidate))
         self._has_retired = False
 
     def close(self) -> None:
-        """End the lease and let go of the maps; what is pinned stays."""
+        """End the lease, let go of the maps and the pods; what is pinned stays."""
         self.lease.end()
+        self._pods.connect(None)
         self.maps.close()
 
     def reconcile(self, overlay: OverlayState, dirty: Dirty) -> list[Problem]:
@@ -91,22 +88,21 @@ class Bypass:
         if dirty & Dirty.MAPS:
             apply_sysctls(sysctls.CONNTRACK, self._undo)
             self._peers.read()
-            self.hooks.read()
-            self.pods.reconcile()
+            self._pods.reconcile()
         if dirty & Dirty.HOST:
             self.hooks.give_way()
         if dirty & Dirty.PODS:
-            self.pods.check_touched()
+            self._pods.check_changed()
         nics = overlay.nics
         problems = self._peers.apply(overlay, self._mtus(nics))
-        self.hooks.apply(self.pods.places() | _places(overlay, nics))
+        self.hooks.apply(self._pods.places() | _places(overlay, nics))
         self.lease.apply(overlay)
         if not self._has_retired:
             self._has_retired = True
             if retire_others(self._state):
                 # Until now their programs were a reason to guard every pod.
-                self.pods.lost_track()
-                self.pods.reconcile()
+                self._pods.lost_track()
+                self._pods.reconcile()
         return problems
 
     def resync(self) -> Iterator[Dirty]:
@@ -114,12 +110,12 @@ class Bypass:
         apply_sysctls(sysctls.CONNTRACK, self._undo)
         yield from self.hooks.resync()
         yield from self._peers.resync()
-        yield from self.pods.resync()
+        yield from self._pods.resync()
 
     def judge(self, judged: Judged) -> None:
         """Leave these pods' packets to the kernel path, and no others'."""
         self.lease.judge(all_pods=judged.all)
-        self.pods.judge(judged.ports)
+        self._pods.judge(judged.ports)
 
     def close_reset_connections(self) -> None:
         """Tell conntrack of the connections that a RST ended while they were bypassed."""

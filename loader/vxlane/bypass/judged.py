@@ -21,7 +21,7 @@ from vxlane.mechanisms.packet import View
 from vxlane.mechanisms.watcher import Question, Watcher
 from vxlane.overlay.backend import OverlayState
 from vxlane.overlay.desired import Path
-from vxlane.pods.pods import PodPort
+from vxlane.pods.pod_state import PodPort
 from vxlane.util.names import device_name
 
 log = logging.getLogger(__name__)

@@ -1,78 +1,61 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a pod can be accelerated, by what the kernel shows of its veth and bridge.
-
-Pure: from devices to what the programs are told, or a reason against it.
-"""
+"""All that is known of one pod interface."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
 from vxlane.datapath.abi import Guard
-from vxlane.datapath.records import Pod
-from vxlane.host.devices import Device
-from vxlane.pods.interfaces import PodInterface
+from vxlane.pods.interfaces import Key, PodInterface
+from vxlane.pods.plan import PodPlan
 
-BOTH = Guard.FROM_POD | Guard.TO_POD
-_NO_QDISCS = frozenset({"noqueue", "noop", ""})
+
+@dataclass(slots=True)
+class PodState:
+    """One pod interface: what the CNI plugin said of it, what was seen, what the programs know."""
+
+    interface: PodInterface
+    plan: PodPlan = field(default_factory=PodPlan)
+    """What the programs were told."""
+    ifindex: int = 0
+    """Of its veth when that was last seen; 0: not yet."""
+    filters: Guard | None = None
+    """Directions in which others' filters stand on the veth; None: they are to be read."""
+    veth_changed: bool = False
+    """An event was about the veth since the last check."""
+    bridge_changed: bool = False
+    """The same of its bridge."""
+
+    def __str__(self) -> str:
+        at = self.interface
+        name = at.name or at.container_id[:12]
+        return f"{name} {at.ifname} {' '.join(at.addresses)} {at.host_ifname}"
+
+    @property
+    def key(self) -> Key:
+        """See `Key`."""
+        return self.interface.key
 
 
 @dataclass(frozen=True, slots=True)
-class PodState:
-    """What became of one interface."""
+class PodPort:
+    """The veth of one pod that is accelerated."""
 
     ifindex: int
+    name: str
     bridge: int
-    pods: tuple[Pod, ...] = ()
-    reason: str = ""
-    """Why it is not accelerated; empty: it is."""
-    bridge_facts: tuple[str, int, bool] | None = None
-    """What of the bridge went into it."""
+    """Ifindex."""
+    netns: str
+    addresses: tuple[IPv4Address, ...]
 
 
-def judge(
-    interface: PodInterface, veth: Device, bridge: Device | None, *, others: Guard
-) -> PodState:
-    """Whether a pod can be accelerated, and what the programs are told of it.
-
-    `others`: directions that a filter or a rule of someone else's guards. A bridge or a port that
-    keeps pods apart guards both, and a shaper on the veth's root what goes to the pod.
-    """
-    if veth.kind != "veth":
-        return _refused(veth, f"{veth.name} is not a veth but a {veth.kind or 'hardware'} device")
-    if bridge is None or bridge.kind != "bridge":
-        return _refused(veth, f"{veth.name} is not a port of a bridge")
-    if not interface.addresses:
-        return _refused(veth, "the pod has no IPv4 address of its own")
-    guard = others
-    if veth.is_isolated or bridge.filters_vlans:
-        guard |= BOTH
-    if veth.qdisc not in _NO_QDISCS:
-        guard |= Guard.TO_POD
-    pods = tuple(
-        Pod(
-            address=IPv4Address(address),
-            ifindex=veth.index,
-            bridge=bridge.index,
-            mtu=min(veth.mtu, bridge.mtu),
-            mac=interface.mac,
-            gateway_mac=bridge.mac,
-            guard=guard,
-        )
-        for address in interface.addresses
+def port_of(state: PodState) -> PodPort:
+    """The veth of a pod that is accelerated."""
+    return PodPort(
+        ifindex=state.ifindex,
+        name=state.interface.host_ifname,
+        bridge=state.plan.bridge,
+        netns=state.interface.netns,
+        addresses=tuple(IPv4Address(int(pod.address)) for pod in state.plan.pods),
     )
-    return PodState(veth.index, bridge.index, pods, bridge_facts=_facts(bridge))
-
-
-def is_still_so(state: PodState, bridge: Device) -> bool:
-    """Whether the bridge still is what it was when the state's pods were judged."""
-    return not state.pods or state.bridge_facts == _facts(bridge)
-
-
-def _facts(bridge: Device) -> tuple[str, int, bool]:
-    return bridge.mac, bridge.mtu, bridge.filters_vlans
-
-
-def _refused(veth: Device, reason: str) -> PodState:
-    return PodState(veth.index, veth.master, reason=reason)

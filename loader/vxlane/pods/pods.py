@@ -1,132 +1,106 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps the programs' map of pods, and the hooks on their veths, equal to what is really there.
+"""All pods of this node, and whether each is accelerated.
 
-The CNI plugin says which pods there are; the kernel says whether a veth is what it was. A pod's
-entry in the map comes before its hooks and goes after them.
+The CNI plugin says which pods there are; the kernel says whether a veth is what it was. There are
+pods whether there is a bypass or not: `connect` joins the two.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import errno
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator
 from ipaddress import IPv4Address
 
-from vxlane.datapath.abi import Guard, Program
-from vxlane.datapath.hooks import HookKeeper, Place
-from vxlane.datapath.maps import Maps
-from vxlane.datapath.records import IPAddress, Pod
-from vxlane.errors import KernelError
+from vxlane.datapath.abi import Guard
+from vxlane.datapath.hooks import Place
 from vxlane.host.devices import Device, Devices
 from vxlane.host.veths import far_end
+from vxlane.pods.cni_cache import CachedPod, confirmed
 from vxlane.pods.interfaces import Key, PodInterface, PodStore
-from vxlane.pods.pod_state import PodState, is_still_so, judge
+from vxlane.pods.plan import PodPlan, is_still_so, plan_for
+from vxlane.pods.pod_state import PodPort, PodState, port_of
+from vxlane.pods.programs import PodPrograms, places_on
 from vxlane.util.dirty import Dirty
 
 log = logging.getLogger(__name__)
 
-_FULL = frozenset({errno.E2BIG, errno.ENOSPC})
-
-ForeignFilters = Callable[[int], Guard]
-"""Directions in which someone else's filters stand on a device (ifindex)."""
+NO_BYPASS = "this node has no bypass now; see 'vxlane status'"
 
 
-@dataclass(frozen=True, slots=True)
-class PodPort:
-    """The veth of one pod."""
+class Pods:
+    """Adds, checks and removes pods."""
 
-    ifindex: int
-    name: str
-    bridge: int
-    """Ifindex."""
-    netns: str
-    addresses: tuple[IPv4Address, ...]
-
-
-class PodKeeper:
-    """All pods of this node."""
-
-    def __init__(
-        self,
-        maps: Maps,
-        hooks: HookKeeper,
-        *,
-        devices: Devices,
-        foreign: ForeignFilters,
-        store: PodStore,
-    ) -> None:
-        self._maps = maps
-        self._hooks = hooks
+    def __init__(self, devices: Devices, store: PodStore) -> None:
         self._devices = devices
-        self._foreign = foreign
         self._store = store
-        self._interfaces = self._store.load()
-        """In the order in which they were made."""
-        self._claims = self._claim()
-        self._states: dict[Key, PodState] = {}
-        self._owners: dict[IPAddress, Key] = {}
-        self._actual = maps.pods()
-        self._filters: dict[int, Guard] = {}
-        """What `foreign` said of each veth; forgotten when an event is about it."""
+        self._programs: PodPrograms | None = None
+        self._states = {key: PodState(interface) for key, interface in store.load().items()}
+        """In the order in which they were added."""
         self._judged: frozenset[str] = frozenset()
         """Names of veths whose packets are left to the kernel path."""
-        self._touched: set[int] = set()
-        """Veths and bridges that are to be looked at."""
 
-    @property
-    def interfaces(self) -> Mapping[Key, PodInterface]:
-        """What is remembered."""
-        return self._interfaces
+    def connect(self, programs: PodPrograms | None) -> None:
+        """Accelerate pods with these programs from the next `reconcile` on; None: with none."""
+        self._programs = programs
+        for state in self._states.values():
+            state.plan, state.filters = PodPlan(), None
+
+    def of_network(self, network: str) -> set[Key]:
+        """The pods of one network of the runtime."""
+        return {key for key, s in self._states.items() if s.interface.network == network}
 
     def places(self) -> set[Place]:
         """Where programs have to stand."""
-        return {
-            place
-            for state in self._states.values()
-            if state.pods
-            for place in _places(state.ifindex)
-        }
+        return {place for port in self.ports() for place in places_on(port.ifindex)}
+
+    def ports(self) -> tuple[PodPort, ...]:
+        """The veths of pods that are accelerated."""
+        return tuple(port_of(state) for state in self._states.values() if state.plan.pods)
 
     def add(self, interface: PodInterface) -> str:
         """Remember and accelerate a pod; why it is not accelerated, or empty."""
         veth = self._devices.by_name(interface.host_ifname)
         if veth is None:
             return f"there is no device {interface.host_ifname} in the node's network namespace"
+        for key, other in list(self._states.items()):
+            # Another pod that had this ifindex is gone, though the event of that is yet to come.
+            if other.ifindex == veth.index and key != interface.key:
+                self.remove(key)
         interface = dataclasses.replace(interface, host_mac=veth.mac)
-        self._take_over(veth.index, interface.key)
         self._store.save(interface)
-        self._interfaces.pop(interface.key, None)
-        self._interfaces[interface.key] = interface
-        self._claims = self._claim()
-        self._filters.pop(veth.index, None)
-        return self._review(interface, veth)
+        before = self._states.pop(interface.key, None)
+        state = PodState(interface, before.plan if before else PodPlan())
+        self._states[interface.key] = state
+        return self._review(state, veth)
+
+    def add_cached(self, pods: Iterable[CachedPod]) -> None:
+        """Add pods that ran before the agent came, and that the kernel shows."""
+        for interface in confirmed(pods, self._devices):
+            if interface.key not in self._states:
+                self.add(interface)
 
     def check(self, interface: PodInterface) -> str:
         """Put right what is wrong with a pod, if anything; why it is not accelerated, or empty."""
-        known = self._interfaces.get(interface.key)
-        if known is None or known != dataclasses.replace(interface, host_mac=known.host_mac):
+        state = self._states.get(interface.key)
+        if state is None:
             return self.add(interface)
-        # What stands where and what is in the map, and not what was put there.
-        self._hooks.read()
-        self._actual = self._maps.pods()
-        return self._check(known)
+        if state.interface != dataclasses.replace(interface, host_mac=state.interface.host_mac):
+            return self.add(interface)
+        if self._programs:
+            # What is there counts, and not what was put there.
+            self._programs.read()
+        return self._check(state)
 
-    def remove(self, key: Key) -> bool:
-        """Forget a pod; whether it was known."""
-        interface = self._interfaces.pop(key, None)
+    def remove(self, key: Key) -> None:
+        """Forget a pod, whether it is known or not."""
+        state = self._states.pop(key, None)
         self._store.remove(key)
-        if interface is None:
-            return False
-        self._claims = self._claim()
-        self._withdraw(key)
-        log.info("forget pod %s", _shown(interface))
-        return True
-
-    def _claim(self) -> dict[str, Key]:
-        """Whose each address is: it is used again before the DEL for its last pod has come."""
-        return {address: key for key, at in self._interfaces.items() for address in at.addresses}
+        if state is None:
+            return
+        if self._programs:
+            self._programs.withdraw(state.plan)
+        log.info("forget pod %s", state)
 
     def devices_removed(self, ifindexes: Collection[int]) -> None:
         """Devices are gone, and their pods with them: at once, for an ifindex is used again."""
@@ -134,196 +108,124 @@ class PodKeeper:
             if state.ifindex in ifindexes:
                 self.remove(key)
 
-    def _take_over(self, ifindex: int, key: Key) -> None:
-        """Another pod that had this ifindex is gone, though the event of that is yet to come."""
-        for other, state in list(self._states.items()):
-            if state.ifindex == ifindex and other != key:
-                self.remove(other)
-
     def devices_changed(self, ifindexes: Collection[int]) -> bool:
-        """Devices, their qdiscs or filters changed; whether some pod has to be looked at."""
-        states = self._states.values()
-        veths = {s.ifindex for s in states if s.ifindex in ifindexes}
-        bridges = {s.bridge for s in states if s.bridge in ifindexes}
-        for ifindex in veths:
-            self._filters.pop(ifindex, None)
-        self._touched |= veths | bridges
-        return bool(self._touched)
+        """Devices, their qdiscs or filters changed; whether some pod has to be checked."""
+        for state in self._states.values():
+            if state.ifindex in ifindexes:
+                state.veth_changed, state.filters = True, None
+            if state.plan.bridge in ifindexes:
+                state.bridge_changed = True
+        return any(s.veth_changed or s.bridge_changed for s in self._states.values())
 
-    def check_touched(self) -> None:
-        """Verify the pods of devices that changed.
+    def check_changed(self) -> None:
+        """Check the pods of devices that changed.
 
-        A bridge says that it changed whenever a port joins; its pods are looked at only if it is
+        A bridge says that it changed whenever a port joins; its pods are checked only if it is
         another bridge for them.
         """
-        touched, self._touched = self._touched, set()
-        devices = {ifindex: self._devices.by_index(ifindex) for ifindex in touched}
-        for key, state in list(self._states.items()):
-            bridge = devices.get(state.bridge)
-            if state.ifindex in touched or (bridge and not is_still_so(state, bridge)):
-                self._check(self._interfaces[key])
+        changed = [s for s in self._states.values() if s.veth_changed or s.bridge_changed]
+        bridges = {s.plan.bridge for s in changed if s.bridge_changed}
+        found = {ifindex: self._devices.by_index(ifindex) for ifindex in bridges}
+        for state in changed:
+            bridge = found.get(state.plan.bridge) if state.bridge_changed else None
+            is_other = bridge is not None and not is_still_so(state.plan, bridge)
+            must_check = state.veth_changed or is_other
+            state.veth_changed = state.bridge_changed = False
+            if must_check:
+                self._check(state)
 
     def judge(self, names: frozenset[str]) -> None:
         """Leave the packets of these veths' pods to the kernel path, and of no others."""
         changed, self._judged = self._judged ^ names, names
-        for interface in list(self._interfaces.values()):
-            if interface.host_ifname in changed:
-                self._check(interface)
-
-    def ports(self) -> tuple[PodPort, ...]:
-        """The veths of pods that are accelerated."""
-        return tuple(
-            PodPort(
-                state.ifindex,
-                self._interfaces[key].host_ifname,
-                state.bridge,
-                self._interfaces[key].netns,
-                tuple(IPv4Address(int(pod.address)) for pod in state.pods),
-            )
-            for key, state in self._states.items()
-            if state.pods
-        )
+        for state in list(self._states.values()):
+            if state.interface.host_ifname in changed:
+                self._check(state)
 
     def reconcile(self) -> None:
-        """Verify every pod, and remove what is in the map without one.
+        """Check every pod, and remove what is in the map without one.
 
         What is gone goes first: its ifindex may be another pod's by now.
         """
         devices = self._devices.all()
         by_name = {device.name: device for device in devices.values()}
-        self._actual = self._maps.pods()
-        found: dict[Key, Device] = {}
-        for key, interface in list(self._interfaces.items()):
-            veth = by_name.get(interface.host_ifname)
-            if veth and self._is_of(veth, interface):
-                found[key] = veth
+        found: list[tuple[PodState, Device]] = []
+        for key, state in list(self._states.items()):
+            veth = by_name.get(state.interface.host_ifname)
+            if veth and self._is_of(veth, state):
+                found.append((state, veth))
             else:
                 self.remove(key)
-        self._remove_stale(map(IPv4Address, self._claims))
-        for key, veth in found.items():
-            self._review(self._interfaces[key], veth, bridge=devices.get(veth.master))
-        self._remove_stale(self._owners)
+        if self._programs:
+            self._programs.read()
+            self._programs.keep_only(set(map(IPv4Address, self._holders())))
+        for state, veth in found:
+            self._review(state, veth, bridge=devices.get(veth.master))
+        if self._programs:
+            plans = (state.plan for state in self._states.values())
+            self._programs.keep_only({pod.address for plan in plans for pod in plan.pods})
 
     def resync(self) -> Iterator[Dirty]:
-        """Verify one pod at a time, filters too: of a TCX program nobody tells."""
-        for key in list(self._interfaces):
-            if interface := self._interfaces.get(key):
-                if state := self._states.get(key):
-                    self._filters.pop(state.ifindex, None)
-                self._check(interface)
+        """Check one pod at a time, filters too: there is no event for a TCX program."""
+        for state in list(self._states.values()):
+            if self._states.get(state.key) is state:
+                state.filters = None
+                self._check(state)
             yield Dirty(0)
 
     def lost_track(self) -> None:
         """Events were lost: filters may have changed anywhere."""
-        self._filters.clear()
+        for state in self._states.values():
+            state.filters = None
 
-    def _check(self, interface: PodInterface) -> str:
-        veth = self._devices.by_name(interface.host_ifname)
-        if veth and self._is_of(veth, interface):
-            return self._review(interface, veth)
-        self.remove(interface.key)
-        return f"its veth {interface.host_ifname} is gone"
+    def _check(self, state: PodState) -> str:
+        veth = self._devices.by_name(state.interface.host_ifname)
+        if veth and self._is_of(veth, state):
+            return self._review(state, veth)
+        self.remove(state.key)
+        return f"its veth {state.interface.host_ifname} is gone"
 
-    def _is_of(self, veth: Device, interface: PodInterface) -> bool:
-        """Whether the veth is still the one that was attached, and no later one by its name.
+    def _is_of(self, veth: Device, state: PodState) -> bool:
+        """Whether the veth is still the one that was added, and no later one by its name.
 
         Its MAC may change: udev gives a veth one of its own some time after the bridge plugin has
         made it (MACAddressPolicy=persistent). While we watch, the ifindex tells then, and else the
         pod's end.
         """
-        if veth.mac == interface.host_mac:
+        if veth.mac == state.interface.host_mac:
             return True
-        if state := self._states.get(interface.key):
+        if state.ifindex:
             return state.ifindex == veth.index
         end = far_end(self._devices.socket, veth.index)
-        return end is not None and (end.name, end.mac) == (interface.ifname, interface.mac)
+        wanted = (state.interface.ifname, state.interface.mac)
+        return end is not None and (end.name, end.mac) == wanted
 
-    def _review(
-        self, interface: PodInterface, veth: Device, *, bridge: Device | None = None
-    ) -> str:
-        """Judge one pod and make map and hooks so; why it is not accelerated, or empty."""
+    def _review(self, state: PodState, veth: Device, *, bridge: Device | None = None) -> str:
+        """Plan one pod and make that so; why it is not accelerated, or empty."""
         if bridge is None and veth.master:
             bridge = self._devices.by_index(veth.master)
-        others = self._guarded(veth.index)
+        before, state.ifindex = state.plan, veth.index
+        if self._programs is None:
+            state.plan = PodPlan(veth.index, veth.master, reason=NO_BYPASS)
+        else:
+            plan = self._planned(state, self._programs, veth, bridge)
+            state.plan = self._programs.apply(before, plan)
+        if before != state.plan:
+            log.info("pod %s: %s", state, state.plan)
+        return state.plan.reason
+
+    def _planned(
+        self, state: PodState, programs: PodPrograms, veth: Device, bridge: Device | None
+    ) -> PodPlan:
+        if state.filters is None:
+            state.filters = programs.foreign(veth.index)
+        others = state.filters
         if veth.name in self._judged:
             others |= Guard.JUDGED
-        own = tuple(a for a in interface.addresses if self._claims[a] == interface.key)
-        interface = dataclasses.replace(interface, addresses=own)
-        state = judge(interface, veth, bridge, others=others)
-        before = self._states.get(interface.key)
-        if not state.pods:
-            self._withdraw(interface.key)
-            self._states[interface.key] = state
-        else:
-            state = self._accelerate(interface.key, state)
-        if before != state:
-            log.info("pod %s: %s", _shown(interface), state.reason or _guards(state))
-        return state.reason
+        holders = self._holders()
+        own = tuple(a for a in state.interface.addresses if holders[a] == state.key)
+        interface = dataclasses.replace(state.interface, addresses=own)
+        return plan_for(interface, veth, bridge, others=others)
 
-    def _guarded(self, ifindex: int) -> Guard:
-        if ifindex not in self._filters:
-            self._filters[ifindex] = self._foreign(ifindex)
-        return self._filters[ifindex]
-
-    def _accelerate(self, key: Key, state: PodState) -> PodState:
-        for address in self._addresses(key) - {pod.address for pod in state.pods}:
-            self._remove_address(address)
-        for pod in state.pods:
-            self._owners[pod.address] = key
-        self._states[key] = state
-        if reason := self._put(state.pods) or self._hooks.attach(_places(state.ifindex)):
-            self._withdraw(key)
-            state = dataclasses.replace(state, pods=(), reason=reason)
-            self._states[key] = state
-        return state
-
-    def _put(self, pods: Iterable[Pod]) -> str:
-        """Write what differs; why that could not be, or empty."""
-        for pod in pods:
-            if self._actual.get(pod.address) == pod:
-                continue
-            try:
-                self._maps.put_pod(pod)
-            except KernelError as error:
-                is_full = error.errno in _FULL
-                return "the map of pods is full; raise --max-pods" if is_full else str(error)
-            self._actual[pod.address] = pod
-        return ""
-
-    def _withdraw(self, key: Key) -> None:
-        """Take a pod off its hooks and out of the map."""
-        state = self._states.pop(key, None)
-        if state and state.pods:
-            self._hooks.detach(_places(state.ifindex))
-            self._maps.delete_veth(state.ifindex)
-        for address in self._addresses(key):
-            self._remove_address(address)
-
-    def _addresses(self, key: Key) -> set[IPAddress]:
-        return {address for address, owner in self._owners.items() if owner == key}
-
-    def _remove_stale(self, known: Iterable[IPAddress]) -> None:
-        for address in self._actual.keys() - set(known):
-            log.info("remove pod %s from the map: stale", address)
-            self._remove_address(address)
-
-    def _remove_address(self, address: IPAddress) -> None:
-        self._maps.delete_pod(address)
-        self._actual.pop(address, None)
-        self._owners.pop(address, None)
-
-
-def _places(ifindex: int) -> Iterable[Place]:
-    # to_pod first: what it learns is of no use before from_pod is there to use it.
-    return (Program.TO_POD, ifindex), (Program.FROM_POD, ifindex)
-
-
-def _shown(interface: PodInterface) -> str:
-    name = interface.name or interface.container_id[:12]
-    return f"{name} {interface.ifname} {' '.join(interface.addresses)} {interface.host_ifname}"
-
-
-def _guards(state: PodState) -> str:
-    guard = state.pods[0].guard
-    names = [item.name.lower() for item in Guard if item & guard and item.name]
-    return f"accelerated, but for {' and '.join(names)}" if names else "accelerated"
+    def _holders(self) -> dict[str, Key]:
+        """Whose each address is: the newest pod's, for the DEL of an older one may be to come."""
+        return {a: key for key, state in self._states.items() for a in state.interface.addresses}

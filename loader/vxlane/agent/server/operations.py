@@ -6,11 +6,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from vxlane.agent.agent import NO_BYPASS, Agent
+from vxlane.agent.agent import Agent
 from vxlane.agent.server.status import document
 from vxlane.bypass.bypass import Bypass
 from vxlane.errors import ConfigError
 from vxlane.pods.interfaces import Key, parse_interface, parse_key
+from vxlane.pods.pods import NO_BYPASS
 
 Json = dict[str, Any]
 
@@ -39,22 +40,21 @@ class Operations:
         return operation(request)
 
     def _add(self, request: Json) -> Json:
-        return _outcome(self._agent.add(parse_interface(request)))
+        return _outcome(self._agent.pods.add(parse_interface(request)))
 
     def _check(self, request: Json) -> Json:
-        return _outcome(self._agent.check(parse_interface(request)))
+        return _outcome(self._agent.pods.check(parse_interface(request)))
 
     def _remove(self, request: Json) -> Json:
-        self._agent.remove(parse_key(request))
+        self._agent.pods.remove(parse_key(request))
         return {}
 
     def _gc(self, request: Json) -> Json:
         valid = _keys(request.get("valid"))
         network = str(request.get("network") or "")
-        known = self._agent.interfaces().items()
-        stale = {key for key, at in known if at.network == network} - valid
+        stale = self._agent.pods.of_network(network) - valid
         for key in stale:
-            self._agent.remove(key)
+            self._agent.pods.remove(key)
         return {"removed": len(stale)}
 
     def _flush(self, _: Json) -> Json:

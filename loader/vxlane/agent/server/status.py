@@ -38,7 +38,7 @@ def document(agent: Agent) -> Json:
         "pod_cidr": str(snapshot.own.pod_cidr) if snapshot.own else None,
         "network": str(snapshot.network) if snapshot.network else None,
         "peers": len(overlay.paths) if overlay else 0,
-        "pods": len(bypass.pods.places()) // 2 if bypass else 0,
+        "pods": len(agent.pods.ports()),
         "waiting_for": _waiting_for(agent),
         "reconciles": agent.reconciles,
         "headers": bypass.report.headers if bypass else None,

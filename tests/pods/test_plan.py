@@ -10,7 +10,7 @@ import pytest
 from vxlane.datapath.abi import Guard
 from vxlane.host.devices import Device
 from vxlane.pods.interfaces import PodInterface
-from vxlane.pods.pod_state import judge
+from vxlane.pods.plan import plan_for
 
 VETH = Device(
     index=7,
@@ -40,6 +40,6 @@ POD = PodInterface("c1", "eth0", "", "veth7", "02:00:00:00:01:02", ("10.42.1.7",
 )
 def test_guards_of_a_pod(veth: Device, bridge: Device, guard: Guard) -> None:
     """What keeps packets of a veth apart or back guards the direction that it is about."""
-    [pod] = judge(POD, veth, bridge, others=Guard(0)).pods
+    [pod] = plan_for(POD, veth, bridge, others=Guard(0)).pods
     assert pod.guard == guard
     assert (pod.mtu, pod.gateway_mac, pod.bridge) == (1400, BRIDGE.mac, 5)

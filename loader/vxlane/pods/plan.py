@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a pod can be accelerated, by what the kernel shows of its veth and bridge.
+
+Pure: from devices to what the programs are told, or a reason against it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from vxlane.datapath.abi import Guard
+from vxlane.datapath.records import Pod
+from vxlane.host.devices import Device
+from vxlane.pods.interfaces import PodInterface
+
+BOTH = Guard.FROM_POD | Guard.TO_POD
+_NO_QDISCS = frozenset({"noqueue", "noop", ""})
+
+
+@dataclass(frozen=True, slots=True)
+class PodPlan:
+    """What the programs are to be told of one pod interface."""
+
+    ifindex: int = 0
+    """Of its veth; 0: it was not looked for yet."""
+    bridge: int = 0
+    """Ifindex of the bridge, 0: none."""
+    pods: tuple[Pod, ...] = ()
+    """One for each address; none: it is not accelerated, and `reason` says why."""
+    reason: str = ""
+    bridge_facts: tuple[str, int, bool] | None = None
+    """What of the bridge went into it."""
+
+    def __str__(self) -> str:
+        if not self.pods:
+            return self.reason
+        guard = self.pods[0].guard
+        names = [item.name.lower() for item in Guard if item & guard and item.name]
+        return f"accelerated, but for {' and '.join(names)}" if names else "accelerated"
+
+
+def plan_for(
+    interface: PodInterface, veth: Device, bridge: Device | None, *, others: Guard
+) -> PodPlan:
+    """Whether a pod can be accelerated, and what the programs are told of it.
+
+    `others`: directions that a filter or a rule of someone else's guards. A bridge or a port that
+    keeps pods apart guards both, and a shaper on the veth's root what goes to the pod.
+    """
+    if veth.kind != "veth":
+        return _refused(veth, f"{veth.name} is not a veth but a {veth.kind or 'hardware'} device")
+    if bridge is None or bridge.kind != "bridge":
+        return _refused(veth, f"{veth.name} is not a port of a bridge")
+    if not interface.addresses:
+        return _refused(veth, "the pod has no IPv4 address of its own")
+    guard = others
+    if veth.is_isolated or bridge.filters_vlans:
+        guard |= BOTH
+    if veth.qdisc not in _NO_QDISCS:
+        guard |= Guard.TO_POD
+    pods = tuple(
+        Pod(
+            address=IPv4Address(address),
+            ifindex=veth.index,
+            bridge=bridge.index,
+            mtu=min(veth.mtu, bridge.mtu),
+            mac=interface.mac,
+            gateway_mac=bridge.mac,
+            guard=guard,
+        )
+        for address in interface.addresses
+    )
+    return PodPlan(veth.index, bridge.index, pods, bridge_facts=_facts(bridge))
+
+
+def is_still_so(plan: PodPlan, bridge: Device) -> bool:
+    """Whether the bridge still is what it was when the plan was made."""
+    return not plan.pods or plan.bridge_facts == _facts(bridge)
+
+
+def _facts(bridge: Device) -> tuple[str, int, bool]:
+    return bridge.mac, bridge.mtu, bridge.filters_vlans
+
+
+def _refused(veth: Device, reason: str) -> PodPlan:
+    return PodPlan(veth.index, veth.master, reason=reason)

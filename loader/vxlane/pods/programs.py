@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The programs' side of pods: their map of pods, and the programs on the pods' veths.
+
+A pod's entry in the map comes before its programs and goes after them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import logging
+from collections.abc import Callable, Collection, Iterable
+
+from vxlane.datapath.abi import Guard, Program
+from vxlane.datapath.hooks import HookKeeper, Place
+from vxlane.datapath.maps import Maps
+from vxlane.datapath.records import IPAddress, Pod
+from vxlane.errors import KernelError
+from vxlane.pods.plan import PodPlan
+
+log = logging.getLogger(__name__)
+
+_FULL = frozenset({errno.E2BIG, errno.ENOSPC})
+
+ForeignFilters = Callable[[int], Guard]
+"""Directions in which someone else's filters stand on a device (ifindex)."""
+
+
+class PodPrograms:
+    """Makes plans of pods true, and remembers what the map holds."""
+
+    def __init__(self, maps: Maps, hooks: HookKeeper, foreign: ForeignFilters) -> None:
+        self._maps = maps
+        self._hooks = hooks
+        self.foreign = foreign
+        self._actual = maps.pods()
+
+    def read(self) -> None:
+        """Read from the kernel what the map holds, and which programs stand where."""
+        self._hooks.read()
+        self._actual = self._maps.pods()
+
+    def apply(self, before: PodPlan, plan: PodPlan) -> PodPlan:
+        """Put `plan` in the place of `before`; the plan as far as that could be done."""
+        if not plan.pods:
+            self.withdraw(before)
+            return plan
+        addresses = {pod.address for pod in plan.pods}
+        for pod in before.pods:
+            if pod.address not in addresses:
+                self._remove(pod)
+        if reason := self._put(plan.pods) or self._hooks.attach(places_on(plan.ifindex)):
+            self.withdraw(plan)
+            return dataclasses.replace(plan, pods=(), reason=reason)
+        return plan
+
+    def withdraw(self, plan: PodPlan) -> None:
+        """Take a pod off its programs and out of the map."""
+        if plan.pods:
+            self._hooks.detach(places_on(plan.ifindex))
+            self._maps.delete_veth(plan.ifindex)
+        for pod in plan.pods:
+            self._remove(pod)
+
+    def keep_only(self, addresses: Collection[IPAddress]) -> None:
+        """Remove what is in the map besides `addresses`."""
+        for address in self._actual.keys() - set(addresses):
+            log.info("remove pod %s from the map: stale", address)
+            self._delete(address)
+
+    def _put(self, pods: Iterable[Pod]) -> str:
+        """Write what differs; why that could not be, or empty."""
+        for pod in pods:
+            if self._actual.get(pod.address) == pod:
+                continue
+            try:
+                self._maps.put_pod(pod)
+            except KernelError as error:
+                is_full = error.errno in _FULL
+                return "the map of pods is full; raise --max-pods" if is_full else str(error)
+            self._actual[pod.address] = pod
+        return ""
+
+    def _remove(self, pod: Pod) -> None:
+        """Remove a pod's entry, unless its address is another veth's by now."""
+        actual = self._actual.get(pod.address)
+        if actual is None or actual.ifindex == pod.ifindex:
+            self._delete(pod.address)
+
+    def _delete(self, address: IPAddress) -> None:
+        self._maps.delete_pod(address)
+        self._actual.pop(address, None)
+
+
+def places_on(ifindex: int) -> tuple[Place, ...]:
+    """Where a pod's programs stand: on its veth.
+
+    to_pod comes first: what it learns is of no use before from_pod is there to use it.
+    """
+    return (Program.TO_POD, ifindex), (Program.FROM_POD, ifindex)
