@@ -49,7 +49,7 @@ def delete(request: Request) -> None:
     try:
         agent.call(_state_dir(request), {"op": "remove", **_interface(request)})
     except AgentError as error:
-        warn(request, f"not detached: {error}")
+        warn(request, f"the agent still has it: {error}")
 
 
 def check(request: Request) -> None:

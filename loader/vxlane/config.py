@@ -7,7 +7,6 @@ Pure but for reading that file. The command line's spelling is `options`'.
 from __future__ import annotations
 
 import enum
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
@@ -21,6 +20,7 @@ from vxlane.host.firewall import Forward, Masquerade
 from vxlane.host.underlay import Choice
 from vxlane.mechanisms.kinds import Kind
 from vxlane.sources.model import Backend
+from vxlane.sources.wire import net_conf, section
 
 DEFAULT_PORT = 8472
 """The kernel's, and so flannel's: older than the IANA port 4789."""
@@ -108,15 +108,11 @@ def read_network(path: Path) -> Network:
 def parse_network(text: str) -> Network:
     """The content of a net-conf.json.
 
-    Keys are matched as flannel's JSON reader does, whatever their case; unknown ones are left
-    alone. Without a Backend flannel falls back to its udp backend, which vxlane is not.
+    Unknown keys are left alone. Without a Backend flannel falls back to its udp backend, which
+    vxlane does not have.
     """
-    try:
-        document = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"is not JSON: {error}") from None
-    top = _folded(document)
-    backend = _folded(top.get("backend") or {"Type": "udp"})
+    top = net_conf(text)
+    backend = section(top.get("backend") or {"Type": "udp"})
     kind = Backend.of(str(backend.get("type", "")).lower())
     if kind is Backend.OTHER:
         known = ", ".join(item.value for item in Backend if item is not Backend.OTHER)
@@ -133,12 +129,6 @@ def parse_network(text: str) -> Network:
         uses_nftables=_flag(top, "enablenftables"),
         is_ipv4_alone=_flag(top, "enableipv4", default=True) and not _flag(top, "enableipv6"),
     )
-
-
-def _folded(document: object) -> dict[str, Any]:
-    if not isinstance(document, Mapping):
-        raise ConfigError("is not a JSON object with Network and Backend")
-    return {str(key).lower(): value for key, value in document.items()}
 
 
 def _cidr(text: object) -> IPv4Network | None:

@@ -41,6 +41,25 @@ def vtep_mac(data: object, backend: Backend, *, name: str) -> str:
     return parse_mac(mac)
 
 
+def net_conf(text: str | bytes) -> dict[str, Any]:
+    """The members of a net-conf.json, the network's configuration, with keys in lower case.
+
+    ConfigError: it is no JSON object.
+    """
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"is not JSON: {error}; put flannel's net-conf.json there") from None
+    return section(document)
+
+
+def section(document: object) -> dict[str, Any]:
+    """The members of a part of a net-conf.json, likewise."""
+    if not isinstance(document, Mapping):
+        raise ConfigError("is not a JSON object with Network and Backend")
+    return folded(document)
+
+
 def folded(members: Mapping[Any, Any]) -> dict[str, Any]:
     """`members` with lower-case keys: Go's encoding/json ignores the case of a key."""
     return {str(key).lower(): value for key, value in members.items()}

@@ -29,7 +29,7 @@ from vxlane.sources.model import (
     parse_address,
     parse_cidr,
 )
-from vxlane.sources.wire import backend_data, folded, vtep_mac
+from vxlane.sources.wire import backend_data, folded, net_conf, vtep_mac
 
 # A dual-stack key has its IPv6 subnet after an ampersand: 10.42.59.0-24&fd00:42:0:3b::-64.
 _SUBNET = re.compile(r"(\d+\.\d+\.\d+\.\d+)-(\d+)(?:&[0-9a-f:]+-\d+)?")
@@ -72,11 +72,7 @@ class Pool:
 
 def parse_pool(config: bytes) -> Pool:
     """The pool of the network's config; ConfigError as flannel's CheckNetworkConfig."""
-    try:
-        document = json.loads(config)
-    except ValueError:
-        raise ConfigError("is not JSON; put flannel's net-conf.json there") from None
-    members = folded(document) if isinstance(document, dict) else {}
+    members = net_conf(config)
     try:
         network = IPv4Network(str(members.get("network")))
         length = _length(network, int(members.get("subnetlen") or 0))
