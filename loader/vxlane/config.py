@@ -25,6 +25,9 @@ from vxlane.sources.wire import net_conf, section
 DEFAULT_PORT = 8472
 """The kernel's, and so flannel's: older than the IANA port 4789."""
 
+SUBNET_FILE = Path("/run/flannel/subnet.env")
+"""Where flanneld tells CNI plugins of the node's network."""
+
 
 class Mode(enum.Enum):
     """Whose overlay it is."""
@@ -74,7 +77,7 @@ class Config:
     """Which set of nodes: the kind of source and its prefix. Another one is another cluster."""
     network: Network = field(default_factory=Network)
     choice: Choice = field(default_factory=Choice)
-    subnet_file: Path = Path("/run/flannel/subnet.env")
+    subnet_file: Path = SUBNET_FILE
     masquerade: Masquerade = Masquerade.OFF
     forward: Forward = Forward.ACCEPT
     has_blackhole: bool = False

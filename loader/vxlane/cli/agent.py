@@ -10,8 +10,9 @@ import click
 
 from vxlane.agent.run import run
 from vxlane.agent.server import logs
-from vxlane.cli.agent_options import GoFlags, options
+from vxlane.cli.agent_options import options
 from vxlane.cli.common import examples, need_root
+from vxlane.cli.go_flags import GoFlags
 
 
 @click.command(

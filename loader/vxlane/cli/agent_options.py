@@ -1,249 +1,267 @@
 # SPDX-License-Identifier: Apache-2.0
 """The agent's command line: its own options, and all of flanneld's under flanneld's names.
 
-flanneld's flags may be given with one dash or two, `--flag=false` switches a flag off, and each is
-read from FLANNELD_<NAME> where the command line does not say. Owns the spelling; what comes out is
-a `Config` and the `Wanted` source of nodes.
+Each option is read from FLANNELD_<NAME> where the command line does not say, vxlane's own ones
+from VXLANE_<NAME>. What comes out are the values that `agent.sources` makes a `Config` of.
 """
 
 from __future__ import annotations
 
-import itertools
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import click
 
 from vxlane.agent.server.logs import LogFormat
-from vxlane.config import Mode
+from vxlane.cli.go_flags import GoBool, GroupedOption
+from vxlane.config import SUBNET_FILE, Mode
 from vxlane.datapath.attach import Method
 from vxlane.datapath.programs import Constants
 from vxlane.mechanisms.kinds import Kind
 from vxlane.pods import cni_cache
 from vxlane.sources.etcd.access import DEFAULT_ENDPOINTS
+from vxlane.sources.etcd.access import DEFAULT_PREFIX as ETCD_PREFIX
+from vxlane.sources.kubernetes.annotations import DEFAULT_PREFIX as ANNOTATION_PREFIX
 from vxlane.util.places import STATE, STATE_VARIABLE
 
 _SIZES = Constants()
 _ADDRESS = "0.0.0.0"  # noqa: S104 (flannel's default: probes come from the kubelet)
-_GO_FLAG = re.compile(r"-{1,2}(?P<name>[a-zA-Z][\w-]*)(?:=(?P<value>.*))?", re.DOTALL)
-_TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
-_FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
-"""What Go's strconv.ParseBool takes, and so flanneld."""
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+InGroup = Callable[[str], Decorator]
+"""An option that is yet to be told the title of its group."""
 
 
-class GoBool(click.types.BoolParamType):
-    """A switch in the environment, as flanneld reads it.
-
-    click would take "yes" and "on" too, and an operator's FLANNELD_IP_MASQ=yes, which flanneld
-    reports and leaves out, would masquerade from the day vxlane takes over.
-    """
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> bool:
-        """Go's true or false; anything else is refused."""
-        if isinstance(value, bool):
-            return value
-        if value in _TRUE or value in _FALSE:
-            return value in _TRUE
-        known = ", ".join(sorted(_TRUE | _FALSE))
-        reason = f"{value!r} is neither true nor false; flanneld knows {known}"
-        raise click.BadParameter(reason, ctx=ctx, param=param)
-
-
-def _option(name: str, *more: str, default: object = None, help: str, **rest: Any) -> Decorator:  # noqa: A002
-    return click.option(f"--{name}", *more, default=default, help=help, **rest)
-
-
-def _switch(name: str, *, default: bool = False, help: str, **rest: Any) -> Decorator:  # noqa: A002
-    return click.option(f"--{name}/--no-{name}", default=default, type=GoBool(), help=help, **rest)
-
-
-def _size(name: str, default: int, envvar: str) -> Decorator:
-    return _option(
-        name,
-        type=click.IntRange(min=1),
-        default=default,
-        envvar=envvar,
-        show_default=True,
-        help="Entries of that map of the programs. What does not fit takes the kernel path.",
+def _option(name: str, *more: str, default: object = None, help: str, **rest: Any) -> InGroup:  # noqa: A002
+    names = (f"--{name}", *more)
+    return lambda group: click.option(
+        *names, default=default, help=help, cls=GroupedOption, group=group, **rest
     )
 
 
-_OWN = (
-    _option("node-name", envvar="NODE_NAME", help="This node's name. Default: the host's."),
-    _option("nodes-file", envvar="VXLANE_NODES_FILE", help="YAML or JSON file of all nodes."),
+def _own(name: str, *, help: str, **rest: Any) -> InGroup:  # noqa: A002
+    """An option of vxlane's own."""
+    return _option(name, envvar=f"VXLANE_{name.upper().replace('-', '_')}", help=help, **rest)
+
+
+def _switch(name: str, *, default: bool = False, **rest: Any) -> InGroup:
+    return _option(f"{name}/--no-{name}", default=default, type=GoBool(), **rest)
+
+
+def _choice(kind: type[Mode | Method | LogFormat]) -> click.Choice[str]:
+    return click.Choice([item.value for item in kind])
+
+
+def _size(what: str, default: int) -> InGroup:
+    return _own(
+        f"max-{what}",
+        type=click.IntRange(min=1),
+        default=default,
+        show_default=True,
+        help=f"The programs' map of {what} has this many entries. A packet of one that does not "
+        "fit takes the kernel path.",
+    )
+
+
+_NODE_SOURCE = (
+    _option("node-name", envvar="NODE_NAME", help="This node's name. The default is the host's."),
+    _own("nodes-file", help="Take the nodes from this YAML or JSON file, and follow it."),
+    _switch("kube-subnet-mgr", help="Take the nodes from Kubernetes."),
+    _option("kube-api-url", default="", help="Ask this API server, and not the kubeconfig's."),
     _option(
+        "kubeconfig-file",
+        default="",
+        help="Find the API server by this file. The default is this pod's service account.",
+    ),
+    _option(
+        "kube-annotation-prefix",
+        default=ANNOTATION_PREFIX,
+        show_default=True,
+        help="Read and write the annotations of nodes below this prefix.",
+    ),
+    _option(
+        "etcd-endpoints",
+        default="",
+        help="Take the nodes from etcd at these URLs, separated by commas. In mode own without "
+        f"another source the default is flanneld's: {','.join(DEFAULT_ENDPOINTS)}.",
+    ),
+    _option(
+        "etcd-prefix",
+        default=ETCD_PREFIX,
+        show_default=True,
+        help="Read and write the keys of etcd below this prefix.",
+    ),
+    _option("etcd-cafile", default="", help="Trust servers with a certificate of this authority."),
+    _option("etcd-certfile", default="", help="Show etcd this client certificate."),
+    _option("etcd-keyfile", default="", help="The key of the client certificate is in this file."),
+    _option("etcd-username", default="", help="Log in to etcd as this user."),
+    _option("etcd-password", default="", help="Log in to etcd with this password."),
+    _option(
+        "subnet-lease-renew-margin",
+        type=click.IntRange(1, 1439),
+        default=60,
+        show_default=True,
+        help="Renew this node's lease in etcd so many minutes before its end.",
+    ),
+)
+
+_OVERLAY = (
+    _own(
         "mode",
-        type=click.Choice([mode.value for mode in Mode]),
+        type=_choice(Mode),
         default=Mode.OWN.value,
-        envvar="VXLANE_MODE",
         show_default=True,
-        help="own: be the flannel backend. adopt: accelerate flanneld's or k3s's overlay.",
+        help="With own the agent makes the overlay in flanneld's place. With adopt flanneld or k3s "
+        "makes it, and the agent accelerates it.",
+    ),
+    _option("net-config-path", help="Read the network from this net-conf.json of flannel's."),
+    _option(
+        "iface",
+        multiple=True,
+        help="The underlay is this interface, by name or address. May be repeated: the first one "
+        "that is there counts. The default is the default route's.",
     ),
     _option(
+        "iface-regex",
+        multiple=True,
+        help="The underlay is the interface with an address, or a name, that this regular "
+        "expression matches. Comes after --iface.",
+    ),
+    _option(
+        "iface-can-reach", help="The underlay is the interface by which this address is reached."
+    ),
+    _option(
+        "public-ip",
+        help="Peers send to this address. The default is the underlay interface's first.",
+    ),
+    _switch("ip-masq", help="Masquerade what pods send outside the pods' network."),
+)
+
+_DATAPATH = (
+    _own(
         "attach",
-        type=click.Choice([method.value for method in Method]),
+        type=_choice(Method),
         default=Method.AUTO.value,
-        envvar="VXLANE_ATTACH",
         show_default=True,
-        help="How programs are attached to devices.",
+        help="Attach the programs by TCX (kernel 6.6 and later) or by clsact. With auto the agent "
+        "takes what the kernel has.",
     ),
-    _option(
+    _own(
         "revalidate",
         type=click.FloatRange(min=0.1),
         default=30.0,
-        envvar="VXLANE_REVALIDATE",
         show_default=True,
-        help="Seconds after which an approved flow goes through netfilter again.",
+        help="Send a packet of each approved flow through netfilter again after so many seconds.",
     ),
-    _option(
+    _own(
         "ignore-mechanism",
         type=click.Choice([kind.value for kind in Kind]),
         multiple=True,
-        envvar="VXLANE_IGNORE_MECHANISM",
-        help="Bypass such a mechanism of rules and devices, which then acts on a flow's first "
-        "packets only. May repeat.",
+        help="Bypass this mechanism of rules and devices, which then acts on a flow's first "
+        "packets only. May be repeated.",
     ),
+    _switch(
+        "strict", envvar="VXLANE_STRICT", help="Drop packets that fail a check of their sender."
+    ),
+    _size("peers", _SIZES.max_peers),
+    _size("pods", _SIZES.max_pods),
+    _size("flows", _SIZES.max_flows),
     _option(
         "state-dir",
         default=str(STATE),
         envvar=STATE_VARIABLE,
         show_default=True,
-        help="Pins, socket and records of this agent.",
+        help="Keep pinned programs, the socket and records in this directory.",
     ),
-    _option(
+    _own(
         "cni-cache-dir",
         multiple=True,
         default=[str(cni_cache.CACHE)],
-        envvar="VXLANE_CNI_CACHE_DIR",
         show_default=True,
-        help="Where the runtime keeps results/ and networks/ of pods from before. May repeat.",
+        help="Find pods that ran before the agent in results/ and networks/ of this directory. May "
+        "be repeated.",
     ),
-    _size("max-peers", _SIZES.max_peers, "VXLANE_MAX_PEERS"),
-    _size("max-pods", _SIZES.max_pods, "VXLANE_MAX_PODS"),
-    _size("max-flows", _SIZES.max_flows, "VXLANE_MAX_FLOWS"),
-    _option("ready-file", envvar="VXLANE_READY_FILE", help="File to make when the agent is ready."),
-    _option("metrics-ip", default=_ADDRESS, envvar="VXLANE_METRICS_IP", help="For --metrics-port."),
+)
+
+_COMPATIBILITY = (
     _option(
-        "metrics-port",
-        type=int,
-        default=0,
-        envvar="VXLANE_METRICS_PORT",
-        help="Serve Prometheus metrics there. 0: nowhere.",
-    ),
-    _option(
-        "log-format",
-        type=click.Choice([shape.value for shape in LogFormat]),
-        default=LogFormat.TEXT.value,
-        envvar="VXLANE_LOG_FORMAT",
+        "subnet-file",
+        default=str(SUBNET_FILE),
         show_default=True,
-        help="Lines for people, or JSON.",
+        help="Write what the flannel CNI plugin reads to this file.",
     ),
-    _switch("strict", envvar="VXLANE_STRICT", help="Drop packets that fail an identity check."),
-)
-
-_INTERFACE = (
-    _option("iface", multiple=True, help="Underlay interface, by name or address. May repeat."),
-    _option("iface-regex", multiple=True, help="The same by regular expression, after --iface."),
-    _option("iface-can-reach", help="The same by the route to this address."),
-    _option("public-ip", help="Address that peers send to, if it is not the interface's own."),
-    _option("public-ipv6", help="Not supported yet."),
-)
-
-_NETWORK = (
-    _option("subnet-file", default="/run/flannel/subnet.env", show_default=True, help="For CNI."),
-    _option("net-config-path", help="flannel's net-conf.json."),
-    _switch("ip-masq", help="Masquerade what pods send to the world outside."),
-    _switch("ip-masq-fully-random-disable", help="Leave the source port of such packets alone."),
-    _switch("iptables-forward-rules", default=True, help="Accept forwarding from and to pods."),
-    _option("iptables-resync", type=float, default=5.0, help="Seconds between looks at rules."),
-    _switch("ip-blackhole-route", help="Swallow packets for pods of ours that are not there."),
-)
-
-_KUBERNETES = (
-    _switch("kube-subnet-mgr", help="Take the nodes from Kubernetes."),
-    _option("kube-api-url", default="", help="API server, if it is not the kubeconfig's."),
-    _option("kubeconfig-file", default="", help="Default: this pod's service account."),
-    _option("kube-annotation-prefix", default="flannel.alpha.coreos.com", help="Of annotations."),
-    _switch("set-node-network-unavailable", default=True, help="Clear that node condition."),
-)
-
-_ETCD = (
+    _switch(
+        "iptables-forward-rules",
+        default=True,
+        help="Accept forwarding from and to pods, which is the default.",
+    ),
     _option(
-        "etcd-endpoints",
-        default="",
-        help="Comma-separated URLs: take the nodes from etcd. Default, in mode own without another "
-        f"source: flanneld's {','.join(DEFAULT_ENDPOINTS)}.",
+        "iptables-resync",
+        type=float,
+        default=5.0,
+        show_default=True,
+        help="Compare the rules every so many seconds. Changes made by nftables have events.",
     ),
-    _option("etcd-prefix", default="/coreos.com/network", show_default=True, help="Of its keys."),
-    _option("etcd-cafile", default="", help="Certificate authority."),
-    _option("etcd-certfile", default="", help="Client certificate."),
-    _option("etcd-keyfile", default="", help="Its key."),
-    _option("etcd-username", default="", help="User."),
-    _option("etcd-password", default="", help="Password."),
-    _option(
-        "subnet-lease-renew-margin",
-        type=click.IntRange(1, 1439),
-        default=60,
-        help="Minutes before its end.",
+    _switch(
+        "ip-masq-fully-random-disable",
+        help="Leave the source port of masqueraded packets alone where it is free.",
     ),
-)
-
-_MISCELLANEOUS = (
-    _option("healthz-ip", default=_ADDRESS, help="For --healthz-port."),
-    _option("healthz-port", type=int, default=0, help="Serve /healthz and /readyz. 0: nowhere."),
-    _option("v", "verbosity", type=int, default=0, help="1 and more: log every look."),
+    _switch("ip-blackhole-route", help="Drop packets to addresses of this node that no pod has."),
+    _switch(
+        "set-node-network-unavailable",
+        default=True,
+        help="Tell Kubernetes when this node's network is up, which is the default.",
+    ),
+    _option("public-ipv6", help="IPv6 is not supported yet: the agent refuses this flag."),
+    _option("v", "verbosity", type=int, default=0, help="With 1 or more, log each reconcile."),
     _option("vmodule", hidden=True, help="klog's; nothing here has modules of that kind."),
     _option("log_backtrace_at", hidden=True, help="klog's."),
 )
 
+_OBSERVABILITY = (
+    _option(
+        "healthz-ip", default=_ADDRESS, show_default=True, help="Answer probes on this address."
+    ),
+    _option(
+        "healthz-port",
+        type=int,
+        default=0,
+        help="Answer /healthz and /readyz on this port. With 0, the default, on none.",
+    ),
+    _own("metrics-ip", default=_ADDRESS, show_default=True, help="Serve metrics at this address."),
+    _own(
+        "metrics-port",
+        type=int,
+        default=0,
+        help="Serve metrics for Prometheus on this port. With 0, the default, on none.",
+    ),
+    _own("ready-file", help="Make this file when the node's network is up."),
+    _own(
+        "log-format",
+        type=_choice(LogFormat),
+        default=LogFormat.TEXT.value,
+        show_default=True,
+        help="Log lines for people, or one JSON object per line.",
+    ),
+)
+
+_GROUPS = {
+    "Node source": _NODE_SOURCE,
+    "Overlay": _OVERLAY,
+    "Datapath": _DATAPATH,
+    "flannel compatibility": _COMPATIBILITY,
+    "Observability": _OBSERVABILITY,
+}
+
 
 def options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give `command` every option."""
-    every = _OWN + _INTERFACE + _NETWORK + _KUBERNETES + _ETCD + _MISCELLANEOUS
-    for option in reversed(every):
-        command = option(command)
+    """Give `command` every option, in groups."""
     # Not from the environment: FLANNELD_VERSION is an image's tag in many a manifest.
-    version = click.version_option(
+    command = click.version_option(
         package_name="vxlane", message="vxlane %(version)s", allow_from_autoenv=False
-    )
-    return version(command)
-
-
-class GoFlags(click.Command):
-    """A command that also reads flags as Go programs spell them."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Respell, then let click parse."""
-        switches = {
-            option.lstrip("-")
-            for parameter in self.get_params(ctx)
-            if isinstance(parameter, click.Option) and parameter.is_flag
-            for option in (*parameter.opts, *parameter.secondary_opts)
-        }
-        return super().parse_args(ctx, list(_respelt(args, switches)))
-
-
-def _respelt(args: list[str], switches: set[str]) -> Iterator[str]:
-    """`-name` as `--name`; `--switch=false` as `--no-switch`; values as they are."""
-    rest = iter(args)
-    for argument in rest:
-        flag = _GO_FLAG.fullmatch(argument)
-        if not flag or argument == "-h":
-            yield argument
-            continue
-        name, value = flag["name"], flag["value"]
-        if name not in switches:
-            yield f"--{name}" if value is None else f"--{name}={value}"
-            if value is None:
-                yield from itertools.islice(rest, 1)
-        elif value is None or value in _TRUE:
-            yield f"--{name}"
-        elif value in _FALSE:
-            yield f"--no-{name}"
-        else:
-            raise click.BadParameter(f"{value!r} is neither true nor false", param_hint=argument)
+    )(command)
+    # A decorator that is applied later comes first.
+    for title, group in reversed(_GROUPS.items()):
+        for option in reversed(group):
+            command = option(title)(command)
+    return command
