@@ -9,7 +9,7 @@ import click
 import pytest
 
 from vxlane.cli.agent import agent
-from vxlane.cli.agent_options import _respelt
+from vxlane.cli.go_flags import _respelt
 
 
 @pytest.mark.parametrize(
