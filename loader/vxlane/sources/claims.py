@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who holds which name, MAC and pod CIDR, so that no two nodes hold the same.
+"""Which node holds which name, MAC and pod CIDR, so that no two nodes hold the same.
 
 An address may be shared: a node that was installed anew under another name stands beside its old
-object until someone deletes that. flannel makes the routes of both, and so does vxlane. A MAC can't
+object until that is deleted. flannel makes the routes of both, and so does vxlane. A MAC can't
 be shared: the VXLAN device has one forwarding entry for it, and the second node would redirect the
 packets of the first.
 """
@@ -18,7 +18,7 @@ from vxlane.sources.model import Node
 
 
 class Claims:
-    """What nodes hold that do not contradict each other.
+    """What the nodes of a set without contradictions hold.
 
     Compares addresses as integers: ipaddress' own operators take ten times as long.
     """
@@ -36,13 +36,13 @@ class Claims:
         """Ascending: the CIDRs held never overlap."""
 
     def copy(self) -> Claims:
-        """The same claims, to go on from."""
+        """The same claims, to be changed."""
         other = Claims()
         vars(other).update((name, copy.copy(held)) for name, held in vars(self).items())
         return other
 
     def conflict(self, node: Node) -> str:
-        """What of `node` someone else holds, in words; empty if nothing."""
+        """What of `node` another node holds, in words; empty: none of it."""
         if node.name in self.names:
             return "is listed twice; the first entry counts"
         if holder := self._macs.get(node.vtep_mac):
@@ -62,7 +62,7 @@ class Claims:
         return ""
 
     def take(self, node: Node) -> None:
-        """Record what `node` holds; the caller has seen that there is no conflict."""
+        """Record what `node` holds. The caller has checked that there is no conflict."""
         self.names[node.name] = node
         address = int(node.address)
         self._hold(address, (*self._addresses.get(address, ()), node))
@@ -73,7 +73,7 @@ class Claims:
         insort(self._ends, end)
 
     def give_back(self, node: Node) -> None:
-        """What `node`, one of `names`, holds is free again."""
+        """Release what `node` holds, which is one of `names`."""
         del self.names[node.name]
         address = int(node.address)
         self._hold(address, tuple(other for other in self._addresses[address] if other != node))
@@ -84,7 +84,7 @@ class Claims:
         del self._ends[bisect_left(self._ends, end)]
 
     def shared(self) -> Iterator[tuple[Node, Node]]:
-        """Each node that has another's address too, after the first one that has it."""
+        """Pairs: the first node with an address, and another one with the same address."""
         for address in sorted(self._shared):
             first, *others = self._addresses[address]
             yield from ((first, other) for other in others)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The whole set of nodes, who gives it, and what becomes of contradictions in it.
+"""The whole set of nodes, the interface of its sources, and contradictions in it.
 
 Pure: no files, no sockets, no kernel.
 """
@@ -31,17 +31,17 @@ class Snapshot:
     error: str = ""
     """Why the source can't be read now; empty while it can."""
     claims: Claims = field(default_factory=Claims, repr=False, compare=False)
-    """Who holds what, for the next `agree`."""
+    """What each node holds, for the next `agree`."""
 
 
 NOTHING_READ = Snapshot(own=None, peers=())
 
 
 class NodeSource(Protocol):
-    """Gives the full set of nodes, and a descriptor that says when to look again.
+    """Gives the full set of nodes, and a descriptor that says when to read it again.
 
-    A source never raises after `start`: what goes wrong is the snapshot's `error`, and the nodes
-    that it said last keep being said.
+    A source never raises after `start`. A failure is the snapshot's `error`, beside the nodes that
+    were known last.
     """
 
     changed: int
@@ -61,10 +61,10 @@ class NodeSource(Protocol):
         """The set as known now, without waiting; `NOTHING_READ` before the first good read."""
 
     def announce(self, own: Announcement) -> None:
-        """Publish this node, now and whenever it gets lost; a no-op where people write the set."""
+        """Publish this node, now and after each loss. A no-op where people write the set."""
 
     def ready(self) -> None:
-        """This node's network is up: say so, where somebody waits for it."""
+        """Tell the cluster that this node's network is up, where the source can."""
 
     def chosen_address(self) -> IPv4Address | None:
         """The underlay address that the cluster wants this node to have; None: it does not say."""
@@ -94,29 +94,21 @@ def agree(
 ) -> Snapshot:
     """A snapshot in which no two nodes claim the same name, MAC or pods.
 
-    Of two that do, this node stays before a peer, one that stood unchanged in `previous` before a
-    new or changed one, then the first in `nodes`; the other becomes a Problem that names both.
-    A node whose entry is refused here or in `problems` keeps its entry of `previous`, if that
-    still fits: one wrong line takes nothing down. What did not change is the very object of
-    `previous`, and in its place: later layers compare pointers.
+    Of two that do, this node stays before a peer, then one that is unchanged since `previous`, then
+    the first in `nodes`. The other becomes a Problem that names both. A node with an entry that is
+    refused here or in `problems` keeps its entry of `previous`, if that still fits: one wrong line
+    takes nothing down. An unchanged node is the very object of `previous`, in the same place, since
+    later layers compare pointers.
     """
-    before, claims = previous.claims.names, previous.claims.copy()
-    reported = list(problems)
-    refused = {problem.node for problem in reported}
+    claims, reported = previous.claims.copy(), list(problems)
     for node in _to_be_weighed(nodes, claims, own_name):
         if reason := claims.conflict(node):
             reported.append(Problem(node.name, reason))
-            refused.add(node.name)
         else:
             claims.take(node)
-    for name in refused & before.keys():
-        if not claims.conflict(before[name]):
-            claims.take(before[name])
-    standing = before | claims.names
-    for name in before.keys() - claims.names.keys():
-        del standing[name]
-    claims.names = standing
-    others = standing.copy()
+    refused = {problem.node for problem in reported}
+    _keep_refused(refused, claims, previous.claims.names)
+    others = claims.names.copy()
     own = others.pop(own_name, None)
     for first, other in claims.shared():
         advice = "both are served; if one of them is no more, delete it"
@@ -131,10 +123,24 @@ def agree(
     return Snapshot(own, tuple(others.values()), tuple(reported), network, read_at, claims=claims)
 
 
-def _to_be_weighed(nodes: Sequence[Node], claims: Claims, own_name: str) -> list[Node]:
-    """Those of `nodes` that are new or changed, in the order to weigh them against `claims`.
+def _keep_refused(refused: set[str], claims: Claims, before: dict[str, Node]) -> None:
+    """Let nodes with refused entries keep the entries that they had `before`, where these fit.
 
-    What is not in `nodes` any more, or not as it was, holds no claim after this.
+    The names get the order of `before`, with new nodes at the end.
+    """
+    for name in refused & before.keys():
+        if not claims.conflict(before[name]):
+            claims.take(before[name])
+    ordered = before | claims.names
+    for name in before.keys() - claims.names.keys():
+        del ordered[name]
+    claims.names = ordered
+
+
+def _to_be_weighed(nodes: Sequence[Node], claims: Claims, own_name: str) -> list[Node]:
+    """The new and changed `nodes`, in the order to compare them with `claims`.
+
+    Nodes that are gone or changed hold no claims after this.
     """
     gone, come = difference(tuple(claims.names.values()), nodes)
     lost = {node.name: node for node in gone}
