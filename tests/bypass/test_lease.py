@@ -12,7 +12,7 @@ import pytest
 from memorymaps import in_memory
 
 from vxlane.bypass import lease as leases
-from vxlane.bypass.lease import LEASE, Lease, Terms
+from vxlane.bypass.lease import Lease, Terms
 from vxlane.datapath.abi import Way
 from vxlane.datapath.maps import Maps
 from vxlane.overlay.backend import OverlayState
@@ -43,28 +43,82 @@ def maps(monkeypatch: pytest.MonkeyPatch) -> Maps:
     return in_memory(monkeypatch)[0]
 
 
-def test_all_settings_are_written_with_a_fresh_lease(maps: Maps) -> None:
-    """It runs for 30 s from now; the rest is the overlay's and the person's."""
-    before = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-    Lease(maps, Terms(revalidate=20)).renew(OVERLAY)
-    after = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+@pytest.fixture
+def lease(maps: Maps) -> Lease:
+    """A lease of 3 s from now, all settings written."""
+    made = Lease(maps, Terms(revalidate=20))
+    made.apply(OVERLAY)
+    made.renew(time.monotonic())
+    return made
+
+
+def test_all_settings_are_written(maps: Maps, lease: Lease) -> None:
+    """The overlay's and the person's, with the lease that runs."""
     found = maps.settings()
-    assert before + LEASE * SECOND <= found.lease_until <= after + LEASE * SECOND
     assert (found.revalidate, found.revalidate_datagram) == (20 * SECOND, 20 * SECOND)
     assert (found.address, found.vtep_mac) == (OVERLAY.address, OVERLAY.vtep_mac)
     assert found.has_direct is False
+    lease.apply(OVERLAY)
+    assert maps.settings() == found
+    assert lease.is_held
+
+
+def test_the_lease_runs_from_when_the_maps_were_true(maps: Maps, lease: Lease) -> None:
+    """Three seconds from then; an older truth shortens no lease that runs."""
+    now = time.monotonic()
+    lease.renew(now)
+    until = maps.settings().lease_until
+    assert until == int((now + 3) * SECOND)
+    lease.renew(now - 1)
+    assert maps.settings().lease_until == until
+
+
+def test_a_lease_runs_out(maps: Maps, lease: Lease) -> None:
+    """What was true three seconds ago counts no more."""
+    maps.put_settings(dataclasses.replace(maps.settings(), lease_until=0))
+    old = Lease(maps, Terms(revalidate=20))
+    old.apply(OVERLAY)
+    old.renew(time.monotonic() - 3.001)
+    assert not old.is_held
+    assert lease.is_held
+
+
+def test_settings_of_an_earlier_agent_are_not_renewed(maps: Maps) -> None:
+    """Not before all settings are this agent's own."""
+    fresh = Lease(maps, Terms(revalidate=20))
+    fresh.renew(time.monotonic())
+    assert maps.settings().lease_until == 0
+    assert not fresh.is_held
+    fresh.apply(OVERLAY)
+    assert maps.settings().lease_until > 0
+
+
+def test_a_lease_that_is_ended_is_not_renewed(maps: Maps, lease: Lease) -> None:
+    """From here on nobody keeps the maps; what else they hold stays."""
+    before = maps.settings()
+    lease.end()
+    assert maps.settings() == dataclasses.replace(before, lease_until=0)
+    lease.renew(time.monotonic())
+    assert maps.settings().lease_until == 0
+
+
+def test_an_end_before_the_first_settings_writes_nothing(maps: Maps, lease: Lease) -> None:
+    """An earlier agent's lease runs on while a later one that fails leaves."""
+    Lease(maps, Terms(revalidate=20)).end()
+    assert maps.settings().lease_until > 0
+    assert lease.is_held
 
 
 def test_approvals_age_before_conntrack_forgets(
     maps: Maps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A third of the timeout counts where that is shorter; without conntrack the person's word."""
-    Lease(maps, Terms(revalidate=1_000_000)).renew(OVERLAY)
+    Lease(maps, Terms(revalidate=1_000_000)).apply(OVERLAY)
     found = maps.settings()
     assert found.revalidate == ESTABLISHED / 3 * SECOND
     assert found.revalidate_datagram == UDP / 3 * SECOND
     monkeypatch.setattr(leases, "shortest_timeout", lambda *_: math.inf)
-    Lease(maps, Terms(revalidate=50)).renew(OVERLAY)
+    Lease(maps, Terms(revalidate=50)).apply(OVERLAY)
     assert maps.settings().revalidate_datagram == 50 * SECOND
 
 
@@ -76,36 +130,36 @@ def test_the_port_range_is_the_kernels(
     file.write_text("1024\t2047\n")
     monkeypatch.setattr(leases, "_PORT_RANGE", file)
     lease = Lease(maps, Terms(revalidate=20))
-    lease.renew(OVERLAY)
+    lease.apply(OVERLAY)
     assert (maps.settings().port_min, maps.settings().port_max) == (1024, 2047)
     file.unlink()
-    lease.renew(OVERLAY)
+    lease.apply(OVERLAY)
     assert (maps.settings().port_min, maps.settings().port_max) == (32768, 60999)
 
 
 def test_direct_peers_are_told_of(maps: Maps) -> None:
     """Programs look for directly routed packets only where there is a direct way."""
     direct = dataclasses.replace(OVERLAY, exits=frozenset({(Way.DIRECT, 3)}))
-    Lease(maps, Terms(revalidate=20)).renew(direct)
+    Lease(maps, Terms(revalidate=20)).apply(direct)
     assert maps.settings().has_direct is True
 
 
 def test_a_start_and_a_flush_withdraw_all_approvals(maps: Maps) -> None:
     """The epoch is raised: nobody watched the rules before, and somebody asks now."""
     first = Lease(maps, Terms(revalidate=20))
-    first.renew(OVERLAY)
+    first.apply(OVERLAY)
     assert (first.epoch, maps.settings().epoch) == (1, 1)
     assert first.flush() == 2
     assert (first.epoch, maps.settings().epoch) == (2, 2)
     second = Lease(maps, Terms(revalidate=20))
-    second.renew(OVERLAY)
+    second.apply(OVERLAY)
     assert maps.settings().epoch == 3
 
 
 def test_a_flush_leaves_the_rest(maps: Maps) -> None:
     """The lease and the addresses stay as they were written last."""
     lease = Lease(maps, Terms(revalidate=20))
-    lease.renew(OVERLAY)
+    lease.apply(OVERLAY)
     before = maps.settings()
     lease.flush()
     assert maps.settings() == dataclasses.replace(before, epoch=before.epoch + 1)
@@ -114,30 +168,29 @@ def test_a_flush_leaves_the_rest(maps: Maps) -> None:
 def test_the_epoch_begins_anew_after_the_last(maps: Maps) -> None:
     """It is 32 bits in the map."""
     lease = Lease(maps, Terms(revalidate=20))
-    lease.renew(OVERLAY)
+    lease.apply(OVERLAY)
     maps.put_settings(dataclasses.replace(maps.settings(), epoch=0xFFFFFFFF))
     assert Lease(maps, Terms(revalidate=20)).epoch == 0
 
 
-def test_a_bypass_that_is_switched_off_has_no_lease(maps: Maps) -> None:
+def test_a_bypass_that_is_switched_off_has_no_lease(maps: Maps, lease: Lease) -> None:
     """Also after the next renewal; switched on again it has one at once."""
-    lease = Lease(maps, Terms(revalidate=20))
     lease.switch(OVERLAY, is_enabled=False)
     assert (lease.is_enabled, maps.settings().lease_until) == (False, 0)
-    lease.renew(OVERLAY)
+    lease.renew(time.monotonic())
     assert maps.settings().lease_until == 0
     lease.switch(OVERLAY, is_enabled=True)
-    assert maps.settings().lease_until > 0
+    assert lease.is_held
 
 
 def test_until_rules_were_read_every_packet_is_judged(maps: Maps) -> None:
     """A start leaves all to the kernel path; the word of the rules is kept over renewals."""
     lease = Lease(maps, Terms(revalidate=20))
-    lease.renew(OVERLAY)
+    lease.apply(OVERLAY)
     assert maps.settings().judged is True
     lease.judge(all_pods=False)
     assert maps.settings().judged is False
-    lease.renew(OVERLAY)
+    lease.apply(OVERLAY)
     assert maps.settings().judged is False
     lease.judge(all_pods=True)
     assert maps.settings().judged is True

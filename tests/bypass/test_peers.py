@@ -148,7 +148,7 @@ def test_peers_beyond_the_maps_room_are_told_and_come_in_later(memory: tuple[Map
         "node3",
         "the map of peers is full; its packets take the kernel path",
     )
-    keeper.apply(overlay([three]), MTUS)
+    assert len(keeper.apply(overlay([three]), MTUS)) == 1  # the room is free only after this
     assert keeper.apply(overlay([three]), MTUS) == []
     assert list(known(maps)) == ["10.42.3.0/24"]
 
@@ -176,6 +176,28 @@ def test_what_others_changed_is_found_and_put_right(memory: tuple[Maps, Bpf]) ->
     keeper.apply(overlay(paths), MTUS)
     assert len(maps.peers()) == 2
     assert set(keeper.resync()) == {Dirty(0)}
+
+
+def test_each_change_is_a_line_of_the_log_up_to_fifty(
+    memory: tuple[Maps, Bpf], caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was put and why, what was removed; of more than fifty the number."""
+    maps, _ = memory
+    caplog.set_level("INFO")
+    keeper = PeerKeeper(maps)
+    keeper.apply(overlay([path(2)]), MTUS)
+    keeper.apply(overlay([path(2, address=22)]), MTUS)
+    keeper.apply(overlay([]), MTUS)
+    shown = "peer 10.42.2.0/24 tunnel to 192.168.77.{0} via 192.168.77.{0} #3"
+    made, changed, gone = caplog.messages
+    assert made.startswith(f"put {shown.format(2)}")
+    assert made.endswith("MAC 02:00:00:00:00:02 MTU 1450: missing")
+    assert f": was {shown.format(2)}" in changed
+    assert gone.startswith(f"remove {shown.format(22)}")
+    caplog.clear()
+    keeper.apply(overlay(map(path, range(2, 54))), MTUS)
+    assert len(caplog.messages) == 51
+    assert caplog.messages[-1] == "... and 2 more changes of peers"
 
 
 def test_two_peers_may_swap_their_addresses(memory: tuple[Maps, Bpf]) -> None:
