@@ -1,181 +1,199 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One state per pod: which pods there are, whose an address is, what the programs are told."""
+"""Which pods are accelerated, by what the plugin says and what the maps and hooks take."""
 
 from __future__ import annotations
 
 import dataclasses
 from ipaddress import IPv4Address
-from pathlib import Path
-from typing import Any
 
 import pytest
+from podhost import Node, hooks, pod, veth
 
 from vxlane.datapath.abi import Guard
 from vxlane.host.devices import Device
-from vxlane.pods.interfaces import PodInterface, PodStore
-from vxlane.pods.pods import NO_BYPASS, Pods
-from vxlane.pods.programs import PodPrograms
-
-BRIDGE = Device(
-    index=5,
-    name="cni0",
-    kind="bridge",
-    mac="02:00:00:00:00:05",
-    mtu=1450,
-    master=0,
-    is_up=True,
-    qdisc="noqueue",
-    is_isolated=False,
-    filters_vlans=False,
-)
+from vxlane.pods.pods import NO_BYPASS
 
 
-def veth(number: int, *, index: int = 0) -> Device:
-    """The veth of pod `number`."""
-    mac = f"02:00:00:00:00:{number:02x}"
-    return dataclasses.replace(
-        BRIDGE, index=index or number, name=f"veth{number}", kind="veth", mac=mac, master=5
+def test_a_pod_is_told_and_hooked_and_forgotten(node: Node) -> None:
+    """Map, devmap, hooks, file: all four come with add and go with remove."""
+    assert node.pods.add(pod(1)) == ""
+    assert (node.accelerated(), node.veths(), node.host.hooks) == (
+        {"10.42.1.1": 11},
+        {11},
+        hooks(11),
     )
+    assert node.pods.places() == hooks(11)
+    [port] = node.pods.ports()
+    assert (port.ifindex, port.name, port.bridge) == (11, "veth1", 5)
+    assert (port.netns, port.addresses) == ("/run/netns/1", (IPv4Address("10.42.1.1"),))
+    node.pods.remove(pod(1).key)
+    assert (node.accelerated(), node.veths(), node.host.hooks) == ({}, set(), set())
+    node.pods.remove(pod(1).key)
+    node.start()
+    assert node.known() == set()
 
 
-def pod(number: int, address: str = "") -> PodInterface:
-    """What the CNI plugin says of pod `number`."""
-    mac = f"02:00:00:00:01:{number:02x}"
-    address = address or f"10.42.1.{number}"
-    return PodInterface(f"c{number}", "eth0", "", f"veth{number}", mac, (address,))
+def test_a_pod_without_its_device_is_refused(node: Node) -> None:
+    """Nothing is remembered of it."""
+    assert node.pods.add(pod(3)) == "there is no device veth3 in the node's network namespace"
+    assert node.known() == set()
 
 
-class Host:
-    """Devices, the map of pods, and the veths with programs."""
-
-    def __init__(self) -> None:
-        self.devices = {device.index: device for device in (BRIDGE, veth(10), veth(11))}
-        self.map: dict[Any, Any] = {}
-        self.places: set[int] = set()
-        self.capacity = 100
-
-    def all(self) -> dict[int, Device]:
-        """See `Devices`."""
-        return self.devices
-
-    def by_index(self, index: int) -> Device | None:
-        """See `Devices`."""
-        return self.devices.get(index)
-
-    def by_name(self, name: str) -> Device | None:
-        """See `Devices`."""
-        return next((device for device in self.devices.values() if device.name == name), None)
-
-    def pods(self) -> dict[Any, Any]:
-        """See `Maps`."""
-        return dict(self.map)
-
-    def put_pod(self, entry: Any) -> None:
-        """See `Maps`."""
-        self.map[entry.address] = entry
-
-    def delete_pod(self, address: Any) -> None:
-        """See `Maps`."""
-        self.map.pop(address, None)
-
-    def delete_veth(self, _: int) -> None:
-        """See `Maps`."""
-
-    def read(self) -> None:
-        """See `HookKeeper`."""
-
-    def attach(self, places: Any) -> str:
-        """See `HookKeeper`."""
-        self.places |= {ifindex for _, ifindex in places}
-        return ""
-
-    def detach(self, places: Any) -> None:
-        """See `HookKeeper`."""
-        self.places -= {ifindex for _, ifindex in places}
-
-    def programs(self) -> PodPrograms:
-        """Programs on this host."""
-        this: Any = self
-        return PodPrograms(this, this, lambda _: Guard(0))
-
-    def shown(self) -> dict[str, int]:
-        """The map: the veth's ifindex by address."""
-        return {str(address): entry.ifindex for address, entry in self.map.items()}
-
-
-@pytest.fixture
-def host() -> Any:
-    """A node with two veths on a bridge."""
-    return Host()
-
-
-@pytest.fixture
-def pods(host: Any, tmp_path: Path) -> Pods:
-    """Its pods, with programs."""
-    pods = Pods(host, PodStore(tmp_path))
-    pods.connect(host.programs())
-    return pods
-
-
-def test_pods_are_known_without_a_bypass_and_accelerated_with_one(
-    host: Any, tmp_path: Path
+@pytest.mark.parametrize(
+    ("device", "reason"),
+    [
+        (veth(1, kind="dummy"), "veth1 is not a veth but a dummy device"),
+        (veth(1, master=0), "veth1 is not a port of a bridge"),
+        (veth(1, master=77), "veth1 is not a port of a bridge"),
+    ],
+)
+def test_a_pod_that_cant_be_accelerated_is_remembered(
+    node: Node, device: Device, reason: str
 ) -> None:
-    """A pod that is added while there are no programs gets them with the next reconcile."""
-    pods = Pods(host, PodStore(tmp_path))
-    assert pods.add(pod(10)) == NO_BYPASS
-    assert pods.check(pod(10)) == NO_BYPASS
-    assert host.shown() == {}
-    pods.connect(host.programs())
-    pods.reconcile()
-    assert (host.shown(), host.places) == ({"10.42.1.10": 10}, {10})
-    pods.connect(None)
-    assert pods.ports() == ()
-    again = Pods(host, PodStore(tmp_path))
-    again.connect(host.programs())
-    again.reconcile()
-    assert host.shown() == {"10.42.1.10": 10}
+    """It says why; once the device fits, an event makes it accelerated."""
+    node.host.set(device)
+    assert node.pods.add(pod(1)) == reason
+    assert (node.accelerated(), node.pods.places()) == ({}, set())
+    node.host.set(veth(1))
+    assert node.pods.devices_changed({11}) is True
+    node.pods.check_changed()
+    assert node.accelerated() == {"10.42.1.1": 11}
 
 
-def test_the_newest_pod_has_the_address(host: Any, pods: Pods) -> None:
-    """An address that is given again is the new pod's, also after the old one's DEL."""
-    pods.add(pod(10))
-    assert pods.add(pod(11, "10.42.1.10")) == ""
-    assert host.shown() == {"10.42.1.10": 11}
-    assert pods.check(pod(10)) == "the pod has no IPv4 address of its own"
-    pods.remove(pod(10).key)
-    assert (host.shown(), host.places) == ({"10.42.1.10": 11}, {11})
+def test_an_address_is_the_newest_pods(node: Node) -> None:
+    """It is used again before the DEL for its last pod; that DEL takes nothing from the new one."""
+    node.pods.add(pod(1))
+    node.pods.add(pod(2, address=1))
+    assert node.accelerated() == {"10.42.1.1": 12}
+    node.pods.remove(pod(1).key)
+    assert node.accelerated() == {"10.42.1.1": 12}
+    assert node.host.hooks == hooks(12)
 
 
-def test_an_ifindex_is_used_again(host: Any, pods: Pods) -> None:
-    """A pod on the ifindex of one that is gone takes over at once, before any event."""
-    pods.add(pod(10))
-    del host.devices[10]
-    host.devices[10] = veth(12, index=10)
-    pods.add(pod(12))
-    assert host.shown() == {"10.42.1.12": 10}
-    assert [port.name for port in pods.ports()] == ["veth12"]
-    pods.devices_removed({10})
-    assert (host.shown(), host.places, pods.ports()) == ({}, set(), ())
+def test_a_pod_that_is_added_again_is_the_newest(node: Node) -> None:
+    """An address that two pods claim is the one's that was added last, however often before."""
+    node.pods.add(pod(1))
+    node.pods.add(pod(2, address=1))
+    node.pods.add(pod(1))
+    assert node.accelerated() == {"10.42.1.1": 11}
 
 
-def test_what_is_stale_in_the_map_goes(host: Any, pods: Pods) -> None:
-    """Reconcile removes entries without a pod, and puts back what someone removed."""
-    pods.add(pod(10))
-    stale = dataclasses.replace(host.map[IPv4Address("10.42.1.10")], address=IPv4Address(1))
-    host.map = {stale.address: stale}
-    pods.reconcile()
-    assert host.shown() == {"10.42.1.10": 10}
+def test_the_older_pod_gets_its_address_back(node: Node) -> None:
+    """Once the newer one is gone, the next look at the older finds the address its own."""
+    node.pods.add(pod(1))
+    node.pods.add(pod(2, address=1))
+    node.pods.remove(pod(2).key)
+    node.pods.reconcile()
+    assert node.accelerated() == {"10.42.1.1": 11}
 
 
-def test_a_bridge_that_gets_a_port_is_no_other_bridge(host: Any, pods: Pods) -> None:
-    """Pods are checked again for an event of their bridge only if it is another one for them."""
-    pods.add(pod(10))
-    entry = host.map.pop(IPv4Address("10.42.1.10"))
-    assert pods.devices_changed({5})
-    pods.check_changed()
-    assert host.map == {}
-    host.devices[5] = dataclasses.replace(BRIDGE, mac="02:00:00:00:00:99")
-    pods.devices_changed({5})
-    pods.check_changed()
-    assert host.map[entry.address].gateway_mac == "02:00:00:00:00:99"
-    assert not pods.devices_changed({77})
+def test_a_pod_that_is_added_twice_may_have_other_addresses(node: Node) -> None:
+    """What it no longer has goes from the map."""
+    node.pods.add(pod(1))
+    node.pods.add(pod(1, address=77))
+    assert node.accelerated() == {"10.42.1.77": 11}
+
+
+def test_a_full_map_says_which_option_helps(node: Node) -> None:
+    """The pod is on no hook then; a device that is gone meanwhile is told by the kernel's words."""
+    node.bpf.capacity["pods"] = 1
+    node.pods.add(pod(1))
+    assert node.pods.add(pod(2)) == "the map of pods is full; raise --max-pods"
+    assert (node.accelerated(), node.host.hooks) == ({"10.42.1.1": 11}, hooks(11))
+    node.bpf.gone.add(11)
+    node.pods.remove(pod(1).key)
+    assert "note interface 11" in node.pods.add(pod(1))
+
+
+def test_a_refused_hook_takes_the_pod_out_of_the_map(node: Node) -> None:
+    """The reason is passed on."""
+    node.host.refusal = "attach from_pod to veth1: no such thing"
+    assert node.pods.add(pod(1)) == node.host.refusal
+    assert (node.accelerated(), node.veths(), node.pods.places()) == ({}, set(), set())
+
+
+def test_what_became_of_a_pod_is_one_line_of_the_log(
+    node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once for each change: accelerated, but for what, or why not; by name or container."""
+    caplog.set_level("INFO")
+    named = dataclasses.replace(pod(1), name="shop/one")
+    node.pods.add(named)
+    node.pods.reconcile()
+    node.host.foreign[11] = Guard.FROM_POD | Guard.TO_POD
+    node.pods.add(named)
+    node.host.set(veth(2, master=0))
+    node.pods.add(pod(2))
+    node.pods.remove(named.key)
+    shown = "shop/one eth0 10.42.1.1 veth1"
+    assert caplog.messages == [
+        f"pod {shown}: accelerated",
+        f"pod {shown}: accelerated, but for from_pod and to_pod",
+        "pod c2 eth0 10.42.1.2 veth2: veth2 is not a port of a bridge",
+        f"forget pod {shown}",
+    ]
+
+
+def test_check_of_a_known_pod_puts_right_what_is_wrong(node: Node) -> None:
+    """What was taken out of the map behind our back is there again, and no file is written."""
+    node.pods.add(pod(1))
+    node.maps.delete_pod(IPv4Address("10.42.1.1"))
+    assert node.pods.check(pod(1)) == ""
+    assert (node.accelerated(), node.host.hook_reads) == ({"10.42.1.1": 11}, 1)
+    node.maps.delete_pod(IPv4Address("10.42.1.1"))
+    node.pods.reconcile()
+    assert node.accelerated() == {"10.42.1.1": 11}
+
+
+def test_check_of_another_pod_by_the_same_key_takes_what_is_so_now(node: Node) -> None:
+    """The plugin says what the runtime has now."""
+    node.pods.add(pod(1))
+    assert node.pods.check(pod(1, address=9)) == ""
+    assert node.accelerated() == {"10.42.1.9": 11}
+
+
+def test_a_start_takes_over_and_removes_what_is_stale(node: Node) -> None:
+    """Pods whose devices went meanwhile are gone; an entry of the map without a pod goes too."""
+    node.pods.add(pod(1))
+    node.pods.add(pod(2))
+    stray = dataclasses.replace(
+        node.maps.pods()[IPv4Address("10.42.1.1")], address=IPv4Address("10.42.1.200")
+    )
+    node.maps.put_pod(stray)
+    node.host.devices.pop(12)
+    node.start()
+    node.pods.reconcile()
+    assert node.accelerated() == {"10.42.1.1": 11}
+    assert node.known() == {pod(1).key}
+
+
+def test_a_start_writes_nothing_that_is_there(node: Node) -> None:
+    """The entry stays the same all the time, for packets meet it."""
+    node.pods.add(pod(1))
+    node.bpf.writes.clear()
+    node.start()
+    node.pods.reconcile()
+    assert node.bpf.writes == []
+
+
+def test_pods_are_known_without_a_bypass_and_accelerated_with_one(node: Node) -> None:
+    """A bypass that comes later finds the pods, one that goes leaves them known."""
+    node.pods.connect(None)
+    assert node.pods.add(pod(1)) == NO_BYPASS
+    assert (node.known(), node.accelerated(), node.pods.ports()) == ({pod(1).key}, {}, ())
+    assert node.pods.check(pod(1)) == NO_BYPASS
+    node.connect()
+    node.pods.reconcile()
+    assert node.accelerated() == {"10.42.1.1": 11}
+    node.pods.connect(None)
+    node.pods.reconcile()
+    assert (node.known(), node.pods.places()) == ({pod(1).key}, set())
+    node.pods.remove(pod(1).key)
+    assert node.known() == set()
+
+
+def test_pods_of_another_network_are_others(node: Node) -> None:
+    """A runtime collects garbage network by network."""
+    node.pods.add(pod(1))
+    node.pods.add(dataclasses.replace(pod(2), network="other"))
+    assert node.pods.of_network("other") == {pod(2).key}
