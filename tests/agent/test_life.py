@@ -171,17 +171,11 @@ def test_ready_is_told_by_file_and_to_systemd(node: AgentNode, tmp_path: Path) -
     assert not ready.exists()
 
 
-def test_one_sentence_when_the_nodes_are_nowhere(node: AgentNode) -> None:
-    """Without a source of nodes the agent ends with one sentence that names the options."""
-    done = subprocess.run(
-        [*node.command(), "--state-dir", str(node.state)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1
-    [line] = done.stderr.splitlines()
-    assert "--nodes-file" in line
+def test_without_a_source_it_is_flannelds_etcd(node: AgentNode) -> None:
+    """Without a source of nodes the agent asks etcd where flanneld does, and says that it waits."""
+    node.start(nodes=False, wait=False)
+    eventually(lambda: "not started yet: " in node.log(), "the sentence", seconds=30)
+    assert "127.0.0.1:2379" in node.log()
 
 
 def test_without_iptables_everything_else_is_made(node: AgentNode, tmp_path: Path) -> None:
