@@ -38,7 +38,7 @@ from vxlane.util.dirty import ALL, Dirty
 
 log = logging.getLogger(__name__)
 
-_OF_THE_BYPASS = frozenset({"bypass", "conntrack", "node cache", "resync", "pods"})
+_OF_THE_BYPASS = frozenset({"bypass", "conntrack", "node cache", "pods", "resync", "undo"})
 """Failures that leave the node its network."""
 
 _LOAD_AGAIN = 60.0
@@ -217,12 +217,20 @@ class Agent:
         if self.bypass and self.overlay:
             self.bypass.lease.apply(self.overlay)
 
-    def sync(self) -> None:
-        """Do what may wait for a second: save nodes that changed, tell conntrack of resets."""
+    def sync(self) -> Dirty:
+        """Do what may wait for a second: save what changed, tell conntrack of resets.
+
+        All is to be reconciled if what is pinned is not ours any more.
+        """
         self._save_nodes()
-        if bypass := self.bypass:
-            with self._attempt("conntrack"):
-                bypass.close_reset_connections()
+        with self._attempt("undo"):
+            self._undo.save()
+        bypass = self.bypass
+        if bypass is None:
+            return Dirty(0)
+        with self._attempt("conntrack"):
+            bypass.close_reset_connections()
+        return Dirty(0) if bypass.is_whole else ALL
 
     def _save_nodes(self) -> None:
         with self._attempt("node cache"):
@@ -246,7 +254,9 @@ class Agent:
         return self._backend.reconcile(self.snapshot, dirty)
 
     def _reconcile_bypass(self, overlay: OverlayState, dirty: Dirty) -> list[Problem]:
-        if self.bypass is None or self.bypass.constants != constants_for(self.config, overlay):
+        bypass = self.bypass
+        fits = bypass is not None and bypass.constants == constants_for(self.config, overlay)
+        if bypass is None or not fits or not bypass.is_whole:
             self._load(overlay)
             dirty = ALL
         assert self.bypass is not None

@@ -6,6 +6,7 @@ The answers are kept on disk, so that an agent that is restarted while its sourc
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from vxlane.errors import SourceError
 from vxlane.util import files
+from vxlane.util.jsontext import parse_json
 
 log = logging.getLogger(__name__)
 
@@ -41,14 +43,15 @@ class Answers:
             return known[what]
         if known.get(what) != answer:
             document = {"source": self._origin} | known | {what: answer}
-            files.replace(self._path, json.dumps(document))
+            with contextlib.suppress(OSError):  # On a full disk the next start has to ask again.
+                files.replace(self._path, json.dumps(document))
         return answer
 
     def _load(self) -> dict[str, str]:
         try:
-            document = json.loads(self._path.read_text())
+            document = parse_json(self._path.read_bytes())
             if document.pop("source") == self._origin:
                 return {str(what): str(answer) for what, answer in document.items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             pass  # Not there, or of no use: it is written anew.
         return {}

@@ -33,6 +33,7 @@ _RECORDS = (
     "answers.json",
     "compile.log",
     "nodes.json",
+    "pods",
     "undo.unreadable",
 )
 
@@ -115,11 +116,11 @@ def _tell_sysctls(undo: Undo) -> None:
 
 def _remove_records(state: Path, undo: UndoFile, *, keeps_network: bool) -> None:
     """Remove what the agent noted, all but how to remove a kernel path that stays."""
-    shutil.rmtree(state / "pods", ignore_errors=True)
-    for name in _RECORDS:
-        (state / name).unlink(missing_ok=True)
-    for note in state.glob("programs-*.json"):
-        note.unlink()
+    for path in (*(state / name for name in _RECORDS), *state.glob("programs-*.json")):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
     if keeps_network:
         log.info("leave the kernel path: device, routes, rules; --network removes them too")
         return

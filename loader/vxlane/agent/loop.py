@@ -75,7 +75,8 @@ class Loop:
         self._timers = [
             self._walk,
             Timer(_SETTINGS_EVERY, agent.apply_settings, now + _SETTINGS_EVERY),
-            Timer(_SYNC_EVERY, agent.sync, now + _SYNC_EVERY),
+            Timer(_SYNC_EVERY, lambda: self._request(agent.sync()), now + _SYNC_EVERY),
+            Timer(_SYNC_EVERY, self._server.listen, now + _SYNC_EVERY),
         ]
         if agent.config.mode is Mode.OWN:
             every = agent.config.rules_interval

@@ -15,7 +15,7 @@ from vxlane.agent.loop import Loop
 from vxlane.agent.server import health
 from vxlane.agent.server.http import HttpServer
 from vxlane.agent.server.status import Board
-from vxlane.agent.sole import sole_agent
+from vxlane.agent.sole import make_directory, sole_agent
 from vxlane.agent.sources import prepare
 from vxlane.config import Config, Listen
 from vxlane.datapath.programs import pin_directory
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 def run(values: Mapping[str, Any]) -> None:
     """Run the agent that the options `values` describe until a signal stops it."""
     state = Path(values["state_dir"])
-    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_directory(state)
     with _until_interrupted(), contextlib.ExitStack() as stack:
         stack.enter_context(sole_agent(state))
         board = Board(state / "agent.json")

@@ -13,6 +13,7 @@ import fcntl
 import os
 import select
 import signal
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,18 @@ from vxlane.errors import ConfigError, VxlaneError
 _LOCKS = Path("/proc/locks")
 _END_TIMEOUT = 5.0
 """Seconds that an agent gets to end."""
+
+
+def make_directory(state: Path) -> None:
+    """Make `state` unless it is there; ConfigError where others could put files in it."""
+    advice = "give another --state-dir"
+    try:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = state.stat()
+    except OSError as error:
+        raise ConfigError(f"make {state}: {error.strerror}; {advice}") from None
+    if found.st_uid != os.geteuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ConfigError(f"others may write to {state}: make it root's, mode 0700, or {advice}")
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from pathlib import Path
 from vxlane.bypass.lease import Lease, Terms
 from vxlane.bypass.peers import PeerKeeper
 from vxlane.config import Config
+from vxlane.datapath import pins
 from vxlane.datapath.abi import Guard, Program
 from vxlane.datapath.attach import Hooks
 from vxlane.datapath.hooks import HookKeeper, Place
@@ -64,18 +65,24 @@ class Bypass:
             "compiled with" if self.report.compiled else "taken over as compiled with",
             self.report.headers,
         )
-        pins = pin_directory(config.state)
-        hooks = Hooks(pins, config.method, devices.socket)
+        self._pins = pin_directory(config.state)
+        hooks = Hooks(self._pins, config.method, devices.socket)
         # Not only after compiling: an agent may have been killed between that and this.
         hooks.refresh()
         self._undo = undo
-        self.maps = Maps.open(pins)
+        self.maps = Maps.open(self._pins)
+        self._pinned = pins.read(self._pins)
         self.hooks = HookKeeper(hooks)
         self._peers = PeerKeeper(self.maps)
         self._pods = pods
         pods.connect(PodPrograms(self.maps, self.hooks, partial(_foreign, hooks)))
         self.lease = Lease(self.maps, Terms(config.revalidate))
         self._has_retired = False
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all that was pinned still is: nobody unmounted the bpffs or replaced a pin."""
+        return pins.read(self._pins) == self._pinned
 
     def close(self) -> None:
         """End the lease, let go of the maps and the pods; what is pinned stays."""

@@ -7,6 +7,7 @@ an agent restarting with the same build and settings needs no compiler.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -23,6 +24,7 @@ from vxlane.datapath.bpffs import ensure_bpffs
 from vxlane.datapath.source import flatten
 from vxlane.errors import ConfigError, KernelError
 from vxlane.util import files
+from vxlane.util.jsontext import parse_json
 
 log = logging.getLogger(__name__)
 
@@ -86,8 +88,10 @@ def ensure_loaded(state: Path, constants: Constants) -> LoadReport:
         return LoadReport(compiled=False, headers=known["headers"])
     if (known and known["pins"] != pinned) or not _fits(directory, constants):
         pins.remove(directory)
-    # From here on until it is written again nothing vouches for what is pinned.
-    note.unlink(missing_ok=True)
+    # From here on until it is written again nothing vouches for what is pinned. One that can't be
+    # removed names objects that are there no more.
+    with contextlib.suppress(OSError):
+        note.unlink()
     log.info("compile the programs: this takes a second, and 120 MB of memory meanwhile")
     request = {"pins": str(directory), "defines": constants.defines()}
     headers = compiler.run(request, state / "compile.log")["headers"]
@@ -146,8 +150,8 @@ def _digest(constants: Constants) -> str:
 def _read_note(path: Path) -> dict[str, Any]:
     """What was pinned, and of what it was made; empty where nothing (readable) is noted."""
     try:
-        note = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        note = parse_json(path.read_bytes())
+    except (OSError, ValueError):
         return {}
     is_whole = isinstance(note, dict) and {"digest", "headers", "pins"} <= note.keys()
     return note if is_whole else {}

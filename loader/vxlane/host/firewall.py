@@ -73,7 +73,15 @@ def _is_flannels(family: int, table: str, name: str) -> bool:
 def run(*command: str, script: str = "") -> str:
     """The output of a command; ToolError with its own words when it fails."""
     try:
-        process = subprocess.run(command, input=script, capture_output=True, text=True, check=False)
+        # Others' comments may hold bytes of any encoding.
+        process = subprocess.run(
+            command,
+            input=script,
+            capture_output=True,
+            text=True,
+            errors="backslashreplace",
+            check=False,
+        )
     except FileNotFoundError:
         raise ToolError(f"{command[0]} is not installed; install it") from None
     if process.returncode:

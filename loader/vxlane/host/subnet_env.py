@@ -37,7 +37,7 @@ class SubnetEnv:
 def read(path: Path) -> dict[str, str]:
     """The file's keys and values; empty without a file."""
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(errors="backslashreplace").splitlines()
     except OSError:
         return {}
     return dict(line.split("=", 1) for line in lines if "=" in line)

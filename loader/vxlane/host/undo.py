@@ -17,6 +17,7 @@ from typing import Any
 
 from vxlane.errors import KernelError
 from vxlane.util import files
+from vxlane.util.jsontext import parse_json
 
 log = logging.getLogger(__name__)
 
@@ -91,11 +92,11 @@ class UndoFile:
 def _read(path: Path) -> dict[str, Any]:
     """The file's document; nothing where it holds none, which is put aside for a person to read."""
     try:
-        document = json.loads(path.read_bytes())
+        document = parse_json(path.read_bytes())
         _check(document)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         aside = path.with_name("undo.unreadable")
         log.warning("%s is not what an agent wrote (%s): see %s", path, error, aside)
         log.warning("what was made before now will stay when 'vxlane detach' is run")

@@ -12,6 +12,7 @@ from vxlane.config import Config
 from vxlane.sources.model import Backend, Node
 from vxlane.sources.snapshot import NOTHING_READ, Snapshot, remembered
 from vxlane.util import files
+from vxlane.util.jsontext import parse_json
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +33,13 @@ class NodeCache:
     def load(self) -> Snapshot:
         """What was saved last; nothing where nothing usable was."""
         try:
-            document = json.loads(self._path.read_text())
+            document = parse_json(self._path.read_bytes())
             origin, network = str(document["source"]), _network(document["network"])
             own = _node(document["own"])
             peers = [_node(item) for item in document["peers"]]
         except FileNotFoundError:
             return NOTHING_READ
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             log.warning("%s is not used: not what this version wrote (%s)", self._path, error)
             return NOTHING_READ
         if origin != self._origin or (self._cidr and network not in (None, self._cidr)):

@@ -12,7 +12,6 @@ only while host-local says that this container has it, and a pod only while the 
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_interface
@@ -22,6 +21,7 @@ from typing import Any
 from vxlane.host.devices import Device, Devices
 from vxlane.host.veths import FarEnd, far_end
 from vxlane.pods.interfaces import PodInterface
+from vxlane.util.jsontext import parse_json
 
 CACHE = Path("/var/lib/cni")
 """Where both are unless a runtime, or a network's ipam.dataDir, says otherwise."""
@@ -116,7 +116,7 @@ def _entries(cache: Path) -> Iterator[Json]:
     results = cache / "results"
     for file in sorted(results.iterdir()) if results.is_dir() else ():
         try:
-            entry = json.loads(file.read_bytes())
+            entry = parse_json(file.read_bytes())
         except (OSError, ValueError):
             continue  # half written
         if isinstance(entry, dict):
@@ -126,7 +126,7 @@ def _entries(cache: Path) -> Iterator[Json]:
 def _chain(entry: Json) -> list[str]:
     """Types of the plugins that made it."""
     try:
-        config = json.loads(base64.b64decode(entry["config"]))
+        config = parse_json(base64.b64decode(entry["config"]))
         return [str(plugin["type"]) for plugin in config.get("plugins") or [config]]
     except _MALFORMED:
         return []

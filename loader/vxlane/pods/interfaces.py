@@ -6,6 +6,7 @@ Owns `<state>/pods/`: one JSON file for each. Whether it is still true is for `p
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -19,6 +20,7 @@ from typing import Any
 from vxlane.errors import ConfigError
 from vxlane.sources.model import parse_mac
 from vxlane.util import files
+from vxlane.util.jsontext import parse_json
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +103,6 @@ class PodStore:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def load(self) -> dict[Key, PodInterface]:
         """All that are there, oldest first; a file that can't be read is reported and removed."""
@@ -109,23 +110,36 @@ class PodStore:
         files = self._directory.glob("*.json")
         for path in sorted(files, key=lambda path: path.stat().st_mtime_ns):
             try:
-                document = json.loads(path.read_text())
+                document = parse_json(path.read_bytes())
                 document["addresses"] = tuple(document["addresses"])
                 interface = PodInterface(**document)
-            except (ValueError, TypeError, KeyError) as error:
+            except (OSError, ValueError, TypeError, KeyError) as error:
                 log.warning("remove %s: not what an agent wrote (%s)", path, error)
-                path.unlink()
+                with contextlib.suppress(OSError):  # A directory, or a disk that takes no write.
+                    path.unlink()
                 continue
             found[interface.key] = interface
         return found
 
     def save(self, interface: PodInterface) -> None:
-        """Write one; a killed agent leaves the old file or the new one."""
-        files.replace(self._path(interface.key), json.dumps(dataclasses.asdict(interface)))
+        """Write one; a killed agent leaves the old file or the new one.
+
+        A disk that takes no write costs a pod nothing but its place after the next restart.
+        """
+        path = self._path(interface.key)
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            files.replace(path, json.dumps(dataclasses.asdict(interface)))
+        except OSError as error:
+            advice = "the next agent will not know this pod; make room"
+            log.warning("write %s: %s; %s", path, error.strerror, advice)
 
     def remove(self, key: Key) -> None:
         """Remove one, if it is there."""
-        self._path(key).unlink(missing_ok=True)
+        try:
+            self._path(key).unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("remove %s: %s", self._path(key), error.strerror)
 
     def _path(self, key: Key) -> Path:
         return self._directory / f"{key[0]},{key[1]}.json"  # no id has a comma

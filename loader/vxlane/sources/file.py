@@ -16,7 +16,6 @@ import ctypes
 import dataclasses
 import errno
 import hashlib
-import json
 import logging
 import os
 import time
@@ -39,6 +38,7 @@ from vxlane.sources.model import (
     parse_mac,
 )
 from vxlane.sources.snapshot import NOTHING_READ, Snapshot, agree
+from vxlane.util.jsontext import parse_json
 
 log = logging.getLogger(__name__)
 
@@ -188,8 +188,8 @@ def _load(content: bytes) -> dict[str, Any]:
     loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
     try:
         text = content.decode()
-        document = json.loads(text) if text.lstrip()[:1] == "{" else yaml.load(text, loader)  # noqa: S506
-    except (UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
+        document = parse_json(text) if text.lstrip()[:1] == "{" else yaml.load(text, loader)  # noqa: S506
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise ConfigError(f"is neither YAML nor JSON: {error}") from None
     if not isinstance(document, dict) or not isinstance(document.get("nodes"), list):
         raise ConfigError("has no list 'nodes' at its top level")

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import json
 import math
 import socket
 import ssl
@@ -25,6 +24,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from vxlane.errors import ConfigError, SourceError
+from vxlane.util.jsontext import parse_json
 
 JSON = "application/json"
 BLOCK = 64 * 1024
@@ -85,7 +85,7 @@ class HttpClient:
         with self.stream(method, path, body=body, content_type=content_type) as blocks:
             text = b"".join(blocks)
         try:
-            return json.loads(text)
+            return parse_json(text)
         except ValueError as error:
             raise SourceError(f"the answer to {method} {path} is not JSON") from error
 
@@ -212,7 +212,7 @@ def _blocks(response: http.client.HTTPResponse, deadline: float) -> Iterator[byt
 def _refusal(url: str, response: http.client.HTTPResponse) -> HttpError:
     text = response.read(BLOCK).decode(errors="replace")
     try:
-        words = str(json.loads(text)["message"])
+        words = str(parse_json(text)["message"])
     except (ValueError, KeyError, TypeError):
         words = text.strip()[:200] or response.reason
     after = response.getheader("Retry-After", "")

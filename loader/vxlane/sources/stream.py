@@ -13,6 +13,7 @@ from json.decoder import JSONDecodeError
 from typing import Any
 
 from vxlane.errors import SourceError
+from vxlane.util.jsontext import parse_json
 
 _decode = json.JSONDecoder().raw_decode
 _AFTER = frozenset(",]} \t\r\n")
@@ -62,7 +63,7 @@ def _elements(text: _Text) -> Iterator[Any]:
 
 def _parsed(line: bytes) -> Any:
     try:
-        return json.loads(line)
+        return parse_json(line)
     except ValueError as error:
         words = f"a line that is cut off or not JSON: {line[:60]!r}"
         raise SourceError(f"a stream holds {words}") from error

@@ -12,6 +12,7 @@ from typing import Any
 
 from vxlane.errors import ConfigError
 from vxlane.sources.model import Announcement, Backend, derived_mac, parse_mac
+from vxlane.util.jsontext import parse_json
 
 
 def backend_data(own: Announcement) -> str:
@@ -47,7 +48,7 @@ def net_conf(text: str | bytes) -> dict[str, Any]:
     ConfigError: it is no JSON object.
     """
     try:
-        document = json.loads(text)
+        document = parse_json(text)
     except ValueError as error:
         raise ConfigError(f"is not JSON: {error}; put flannel's net-conf.json there") from None
     return section(document)

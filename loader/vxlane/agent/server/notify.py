@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 
 class Readiness:
@@ -15,8 +18,7 @@ class Readiness:
     def __init__(self, file: Path | None) -> None:
         self._file = file
         self._is_told = False
-        if file:
-            file.unlink(missing_ok=True)
+        self._remove_file()
 
     def ready(self) -> None:
         """The node's network is up; said once."""
@@ -24,15 +26,22 @@ class Readiness:
             return
         self._is_told = True
         if self._file:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            self._file.touch()
+            try:
+                self._file.parent.mkdir(parents=True, exist_ok=True)
+                self._file.touch()
+            except OSError as error:
+                log.warning("make %s: %s; give another --ready-file", self._file, error.strerror)
         _notify("READY=1")
 
     def stopping(self) -> None:
         """The agent ends; the datapath stays."""
-        if self._file:
-            self._file.unlink(missing_ok=True)
+        self._remove_file()
         _notify("STOPPING=1")
+
+    def _remove_file(self) -> None:
+        if self._file:
+            with contextlib.suppress(OSError):  # Not there, or on a disk that takes no write.
+                self._file.unlink()
 
 
 def _notify(message: str) -> None:

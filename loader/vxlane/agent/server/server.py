@@ -17,6 +17,7 @@ from selectors import EVENT_READ, BaseSelector
 from typing import Any
 
 from vxlane.errors import ConfigError, VxlaneError
+from vxlane.util.jsontext import parse_json
 
 log = logging.getLogger(__name__)
 
@@ -37,30 +38,63 @@ class Server:
         self._selector = selector
         self._connections: dict[socket.socket, bytearray] = {}
         self._path = path
-        path.unlink(missing_ok=True)
-        self._listener = socket.socket(socket.AF_UNIX)
-        mask = os.umask(0o177)
+        self._listener: socket.socket | None = None
+        self._inode = 0
+        """Of the file that the listener made."""
+        self._refusal = ""
+        self.listen()
+
+    def listen(self) -> None:
+        """Listen, if that can be done: now, or at a later call, also when the file was removed."""
         try:
-            self._listener.bind(str(path))
+            if self._listener and self._path.stat().st_ino == self._inode:
+                return
+        except OSError:
+            pass  # It is not there any more.
+        self._stop_listening()
+        refusal = ""
+        try:
+            self._bind()
         except OSError as error:
-            raise ConfigError(
-                f"socket {path}: {error.strerror}; give another --state-dir"
-            ) from None
-        finally:
-            os.umask(mask)
-        self._listener.listen(64)
-        self._listener.setblocking(False)  # noqa: FBT003 (socket's own signature)
-        selector.register(self._listener, EVENT_READ, self._accept)
+            refusal = f"socket {self._path}: {error.strerror}; new pods are not accelerated"
+        if refusal and refusal != self._refusal:
+            log.warning("%s", refusal)
+        self._refusal = refusal
 
     def close(self) -> None:
         """Stop listening and hang up."""
         for connection in list(self._connections):
             self._hang_up(connection)
-        self._selector.unregister(self._listener)
-        self._listener.close()
+        if self._listener:
+            self._path.unlink(missing_ok=True)
+        self._stop_listening()
+
+    def _bind(self) -> None:
+        """OSError: the file can't be made."""
         self._path.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX)
+        mask = os.umask(0o177)
+        try:
+            listener.bind(str(self._path))
+            self._inode = self._path.stat().st_ino
+        except OSError:
+            listener.close()
+            raise
+        finally:
+            os.umask(mask)
+        listener.listen(64)
+        listener.setblocking(False)  # noqa: FBT003 (socket's own signature)
+        self._selector.register(listener, EVENT_READ, self._accept)
+        self._listener = listener
+
+    def _stop_listening(self) -> None:
+        if self._listener:
+            self._selector.unregister(self._listener)
+            self._listener.close()
+            self._listener = None
 
     def _accept(self) -> None:
+        assert self._listener
         try:
             connection, _ = self._listener.accept()
         except BlockingIOError:
@@ -91,7 +125,7 @@ class Server:
 
     def _respond(self, line: bytes) -> dict[str, Any]:
         try:
-            request = json.loads(line)
+            request = parse_json(line)
             if not isinstance(request, dict):
                 raise ConfigError("a request is one JSON object on one line")
             return {"ok": True} | self._answer(request)

@@ -67,7 +67,7 @@ def _bypass(bypass: Bypass | None) -> str:
         return "unavailable"
     if not bypass.lease.is_enabled:
         return "off"
-    return "on" if bypass.lease.is_held else "lapsed"
+    return "on" if bypass.lease.is_held and bypass.is_whole else "lapsed"
 
 
 class Board:

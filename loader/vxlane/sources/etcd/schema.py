@@ -30,6 +30,7 @@ from vxlane.sources.model import (
     parse_cidr,
 )
 from vxlane.sources.wire import backend_data, folded, net_conf, vtep_mac
+from vxlane.util.jsontext import parse_json
 
 # A dual-stack key has its IPv6 subnet after an ampersand: 10.42.59.0-24&fd00:42:0:3b::-64.
 _SUBNET = re.compile(r"(\d+\.\d+\.\d+\.\d+)-(\d+)(?:&[0-9a-f:]+-\d+)?")
@@ -120,7 +121,7 @@ def value_of(own: Announcement) -> bytes:
         "BackendType": own.backend.value,
     }
     if own.backend is Backend.VXLAN:
-        attributes["BackendData"] = json.loads(backend_data(own))
+        attributes["BackendData"] = parse_json(backend_data(own))
     return json.dumps(attributes, separators=(",", ":")).encode()
 
 
@@ -146,7 +147,7 @@ def entry(key: str, value: bytes) -> Node | Problem:
 
 def _attributes(value: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(value)
+        document = parse_json(value)
     except ValueError:
         raise ConfigError("its value is not JSON") from None
     if not isinstance(document, dict):

@@ -6,7 +6,6 @@ Pure. Names and values are flannel's pkg/subnet/kube (annotations.go, kube.go).
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from ipaddress import IPv4Address
@@ -22,6 +21,7 @@ from vxlane.sources.model import (
     parse_cidr,
 )
 from vxlane.sources.wire import backend_data, vtep_mac
+from vxlane.util.jsontext import parse_json
 
 DEFAULT_PREFIX = "flannel.alpha.coreos.com"
 
@@ -89,7 +89,7 @@ class Annotations:
 
     def _data(self, found: Mapping[str, str]) -> object:
         try:
-            return json.loads(found.get(self.data, "null"))
+            return parse_json(found.get(self.data, "null"))
         except ValueError:
             raise ConfigError(f"annotation {self.data} is not JSON") from None
 
