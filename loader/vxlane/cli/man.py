@@ -90,11 +90,20 @@ def _commands(group: click.Group, name: str) -> Iterator[str]:
         yield f".SS {_roff(' '.join(shown))}"
         told = (command.help, command.epilog)
         yield from _paragraphs("\n\n".join(inspect.cleandoc(text) for text in told if text))
-        yield from _entries({_names(option): _meaning(option) for option in _options(command)})
+        yield from _options(command)
 
 
-def _options(command: click.Command) -> Iterator[click.Option]:
-    return (p for p in command.params if isinstance(p, click.Option) and not p.hidden)
+def _options(command: click.Command) -> Iterator[str]:
+    """The options below the titles of their groups, those without a group first."""
+    groups: dict[str, dict[str, str]] = {"": {}}
+    for option in command.params:
+        if isinstance(option, click.Option) and not option.hidden:
+            group = groups.setdefault(getattr(option, "group", ""), {})
+            group[_names(option)] = _meaning(option)
+    for title, meanings in groups.items():
+        if title:
+            yield from (".PP", f".I {_roff(title)}")
+        yield from _entries(meanings)
 
 
 def _names(option: click.Option) -> str:
