@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 import click
 
 from vxlane.cli.main import cli
+from vxlane.util.places import STATE
 
 _DATE = "2026-11-28"
 """When the sections below were last written."""
@@ -42,7 +43,7 @@ _ENVIRONMENT = {
 }
 
 _FILES = {
-    "/run/vxlane": "The state directory: pinned programs and maps (bpf/), the agent's socket "
+    str(STATE): "The state directory: pinned programs and maps (bpf/), the agent's socket "
     "(agent.sock), its status (agent.json), and what detach undoes (undo).",
     "/run/flannel/subnet.env": "What CNI plugins read of the node's network.",
     "/opt/cni/bin/vxlane": "The CNI plugin.",

@@ -17,10 +17,8 @@ from vxlane.mechanisms import xtables
 from vxlane.mechanisms.kinds import Kind, Ranges
 from vxlane.mechanisms.packet import Field, NameTest, NumberTest, Test, masked_test
 from vxlane.mechanisms.rules import Choice, Code, Family, Rule, Step, Unknown, Verdict
+from vxlane.netlink import rtnetlink as rt
 from vxlane.netlink.socket import attribute_list, attributes
-
-_BE32 = struct.Struct(">I")
-_HOST32 = struct.Struct("=I")
 
 # enum nft_verdicts; the codes that are not negative are netfilter's own (NF_DROP, NF_ACCEPT ...).
 _JUMP, _GOTO, _RETURN = -3, -4, -5
@@ -314,7 +312,7 @@ class Decoder:
     def _named(self, piece: _Piece, data: bytes, *, is_negated: bool) -> Test:
         assert isinstance(piece.what, Field)
         if piece.size == 4:
-            name = self._name_of(_HOST32.unpack(data)[0])
+            name = self._name_of(rt.U32.unpack(data)[0])
             return NameTest(piece.what, frozenset({name}), is_negated)
         # nft compares all 16 bytes of a whole name, iptables-nft those up to the NUL.
         text = data.rstrip(b"\0").decode(errors="replace")
@@ -419,7 +417,7 @@ def _data(nested: bytes) -> bytes:
 
 
 def _be32(found: dict[int, bytes], key: int) -> int:
-    return int(_BE32.unpack(found[key])[0]) if key in found else 0
+    return int(rt.BE32.unpack(found[key])[0]) if key in found else 0
 
 
 def _text(value: bytes) -> str:

@@ -18,6 +18,7 @@ from vxlane.mechanisms.rules import Base, ChainKey, Family, Rule, Verdict
 from vxlane.netlink import nfnetlink as nf
 from vxlane.netlink import rtnetlink as rt
 from vxlane.netlink.socket import NetlinkSocket, Request, attribute, attribute_list, attributes
+from vxlane.util.names import device_name
 
 
 class NftReader:
@@ -64,7 +65,7 @@ class NftReader:
         if key not in self._rules:
             wanted = _string(nf.NFTA_RULE_TABLE, key.table)
             wanted += _string(nf.NFTA_RULE_CHAIN, key.chain)
-            decoder = Decoder(key.family, lambda name: self._set(key, name), _device)
+            decoder = Decoder(key.family, lambda name: self._set(key, name), device_name)
             bodies = self._dump(nf.NFT_MSG_GETRULE, key.family, wanted)
             # Expressions are missing from a rule that has none.
             found = (attributes(body, nf.NFGENMSG.size) for body in bodies)
@@ -168,13 +169,6 @@ def _expressions(found: dict[int, bytes]) -> Iterator[str]:
     listed = [value for _, value in attribute_list(found.get(nf.NFTA_SET_EXPRESSIONS, b""))]
     for expression in alone + listed:
         yield _text(attributes(expression, 0).get(nf.NFTA_EXPR_NAME, b""))
-
-
-def _device(ifindex: int) -> str:
-    try:
-        return socket.if_indextoname(ifindex)
-    except OSError:
-        return ""
 
 
 def _string(kind: int, text: str) -> bytes:
