@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a person asks of the agent, as one frozen value; and flannel's net-conf.json.
+"""The agent's configuration as one frozen value, and flannel's net-conf.json.
 
 Pure but for reading that file. The command line's spelling is `options`'.
 """
@@ -30,7 +30,7 @@ SUBNET_FILE = Path("/run/flannel/subnet.env")
 
 
 class Mode(enum.Enum):
-    """Whose overlay it is."""
+    """Which program makes the overlay."""
 
     OWN = "own"
     """vxlane is the flannel backend: it makes the device, entries and rules."""
@@ -40,7 +40,7 @@ class Mode(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """flannel's net-conf.json: what all nodes have in common."""
+    """flannel's net-conf.json, which is the same on all nodes."""
 
     cidr: IPv4Network | None = None
     """Of all pods; None: the source of nodes says."""
@@ -68,7 +68,7 @@ class Listen:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Everything that one agent is told."""
+    """The configuration of one agent."""
 
     node_name: str
     state: Path
@@ -83,7 +83,7 @@ class Config:
     has_blackhole: bool = False
     """A route that swallows packets for pods of ours that are not there."""
     rules_interval: float = 5.0
-    """Seconds between looks at the rules; changes made through nftables are seen at once."""
+    """Seconds between comparisons of the rules. Changes made by nftables have events."""
     method: Method = Method.AUTO
     constants: Constants = field(default_factory=Constants)
     """Of the programs; VNI and port are those of the overlay."""

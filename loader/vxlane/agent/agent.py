@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One agent: looks, compares, repairs. What makes it look is `loop`'s business.
+"""One agent: compares what should be with what is, and repairs the difference.
 
-Owns the one reconcile and what it must survive: a source that is down, an overlay that can't be
-made now, programs that do not compile. Each is reported, tried again later, and stops nothing
-else: the kernel path does not wait for the bypass.
+`loop` decides when. A source that is down, an overlay that can't be made now and programs that do
+not compile are reported and tried again later. Each of them stops only itself: the kernel path does
+not wait for the bypass.
 """
 
 from __future__ import annotations
@@ -80,12 +80,12 @@ class Agent:
 
     @property
     def has_failed(self) -> bool:
-        """Whether something could not be done at the last look, and should be tried again."""
+        """Whether the last reconcile failed in some part, which is to be tried again."""
         return bool(self._failures.reasons)
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """What could not be done at the last look, in whole sentences."""
+        """The failures of the last reconcile, in whole sentences."""
         return tuple(self._failures.reasons.values())
 
     @property
@@ -100,7 +100,7 @@ class Agent:
         return self.overlay.device if self.overlay else 0
 
     def close(self) -> None:
-        """Let go of everything; what was made stays."""
+        """Close what is open. Device, entries, rules and programs stay."""
         self._save_nodes()
         self._watcher.close()
         if self.bypass:
@@ -108,10 +108,10 @@ class Agent:
         self._devices.close()
 
     def reconcile(self, dirty: Dirty) -> None:
-        """Make everything so that `dirty` are about."""
+        """Compare and repair all that `dirty` names."""
         self.reconciles += 1
         if self.overlay is None:
-            # What an earlier look could not do for want of nodes is to be done yet.
+            # An earlier reconcile had no nodes, and did nothing.
             dirty = ALL
         self.snapshot = self._hold_down.take(self._source.nodes(), time.monotonic())
         overlay, left_out = None, list[Problem]()
@@ -131,7 +131,7 @@ class Agent:
             self._save_nodes()
 
     def on_event(self, events: Events) -> Dirty:
-        """Act at once on what can't wait; what is to be looked at again."""
+        """Act at once on removed devices; the answer is to be reconciled."""
         if events.lost:
             self.pods.lost_track()
             self.judged.read_devices()
@@ -147,14 +147,14 @@ class Agent:
         if events.routing or not self.overlay:
             dirty |= Dirty.HOST | Dirty.ROUTES
         if changed & {self.device, *self._nics}:
-            # Its entries and routes go without a word when a device goes down.
+            # A device that goes down loses its entries and routes, without an event for each.
             dirty |= Dirty.HOST | Dirty.ROUTES | Dirty.ENTRIES
         return dirty | self._backend.on_event(events)
 
     def resync(self) -> Iterator[Dirty]:
-        """Walk along everything that nobody may have told of; each time what is to be looked at.
+        """Compare all that may change without an event. Each step says what is to be reconciled.
 
-        In steps of a few milliseconds: one look at all would keep a change of a node waiting.
+        A step takes some milliseconds: a change of a node must not wait for a comparison of all.
         """
         yield Dirty.NODES | Dirty.HOST
         if self.overlay:
@@ -249,7 +249,7 @@ class Agent:
                 self._source.announce(announcement)
                 self._announced = announcement
         if own is None and self.config.mode is Mode.OWN:
-            # Why, the source reports; or it has not been read yet.
+            # The source reports why, or it was not read yet.
             return None
         return self._backend.reconcile(self.snapshot, dirty)
 
@@ -293,7 +293,7 @@ class Agent:
                 self._source.ready()
 
     def _report(self, overlay: OverlayState | None, left_out: list[Problem]) -> None:
-        """Gather all problems; log those that are new and those that are over."""
+        """Collect all problems; log those that are new and those that are over."""
         problems = [*self.snapshot.problems, *left_out]
         if overlay:
             problems += overlay.problems

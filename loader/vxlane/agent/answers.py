@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What must be asked before an agent can start: the network's configuration, this node's name.
+"""Answers that an agent needs to start: the network's configuration, this node's name.
 
-The answers are kept on disk, so that an agent that is restarted while its source is down starts.
+They are kept on disk, so an agent can be restarted while its source is down.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What could not be done, and is to be tried again: one failure stops nothing else."""
+"""Failures that are tried again. One failure stops only the part that failed."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ log = logging.getLogger(__name__)
 
 
 class Failures:
-    """The failures of the last attempt at each thing, by what it was.
+    """The failure of the last attempt at each part, by the part's name.
 
         with failures.attempt("rules"):
             ...
 
-    An exception inside ends the block, is noted and is logged when it is new. A signal's is raised.
+    An exception inside ends the block. It is noted, and logged when it is new. The exception of a
+    signal is raised.
     """
 
     def __init__(self) -> None:
@@ -61,7 +62,7 @@ class Attempt:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
-        """End; whether what was raised is dealt with."""
+        """Note the end; True: the exception goes no further."""
         if error is not None and not isinstance(error, Exception):
             return False
         self._failures.ended(self._what, error)

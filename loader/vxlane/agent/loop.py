@@ -128,7 +128,7 @@ class Loop:
         self._pace.request(dirty, time.monotonic())
 
     def _reconcile(self, woke: float) -> None:
-        """Reconcile what was requested, by events that were told before `woke`."""
+        """Reconcile what was requested by events before `woke`."""
         dirty, began = self._pace.take(), time.process_time()
         self._agent.reconcile(dirty)
         took = time.process_time() - began

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From what the command line says to a `Config` and a source of nodes."""
+"""Makes a `Config` and a source of nodes of the command line's values."""
 
 from __future__ import annotations
 
@@ -39,7 +39,10 @@ _NET_CONFIG = Path("/etc/kube-flannel/net-conf.json")
 
 
 def prepare(values: Values) -> tuple[Config, NodeSource]:
-    """What to do and whom to ask; ConfigError or SourceError: that can't work (now)."""
+    """The configuration, and the source of nodes that is not started yet.
+
+    ConfigError: these values can't work. SourceError: they can't work now.
+    """
     if values["public_ipv6"]:
         raise ConfigError("--public-ipv6 is not supported; leave it out")
     if values["nodes_file"]:
@@ -67,7 +70,7 @@ def _with_kubernetes(values: Values) -> tuple[Config, NodeSource]:
 
 
 def _with_etcd(values: Values) -> tuple[Config, NodeSource]:
-    """The etcd source knows this node by its underlay address, so that is chosen here already."""
+    """Choose the underlay first: the etcd source knows this node by that address."""
     given = values["etcd_endpoints"]
     access = EtcdAccess(
         endpoints=tuple(given.split(",")) if given else DEFAULT_ENDPOINTS,

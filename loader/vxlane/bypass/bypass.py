@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fast path of this node: programs loaded, hooks in place, maps true, lease renewed.
+"""The fast path of this node: programs, their places, maps and the lease.
 
-Everything here may fail without hurting anybody: then packets take the kernel path.
+Everything here may fail: then packets take the kernel path.
 """
 
 from __future__ import annotations
@@ -81,17 +81,17 @@ class Bypass:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all that was pinned still is: nobody unmounted the bpffs or replaced a pin."""
+        """Whether all that was pinned still is: the bpffs may be unmounted, a pin replaced."""
         return pins.read(self._pins) == self._pinned
 
     def close(self) -> None:
-        """End the lease, let go of the maps and the pods; what is pinned stays."""
+        """End the lease and close the maps. All that is pinned stays."""
         self.lease.end()
         self._pods.connect(None)
         self.maps.close()
 
     def reconcile(self, overlay: OverlayState, dirty: Dirty) -> list[Problem]:
-        """Make maps and hooks so for `overlay`; peers that did not fit are Problems."""
+        """Make maps and hooks as `overlay` says; peers that did not fit are Problems."""
         if dirty & Dirty.MAPS:
             apply_sysctls(sysctls.CONNTRACK, self._undo)
             self._peers.read()
@@ -107,13 +107,13 @@ class Bypass:
         if not self._has_retired:
             self._has_retired = True
             if retire_others(self._state):
-                # Until now their programs were a reason to guard every pod.
+                # Their programs counted as filters of others on every veth.
                 self._pods.lost_track()
                 self._pods.reconcile()
         return problems
 
     def resync(self) -> Iterator[Dirty]:
-        """Compare maps and hooks with what they should be, a few milliseconds' worth at a time."""
+        """Compare maps and hooks with what they should be, in steps of some milliseconds."""
         apply_sysctls(sysctls.CONNTRACK, self._undo)
         yield from self.hooks.resync()
         yield from self._peers.resync()
@@ -125,7 +125,7 @@ class Bypass:
         self._pods.judge(judged.ports)
 
     def close_reset_connections(self) -> None:
-        """Tell conntrack of the connections that a RST ended while they were bypassed."""
+        """Close the conntrack entries of connections that a RST ended while they were bypassed."""
         if ended := self.maps.take_resets():
             close_connections(ended)
 
@@ -135,9 +135,9 @@ class Bypass:
 
 
 def constants_for(config: Config, overlay: OverlayState) -> Constants:
-    """What the programs of this node have compiled in.
+    """The constants that are compiled into this node's programs.
 
-    Where not all peers fit the map, a VTEP that is not in it is no stranger: nothing is dropped.
+    Where the map can't hold all peers, a VTEP that it lacks may be a peer: then nothing is dropped.
     """
     constants = replace(config.constants, vni=overlay.vni, port=overlay.port)
     fits = len(overlay.paths) <= constants.max_peers
@@ -145,7 +145,7 @@ def constants_for(config: Config, overlay: OverlayState) -> Constants:
 
 
 def _places(overlay: OverlayState, nics: frozenset[int]) -> set[Place]:
-    """Where programs have to stand besides the pods' veths."""
+    """Where programs are to be attached, besides the pods' veths."""
     places = {(Program.FROM_NIC, nic) for nic in nics}
     if overlay.device:
         places.add((Program.TO_OVERLAY, overlay.device))
@@ -154,7 +154,7 @@ def _places(overlay: OverlayState, nics: frozenset[int]) -> set[Place]:
 
 
 def _foreign(hooks: Hooks, ifindex: int) -> Guard:
-    """The directions in which someone else's filters stand on a veth."""
+    """The directions in which a veth has filters of others."""
     found = Guard(0)
     if hooks.has_foreign_filters(TcxHook.INGRESS, ifindex):
         found |= Guard.FROM_POD

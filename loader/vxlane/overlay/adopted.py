@@ -51,7 +51,7 @@ class AdoptedOverlay:
         """Nothing: flanneld announces this node."""
 
     def on_event(self, events: Events) -> Dirty:
-        """See `OverlayBackend`. What events say is taken over: to read 5,000 peers takes 0.1 s."""
+        """See `OverlayBackend`. Entries are taken from events: reading 5,000 peers takes 0.1 s."""
         if self._entries.doubts(events):
             return Dirty.ENTRIES
         changed = self._entries.follow(events)

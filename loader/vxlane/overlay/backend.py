@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the rest of the agent needs to know of this node's overlay, whoever made it.
+"""This node's overlay, as the rest of the agent knows it.
 
 `owned` makes it, `adopted` reads it; both answer with an `OverlayState`.
 """
@@ -37,19 +37,19 @@ class OverlayState:
     """Ifindex of the NIC; 0: the routes decide."""
     paths: tuple[Path, ...]
     exits: frozenset[tuple[Way, int]]
-    """By which ways and NICs (ifindex) the paths lead."""
+    """The ways and NICs (ifindex) of the paths."""
     problems: tuple[Problem, ...] = ()
     plan: Plan | None = None
     """Of the kernel path; None: others make it."""
 
     @property
     def nics(self) -> frozenset[int]:
-        """Ifindexes of the interfaces that packets of peers come and go by."""
+        """Ifindexes of the interfaces that carry packets to and from peers."""
         return frozenset({nic for _, nic in self.exits} | {self.underlay} - {0})
 
     @property
     def direct_nics(self) -> frozenset[int]:
-        """Those of them that directly routed packets leave by."""
+        """Ifindexes of the interfaces by which directly routed packets leave."""
         return frozenset(nic for way, nic in self.exits if way is Way.DIRECT)
 
 
@@ -58,23 +58,22 @@ Attempt = Callable[[str], AbstractContextManager[None, bool]]
 
 
 class OverlayBackend(Protocol):
-    """Keeps, or follows, this node's overlay."""
+    """Makes (mode own) or follows (mode adopt) this node's overlay."""
 
     def announcement(self, own: Node | None) -> Announcement | None:
-        """What this node has to tell the others; None: someone else tells them."""
+        """This node's announcement to the others; None: flanneld announces it."""
 
     def on_event(self, events: Events) -> Dirty:
-        """What is to be looked at because entries are other than the last look left them."""
+        """What is to be reconciled, since entries changed after the last reconcile."""
 
     def reconcile(self, snapshot: Snapshot, dirty: Dirty) -> OverlayState:
-        """Make (or read) the device and find the way to each node of `snapshot`; `dirty`: what
-        may have changed since the last look. KernelError, ConfigError: it can't be made now.
+        """Make (or read) the device and find the path to each node of `snapshot`.
+
+        Only what is `dirty` is compared. KernelError, ConfigError: it can't be made now.
         """
 
     def resync(self) -> Iterator[Dirty]:
-        """Compare the overlay with the kernel's, a few milliseconds' worth at a time; each time
-        what has to be looked at.
-        """
+        """Compare with the kernel in steps of some milliseconds; each says what to reconcile."""
 
     def apply(self, overlay: OverlayState, attempt: Attempt) -> None:
         """Make the kernel path as `overlay.plan` says; each part may fail without the others."""

@@ -24,7 +24,8 @@ class ChosenUnderlay:
         self.problem = ""
         """What is wrong with the choice now, in words."""
         self._unmet = ""
-        """Why it is not what was asked for: so until that can be met, or a restart."""
+        """Why the choice is not the one that was asked for. It stays until a restart, or until the
+        address that the cluster asks for is there."""
         self._devices = devices
         self._choice = choice
         self._chosen: Underlay | None = None

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What should be true of each peer: the kernel's entries, and what the programs are told.
+"""The desired state of each peer: the kernel's entries and the programs' entry.
 
-Pure: from nodes and next hops to entries. What has not changed yields the very same objects, so
-that with 10,000 peers a change of one costs the comparison of pointers.
+Pure: from nodes and next hops to entries. A peer that did not change keeps its objects, so with
+10,000 peers a change of one compares pointers.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class OwnRouting:
 
 @dataclass(frozen=True, slots=True)
 class AdoptedRouting:
-    """As the kernel's entries have it already: that is what the nodes' backend says here."""
+    """As the kernel's entries are: in mode adopt a node's backend is read from them."""
 
     def path(self, node: Node, hop: NextHop) -> Path:
         """See `Routing`."""
@@ -78,7 +78,7 @@ class AdoptedRouting:
 
 
 def exits_of(paths: Iterable[Path]) -> frozenset[tuple[Way, int]]:
-    """By which ways and NICs (ifindex) packets of peers come and go."""
+    """The ways and NICs (ifindex) of the paths."""
     exits = set(map(attrgetter("way", "hop.ifindex"), paths))
     return frozenset((way, nic) for way, nic in exits if way is not None and nic)
 
@@ -89,7 +89,7 @@ def entries_of(paths: Iterable[Path]) -> Entries:
 
 
 def peer_of(path: Path, slot: int, *, device_mtu: int, nic_mtu: int) -> Peer:
-    """What the programs are told of a peer; MTUs in bytes, of flannel.<VNI> and of the NIC."""
+    """A peer's entry in the programs' map. MTUs of flannel.<VNI> and of the NIC are in bytes."""
     assert path.way is not None
     outer = min(nic_mtu, path.hop.path_mtu or nic_mtu)
     return Peer(
@@ -97,7 +97,7 @@ def peer_of(path: Path, slot: int, *, device_mtu: int, nic_mtu: int) -> Peer:
         address=path.node.address,
         next_hop=path.hop.neighbour,
         ifindex=path.hop.ifindex,
-        # Of a peer without a way no packet fits, and none is sent.
+        # A peer without a path has MTU 0: no packet fits.
         mtu=outer if path.way is Way.DIRECT else max(0, min(device_mtu, outer - OVERHEAD)),
         slot=slot,
         vtep_mac=path.node.vtep_mac,

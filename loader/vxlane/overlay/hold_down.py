@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which nodes to go by when a source contradicts what has been serving, or can't be read.
+"""Which nodes to serve when a source contradicts the served ones, or can't be read.
 
 Pure. A source may lose everything for a moment (an API server that restored an empty backup, an
 etcd that was wiped); the network of running pods must not go with it.
@@ -39,7 +39,7 @@ class HoldDown:
                 return self._held(snapshot)
         self._vanished_at = None
         if snapshot.own is None:
-            # The source reports why. The entry that we had is what running pods live on.
+            # The source reports why. Running pods live on the entry that we had.
             snapshot = dataclasses.replace(snapshot, own=self._last.own)
         if snapshot.own is not None:
             self._last = snapshot

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keep one thing of the kernel path as it should be: sysctls, peers' entries, rules.
+"""Sysctls, peers' entries and rules of the kernel path, kept as they should be.
 
-Each keeper compares what is there with what is wanted, changes the difference, and logs one line
-for each change with its reason.
+Each keeper compares, changes the difference, and logs one line for each change with its reason.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ _AT_A_TIME = 1000
 
 
 def apply_sysctls(wanted: Mapping[str, str], undo: UndoFile) -> None:
-    """Set what differs; the values before are noted first, for `vxlane detach`."""
+    """Set the values that differ. The old ones are noted first, for `vxlane detach`."""
     if before := sysctls.differing(wanted):
         undo.note_sysctls(before)
         sysctls.write({name: wanted[name] for name in before})
@@ -54,13 +53,13 @@ class EntryKeeper:
     def __init__(self, netlink: NetlinkSocket) -> None:
         self._netlink = netlink
         self.actual: Entries = {}
-        """What is remembered of the kernel's."""
+        """The kernel's entries as they were last read, written or told of by events."""
         self._applied: Sequence[Path] = ()
-        """What `actual` was made to agree with."""
+        """The paths that `actual` agrees with."""
         self._must_compare = True
 
     def read(self, device: int) -> set[Key]:
-        """Read the kernel: all entries of `device` (ifindex); what was not as remembered."""
+        """Read all entries of `device` (ifindex); the keys of those that were not as remembered."""
         before, self.actual = self.actual, entries.read(self._netlink, device)
         self._must_compare = True
         return {key for key, _ in before.items() ^ self.actual.items()}
@@ -74,23 +73,23 @@ class EntryKeeper:
             for start in range(0, len(bodies), _AT_A_TIME):
                 found |= entries.parsed(bodies[start : start + _AT_A_TIME], device, kind)
                 yield Dirty(0)
-            # What changed while it was listed, an event has told of by now.
+            # An entry that changed during the listing had its event, so `actual` has it.
             others = found.items() ^ known.items() if found != known else set()
             is_so = all(self.actual.get(key) == found.get(key) for key, _ in others)
             yield Dirty(0) if is_so else Dirty.ENTRIES
 
     def contradicts(self, events: Events) -> bool:
-        """Whether an event says other than what is remembered; our own changes do not."""
+        """Whether an event contradicts what is remembered. Our own changes do not."""
         return self.doubts(events) or any(
             self.actual.get(key) != entry for key, entry in events.entries.items()
         )
 
     def doubts(self, events: Events) -> bool:
-        """Whether events leave it open what became of an entry."""
+        """Whether an event does not say how an entry is now."""
         return not events.doubtful.isdisjoint(self.actual)
 
     def follow(self, events: Events) -> set[Key]:
-        """Remember what events say; what was not as remembered."""
+        """Remember what events say; the keys of entries that were not as remembered."""
         others = {key: e for key, e in events.entries.items() if self.actual.get(key) != e}
         for key, entry in others.items():
             if entry:
@@ -100,7 +99,7 @@ class EntryKeeper:
         return set(others)
 
     def apply(self, paths: Sequence[Path], network: IPv4Network) -> None:
-        """Write what differs from what is remembered. KernelError: some entries were refused."""
+        """Write the entries that differ. KernelError: the kernel refused some."""
         if self._must_compare:
             desired, actual = entries_of(paths), self.actual
         else:
@@ -121,7 +120,7 @@ class EntryKeeper:
 
 
 class RuleKeeper:
-    """Keeps masquerade and forward rules with one tool, and none of the other's."""
+    """Keeps masquerade and forward rules with one tool, and removes the other's."""
 
     def __init__(self, *, uses_nftables: bool) -> None:
         both: tuple[Firewall, Firewall] = Iptables(), Nftables()
@@ -129,7 +128,7 @@ class RuleKeeper:
         self._has_cleaned = False
 
     def apply(self, policy: Policy) -> None:
-        """Make the rules so; first of all those of the other tool go, if there are any."""
+        """Apply `policy`. The first time the other tool's rules are removed."""
         done = self._chosen.ensure(policy)
         if not self._has_cleaned:
             done += self._other.remove()

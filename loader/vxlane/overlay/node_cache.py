@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The last nodes, on disk: what an agent goes by that starts while its source is down."""
+"""The last nodes, on disk: an agent that starts while its source is down serves these."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class NodeCache:
         self._saved: tuple[Node | None, tuple[Node, ...]] = (None, ())
 
     def load(self) -> Snapshot:
-        """What was saved last; nothing where nothing usable was."""
+        """The saved nodes, or NOTHING_READ if none can be used."""
         try:
             document = parse_json(self._path.read_bytes())
             origin, network = str(document["source"]), _network(document["network"])
@@ -48,7 +48,7 @@ class NodeCache:
         return remembered(own, peers, network)
 
     def save(self, snapshot: Snapshot) -> None:
-        """Write what a source was read to say, unless that is saved already."""
+        """Save nodes that were read from a source, if they differ from the saved ones."""
         current = snapshot.own, snapshot.peers
         is_saved = current[0] is self._saved[0] and current[1] is self._saved[1]
         if snapshot.own is None or snapshot.read_at is None or is_saved:

@@ -56,12 +56,12 @@ class OwnedOverlay:
         self._chosen = ChosenUnderlay(devices, config.choice)
         self._underlay: Underlay | None = None
         self._own: Node | None = None
-        """What the host was made for."""
+        """Our entry when the host was last reconciled."""
         self._device: Device | None = None
         self._bridge_problem = ""
 
     def announcement(self, own: Node | None) -> Announcement:
-        """What this node tells the others; an existing device's MAC is kept."""
+        """See `OverlayBackend`. An existing device keeps its MAC."""
         underlay = self._choose(own)
         device = self._devices.by_name(vtep.name_of(self._network.vni))
         unknown = device.mac if device else derived_mac(self._config.node_name)
@@ -82,7 +82,7 @@ class OwnedOverlay:
         assert own is not None
         if network is None:
             raise ConfigError("the network of all pods is not known; name it beside the nodes")
-        # Device and rules have our MAC and pod CIDR: what is said of us concerns the host.
+        # The device has our MAC, the rules have our pod CIDR.
         if own != self._own:
             dirty |= Dirty.HOST | Dirty.RULES
         if dirty & Dirty.ROUTES:
@@ -147,9 +147,9 @@ class OwnedOverlay:
         return bool(done) or before is None
 
     def _note_owner(self, device: str, network: IPv4Network) -> None:
-        """Note whose the kernel path is: decided once, before the first change to the node.
+        """Note whether the kernel path is ours. Decided once, before the first change to the node.
 
-        What stands then is somebody's and is to stay, also after we had to make it anew.
+        A path that is there already is flanneld's and is to stay, even if we must make it anew.
         """
         file = self._config.subnet_file
         is_there = file.exists() or self._devices.by_name(device) is not None

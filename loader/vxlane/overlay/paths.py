@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The path to every peer: next hops are asked of the kernel once, and what is known is kept."""
+"""The path to every peer. The kernel is asked for each next hop once."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Paths:
         self._query: Query | None = None
         self._routing: Routing | None = None
         self._peers: Sequence[Node] = ()
-        """Those whose paths are as they should be; none: all are to be gone over."""
+        """The peers of `_paths`; none: every path is to be made anew."""
         self._hops: dict[int, NextHop] = {}
         self._paths: dict[str, Path] = {}
 
@@ -70,7 +70,7 @@ class Paths:
         return tuple(self._paths.values())
 
     def resync(self) -> Iterator[Dirty]:
-        """Ask for a few next hops at a time whether they are what is remembered."""
+        """Compare the remembered next hops with the kernel's, some at a time."""
         used = {int(peer.address) for peer in self._peers}
         self._hops = {address: hop for address, hop in self._hops.items() if address in used}
         addresses = list(self._hops)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What of the kernel path is to be made once the device is there.
+"""The kernel path of mode own, all but the device, as a value.
 
-Pure: from configuration and nodes to a value that `OwnedOverlay.apply` makes true.
+Pure: from configuration and nodes to a plan that `OwnedOverlay.apply` applies.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vxlane.util.dirty import Dirty
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All of mode own's kernel path but the device; in this order it is made."""
+    """Paths, rules and files. They are applied in this order."""
 
     network: IPv4Network
     """Of all pods: routes outside it are left alone."""
@@ -41,7 +41,7 @@ def plan_for(
     mtu: int,
     dirty: Dirty,
 ) -> Plan:
-    """The plan for node `own`; `mtu`: of pods, bytes. What is not `dirty` is left out."""
+    """The plan for node `own`. `mtu` is the pods', in bytes. Rules are left out unless dirty."""
     compares_rules = bool(dirty & Dirty.RULES)
     return Plan(
         network=network,

@@ -110,7 +110,7 @@ class TracedPeers:
 
 
 def _put(items: dict[Key, Item], key: Key, item: Item | None) -> None:
-    """In its place: what does not move is compared faster."""
+    """Keep the item's place in the order: `difference` is faster then."""
     if item is None:
         items.pop(key, None)
     else:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the CNI plugin said of each pod interface, kept on disk for the agent that comes next.
+"""The pod interfaces that the CNI plugin told of, on disk for the next agent.
 
-Owns `<state>/pods/`: one JSON file for each. Whether it is still true is for `pods` to find out.
+Owns `<state>/pods/`: one JSON file for each. `pods` finds out whether a file is still true.
 """
 
 from __future__ import annotations
@@ -99,13 +99,13 @@ def _is_ipv4(text: object) -> bool:
 
 
 class PodStore:
-    """The files."""
+    """Reads and writes the files."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
     def load(self) -> dict[Key, PodInterface]:
-        """All that are there, oldest first; a file that can't be read is reported and removed."""
+        """All interfaces, oldest first; a file that can't be read is reported and removed."""
         found = {}
         files = self._directory.glob("*.json")
         for path in sorted(files, key=lambda path: path.stat().st_mtime_ns):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a pod can be accelerated, by what the kernel shows of its veth and bridge.
+"""Whether a pod can be accelerated, as its veth and bridge are.
 
-Pure: from devices to what the programs are told, or a reason against it.
+Pure: makes entries for the programs of devices, or gives the reason against it.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ _NO_QDISCS = frozenset({"noqueue", "noop", ""})
 
 @dataclass(frozen=True, slots=True)
 class PodPlan:
-    """What the programs are to be told of one pod interface."""
+    """The entries of one pod interface in the programs' map."""
 
     ifindex: int = 0
-    """Of its veth; 0: it was not looked for yet."""
+    """Of its veth; 0: not read yet."""
     bridge: int = 0
     """Ifindex of the bridge, 0: none."""
     pods: tuple[Pod, ...] = ()
     """One for each address; none: it is not accelerated, and `reason` says why."""
     reason: str = ""
     bridge_facts: tuple[str, int, bool] | None = None
-    """What of the bridge went into it."""
+    """The bridge's properties that the entries depend on."""
 
     def __str__(self) -> str:
         if not self.pods:
@@ -43,10 +43,10 @@ class PodPlan:
 def plan_for(
     interface: PodInterface, veth: Device, bridge: Device | None, *, others: Guard
 ) -> PodPlan:
-    """Whether a pod can be accelerated, and what the programs are told of it.
+    """The plan for a pod.
 
-    `others`: directions that a filter or a rule of someone else's guards. A bridge or a port that
-    keeps pods apart guards both, and a shaper on the veth's root what goes to the pod.
+    `others` are the directions that filters or rules of others guard. A bridge or a port that keeps
+    pods apart guards both directions. A shaper on the veth's root guards the one to the pod.
     """
     if veth.kind != "veth":
         return _refused(veth, f"{veth.name} is not a veth but a {veth.kind or 'hardware'} device")
@@ -75,7 +75,7 @@ def plan_for(
 
 
 def is_still_so(plan: PodPlan, bridge: Device) -> bool:
-    """Whether the bridge still is what it was when the plan was made."""
+    """Whether the bridge is as it was when the plan was made."""
     return not plan.pods or plan.bridge_facts == _facts(bridge)
 
 

@@ -13,15 +13,15 @@ from vxlane.pods.plan import PodPlan
 
 @dataclass(slots=True)
 class PodState:
-    """One pod interface: what the CNI plugin said of it, what was seen, what the programs know."""
+    """One pod interface: as the CNI plugin told of it, as it was seen, as the programs have it."""
 
     interface: PodInterface
     plan: PodPlan = field(default_factory=PodPlan)
-    """What the programs were told."""
+    """As it is in the programs' map."""
     ifindex: int = 0
     """Of its veth when that was last seen; 0: not yet."""
     filters: Guard | None = None
-    """Directions in which others' filters stand on the veth; None: they are to be read."""
+    """Directions in which the veth has filters of others; None: they are to be read."""
     veth_changed: bool = False
     """An event was about the veth since the last check."""
     bridge_changed: bool = False

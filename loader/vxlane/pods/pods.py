@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """All pods of this node, and whether each is accelerated.
 
-The CNI plugin says which pods there are; the kernel says whether a veth is what it was. There are
-pods whether there is a bypass or not: `connect` joins the two.
+The CNI plugin says which pods there are. The kernel says whether a veth is still the same. Pods are
+known with and without a bypass; `connect` gives them its programs.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Pods:
         return {key for key, s in self._states.items() if s.interface.network == network}
 
     def places(self) -> set[Place]:
-        """Where programs have to stand."""
+        """Where programs are to be attached."""
         return {place for port in self.ports() for place in places_on(port.ifindex)}
 
     def ports(self) -> tuple[PodPort, ...]:
@@ -64,7 +64,7 @@ class Pods:
         if veth is None:
             return f"there is no device {interface.host_ifname} in the node's network namespace"
         for key, other in list(self._states.items()):
-            # Another pod that had this ifindex is gone, though the event of that is yet to come.
+            # A pod that had this ifindex is gone; the event for it may come later.
             if other.ifindex == veth.index and key != interface.key:
                 self.remove(key)
         interface = dataclasses.replace(interface, host_mac=veth.mac)
@@ -81,14 +81,14 @@ class Pods:
                 self.add(interface)
 
     def check(self, interface: PodInterface) -> str:
-        """Put right what is wrong with a pod, if anything; why it is not accelerated, or empty."""
+        """Repair a pod; why it is not accelerated, or empty."""
         state = self._states.get(interface.key)
         if state is None:
             return self.add(interface)
         if state.interface != dataclasses.replace(interface, host_mac=state.interface.host_mac):
             return self.add(interface)
         if self._programs:
-            # What is there counts, and not what was put there.
+            # Someone may have changed the map or the veth since.
             self._programs.read()
         return self._check(state)
 
@@ -103,13 +103,13 @@ class Pods:
         log.info("forget pod %s", state)
 
     def devices_removed(self, ifindexes: Collection[int]) -> None:
-        """Devices are gone, and their pods with them: at once, for an ifindex is used again."""
+        """Remove the pods of devices that are gone, at once: an ifindex is used again."""
         for key, state in list(self._states.items()):
             if state.ifindex in ifindexes:
                 self.remove(key)
 
     def devices_changed(self, ifindexes: Collection[int]) -> bool:
-        """Devices, their qdiscs or filters changed; whether some pod has to be checked."""
+        """Note devices with changes, of qdiscs and filters too; whether a pod is to be checked."""
         for state in self._states.values():
             if state.ifindex in ifindexes:
                 state.veth_changed, state.filters = True, None
@@ -135,16 +135,16 @@ class Pods:
                 self._check(state)
 
     def judge(self, names: frozenset[str]) -> None:
-        """Leave the packets of these veths' pods to the kernel path, and of no others."""
+        """Leave the packets of exactly these veths' pods to the kernel path."""
         changed, self._judged = self._judged ^ names, names
         for state in list(self._states.values()):
             if state.interface.host_ifname in changed:
                 self._check(state)
 
     def reconcile(self) -> None:
-        """Check every pod, and remove what is in the map without one.
+        """Check every pod, and remove entries of the map that belong to none.
 
-        What is gone goes first: its ifindex may be another pod's by now.
+        Pods without a veth are removed first: their ifindex may be another pod's by now.
         """
         devices = self._devices.all()
         by_name = {device.name: device for device in devices.values()}
@@ -227,5 +227,5 @@ class Pods:
         return plan_for(interface, veth, bridge, others=others)
 
     def _holders(self) -> dict[str, Key]:
-        """Whose each address is: the newest pod's, for the DEL of an older one may be to come."""
+        """The pod of each address: the newest, since the DEL of an older one may come later."""
         return {a: key for key, state in self._states.items() for a in state.interface.addresses}

@@ -23,11 +23,11 @@ log = logging.getLogger(__name__)
 _FULL = frozenset({errno.E2BIG, errno.ENOSPC})
 
 ForeignFilters = Callable[[int], Guard]
-"""Directions in which someone else's filters stand on a device (ifindex)."""
+"""Directions in which a device (ifindex) has filters of others."""
 
 
 class PodPrograms:
-    """Makes plans of pods true, and remembers what the map holds."""
+    """Applies plans of pods; remembers the content of the map."""
 
     def __init__(self, maps: Maps, hooks: HookKeeper, foreign: ForeignFilters) -> None:
         self._maps = maps
@@ -36,12 +36,12 @@ class PodPrograms:
         self._actual = maps.pods()
 
     def read(self) -> None:
-        """Read from the kernel what the map holds, and which programs stand where."""
+        """Read the map and the places of programs from the kernel."""
         self._hooks.read()
         self._actual = self._maps.pods()
 
     def apply(self, before: PodPlan, plan: PodPlan) -> PodPlan:
-        """Put `plan` in the place of `before`; the plan as far as that could be done."""
+        """Put `plan` in the place of `before`; the plan that is in force then."""
         if not plan.pods:
             self.withdraw(before)
             return plan
@@ -55,7 +55,7 @@ class PodPrograms:
         return plan
 
     def withdraw(self, plan: PodPlan) -> None:
-        """Take a pod off its programs and out of the map."""
+        """Detach a pod's programs and remove it from the map."""
         if plan.pods:
             self._hooks.detach(places_on(plan.ifindex))
             self._maps.delete_veth(plan.ifindex)
@@ -63,13 +63,13 @@ class PodPrograms:
             self._remove(pod)
 
     def keep_only(self, addresses: Collection[IPAddress]) -> None:
-        """Remove what is in the map besides `addresses`."""
+        """Remove all other addresses from the map."""
         for address in self._actual.keys() - set(addresses):
             log.info("remove pod %s from the map: stale", address)
             self._delete(address)
 
     def _put(self, pods: Iterable[Pod]) -> str:
-        """Write what differs; why that could not be, or empty."""
+        """Write the entries that differ; why one could not be written, or empty."""
         for pod in pods:
             if self._actual.get(pod.address) == pod:
                 continue
@@ -93,8 +93,8 @@ class PodPrograms:
 
 
 def places_on(ifindex: int) -> tuple[Place, ...]:
-    """Where a pod's programs stand: on its veth.
+    """The places of a pod's programs on its veth.
 
-    to_pod comes first: what it learns is of no use before from_pod is there to use it.
+    to_pod comes first: it learns, and from_pod uses what was learned.
     """
     return (Program.TO_POD, ifindex), (Program.FROM_POD, ifindex)

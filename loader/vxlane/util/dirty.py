@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What may have changed, and so has to be compared with the kernel again. Pure."""
+"""The parts of the state that may have changed and are to be compared again. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import enum
 
 
 class Dirty(enum.Flag):
-    """What may have changed."""
+    """Parts that may have changed."""
 
     NODES = enum.auto()
     HOST = enum.auto()
@@ -21,7 +21,7 @@ class Dirty(enum.Flag):
     PODS = enum.auto()
     """Some veths and bridges, their qdiscs and filters."""
     MAPS = enum.auto()
-    """What the programs' maps hold and where programs stand."""
+    """The programs' maps, and the places of the programs."""
 
 
 ALL = Dirty(sum(item.value for item in Dirty))
