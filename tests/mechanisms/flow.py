@@ -84,3 +84,8 @@ def _arrived(server):
         frozenset(tos),
         frozenset(ttl),
     )
+
+
+def status(lab, node):
+    """What the node's agent says."""
+    return lab.ask(node, op="status")["status"]

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 import pytest
-from flow import COUNT, Arrived, flow
+from flow import COUNT, Arrived, flow, status
 from ways import BYPASSES, ruleset
 
 from vxlane.lab.waiting import wait_for
@@ -146,11 +146,6 @@ def mechanism(lab, node, pod, steps):
         for step in take:
             lab.exec(node, "sh", "-ec", step)
         wait_for(lambda: not status(lab, node)["mechanisms"], "an end", seconds=3)
-
-
-def status(lab, node):
-    """What the node's agent says."""
-    return lab.ask(node, op="status")["status"]
 
 
 def measured(lab, node, steps, *, enabled, source=CLIENT, target=SERVER):
