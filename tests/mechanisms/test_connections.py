@@ -37,8 +37,8 @@ COMMIT
 *filter
 :judge - [0:0]
 -I FORWARD -p tcp --dport 5005 -j judge
--A judge -p tcp -m conntrack --ctstate INVALID,UNTRACKED -j SYNPROXY --sack-perm --timestamp \
---wscale 7 --mss 1360
+-A judge -p tcp -m conntrack --ctstate INVALID,UNTRACKED -j SYNPROXY --sack-perm --wscale 7 \
+--mss 1360
 -A judge -m conntrack --ctstate INVALID -j DROP
 COMMIT
 """
@@ -77,6 +77,8 @@ def rules(lab, text):
         yield
     assert {key for key in seen if key[1] in BYPASSES} == set()
     with ruleset(lab, NODE):
+        for table in ("raw", "mangle"):
+            lab.exec(NODE, "iptables", "-w", "-t", table, "-F")
         lab.exec(NODE, "iptables-restore", "--wait", stdin=before)
 
 
@@ -136,6 +138,22 @@ def test_synproxy(lab):
         client.connect((lab.address(SERVER), PORT))
         server = stack.enter_context(listener.accept()[0])
         server.settimeout(PATIENCE)
+        exchange(client, server)
+
+
+def test_a_connection_outlives_the_rule(lab):
+    """A connection that SYNPROXY has shifted goes on when SYNPROXY's rules are gone."""
+    lab.exec(NODE, "sysctl", "-qw", "net.netfilter.nf_conntrack_tcp_loose=0")
+    with contextlib.ExitStack() as stack:
+        with rules(lab, SYNPROXY):
+            listener = stack.enter_context(listening(lab, SERVER, PORT))
+            client = stack.enter_context(tcp(lab, CLIENT))
+            client.connect((lab.address(SERVER), PORT))
+            server = stack.enter_context(listener.accept()[0])
+            server.settimeout(PATIENCE)
+            exchange(client, server)
+        assert {each["where"] for each in status(lab, NODE)["mechanisms"]} == {"conntrack"}
+        exchange(client, server)
         exchange(client, server)
 
 

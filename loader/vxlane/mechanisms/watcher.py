@@ -16,8 +16,9 @@ from dataclasses import dataclass, replace
 
 from vxlane.errors import VxlaneError
 from vxlane.host.events import ObjectName, RulesetChange
+from vxlane.mechanisms.conntrack import ConntrackReader
 from vxlane.mechanisms.devices import DeviceReader, Devices
-from vxlane.mechanisms.kinds import Finding, Kind
+from vxlane.mechanisms.kinds import OF_A_CONNECTION, Finding, Kind
 from vxlane.mechanisms.legacy_reader import LegacyReader
 from vxlane.mechanisms.nft_reader import NftReader
 from vxlane.mechanisms.packet import View
@@ -58,6 +59,8 @@ class _Work:
     question: Question | None = None
     change: RulesetChange = _NOTHING
     is_due: bool = False
+    has_all: bool = False
+    """Devices and connections too, and not the rules alone."""
 
 
 class _Reader:
@@ -67,11 +70,16 @@ class _Reader:
         self._devices = devices
         self._nft = NftReader()
         self._legacy = LegacyReader()
+        self._conntrack = ConntrackReader()
+        self._beside: tuple[Finding, ...] = ()
+        """Of devices and connections, which cost more and change less than rules."""
+        self._binding: frozenset[Kind] = frozenset()
         self._failure = ""
 
     def close(self) -> None:
         self._nft.close()
         self._legacy.close()
+        self._conntrack.close()
 
     def read(self, work: _Work) -> Reading | None:
         """A new reading, None where there is nothing new; what can't be read is a finding."""
@@ -80,10 +88,9 @@ class _Reader:
             is_silent = self._legacy.refresh()
             if work.question is None or not (work.is_due or is_silent or self._failure):
                 return None
-            self._nft.forget(work.change)
-            bases = self._nft.bases() + self._legacy.bases()
-            found = findings(bases, self._rules, work.question.view)
-            found += self._devices.findings(work.question.devices)
+            found = self._read_rules(work, work.question)
+            self._read_beside(work, work.question, found)
+            found += self._beside
             self._note("")
         except (VxlaneError, OSError) as error:
             self._note(str(error))
@@ -91,9 +98,24 @@ class _Reader:
             log.exception("reading rules failed in an unexpected way")
             self._note(f"unexpected {type(error).__name__}: {error}; please report it")
         if self._failure:
+            # Next time everything is read.
             self._nft.forget(RulesetChange(lost=True))
+            self._binding = frozenset({Kind.UNKNOWN})
             return Reading((Finding(Kind.UNKNOWN, f"not readable: {self._failure}"),))
         return Reading(found, is_silent, time.monotonic() - began)
+
+    def _read_rules(self, work: _Work, question: Question) -> tuple[Finding, ...]:
+        self._nft.forget(work.change)
+        bases = self._nft.bases() + self._legacy.bases()
+        return findings(bases, self._rules, question.view)
+
+    def _read_beside(self, work: _Work, question: Question, found: tuple[Finding, ...]) -> None:
+        """A connection may outlive the rule that bound it: read them when such a rule goes."""
+        binding = frozenset(finding.kind for finding in found) & OF_A_CONNECTION
+        if work.has_all or binding != self._binding:
+            self._beside = self._devices.findings(question.devices)
+            self._beside += self._conntrack.findings(question.view)
+        self._binding = binding
 
     @property
     def known(self) -> frozenset[ObjectName]:
@@ -150,10 +172,11 @@ class Watcher:
             return self._read != self._asked or bool(change.names & self._known)
 
     def request(self, question: Question | None = None, change: RulesetChange = _NOTHING) -> None:
-        """Read anew: devices, and of the rules what changed."""
+        """Read the rules that changed; without a change devices and connections as well."""
         with self._condition:
             work = self._work
             work.question = question or work.question
+            work.has_all |= change == _NOTHING
             work.change = RulesetChange(
                 work.change.names | change.names,
                 work.change.bases or change.bases,

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Connections of local pods that a helper reads, whose sequence numbers are shifted or that a
+flowtable carries: they may outlive the rule that made them so.
+
+The kernel selects the entries by their status (Linux 5.15; before, it names them all).
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from vxlane.mechanisms.kinds import Finding, Kind, Scope
+from vxlane.mechanisms.packet import View
+from vxlane.netlink import nfnetlink as nf
+from vxlane.netlink.socket import NetlinkSocket, Request, attribute, attributes
+
+_BE32 = struct.Struct(">I")
+_STATUS = {
+    nf.IPS_SEQ_ADJUST: Kind.SYNPROXY,
+    nf.IPS_HELPER: Kind.HELPER,
+    nf.IPS_OFFLOAD: Kind.FLOWTABLE,
+}
+_AUTOMATIC = Path("/proc/sys/net/netfilter/nf_conntrack_helper")
+"""Until Linux 6.0: helpers are given to connections by their port, without a rule."""
+
+
+class ConntrackReader:
+    """Reads conntrack in this thread's network namespace."""
+
+    def __init__(self) -> None:
+        self._netlink = NetlinkSocket(nf.NETLINK_NETFILTER)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._netlink.close()
+
+    def findings(self, view: View) -> tuple[Finding, ...]:
+        """What binds connections of pods; each about the local pod that has the connection."""
+        found = dict.fromkeys(
+            Finding(kind, "conntrack", scope)
+            for status, kind in _STATUS.items()
+            for scope in self._scopes(status, view)
+        )
+        if _is_automatic():
+            found[Finding(Kind.HELPER, "sysctl net.netfilter.nf_conntrack_helper")] = None
+        return tuple(found)
+
+    def _scopes(self, status: int, view: View) -> Iterator[Scope]:
+        wanted = _BE32.pack(status)
+        body = nf.NFGENMSG.pack(socket.AF_INET, 0, 0)
+        body += attribute(nf.CTA_STATUS, wanted) + attribute(nf.CTA_STATUS_MASK, wanted)
+        first, last = int(view.local.network_address), int(view.local.broadcast_address)
+        for entry in self._netlink.dump(Request(nf.IPCTNL_MSG_CT_GET, body)):
+            found = attributes(entry, nf.NFGENMSG.size)
+            if not _BE32.unpack(found[nf.CTA_STATUS])[0] & status:
+                continue
+            ends = attributes(attributes(found[nf.CTA_TUPLE_ORIG], 0)[nf.CTA_TUPLE_IP], 0)
+            source = _BE32.unpack(ends[nf.CTA_IP_V4_SRC])[0]
+            destination = _BE32.unpack(ends[nf.CTA_IP_V4_DST])[0]
+            if first <= source <= last:
+                yield Scope(sources=((source, source),))
+            elif first <= destination <= last:
+                yield Scope(destinations=((destination, destination),))
+
+
+def _is_automatic() -> bool:
+    try:
+        return _AUTOMATIC.read_text().strip() == "1"
+    except OSError:
+        return False
