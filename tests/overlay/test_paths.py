@@ -58,3 +58,22 @@ def test_paths_of_peers_that_come_and_go() -> None:
     assert [path.node for path in paths.to((PEER, moved), QUERY, TUNNEL)] == [moved, PEER]
     assert asked == [PEER.address, moved.address]
     assert paths.to((), QUERY, TUNNEL) == ()
+
+
+def test_a_peer_without_a_way_keeps_its_route() -> None:
+    """While there is no way to a peer its route stays; when the way is another, it does not."""
+    hop = NEAR
+    paths = Paths(lambda addresses, _: dict.fromkeys(addresses, hop))
+    host_gw = OwnRouting(Backend.HOST_GW, device=0, routes_directly=False)
+    peer = dataclasses.replace(PEER, backend=Backend.HOST_GW)
+    [served] = paths.to((peer,), QUERY, host_gw)
+    hop = NextHop(0, PEER.address, reason="no route to 192.168.77.2 (ENETUNREACH)")
+    paths.forget()
+    [lost] = paths.to((peer,), QUERY, host_gw)
+    assert (lost.way, lost.entries) == (None, served.entries)
+    assert lost.problem
+    assert "ENETUNREACH" in lost.problem.reason
+    hop = FAR
+    paths.forget()
+    [routed] = paths.to((peer,), QUERY, host_gw)
+    assert (routed.way, routed.entries) == (None, ())
