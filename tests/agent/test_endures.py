@@ -153,6 +153,19 @@ def test_bytes_of_any_encoding(node: AgentNode) -> None:
     node.detach()
 
 
+def test_no_setting_of_the_machine_is_touched(node: AgentNode, tmp_path: Path) -> None:
+    """RCU's knobs are the whole machine's: what an agent sets there, kill -9 would leave set."""
+    knob = tmp_path / "rcu_expedited"
+    knob.write_text("0\n")
+    before = knob.stat().st_mtime_ns
+    script = f'mount --bind {knob} /sys/kernel/rcu_expedited; exec "$@"'
+    node.start(prefix=("unshare", "--mount", "sh", "-ec", script, "sh"))
+    for number in (7, 8):
+        assert node.ask(**make_pod(node, number))["accelerated"]
+        assert node.ask(op="remove", container_id=f"c{number}", ifname="eth0")["ok"]
+    assert knob.stat().st_mtime_ns == before
+
+
 def unmount(directory: Path) -> None:
     """Take the whole bpffs away."""
     subprocess.run(["umount", str(directory.parent)], check=True)

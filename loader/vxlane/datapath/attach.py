@@ -20,7 +20,6 @@ from pathlib import Path
 
 from vxlane.datapath import syscall
 from vxlane.datapath.abi import Program
-from vxlane.datapath.grace import expedited
 from vxlane.datapath.syscall import TcxHook
 from vxlane.errors import KernelError
 from vxlane.netlink import rtnetlink as rt
@@ -82,8 +81,7 @@ class Hooks:
         """Detach by either method, at once; what is not attached is no error."""
         pin = self._pin(program, ifindex)
         if pin.exists():
-            with expedited():
-                syscall.link_detach(pin)
+            syscall.link_detach(pin)
             pin.unlink()
         if self._has_filter(program, ifindex):
             self._remove_filter(program, ifindex)
@@ -161,10 +159,13 @@ class Hooks:
                     pin.unlink(missing_ok=True)
 
     def _add_link(self, program: Program, ifindex: int, descriptor: int) -> None:
+        """Attach by TCX, which waits for a grace period of RCU under the lock of all devices
+        (include/net/tcx.h, tcx_entry_sync): 13 ms at 250 Hz, twice for each pod. Only the knob
+        rcu_expedited would shorten it, for the whole machine; kill -9 would leave that set.
+        """
         operation = f"attach {program.label} to interface {ifindex} by TCX"
         try:
-            with expedited():
-                link = syscall.link_create(descriptor, ifindex, _HOOKS[program])
+            link = syscall.link_create(descriptor, ifindex, _HOOKS[program])
         except OSError as error:
             advice = "TCX needs Linux 6.6; use --attach clsact" if not syscall.has_tcx() else ""
             raise KernelError(operation, error.errno or 0, advice) from error
