@@ -26,6 +26,10 @@ _RACES = 10
 _CANDIDATES = 100
 
 
+class CompactedError(Exception):
+    """The revision to watch from is no longer in etcd's history."""
+
+
 class EtcdManager:
     """The etcd side of a daemon (`LocalManager`)."""
 
@@ -71,18 +75,22 @@ class EtcdManager:
         raise NotNowError("Max retries reached trying to acquire a subnet")
 
     def watch(self, own: Lease, tell: Callable[[Event], None]) -> str:
-        """See `Manager`."""
-        watcher = LeaseWatcher(own.subnet)
+        """See `Manager`. A watch that broke goes on where it was, as etcd's client has it."""
+        watcher, revision = LeaseWatcher(own.subnet), 0
         while True:
             try:
-                leases, revision, _ = self._list()
-                for event in watcher.reset(leases):
-                    tell(event)
-                for kind, lease in self._watched(revision + 1):
+                if not revision:
+                    leases, revision, _ = self._list()
+                    for event in watcher.reset(leases):
+                        tell(event)
+                for number, kind, lease in self._watched(revision + 1):
+                    revision = number
                     if (kind, lease.subnet) == ("removed", own.subnet):
                         return "Lease has been revoked. Shutting down daemon."
                     for event in watcher.update(kind, lease):
                         tell(event)
+            except CompactedError:
+                revision = 0
             except (NotNowError, OSError, http.client.HTTPException):
                 time.sleep(1)
 
@@ -97,7 +105,8 @@ class EtcdManager:
             ids[lease.subnet] = kv.get("lease", "")
         return leases, int(answer["header"]["revision"]), ids
 
-    def _watched(self, revision: int) -> Iterator[Event]:
+    def _watched(self, revision: int) -> Iterator[tuple[int, str, Lease]]:
+        """Changes from `revision` on, each with its own."""
         end = self._subnets[:-1] + chr(ord(self._subnets[-1]) + 1)
         request = {"key": _coded(self._subnets), "range_end": _coded(end)}
         body = json.dumps({"create_request": {**request, "start_revision": str(revision)}})
@@ -105,8 +114,14 @@ class EtcdManager:
         connection = http.client.HTTPConnection(str(server.hostname), server.port or 2379)
         connection.request("POST", "/v3/watch", body)
         for line in connection.getresponse():
-            for event in json.loads(line)["result"].get("events", ()):
-                yield ("removed" if event.get("type") == "DELETE" else "added"), _lease(event["kv"])
+            result = json.loads(line)["result"]
+            if int(result.get("compact_revision", 0)):
+                raise CompactedError
+            for event in result.get("events", ()):
+                kind = "removed" if event.get("type") == "DELETE" else "added"
+                yield int(event["kv"]["mod_revision"]), kind, _lease(event["kv"])
+        # An end without an error is one all the same.
+        raise NotNowError("etcd ended the watch")
 
     def _grant(self) -> str:
         return str(self._call("lease/grant", TTL=str(TTL))["ID"])

@@ -105,7 +105,7 @@ def shown(cluster: Cluster, name: str, device: str = "flannel.1") -> dict[str, A
             "is_up": "UP" in link["flags"],
             **{key: data.get(key) for key in _DATA},
         },
-        "addresses": _lines(cluster, name, f"ip -br -4 address show {device}")[0].split()[2:]
+        "addresses": cluster.sh(name, f"ip -br -4 address show {device}").split()[2:]
         if link
         else [],
         # The connected routes are the kernel's and the bridge plugin's.

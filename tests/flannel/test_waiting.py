@@ -30,7 +30,8 @@ def test_the_configuration_comes_later(make_cluster):
     waits_for("has no key")
     cluster.etcd.ctl("put", key, "{")
     waits_for("is not JSON")
-    assert "couldn't parse network config" in cluster.flannelds["node2"].said()
+    said = cluster.flannelds["node2"].said
+    wait_for(lambda: "couldn't parse network config" in said(), "flanneld's word")
     cluster.configure(Type="vxlan")
     wait_for(lambda: cluster.is_ready("node1"), "the agent", seconds=30.0)
     cluster.await_routes(*cluster.names)
