@@ -42,6 +42,24 @@ def test_a_plain_route_to_a_peers_address_is_a_direct_way() -> None:
     assert traced.peers == {}
 
 
+@pytest.mark.parametrize(
+    ("cidr", "flags", "peers"),
+    [("10.42.2.0/24", 0, [PEER.address]), ("10.42.2.0/24", 4, []), ("10.43.2.0/24", 0, [])],
+    ids=["host-gw", "another tunnel's: onlink", "not to pods"],
+)
+def test_a_plain_route_to_pods_is_a_peer_without_a_list(
+    cidr: str, flags: int, peers: list[IPv4Address]
+) -> None:
+    """In the network of all pods; flannel's ipip has the same gateways, behind a tunnel."""
+    network = IPv4Network(cidr)
+    route = Route(int(network.network_address), 24, int(PEER.address), 4, flags)
+    traced = TracedPeers(0, IPv4Network("10.42.0.0/16"))
+    traced.follow({route.key: route}, {route.key})
+    assert [peer.address for peer in traced.peers.values()] == peers
+    traced.name([PEER])
+    assert [peer.address for peer in traced.peers.values()] == peers
+
+
 def test_the_kernel_names_its_peers_by_the_list() -> None:
     """Entries of the kernel that lead to one another are a peer, under the name that is listed."""
     entries = entries_of([TUNNEL.path(PEER, NEAR)])

@@ -101,6 +101,13 @@ class Route(NamedTuple):
         gateway = IPv4Address(self.gateway)
         return f"route {network} via {gateway} dev {device_name(self.device)}{onlink}"
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it leads to a gateway on a link. A tunnel's (flannel's vxlan and ipip, a /32 of
+        their own) needs `onlink` to be accepted.
+        """
+        return not self.flags
+
     def leads_into(self, network: IPv4Network | None) -> bool:
         """Whether it is a route to a part of `network`, and not to the whole."""
         # 0.0.0.0/0 is how k3s writes that pods have no IPv4.

@@ -50,8 +50,9 @@ def find(devices: Devices, config: Config, *, network: IPv4Network | None) -> Lo
     routes = [it for it in entries.read(devices.socket, 0).values() if isinstance(it, Route)]
     if tunnels:
         return in_use(tunnels, routes, vni=config.network.vni)
-    if gateways := [IPv4Address(it.gateway) for it in routes if it.leads_into(network)]:
-        return _nic(devices, config, gateways[0])
+    plain = (it for it in routes if it.is_plain and it.leads_into(network))
+    if first := next(plain, None):
+        return _nic(devices, config, IPv4Address(first.gateway))
     name = vtep.name_of(config.network.vni)
     advice = "no host-gw route either; is flanneld or k3s running? it is waited for"
     raise ConfigError(f"there is no VXLAN device {name} to adopt, and {advice}")

@@ -68,7 +68,8 @@ class TracedPeers:
         if not isinstance(route, Route):
             return
         if route.device != self._device:
-            self._direct[key] = route
+            if route.is_plain:
+                self._direct[key] = route
             return
         self._led.setdefault(route.gateway, set()).add(key)
         neighbour = entries.get(route.gateway)
