@@ -8,16 +8,15 @@ The kernel selects the entries by their status (Linux 5.15; before, it names the
 from __future__ import annotations
 
 import socket
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 from vxlane.mechanisms.kinds import Finding, Kind, Scope
 from vxlane.mechanisms.packet import View
 from vxlane.netlink import nfnetlink as nf
+from vxlane.netlink import rtnetlink as rt
 from vxlane.netlink.socket import NetlinkSocket, Request, attribute, attributes
 
-_BE32 = struct.Struct(">I")
 _STATUS = {
     nf.IPS_SEQ_ADJUST: Kind.SYNPROXY,
     nf.IPS_HELPER: Kind.HELPER,
@@ -49,17 +48,17 @@ class ConntrackReader:
         return tuple(found)
 
     def _scopes(self, status: int, view: View) -> Iterator[Scope]:
-        wanted = _BE32.pack(status)
+        wanted = rt.BE32.pack(status)
         body = nf.NFGENMSG.pack(socket.AF_INET, 0, 0)
         body += attribute(nf.CTA_STATUS, wanted) + attribute(nf.CTA_STATUS_MASK, wanted)
         first, last = int(view.local.network_address), int(view.local.broadcast_address)
         for entry in self._netlink.dump(Request(nf.IPCTNL_MSG_CT_GET, body)):
             found = attributes(entry, nf.NFGENMSG.size)
-            if not _BE32.unpack(found[nf.CTA_STATUS])[0] & status:
+            if not rt.BE32.unpack(found[nf.CTA_STATUS])[0] & status:
                 continue
             ends = attributes(attributes(found[nf.CTA_TUPLE_ORIG], 0)[nf.CTA_TUPLE_IP], 0)
-            source = _BE32.unpack(ends[nf.CTA_IP_V4_SRC])[0]
-            destination = _BE32.unpack(ends[nf.CTA_IP_V4_DST])[0]
+            source = rt.BE32.unpack(ends[nf.CTA_IP_V4_SRC])[0]
+            destination = rt.BE32.unpack(ends[nf.CTA_IP_V4_DST])[0]
             if first <= source <= last:
                 yield Scope(sources=((source, source),))
             elif first <= destination <= last:

@@ -13,9 +13,12 @@ from collections.abc import Iterator
 
 from vxlane.errors import KernelError
 from vxlane.host.events import ObjectName, RulesetChange
-from vxlane.mechanisms.nft import ACTIONS, OBJECTS, Decoder, SetContent, verdict_of
+from vxlane.mechanisms.nft import Decoder, verdict_of
+from vxlane.mechanisms.nft_register import SetContent
+from vxlane.mechanisms.nft_words import ACTIONS, OBJECTS
 from vxlane.mechanisms.rules import Base, ChainKey, Family, Rule, Verdict
 from vxlane.netlink import nfnetlink as nf
+from vxlane.netlink import nftables as nft
 from vxlane.netlink import rtnetlink as rt
 from vxlane.netlink.socket import NetlinkSocket, Request, attribute, attribute_list, attributes
 from vxlane.util.names import device_name
@@ -132,7 +135,7 @@ def _elements(body: bytes) -> Iterator[_Element]:
     for _, element in attribute_list(listed):
         found = attributes(element, 0)
         key, last = (
-            attributes(found.get(end, b""), 0).get(nf.NFTA_DATA_VALUE, b"")
+            attributes(found.get(end, b""), 0).get(nft.NFTA_DATA_VALUE, b"")
             for end in (nf.NFTA_SET_ELEM_KEY, nf.NFTA_SET_ELEM_KEY_END)
         )
         verdict = verdict_of(found.get(nf.NFTA_SET_ELEM_DATA, b""))
@@ -168,7 +171,7 @@ def _expressions(found: dict[int, bytes]) -> Iterator[str]:
     alone = [found[nf.NFTA_SET_EXPR]] if nf.NFTA_SET_EXPR in found else []
     listed = [value for _, value in attribute_list(found.get(nf.NFTA_SET_EXPRESSIONS, b""))]
     for expression in alone + listed:
-        yield _text(attributes(expression, 0).get(nf.NFTA_EXPR_NAME, b""))
+        yield _text(attributes(expression, 0).get(nft.NFTA_EXPR_NAME, b""))
 
 
 def _string(kind: int, text: str) -> bytes:

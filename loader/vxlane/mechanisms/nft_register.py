@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a rule of nftables has loaded into a register, and comparisons with it. Pure."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vxlane.mechanisms.kinds import Kind
+from vxlane.mechanisms.packet import Field, NameTest, NumberTest, Test, masked_test
+from vxlane.mechanisms.rules import Step, Unknown, Verdict
+from vxlane.netlink import nftables as nft
+from vxlane.netlink import rtnetlink as rt
+
+NameOf = Callable[[int], str]
+"""A device's name by ifindex; empty where there is none."""
+
+PORTS = {Field.IN: Field.IN_PORT, Field.OUT: Field.OUT_PORT}
+_NAMES = {*PORTS, *PORTS.values()}
+_ADDRESSES = {Field.SOURCE, Field.DESTINATION}
+NAME_SIZE, INDEX_SIZE, _FIELD_SIZE = 16, 4, 4
+_MOST = (1 << 32) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class SetContent:
+    """What a set that a rule looks into holds; a map to verdicts holds those too."""
+
+    elements: tuple[tuple[bytes, bytes, Verdict | None], ...]
+    """First and last key of each element."""
+    is_whole: bool = True
+    """False: its elements may come and go without a change of the rules."""
+    kinds: tuple[Kind, ...] = ()
+    """What its elements do each time one is found."""
+    objects: Kind | None = None
+    """What a map to named objects leads to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of what a register holds."""
+
+    what: Field | Unknown
+    size: int
+    """In bytes."""
+    shift: int = 0
+    """Bits of the field below what was loaded."""
+    mask: int | None = None
+    is_host: bool = False
+    """A number in the host's byte order."""
+
+    def number(self, data: bytes) -> int:
+        """The field's value where it is `data`, bits that were not loaded 0."""
+        order = sys.byteorder if self.is_host else "big"
+        return int.from_bytes(data, order) << self.shift
+
+    def compared(self, operation: int, data: bytes, name_of: NameOf) -> Step:
+        """The test of a comparison (NFT_CMP_*) with `data`."""
+        is_negated = operation == nft.NFT_CMP_NEQ
+        if isinstance(self.what, Unknown):
+            return Unknown.TEST
+        if self.what in _NAMES:
+            return self._named(self.what, data, name_of, is_negated=is_negated)
+        low, high = self._span(data)
+        if self.mask is not None and self.what in _ADDRESSES and operation <= nft.NFT_CMP_NEQ:
+            return masked_test(self.what, low, self.mask, is_negated=is_negated)
+        ranges = {
+            nft.NFT_CMP_LT: ((0, low - 1),),
+            nft.NFT_CMP_LTE: ((0, high),),
+            nft.NFT_CMP_GT: ((high + 1, _MOST),),
+            nft.NFT_CMP_GTE: ((low, _MOST),),
+        }.get(operation, ((low, high),))
+        return NumberTest(self.what, ranges, is_negated, self.mask)
+
+    def between(self, low: bytes, high: bytes, *, is_negated: bool) -> Step:
+        """The test for values from `low` to `high`."""
+        if isinstance(self.what, Unknown) or self.what in _NAMES:
+            return Unknown.TEST
+        ranges = ((self._span(low)[0], self._span(high)[1]),)
+        return NumberTest(self.what, ranges, is_negated, self.mask)
+
+    def element(self, low: bytes, high: bytes, name_of: NameOf) -> Test | None:
+        """The test for an element of a set; None where it is not known.
+
+        A key of several fields begins in the register of the first one.
+        """
+        if isinstance(self.what, Unknown):
+            return None
+        if self.what in _NAMES:
+            is_one = low == high and len(low) <= NAME_SIZE
+            return self._named(self.what, low, name_of) if is_one else None
+        if len(low) > _FIELD_SIZE:
+            return None
+        return NumberTest(self.what, ((self._span(low)[0], self._span(high)[1]),), mask=self.mask)
+
+    def member(self, content: SetContent, name_of: NameOf, *, is_negated: bool) -> Step:
+        """The test for membership in a set."""
+        tests = [self.element(low, high, name_of) for low, high, _ in content.elements]
+        if not content.is_whole or not tests or None in tests:
+            return Unknown.TEST
+        assert isinstance(self.what, Field)
+        if self.what in _NAMES:
+            names = (test.names for test in tests if isinstance(test, NameTest))
+            return NameTest(self.what, frozenset().union(*names), is_negated)
+        ranges = (test.ranges for test in tests if isinstance(test, NumberTest))
+        return NumberTest(
+            self.what, tuple(r for some in ranges for r in some), is_negated, self.mask
+        )
+
+    def _named(
+        self, field: Field, data: bytes, name_of: NameOf, *, is_negated: bool = False
+    ) -> NameTest:
+        if self.size == INDEX_SIZE:
+            name = name_of(rt.U32.unpack(data)[0])
+            return NameTest(field, frozenset({name}), is_negated)
+        # nft compares all 16 bytes of a whole name, iptables-nft those up to the NUL.
+        text = data.rstrip(b"\0").decode(errors="replace")
+        return NameTest(field, frozenset({text if b"\0" in data else f"{text}*"}), is_negated)
+
+    def _span(self, data: bytes) -> tuple[int, int]:
+        """The lowest and the highest value of the field that agrees with what was loaded."""
+        low = self.number(data)
+        return low, low + (1 << self.shift) - 1
+
+
+Register = tuple[Piece, ...] | int
+"""What was loaded, or a constant."""
+ANYTHING = Piece(Unknown.TEST, 0)
+OTHER: Register = (ANYTHING,)
+STATE: Register = (Piece(Field.STATE, 4, is_host=True),)
+MARK: Register = (Piece(Unknown.TEST, 4, is_host=True),)
