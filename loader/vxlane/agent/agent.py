@@ -11,14 +11,16 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from functools import partial
 
 from vxlane.agent.failures import Failures
+from vxlane.agent.problems import Problems
+from vxlane.agent.retry import Retry
 from vxlane.bypass.bypass import Bypass, constants_for
 from vxlane.bypass.judged import JudgedKeeper
 from vxlane.config import Config, Mode
 from vxlane.datapath.attach import Hooks
 from vxlane.datapath.programs import pin_directory
-from vxlane.errors import VxlaneError
 from vxlane.host.devices import Devices
 from vxlane.host.events import Events, RulesetChange
 from vxlane.host.undo import UndoFile
@@ -42,7 +44,7 @@ _OF_THE_BYPASS = frozenset({"bypass", "conntrack", "node cache", "pods", "resync
 """Failures that leave the node its network."""
 
 _LOAD_AGAIN = 60.0
-"""Seconds between attempts to load programs that did not load."""
+"""Seconds until programs that did not load are loaded again: an attempt takes a second of CPU."""
 
 
 class Agent:
@@ -59,8 +61,7 @@ class Agent:
         """Whether the maps are what the last reconcile found."""
         self.reconciles = 0
         """How often all this was compared and repaired."""
-        self.problems: tuple[Problem, ...] = ()
-        """Nodes that can't be used."""
+        self.problems = Problems()
         self.snapshot = source.nodes()
         self._source = source
         self._devices = Devices()
@@ -75,8 +76,7 @@ class Agent:
         self._nics: frozenset[int] = frozenset()
         self._watcher = Watcher(self._device_reader)
         self.judged = JudgedKeeper(self._watcher, config.ignored)
-        self._load_failure: VxlaneError | None = None
-        self._load_not_before = 0.0
+        self._loading = Retry(_LOAD_AGAIN)
 
     @property
     def has_failed(self) -> bool:
@@ -257,10 +257,9 @@ class Agent:
         bypass = self.bypass
         fits = bypass is not None and bypass.constants == constants_for(self.config, overlay)
         if bypass is None or not fits or not bypass.is_whole:
-            self._load(overlay)
+            bypass = self._loading.run(partial(self._load, overlay))
             dirty = ALL
-        assert self.bypass is not None
-        problems = self.bypass.reconcile(overlay, dirty)
+        problems = bypass.reconcile(overlay, dirty)
         own = self.snapshot.own
         self.judged.reconcile(
             overlay, self.pods.ports(), self.snapshot.network, own.pod_cidr if own else None
@@ -268,22 +267,14 @@ class Agent:
         self._judge()
         return problems
 
-    def _load(self, overlay: OverlayState) -> None:
-        """Load programs for `overlay`; after a failure not again for a while: it takes a second."""
-        if self._load_failure and time.monotonic() < self._load_not_before:
-            raise self._load_failure
+    def _load(self, overlay: OverlayState) -> Bypass:
         if self.bypass:
             self.bypass.close()
             self.bypass = None
-        try:
-            self.bypass = Bypass(
-                self.config, self._devices, undo=self._undo, pods=self.pods, overlay=overlay
-            )
-            self._load_failure = None
-        except VxlaneError as error:
-            self._load_failure = error
-            self._load_not_before = time.monotonic() + _LOAD_AGAIN
-            raise
+        self.bypass = Bypass(
+            self.config, self._devices, undo=self._undo, pods=self.pods, overlay=overlay
+        )
+        return self.bypass
 
     def _become_ready(self) -> None:
         if not self.is_ready:
@@ -293,14 +284,8 @@ class Agent:
                 self._source.ready()
 
     def _report(self, overlay: OverlayState | None, left_out: list[Problem]) -> None:
-        """Collect all problems; log those that are new and those that are over."""
         problems = [*self.snapshot.problems, *left_out]
         if overlay:
             problems += overlay.problems
             problems += [path.problem for path in overlay.paths if path.problem]
-        current = tuple(dict.fromkeys(problems))
-        for problem in set(current) - set(self.problems):
-            log.warning("node %s: %s", problem.node, problem.reason)
-        for problem in set(self.problems) - set(current):
-            log.info("node %s: no longer so: %s", problem.node, problem.reason)
-        self.problems = current
+        self.problems.replace(problems)

@@ -47,7 +47,9 @@ def document(agent: Agent) -> Json:
         "mechanisms": agent.judged.document(),
         "rules_unread": agent.judged.is_unread,
         "failures": list(agent.failures),
-        "problems": [f"node {problem.node}: {problem.reason}" for problem in agent.problems],
+        "problems": [
+            f"node {problem.node}: {problem.reason}" for problem in agent.problems.current
+        ],
     }
 
 
@@ -57,7 +59,7 @@ def _waiting_for(agent: Agent) -> str | None:
         return None
     if agent.is_ready:
         return "the agent's own next reconcile: its lease has run out"
-    problems = [f"node {problem.node} {problem.reason}" for problem in agent.problems]
+    problems = [f"node {problem.node} {problem.reason}" for problem in agent.problems.current]
     reasons = [agent.snapshot.error, *agent.failures, *problems]
     return next(filter(None, reasons), "a first answer of the source of nodes")
 
