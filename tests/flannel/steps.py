@@ -63,6 +63,7 @@ class Steps:
         lost = max(0, sum(one.owed for one in self._touched) - forgiven)
         control_lost = max(0, sum(one.owed for one in self._control) - forgiven)
         self.counts.append(Count(name, sent, lost, control, control_lost))
+        print(self.counts[-1])
 
     @property
     def faults(self) -> list[str]:
@@ -109,16 +110,18 @@ def silence(cluster: Cluster, change: Callable[[], None]) -> Silence:
             for a, b in ends
         ]
         made.begin()
-        with cluster.verdicts("node1") as seen:
+        with cluster.verdicts("node1") as moved:
             made.exchange(50)
-        assert seen["from_pod", "encapsulated"] >= 50
+        assert moved["from_pod", "encapsulated"] >= 50
         made.begin()
         made.start()
         change()
         made.go_on(50)
         bypassed, by_kernel, _ = (talk.silence for talk in talks)
         made.stop()
-        return Silence(bypassed, by_kernel, talks[2].owed)
+        seen = Silence(bypassed, by_kernel, talks[2].owed)
+        print(seen)
+        return seen
 
 
 @contextlib.contextmanager

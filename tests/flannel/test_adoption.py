@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import signal
+
 from golden import golden, shown, traces
 from steps import steps
 
@@ -20,9 +22,14 @@ def test_adopt_restart_detach(flannel):
         with flows.step("flanneld restarts"):
             flannel.end_flanneld("node1")
             flannel.start_flanneld("node1")
-        with flows.step("agent restarts"):
-            flannel.end_agent("node1")
-            flannel.start_agent("node1", mode="adopt")
+        with flows.step("the agent is killed"):
+            flannel.end_agent("node1", number=signal.SIGKILL)
+        with flows.step("both are upgraded at once"):
+            flannel.end_agent("node2")
+            flannel.end_flanneld(*agents)
+            flannel.start_flanneld(*agents)
+            for name in agents:
+                flannel.start_agent(name, mode="adopt")
         with flows.step("detach"):
             for name in agents:
                 flannel.detach(name)
