@@ -5,6 +5,7 @@
     ├── ConfigError      input that a person wrote: options, node files, JSON
     ├── KernelError      the kernel refused an operation; carries errno
     ├── ToolError        a program that vxlane runs (iptables, nft) failed; its own words
+    │   └── ToolTimeoutError   it did not end in time, and was killed
     ├── CompileError     the eBPF sources do not compile or are refused by the verifier
     ├── ContractError    bpf/vxlane.h, or pinned objects that do not fit it
     ├── SourceError      a source of nodes can't be read now; the last good state stays
@@ -38,6 +39,10 @@ class KernelError(VxlaneError):
 
 class ToolError(VxlaneError):
     """A program that vxlane runs failed, or is not installed."""
+
+
+class ToolTimeoutError(ToolError):
+    """A program that vxlane runs did not end in time, so what it would have said is not known."""
 
 
 class CompileError(VxlaneError):

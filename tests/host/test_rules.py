@@ -6,13 +6,15 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
 
-from vxlane.errors import ToolError
+from vxlane.errors import ToolError, ToolTimeoutError
+from vxlane.host import firewall as firewall_module
 from vxlane.host.firewall import Firewall, Forward, Masquerade, Policy
 from vxlane.host.iptables import Iptables
 from vxlane.host.nftables import Nftables
@@ -100,6 +102,22 @@ def test_rules_may_be_unwanted(firewall: Firewall) -> None:
     firewall.ensure(POLICY)
     firewall.ensure(Policy(POLICY.network, POLICY.pod_cidr, Masquerade.OFF, Forward.OFF))
     assert "10.42." not in shown(firewall)
+
+
+def test_a_tool_that_does_not_end_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tool that hangs is ended after its time and named; its rules do not count as missing."""
+    (tmp_path / "nft").write_text("#!/bin/sh\nexec sleep 60\n")
+    (tmp_path / "nft").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(firewall_module, "TIMEOUT", 0.2)
+    began = time.monotonic()
+    with pytest.raises(
+        ToolTimeoutError, match=r"list table .*: no end after 0\.2 s; it was killed"
+    ):
+        Nftables().ensure(POLICY)
+    assert time.monotonic() - began < 5
 
 
 def test_a_missing_tool_is_named(netns: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,9 +122,9 @@ class RulesetChange:
     """What some transactions of nftables changed."""
 
     names: frozenset[ObjectName] = frozenset()
-    """Chains of which rules changed, sets of which elements did, and what came or went."""
+    """Chains with changed rules, sets with changed elements, objects added or removed."""
     bases: bool = False
-    """Chains that the kernel calls came, or tables came or went."""
+    """Chains that the kernel calls were added, or tables were added or removed."""
     lost: bool = False
     """Events did not fit the buffer, so anything may have changed."""
 
@@ -147,7 +147,7 @@ class RulesetEvents:
         self._socket.close()
 
     def read(self) -> RulesetChange | None:
-        """All that is waiting; None: nothing changed."""
+        """All waiting events; None: there are none."""
         found: set[_RawName] = set()
         has_lost = False
         while True:
@@ -169,17 +169,17 @@ class RulesetEvents:
 
 
 _RawName = tuple[int, int, bytes, bytes]
-"""Message type, or 0 where it tells of rules and elements only; family, table and name."""
+"""Message type, or 0 for one about rules or elements; family, table and name."""
 _NFT_HEADER = struct.Struct("=IHxxxxxxxxxxBxxxHxx")  # nlmsghdr, nfgenmsg, length of an attribute
 _ATTRIBUTES, _NAME = 20, 4  # bytes of both headers; of an attribute's
 
 
 def _note(datagram: bytes, found: set[_RawName]) -> None:
-    """Add what the messages of one datagram are about.
+    """Add the names in the messages of one datagram.
 
-    kube-proxy's full synchronisation is ten thousands of them: nothing else is looked at. The
-    first attribute of each is the table, the second a name in it (NFTA_RULE_CHAIN, NFTA_CHAIN_NAME,
-    NFTA_SET_NAME, NFTA_SET_ELEM_LIST_SET, NFTA_OBJ_NAME, NFTA_FLOWTABLE_NAME).
+    kube-proxy's full synchronisation is tens of thousands of messages, so only two attributes are
+    read. The first attribute of each is the table, the second a name in it (NFTA_RULE_CHAIN,
+    NFTA_CHAIN_NAME, NFTA_SET_NAME, NFTA_SET_ELEM_LIST_SET, NFTA_OBJ_NAME, NFTA_FLOWTABLE_NAME).
     """
     offset, end = 0, len(datagram) - _NFT_HEADER.size
     while offset <= end:

@@ -9,12 +9,16 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network
 from typing import Protocol
 
-from vxlane.errors import ToolError
+from vxlane.errors import ToolError, ToolTimeoutError
 from vxlane.host.events import RulesetChange
 
 _IP = 2  # NFPROTO_IPV4
 KUBE_MARK = 0x4000
 """kube-proxy's mark for "masquerade this": its own rule does that, so ours must not."""
+
+
+TIMEOUT = 30.0
+"""Seconds for one tool. nft and iptables-nft load all rules first: 1.6 s beside 3,000 Services."""
 
 
 class Masquerade(enum.Enum):
@@ -59,7 +63,7 @@ _PARENTS = frozenset({(_IP, "nat", "POSTROUTING"), (_IP, "filter", "FORWARD")})
 
 
 def is_about(change: RulesetChange) -> bool:
-    """Whether flannel's rules, or the chains that lead to them, may be others now."""
+    """Whether flannel's rules, or the chains that lead to them, may have changed."""
     names = change.names
     return change.lost or not _PARENTS.isdisjoint(names) or any(_is_flannels(*n) for n in names)
 
@@ -71,7 +75,7 @@ def _is_flannels(family: int, table: str, name: str) -> bool:
 
 
 def run(*command: str, script: str = "") -> str:
-    """The output of a command; ToolError with its own words when it fails."""
+    """The output of a command. ToolError: it failed, with its own words, or it took too long."""
     try:
         # Others' comments may hold bytes of any encoding.
         process = subprocess.run(
@@ -81,7 +85,12 @@ def run(*command: str, script: str = "") -> str:
             text=True,
             errors="backslashreplace",
             check=False,
+            timeout=TIMEOUT,
         )
+    except subprocess.TimeoutExpired:
+        advice = "it was killed; is the machine overloaded, or another tool holding the lock?"
+        what = f"{' '.join(command)}: no end after {TIMEOUT:g} s"
+        raise ToolTimeoutError(f"{what}; {advice}") from None
     except FileNotFoundError:
         raise ToolError(f"{command[0]} is not installed; install it") from None
     if process.returncode:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from vxlane.errors import ToolError
+from vxlane.errors import ToolError, ToolTimeoutError
 from vxlane.host.firewall import KUBE_MARK, Forward, Masquerade, Policy, run
 
 _WAIT = "--wait=5"  # for the lock that kube-proxy and CNI plugins take too, seconds
@@ -117,6 +117,8 @@ def _list(table: str, chain: str) -> list[str]:
     """
     try:
         return run("iptables", _WAIT, "-t", table, "-S", chain).splitlines()
+    except ToolTimeoutError:
+        raise
     except ToolError:
         return []
 

@@ -8,7 +8,7 @@ outside to any pod, so its last rule never masquerades one.
 
 from __future__ import annotations
 
-from vxlane.errors import ToolError
+from vxlane.errors import ToolError, ToolTimeoutError
 from vxlane.host.firewall import KUBE_MARK, Forward, Masquerade, Policy, run
 
 _TABLE = "ip flannel-ipv4"
@@ -83,5 +83,7 @@ def _list() -> str:
     """Nft's listing of the table, without counters; empty if there is none."""
     try:
         return run("nft", "--stateless", "list", "table", *_TABLE.split())
+    except ToolTimeoutError:
+        raise
     except ToolError:
         return ""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who lives on the kernel path now: another owner of it, and pods."""
+"""The users of the kernel path: another backend that owns it, and pods."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 from vxlane.host.devices import Devices, explained
+from vxlane.netlink import rtnetlink as rt
 
 _OWNERS = frozenset({"flanneld", "k3s", "k3s-agent", "k3s-server"})
 """Names of processes that keep a flannel network; k3s has flannel inside."""
-
-_TABLE_MAIN, _UNICAST = 254, 1
 
 
 def owner() -> str:
@@ -28,22 +27,22 @@ def owner() -> str:
 
 
 def pods(devices: Devices, network: IPv4Network) -> list[str]:
-    """Names of the devices behind which addresses of `network` live on this node.
+    """Names of this node's devices with pods of `network` behind them.
 
-    The node reaches its own pods without a gateway: by a bridge, whose ports they are, or by a
-    route to each (ptp). What goes by a gateway is another node's.
+    The node reaches its own pods without a gateway: by the bridge that their veths are ports of, or
+    by a route to each (ptp). A route by a gateway leads to another node's pods.
     """
     with explained("list routes"):
-        routes = list(devices.netlink.get_routes(family=socket.AF_INET, table=_TABLE_MAIN))
-    ways = {
+        routes = list(devices.netlink.get_routes(family=socket.AF_INET, table=rt.RT_TABLE_MAIN))
+    exits = {
         route.get_attr("RTA_OIF")
         for route in routes
-        if route["type"] == _UNICAST
+        if route["type"] == rt.RTN_UNICAST
         and not route.get_attr("RTA_GATEWAY")
         and IPv4Network((route.get_attr("RTA_DST", "0.0.0.0"), route["dst_len"])).subnet_of(network)  # noqa: S104 (the default route's)
     }
     return sorted(
         device.name
         for device in devices.all().values()
-        if device.master in ways or (device.index in ways and device.kind == "veth")
+        if device.master in exits or (device.index in exits and device.kind == "veth")
     )
