@@ -10,7 +10,6 @@
 #define VNI 1
 #define PORT 8472
 #define STRICT 0
-#define MARK 0x766c0000
 #define MAX_PEERS 16384
 #define MAX_PODS 1024
 #define MAX_FLOWS 262144
@@ -25,11 +24,11 @@
 
 __u64 bpf_ktime_get_coarse_ns(void);
 __u32 bpf_get_prandom_u32(void);
-__u32 bpf_get_hash_recalc(struct __sk_buff *skb);
 long bpf_skb_load_bytes(const struct __sk_buff *skb, __u32 offset, void *to, __u32 size);
 long bpf_skb_store_bytes(struct __sk_buff *skb, __u32 offset, const void *from, __u32 size,
 			 __u64 flags);
 long bpf_skb_adjust_room(struct __sk_buff *skb, __s32 bytes, __u32 mode, __u64 flags);
+long bpf_fib_lookup(struct __sk_buff *skb, struct bpf_fib_lookup *params, int size, __u32 flags);
 long bpf_redirect_peer(__u32 ifindex, __u64 flags);
 
 #endif

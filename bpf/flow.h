@@ -12,6 +12,8 @@
 #include "maps.h"
 #include "parse.h"
 
+#define NEVER_MIND 1000000000 /* ns: how exact flow.used is */
+
 enum direction {
 	DIRECTION_OUT, /* from the local pod */
 	DIRECTION_IN,
@@ -27,8 +29,8 @@ static __always_inline struct flow_key key_of(const struct packet *packet, enum 
 	__builtin_memcpy(key.remote, remote, sizeof(key.remote));
 	if (packet->ip.protocol == IPPROTO_ICMP) {
 		/* Who asks is part of the key: a policy may let A ping B, not B ping A. */
-		__u8 sent = direction == DIRECTION_OUT ? packet->icmp_type
-						       : ICMP_ECHO_REQUEST - packet->icmp_type;
+		__u8 type = cpu16(packet->destination_port);
+		__u8 sent = direction == DIRECTION_OUT ? type : ICMP_ECHO_REQUEST - type;
 		key.local_port = packet->source_port;
 		key.remote_port = be16(sent);
 	} else if (direction == DIRECTION_OUT) {
@@ -53,6 +55,20 @@ static __always_inline int is_tcp_control(const struct packet *packet)
 	       ((packet->tcp_flags & TCP_CONTROL_FLAGS) || !(packet->tcp_flags & TCP_ACK_FLAG));
 }
 
+/* A deletion takes the bucket's lock whether anything is there or not: 250 ns for each SYN and FIN
+ * of a short connection, which has no record. A look-up takes none. */
+static __always_inline void forget(struct flow_key *key)
+{
+	if (flows.lookup(key))
+		flows.delete(key);
+}
+
+static __always_inline void forget_reset(struct flow_key *key)
+{
+	if (resets.lookup(key))
+		resets.delete(key);
+}
+
 /* The beginning or the end of a connection: from here on conntrack must see
  * every packet until both halves are learned again. Two pods of one node share
  * a conntrack entry, so both their records go. A RST may yet be refused by its
@@ -62,78 +78,35 @@ static __always_inline void flow_forget(const struct packet *packet)
 	struct flow_key out = key_of(packet, DIRECTION_OUT);
 	struct flow_key in = key_of(packet, DIRECTION_IN);
 
-	flows.delete(&out);
-	flows.delete(&in);
+	forget(&out);
+	forget(&in);
 	if (is_tcp(packet, TCP_SYN_FLAG)) {
-		resets.delete(&out);
-		resets.delete(&in);
+		forget_reset(&out);
+		forget_reset(&in);
 	}
 }
 
-/* The epoch, addresses and ports in 16 bits, never 0. */
-static __always_inline __u16 digest_of(const struct settings *settings, const struct packet *packet)
+static __always_inline int is_current(const struct flow *flow, const struct settings *settings,
+				      const struct pod *pod)
 {
-	__u32 sum = settings->epoch << 8 ^ packet->ip.protocol;
-
-#pragma unroll
-	for (int i = 0; i < 4; i++) {
-		sum = (sum ^ packet->source[i]) * 0x9e3779b1;
-		sum = (sum ^ sum >> 15 ^ packet->destination[i]) * 0x85ebca6b;
-		sum ^= sum >> 13;
-	}
-	sum ^= (__u32)packet->source_port << 16 | packet->destination_port;
-	sum = (sum * 0x9e3779b1) >> 16;
-	return sum ? sum : 1;
+	return flow->epoch == settings->epoch && flow->ifindex == pod->ifindex;
 }
 
-/* Halves alone don't tell whose they are: a pod may send from one port to a
- * Service and to the backend behind it. netfilter moves one of the two to
- * another port, and what both leave behind would make up a flow that nobody
- * sent. So a packet takes along what it was when it came in, in the one field of
- * an skb that the kernel path keeps and makes no use of. And in which epoch: what
- * the rules let through before they changed must not be approved after that. */
-static __always_inline void stamp(struct __sk_buff *skb, const struct settings *settings,
-				  const struct packet *packet)
-{
-	skb->tc_index = digest_of(settings, packet);
-}
-
-/* On the way out of the kernel path: has netfilter made another flow of it, or
- * did it come in under other rules?
- * Without a stamp (the filter of someone else has overwritten it, or the packet
- * came by a device that is not ours) the halves alone decide. The field goes on
- * empty: behind a device sch_gred reads it. */
-static __always_inline int is_translated(struct __sk_buff *skb, const struct settings *settings,
-					 const struct packet *packet)
-{
-	__u16 stamped = skb->tc_index;
-
-	skb->tc_index = 0;
-	return stamped && stamped != digest_of(settings, packet);
-}
-
-/* On the way in to the bypass. CONTINUE: the flow is approved. */
+/* On the way in to the bypass, for a packet that is no connection control. */
 static __always_inline enum verdict flow_admit(const struct settings *settings,
 					       const struct packet *packet, const struct pod *pod,
-					       enum direction direction, __u64 now)
+					       const struct flow *flow, enum direction direction,
+					       __u64 now)
 {
-	struct flow_key key = key_of(packet, direction);
-	const struct flow *flow;
 	__u64 this, other, longest;
 
-	if (is_tcp_control(packet)) {
-		if (is_tcp(packet, TCP_SYN_FLAG | TCP_FIN_FLAG))
-			flow_forget(packet);
-		return VERDICT_TCP_CONTROL;
-	}
-	flow = flows.lookup(&key);
-	if (!flow)
-		return VERDICT_FLOW_UNKNOWN;
-	if (flow->epoch != settings->epoch || flow->ifindex != pod->ifindex)
+	if (!is_current(flow, settings, pod))
 		return VERDICT_FLOW_WITHDRAWN;
 	this = direction == DIRECTION_OUT ? flow->seen_out : flow->seen_in;
 	other = direction == DIRECTION_OUT ? flow->seen_in : flow->seen_out;
 	if (!this || (!other && packet->ip.protocol != IPPROTO_UDP))
+		return VERDICT_FLOW_HALF;
+	if (packet->ip.protocol == IPPROTO_TCP && !flow->open)
 		return VERDICT_FLOW_HALF;
 	/* Older than its conntrack entry an approval must not be: netfilter would
 	 * take the next packet for the first one of a new flow. */
@@ -147,46 +120,102 @@ static __always_inline enum verdict flow_admit(const struct settings *settings,
 	return CONTINUE;
 }
 
+/* How far each side has got: what tells a RST of the connection from a forged one. `before`: when
+ * this half was seen before, 0 = never. */
+static __always_inline void track(struct flow *flow, const struct packet *packet,
+				  enum direction direction, __u64 before)
+{
+	__u32 *reached = direction == DIRECTION_OUT ? &flow->sent : &flow->received;
+	/* A SYN takes a number of its own. */
+	__u32 end = packet->sequence + packet->payload + !!is_tcp(packet, TCP_SYN_FLAG);
+
+	if (!before || (__s32)(end - *reached) > 0)
+		*reached = end;
+}
+
+/* A packet of the flow is bypassed. */
+static __always_inline void flow_use(struct flow *flow, const struct packet *packet,
+				     enum direction direction, __u64 now)
+{
+	if (packet->ip.protocol == IPPROTO_TCP)
+		track(flow, packet, direction, now);
+	/* A line that two CPUs write travels between them: not for every packet. */
+	if (now - flow->used >= NEVER_MIND)
+		flow->used = now;
+}
+
 /* A RST has come out of the kernel path. conntrack closes an entry on a RST only
  * if its sequence number fits what it saw last, and of a bypassed connection it
- * saw little: the entry would stay ESTABLISHED for days. The agent closes it. */
-static __always_inline void flow_reset(struct flow_key *key, __u64 now)
+ * saw little: the entry would stay ESTABLISHED for days. The agent closes it, if
+ * the RST is the connection's: its sequence number is the one behind the last byte
+ * of its sender, which is what the receiver demands too (RFC 5961, 3.2). Others,
+ * whoever sent them, end nothing; conntrack sees what follows and judges it. */
+static __always_inline void flow_reset(struct flow_key *key, const struct packet *packet,
+				       enum direction direction, __u64 now)
 {
 	const struct flow *flow = flows.lookup(key);
+	__u32 expected;
 
-	if (flow && flow->seen_out && flow->seen_in)
+	if (!flow)
+		return;
+	expected = direction == DIRECTION_OUT ? flow->sent : flow->received;
+	if (flow->seen_out && flow->seen_in && packet->sequence == expected)
 		resets.update(key, &now);
 	flows.delete(key);
 }
 
-/* On the way out of the kernel path. */
-static __always_inline enum verdict flow_learn(const struct settings *settings,
-					       const struct packet *packet, const struct pod *pod,
+static __always_inline int leaves_alike(const struct flow *a, const struct flow *b)
+{
+	return a->nic == b->nic && a->mtu == b->mtu && a->hash == b->hash &&
+	       a->source_port == b->source_port && same_address(a->next_hop, b->next_hop);
+}
+
+/* On the way out of the kernel path: `seen` is what happened there, with no times yet. A record
+ * that says the same gets a new time, any other is replaced: one that is half old and half new
+ * would send a packet where none was seen to go. */
+static __always_inline enum verdict flow_learn(struct flow *seen, const struct packet *packet,
 					       enum direction direction, __u64 now)
 {
 	struct flow_key key = key_of(packet, direction);
-	struct flow *flow;
+	int is_syn = is_tcp(packet, TCP_SYN_FLAG);
+	struct flow *known = 0;
+	__u64 *when;
 
 	if (is_tcp(packet, TCP_RST_FLAG))
-		flow_reset(&key, now);
-	if (is_tcp_control(packet))
+		flow_reset(&key, packet, direction, now);
+	if (is_tcp_control(packet) && (!is_syn || is_tcp(packet, TCP_RST_FLAG | TCP_FIN_FLAG)))
 		return VERDICT_TCP_CONTROL;
-	flow = flows.lookup(&key);
-	if (flow && flow->epoch == settings->epoch && flow->ifindex == pod->ifindex) {
-		if (direction == DIRECTION_OUT)
-			flow->seen_out = now;
-		else
-			flow->seen_in = now;
-		return VERDICT_LEARNED;
+	/* A SYN begins anew, a SYN-ACK is the other half of what a SYN began. */
+	if (!is_syn || is_tcp(packet, TCP_ACK_FLAG))
+		known = flows.lookup(&key);
+	seen->open = !is_syn;
+	if (known && known->epoch == seen->epoch && known->ifindex == seen->ifindex) {
+		if (direction == DIRECTION_IN || (known->seen_out && leaves_alike(known, seen))) {
+			when = direction == DIRECTION_OUT ? &known->seen_out : &known->seen_in;
+			track(known, packet, direction, *when);
+			*when = now;
+			if (!is_syn)
+				known->open = 1;
+			return is_syn ? VERDICT_TCP_CONTROL : VERDICT_LEARNED;
+		}
+		seen->seen_in = known->seen_in;
+		seen->open |= known->open;
 	}
-
-	struct flow fresh = {.epoch = settings->epoch, .ifindex = pod->ifindex};
-
-	if (direction == DIRECTION_OUT)
-		fresh.seen_out = now;
-	else
-		fresh.seen_in = now;
-	return flows.update(&key, &fresh) ? VERDICT_MAP_FULL : VERDICT_LEARNED;
+	if (known) {
+		seen->used = known->used;
+		seen->sent = known->sent;
+		seen->received = known->received;
+	}
+	if (direction == DIRECTION_OUT) {
+		track(seen, packet, direction, known ? known->seen_out : 0);
+		seen->seen_out = now;
+	} else {
+		track(seen, packet, direction, known ? known->seen_in : 0);
+		seen->seen_in = now;
+	}
+	if (flows.update(&key, seen))
+		return VERDICT_MAP_FULL;
+	return is_syn ? VERDICT_TCP_CONTROL : VERDICT_LEARNED;
 }
 
 #endif

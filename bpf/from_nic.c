@@ -4,54 +4,12 @@
  * approved flow, goes straight into the pod; all else is the kernel path's.
  */
 #include "flow.h"
+#include "note.h"
+#include "outer.h"
 #include "pod.h"
 #include "settings.h"
 #include "verdict.h"
 #include "vxlan.h"
-
-struct outer {
-	struct iphdr ip;
-	struct udphdr udp;
-	struct vxlan vxlan;
-};
-
-/* Most of what a NIC receives is no VXLAN: say so after the fewest reads. What the
- * kernel may yet make a tunnel of passes: see check_outer(). */
-static __always_inline enum verdict parse_outer(struct cursor *at, struct outer *outer)
-{
-	if (at->skb->protocol != be16(ETH_P_IP) || (at->skb->vlan_tci & VLAN_ID))
-		return VERDICT_NOT_IP;
-	at->offset = sizeof(struct ethhdr);
-	if (take(at, &outer->ip, sizeof(outer->ip)) || outer->ip.protocol != IPPROTO_UDP)
-		return VERDICT_NOT_OVERLAY;
-	if (outer->ip.version != 4 || outer->ip.ihl < 5)
-		return VERDICT_MALFORMED;
-	if (outer->ip.frag_off & IP_OFFSET)
-		return VERDICT_FRAGMENT;
-	at->offset += (outer->ip.ihl - 5) * 4;
-	if (take(at, &outer->udp, sizeof(outer->udp)) || outer->udp.dest != be16(PORT))
-		return VERDICT_NOT_OVERLAY;
-	/* Nobody makes a fragment too short to tell in good faith: who is it? */
-	if (take(at, &outer->vxlan, sizeof(outer->vxlan)))
-		return outer->ip.frag_off & IP_FRAGMENT ? CONTINUE : VERDICT_MALFORMED;
-	if (outer->vxlan.flags != VXLAN_FLAGS || (outer->vxlan.vni & be32(0xff)))
-		return VERDICT_VXLAN_HEADER;
-	return outer->vxlan.vni == VXLAN_VNI ? CONTINUE : VERDICT_FOREIGN_VNI;
-}
-
-/* What is the kernel path's, whoever sent it. Not asked before who it was: options,
- * a first fragment or a byte of padding must not carry a false name past --strict. */
-static __always_inline enum verdict check_outer(const struct __sk_buff *skb,
-						const struct outer *outer)
-{
-	enum verdict verdict = check_ip(&outer->ip, skb->len - sizeof(struct ethhdr));
-
-	if (verdict != CONTINUE)
-		return verdict;
-	if (cpu16(outer->udp.len) != cpu16(outer->ip.tot_len) - sizeof(outer->ip))
-		return VERDICT_MALFORMED;
-	return CONTINUE;
-}
 
 /* The outer source must be the VTEP of the peer that owns the inner source. */
 static __always_inline enum verdict check_tunnel(const struct outer *outer, const struct peer *peer,
@@ -69,50 +27,76 @@ static __always_inline enum verdict check_tunnel(const struct outer *outer, cons
 	return parsed == CONTINUE ? VERDICT_NO_PEER : parsed;
 }
 
-/* What every way into a pod asks. */
-static __always_inline enum verdict may_enter(struct __sk_buff *skb, const struct packet *packet,
-					      const struct pod *receiver,
-					      const struct settings *settings, __u64 now)
-{
-	enum verdict verdict;
-
-	if (is_judged(settings, receiver))
-		return VERDICT_JUDGED;
-	if (is_guarded(receiver, packet, GUARD_TO_POD))
-		return VERDICT_GUARDED;
-	verdict = flow_admit(settings, packet, receiver, DIRECTION_IN, now);
-	if (verdict != CONTINUE)
-		return verdict;
-	if (packet->ip.ttl <= 1)
-		return VERDICT_TTL;
-	return fits(skb, packet, receiver->mtu) ? CONTINUE : VERDICT_TOO_BIG;
-}
-
+/* What the tunnel asks of a packet that may enter the pod. */
 static __always_inline enum verdict decapsulate(struct __sk_buff *skb, struct packet *packet,
-						const struct settings *settings,
-						const struct outer *outer, __u64 now)
+						const struct outer *outer,
+						const struct pod *receiver)
 {
-	const struct pod *receiver = receiver_of(packet->destination);
 	enum verdict verdict;
 
-	if (!receiver)
-		return VERDICT_NO_POD;
-	verdict = may_enter(skb, packet, receiver, settings, now);
-	if (verdict != CONTINUE)
-		return verdict;
 	/* Popping leaves the skb marked as a tunnel's; the stack re-segments a UDP
 	 * super-packet by that mark and loses every datagram of it. */
 	if (skb->gso_size && packet->ip.protocol != IPPROTO_TCP)
 		return VERDICT_GSO;
-	/* Of an inner packet without a checksum nobody behind us would see the damage. */
-	if (outer->udp.check && packet->ip.protocol == IPPROTO_UDP && !packet->udp_check)
+	/* Behind us only the pod would look, and an inner packet without a checksum
+	 * shows it no damage. */
+	if (outer->udp.check && packet->ip.protocol == IPPROTO_UDP && !packet->check)
 		return VERDICT_NO_CHECKSUM;
 	verdict = merge_ecn(outer->ip.tos, &packet->ip);
+	return verdict == CONTINUE ? vxlan_pop(skb, packet, receiver) : verdict;
+}
+
+static __always_inline enum verdict enter_by_record(struct __sk_buff *skb, struct packet *packet,
+						    const struct outer *outer,
+						    const struct pod *receiver,
+						    const struct settings *settings, __u64 now)
+{
+	struct flow_key key = key_of(packet, DIRECTION_IN);
+	struct flow *flow = flows.lookup(&key);
+	enum verdict verdict;
+
+	if (!flow)
+		return VERDICT_FLOW_UNKNOWN;
+	verdict = flow_admit(settings, packet, receiver, flow, DIRECTION_IN, now);
 	if (verdict != CONTINUE)
 		return verdict;
-	verdict = vxlan_pop(skb, packet, receiver);
-	if (verdict == VERDICT_DECAPSULATED)
-		bpf_redirect_peer(receiver->ifindex, 0);
+	if (packet->ip.ttl <= 1)
+		return VERDICT_TTL;
+	if (!fits(skb, packet, receiver->mtu))
+		return VERDICT_TOO_BIG;
+	if (outer) {
+		verdict = decapsulate(skb, packet, outer, receiver);
+		if (!is_bypassed(verdict))
+			return verdict;
+	} else {
+		hand_to_pod(skb, packet, receiver);
+		verdict = VERDICT_ROUTED;
+	}
+	bpf_redirect_peer(receiver->ifindex, 0);
+	flow_use(flow, packet, DIRECTION_IN, now);
+	count_received(flow, sizeof(struct ethhdr) + cpu16(packet->ip.tot_len));
+	return verdict;
+}
+
+/* An identified packet for a pod; `outer`: the tunnel's headers, if it came in one. */
+static __always_inline enum verdict enter(struct __sk_buff *skb, struct packet *packet,
+					  const struct outer *outer, const struct pod *receiver,
+					  const struct settings *settings, __u64 now)
+{
+	enum verdict verdict;
+
+	if (is_tcp(packet, TCP_SYN_FLAG | TCP_FIN_FLAG))
+		flow_forget(packet);
+	if (is_judged(settings, receiver))
+		return VERDICT_JUDGED;
+	if (is_guarded(receiver, packet, GUARD_TO_POD))
+		return VERDICT_GUARDED;
+	if (is_tcp_control(packet))
+		verdict = VERDICT_TCP_CONTROL;
+	else
+		verdict = enter_by_record(skb, packet, outer, receiver, settings, now);
+	if (!is_bypassed(verdict))
+		note_down(skb, settings, packet);
 	return verdict;
 }
 
@@ -125,24 +109,36 @@ static __always_inline enum verdict not_ours(const struct outer *outer)
 	return pod_of(destination) ? VERDICT_NOT_OVERLAY : VERDICT_NOT_OUR_VTEP;
 }
 
+/* Who sent it, by the headers alone. CONTINUE: the right peer, in an intact packet. */
+static __always_inline enum verdict identify(struct cursor *at, const struct outer *outer,
+					     struct packet *packet, const struct settings *settings)
+{
+	enum verdict verdict, inner;
+	const struct peer *peer = 0;
+
+	if (at->skb->pkt_type != 0 /* PACKET_HOST */ || outer->ip.daddr != settings->address[3])
+		return not_ours(outer);
+	verdict = check_outer(at->skb, outer);
+	inner = parse_addresses(at, packet);
+	if (inner == VERDICT_TAGS)
+		return inner;
+	if (inner == CONTINUE)
+		peer = peer_of(packet->source);
+	return check_tunnel(outer, peer, verdict == CONTINUE ? inner : verdict);
+}
+
 static __always_inline enum verdict from_tunnel(struct cursor *at, const struct outer *outer,
 						const struct settings *settings, __u64 now)
 {
 	struct __sk_buff *skb = at->skb;
-	__u32 room = skb->len - sizeof(struct ethhdr) - ENCAPSULATION;
-	const struct peer *peer = 0;
+	const struct pod *receiver;
 	struct packet packet = {};
-	enum verdict verdict, inner;
+	enum verdict verdict = identify(at, outer, &packet, settings);
 
-	if (skb->pkt_type != 0 /* PACKET_HOST */ || outer->ip.daddr != settings->address[3])
-		return not_ours(outer);
-	verdict = check_outer(skb, outer);
-	inner = parse_addresses(at, &packet);
-	if (inner == CONTINUE)
-		peer = peer_of(packet.source);
-	verdict = check_tunnel(outer, peer, verdict == CONTINUE ? inner : verdict);
-	if (verdict != CONTINUE || !peer)
+	if (verdict != CONTINUE)
 		return verdict;
+	if (!is_served(settings, now))
+		return VERDICT_NO_AGENT;
 	if (skb->mark)
 		return VERDICT_MARKED;
 	/* The kernel takes a frame for another MAC as not its own, and one from
@@ -150,15 +146,13 @@ static __always_inline enum verdict from_tunnel(struct cursor *at, const struct 
 	if (!same_mac(packet.eth.h_dest, settings->vtep_mac) ||
 	    same_mac(packet.eth.h_source, settings->vtep_mac))
 		return VERDICT_OTHER_MAC;
-	verdict = parse_transport(at, &packet, room);
+	verdict = parse_transport(at, &packet, skb->len - sizeof(struct ethhdr) - ENCAPSULATION);
 	if (verdict != CONTINUE)
 		return verdict;
-	verdict = decapsulate(skb, &packet, settings, outer, now);
-	if (is_bypassed(verdict))
-		count_received(peer, room + sizeof(struct ethhdr));
-	else
-		stamp(skb, settings, &packet);
-	return verdict;
+	receiver = receiver_of(packet.destination);
+	if (!receiver)
+		return VERDICT_NO_POD;
+	return enter(skb, &packet, outer, receiver, settings, now);
 }
 
 /* Plain IP for a pod from a peer on our link; all else is NOT_OVERLAY. */
@@ -182,30 +176,23 @@ static __always_inline enum verdict from_link(struct __sk_buff *skb,
 	verdict = parse_transport(&at, &packet, skb->len - sizeof(packet.eth));
 	if (verdict != CONTINUE)
 		return verdict;
-	verdict = may_enter(skb, &packet, receiver, settings, now);
-	if (verdict != CONTINUE) {
-		stamp(skb, settings, &packet);
-		return verdict;
-	}
-	hand_to_pod(skb, &packet, receiver);
-	bpf_redirect_peer(receiver->ifindex, 0);
-	count_received(peer, skb->len);
-	return VERDICT_ROUTED;
+	return enter(skb, &packet, 0, receiver, settings, now);
 }
 
 static __always_inline enum verdict from_nic_verdict(struct __sk_buff *skb)
 {
 	__u64 now = bpf_ktime_get_coarse_ns();
-	const struct settings *settings = settings_at(now);
+	const struct settings *settings = settings_now();
 	struct cursor at = {.skb = skb};
 	struct outer outer = {};
 	enum verdict verdict = parse_outer(&at, &outer);
 
-	if (verdict == VERDICT_NOT_OVERLAY && settings && settings->has_direct)
+	unstamp(skb);
+	if (!settings || !has_identities(settings, now))
+		return verdict == CONTINUE ? VERDICT_NO_AGENT : verdict;
+	if (verdict == VERDICT_NOT_OVERLAY && settings->has_direct && is_served(settings, now))
 		return from_link(skb, settings, now);
-	if (verdict != CONTINUE)
-		return verdict;
-	return settings ? from_tunnel(&at, &outer, settings, now) : VERDICT_NO_AGENT;
+	return verdict == CONTINUE ? from_tunnel(&at, &outer, settings, now) : verdict;
 }
 
 int from_nic(struct __sk_buff *skb)

@@ -5,32 +5,66 @@
  */
 #include "flow.h"
 #include "helpers.h"
+#include "note.h"
 #include "pod.h"
 #include "route.h"
 #include "settings.h"
 #include "verdict.h"
 #include "vxlan.h"
 
+/* A container with several interfaces may answer by another one than it was asked by. */
+static __always_inline enum verdict
+check_owner(const struct __sk_buff *skb, const struct packet *packet, const struct pod *sender)
+{
+	__u32 ifindex = skb->ifindex;
+	const struct address *address = interfaces.lookup(&ifindex);
+	const struct pod *pod = address ? pods.lookup((struct address *)address) : 0;
+
+	if (!pod || pod->ifindex != ifindex || pod->owner != sender->owner)
+		return VERDICT_SPOOFED_ADDRESS;
+	if (!same_mac(pod->mac, packet->eth.h_source))
+		return VERDICT_SPOOFED_MAC;
+	return VERDICT_OTHER_INTERFACE;
+}
+
 static __always_inline enum verdict
 check_sender(const struct __sk_buff *skb, const struct packet *packet, const struct pod *sender)
 {
-	if (!sender || sender->ifindex != skb->ifindex)
+	if (!sender)
 		return VERDICT_SPOOFED_ADDRESS;
+	if (sender->ifindex != skb->ifindex)
+		return check_owner(skb, packet, sender);
 	if (!same_mac(sender->mac, packet->eth.h_source))
 		return VERDICT_SPOOFED_MAC;
 	return CONTINUE;
 }
 
+/* A tunnel that a pod makes by hand has the node's own outer address once it is masqueraded, and
+ * no receiver can tell it from the node's. `at` stands behind an IP header without options. */
+static __always_inline enum verdict check_forgery(const struct cursor *at,
+						  const struct packet *packet)
+{
+	struct cursor transport = *at;
+	struct udphdr udp;
+
+	if (packet->ip.protocol != IPPROTO_UDP || (packet->ip.frag_off & IP_OFFSET))
+		return CONTINUE;
+	transport.offset += (packet->ip.ihl - 5) * 4;
+	if (take(&transport, &udp, sizeof(udp)) || udp.dest != be16(PORT))
+		return CONTINUE;
+	return VERDICT_FORGED_TUNNEL;
+}
+
 /* The bridge would hand the frame over unchanged, and so do we. */
-static __always_inline enum verdict to_local_pod(struct __sk_buff *skb, struct packet *packet,
+static __always_inline enum verdict to_local_pod(const struct __sk_buff *skb,
+						 const struct packet *packet,
 						 const struct pod *sender,
-						 const struct settings *settings, __u64 now)
+						 const struct settings *settings)
 {
 	const struct pod *receiver = receiver_of(packet->destination);
-	enum verdict verdict;
 
 	if (!receiver || receiver->bridge != sender->bridge)
-		return VERDICT_NO_PEER;
+		return VERDICT_NO_POD;
 	/* Routed rather than bridged, or hairpin to itself. */
 	if (!same_mac(packet->eth.h_dest, receiver->mac) || receiver == sender)
 		return VERDICT_OTHER_MAC;
@@ -38,9 +72,6 @@ static __always_inline enum verdict to_local_pod(struct __sk_buff *skb, struct p
 		return VERDICT_JUDGED;
 	if (is_guarded(receiver, packet, GUARD_TO_POD))
 		return VERDICT_GUARDED;
-	verdict = flow_admit(settings, packet, sender, DIRECTION_OUT, now);
-	if (verdict != CONTINUE)
-		return verdict;
 	if (!fits(skb, packet, receiver->mtu))
 		return VERDICT_TOO_BIG;
 	bpf_redirect_peer(receiver->ifindex, 0);
@@ -50,52 +81,83 @@ static __always_inline enum verdict to_local_pod(struct __sk_buff *skb, struct p
 static __always_inline enum verdict to_peer(struct __sk_buff *skb, struct packet *packet,
 					    const struct pod *sender,
 					    const struct settings *settings,
-					    const struct peer *peer, __u64 now)
+					    const struct flow *flow)
 {
-	struct bpf_redir_neigh hop = {.nh_family = 2 /* AF_INET */};
+	struct bpf_redir_neigh hop = {.nh_family = AF_INET, .ipv4_nh = flow->next_hop[3]};
+	enum verdict verdict = VERDICT_ROUTED;
 	__u32 bytes = skb->len;
-	enum verdict verdict;
 
 	/* Any other destination is a router that the pod chose, not the node. */
 	if (!same_mac(packet->eth.h_dest, sender->gateway_mac))
 		return VERDICT_OTHER_MAC;
 	if (packet->ip.ttl <= 1)
 		return VERDICT_TTL;
-	verdict = flow_admit(settings, packet, sender, DIRECTION_OUT, now);
+	if (!fits(skb, packet, flow->mtu))
+		return VERDICT_TOO_BIG;
+	/* 0 while nothing has asked for it; then it is the 5-tuple's, which is in the record. */
+	if (skb->hash && skb->hash != flow->hash)
+		return VERDICT_FLOW_REHASHED;
+	if (flow->way == WAY_TUNNEL)
+		verdict = vxlan_push(skb, packet, settings, flow);
+	else
+		write_frame(skb, &packet->eth, &packet->ip);
+	if (!is_bypassed(verdict))
+		return verdict;
+	if (!is_mapped(flow->next_hop)) {
+		hop.nh_family = AF_INET6;
+		__builtin_memcpy(hop.ipv6_nh, flow->next_hop, sizeof(hop.ipv6_nh));
+	}
+	redirect_neigh(flow->nic, &hop, sizeof(hop), 0);
+	count_sent(flow, bytes);
+	return verdict;
+}
+
+/* What keeps a packet that has no record from ever getting one, if anything does. */
+static __always_inline enum verdict without_record(const struct packet *packet,
+						   const struct pod *sender)
+{
+	const struct pod *receiver;
+
+	if (peer_of(packet->destination))
+		return VERDICT_FLOW_UNKNOWN;
+	receiver = pod_of(packet->destination);
+	return receiver && receiver->bridge == sender->bridge ? VERDICT_FLOW_UNKNOWN
+							      : VERDICT_NO_PEER;
+}
+
+static __always_inline enum verdict send_by_record(struct __sk_buff *skb, struct packet *packet,
+						   const struct pod *sender,
+						   const struct settings *settings, __u64 now)
+{
+	struct flow_key key = key_of(packet, DIRECTION_OUT);
+	struct flow *flow = flows.lookup(&key);
+	enum verdict verdict;
+
+	if (!flow)
+		return without_record(packet, sender);
+	verdict = flow_admit(settings, packet, sender, flow, DIRECTION_OUT, now);
 	if (verdict != CONTINUE)
 		return verdict;
-	if (!peer->ifindex)
-		return VERDICT_NO_NEXT_HOP;
-	if (!fits(skb, packet, peer->mtu))
-		return VERDICT_TOO_BIG;
-	if (peer->way == WAY_DIRECT) {
-		write_frame(skb, &packet->eth, &packet->ip);
-		/* Or to_overlay, at the NIC's egress, would take it for the kernel
-		 * path's and approve the flow for ever. */
-		skb->mark = MARK;
-		verdict = VERDICT_ROUTED;
-	} else {
-		verdict = vxlan_push(skb, packet, settings, peer);
-		if (verdict != VERDICT_ENCAPSULATED)
-			return verdict;
-	}
-	hop.ipv4_nh = peer->next_hop[3];
-	redirect_neigh(peer->ifindex, &hop, sizeof(hop), 0);
-	count_sent(peer, bytes);
+	if (flow->way == WAY_LOCAL)
+		verdict = to_local_pod(skb, packet, sender, settings);
+	else
+		verdict = to_peer(skb, packet, sender, settings, flow);
+	if (is_bypassed(verdict))
+		flow_use(flow, packet, DIRECTION_OUT, now);
 	return verdict;
 }
 
 static __always_inline enum verdict from_pod_verdict(struct __sk_buff *skb)
 {
 	__u64 now = bpf_ktime_get_coarse_ns();
-	const struct settings *settings = settings_at(now);
+	const struct settings *settings = settings_now();
 	struct cursor at = {.skb = skb};
 	struct packet packet = {};
 	const struct pod *sender;
-	const struct peer *peer;
 	enum verdict verdict;
 
-	if (!settings)
+	unstamp(skb);
+	if (!settings || !has_identities(settings, now))
 		return VERDICT_NO_AGENT;
 	verdict = parse_addresses(&at, &packet);
 	if (verdict != CONTINUE)
@@ -104,22 +166,28 @@ static __always_inline enum verdict from_pod_verdict(struct __sk_buff *skb)
 	verdict = check_sender(skb, &packet, sender);
 	if (verdict != CONTINUE || !sender)
 		return verdict;
+	verdict = check_forgery(&at, &packet);
+	if (verdict != CONTINUE)
+		return verdict;
+	if (!is_served(settings, now))
+		return VERDICT_NO_AGENT;
 	if (skb->mark)
 		return VERDICT_MARKED;
 	verdict = parse_transport(&at, &packet, skb->len - sizeof(packet.eth));
 	if (verdict != CONTINUE)
 		return verdict;
-	peer = peer_of(packet.destination);
+	if (is_tcp(&packet, TCP_SYN_FLAG | TCP_FIN_FLAG))
+		flow_forget(&packet);
 	if (is_judged(settings, sender))
-		verdict = VERDICT_JUDGED;
-	else if (is_guarded(sender, &packet, GUARD_FROM_POD))
-		verdict = VERDICT_GUARDED;
-	else if (peer)
-		verdict = to_peer(skb, &packet, sender, settings, peer, now);
+		return VERDICT_JUDGED;
+	if (is_guarded(sender, &packet, GUARD_FROM_POD))
+		return VERDICT_GUARDED;
+	if (is_tcp_control(&packet))
+		verdict = VERDICT_TCP_CONTROL;
 	else
-		verdict = to_local_pod(skb, &packet, sender, settings, now);
+		verdict = send_by_record(skb, &packet, sender, settings, now);
 	if (!is_bypassed(verdict))
-		stamp(skb, settings, &packet);
+		note_down(skb, settings, &packet);
 	return verdict;
 }
 

@@ -7,6 +7,9 @@
 #include "editor.h"
 #endif
 
+#define AF_INET 2
+#define AF_INET6 10
+
 /* bcc 0.26 leaves out `size`. The kernel resolves and writes the outer Ethernet
  * header, so a neighbour that moves is followed at once and none can go stale. */
 static long (*redirect_neigh)(__u32 ifindex, struct bpf_redir_neigh *next_hop, int size,

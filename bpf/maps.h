@@ -11,6 +11,8 @@
 
 #include "vxlane.h"
 
+#define NOTES 65536 /* a stamp is the 16 bits of skb->tc_index */
+
 #define PINNED(type, key, leaf, name, size, flags) \
 	BPF_TABLE_PINNED(type, key, leaf, name, size, PIN_DIR "/" #name, flags)
 
@@ -18,11 +20,16 @@ PINNED("array", __u32, struct settings, settings, 1, 0);
 PINNED("lpm_trie", struct cidr, struct peer, peers, MAX_PEERS, BPF_F_NO_PREALLOC);
 PINNED("hash", struct address, __u32, vteps, MAX_PEERS, BPF_F_NO_PREALLOC);
 PINNED("hash", struct address, struct pod, pods, MAX_PODS, BPF_F_NO_PREALLOC);
+/* Veth -> an address of the pod behind it. An LRU: an entry may outlive its veth. */
+PINNED("lru_hash", __u32, struct address, interfaces, MAX_PODS, 0);
 /* The veths of those pods, by ifindex. A devmap, for the kernel itself takes a device out of it
  * before the ifindex can be another's. In truth a devmap_hash, for which bcc has no word: the
  * loader makes it, and bcc takes what is pinned. */
 PINNED("devmap", __u32, __u32, veths, MAX_PODS, 0);
 PINNED("lru_hash", struct flow_key, struct flow, flows, MAX_FLOWS, 0);
+/* Packets on their way through the kernel path, by the stamp that they carry. A note that another
+ * packet overwrites is one that teaches nothing: the comparison at the exit fails. */
+PINNED("array", __u32, struct note, notes, NOTES, 0);
 /* Flows that a RST ended after a bypass, until the agent has told conntrack; value: when, ns. */
 PINNED("hash", struct flow_key, __u64, resets, MAX_FLOWS, BPF_F_NO_PREALLOC);
 PINNED("percpu_array", __u32, struct counter, counters, PROGRAM_COUNT *VERDICT_COUNT, 0);

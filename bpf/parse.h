@@ -29,6 +29,7 @@
 #define be16(x) ((__be16)__builtin_bswap16(x))
 #define be32(x) ((__be32)__builtin_bswap32(x))
 #define cpu16(x) __builtin_bswap16(x)
+#define cpu32(x) __builtin_bswap32(x)
 
 #define VLAN_ID 0x0fff
 #define IP_FRAGMENT be16(0x3fff) /* more-fragments bit and offset */
@@ -53,10 +54,12 @@ struct packet {
 	__be32 source[4]; /* mapped, see vxlane.h */
 	__be32 destination[4];
 	__be16 source_port; /* ICMP echo: identifier */
-	__be16 destination_port;
-	__be16 udp_check;
-	__u8 icmp_type;
+	__be16 destination_port; /* ICMP echo: type */
+	__be16 check; /* of TCP or UDP */
+	__u16 payload; /* bytes behind the transport header */
+	__u32 sequence; /* TCP's */
 	__u8 tcp_flags;
+	__u8 tagged; /* priority tags were before the IP header */
 	__u16 headers; /* bytes of IP and transport header */
 };
 
@@ -67,6 +70,16 @@ struct icmp_echo {
 	__be16 id;
 	__be16 sequence;
 };
+
+struct tag {
+	__be16 tci;
+	__be16 protocol;
+};
+
+static __always_inline int is_tag(__be16 protocol)
+{
+	return protocol == be16(ETH_P_8021Q) || protocol == be16(ETH_P_8021AD);
+}
 
 static __always_inline int take(struct cursor *at, void *header, __u32 size)
 {
@@ -98,18 +111,53 @@ static __always_inline void map_address(__be32 mapped[4], __be32 address)
 	mapped[3] = address;
 }
 
+static __always_inline int is_mapped(const __be32 address[4])
+{
+	return !address[0] && !address[1] && address[2] == be32(0xffff);
+}
+
+static __always_inline int same_address(const __be32 a[4], const __be32 b[4])
+{
+	return a[3] == b[3] && a[2] == b[2] && a[1] == b[1] && a[0] == b[0];
+}
+
 static __always_inline int same_mac(const __u8 *a, const __u8 *b)
 {
 	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3] && a[4] == b[4] &&
 	       a[5] == b[5];
 }
 
+/* A tag of VLAN 0 is a mere priority: the kernel takes any number of them off and
+ * goes on with what is behind, so the identity checks must look there too. */
+static __always_inline enum verdict parse_tags(struct cursor *at, struct packet *packet)
+{
+	struct tag tag;
+
+#pragma unroll
+	for (int i = 0; i < 2; i++) {
+		if (!is_tag(packet->eth.h_proto))
+			return CONTINUE;
+		if (take(at, &tag, sizeof(tag)))
+			return VERDICT_MALFORMED;
+		if (tag.tci & be16(VLAN_ID))
+			return VERDICT_NOT_IP;
+		packet->eth.h_proto = tag.protocol;
+		packet->tagged = 1;
+	}
+	return is_tag(packet->eth.h_proto) ? VERDICT_TAGS : CONTINUE;
+}
+
 /* Enough of a frame to know who sent it; the rest of the checks come after the
  * sender is known, so that no malformed packet slips past an identity check. */
 static __always_inline enum verdict parse_addresses(struct cursor *at, struct packet *packet)
 {
+	enum verdict verdict;
+
 	if (take(at, &packet->eth, sizeof(packet->eth)))
 		return VERDICT_MALFORMED;
+	verdict = parse_tags(at, packet);
+	if (verdict != CONTINUE)
+		return verdict;
 	/* A tag may have been moved from the frame into the skb. */
 	if (packet->eth.h_proto != be16(ETH_P_IP) || (at->skb->vlan_tci & VLAN_ID))
 		return VERDICT_NOT_IP;
@@ -142,6 +190,8 @@ static __always_inline enum verdict parse_tcp(struct cursor *at, struct packet *
 		return VERDICT_MALFORMED;
 	packet->source_port = tcp.source;
 	packet->destination_port = tcp.dest;
+	packet->check = tcp.check;
+	packet->sequence = cpu32(tcp.seq);
 	packet->tcp_flags = ((__u8 *)&tcp)[13];
 	packet->headers = sizeof(struct iphdr) + tcp.doff * 4;
 	return CONTINUE;
@@ -155,7 +205,7 @@ static __always_inline enum verdict parse_udp(struct cursor *at, struct packet *
 		return VERDICT_MALFORMED;
 	packet->source_port = udp.source;
 	packet->destination_port = udp.dest;
-	packet->udp_check = udp.check;
+	packet->check = udp.check;
 	packet->headers = sizeof(struct iphdr) + sizeof(udp);
 	return CONTINUE;
 }
@@ -170,7 +220,7 @@ static __always_inline enum verdict parse_icmp(struct cursor *at, struct packet 
 	if ((icmp.type != ICMP_ECHO_REQUEST && icmp.type != ICMP_ECHO_REPLY) || icmp.code)
 		return VERDICT_PROTOCOL;
 	packet->source_port = icmp.id;
-	packet->icmp_type = icmp.type;
+	packet->destination_port = be16(icmp.type);
 	packet->headers = sizeof(struct iphdr) + sizeof(icmp);
 	return CONTINUE;
 }
@@ -181,8 +231,8 @@ static __always_inline enum verdict parse_transport(struct cursor *at, struct pa
 {
 	enum verdict verdict = check_ip(&packet->ip, room);
 
-	/* VLAN 0 is a mere priority: the kernel path takes the tag off and goes on. */
-	if (at->skb->vlan_present)
+	/* The kernel path takes priority tags off; the bypass would carry them along. */
+	if (at->skb->vlan_present || packet->tagged)
 		return VERDICT_NOT_IP;
 	if (verdict != CONTINUE)
 		return verdict;
@@ -196,6 +246,7 @@ static __always_inline enum verdict parse_transport(struct cursor *at, struct pa
 		return VERDICT_PROTOCOL;
 	if (verdict == CONTINUE && packet->headers > room)
 		return VERDICT_MALFORMED;
+	packet->payload = room - packet->headers;
 	return verdict;
 }
 

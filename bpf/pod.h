@@ -34,6 +34,16 @@ static __always_inline const struct pod *pod_of(const __be32 address[4])
 	return pods.lookup(&key);
 }
 
+/* What a record says of the other end. */
+static __always_inline void describe_peer(struct flow *flow, const struct peer *peer)
+{
+	__builtin_memcpy(flow->peer, peer->address, sizeof(flow->peer));
+	__builtin_memcpy(flow->vtep_mac, peer->vtep_mac, ETH_ALEN);
+	flow->mtu = peer->mtu;
+	flow->slot = peer->slot;
+	flow->way = peer->way;
+}
+
 /* The pod that packets to `address` can be put into. Of one whose veth is gone the agent may not
  * know yet, or never learn if it is dead: bpf_redirect_peer() would free the packet, though the
  * kernel path may lead to the address's next pod, or put it into whose veth has the ifindex now. */

@@ -4,20 +4,54 @@
  * pod's flow, and for a sender on this node the outbound half of the sender's.
  */
 #include "flow.h"
+#include "note.h"
 #include "pod.h"
 #include "settings.h"
 #include "verdict.h"
 
+static __always_inline enum verdict
+from_neighbour(struct __sk_buff *skb, const struct settings *settings, const struct packet *packet,
+	       const struct pod *sender, const struct pod *receiver, __u64 now)
+{
+	struct flow out = {.epoch = settings->epoch, .ifindex = sender->ifindex, .way = WAY_LOCAL};
+	struct flow in = out;
+	/* The bridge forwards no hop. */
+	enum verdict verdict = compare(skb, settings, packet, 0);
+
+	if (verdict != CONTINUE)
+		return verdict;
+	in.ifindex = receiver->ifindex;
+	flow_learn(&out, packet, DIRECTION_OUT, now);
+	return flow_learn(&in, packet, DIRECTION_IN, now);
+}
+
+static __always_inline enum verdict from_peer(struct __sk_buff *skb,
+					      const struct settings *settings,
+					      const struct packet *packet,
+					      const struct pod *receiver, __u64 now)
+{
+	struct flow seen = {.epoch = settings->epoch, .ifindex = receiver->ifindex};
+	const struct peer *peer = peer_of(packet->source);
+	enum verdict verdict = compare(skb, settings, packet, 1);
+
+	if (!peer && verdict != VERDICT_TRANSLATED)
+		return VERDICT_NO_PEER;
+	if (verdict != CONTINUE || !peer)
+		return verdict;
+	describe_peer(&seen, peer);
+	return flow_learn(&seen, packet, DIRECTION_IN, now);
+}
+
 static __always_inline enum verdict to_pod_verdict(struct __sk_buff *skb)
 {
 	__u64 now = bpf_ktime_get_coarse_ns();
-	const struct settings *settings = settings_at(now);
+	const struct settings *settings = settings_now();
 	struct cursor at = {.skb = skb};
 	struct packet packet = {};
 	const struct pod *receiver, *sender;
 	enum verdict verdict;
 
-	if (!settings)
+	if (!settings || !is_served(settings, now))
 		return VERDICT_NO_AGENT;
 	verdict = parse_addresses(&at, &packet);
 	if (verdict != CONTINUE)
@@ -28,14 +62,10 @@ static __always_inline enum verdict to_pod_verdict(struct __sk_buff *skb)
 	verdict = parse_transport(&at, &packet, skb->len - sizeof(packet.eth));
 	if (verdict != CONTINUE)
 		return verdict;
-	if (is_translated(skb, settings, &packet))
-		return VERDICT_TRANSLATED;
 	sender = pod_of(packet.source);
 	if (sender)
-		flow_learn(settings, &packet, sender, DIRECTION_OUT, now);
-	else if (!peer_of(packet.source))
-		return VERDICT_NO_PEER;
-	return flow_learn(settings, &packet, receiver, DIRECTION_IN, now);
+		return from_neighbour(skb, settings, &packet, sender, receiver, now);
+	return from_peer(skb, settings, &packet, receiver, now);
 }
 
 int to_pod(struct __sk_buff *skb)

@@ -24,15 +24,15 @@ static __always_inline int conclude(enum program program, enum verdict verdict, 
 	}
 	if (is_bypassed(verdict))
 		return TC_ACT_REDIRECT;
-	if (STRICT && verdict >= VERDICT_SPOOFED_ADDRESS && verdict <= VERDICT_WRONG_VTEP)
+	if (STRICT && verdict >= VERDICT_SPOOFED_ADDRESS && verdict <= VERDICT_TAGS)
 		return TC_ACT_SHOT;
 	/* Not OK: that would end the chain, and others have programs here too. */
 	return TC_ACT_UNSPEC;
 }
 
-static __always_inline void count_sent(const struct peer *peer, __u32 bytes)
+static __always_inline void count_sent(const struct flow *flow, __u32 bytes)
 {
-	__u32 slot = peer->slot;
+	__u32 slot = flow->slot;
 	struct peer_counter *counter = peer_counters.lookup(&slot);
 
 	if (counter) {
@@ -41,9 +41,9 @@ static __always_inline void count_sent(const struct peer *peer, __u32 bytes)
 	}
 }
 
-static __always_inline void count_received(const struct peer *peer, __u32 bytes)
+static __always_inline void count_received(const struct flow *flow, __u32 bytes)
 {
-	__u32 slot = peer->slot;
+	__u32 slot = flow->slot;
 	struct peer_counter *counter = peer_counters.lookup(&slot);
 
 	if (counter) {

@@ -4,29 +4,8 @@
 #ifndef VXLANE_VXLAN_H
 #define VXLANE_VXLAN_H
 
+#include "outer.h"
 #include "route.h"
-
-#define VXLAN_FLAGS be32(0x08000000) /* VNI present, nothing else */
-#define VXLAN_VNI be32((__u32)VNI << 8)
-#define OUTER_TTL 64
-#define ECN_ECT1 1
-#define ECN_ECT0 2
-#define ECN_CE 3
-
-struct vxlan {
-	__be32 flags;
-	__be32 vni;
-};
-
-/* What is put before the inner IP packet, in wire order. */
-struct encapsulation {
-	struct iphdr ip;
-	struct udphdr udp;
-	struct vxlan vxlan;
-	struct ethhdr inner;
-} __attribute__((packed));
-
-#define ENCAPSULATION sizeof(struct encapsulation)
 
 /* ENCAP_L2 takes the bytes between the VXLAN header and the inner IP header:
  * GSO finds the inner frame by it. 14, not the 22 of the kernel's self-test,
@@ -35,29 +14,12 @@ struct encapsulation {
 	(BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP | \
 	 BPF_F_ADJ_ROOM_ENCAP_L2_ETH | BPF_F_ADJ_ROOM_ENCAP_L2(sizeof(struct ethhdr)))
 
-/* As udp_flow_src_port(): the same flow keeps its port on both paths, so ECMP
- * and receive queues do not see it move. Take the hash before making room. */
-static __always_inline __be16 source_port_of(__u32 hash, const struct settings *settings)
-{
-	__u32 range = settings->port_max - settings->port_min;
-
-	hash ^= hash << 16;
-	return be16((__u16)((((__u64)hash * range) >> 32) + settings->port_min));
-}
-
-/* ip_tunnel_ecn_encap() with tos 0: no DSCP, ECN copied, CE becomes ECT(0). */
-static __always_inline __u8 outer_tos(__u8 inner)
-{
-	__u8 ecn = inner & ECN_MASK;
-
-	return ecn == ECN_CE ? ECN_ECT0 : ecn;
-}
-
-/* The packet behind its Ethernet header becomes the payload of a VXLAN frame to
- * `peer`. The outer Ethernet header is left: the neighbour layer writes it. */
+/* The packet behind its Ethernet header becomes the payload of a VXLAN frame to the flow's peer.
+ * The outer Ethernet header is left: the neighbour layer writes it. The source port is the one that
+ * the kernel gave the flow, so ECMP and receive queues do not see it move. */
 static __always_inline enum verdict vxlan_push(struct __sk_buff *skb, struct packet *packet,
 					       const struct settings *settings,
-					       const struct peer *peer)
+					       const struct flow *flow)
 {
 	__u16 inner = cpu16(packet->ip.tot_len);
 	struct iphdr ip = packet->ip;
@@ -74,15 +36,15 @@ static __always_inline enum verdict vxlan_push(struct __sk_buff *skb, struct pac
 	/* DF is not set, so fragments may arise on the way: the ID must vary. */
 	outer.id = bpf_get_prandom_u32();
 	outer.saddr = settings->address[3];
-	outer.daddr = peer->address[3];
+	outer.daddr = flow->peer[3];
 	outer.check = ip_checksum(&outer);
 	headers.outer.ip = outer;
-	headers.outer.udp.source = source_port_of(bpf_get_hash_recalc(skb), settings);
+	headers.outer.udp.source = flow->source_port;
 	headers.outer.udp.dest = be16(PORT);
 	headers.outer.udp.len = be16(inner + ENCAPSULATION - sizeof(struct iphdr));
 	headers.outer.vxlan.flags = VXLAN_FLAGS;
 	headers.outer.vxlan.vni = VXLAN_VNI;
-	__builtin_memcpy(headers.outer.inner.h_dest, peer->vtep_mac, ETH_ALEN);
+	__builtin_memcpy(headers.outer.inner.h_dest, flow->vtep_mac, ETH_ALEN);
 	__builtin_memcpy(headers.outer.inner.h_source, settings->vtep_mac, ETH_ALEN);
 	headers.outer.inner.h_proto = packet->eth.h_proto;
 	one_hop(&ip);

@@ -20,7 +20,7 @@ enum program {
 	PROGRAM_FROM_POD,
 	PROGRAM_TO_POD,
 	PROGRAM_FROM_NIC,
-	PROGRAM_TO_OVERLAY,
+	PROGRAM_TO_NIC,
 	PROGRAM_COUNT,
 };
 
@@ -40,10 +40,10 @@ enum verdict {
 	VERDICT_NO_POD, /* the local address is no pod of ours (any more) */
 
 	VERDICT_NO_AGENT, /* the agent's lease has run out: its maps may be stale */
-	VERDICT_NO_NEXT_HOP, /* the peer is known, a usable way to it is not */
+	VERDICT_NO_NEXT_HOP, /* left by a neighbour that the FIB does not name for this NIC */
 	VERDICT_GUARDED, /* the pod has a shaper, spoof check or isolation in this direction */
 	VERDICT_JUDGED, /* a rule or device on the way acts on every packet, not on connections */
-	VERDICT_MARKED, /* someone marked the packet: it is theirs (at the NIC's egress: ours) */
+	VERDICT_MARKED, /* the packet carries a firewall mark, which the bypass would not */
 
 	VERDICT_MALFORMED, /* lengths, version or header checksum do not agree */
 	VERDICT_IP_OPTIONS,
@@ -54,6 +54,8 @@ enum verdict {
 	VERDICT_GSO, /* a UDP super-packet on its way in */
 	VERDICT_NO_CHECKSUM, /* UDP without one, whose outer checksum the kernel path verifies */
 	VERDICT_ECN, /* an outer ECN mark that the inner header cannot take */
+	VERDICT_OTHER_INTERFACE, /* a container sent from the address of another interface of its
+				    own */
 	VERDICT_OTHER_MAC, /* the frame is for another next hop than the one bypassed to */
 	VERDICT_VXLAN_HEADER, /* flags or reserved bits other than plain VXLAN's */
 	VERDICT_FOREIGN_VNI,
@@ -65,13 +67,19 @@ enum verdict {
 	VERDICT_NOT_OUR_VTEP, /* VXLAN for an underlay address that is not ours */
 	VERDICT_UNKNOWN_VTEP, /* VXLAN from an underlay address that is no peer */
 	VERDICT_WRONG_VTEP, /* the inner source belongs to another peer than the outer */
+	VERDICT_FORGED_TUNNEL, /* a pod sent UDP to the VXLAN port: a tunnel made by hand */
+	VERDICT_TAGS, /* more VLAN tags than the identity checks look behind */
 
 	VERDICT_TCP_CONTROL, /* SYN, FIN, RST or no ACK: conntrack must see it */
-	VERDICT_TRANSLATED, /* came out of the kernel path as another flow than it went in (NAT),
-			       or in another epoch */
+	VERDICT_NO_STAMP, /* came out of the kernel path and was not seen to go in */
+	VERDICT_STALE_EPOCH, /* went in before the last withdrawal, came out after it */
+	VERDICT_TRANSLATED, /* came out as another flow than it went in (NAT) */
+	VERDICT_CHANGED, /* came out with other headers than one hop of forwarding makes */
+	VERDICT_OTHER_OUTER, /* left in another outer packet than the bypass would send */
 	VERDICT_FLOW_UNKNOWN, /* neither half has come out of the kernel path */
 	VERDICT_FLOW_HALF, /* one half has, this packet needs both or the other */
 	VERDICT_FLOW_AGED, /* approved too long ago: once more through netfilter */
+	VERDICT_FLOW_REHASHED, /* its hash is another: the kernel would choose another way */
 	VERDICT_FLOW_WITHDRAWN, /* approved in an earlier epoch, or for an earlier pod */
 	VERDICT_MAP_FULL, /* the flow could not be recorded */
 
@@ -85,10 +93,11 @@ enum guard {
 	GUARD_JUDGED = 1 << 2, /* something on this pod's way acts on every packet */
 };
 
-/* How packets go to a peer, and come from it. */
+/* How packets go to the other end, and come from it. */
 enum way {
 	WAY_TUNNEL, /* VXLAN */
 	WAY_DIRECT, /* as they are: the peer is on our link (DirectRouting, host-gw) */
+	WAY_LOCAL, /* through the bridge: the other end is a pod of this node */
 };
 
 /* peers: LPM key */
@@ -99,8 +108,8 @@ struct cidr {
 
 struct peer {
 	__be32 address[4]; /* underlay address of the peer's VTEP */
-	__be32 next_hop[4]; /* on-link neighbour towards it */
-	__u32 ifindex; /* NIC towards it; 0 = no usable way */
+	__be32 next_hop[4]; /* for people: on-link neighbour towards it */
+	__u32 ifindex; /* for people: NIC towards it; 0 = no usable way. A flow has its own */
 	__u32 mtu; /* largest inner IP packet, bytes */
 	__u32 slot; /* index in peer_counters */
 	__u8 vtep_mac[6];
@@ -117,6 +126,7 @@ struct pod {
 	__u32 ifindex; /* host end of its veth */
 	__u32 bridge; /* ifindex of the bridge it is a port of */
 	__u32 mtu; /* largest IP packet towards it, bytes */
+	__u32 owner; /* the same for all interfaces of one container, and for no other's */
 	__u8 mac[6]; /* of the pod's interface */
 	__u8 gateway_mac[6]; /* of the bridge */
 	__u8 guard; /* enum guard */
@@ -132,12 +142,42 @@ struct flow_key {
 	__u8 pad[3];
 };
 
-/* When each half last came out of the kernel path: ns, CLOCK_MONOTONIC, 0 = never. */
+/* What the kernel path was seen to do with a flow. A record is replaced as a
+ * whole when that changes; only times and sequence numbers are written in place.
+ * Times: ns, CLOCK_MONOTONIC, 0 = never. */
 struct flow {
-	__u64 seen_out;
+	__u64 seen_out; /* when each half last came out of the kernel path */
 	__u64 seen_in;
+	__u64 used; /* when it was last bypassed, give or take a second */
 	__u32 epoch;
 	__u32 ifindex; /* of the pod it was approved for: addresses are given away again */
+	__u32 nic; /* the device it left by */
+	__u32 mtu; /* largest inner IP packet, bytes */
+	__u32 slot; /* of the peer, index in peer_counters */
+	__u32 hash; /* the skb's when it left: the kernel takes port and path from it */
+	__u32 sent; /* TCP: sequence number behind the last byte from the pod */
+	__u32 received; /* the same of the other end */
+	__be32 next_hop[4]; /* on-link neighbour that it left to */
+	__be32 peer[4]; /* underlay address of the peer's VTEP */
+	__be16 source_port; /* of the outer UDP header */
+	__u8 vtep_mac[6]; /* the peer's */
+	__u8 way; /* enum way */
+	__u8 open; /* TCP: an ACK has come out since the SYN, conntrack is ESTABLISHED */
+	__u8 pad[6];
+};
+
+/* notes: what a packet was when it went into the kernel path, by its stamp */
+struct note {
+	__be32 source[4];
+	__be32 destination[4];
+	__be16 source_port; /* ICMP echo: identifier */
+	__be16 destination_port; /* ICMP echo: type */
+	__u8 protocol;
+	__u8 ttl;
+	__u8 tos;
+	__u8 unfinished; /* the transport checksum was left to the device */
+	__u32 hash; /* the skb's, 0 = none yet */
+	__u32 epoch;
 };
 
 /* One entry, written by the agent. Times in ns, CLOCK_MONOTONIC. */
@@ -147,11 +187,10 @@ struct settings {
 	__u64 revalidate_datagram; /* of UDP and ICMP, which conntrack forgets sooner */
 	__be32 address[4]; /* our VTEP's underlay address */
 	__u32 epoch;
-	__u16 port_min; /* range of the outer source port, as vxlan's own */
-	__u16 port_max;
 	__u8 vtep_mac[6];
 	__u8 has_direct; /* some peer is WAY_DIRECT: look at the NIC's other traffic too */
 	__u8 judged; /* something acts on every packet of every pod: VERDICT_JUDGED */
+	__u8 pad[4];
 };
 
 struct counter {

@@ -44,7 +44,7 @@ def test_nothing_of_flannelds_is_touched(node: AgentNode) -> None:
     assert [line for line in seen if "flannel.1" in line] == []
     assert not node.subnet_file.exists()
     assert known(node) == {f"10.42.{n}.0/24": (f"192.168.77.{n}", mac(n)) for n in (2, 3)}
-    assert {program.label for program, _ in node.attached()} == {"from_nic", "to_overlay"}
+    assert {program.label for program, _ in node.attached()} == {"from_nic", "to_nic"}
 
 
 def test_the_kernel_wins_over_the_list(node: AgentNode) -> None:
@@ -84,8 +84,8 @@ def test_a_device_that_flanneld_makes_later_or_anew_is_found(node: AgentNode) ->
     eventually(lambda: list(known(node)) == ["10.42.2.0/24"], "its peer")
     node.sh("ip link del flannel.1", FLANNELD, peer(3))
     eventually(lambda: list(known(node)) == ["10.42.3.0/24"], "the new device")
-    hook = (Program.TO_OVERLAY, "flannel.1")
-    eventually(lambda: hook in node.attached(), "to_overlay on it")
+    hooks = {(Program.FROM_NIC, "eth0"), (Program.TO_NIC, "eth0")}
+    eventually(lambda: node.attached() == hooks, "the programs on its NIC")
 
 
 def test_no_list_is_needed(node: AgentNode) -> None:

@@ -84,13 +84,20 @@ def test_damage_is_repaired(running: AgentNode, damage: str, logged: str) -> Non
     eventually(lambda: running.kernel_path() == before, "repair")
 
 
-def test_programs_follow_a_device_made_anew(running: AgentNode) -> None:
-    """flannel.1 deleted by hand is made anew, and what learns outbound halves of flows is on it."""
+def test_programs_follow_a_nic_made_anew(running: AgentNode) -> None:
+    """A NIC that vanishes, and flannel.1 with it, is followed to the next of its name."""
+    hooks = {(Program.FROM_NIC, "eth0"), (Program.TO_NIC, "eth0")}
     before = running.link("flannel.1")["ifindex"]
-    running.sh("ip link del flannel.1")
-    hook = (Program.TO_OVERLAY, "flannel.1")
-    eventually(lambda: hook in running.attached(), "the hook")
-    assert running.link("flannel.1")["ifindex"] != before
+    assert running.attached() == hooks
+    running.sh("ip link del eth0")
+    eventually(lambda: not running.attached(), "the end of the hooks")
+    running.sh(
+        "ip link add eth0 type veth peer name wire0",
+        "ip addr add 192.168.77.1/24 dev eth0",
+        "ip link set eth0 up; ip link set wire0 up",
+    )
+    eventually(lambda: running.attached() == hooks, "the hooks")
+    eventually(lambda: running.link("flannel.1")["ifindex"] != before, "the device")
 
 
 def test_ones_own_changes_are_no_news(running: AgentNode) -> None:

@@ -34,7 +34,7 @@ def test_direct_routing_routes_to_neighbours(node: AgentNode, tmp_path: Path) ->
         ways = {str(cidr): peer.way.name for cidr, peer in maps.peers().items()}
         assert maps.settings().has_direct
     assert ways == {"10.42.2.0/24": "DIRECT", "10.42.3.0/24": "DIRECT", "10.42.9.0/24": "TUNNEL"}
-    assert ("to_overlay", "eth0") in {(p.label, device) for p, device in node.attached()}
+    assert ("to_nic", "eth0") in {(p.label, device) for p, device in node.attached()}
     node.sh("ip route del 10.42.2.0/24")
     eventually(lambda: "10.42.2.0/24 via 192.168.77.2" in node.sh("ip route"), "the repair")
 

@@ -29,17 +29,22 @@ OVERLAY = OverlayState(
     paths=(),
     exits=frozenset({(Way.TUNNEL, 3)}),
 )
-ESTABLISHED, UDP = 432000.0, 120.0
+ESTABLISHED, CLOSE_WAIT, UDP = 432000.0, 60.0, 120.0
 
 
 @pytest.fixture
 def maps(monkeypatch: pytest.MonkeyPatch) -> Maps:
     """Maps in memory; conntrack keeps streams five days and datagrams two minutes."""
     timeouts = {
-        ("tcp_timeout_established",): ESTABLISHED,
-        ("udp_timeout", "icmp_timeout"): UDP,
+        "tcp_timeout_established": ESTABLISHED,
+        "tcp_timeout_unacknowledged": 300.0,
+        "tcp_timeout_close_wait": CLOSE_WAIT,
+        "tcp_timeout_fin_wait": 120.0,
+        "udp_timeout": UDP,
+        "udp_timeout_stream": 180.0,
+        "icmp_timeout": 150.0,
     }
-    monkeypatch.setattr(leases, "shortest_timeout", lambda *states: timeouts[states])
+    monkeypatch.setattr(leases, "shortest_timeout", lambda *states: min(map(timeouts.get, states)))
     return in_memory(monkeypatch)[0]
 
 
@@ -115,26 +120,11 @@ def test_approvals_age_before_conntrack_forgets(
     """A third of the timeout counts where that is shorter; without conntrack the person's word."""
     Lease(maps, Terms(revalidate=1_000_000)).apply(OVERLAY)
     found = maps.settings()
-    assert found.revalidate == ESTABLISHED / 3 * SECOND
+    assert found.revalidate == CLOSE_WAIT / 3 * SECOND
     assert found.revalidate_datagram == UDP / 3 * SECOND
     monkeypatch.setattr(leases, "shortest_timeout", lambda *_: math.inf)
     Lease(maps, Terms(revalidate=50)).apply(OVERLAY)
     assert maps.settings().revalidate_datagram == 50 * SECOND
-
-
-def test_the_port_range_is_the_kernels(
-    maps: Maps, monkeypatch: pytest.MonkeyPatch, tmp_path
-) -> None:
-    """A VXLAN device without a range of its own uses that of local ports; or the default's."""
-    file = tmp_path / "range"
-    file.write_text("1024\t2047\n")
-    monkeypatch.setattr(leases, "_PORT_RANGE", file)
-    lease = Lease(maps, Terms(revalidate=20))
-    lease.apply(OVERLAY)
-    assert (maps.settings().port_min, maps.settings().port_max) == (1024, 2047)
-    file.unlink()
-    lease.apply(OVERLAY)
-    assert (maps.settings().port_min, maps.settings().port_max) == (32768, 60999)
 
 
 def test_direct_peers_are_told_of(maps: Maps) -> None:

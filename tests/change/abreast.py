@@ -19,7 +19,6 @@ BOTH_WAYS = {
     ("from_nic", "decapsulated"): 4 * ROUNDS,
     # What nobody told the agents of.
     ("from_nic", "no_pod"): 4 * ROUNDS,
-    ("to_overlay", "no_pod"): 4 * ROUNDS,
 }
 """What both nodes count of datagrams and answers from each node to the other, by either path."""
 

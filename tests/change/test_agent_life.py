@@ -98,7 +98,7 @@ def test_agent_dead_for_longer_than_its_lease(pair):
         talks.exchange(10)
         with lab.verdicts("node2") as seen:
             talks.exchange(ROUNDS)
-        places = ("from_pod", "from_nic", "to_overlay", "to_pod")
+        places = ("from_pod", "from_nic", "to_pod")
         assert set(counted(seen)) == {(place, "no_agent") for place in places}
         # No program stands on the fresh pod's veth; and nobody tells ARP from IP any more.
         assert all(3 * ROUNDS <= count < 4 * ROUNDS for count in counted(seen).values())
@@ -111,7 +111,6 @@ def test_agent_dead_for_longer_than_its_lease(pair):
             ("from_nic", "decapsulated"): 2 * ROUNDS,
             # The fresh pod was never told of.
             ("from_nic", "no_pod"): ROUNDS,
-            ("to_overlay", "no_pod"): ROUNDS,
             ("from_pod", "no_peer"): ROUNDS,
             ("to_pod", "no_peer"): ROUNDS,
         }

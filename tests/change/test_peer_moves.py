@@ -151,7 +151,7 @@ def test_no_way(pair, both):
         with pair.verdicts("node1") as seen:
             wait_for(lambda: both.bypassed[0].silence > 0.5, "silence")
         assert seen["from_pod", "encapsulated"] == 0
-        assert seen["from_pod", "no_next_hop"] > 0
+        assert seen["from_pod", "flow_withdrawn"] > 0
         ip(node1, f"route del unreachable {peers}/32")
 
     both.survive(interrupt)

@@ -66,10 +66,9 @@ BYPASSED = {
 BY_THE_KERNEL = {
     ("from_pod", "encapsulated"): 50,
     ("from_nic", "no_pod"): 50,
-    ("to_overlay", "learned"): 50,
     ("from_nic", "decapsulated"): 50,
-    ("from_pod", "no_peer"): 50,
-    ("to_pod", "learned"): 50,
+    ("from_pod", "no_pod"): 50,
+    ("to_pod", "no_stamp"): 50,
 }
 """The same where node2 has no pod of that address any more: only node1 bypasses."""
 

@@ -11,16 +11,17 @@ from tables.case import ACK_DATA, DATAGRAM, PING, handed_over, sent
 from tables.direct import plain
 from tables.from_nic import ANSWER, PONG, RESPONSE, UNCHECKED, carried, covered, inner
 from tables.from_pod import LOCAL_DATA, LOCAL_DATAGRAM
-from tables.learning import arriving, leaving
+from tables.learning import arriving, leaving, left
 from world import (
     APPROVED,
     NEIGHBOUR,
     NEIGHBOUR_VETH,
     NIC,
+    NIC_MAC,
     OTHER_REMOTE,
-    OVERLAY,
     PING_FLOW,
     POD,
+    ROUTER_MAC,
     TCP_FLOW,
     UDP_FLOW,
     VETH,
@@ -74,10 +75,13 @@ BASES = {
         *bases(VETH, *(arriving(transport) for transport in (RESPONSE, ANSWER, PONG)), REPLY_BACK),
         *bases(NEIGHBOUR_VETH, handed_over(LOCAL_DATA), handed_over(LOCAL_DATAGRAM)),
     ],
-    Program.TO_OVERLAY: bases(
-        OVERLAY,
-        *(leaving(transport) for transport in (ACK_DATA, DATAGRAM, PING)),
-        leaving(DATAGRAM, destination=OTHER_REMOTE),
+    Program.TO_NIC: bases(
+        NIC,
+        *(left(leaving(transport)) for transport in (ACK_DATA, DATAGRAM, PING)),
+        *(
+            leaving(transport, destination=OTHER_REMOTE, source_mac=NIC_MAC, dest_mac=ROUTER_MAC)
+            for transport in (ACK_DATA, DATAGRAM, PING)
+        ),
     ),
 }
 FLOWS = [

@@ -27,7 +27,7 @@ class Device:
 
     def send(self, program: Program, count: int) -> None:
         """Put frames past the hook that the program belongs on, and wait until they are through."""
-        egress = program in {Program.TO_POD, Program.TO_OVERLAY}
+        egress = program in {Program.TO_POD, Program.TO_NIC}
         source, target = (self.near, self.far) if egress else (self.far, self.near)
         for _ in range(count):
             source.send(NOT_IP)

@@ -28,6 +28,8 @@ class Packet(NamedTuple):
     first: int  # source port, or identifier of an echo
     second: int  # destination port, or type of an echo
     flags: int  # of TCP
+    sequence: int  # of TCP
+    check: bytes  # of TCP or UDP
 
     def key(self, *, inbound: bool) -> Key:
         """The flow as its local pod sees it."""
@@ -48,13 +50,14 @@ def read(frame: bytes) -> Packet | None:
     if words[1] != size or sum(words) % 0xFFFF or words[3] & 0x3FFF:
         return None
     protocol = frame[23]
-    flags = 0
+    flags = sequence = 0
     first, second = struct.unpack_from("!HH", frame, 34)
     if protocol == TCP:
         headers = 20 + (frame[46] >> 4) * 4 if size >= 40 else 0
         if not 40 <= headers <= size:
             return None
         flags = frame[47]
+        sequence = int.from_bytes(frame[38:42], "big")
     elif protocol == UDP:
         headers = 28
     elif protocol == ICMP and first in {ECHO_REQUEST << 8, ECHO_REPLY << 8}:
@@ -73,6 +76,8 @@ def read(frame: bytes) -> Packet | None:
         first,
         second,
         flags,
+        sequence,
+        frame[50:52] if protocol == TCP else frame[40:42],
     )
 
 

@@ -14,7 +14,7 @@ from ipaddress import IPv4Address
 FIN, SYN, RST, PSH, ACK = 0x01, 0x02, 0x04, 0x08, 0x10
 ECHO_REPLY, UNREACHABLE, ECHO_REQUEST = 0, 3, 8
 ICMP, TCP, UDP, SCTP = 1, 6, 17, 132
-IPV4, ARP, VLAN, IPV6 = 0x0800, 0x0806, 0x8100, 0x86DD
+IPV4, ARP, VLAN, VLAN_S, IPV6 = 0x0800, 0x0806, 0x8100, 0x88A8, 0x86DD
 DF, MF = 0x4000, 0x2000
 NOT_ECT, ECT1, ECT0, CE = range(4)
 
@@ -143,6 +143,16 @@ class Frame:
         packet = head + struct.pack("!H", made) + tail + data
         ethernet = mac(self.dest_mac) + mac(self.source_mac) + struct.pack("!H", self.ethertype)
         return ethernet + packet + self.padding
+
+
+def tagged(frame: Frame, *vlans: int) -> bytes:
+    """A frame with VLAN tags, the outermost first; VLAN 0 is a mere priority."""
+    made = bytes(frame)
+    kinds = [VLAN_S, *[VLAN] * len(vlans)] if len(vlans) > 1 else [VLAN]
+    tags = b"".join(
+        struct.pack("!HH", kind, vlan) for kind, vlan in zip(kinds, vlans, strict=False)
+    )
+    return made[:12] + tags + made[12:]
 
 
 def super_packet(frame: Frame, segment: int) -> bytes:

@@ -30,7 +30,21 @@ from frames import (
     mac,
 )
 from testrun import Context
-from world import EPOCH, NIC, NIC_MAC, NODE_ADDRESS, OVERLAY_MAC, PORT, VNI, Approval, World
+from world import (
+    EPOCH,
+    NIC,
+    NIC_MAC,
+    NODE_ADDRESS,
+    OTHER_PEER,
+    OVERLAY_MAC,
+    PORT,
+    ROUTER_MAC,
+    SEQUENCE,
+    VNI,
+    Approval,
+    Note,
+    World,
+)
 
 from vxlane.datapath.abi import Guard, Program, Way
 from vxlane.datapath.records import Peer, Pod, Tuple
@@ -59,13 +73,17 @@ class Halves:
     into: int | None
     epoch: int
     ifindex: int
+    # What each side's next byte is numbered; of TCP.
+    sent: int = SEQUENCE
+    received: int = SEQUENCE
+    is_open: bool = True
 
 
 class Oracle:
     """Judges frames in one world; learning changes `flows` and `resets`."""
 
-    def __init__(self, world: World, mark: int) -> None:
-        self.world, self.mark = world, mark
+    def __init__(self, world: World) -> None:
+        self.world = world
         self.pods: dict[bytes, Pod] = {pod.address.packed: pod for pod in world.pods}
         self.flows = {key_of(one): halves_of(one) for one in world.flows}
         self.resets: set[Key] = set()
@@ -111,12 +129,12 @@ class Oracle:
         self, frame: bytes, packet: Packet, sender: Pod, peer: Peer, context: Context
     ) -> Judgement | None:
         through_node = frame[:6] == mac(sender.gateway_mac)
-        if not (through_node and packet.ttl > 1 and peer.ifindex):
+        if not (through_node and packet.ttl > 1):
             return None
         if not fits(packet, peer.mtu, context.gso_size):
             return None
         if peer.way is Way.DIRECT:
-            return Judgement(hop(frame, frame[6:12], frame[:6], packet.tos), self.mark)
+            return Judgement(hop(frame, frame[6:12], frame[:6], packet.tos), 0)
         # A test run's super-packet is of no kind, and the kernel makes no room in such.
         if context.gso_size:
             return None
@@ -126,10 +144,10 @@ class Oracle:
         outer += struct.pack("!BBH", 0x45, ECT0 if ecn == CE else ecn, 36 + len(inner))
         outer += struct.pack("!HHBBH", 0, 0, 64, UDP, 0)
         outer += NODE_ADDRESS.packed + peer.address.packed
-        outer += struct.pack("!HHHH", 0, PORT, 16 + len(inner), 0)
+        outer += struct.pack("!HHHH", self.world.source_port, PORT, 16 + len(inner), 0)
         outer += struct.pack("!II", 0x08000000, VNI << 8)
-        # IP identification and UDP source port are free, and so the header checksum is.
-        return Judgement(bytes(outer) + inner, 0, (slice(18, 20), slice(24, 26), slice(34, 36)))
+        # IP identification is free, and so the header checksum is.
+        return Judgement(bytes(outer) + inner, 0, (slice(18, 20), slice(24, 26)))
 
     def _from_nic(self, frame: bytes, context: Context) -> Judgement | None:
         outer = read(frame)
@@ -176,33 +194,77 @@ class Oracle:
             return Judgement(hop(frame, mac(pod.gateway_mac), mac(pod.mac), tos), 0)
         return None
 
-    def learn(self, program: Program, frame: bytes, context: Context) -> None:
-        """Take note of a frame that has come out of the kernel path."""
-        packet = read(frame)
-        if self.world.lease < 0 or not packet:
+    def known(self) -> dict[Key, Halves]:
+        """The records without the sequence numbers, which maps tell no reader."""
+        plain = _progress(Halves(out=None, into=None, epoch=0, ifindex=0))
+        return {key: replace(halves, **plain) for key, halves in self.flows.items()}
+
+    def learn(self, program: Program, frame: bytes, context: Context, note: Note | None) -> None:
+        """Take account of a frame that has come out of the kernel path, having been `note`."""
+        if self.world.lease < 0 or not note:
             return
-        sender = self.pods.get(packet.source)
-        receiver = self.pods.get(packet.destination)
-        if program is Program.TO_OVERLAY:
-            if sender and self._peer(packet.destination) and context.mark != self.mark:
+        if program is Program.TO_NIC:
+            self._learn_at_nic(frame, context, note)
+        elif program is Program.TO_POD and (packet := read(frame)):
+            receiver = self.pods.get(packet.destination)
+            if not receiver or receiver.ifindex != context.ifindex:
+                return
+            sender = self.pods.get(packet.source)
+            is_same = _is_same(packet, note, hops=0 if sender else 1)
+            if sender and is_same:
                 self._note(packet, sender, inbound=False)
-        elif program is Program.TO_POD and receiver and receiver.ifindex == context.ifindex:
-            if sender:
-                self._note(packet, sender, inbound=False)
-            if sender or self._peer(packet.source):
+            if (sender or self._peer(packet.source)) and is_same:
                 self._note(packet, receiver, inbound=True)
+
+    def _learn_at_nic(self, frame: bytes, context: Context, note: Note) -> None:
+        """What has left: a tunnel to its peer, or as it is to one on our link; by its neighbour."""
+        outer = read(frame)
+        is_tunnel = outer is not None and (outer.protocol, outer.second) == (UDP, PORT)
+        packet = read(frame[ENCAPSULATION:]) if is_tunnel else outer
+        sender = packet and self.pods.get(packet.source)
+        peer = packet and self._peer(packet.destination)
+        if not (outer and packet and sender and peer):
+            return
+        if context.mark or not _is_same(packet, note, hops=1):
+            return
+        if is_tunnel != (peer.way is Way.TUNNEL) or (
+            is_tunnel and not _is_ours(frame, packet, peer)
+        ):
+            return
+        routed = (context.ifindex, frame[:12]) == (NIC, mac(ROUTER_MAC) + mac(NIC_MAC))
+        if not is_tunnel:
+            # There is a route by the NIC to the other peer only.
+            routed = routed and peer.cidr == OTHER_PEER.cidr
+        if routed or (packet.protocol == TCP and packet.flags & RST):
+            self._note(packet, sender, inbound=False)
 
     def _note(self, packet: Packet, pod: Pod, *, inbound: bool) -> None:
         key = packet.key(inbound=inbound)
         known = self.flows.get(key)
+        half, reached = ("into", "received") if inbound else ("out", "sent")
         if packet.protocol == TCP and packet.flags & RST:
-            if known and known.out is not None and known.into is not None:
+            is_whole = known and known.out is not None and known.into is not None
+            if known and is_whole and packet.sequence == getattr(known, reached):
                 self.resets.add(key)
             self.flows.pop(key, None)
-        elif not is_control(packet):
-            if not known or (known.epoch, known.ifindex) != (EPOCH, pod.ifindex):
-                known = Halves(out=None, into=None, epoch=EPOCH, ifindex=pod.ifindex)
-            self.flows[key] = replace(known, **{"into" if inbound else "out": 0})
+            return
+        is_syn = packet.protocol == TCP and bool(packet.flags & SYN)
+        if packet.protocol == TCP and (packet.flags & FIN or not packet.flags & (SYN | ACK)):
+            return
+        if is_syn and not packet.flags & ACK:
+            known = None
+        end = (packet.sequence + packet.size - packet.headers + is_syn) % 2**32
+        fresh = Halves(out=None, into=None, epoch=EPOCH, ifindex=pod.ifindex, is_open=False)
+        if not known:
+            known = replace(fresh, sent=0, received=0)
+        elif (known.epoch, known.ifindex) != (EPOCH, pod.ifindex):
+            known = replace(fresh, **_progress(known), **{half: getattr(known, half)})
+        before = getattr(known, reached)
+        if getattr(known, half) is not None and (end - before) % 2**32 >= 2**31:
+            end = before
+        is_open = known.is_open or not is_syn
+        is_open = is_open or packet.protocol != TCP
+        self.flows[key] = replace(known, **{half: 0, reached: end, "is_open": is_open})
 
     def ended(self, frame: bytes) -> tuple[list[Key], bytes]:
         """The records that a SYN or FIN, in a tunnel or not, may end; and the same as an ACK."""
@@ -221,6 +283,8 @@ class Oracle:
             return False
         own, other = (record.into, record.out) if inbound else (record.out, record.into)
         if own is None or is_control(packet):
+            return False
+        if packet.protocol == TCP and not record.is_open:
             return False
         world = self.world
         longest = world.revalidate if packet.protocol == TCP else world.revalidate_datagram
@@ -242,6 +306,40 @@ class Oracle:
         return None
 
 
+def _progress(halves: Halves) -> dict[str, int]:
+    return {"sent": halves.sent, "received": halves.received}
+
+
+def _is_same(packet: Packet, note: Note, *, hops: int) -> bool:
+    """Whether a packet is what went in, `hops` later; congestion may have been marked."""
+    went_in = (
+        note.source.packed,
+        note.destination.packed,
+        note.source_port,
+        note.destination_port,
+        note.protocol,
+        note.ttl,
+        note.epoch,
+    )
+    flow = packet.source, packet.destination, packet.first, packet.second, packet.protocol
+    if went_in != (*flow, (packet.ttl + hops) % 256, EPOCH):
+        return False
+    return packet.tos == note.tos or (note.tos & CE != 0 and packet.tos == note.tos | CE)
+
+
+def _is_ours(frame: bytes, packet: Packet, peer: Peer) -> bool:
+    """Whether the outer packet is the one that the bypass would send."""
+    ecn = packet.tos & CE
+    outer = frame[14:34]
+    length, _, flags, vni = struct.unpack_from("!HHII", frame, 38)
+    return (
+        (outer[1], outer[6:8], outer[8]) == (ECT0 if ecn == CE else ecn, bytes(2), 64)
+        and frame[26:34] == NODE_ADDRESS.packed + peer.address.packed
+        and (length, flags, vni) == (len(frame) - 34, 0x08000000, VNI << 8)
+        and frame[50:62] == mac(peer.vtep_mac) + mac(OVERLAY_MAC)
+    )
+
+
 def key_of(flow: Approval) -> Key:
     """The key of a record as the oracle has it."""
     one = flow.tuple
@@ -257,9 +355,16 @@ def flow_of(key: Key, halves: Halves) -> Approval:
         into=halves.into,
         epoch=halves.epoch,
         ifindex=halves.ifindex,
+        is_open=halves.is_open,
     )
 
 
 def halves_of(flow: Approval) -> Halves:
     """The record itself."""
-    return Halves(out=flow.out, into=flow.into, epoch=flow.epoch, ifindex=flow.ifindex)
+    return Halves(
+        out=flow.out,
+        into=flow.into,
+        epoch=flow.epoch,
+        ifindex=flow.ifindex,
+        is_open=flow.is_open,
+    )

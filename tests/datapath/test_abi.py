@@ -95,7 +95,7 @@ def test_labels() -> None:
 
 
 def test_kinds_of_verdicts() -> None:
-    """Four verdicts are bypassed, five identity checks, three no pod-to-pod traffic."""
+    """Four verdicts are bypassed, seven identity checks, three no pod-to-pod traffic."""
     of_kind = {kind: {v.label for v in Verdict if v.kind is kind} for kind in VerdictKind}
     assert of_kind[VerdictKind.BYPASSED] == {"encapsulated", "decapsulated", "switched", "routed"}
     assert of_kind[VerdictKind.LEARNED] == {"learned"}
@@ -106,4 +106,6 @@ def test_kinds_of_verdicts() -> None:
         "not_our_vtep",
         "unknown_vtep",
         "wrong_vtep",
+        "forged_tunnel",
+        "tags",
     }

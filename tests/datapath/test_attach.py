@@ -46,7 +46,9 @@ def test_attach_and_detach(bench: Bench, hooks: Hooks, device: Device, program: 
         hooks.detach(program, INDEX)
         assert hooks.attached() == set()
         device.send(program, 2)
-    assert moved.packets == {(program, Verdict.NOT_IP): 3}
+    # to_nic counts only what carries a stamp.
+    counted = {} if program is Program.TO_NIC else {(program, Verdict.NOT_IP): 3}
+    assert moved.packets == counted
     assert [stands(hook) for hook in TcxHook] == [(0, False), (0, False)]
 
 

@@ -146,8 +146,8 @@ def test_ours_are_not_foreign(
     nic("qdisc add dev nic clsact")
     by_clsact = Hooks(bench.pins, Method.CLSACT, netlink)
     auto.attach(Program.FROM_NIC, NIC)
-    by_clsact.attach(Program.TO_OVERLAY, NIC)
-    assert auto.attached() == {(Program.FROM_NIC, NIC), (Program.TO_OVERLAY, NIC)}
+    by_clsact.attach(Program.TO_NIC, NIC)
+    assert auto.attached() == {(Program.FROM_NIC, NIC), (Program.TO_NIC, NIC)}
     assert not any(auto.has_foreign_filters(hook, NIC) for hook in TcxHook)
 
 
@@ -156,13 +156,13 @@ def test_someones_clsact_stays(
 ) -> None:
     """Detaching takes our filter, and not the qdisc on which another's filter stands."""
     nic("qdisc add dev nic clsact")
-    nic("filter add dev nic egress bpf direct-action pinned", str(someone.pins / "to_overlay"))
+    nic("filter add dev nic egress bpf direct-action pinned", str(someone.pins / "to_nic"))
     hooks = Hooks(bench.pins, Method.CLSACT, netlink)
-    for program in (Program.FROM_NIC, Program.TO_OVERLAY):
+    for program in (Program.FROM_NIC, Program.TO_NIC):
         hooks.attach(program, NIC)
         hooks.detach(program, NIC)
     assert hooks.attached() == set()
-    assert "to_overlay" in tc("filter", "show", "dev", "nic", "egress")
+    assert "to_nic" in tc("filter", "show", "dev", "nic", "egress")
     assert "vxlane/" not in tc("filter", "show", "dev", "nic", "egress")
 
 
@@ -173,5 +173,5 @@ def test_clsact_beside_an_ingress_qdisc(
     nic("qdisc add dev nic ingress")
     hooks = Hooks(bench.pins, Method.CLSACT, netlink)
     with pytest.raises(KernelError, match="an ingress qdisc of someone else has no egress"):
-        hooks.attach(Program.TO_OVERLAY, NIC)
+        hooks.attach(Program.TO_NIC, NIC)
     assert hooks.attached() == set()

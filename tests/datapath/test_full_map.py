@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import struct
 from dataclasses import replace
@@ -11,9 +12,9 @@ from pathlib import Path
 import pytest
 from bench import Bench
 from tables import from_pod, learning
-from tables.case import DATAGRAM, only
+from tables.case import DATAGRAM, noted, only
 from testrun import Action, Context
-from world import OVERLAY, UDP_FLOW, VETH, Approval, stand
+from world import NIC, UDP_FLOW, VETH, Approval, put_note, stand
 
 from vxlane.datapath import syscall
 from vxlane.datapath.abi import HEADER, Program, Verdict
@@ -22,14 +23,14 @@ from vxlane.datapath.programs import Constants, pin_directory
 from vxlane.datapath.records import Count
 
 MAP_CREATE, HASH = 0, 1
+STAMP = 4711
 
 
 def pin_hash_of_one(state: Path) -> None:
     """Pin a plain hash of one entry as `flows`: a full LRU makes room, so no test can fill it."""
     ensure_bpffs(state / "bpf")
     pin_directory(state).mkdir()
-    sizes = struct.calcsize("=40x"), struct.calcsize("=24x")
-    assert sizes == tuple(len(bytes(HEADER.structs[name]())) for name in ("flow_key", "flow"))
+    sizes = [ctypes.sizeof(HEADER.structs[name]) for name in ("flow_key", "flow")]
     made, _ = syscall._bpf(MAP_CREATE, struct.pack("=IIIII", HASH, *sizes, 1, 0))
     syscall.obj_pin(made, pin_directory(state) / "flows")
     os.close(made)
@@ -41,10 +42,11 @@ def test_map_full(tmp_path: Path) -> None:
     pin_hash_of_one(tmp_path)
     bench = Bench(tmp_path, Constants(max_flows=1))
     standing = stand(bench.maps, only(Approval(tuple=replace(UDP_FLOW, local_port=1))))
-    frame = bytes(learning.leaving(DATAGRAM))
+    frame = bytes(learning.left(learning.leaving(DATAGRAM)))
+    put_note(bench.maps, learning.FAITHFUL, STAMP)
     with bench.counting() as moved:
-        result = bench.runners[Program.TO_OVERLAY].run(frame, Context(ifindex=OVERLAY))
-    assert moved.verdicts == {(Program.TO_OVERLAY, Verdict.MAP_FULL): Count(1, len(frame))}
+        result = bench.runners[Program.TO_NIC].run(frame, Context(ifindex=NIC, stamp=STAMP))
+    assert moved.verdicts == {(Program.TO_NIC, Verdict.MAP_FULL): Count(1, len(frame))}
     assert (result.action, result.frame) == (Action.UNSPEC, frame)
     assert standing.flows() == {Approval(tuple=replace(UDP_FLOW, local_port=1))}
 
@@ -57,13 +59,15 @@ def test_more_flows_than_room(tmp_path: Path) -> None:
     frames = [replace(DATAGRAM, source=port) for port in range(1000)]
     with bench.counting() as moved:
         for frame in frames:
-            bench.runners[Program.TO_OVERLAY].run(
-                bytes(learning.leaving(frame)), Context(ifindex=OVERLAY)
+            inner = learning.leaving(frame)
+            put_note(bench.maps, noted(inner, 1), STAMP)
+            bench.runners[Program.TO_NIC].run(
+                bytes(learning.left(inner)), Context(ifindex=NIC, stamp=STAMP)
             )
         for frame in frames:
             bench.runners[Program.FROM_POD].run(bytes(from_pod.sent(frame)), Context(ifindex=VETH))
     counts = {key: count.packets for key, count in moved.verdicts.items()}
-    learned = counts.pop((Program.TO_OVERLAY, Verdict.LEARNED))
+    learned = counts.pop((Program.TO_NIC, Verdict.LEARNED))
     bypassed = counts.pop((Program.FROM_POD, Verdict.ENCAPSULATED))
     unknown = counts.pop((Program.FROM_POD, Verdict.FLOW_UNKNOWN))
     assert not counts

@@ -11,10 +11,13 @@ from __future__ import annotations
 import os
 import random
 from dataclasses import replace
+from ipaddress import IPv4Address
 
 import pytest
 from bases import BASES, FLOWS
 from bench import Bench
+from forwarding import read
+from frames import ENCAPSULATION, UDP
 from mutation import Mutator
 from oracle import Judgement, Key, Oracle, flow_of, halves_of, key_of
 from testrun import Action, Context, Result
@@ -27,9 +30,11 @@ from world import (
     POD,
     VETH,
     Approval,
+    Note,
     Standing,
     World,
     put_flow,
+    put_note,
     stand,
 )
 
@@ -37,6 +42,7 @@ from vxlane.datapath.abi import Guard, Program, Verdict, Way
 
 EVERY_DAY, FULL = 60_000, 2_000_000
 PER_WORLD = 500
+STAMP = 4711
 
 
 # The verdicts that a program is there for.
@@ -44,7 +50,7 @@ WAYS = {
     Program.FROM_POD: {Verdict.ENCAPSULATED, Verdict.ROUTED, Verdict.SWITCHED},
     Program.FROM_NIC: {Verdict.DECAPSULATED, Verdict.ROUTED},
     Program.TO_POD: {Verdict.LEARNED},
-    Program.TO_OVERLAY: {Verdict.LEARNED},
+    Program.TO_NIC: {Verdict.LEARNED},
 }
 # Far from the limits of 10 and 30 s, so that a slow machine changes no verdict.
 AGES = (1, 1, 1, 1, 1, 1, 1, 1, 4, 20, 60, None)
@@ -68,7 +74,7 @@ def some_world(dice: random.Random) -> World:
     peers = tuple(
         replace(
             peer,
-            way=mostly(way, *Way),
+            way=mostly(way, Way.TUNNEL, Way.DIRECT),
             mtu=mostly(peer.mtu, 80, 1400),
             ifindex=mostly(NIC, NIC, 0),
         )
@@ -97,25 +103,26 @@ class Fuzz:
         self._bases = BASES[program]
         self._mutator = Mutator(self._dice, [base.frame for base in self._bases])
         self._run = bench.runners[program].run
-        self.bypassed = self.forgotten = 0
+        self.bypassed = self.forgotten = self.unstamped = 0
 
     def run(self, count: int) -> None:
         """Run `count` mutants, in ever new worlds."""
         for _ in range(count // PER_WORLD):
             world = some_world(self._dice)
             standing = stand(self._bench.maps, world)
-            oracle = Oracle(world, self._bench.constants.mark)
+            oracle = Oracle(world)
             for _ in range(PER_WORLD):
                 self._one(oracle, standing)
             flows = {key_of(flow): halves_of(flow) for flow in standing.flows()}
-            assert flows == oracle.flows, f"seed {self._seed}: flow records in {world}"
+            assert flows == oracle.known(), f"seed {self._seed}: flow records in {world}"
             resets = {key_of(Approval(tuple=one)) for one in standing.resets()}
             assert resets == oracle.resets, f"seed {self._seed}: resets in {world}"
 
     def _one(self, oracle: Oracle, standing: Standing) -> None:
         base = self._dice.choice(self._bases)
         frame = self._mutator.mutant(base.frame)
-        context = self._context(base.ifindex, oracle.mark)
+        note = self._note(frame)
+        context = self._context(base.ifindex, STAMP if note else 0)
         result = self._run(frame, context)
         due = oracle.judge(self._program, frame, context)
         if due:
@@ -124,7 +131,8 @@ class Fuzz:
             agree = (result.action, result.frame) == (Action.UNSPEC, frame)
         assert agree, self._report(oracle, due, frame, context, result)
         self.bypassed += due is not None
-        oracle.learn(self._program, frame, context)
+        self.unstamped += self._program is Program.TO_NIC and not note
+        oracle.learn(self._program, frame, context, note)
         keys, twin = oracle.ended(frame)
         if keys and self._program in {Program.FROM_POD, Program.FROM_NIC}:
             must = oracle.judge(self._program, twin, context) is not None
@@ -138,15 +146,48 @@ class Fuzz:
         assert not (must and there.intersection(keys)), f"seed {self._seed}: {keys} not forgotten"
         self.forgotten += must
         for key in set(keys) - there:
-            put_flow(standing.maps, flow_of(key, oracle.flows[key]), standing.since)
+            flow = flow_of(key, oracle.flows[key])
+            put_flow(standing.maps, flow, standing.since, oracle.world)
 
-    def _context(self, ifindex: int, mark: int) -> Context:
+    def _note(self, frame: bytes) -> Note | None:
+        """What a frame was when it went in: nearly always itself, with the hops that it came."""
+        is_tunnel = self._program is Program.TO_NIC and frame[23] == UDP
+        packet = read(frame[ENCAPSULATION:] if is_tunnel else frame)
+        if self._program not in {Program.TO_POD, Program.TO_NIC} or not packet:
+            return None
+        is_local = POD.address.packed[:3] == packet.source[:3] == packet.destination[:3]
+        note = Note(
+            source=IPv4Address(packet.source),
+            destination=IPv4Address(packet.destination),
+            source_port=packet.first,
+            destination_port=packet.second,
+            protocol=packet.protocol,
+            ttl=(packet.ttl + (not is_local)) % 256,
+            tos=packet.tos,
+        )
+        if self._dice.random() < 0.05:
+            changes = self._dice.choice(
+                (
+                    {"ttl": packet.ttl},
+                    {"tos": packet.tos ^ 0x28},
+                    {"tos": packet.tos & ~1},
+                    {"source_port": packet.second},
+                    {"epoch": 6},
+                    {"destination": IPv4Address("10.43.0.1")},
+                )
+            )
+            note = replace(note, **changes)
+        put_note(self._bench.maps, note, STAMP)
+        return note
+
+    def _context(self, ifindex: int, stamp: int) -> Context:
         """The right context nearly always."""
         if self._dice.random() < 0.95:
-            return Context(ifindex=ifindex)
+            return Context(ifindex=ifindex, stamp=stamp)
         return Context(
             ifindex=self._dice.choice((ifindex, VETH, NEIGHBOUR_VETH, NIC)),
-            mark=self._dice.choice((0, 0, 1, mark)),
+            mark=self._dice.choice((0, 0, 1)),
+            stamp=stamp,
             gso_size=self._dice.choice((0, 0, 100, 1400, 1430)),
         )
 
@@ -173,7 +214,8 @@ def check(bench: Bench, program: Program, *, count: int, seed: int) -> None:
         fuzz.run(count)
     print(dict(moved.packets), fuzz.forgotten)
     assert {judged for judged, _ in moved.packets} == {program}
-    assert sum(moved.packets.values()) == count
+    # to_nic counts no packet without a stamp.
+    assert sum(moved.packets.values()) == count - fuzz.unstamped
     ways = {verdict: n for (_, verdict), n in moved.packets.items() if verdict in WAYS[program]}
     assert ways.keys() == WAYS[program]
     assert min(ways.values()) > count / 50

@@ -16,7 +16,7 @@ from tables.from_pod import LOCAL_DATAGRAM
 from testrun import Action, Context
 from world import APPROVED, LOCAL_UDP, NEIGHBOUR, NIC, UDP_FLOW, VETH, Approval, World, stand
 
-from vxlane.datapath.abi import Program, Verdict
+from vxlane.datapath.abi import Program, Verdict, VerdictKind
 from vxlane.errors import KernelError
 
 TO_IT = {
@@ -43,7 +43,7 @@ def judged(bench: Bench) -> set[tuple[Program, Verdict, Action]]:
             result = bench.runners[program].run(TO_IT[program], Context(ifindex=ifindex))
         ((_, verdict),) = moved.packets
         found.add((program, verdict, result.action))
-        assert verdict.bypassed or result.frame == TO_IT[program]
+        assert verdict.kind is VerdictKind.BYPASSED or result.frame == TO_IT[program]
     return found
 
 
@@ -53,7 +53,7 @@ THERE = {
 }
 GONE = {
     (Program.FROM_NIC, Verdict.NO_POD, Action.UNSPEC),
-    (Program.FROM_POD, Verdict.NO_PEER, Action.UNSPEC),
+    (Program.FROM_POD, Verdict.NO_POD, Action.UNSPEC),
 }
 
 

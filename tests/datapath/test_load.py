@@ -46,7 +46,7 @@ def identities(state: Path) -> dict[str, int]:
 
 
 @pytest.mark.usefixtures("node")
-@pytest.mark.parametrize("missing", ["VNI", "STRICT", "MARK"])
+@pytest.mark.parametrize("missing", ["VNI", "STRICT", "PORT"])
 def test_error_names_file_and_line(tmp_path: Path, missing: str) -> None:
     """Without one of the constants the error names a line of a real file that needs it."""
     defines = {name: value for name, value in Constants().defines().items() if name != missing}

@@ -27,7 +27,7 @@ from world import (
     Approval,
     World,
     flow_key,
-    put_flows,
+    put_flow,
     settings,
     stand,
 )
@@ -56,6 +56,7 @@ POD6 = Pod(
     mtu=1430,
     mac="0a:ff:00:00:00:06",
     gateway_mac="0a:ff:00:00:00:01",
+    owner=3,
     guard=Guard.FROM_POD | Guard.TO_POD,
 )
 
@@ -141,14 +142,21 @@ def test_settings(maps: Maps) -> None:
 
 def test_flows(maps: Maps) -> None:
     """A flow record is read with ports in host order and its times in ns."""
-    put_flows(maps, [Approval(tuple=UDP_FLOW, out=2, into=None)], 10**10)
+    put_flow(maps, Approval(tuple=UDP_FLOW, out=2, into=None), 10**10, World())
     assert list(maps.flows()) == [
         Flow(
             tuple=Tuple(POD.address, IPv4Address("10.42.2.7"), 40001, 53, UDP),
             seen_out=8 * 10**9,
             seen_in=0,
+            used=0,
             epoch=7,
             ifindex=VETH,
+            nic=PEER.ifindex,
+            next_hop=PEER.next_hop,
+            source_port=World().source_port,
+            mtu=PEER.mtu,
+            way=Way.TUNNEL,
+            is_open=True,
         )
     ]
 
@@ -156,7 +164,8 @@ def test_flows(maps: Maps) -> None:
 def test_more_flows_than_one_batch(maps: Maps) -> None:
     """Ten thousand records are each read once; resets are each told once, and then are gone."""
     tuples = {replace(UDP_FLOW, local_port=port) for port in range(10_000)}
-    put_flows(maps, [Approval(tuple=flow, out=2, into=None) for flow in tuples], 10**10)
+    for flow in tuples:
+        put_flow(maps, Approval(tuple=flow, out=2, into=None), 10**10, World())
     read = [flow.tuple for flow in maps.flows()]
     assert len(read) == 10_000
     assert set(read) == tuples
@@ -229,6 +238,6 @@ def test_other_layout(bench: Bench, tmp_path: Path) -> None:
     syscall.obj_replace(made, tmp_path / "bpf" / "pods")
     os.close(made)
     with pytest.raises(
-        ContractError, match="pinned map pods has keys of 16 and values of 20 bytes, not 16 and 28"
+        ContractError, match="pinned map pods has keys of 16 and values of 20 bytes, not 16 and 32"
     ):
         Maps.open(tmp_path / "bpf")

@@ -37,7 +37,6 @@ def test_builds_are_told_apart() -> None:
         Constants(vni=2),
         Constants(port=4789),
         Constants(strict=Strictness.DROP),
-        Constants(mark=1),
         Constants(max_flows=7),
     ]
     assert len({programs._digest(build) for build in builds}) == len(builds)

@@ -69,7 +69,7 @@ def test_super_packet(
     """Past the kernel path leaves what leaves by it, whole or in ten segments."""
     kernel = on_the_wire(node, frame)
     hooks = Hooks(bench.pins, Method.AUTO, netlink)
-    stand(bench.maps, APPROVED)
+    stand(bench.maps, replace(APPROVED, source_port=int.from_bytes(kernel[0][34:36], "big")))
     hooks.attach(Program.FROM_POD, VETH)
     with bench.counting() as moved:
         bypassed = on_the_wire(node, frame)

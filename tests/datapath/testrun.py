@@ -4,6 +4,7 @@
 The kernel makes an skb of the bytes, derives packet type and protocol from its Ethernet header as
 for a received frame, runs the program once and gives the bytes back. A redirect is only an answer
 here: nothing is sent. Of the context it takes mark, interface and gso_size (never a GSO type).
+The stamp goes by way of stamper.py.
 It refuses frames that hold less than their own IP header (net/bpf/test_run.c).
 """
 
@@ -14,6 +15,8 @@ import os
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
+
+from stamper import Stamper
 
 from vxlane.datapath import syscall
 
@@ -62,9 +65,11 @@ class _Context(ctypes.Structure):
         ("mark", ctypes.c_uint32),
         ("_2", ctypes.c_uint32 * 7),
         ("ifindex", ctypes.c_uint32),
-        ("_3", ctypes.c_uint32 * 33),
+        ("_3", ctypes.c_uint32),
+        ("stamp", ctypes.c_uint32),  # cb[0]
+        ("_4", ctypes.c_uint32 * 31),
         ("gso_size", ctypes.c_uint32),
-        ("_4", ctypes.c_uint32 * 3),
+        ("_5", ctypes.c_uint32 * 3),
     )
 
 
@@ -75,6 +80,7 @@ class Context:
     ifindex: int
     mark: int = 0
     gso_size: int = 0
+    stamp: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +96,14 @@ class Runner:
     """One program, ready to be run; all buffers are made once."""
 
     def __init__(self, pin: Path) -> None:
-        self._program = syscall.obj_get(pin)
+        program = syscall.obj_get(pin)
+        self._stamper = Stamper(program)
+        os.close(program)
         self._in = ctypes.create_string_buffer(ROOM)
         self._out = ctypes.create_string_buffer(ROOM)
         self._context, self._context_out = _Context(), _Context()
         self._attr = _Attr(
-            program=self._program,
+            program=self._stamper.descriptor,
             data_in=ctypes.addressof(self._in),
             data_out=ctypes.addressof(self._out),
             repeat=1,
@@ -110,6 +118,7 @@ class Runner:
         self._context.mark = context.mark
         self._context.ifindex = context.ifindex
         self._context.gso_size = context.gso_size
+        self._context.stamp = context.stamp
         ctypes.memmove(self._in, frame, len(frame))
         self._attr.size_in = len(frame)
         self._attr.size_out = ROOM
@@ -123,4 +132,4 @@ class Runner:
 
     def close(self) -> None:
         """Let go of the program."""
-        os.close(self._program)
+        self._stamper.close()

@@ -10,9 +10,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
-from frames import ICMP, TCP, UDP
+from frames import ICMP, TCP, UDP, mac
 
 from vxlane.datapath import syscall
 from vxlane.datapath.abi import HEADER, Guard, Way
@@ -25,7 +25,8 @@ NIC_MAC, BRIDGE_MAC, OVERLAY_MAC = "02:00:00:00:00:11", "02:00:00:00:00:12", "02
 ROUTER_MAC = "02:00:00:00:00:99"
 NODE_ADDRESS, STRANGER = IPv4Address("192.168.77.1"), IPv4Address("203.0.113.7")
 VNI, PORT, MTU, EPOCH = 1, 8472, 1450, 7
-PORT_MIN, PORT_MAX = 32768, 60999
+SEQUENCE = 1000
+"""Behind the last byte of either side of every TCP flow; frames.Tcp begins there."""
 
 POD = Pod(
     address=IPv4Address("10.42.1.5"),
@@ -35,6 +36,7 @@ POD = Pod(
     mac="0a:00:00:00:01:05",
     gateway_mac=BRIDGE_MAC,
     guard=Guard(0),
+    owner=1,
 )
 NEIGHBOUR = Pod(
     address=IPv4Address("10.42.1.6"),
@@ -44,6 +46,7 @@ NEIGHBOUR = Pod(
     mac="0a:00:00:00:01:06",
     gateway_mac=BRIDGE_MAC,
     guard=Guard(0),
+    owner=2,
 )
 PEER = Peer(
     cidr=IPv4Network("10.42.2.0/24"),
@@ -75,6 +78,23 @@ class Approval:
     into: int | None = 1
     epoch: int = EPOCH
     ifindex: int = VETH
+    is_open: bool = True
+    """Of TCP: an ACK has come out since the SYN."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """What a packet was when it went into the kernel path."""
+
+    source: IPv4Address
+    destination: IPv4Address
+    source_port: int
+    destination_port: int
+    protocol: int
+    ttl: int
+    tos: int = 0
+    unfinished: bool = False
+    epoch: int = EPOCH
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +109,8 @@ class World:
     revalidate: int = 30
     revalidate_datagram: int = 10
     judged: bool = False
+    source_port: int = 50000
+    """Of the outer header of every tunnelled flow."""
 
 
 def remote_flow(protocol: int, local_port: int, remote_port: int) -> Tuple:
@@ -133,6 +155,7 @@ class Standing:
 
     maps: Maps
     since: int
+    peers: tuple[Peer, ...]
 
     def flows(self) -> frozenset[Approval]:
         """The flow records now, aged as if no time had passed."""
@@ -143,12 +166,18 @@ class Standing:
         return frozenset(self.maps.take_resets())
 
     def _approval(self, flow: Flow) -> Approval:
+        peer = peer_of(flow.tuple.remote, self.peers)
+        if flow.seen_out and peer and flow.epoch == EPOCH:
+            # What was seen of the way out is as the world has it.
+            assert (flow.nic, flow.next_hop) == (NIC, peer.next_hop)
+            assert (flow.mtu, flow.way) == (peer.mtu, peer.way)
         return Approval(
             tuple=flow.tuple,
             out=self._age(flow.seen_out),
             into=self._age(flow.seen_in),
             epoch=flow.epoch,
             ifindex=flow.ifindex,
+            is_open=flow.is_open or flow.tuple.protocol != TCP,
         )
 
     def _age(self, seen: int) -> int | None:
@@ -170,11 +199,13 @@ def stand(maps: Maps, world: World) -> Standing:
     for pod in world.pods:
         maps.put_pod(pod)
     maps.put_settings(settings(world, since))
-    put_flows(maps, world.flows, since)
+    _clear(maps, "flows")
+    for flow in world.flows:
+        put_flow(maps, flow, since, world)
     _clear(maps, "resets")
     for key in world.resets:
         syscall.map_update(maps._fds["resets"], flow_key(key), since.to_bytes(8, "little"))
-    return Standing(maps, since)
+    return Standing(maps, since, world.peers)
 
 
 def settings(world: World, since: int) -> Settings:
@@ -185,30 +216,52 @@ def settings(world: World, since: int) -> Settings:
         revalidate_datagram=world.revalidate_datagram * NANOSECONDS,
         address=NODE_ADDRESS,
         epoch=EPOCH,
-        port_min=PORT_MIN,
-        port_max=PORT_MAX,
         vtep_mac=OVERLAY_MAC,
         has_direct=any(peer.way is Way.DIRECT for peer in world.peers),
         judged=world.judged,
     )
 
 
-def put_flows(maps: Maps, flows: Iterable[Approval], since: int) -> None:
-    """Make the flow records `flows` and no others."""
-    _clear(maps, "flows")
-    for flow in flows:
-        put_flow(maps, flow, since)
+def peer_of(address: IPv4Address | IPv6Address, peers: Iterable[Peer]) -> Peer | None:
+    """The peer whose pods have an address."""
+    return next((peer for peer in peers if address in peer.cidr), None)
 
 
-def put_flow(maps: Maps, flow: Approval, since: int) -> None:
-    """Write one flow record."""
+def put_flow(maps: Maps, flow: Approval, since: int, world: World) -> None:
+    """Write one flow record, as it is learned in `world`."""
     value = HEADER.structs["flow"](
         seen_out=_seen(flow.out, since),
         seen_in=_seen(flow.into, since),
         epoch=flow.epoch,
         ifindex=flow.ifindex,
+        sent=SEQUENCE,
+        received=SEQUENCE,
+        way=Way.LOCAL,
+        open=flow.is_open,
     )
+    if peer := peer_of(flow.tuple.remote, world.peers):
+        value.nic, value.mtu, value.slot, value.way = NIC, peer.mtu, peer.slot, peer.way
+        value.next_hop[2], value.next_hop[3] = 0xFFFF, int(peer.next_hop)
+        value.peer[2], value.peer[3] = 0xFFFF, int(peer.address)
+        value.source_port = world.source_port
+        value.vtep_mac[:] = mac(peer.vtep_mac)
     syscall.map_update(maps._fds["flows"], flow_key(flow.tuple), bytes(value))
+
+
+def put_note(maps: Maps, note: Note, stamp: int) -> None:
+    """Write what a packet with that stamp was when it went in."""
+    value = HEADER.structs["note"](
+        source_port=note.source_port,
+        destination_port=note.destination_port,
+        protocol=note.protocol,
+        ttl=note.ttl,
+        tos=note.tos,
+        unfinished=note.unfinished,
+        epoch=note.epoch,
+    )
+    for field, address in ((value.source, note.source), (value.destination, note.destination)):
+        field[2], field[3] = 0xFFFF, int(address)
+    syscall.map_update(maps._fds["notes"], stamp.to_bytes(4, "little"), bytes(value))
 
 
 def flow_key(key: Tuple) -> bytes:

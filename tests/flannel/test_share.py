@@ -24,7 +24,7 @@ def test_packets_to_a_service_count(flannel):
             made.exchange(ROUNDS)
         after = share(flannel)
         assert made.lost == 0
-    assert seen["from_pod", "no_peer"] == seen["to_overlay", "translated"] == ROUNDS
+    assert seen["from_pod", "no_peer"] == seen["to_nic", "translated"] == ROUNDS
     assert after["packets"] - before["packets"] == ROUNDS
     assert after["bypassed"] == before["bypassed"]
     assert after["share"] <= before["share"]

@@ -13,7 +13,7 @@ import pytest
 
 from vxlane.host.nexthops import NextHop, Query, resolve
 from vxlane.netlink import rtnetlink as rt
-from vxlane.netlink.socket import Request, attributes
+from vxlane.netlink.socket import Request, attribute, attributes
 
 QUERY = Query(IPv4Address("192.168.77.1"), 8472)
 ROUTER = IPv4Address("192.168.77.254")
@@ -73,18 +73,34 @@ def test_no_way_says_why(answer: bytes | int, reason: str) -> None:
 
 
 def test_it_asks_as_the_device_sends() -> None:
-    """UDP from our address to the device's port, to the one address: what policy routing sees."""
+    """UDP from our address to the device's port: for the way now, and for the whole route."""
     netlink = Answering(bytes.fromhex(ON_LINK))
     resolve(netlink, [IPv4Address("192.168.77.2")], QUERY)
-    [asked] = netlink.asked
-    assert asked.kind == rt.RTM_GETROUTE
-    assert rt.RTMSG.unpack_from(asked.body) == (socket.AF_INET, 32, 32, 0, 0, 0, 0, 0, 0)
-    assert attributes(asked.body, rt.RTMSG.size) == {
-        rt.RTA_DST: bytes([192, 168, 77, 2]),
-        rt.RTA_SRC: QUERY.source.packed,
-        rt.RTA_IP_PROTO: bytes([socket.IPPROTO_UDP]),
-        rt.RTA_DPORT: struct.pack("!H", 8472),
-    }
+    for asked, flags in zip(netlink.asked, (0, rt.RTM_F_FIB_MATCH), strict=True):
+        assert asked.kind == rt.RTM_GETROUTE
+        assert rt.RTMSG.unpack_from(asked.body) == (socket.AF_INET, 32, 32, *[0] * 5, flags)
+        assert attributes(asked.body, rt.RTMSG.size) == {
+            rt.RTA_DST: bytes([192, 168, 77, 2]),
+            rt.RTA_SRC: QUERY.source.packed,
+            rt.RTA_IP_PROTO: bytes([socket.IPPROTO_UDP]),
+            rt.RTA_DPORT: struct.pack("!H", 8472),
+        }
+
+
+def test_a_route_that_spreads_names_all_its_nics() -> None:
+    """A route of several ways leads by every NIC of theirs (RTA_MULTIPATH)."""
+    target = IPv4Address("192.168.77.2")
+    ways = b"".join(rt.RTNEXTHOP.pack(8, 0, 0, nic) for nic in (3, 9))
+    route = bytes(rt.RTMSG.size) + attribute(rt.RTA_MULTIPATH, ways)
+
+    class Spreading(Answering):
+        """Answers the first question with one way, the second with the whole route."""
+
+        def request(self, requests):
+            answer = super().request(requests)
+            return [route] if len(self.asked) > 1 else answer
+
+    assert resolve(Spreading(bytes.fromhex(ON_LINK)), [target], QUERY)[target].spread == (3, 9)
 
 
 def test_answers_are_told_apart_by_their_order() -> None:

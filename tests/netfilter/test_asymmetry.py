@@ -44,8 +44,8 @@ def learned(first, way_out, second, way_in):
     }
 
 
-AS_CLIENT = learned("from_pod", "to_overlay", "from_nic", "to_pod")
-AS_SERVER = learned("from_nic", "to_pod", "from_pod", "to_overlay")
+AS_CLIENT = learned("from_pod", "to_nic", "from_nic", "to_pod")
+AS_SERVER = learned("from_nic", "to_pod", "from_pod", "to_nic")
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,11 @@ def test_one_pod_of_two_on_one_node(lab, plain_pod, is_server):
     """A pod with vxlane and one without it, on one node, talk by the bridge alone."""
     pair = ["node1-pod1", plain_pod]
     by_tcp, by_udp = talk(lab, *(pair if is_server else reversed(pair)), "node1")
-    assert set(judged(by_tcp)) == {("from_pod", "no_peer"), ("to_pod", "no_peer")}
+    assert set(judged(by_tcp)) == {
+        ("from_pod", "no_peer"),
+        ("from_pod", "tcp_control"),
+        ("to_pod", "no_peer"),
+    }
     assert by_udp == {("from_pod", "no_peer"): COUNT, ("to_pod", "no_peer"): COUNT}
 
 
@@ -88,8 +92,8 @@ def test_one_pod_of_two_on_two_nodes(lab, plain_pod, is_server):
     with dropping_invalid(lab) as dropped:
         here, here_by_udp = talk(lab, *pair, "node1")
         there, there_by_udp = talk(lab, *pair, "node2")
-    assert set(judged(here)) == {("to_overlay", "no_pod"), ("from_nic", "no_pod")}
-    assert here_by_udp == {("to_overlay", "no_pod"): COUNT, ("from_nic", "no_pod"): COUNT}
+    assert set(judged(here)) == {("from_nic", "no_pod")}
+    assert here_by_udp == {("from_nic", "no_pod"): COUNT}
     assert set(bypassed(there)) == BOTH_WAYS
     assert there_by_udp == (AS_CLIENT if is_server else AS_SERVER)
     assert dropped == [0, 0]

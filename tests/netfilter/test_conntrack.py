@@ -117,7 +117,7 @@ def test_answers_that_never_come(lab):
     assert bypassed(seen) == {}
     # What is repeated comes out of the kernel path time and again: one half is there.
     assert seen["from_pod", "flow_half"] >= 2
-    assert seen["to_overlay", "learned"] >= 3
+    assert seen["to_nic", "learned"] >= 3
     assert ("to_pod", "learned") not in seen
 
 

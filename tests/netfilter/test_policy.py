@@ -54,7 +54,7 @@ def test_denied(lab, denied):
         assert "3 packets transmitted, 0 received" in pinging.communicate(timeout=5)[0]
     assert [sum(report.errors.values()) for report in reports] == [COUNT, COUNT]
     entrance = "from_pod" if denied == NEIGHBOUR else "from_nic"
-    refusals = {("to_overlay", "no_pod"), ("to_pod", "protocol")}  # kube-router's ICMP
+    refusals = {("to_nic", "no_pod"), ("to_pod", "protocol")}  # kube-router's ICMP
     assert set(judged(seen)) - refusals == {(entrance, "tcp_control"), (entrance, "flow_unknown")}
     assert seen[entrance, "flow_unknown"] == COUNT + 3
 
@@ -132,7 +132,7 @@ def test_answers_revoked(quick_lab, quick_block_list):
             time.sleep(1.5)
     assert bypassed(seen) == {}
     # What it repeats is looked at by netfilter each time.
-    assert seen["from_pod", "flow_aged"] == seen["to_overlay", "learned"] > 0
+    assert seen["from_pod", "flow_aged"] == seen["to_nic", "learned"] > 0
 
 
 @pytest.fixture

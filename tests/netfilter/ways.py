@@ -18,19 +18,11 @@ FLOODED = ("to_pod", "no_pod")
 """So does what a young bridge sends to all pods, for it has not learned yet where one is."""
 BYPASSES = {verdict.label for verdict in Verdict if verdict.kind is VerdictKind.BYPASSED}
 
-COLLISION = 30
-"""Packets of a connection or two, one way. A packet's stamp has 16 bits: one NATed flow in 65,535
-keeps the digest that it had, and is not seen to be another."""
-
 CONNECTING = {
     *((entrance, "tcp_control") for entrance in ("from_pod", "from_nic")),
     *((entrance, "flow_unknown") for entrance in ("from_pod", "from_nic")),
     *((entrance, "flow_half") for entrance in ("from_pod", "from_nic")),
-    *(
-        (exit_, verdict)
-        for exit_ in ("to_pod", "to_overlay")
-        for verdict in ("tcp_control", "learned")
-    ),
+    *((exit_, verdict) for exit_ in ("to_pod", "to_nic") for verdict in ("tcp_control", "learned")),
 }
 """What connections that become approved move before and after the bypass, and nothing else."""
 

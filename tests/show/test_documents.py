@@ -3,7 +3,7 @@
 
 from ipaddress import IPv4Address, IPv4Network
 
-from vxlane.datapath.abi import Guard, Program, Verdict
+from vxlane.datapath.abi import Guard, Program, Verdict, Way
 from vxlane.datapath.records import Count, Flow, Peer, PeerCount, Pod, Settings, Tuple
 from vxlane.show import documents
 from vxlane.show.table import pairs, table
@@ -51,7 +51,7 @@ def test_peer_without_a_way():
 
 def test_pod():
     """A pod's document names its devices and the directions that are guarded."""
-    pod = Pod(HERE, 5, 4, 1450, MAC, OTHER_MAC, Guard.TO_POD)
+    pod = Pod(HERE, 5, 4, 1450, MAC, OTHER_MAC, Guard.TO_POD, owner=1)
     assert documents.pod_document(pod, {5: "veth1", 4: "cni0"}.get) == {
         "address": "10.42.1.2",
         "mac": MAC,
@@ -65,7 +65,20 @@ def test_pod():
 
 def test_flow():
     """A flow's ages are seconds since each half was seen, null for one that never was."""
-    flow = Flow(Tuple(HERE, THERE, 40000, 80, 6), 39 * SECOND, 0, 2, 7)
+    flow = Flow(
+        Tuple(HERE, THERE, 40000, 80, 6),
+        seen_out=39 * SECOND,
+        seen_in=0,
+        used=0,
+        epoch=2,
+        ifindex=7,
+        nic=3,
+        next_hop=THERE,
+        source_port=50000,
+        mtu=1450,
+        way=Way.TUNNEL,
+        is_open=True,
+    )
     assert documents.flow_document(flow, SETTINGS, now=40 * SECOND) == {
         "protocol": "tcp",
         "local": "10.42.1.2",
@@ -98,7 +111,7 @@ def test_share_counts_each_overlay_packet_once():
         from_nic__flow_aged=10,
         from_nic__not_overlay=999,
         to_pod__learned=999,
-        to_overlay__learned=999,
+        to_nic__learned=999,
     )
     assert documents.bypassed_document(counted) == {
         "from_pod": {"bypassed": 90, "packets": 100, "share": 0.9},
@@ -113,7 +126,7 @@ def test_packets_to_services_are_in_the_share():
         from_pod__encapsulated=90,
         from_pod__no_peer=30,
         from_nic__decapsulated=90,
-        to_overlay__translated=10,
+        to_nic__translated=10,
     )
     assert documents.bypassed_document(counted) == {
         "from_pod": {"bypassed": 90, "packets": 100, "share": 0.9},
@@ -130,7 +143,7 @@ def test_share_of_nothing_is_null():
 def test_stats_hold_every_counter():
     """Each program has each verdict, zeros too, under the header's names in lower case."""
     programs = documents.stats_document(counters(from_pod__learned=2), [])["programs"]
-    assert programs.keys() == {"from_pod", "to_pod", "from_nic", "to_overlay"}
+    assert programs.keys() == {"from_pod", "to_pod", "from_nic", "to_nic"}
     assert programs["from_pod"]["learned"] == {"packets": 2, "bytes": 200}
     assert all(len(verdicts) == len(Verdict) for verdicts in programs.values())
 

@@ -90,7 +90,7 @@ def test_stats(lab):
     """Every counter of every program, what peers were sent, and the bypassed share."""
     lab.exec("node1-pod1", "ping", "-c", "5", "-i", "0.05", lab.address("node2-pod1"))
     stats = lab.vxlane("node1", "stats")
-    assert stats["programs"].keys() == {"from_pod", "to_pod", "from_nic", "to_overlay"}
+    assert stats["programs"].keys() == {"from_pod", "to_pod", "from_nic", "to_nic"}
     counted = stats["programs"]["from_pod"]["encapsulated"]
     assert counted.keys() == ENTRY
     assert counted["packets"] >= 3

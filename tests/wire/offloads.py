@@ -58,10 +58,22 @@ def switched(lab: Any, devices: list[tuple[str, str]], setting: Setting) -> Iter
     try:
         for device in devices:
             _write(lab, *device, setting)
+        _settle(lab)
         yield
     finally:
         for device, was in before.items():
             _write(lab, *device, was)
+        _settle(lab)
+
+
+def _settle(lab: Any) -> None:
+    """Wait until no agent has still to withdraw approvals because a NIC is another.
+
+    The kernel tells of a switched feature before ethtool ends, and the agent, which has one
+    thread, answers nothing before it has read that.
+    """
+    for node in lab.lab.accelerated():
+        lab.ask(node.name.removeprefix(f"{lab.lab.name}-"), op="status")
 
 
 def _read(lab: Any, place: str, device: str) -> list[bool]:

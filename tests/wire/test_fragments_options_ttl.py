@@ -33,7 +33,6 @@ def test_fragments_of_a_pod(wire):
     assert outcome.counted == [
         *["from_nic fragment"] * 2,
         *["from_pod fragment"] * 3,
-        *["to_overlay fragment"] * 2,
         *["to_pod fragment"] * 2,
     ]
 
@@ -46,8 +45,7 @@ def test_small_fragments_of_a_pod(wire):
     assert outcome.bypass == outcome.kernel
     assert outcome.arrivals == {"wire-node1": 1, RECEIVER: 1}
     assert outcome.bypass[RECEIVER][0].endswith(PAYLOAD[:64])
-    pieces_left = ["from_pod fragment"] * 9
-    assert outcome.counted == ["from_nic decapsulated", *pieces_left, "to_overlay learned"]
+    assert outcome.counted == ["from_nic decapsulated", *["from_pod fragment"] * 9]
 
 
 @pytest.mark.parametrize("size", [8, 48, 1024])
@@ -61,7 +59,7 @@ def test_fragmented_tunnel(wire, size):
     assert outcome.bypass == outcome.kernel
     assert outcome.arrivals == {RECEIVER: 1}
     assert outcome.bypass[RECEIVER][0].endswith(PAYLOAD[:1200])
-    assert outcome.counted == [*["from_nic fragment"] * len(pieces), "to_pod learned"]
+    assert outcome.counted == [*["from_nic fragment"] * len(pieces), "to_pod no_stamp"]
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
@@ -76,7 +74,7 @@ def test_options_of_a_pod(wire, options):
         assert outcome.counted == ["from_pod ip_options"]
     else:
         assert outcome.arrivals == {"wire-node1": 1, RECEIVER: 1}
-        programs = ("from_nic", "from_pod", "to_overlay", "to_pod")
+        programs = ("from_nic", "from_pod", "to_pod")
         assert outcome.counted == [f"{program} ip_options" for program in programs]
 
 
@@ -92,7 +90,7 @@ def test_options_of_a_tunnel(wire, options):
         assert outcome.counted == ["from_nic ip_options"]
     else:
         assert outcome.arrivals == {RECEIVER: 1}
-        assert outcome.counted == ["from_nic ip_options", "to_pod learned"]
+        assert outcome.counted == ["from_nic ip_options", "to_pod no_stamp"]
 
 
 @pytest.mark.parametrize("ttl", [0, 1])
@@ -114,7 +112,7 @@ def test_ttl_ends_at_the_second_node(wire):
     assert outcome.bypass == outcome.kernel
     assert outcome.arrivals == {"wire-node1": 1, "wire-node2": 1, SENDER: 1}
     went = ["from_nic ttl", "from_pod encapsulated"]
-    came = ["from_nic protocol", "to_overlay no_pod", "to_pod protocol"]
+    came = ["from_nic protocol", "to_pod protocol"]
     assert outcome.counted == sorted(went + came)
 
 
@@ -154,7 +152,6 @@ def test_traceroute(wire):
     with wire.counting() as counted:
         assert hops(wire, "77") == stock == ["10.42.1.1", "10.42.2.0", wire.lab.address(RECEIVER)]
     first = ["from_pod ttl", "to_pod protocol"]
-    second = ["from_pod encapsulated", "from_nic ttl", "to_overlay no_pod"]
-    second += ["from_nic protocol", "to_pod protocol"]
+    second = ["from_pod encapsulated", "from_nic ttl", "from_nic protocol", "to_pod protocol"]
     third = ["from_pod encapsulated", "from_nic decapsulated"] * 2
     assert counted == sorted(first + second + third)

@@ -32,9 +32,9 @@ def judge(moved, required, optional):
     return bypassed / sum(moved[key] for key in moved if key[0] in {"from_pod", "from_nic"})
 
 
-PROGRAMS = ("from_pod", "from_nic", "to_overlay", "to_pod")
+PROGRAMS = ("from_pod", "from_nic", "to_nic", "to_pod")
 TCP = (
-    {"from_pod encapsulated", "from_nic decapsulated", "to_overlay learned", "to_pod learned"}
+    {"from_pod encapsulated", "from_nic decapsulated", "to_nic learned", "to_pod learned"}
     | {f"{program} tcp_control" for program in PROGRAMS},
     {f"{program} flow_{lack}" for program in PROGRAMS[:2] for lack in ("unknown", "half")},
 )
@@ -54,7 +54,7 @@ def carry_udp(wire, source, target, segments):
         transfer.udp(wire.ends(source, target), count=20, size=1400, segments=segments)
     required, optional = set(), set()
     if source != STOCK:
-        required |= {"from_pod flow_unknown", "from_pod encapsulated", "to_overlay learned"}
+        required |= {"from_pod flow_unknown", "from_pod encapsulated", "to_nic learned"}
     if target != STOCK:
         required |= {"from_nic flow_unknown", "to_pod learned"}
         last = {"from_nic decapsulated"}
@@ -113,7 +113,7 @@ def test_uncut_datagrams(wire):
         *["from_nic gso"] * 19,
         *["from_pod encapsulated"] * 19,
         "from_pod flow_unknown",
-        "to_overlay learned",
+        "to_nic learned",
         *["to_pod learned"] * 20,
     ]
 

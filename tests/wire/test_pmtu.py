@@ -93,7 +93,7 @@ def test_too_big_and_cut(wire, size):
     assert outcome.counted == [
         *["from_nic fragment"] * 2,
         "from_pod too_big",
-        *["to_overlay fragment"] * 2,
+        *["to_nic fragment"] * 2,
         *["to_pod fragment"] * 2,
     ]
 
@@ -130,7 +130,7 @@ def test_receivers_bridge_is_smaller(wire):
     assert outcome.arrivals == {"wire-node1": 1, "wire-node2": 1, SENDER: 1}
     assert told_mtu(outcome.bypass[SENDER][0]) == smaller
     went = ["from_pod encapsulated", "from_nic too_big"]
-    came = ["to_overlay no_pod", "from_nic protocol", "to_pod protocol"]
+    came = ["from_nic protocol", "to_pod protocol"]
     assert outcome.counted == sorted(went + came)
 
 
@@ -150,7 +150,7 @@ def test_stock_peer_cuts_its_tunnels(wire):
     """Data in tunnels that a stock peer had to fragment arrives whole, by the kernel path."""
     with wire.mtu("node3", "eth0", 1400), wire.lab.verdicts("node2") as moved:
         transfer.udp(wire.ends("node3-pod1", RECEIVER), count=20, size=OVERLAY_MTU - IP - 8)
-    expected = {("from_nic", "fragment"): 40, ("to_pod", "learned"): 20}
+    expected = {("from_nic", "fragment"): 40, ("to_pod", "no_stamp"): 20}
     assert moved == expected
 
 
@@ -165,5 +165,5 @@ def test_errors_reach_the_pod(wire):
                 with pytest.raises(ConnectionRefusedError):
                     application.recv(99)
     went = ["from_pod encapsulated", "from_nic decapsulated"]
-    came = [f"{program} protocol" for program in ("from_pod", "to_overlay", "from_nic", "to_pod")]
+    came = [f"{program} protocol" for program in ("from_pod", "from_nic", "to_pod")]
     assert counted == sorted(went + came)

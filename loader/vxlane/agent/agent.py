@@ -135,6 +135,7 @@ class Agent:
         if events.lost:
             self.pods.lost_track()
             self.judged.read_devices()
+            self.withdraw_approvals()
             return ALL
         dirty = Dirty(0)
         with self._attempt("pods"):
@@ -146,7 +147,10 @@ class Agent:
             self.judged.read_devices()
         if events.routing or not self.overlay:
             dirty |= Dirty.HOST | Dirty.ROUTES
+            # A flow's record says where it was seen to leave.
+            self.withdraw_approvals()
         if changed & {self.device, *self._nics}:
+            self.withdraw_approvals()
             # A device that goes down loses its entries and routes, without an event for each.
             dirty |= Dirty.HOST | Dirty.ROUTES | Dirty.ENTRIES
         return dirty | self._backend.on_event(events)
@@ -183,15 +187,16 @@ class Agent:
         ones gave, and leave all packets to the kernel path until the new ones are read.
         """
         if self.judged.on_rules(change):
-            self._withdraw()
+            self.withdraw_approvals()
 
     def on_read(self) -> None:
         """Rules and devices were read."""
         if self.judged.on_read():
-            self._withdraw()
+            self.withdraw_approvals()
         self._judge()
 
-    def _withdraw(self) -> None:
+    def withdraw_approvals(self) -> None:
+        """What the kernel path does may be another now: each flow goes through it once more."""
         if self.bypass and self.overlay:
             self._judge()
             self.bypass.lease.flush()
@@ -229,7 +234,7 @@ class Agent:
         if bypass is None:
             return Dirty(0)
         with self._attempt("conntrack"):
-            bypass.close_reset_connections()
+            bypass.sync_connections()
         return Dirty(0) if bypass.is_whole else ALL
 
     def _save_nodes(self) -> None:

@@ -20,7 +20,7 @@ from vxlane.agent.server.server import Server
 from vxlane.agent.server.status import Board
 from vxlane.bypass.heartbeat import Heartbeat
 from vxlane.config import Mode
-from vxlane.host.events import RouteEvents, RulesetEvents
+from vxlane.host.events import RouteEvents, RulesetEvents, xfrm_events
 from vxlane.host.firewall import is_about
 from vxlane.sources.snapshot import NodeSource
 from vxlane.util.dirty import Dirty
@@ -60,6 +60,7 @@ class Loop:
         self._selector = selectors.DefaultSelector()
         self._routes = RouteEvents()
         self._rulesets = RulesetEvents()
+        self._xfrm = xfrm_events()
         path = agent.config.state / "agent.sock"
         self._server = Server(path, Operations(agent).answer, self._selector)
         for descriptor, action in (
@@ -69,6 +70,8 @@ class Loop:
             (agent.readings, agent.on_read),
         ):
             self._selector.register(descriptor, selectors.EVENT_READ, action)
+        if self._xfrm:
+            self._selector.register(self._xfrm.fileno(), selectors.EVENT_READ, self._on_xfrm)
         now = time.monotonic()
         self._steps = agent.resync()
         self._walk = Timer(_STEP_EVERY, self._resync, now + RESYNC_EVERY)
@@ -93,6 +96,8 @@ class Loop:
         self._server.close()
         self._routes.close()
         self._rulesets.close()
+        if self._xfrm:
+            self._xfrm.close()
         self._selector.close()
 
     def run(self) -> None:
@@ -155,3 +160,7 @@ class Loop:
             self._agent.on_rules(change)
             if is_about(change):
                 self._request(Dirty.RULES)
+
+    def _on_xfrm(self) -> None:
+        if self._xfrm and self._xfrm.read():
+            self._agent.withdraw_approvals()

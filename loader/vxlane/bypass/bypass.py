@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from vxlane.bypass.idle import IdleConnections
 from vxlane.bypass.lease import Lease, Terms
 from vxlane.bypass.peers import PeerKeeper
 from vxlane.config import Config
@@ -77,6 +78,7 @@ class Bypass:
         self._pods = pods
         pods.connect(PodPrograms(self.maps, self.hooks, partial(_foreign, hooks)))
         self.lease = Lease(self.maps, Terms(config.revalidate))
+        self._idle = IdleConnections(self.maps)
         self._has_retired = False
 
     @property
@@ -102,7 +104,10 @@ class Bypass:
             self._pods.check_changed()
         nics = overlay.nics
         problems = self._peers.apply(overlay, self._mtus(nics))
-        self.hooks.apply(self._pods.places() | _places(overlay, nics))
+        if self._peers.take_changed():
+            # Records hold what the old entries said.
+            self.lease.flush()
+        self.hooks.apply(self._pods.places() | _places(nics))
         self.lease.apply(overlay)
         if not self._has_retired:
             self._has_retired = True
@@ -124,10 +129,11 @@ class Bypass:
         self.lease.judge(all_pods=judged.all)
         self._pods.judge(judged.ports)
 
-    def close_reset_connections(self) -> None:
-        """Close the conntrack entries of connections that a RST ended while they were bypassed."""
+    def sync_connections(self) -> None:
+        """Tell conntrack which bypassed connections a RST ended, and which fell silent."""
         if ended := self.maps.take_resets():
             close_connections(ended)
+        self._idle.sync(self.lease.revalidate)
 
     def _mtus(self, nics: frozenset[int]) -> dict[int, int]:
         devices = (self._devices.by_index(ifindex) for ifindex in nics)
@@ -144,13 +150,9 @@ def constants_for(config: Config, overlay: OverlayState) -> Constants:
     return constants if fits else replace(constants, strict=Strictness.PASS)
 
 
-def _places(overlay: OverlayState, nics: frozenset[int]) -> set[Place]:
+def _places(nics: frozenset[int]) -> set[Place]:
     """Where programs are to be attached, besides the pods' veths."""
-    places = {(Program.FROM_NIC, nic) for nic in nics}
-    if overlay.device:
-        places.add((Program.TO_OVERLAY, overlay.device))
-    # Directly routed packets leave the kernel path at the NIC.
-    return places | {(Program.TO_OVERLAY, nic) for nic in overlay.direct_nics}
+    return {(program, nic) for program in (Program.FROM_NIC, Program.TO_NIC) for nic in nics}
 
 
 def _foreign(hooks: Hooks, ifindex: int) -> Guard:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from vxlane.datapath.maps import Maps
 from vxlane.datapath.records import Settings
@@ -21,9 +20,10 @@ from vxlane.overlay.backend import OverlayState
 LEASE = 3.0
 """Seconds for which packets may go by maps that nobody keeps. The kernel path answers a peer's new
 MAC in 0.4 s; a restart of the agent takes one to two, and is bridged."""
-
-_PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
-_DEFAULT_RANGE = (32768, 60999)
+_OPEN = tuple(
+    f"tcp_timeout_{state}" for state in ("established", "unacknowledged", "close_wait", "fin_wait")
+)
+"""What conntrack may take a connection for that still carries data: one side may have ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,11 @@ class Lease:
         return self._settings.epoch
 
     @property
+    def revalidate(self) -> int:
+        """How long an approval of a TCP flow holds, ns."""
+        return self._settings.revalidate
+
+    @property
     def is_enabled(self) -> bool:
         """Whether the bypass is wanted at all."""
         return self._terms.is_enabled
@@ -69,10 +74,9 @@ class Lease:
 
     def apply(self, overlay: OverlayState) -> None:
         """Write all settings, as they follow from `overlay` and the kernel's own."""
-        lowest, highest = _port_range()
         # Well before conntrack forgets the flow: it would take the next packet for a new one's.
-        stream = shortest_timeout("tcp_timeout_established") / 3
-        datagram = shortest_timeout("udp_timeout", "icmp_timeout") / 3
+        stream = shortest_timeout(*_OPEN) / 3
+        datagram = shortest_timeout("udp_timeout", "udp_timeout_stream", "icmp_timeout") / 3
         with self._lock:
             self._may_renew = True
             self._put(
@@ -82,8 +86,6 @@ class Lease:
                     revalidate_datagram=_ns(min(self._terms.revalidate, datagram)),
                     address=overlay.address,
                     epoch=self._settings.epoch,
-                    port_min=lowest,
-                    port_max=highest,
                     vtep_mac=overlay.vtep_mac,
                     has_direct=bool(overlay.direct_nics),
                     judged=self._settings.judged,
@@ -132,12 +134,3 @@ def _after(epoch: int) -> int:
 
 def _ns(seconds: float) -> int:
     return int(seconds * 1_000_000_000)
-
-
-def _port_range() -> tuple[int, int]:
-    """The range that a VXLAN device takes its source ports from, when it has none of its own."""
-    try:
-        lowest, highest = _PORT_RANGE.read_text().split()
-    except OSError:
-        return _DEFAULT_RANGE
-    return int(lowest), int(highest)

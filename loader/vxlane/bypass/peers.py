@@ -54,7 +54,13 @@ class PeerKeeper:
         """What the map was made to agree with; none: everything is to be compared."""
         self._mtus: tuple[int, Mapping[int, int]] = 0, {}
         """Of flannel.<VNI>, and of each NIC by ifindex."""
+        self._has_changed = False
         self.read()
+
+    def take_changed(self) -> bool:
+        """Whether entries that records were made by have changed or gone since this was asked."""
+        has_changed, self._has_changed = self._has_changed, False
+        return has_changed
 
     def read(self) -> None:
         """Read the map."""
@@ -112,10 +118,12 @@ class PeerKeeper:
             if was != peer:
                 self._maps.put_peer(peer)
                 self._actual[peer.cidr] = peer
+                self._has_changed |= was is not None
                 lines.append(f"put {_shown(peer)}: " + (f"was {_shown(was)}" if was else "missing"))
         for cidr in doubtful - {peer.cidr for peer in wanted}:
             if gone := self._actual.pop(cidr, None):
                 self._maps.delete_peer(cidr)
+                self._has_changed = True
                 self._slots.give_back(gone.slot)
                 lines.append(f"remove {_shown(gone)}: stale")
         _log(lines)

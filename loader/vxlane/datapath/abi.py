@@ -161,7 +161,7 @@ class Verdict(IntEnum, metaclass=_FromHeader):
             return VerdictKind.LEARNED
         if self in {Verdict.NOT_IP, Verdict.NOT_OVERLAY, Verdict.NO_PEER}:
             return VerdictKind.FOREIGN
-        if Verdict.SPOOFED_ADDRESS <= self <= Verdict.WRONG_VTEP:
+        if Verdict.SPOOFED_ADDRESS <= self <= Verdict.TAGS:
             return VerdictKind.IDENTITY
         return VerdictKind.KERNEL_PATH
 

@@ -29,10 +29,10 @@ _HOOKS = {
     Program.FROM_POD: TcxHook.INGRESS,
     Program.TO_POD: TcxHook.EGRESS,
     Program.FROM_NIC: TcxHook.INGRESS,
-    Program.TO_OVERLAY: TcxHook.EGRESS,
+    Program.TO_NIC: TcxHook.EGRESS,
 }
 _PARENTS = {TcxHook.INGRESS: rt.CLSACT_INGRESS, TcxHook.EGRESS: rt.CLSACT_EGRESS}
-_BEHIND_OTHERS = (Program.FROM_NIC, Program.TO_OVERLAY)
+_BEHIND_OTHERS = (Program.FROM_NIC, Program.TO_NIC)
 _OWNER = "vxlane/"
 _LAST_PRIORITY = 0xFFF0
 _HANDLE = 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import socket
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -120,6 +121,8 @@ class Maps:
         kernel: once it is gone no packet is put into it, whatever this map still says.
         """
         syscall.devmap_put(self._fds["veths"], pod.ifindex)
+        veth = bytes(U32(pod.ifindex))
+        syscall.map_update(self._fds["interfaces"], veth, mapped(pod.address))
         syscall.map_update(self._fds["pods"], mapped(pod.address), pod.value)
 
     def delete_pod(self, address: IPAddress) -> None:
@@ -128,7 +131,8 @@ class Maps:
 
     def delete_veth(self, ifindex: int) -> None:
         """Put nothing into it any more: of a veth that goes on without being a pod's of ours."""
-        syscall.map_delete(self._fds["veths"], bytes(U32(ifindex)))
+        for name in ("veths", "interfaces"):
+            syscall.map_delete(self._fds[name], bytes(U32(ifindex)))
 
     def settings(self) -> Settings:
         """Zeros until an agent has written them."""
@@ -142,6 +146,18 @@ class Maps:
     def flows(self) -> Iterator[Flow]:
         """Every record, live or stale; order is the kernel's."""
         return (Flow.of(key, value) for key, value in self._entries("flows"))
+
+    def connections_last_used(self, after: int, until: int) -> Iterator[Tuple | None]:
+        """TCP flows that were last bypassed in that span of ns; None for each other record."""
+        key_type, value_type = SHAPES["flows"]
+        sizes = ctypes.sizeof(key_type), ctypes.sizeof(value_type)
+        used = struct.Struct(f"={value_type.used.offset}xQ")
+        protocol = key_type.protocol.offset
+        for key, value in syscall.map_entries(self._fds["flows"], *sizes):
+            is_meant = (
+                key[protocol] == socket.IPPROTO_TCP and after < used.unpack_from(value)[0] <= until
+            )
+            yield Tuple.of(key_type.from_buffer_copy(key)) if is_meant else None
 
     def take_resets(self) -> list[Tuple]:
         """Flows that a RST ended after they were bypassed; each is told once."""

@@ -38,15 +38,11 @@ class Strictness(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Constants:
-    """Compiled into the programs; the sizes count map entries.
-
-    `mark` is carried by routed packets from the bypass to the NIC's egress and taken off there.
-    """
+    """Compiled into the programs; the sizes count map entries."""
 
     vni: int = 1
     port: int = 8472
     strict: Strictness = Strictness.PASS
-    mark: int = 0x766C0000
     max_peers: int = 16384
     max_pods: int = 1024
     max_flows: int = 262144

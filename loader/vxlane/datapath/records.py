@@ -26,8 +26,10 @@ SHAPES: dict[str, tuple[type[Any], type[Any]]] = {
     "peers": (STRUCTS["cidr"], STRUCTS["peer"]),
     "vteps": (STRUCTS["address"], U32),
     "pods": (STRUCTS["address"], STRUCTS["pod"]),
+    "interfaces": (U32, STRUCTS["address"]),
     "veths": (U32, U32),
     "flows": (STRUCTS["flow_key"], STRUCTS["flow"]),
+    "notes": (U32, STRUCTS["note"]),
     "resets": (STRUCTS["flow_key"], ctypes.c_uint64),
     "counters": (U32, STRUCTS["counter"]),
     "peer_counters": (U32, STRUCTS["peer_counter"]),
@@ -82,7 +84,10 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """A local endpoint: `ifindex` is its veth's host end, `bridge` the bridge's ifindex."""
+    """A local endpoint: `ifindex` is its veth's host end, `bridge` the bridge's ifindex.
+
+    `owner` is a number that all interfaces of one container share.
+    """
 
     address: IPAddress
     ifindex: int
@@ -91,6 +96,7 @@ class Pod:
     mac: str
     gateway_mac: str
     guard: Guard
+    owner: int
 
     @classmethod
     def of(cls, key: Any, value: Any) -> Pod:
@@ -103,13 +109,18 @@ class Pod:
             _mac(value.mac),
             _mac(value.gateway_mac),
             Guard(value.guard),
+            value.owner,
         )
 
     @property
     def value(self) -> bytes:
         """A struct pod."""
         value = STRUCTS["pod"](
-            ifindex=self.ifindex, bridge=self.bridge, mtu=self.mtu, guard=int(self.guard)
+            ifindex=self.ifindex,
+            bridge=self.bridge,
+            mtu=self.mtu,
+            guard=int(self.guard),
+            owner=self.owner,
         )
         _fill(value.mac, mac_octets(self.mac))
         _fill(value.gateway_mac, mac_octets(self.gateway_mac))
@@ -125,8 +136,6 @@ class Settings:
     revalidate_datagram: int
     address: IPAddress
     epoch: int
-    port_min: int
-    port_max: int
     vtep_mac: str
     has_direct: bool = False
     judged: bool = False
@@ -140,8 +149,6 @@ class Settings:
             value.revalidate_datagram,
             _address(value.address),
             value.epoch,
-            value.port_min,
-            value.port_max,
             _mac(value.vtep_mac),
             bool(value.has_direct),
             bool(value.judged),
@@ -155,8 +162,6 @@ class Settings:
             revalidate=self.revalidate,
             revalidate_datagram=self.revalidate_datagram,
             epoch=self.epoch,
-            port_min=self.port_min,
-            port_max=self.port_max,
             has_direct=self.has_direct,
             judged=self.judged,
         )
@@ -183,21 +188,44 @@ class Tuple(FiveTuple):
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """A flow of a local pod and when each half last came out of the kernel path (ns, 0: never).
+    """A flow of a local pod and what the kernel path was seen to do with it.
 
-    `ifindex` is that of the pod it was approved for.
+    `seen_out` and `seen_in` are when each half last came out of the kernel path, `used` when the
+    flow was last bypassed, give or take a second (ns, 0: never). `ifindex` is that of the pod it
+    was approved for, `nic` of the device that it leaves by (0: of none, or not seen yet).
     """
 
     tuple: Tuple
     seen_out: int
     seen_in: int
+    used: int
     epoch: int
     ifindex: int
+    nic: int
+    next_hop: IPAddress
+    source_port: int
+    mtu: int
+    way: Way
+    is_open: bool
+    """Of TCP: an ACK has come out of the kernel path since the connection's SYN."""
 
     @classmethod
     def of(cls, key: Any, value: Any) -> Flow:
         """Of a struct flow_key and a struct flow."""
-        return cls(Tuple.of(key), value.seen_out, value.seen_in, value.epoch, value.ifindex)
+        return cls(
+            Tuple.of(key),
+            value.seen_out,
+            value.seen_in,
+            value.used,
+            value.epoch,
+            value.ifindex,
+            value.nic,
+            _address(value.next_hop),
+            value.source_port,
+            value.mtu,
+            Way(value.way),
+            bool(value.open),
+        )
 
 
 @dataclass(frozen=True, slots=True)

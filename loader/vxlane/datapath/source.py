@@ -19,7 +19,7 @@ from pathlib import Path
 
 from vxlane.errors import CompileError
 
-PROGRAM_FILES = ("from_pod.c", "to_pod.c", "from_nic.c", "to_overlay.c")
+PROGRAM_FILES = ("from_pod.c", "to_pod.c", "from_nic.c", "to_nic.c")
 _KHEADERS = Path("/sys/kernel/kheaders.tar.xz")
 """bcc would unpack it to a fixed name in /tmp, or take what anyone has put there."""
 _INCLUDE = re.compile(r'#include "(\w+\.h)"')

@@ -44,9 +44,16 @@ def close_connections(connections: Iterable[FiveTuple]) -> None:
     _update(connections, state, attribute(nf.CTA_TIMEOUT, timeout))
 
 
+def keep_connections(connections: Iterable[FiveTuple]) -> None:
+    """Give the entries of silent `connections` the timeout of an acknowledged connection."""
+    timeout = struct.pack(">I", int(_setting("tcp_timeout_established").read_text()))
+    _update(connections, b"", attribute(nf.CTA_TIMEOUT, timeout))
+
+
 def _update(connections: Iterable[FiveTuple], tcp: bytes, others: bytes) -> None:
     """Change each connection's entry: its TCP part and other attributes."""
-    change = nested(nf.CTA_PROTOINFO, nested(nf.CTA_PROTOINFO_TCP, tcp)) + others
+    state = nested(nf.CTA_PROTOINFO, nested(nf.CTA_PROTOINFO_TCP, tcp)) if tcp else b""
+    change = state + others
     entries = map(_entry, connections)
     netlink = NetlinkSocket(nf.NETLINK_NETFILTER)
     try:

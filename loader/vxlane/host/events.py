@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Netlink's multicast events: devices, addresses, routes, neighbours, qdiscs, netfilter rules.
+"""Netlink's multicast events: devices, addresses, routes, neighbours, qdiscs, rules, IPsec.
 
 An event only says what to read again. Owns the descriptors, which are non-blocking and meant for a
 selector.
@@ -23,6 +23,7 @@ from vxlane.host.entries import (
 )
 from vxlane.netlink import nfnetlink as nf
 from vxlane.netlink import rtnetlink as rt
+from vxlane.netlink import xfrm
 from vxlane.netlink.socket import SO_RCVBUFFORCE, Message, attributes, group_mask, split
 
 _GROUPS = (
@@ -207,3 +208,41 @@ def _note(datagram: bytes, found: set[_RawName]) -> None:
 
 def _text(name: bytes) -> str:
     return name.rstrip(b"\0").decode(errors="replace")
+
+
+class XfrmEvents:
+    """Follows IPsec's policies and states. OSError: this kernel has no IPsec."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, xfrm.NETLINK_XFRM)
+        self._socket.setblocking(False)  # noqa: FBT003 (socket's own signature)
+        self._socket.bind((0, group_mask(xfrm.XFRMNLGRP_SA, xfrm.XFRMNLGRP_POLICY)))
+
+    def fileno(self) -> int:
+        """For a selector."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Stop following."""
+        self._socket.close()
+
+    def read(self) -> bool:
+        """Read all that is waiting; whether something changed, or may have."""
+        has_changed = False
+        while True:
+            try:
+                self._socket.recv(1 << 16)
+            except BlockingIOError:
+                return has_changed
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+            has_changed = True
+
+
+def xfrm_events() -> XfrmEvents | None:
+    """Where this kernel has IPsec."""
+    try:
+        return XfrmEvents()
+    except OSError:
+        return None

@@ -38,6 +38,8 @@ class NextHop:
     path_mtu: int = 0
     """Bytes, if the route has an MTU of its own; 0: the NIC's."""
     reason: str = ""
+    spread: tuple[int, ...] = ()
+    """Ifindexes of the NICs that the route spreads flows over (ECMP); empty: it has one way."""
 
 
 def resolve(
@@ -45,19 +47,21 @@ def resolve(
 ) -> dict[IPv4Address, NextHop]:
     """The next hop towards each of `addresses`."""
     asked = list(addresses)
-    tail = _conditions(query)
-    answers = netlink.request(
-        [Request(rt.RTM_GETROUTE, _question(address) + tail) for address in asked]
+    # Once for what the kernel would do now, once for the whole route that it does it by.
+    answers, routes = (
+        netlink.request([_question(address, query, flags) for address in asked])
+        for flags in (0, rt.RTM_F_FIB_MATCH)
     )
     return {
-        address: _next_hop(address, answer) for address, answer in zip(asked, answers, strict=True)
+        address: _next_hop(address, answer, route)
+        for address, answer, route in zip(asked, answers, routes, strict=True)
     }
 
 
-def _question(address: IPv4Address) -> bytes:
-    return rt.RTMSG.pack(socket.AF_INET, 32, 32, 0, 0, 0, 0, 0, 0) + attribute(
-        rt.RTA_DST, address.packed
-    )
+def _question(address: IPv4Address, query: Query, flags: int) -> Request:
+    head = rt.RTMSG.pack(socket.AF_INET, 32, 32, 0, 0, 0, 0, 0, flags)
+    target = attribute(rt.RTA_DST, address.packed)
+    return Request(rt.RTM_GETROUTE, head + target + _conditions(query))
 
 
 def _conditions(query: Query) -> bytes:
@@ -67,7 +71,7 @@ def _conditions(query: Query) -> bytes:
     return conditions
 
 
-def _next_hop(address: IPv4Address, answer: bytes | int) -> NextHop:
+def _next_hop(address: IPv4Address, answer: bytes | int, route: bytes | int) -> NextHop:
     if isinstance(answer, int):
         name = errno.errorcode.get(answer, str(answer))
         return NextHop(0, address, reason=f"no route to {address} ({name})")
@@ -80,7 +84,18 @@ def _next_hop(address: IPv4Address, answer: bytes | int) -> NextHop:
         ifindex=rt.U32.unpack(found[rt.RTA_OIF])[0],
         neighbour=IPv4Address(gateway) if gateway else address,
         path_mtu=_path_mtu(found),
+        spread=() if isinstance(route, int) else _spread(attributes(route, rt.RTMSG.size)),
     )
+
+
+def _spread(route: dict[int, bytes]) -> tuple[int, ...]:
+    """The devices of a route of several ways: a struct rtnexthop and its attributes for each."""
+    ways, nics = route.get(rt.RTA_MULTIPATH, b""), []
+    while ways:
+        length, _, _, nic = rt.RTNEXTHOP.unpack_from(ways)
+        nics.append(nic)
+        ways = ways[(length + 3) & ~3 :]
+    return tuple(nics)
 
 
 def _path_mtu(found: dict[int, bytes]) -> int:

@@ -25,6 +25,7 @@ RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV4_RULE = 5, 7, 8
 # Headers of messages.
 IFINFOMSG = struct.Struct("=BxHiII")  # family, type, index, flags, change
 RTMSG = struct.Struct("=8BI")  # family, dst_len, src_len, tos, table, protocol, scope, type; flags
+RTNEXTHOP = struct.Struct("=HBBi")  # length, flags, hops, ifindex; attributes follow
 NDMSG = struct.Struct("=BxxxiHBB")  # family, ifindex, state, flags, type
 TCMSG = struct.Struct("=BxxxiIII")  # family, ifindex, handle, parent, info
 IFINDEX = struct.Struct("=xxxxi")  # of ifinfomsg, ifaddrmsg, ndmsg and tcmsg alike
@@ -44,7 +45,10 @@ IFLA_BR_VLAN_FILTERING, IFLA_BRPORT_ISOLATED = 7, 33
 RTEXT_FILTER_SKIP_STATS = 1 << 3
 
 RTA_DST, RTA_SRC, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_METRICS = 1, 2, 4, 5, 6, 8
+RTA_MULTIPATH = 9
 RTA_IP_PROTO, RTA_DPORT = 27, 29
+RTM_F_FIB_MATCH = 0x2000
+"""Answer the route that was found, not the one way of it that would be taken (Linux 4.13)."""
 RTAX_MTU = 2
 RTN_UNICAST = 1
 RT_TABLE_MAIN = 254

@@ -79,8 +79,13 @@ class AdoptedRouting:
 
 def exits_of(paths: Iterable[Path]) -> frozenset[tuple[Way, int]]:
     """The ways and NICs (ifindex) of the paths."""
-    exits = set(map(attrgetter("way", "hop.ifindex"), paths))
-    return frozenset((way, nic) for way, nic in exits if way is not None and nic)
+    exits = set(map(attrgetter("way", "hop.ifindex", "hop.spread"), paths))
+    return frozenset(
+        (way, nic)
+        for way, first, spread in exits
+        for nic in (first, *spread)
+        if way is not None and nic
+    )
 
 
 def entries_of(paths: Iterable[Path]) -> Entries:

@@ -6,6 +6,7 @@ Pure: makes entries for the programs of devices, or gives the reason against it.
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
@@ -68,6 +69,7 @@ def plan_for(
             mac=interface.mac,
             gateway_mac=bridge.mac,
             guard=guard,
+            owner=zlib.crc32(interface.container_id.encode()),
         )
         for address in interface.addresses
     )

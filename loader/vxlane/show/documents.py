@@ -130,7 +130,7 @@ def _to_services(counters: Counters) -> int:
     Either verdict has other causes too, so that the smaller number is taken.
     """
     entered = counters[Program.FROM_POD][Verdict.NO_PEER].packets
-    left = counters[Program.TO_OVERLAY][Verdict.TRANSLATED].packets
+    left = counters[Program.TO_NIC][Verdict.TRANSLATED].packets
     return min(entered, left)
 
 

@@ -111,23 +111,34 @@ AGES = [
     )
 ]
 
+SHUT = only(Approval(tuple=TCP_FLOW, is_open=False))
 WITHDRAWN = [
-    row
-    for fact, flow in (
-        ("approved in an earlier epoch", Approval(tuple=TCP_FLOW, epoch=6)),
-        (
-            "approved for an earlier pod of this address",
-            Approval(tuple=TCP_FLOW, ifindex=VETH + 100),
-        ),
-    )
-    for row in both_ways(
-        Verdict.FLOW_WITHDRAWN,
-        fact,
+    *both_ways(
+        Verdict.FLOW_HALF,
+        "TCP whose handshake's ACK conntrack has not seen",
         sent(ACK_DATA),
         from_nic.inner(from_nic.RESPONSE),
-        only(flow),
-        only(flow),
-    )
+        SHUT,
+        SHUT,
+    ),
+    *(
+        row
+        for fact, flow in (
+            ("approved in an earlier epoch", Approval(tuple=TCP_FLOW, epoch=6)),
+            (
+                "approved for an earlier pod of this address",
+                Approval(tuple=TCP_FLOW, ifindex=VETH + 100),
+            ),
+        )
+        for row in both_ways(
+            Verdict.FLOW_WITHDRAWN,
+            fact,
+            sent(ACK_DATA),
+            from_nic.inner(from_nic.RESPONSE),
+            only(flow),
+            only(flow),
+        )
+    ),
 ]
 
 CASES = [*CONTROL, *UNKNOWN, *AGES, *WITHDRAWN]

@@ -14,6 +14,7 @@ from world import (
     POD,
     REMOTE,
     Approval,
+    Note,
     Tuple,
     World,
 )
@@ -23,7 +24,10 @@ from vxlane.datapath.abi import Program, Verdict
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """`fact` is the row's name; `output`, `flows`, `resets`, `marked` of None: as they were."""
+    """`fact` is the row's name; `output`, `flows`, `resets` of None: as they were.
+
+    `note`: what the packet was when it went into the kernel path; None: it carries no stamp.
+    """
 
     program: Program
     verdict: Verdict
@@ -35,8 +39,8 @@ class Case:
     flows: frozenset[Approval] | None = None
     resets: frozenset[Tuple] | None = None
     mark: int = 0
-    marked: int | None = None
     gso_size: int = 0
+    note: Note | None = None
 
     def __str__(self) -> str:
         return f"{self.program.label}: {self.verdict.label}: {self.fact}"
@@ -63,6 +67,26 @@ def handed_over(transport: Tcp | Udp | Icmp | Raw, **changes: Any) -> Frame:
     """A frame from POD to NEIGHBOUR, straight through the bridge."""
     return sent(
         transport, **{"dest_mac": NEIGHBOUR.mac, "destination": NEIGHBOUR.address, **changes}
+    )
+
+
+def noted(frame: Frame, hops: int) -> Note | None:
+    """The note of a frame that comes out `hops` of forwarding later; None where none is made."""
+    transport = frame.transport
+    if isinstance(transport, Raw):
+        return None
+    if isinstance(transport, Icmp):
+        ports = transport.identifier, transport.kind
+    else:
+        ports = transport.source, transport.dest
+    return Note(
+        source=frame.source,
+        destination=frame.destination,
+        source_port=ports[0],
+        destination_port=ports[1],
+        protocol=transport.protocol,
+        ttl=(frame.ttl + hops) & 0xFF,
+        tos=frame.tos,
     )
 
 

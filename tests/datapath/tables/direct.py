@@ -25,7 +25,6 @@ from tables import from_pod
 from tables.case import ACK_DATA, DATAGRAM, Case, sent, without
 from tables.from_nic import ANSWER, FULL, GOOD, PONG, RESPONSE, case, inner
 from vxlane.datapath.abi import Guard, Verdict
-from vxlane.datapath.programs import Constants
 
 TO_LINK = [
     *(
@@ -35,7 +34,6 @@ TO_LINK = [
             frame,
             world=DIRECT,
             output=replace(frame, ttl=frame.ttl - 1),
-            marked=Constants().mark,
         )
         for fact, frame in (
             ("TCP to a peer on our link", sent(ACK_DATA)),

@@ -16,12 +16,12 @@ from frames import (
     IPV6,
     MF,
     NOT_ECT,
-    VLAN,
     Frame,
     Icmp,
     Raw,
     Tcp,
     Udp,
+    tagged,
     vxlan,
 )
 from world import (
@@ -178,7 +178,19 @@ BYPASSED = [
 NOT_OVERLAY = [
     case(Verdict.NOT_IP, "ARP", replace(GOOD, ethertype=ARP)),
     case(Verdict.NOT_IP, "IPv6", replace(GOOD, ethertype=IPV6)),
-    case(Verdict.NOT_IP, "a VLAN tag", replace(GOOD, ethertype=VLAN)),
+    case(Verdict.NOT_IP, "a VLAN tag", tagged(GOOD, 5)),
+    case(Verdict.TAGS, "three priority tags", tagged(GOOD, 0, 0, 0)),
+    case(Verdict.TAGS, "three priority tags inside", carried(tagged(inner(ANSWER), 0, 0, 0))),
+    case(
+        Verdict.UNKNOWN_VTEP,
+        "a stranger's tunnel behind two priority tags",
+        tagged(replace(GOOD, source=STRANGER), 0, 0),
+    ),
+    case(
+        Verdict.WRONG_VTEP,
+        "another peer's pod behind two priority tags inside",
+        carried(tagged(inner(ANSWER, source=OTHER_REMOTE), 0, 0)),
+    ),
     case(Verdict.NOT_OVERLAY, "TCP", replace(GOOD, transport=Tcp(source=1, dest=PORT))),
     case(Verdict.NOT_OVERLAY, "another UDP port", replace(GOOD, transport=ANSWER)),
     case(

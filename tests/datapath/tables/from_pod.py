@@ -16,20 +16,20 @@ from frames import (
     IPV6,
     MF,
     UNREACHABLE,
-    VLAN,
     Frame,
     Icmp,
     Raw,
     Tcp,
     Udp,
+    tagged,
     vxlan,
 )
 from world import (
     APPROVED,
     BRIDGE,
+    LOCAL_TCP,
     NEIGHBOUR,
     NODE_ADDRESS,
-    OTHER_PEER,
     OVERLAY_MAC,
     PEER,
     POD,
@@ -58,7 +58,7 @@ def wire(inner: Frame, *, tos: int = 0) -> Frame:
     """What leaves for PEER: `inner` one hop older, in a stock VXLAN packet.
 
     The Ethernet header is still the pod's: the neighbour layer writes the outer one afterwards.
-    IP identification and UDP source port are masked, see `test_tables.masked`.
+    The IP identification is masked, see `test_tables.masked`.
     """
     carried = replace(inner, source_mac=OVERLAY_MAC, dest_mac=PEER.vtep_mac, ttl=inner.ttl - 1)
     return Frame(
@@ -69,7 +69,9 @@ def wire(inner: Frame, *, tos: int = 0) -> Frame:
         tos=tos,
         ttl=64,
         fragment=0,
-        transport=Udp(source=0, dest=PORT, checksum=0, payload=vxlan(bytes(carried))),
+        transport=Udp(
+            source=World().source_port, dest=PORT, checksum=0, payload=vxlan(bytes(carried))
+        ),
     )
 
 
@@ -142,7 +144,30 @@ BYPASSED = [
 NOT_OURS = [
     case(Verdict.NOT_IP, "ARP", sent(Raw(0, bytes(8)), ethertype=ARP)),
     case(Verdict.NOT_IP, "IPv6", sent(DATAGRAM, ethertype=IPV6)),
-    case(Verdict.NOT_IP, "a VLAN tag", sent(DATAGRAM, ethertype=VLAN)),
+    case(Verdict.NOT_IP, "a VLAN tag", tagged(sent(DATAGRAM), 5)),
+    case(Verdict.NOT_IP, "a priority tag", tagged(sent(DATAGRAM), 0)),
+    case(Verdict.NOT_IP, "two priority tags", tagged(sent(DATAGRAM), 0, 0)),
+    case(Verdict.TAGS, "three priority tags", tagged(sent(DATAGRAM), 0, 0, 0)),
+    case(
+        Verdict.SPOOFED_ADDRESS,
+        "another address behind two priority tags",
+        tagged(sent(DATAGRAM, source=STRANGER), 0, 0),
+    ),
+    case(
+        Verdict.SPOOFED_MAC,
+        "another MAC behind a priority tag",
+        tagged(sent(DATAGRAM, source_mac=ROUTER_MAC), 0),
+    ),
+    *(
+        case(Verdict.FORGED_TUNNEL, fact, sent(replace(DATAGRAM, dest=PORT), **changes))
+        for fact, changes in (
+            ("a tunnel made by hand to the node", {"destination": NODE_ADDRESS}),
+            ("a tunnel made by hand to a peer", {"destination": PEER.address}),
+            ("a tunnel made by hand to a pod", {}),
+            ("a tunnel made by hand with IP options", {"options": bytes(4)}),
+            ("the first fragment of one", {"fragment": MF}),
+        )
+    ),
     case(Verdict.NOT_IP, "a runt of another ethertype", bytes(sent(PING, ethertype=ARP))[:20]),
     case(Verdict.NO_PEER, "a destination outside", sent(DATAGRAM, destination=STRANGER)),
     case(Verdict.NO_PEER, "multicast", sent(DATAGRAM, destination=IPv4Address("224.0.0.251"))),
@@ -152,19 +177,13 @@ NOT_OURS = [
         handed_over(LOCAL_DATA, destination=IPv4Address("10.42.1.99")),
     ),
     case(
-        Verdict.NO_PEER,
-        "a pod on another bridge",
+        Verdict.NO_POD,
+        "a pod that has moved to another bridge",
         handed_over(LOCAL_DATA),
         world=replace(APPROVED, pods=(POD, replace(NEIGHBOUR, bridge=BRIDGE + 1))),
     ),
     case(
         Verdict.NO_AGENT, "the lease has run out", sent(ACK_DATA), world=replace(APPROVED, lease=-1)
-    ),
-    case(
-        Verdict.NO_NEXT_HOP,
-        "a peer without a usable way",
-        sent(ACK_DATA),
-        world=replace(APPROVED, peers=(replace(PEER, ifindex=0), OTHER_PEER)),
     ),
     case(Verdict.MARKED, "a mark of someone else", sent(ACK_DATA), mark=0x4000),
     case(
@@ -254,7 +273,21 @@ BAD_PACKETS = [
     ),
 ]
 
+TWINS = replace(APPROVED, pods=(POD, replace(NEIGHBOUR, owner=POD.owner)))
+
 IDENTITY = [
+    case(
+        Verdict.OTHER_INTERFACE,
+        "from the address of another interface of its own",
+        sent(DATAGRAM, source=NEIGHBOUR.address),
+        world=TWINS,
+    ),
+    case(
+        Verdict.SPOOFED_MAC,
+        "from another interface of its own, by that one's MAC",
+        sent(DATAGRAM, source=NEIGHBOUR.address, source_mac=NEIGHBOUR.mac),
+        world=TWINS,
+    ),
     case(Verdict.SPOOFED_ADDRESS, "a source that no pod has", sent(DATAGRAM, source=STRANGER)),
     case(Verdict.SPOOFED_ADDRESS, "a neighbour's source", sent(DATAGRAM, source=NEIGHBOUR.address)),
     case(
@@ -273,6 +306,7 @@ IDENTITY = [
         Verdict.OTHER_MAC,
         "to itself",
         handed_over(LOCAL_DATA, dest_mac=POD.mac, destination=POD.address),
+        world=only(Approval(tuple=replace(LOCAL_TCP, remote=POD.address))),
     ),
 ]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What comes out of the kernel path: egress of a pod's veth and of the VXLAN device.
+"""What comes out of the kernel path: egress of a pod's veth and of the NIC.
 
 Both programs leave every packet as it is; what they change is the flow records.
 """
@@ -10,41 +10,82 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Any
 
-from frames import ACK, ARP, ECHO_REPLY, FIN, IPV6, MF, RST, SYN, Frame, Icmp, Raw, Tcp, Udp
+from frames import (
+    ACK,
+    ARP,
+    CE,
+    DF,
+    ECHO_REPLY,
+    ECT0,
+    FIN,
+    IPV6,
+    MF,
+    RST,
+    SYN,
+    Frame,
+    Icmp,
+    Raw,
+    Tcp,
+    Udp,
+    vxlan,
+)
 from world import (
     APPROVED,
     BRIDGE_MAC,
+    EPOCH,
     LOCAL_TCP,
     LOCAL_TCP_BACK,
     NEIGHBOUR,
     NEIGHBOUR_VETH,
-    OVERLAY,
+    NIC,
+    NIC_MAC,
+    NODE_ADDRESS,
+    OTHER_PEER,
+    OTHER_REMOTE,
     OVERLAY_MAC,
     PEER,
     PING_FLOW,
     PINGED_FLOW,
     POD,
+    PORT,
     REMOTE,
+    ROUTER_MAC,
+    SEQUENCE,
     STRANGER,
     TCP_FLOW,
     UDP_FLOW,
     VETH,
     Approval,
+    World,
 )
 
-from tables.case import ACK_DATA, DATAGRAM, PING, Case, handed_over, only, sent
-from vxlane.datapath.abi import Program, Verdict
-from vxlane.datapath.programs import Constants
+from tables.case import ACK_DATA, DATAGRAM, PING, Case, handed_over, noted, only, sent
+from vxlane.datapath.abi import Program, Verdict, Way
 
 UNKNOWN = only()
+LINKED = replace(UNKNOWN, peers=(PEER, replace(OTHER_PEER, way=Way.DIRECT)))
 NOW = 0
 
 
 def leaving(transport: Tcp | Udp | Icmp | Raw, **changes: Any) -> Frame:
-    """A frame of POD for REMOTE at the VXLAN device."""
+    """The inner frame of what POD sends to REMOTE, one hop later."""
     return sent(
         transport, **{"source_mac": OVERLAY_MAC, "dest_mac": PEER.vtep_mac, "ttl": 63, **changes}
     )
+
+
+def left(inner: Frame, **changes: Any) -> Frame:
+    """What leaves by the NIC: `inner` in VXLAN to PEER, as flannel.1 sends it."""
+    base = Frame(
+        source_mac=NIC_MAC,
+        dest_mac=ROUTER_MAC,
+        source=NODE_ADDRESS,
+        destination=PEER.address,
+        tos=ECT0 if inner.tos & CE == CE else inner.tos & CE,
+        fragment=0,
+        transport=Udp(source=World().source_port, dest=PORT, payload=vxlan(bytes(inner))),
+    )
+    return replace(base, **changes)
 
 
 def arriving(transport: Tcp | Udp | Icmp | Raw, **changes: Any) -> Frame:
@@ -60,17 +101,17 @@ def arriving(transport: Tcp | Udp | Icmp | Raw, **changes: Any) -> Frame:
     return replace(base, **changes)
 
 
-def to_overlay(verdict: Verdict, fact: str, frame: Frame | bytes, **more: Any) -> Case:
-    """A row for the VXLAN device."""
-    more = {"world": UNKNOWN, **more}
-    return Case(
-        program=Program.TO_OVERLAY, verdict=verdict, fact=fact, frame=frame, ifindex=OVERLAY, **more
-    )
+def to_nic(verdict: Verdict, fact: str, inner: Frame, **more: Any) -> Case:
+    """A row for the NIC; `outer`: changes of the frame around `inner`."""
+    outer = more.pop("outer", {})
+    more = {"world": UNKNOWN, "note": noted(inner, 1), "frame": left(inner, **outer), **more}
+    return Case(program=Program.TO_NIC, verdict=verdict, fact=fact, ifindex=NIC, **more)
 
 
-def to_pod(verdict: Verdict, fact: str, frame: Frame | bytes, **more: Any) -> Case:
+def to_pod(verdict: Verdict, fact: str, frame: Frame, **more: Any) -> Case:
     """A row for POD's veth."""
-    more = {"world": UNKNOWN, "ifindex": VETH, **more}
+    note = noted(frame, more.pop("hops", 1))
+    more = {"world": UNKNOWN, "ifindex": VETH, "note": note, **more}
     return Case(program=Program.TO_POD, verdict=verdict, fact=fact, frame=frame, **more)
 
 
@@ -84,7 +125,7 @@ PONG = Icmp(kind=ECHO_REPLY, identifier=77)
 BOTH, OLD = Approval(tuple=TCP_FLOW), Approval(tuple=TCP_FLOW, out=500, into=500)
 
 LEARNED_OUT = [
-    to_overlay(Verdict.LEARNED, fact, leaving(transport), flows=record(flow), world=world)
+    to_nic(Verdict.LEARNED, fact, leaving(transport), flows=record(flow), world=world)
     for fact, transport, world, flow in (
         ("TCP", ACK_DATA, UNKNOWN, Approval(tuple=TCP_FLOW, out=NOW, into=None)),
         ("UDP", DATAGRAM, UNKNOWN, Approval(tuple=UDP_FLOW, out=NOW, into=None)),
@@ -118,9 +159,8 @@ LEARNED_OUT = [
 ]
 
 NOT_LEARNED_OUT = [
-    to_overlay(verdict, fact, frame)
+    to_nic(verdict, fact, frame, note=noted(frame, 1) or noted(leaving(DATAGRAM), 1))
     for verdict, fact, frame in (
-        (Verdict.NOT_IP, "ARP", leaving(DATAGRAM, ethertype=ARP)),
         (Verdict.NOT_IP, "IPv6", leaving(DATAGRAM, ethertype=IPV6)),
         (Verdict.NO_POD, "the node's own", leaving(DATAGRAM, source=IPv4Address("10.42.1.0"))),
         (Verdict.NO_PEER, "no peer's address", leaving(DATAGRAM, destination=STRANGER)),
@@ -129,35 +169,99 @@ NOT_LEARNED_OUT = [
         (Verdict.IP_OPTIONS, "IP options", leaving(DATAGRAM, options=bytes(4))),
         (Verdict.FRAGMENT, "a fragment", leaving(DATAGRAM, fragment=MF)),
         (Verdict.PROTOCOL, "SCTP", leaving(Raw(132, bytes(16)))),
-        (Verdict.TCP_CONTROL, "SYN", leaving(replace(ACK_DATA, flags=SYN))),
-        (Verdict.TCP_CONTROL, "SYN with ACK", leaving(replace(ACK_DATA, flags=SYN | ACK))),
         (Verdict.TCP_CONTROL, "FIN", leaving(replace(ACK_DATA, flags=FIN | ACK))),
         (Verdict.TCP_CONTROL, "no flag", leaving(replace(ACK_DATA, flags=0))),
     )
 ]
 
-OTHERS_OUT = [
-    to_overlay(
-        Verdict.MARKED,
-        "what the bypass routed is not the kernel path's, and loses the mark",
-        leaving(DATAGRAM),
-        mark=Constants().mark,
-        marked=0,
+FAITHFUL = noted(leaving(DATAGRAM), 1)
+
+# What left is not what went in.
+TAUGHT_NOTHING = [
+    *(
+        to_nic(verdict, fact, leaving(DATAGRAM), note=replace(FAITHFUL, **changes))
+        for verdict, fact, changes in (
+            (Verdict.STALE_EPOCH, "it went in before a withdrawal", {"epoch": EPOCH - 1}),
+            (Verdict.TRANSLATED, "another destination", {"destination": STRANGER}),
+            (Verdict.TRANSLATED, "another source", {"source": NEIGHBOUR.address}),
+            (Verdict.TRANSLATED, "another port", {"source_port": 1}),
+            (Verdict.TRANSLATED, "another protocol", {"protocol": 6}),
+            (Verdict.CHANGED, "no hop", {"ttl": 63}),
+            (Verdict.CHANGED, "two hops", {"ttl": 65}),
+            (Verdict.CHANGED, "a DSCP set on the way", {"tos": 0x28}),
+            (Verdict.CHANGED, "an ECN mark lost on the way", {"tos": CE}),
+            (Verdict.CHANGED, "a checksum finished on the way", {"unfinished": True}),
+        )
     ),
-    to_overlay(
-        Verdict.LEARNED,
-        "someone else's mark stays",
+    *(
+        to_nic(Verdict.OTHER_OUTER, f"another outer packet: {fact}", leaving(DATAGRAM), outer=outer)
+        for fact, outer in (
+            ("its source", {"source": STRANGER}),
+            ("its destination", {"destination": STRANGER}),
+            ("its TTL", {"ttl": 63}),
+            ("its DSCP", {"tos": 0xB8}),
+            ("its ECN", {"tos": CE}),
+            ("DF", {"fragment": DF}),
+        )
+    ),
+    *(
+        to_nic(Verdict.OTHER_OUTER, f"another inner frame: {fact}", leaving(DATAGRAM, **changes))
+        for fact, changes in (
+            ("its source MAC", {"source_mac": ROUTER_MAC}),
+            ("its destination MAC", {"dest_mac": ROUTER_MAC}),
+        )
+    ),
+    *(
+        to_nic(Verdict.NO_NEXT_HOP, f"another neighbour: {fact}", leaving(DATAGRAM), outer=outer)
+        for fact, outer in (
+            ("not the route's", {"dest_mac": BRIDGE_MAC}),
+            ("not from this device", {"source_mac": BRIDGE_MAC}),
+        )
+    ),
+    to_nic(
+        Verdict.OTHER_OUTER,
+        "a tunnel to a peer on our link",
         leaving(DATAGRAM),
-        mark=0x4000,
+        world=replace(UNKNOWN, peers=(replace(PEER, way=Way.DIRECT), OTHER_PEER)),
+    ),
+    to_nic(
+        Verdict.OTHER_OUTER,
+        "no tunnel to a peer behind one",
+        leaving(DATAGRAM),
+        frame=leaving(DATAGRAM, source_mac=NIC_MAC, dest_mac=ROUTER_MAC),
+    ),
+    to_nic(
+        Verdict.FRAGMENT,
+        "the outer packet in fragments",
+        leaving(DATAGRAM),
+        outer={"fragment": MF},
+    ),
+    to_nic(Verdict.MARKED, "a mark of someone else", leaving(DATAGRAM), mark=0x4000),
+]
+
+OTHERS_OUT = [
+    to_nic(
+        Verdict.LEARNED,
+        "without a tunnel, to a peer on our link",
+        leaving(DATAGRAM, destination=OTHER_REMOTE),
+        frame=leaving(DATAGRAM, destination=OTHER_REMOTE, source_mac=NIC_MAC, dest_mac=ROUTER_MAC),
+        world=LINKED,
+        flows=record(Approval(tuple=replace(UDP_FLOW, remote=OTHER_REMOTE), out=NOW, into=None)),
+    ),
+    to_nic(
+        Verdict.LEARNED,
+        "congestion that a router marked on the way",
+        leaving(DATAGRAM, tos=CE),
+        note=replace(FAITHFUL, tos=ECT0),
         flows=record(Approval(tuple=UDP_FLOW, out=NOW, into=None)),
     ),
-    to_overlay(
+    to_nic(
         Verdict.NO_AGENT,
         "the lease has run out",
         leaving(DATAGRAM),
         world=replace(UNKNOWN, lease=-1),
     ),
-    to_overlay(
+    to_nic(
         Verdict.TCP_CONTROL,
         "RST notes a flow that was bypassed",
         leaving(replace(ACK_DATA, flags=RST)),
@@ -165,12 +269,69 @@ OTHERS_OUT = [
         flows=record(),
         resets=frozenset([TCP_FLOW]),
     ),
-    to_overlay(
+    *(
+        to_nic(
+            Verdict.TCP_CONTROL,
+            f"RST {fact} ends no connection, but the bypass",
+            leaving(replace(ACK_DATA, flags=RST, sequence=sequence)),
+            world=only(BOTH),
+            flows=record(),
+        )
+        for fact, sequence in (
+            ("one byte early", SEQUENCE - 1),
+            ("one byte late", SEQUENCE + 1),
+            ("with a guessed sequence number", 0),
+        )
+    ),
+    to_nic(
         Verdict.TCP_CONTROL,
         "RST of a flow that was never bypassed is conntrack's alone",
         leaving(replace(ACK_DATA, flags=RST | ACK)),
         world=only(replace(BOTH, into=None)),
         flows=record(),
+    ),
+]
+
+SHUT = Approval(tuple=TCP_FLOW, out=NOW, into=None, is_open=False)
+HANDSHAKE = [
+    to_nic(
+        Verdict.TCP_CONTROL,
+        "SYN is the first half, of a connection that is not open yet",
+        leaving(replace(ACK_DATA, flags=SYN)),
+        flows=record(SHUT),
+    ),
+    to_nic(
+        Verdict.TCP_CONTROL,
+        "SYN begins anew",
+        leaving(replace(ACK_DATA, flags=SYN)),
+        world=only(BOTH),
+        flows=record(SHUT),
+    ),
+    to_nic(
+        Verdict.TCP_CONTROL,
+        "SYN with ACK is the other half",
+        leaving(replace(ACK_DATA, flags=SYN | ACK)),
+        world=only(Approval(tuple=TCP_FLOW, out=None, into=5, is_open=False)),
+        flows=record(Approval(tuple=TCP_FLOW, out=NOW, into=5, is_open=False)),
+    ),
+    to_pod(
+        Verdict.TCP_CONTROL,
+        "SYN with ACK is the other half",
+        arriving(replace(REPLY, flags=SYN | ACK)),
+        world=only(replace(SHUT, out=5)),
+        flows=record(replace(SHUT, out=5, into=NOW)),
+    ),
+    to_nic(
+        Verdict.LEARNED,
+        "the ACK opens",
+        leaving(ACK_DATA),
+        world=only(replace(SHUT, out=5, into=5)),
+        flows=record(Approval(tuple=TCP_FLOW, out=NOW, into=5)),
+    ),
+    to_nic(
+        Verdict.TCP_CONTROL,
+        "SYN with FIN is no handshake",
+        leaving(replace(ACK_DATA, flags=SYN | FIN)),
     ),
 ]
 
@@ -206,6 +367,7 @@ LOCAL = [
         Verdict.LEARNED,
         "from a pod of this node: its outbound half and the receiver's inbound half",
         handed_over(Tcp(source=40002, dest=8080)),
+        hops=0,
         ifindex=NEIGHBOUR_VETH,
         flows=record(
             Approval(tuple=LOCAL_TCP, out=NOW, into=None),
@@ -220,6 +382,7 @@ LOCAL = [
             source=NEIGHBOUR.address,
             destination=POD.address,
         ),
+        hops=0,
         world=only(
             Approval(tuple=LOCAL_TCP, out=4, into=None),
             Approval(tuple=LOCAL_TCP_BACK, out=None, into=4, ifindex=NEIGHBOUR_VETH),
@@ -233,6 +396,7 @@ LOCAL = [
         Verdict.TCP_CONTROL,
         "RST between pods of this node ends both records",
         handed_over(Tcp(source=40002, dest=8080, flags=RST)),
+        hops=0,
         world=APPROVED,
         ifindex=NEIGHBOUR_VETH,
         flows=APPROVED.flows
@@ -259,11 +423,33 @@ NOT_LEARNED_IN = [
         (Verdict.IP_OPTIONS, "IP options", arriving(ANSWER, options=bytes(4))),
         (Verdict.FRAGMENT, "a fragment", arriving(ANSWER, fragment=185)),
         (Verdict.PROTOCOL, "SCTP", arriving(Raw(132, bytes(16)))),
-        (Verdict.TCP_CONTROL, "SYN with ACK", arriving(replace(REPLY, flags=SYN | ACK))),
     )
 ]
 
 OTHERS_IN = [
+    to_pod(Verdict.NO_STAMP, "the node's own, or another device's", arriving(ANSWER), note=None),
+    *(
+        to_pod(verdict, fact, arriving(ANSWER), note=replace(noted(arriving(ANSWER), 1), **changes))
+        for verdict, fact, changes in (
+            (Verdict.STALE_EPOCH, "it went in before a withdrawal", {"epoch": EPOCH - 1}),
+            (Verdict.TRANSLATED, "another source", {"source": STRANGER}),
+            (Verdict.CHANGED, "two hops", {"ttl": 64}),
+            (Verdict.CHANGED, "a DSCP set on the way", {"tos": 0x28}),
+        )
+    ),
+    to_pod(
+        Verdict.CHANGED,
+        "between pods of this node, by way of a router",
+        handed_over(Tcp(source=40002, dest=8080)),
+        ifindex=NEIGHBOUR_VETH,
+    ),
+    to_pod(
+        Verdict.TCP_CONTROL,
+        "RST with a guessed sequence number ends no connection, but the bypass",
+        arriving(replace(REPLY, flags=RST, sequence=SEQUENCE - 1)),
+        world=only(BOTH),
+        flows=record(),
+    ),
     to_pod(
         Verdict.NO_AGENT,
         "the lease has run out",
@@ -283,7 +469,9 @@ OTHERS_IN = [
 CASES = [
     *LEARNED_OUT,
     *NOT_LEARNED_OUT,
+    *TAUGHT_NOTHING,
     *OTHERS_OUT,
+    *HANDSHAKE,
     *LEARNED_IN,
     *LOCAL,
     *NOT_LEARNED_IN,

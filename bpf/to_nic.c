@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Egress of the node's NIC: all that leaves the node, after policy, NAT, encapsulation, routing
+ * and IPsec. Learns the outbound half of a pod's flow, if what leaves is what the bypass would
+ * send. What the bypass itself sends carries no stamp and is dismissed by that.
+ */
+#include "flow.h"
+#include "helpers.h"
+#include "note.h"
+#include "outer.h"
+#include "pod.h"
+#include "settings.h"
+#include "verdict.h"
+
+/* Every field that vxlan_push() writes, but for the two that the kernel draws by chance. */
+static __always_inline int is_our_outer(const struct outer *outer, const struct packet *inner,
+					const struct settings *settings, const struct peer *peer)
+{
+	return outer->ip.ihl == 5 && !outer->ip.frag_off && outer->ip.ttl == OUTER_TTL &&
+	       outer->ip.tos == outer_tos(inner->ip.tos) &&
+	       outer->ip.saddr == settings->address[3] && outer->ip.daddr == peer->address[3] &&
+	       cpu16(outer->ip.tot_len) == cpu16(inner->ip.tot_len) + ENCAPSULATION &&
+	       same_mac(inner->eth.h_dest, peer->vtep_mac) &&
+	       same_mac(inner->eth.h_source, settings->vtep_mac);
+}
+
+/* Asks the FIB which neighbour `ip` goes to when it leaves by this device, and whether the frame
+ * went there. Policy routing by mark, a tunnel of the route's own (RTA_ENCAP) or a second gateway
+ * on the same device answer otherwise, and nothing is learned. */
+static __always_inline enum verdict find_next_hop(struct __sk_buff *skb, const struct iphdr *ip,
+						  __be16 source_port, __be16 destination_port,
+						  struct flow *seen)
+{
+	struct bpf_fib_lookup route = {.family = AF_INET, .l4_protocol = ip->protocol};
+	struct cursor at = {.skb = skb};
+	struct ethhdr eth;
+
+	route.sport = source_port;
+	route.dport = destination_port;
+	/* Any length that fits: in exchange the kernel tells the route's MTU. */
+	route.tot_len = sizeof(*ip);
+	route.tos = ip->tos;
+	route.ipv4_src = ip->saddr;
+	route.ipv4_dst = ip->daddr;
+	route.ifindex = skb->ifindex;
+	if (take(&at, &eth, sizeof(eth)) ||
+	    bpf_fib_lookup(skb, &route, sizeof(route), BPF_FIB_LOOKUP_OUTPUT) ||
+	    route.ifindex != skb->ifindex || !same_mac(route.dmac, eth.h_dest) ||
+	    !same_mac(route.smac, eth.h_source))
+		return VERDICT_NO_NEXT_HOP;
+	if (route.family == AF_INET)
+		map_address(seen->next_hop, route.ipv4_dst);
+	else
+		__builtin_memcpy(seen->next_hop, route.ipv6_dst, sizeof(seen->next_hop));
+	seen->nic = skb->ifindex;
+	seen->hash = skb->hash;
+	if (route.tot_len < seen->mtu + (seen->way == WAY_TUNNEL ? ENCAPSULATION : 0))
+		seen->mtu = route.tot_len - (seen->way == WAY_TUNNEL ? ENCAPSULATION : 0);
+	return CONTINUE;
+}
+
+static __always_inline enum verdict learn(struct __sk_buff *skb, const struct settings *settings,
+					  const struct packet *packet, const struct outer *outer,
+					  __u64 now)
+{
+	const struct pod *sender = pod_of(packet->source);
+	const struct peer *peer = peer_of(packet->destination);
+	struct flow seen = {.epoch = settings->epoch};
+	enum verdict verdict;
+
+	if (!sender)
+		return VERDICT_NO_POD;
+	if (!peer)
+		return VERDICT_NO_PEER;
+	verdict = compare(skb, settings, packet, 1);
+	if (verdict != CONTINUE)
+		return verdict;
+	if (skb->mark)
+		return VERDICT_MARKED;
+	if (peer->way == WAY_TUNNEL ? !outer || !is_our_outer(outer, packet, settings, peer)
+				    : !!outer)
+		return VERDICT_OTHER_OUTER;
+	seen.ifindex = sender->ifindex;
+	describe_peer(&seen, peer);
+	if (outer) {
+		seen.source_port = outer->udp.source;
+		verdict = find_next_hop(skb, &outer->ip, outer->udp.source, outer->udp.dest, &seen);
+	} else {
+		verdict = find_next_hop(skb, &packet->ip, packet->source_port,
+					packet->destination_port, &seen);
+	}
+	/* A RST ends a flow wherever it goes. */
+	if (verdict != CONTINUE && !is_tcp(packet, TCP_RST_FLAG))
+		return verdict;
+	return flow_learn(&seen, packet, DIRECTION_OUT, now);
+}
+
+static __always_inline enum verdict to_nic_verdict(struct __sk_buff *skb)
+{
+	__u64 now = bpf_ktime_get_coarse_ns();
+	const struct settings *settings = settings_now();
+	struct cursor at = {.skb = skb};
+	struct packet packet = {};
+	struct outer outer = {};
+	__u32 room = skb->len - sizeof(struct ethhdr);
+	int is_tunnel;
+	enum verdict verdict;
+
+	if (!settings || !is_served(settings, now))
+		return VERDICT_NO_AGENT;
+	verdict = parse_outer(&at, &outer);
+	is_tunnel = verdict == CONTINUE;
+	if (is_tunnel) {
+		verdict = check_outer(skb, &outer);
+		room -= ENCAPSULATION;
+	} else if (verdict == VERDICT_NOT_OVERLAY) {
+		at.offset = 0;
+		verdict = CONTINUE;
+	}
+	if (verdict == CONTINUE)
+		verdict = parse_addresses(&at, &packet);
+	if (verdict == CONTINUE)
+		verdict = parse_transport(&at, &packet, room);
+	if (verdict != CONTINUE)
+		return verdict;
+	return learn(skb, settings, &packet, is_tunnel ? &outer : 0, now);
+}
+
+int to_nic(struct __sk_buff *skb)
+{
+	/* Most of what leaves is not the kernel path's work for a pod: no counter, no clock. */
+	if (!skb->tc_index)
+		return TC_ACT_UNSPEC;
+	return conclude(PROGRAM_TO_NIC, to_nic_verdict(skb), skb->len);
+}

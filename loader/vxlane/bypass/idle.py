@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Connections that fell silent after a bypass get the conntrack timeout that stock gives them.
+
+What conntrack saw last of a bypassed connection may be data whose acknowledgement was bypassed.
+Then it waits for nf_conntrack_tcp_timeout_unacknowledged, 300 s instead of five days
+(tcp_in_window() and nf_conntrack_tcp_packet() in net/netfilter/nf_conntrack_proto_tcp.c): a server
+that speaks first, as SSH's, MySQL's or SMTP's does, would lose its entry while both ends are
+content. Records say when a flow was last bypassed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from itertools import islice
+
+from vxlane.datapath.maps import Maps
+from vxlane.host.conntrack import keep_connections
+from vxlane.util.five_tuple import FiveTuple
+
+_AT_A_TIME = 20_000
+"""Records looked at in one go; 20 ms."""
+
+
+class IdleConnections:
+    """Walks along the flow records again and again; each silence is told to conntrack once."""
+
+    def __init__(self, maps: Maps) -> None:
+        self._maps = maps
+        self._walk: Iterator[FiveTuple | None] = iter(())
+        # Those that fell silent before belong to an agent that was there.
+        self._until = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+
+    def sync(self, silence: int) -> None:
+        """Look at some records more; `silence`: after how many ns a connection is idle."""
+        seen = list(islice(self._walk, _AT_A_TIME))
+        if idle := [connection for connection in seen if connection]:
+            keep_connections(idle)
+        until = time.clock_gettime_ns(time.CLOCK_MONOTONIC) - silence
+        if len(seen) < _AT_A_TIME and until > self._until:
+            self._walk = self._maps.connections_last_used(self._until, until)
+            self._until = until

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What conntrack can't see of a bypassed connection changes neither its end nor its patience."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import time
+
+import pytest
+from dialogue import PORT
+from frames import RST, Frame, Tcp, vxlan
+from taps import socket_in
+from ways import bypassed
+
+from vxlane.lab.waiting import wait_for
+
+NODES = ("node1", "node2")
+CLIENT, SERVER, STRANGER = "node1-pod1", "node2-pod1", "node1-pod2"
+FIVE_DAYS, UNACKNOWLEDGED = 432_000, 300
+
+
+@contextlib.contextmanager
+def connection(lab):
+    """Both ends of a TCP connection from CLIENT to SERVER."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket_in(lab.netns(SERVER), socket.SOCK_STREAM))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("0.0.0.0", PORT))
+        listener.listen()
+        client = stack.enter_context(socket_in(lab.netns(CLIENT), socket.SOCK_STREAM))
+        client.settimeout(10)
+        client.connect((lab.address(SERVER), PORT))
+        server = stack.enter_context(listener.accept()[0])
+        server.settimeout(10)
+        yield client, server
+
+
+def speak(speaker, hearer, times):
+    """One side speaks, the other hears and says nothing."""
+    for _ in range(times):
+        speaker.sendall(b"220 at your service\r\n")
+        assert hearer.recv(64)
+
+
+def entry(lab, node, client):
+    """State and remaining seconds of the client's entry."""
+    argv = f"conntrack -L -p tcp -s {lab.address(CLIENT)} --sport {client.getsockname()[1]}"
+    listed = lab.exec(node, *argv.split()).stdout
+    found = re.search(r"^tcp +6 (\d+) (\w+)", listed, re.MULTILINE)
+    return (found[2], int(found[1])) if found else (None, 0)
+
+
+def is_patient(lab, client):
+    """Whether both nodes keep the entry as that of an acknowledged connection."""
+    entries = [entry(lab, node, client) for node in NODES]
+    return all(state == "ESTABLISHED" and left > FIVE_DAYS - 100 for state, left in entries)
+
+
+@pytest.mark.parametrize("first", ["server", "client"])
+def test_silence_after_a_bypass(quick_lab, kernel_lab, first):
+    """A connection that fell silent is kept for five days, whoever spoke first and last."""
+    for lab in (kernel_lab, quick_lab):
+        with (
+            connection(lab) as (client, server),
+            lab.verdicts(*NODES) if lab is quick_lab else (contextlib.nullcontext({})) as seen,
+        ):
+            speak(*((server, client) if first == "server" else (client, server)), times=5)
+            wait_for(lambda lab=lab, client=client: is_patient(lab, client), "patience", seconds=10)
+        if lab is quick_lab:
+            assert bypassed(seen)
+
+
+def forged(lab, client, sequence):
+    """A RST of SERVER's connection in a tunnel, as any pod can send it from a UDP socket."""
+    inner = Frame(
+        source_mac=lab.node("node1").vtep_mac,
+        dest_mac=lab.node("node2").vtep_mac,
+        source=lab.pod(CLIENT).address,
+        destination=lab.pod(SERVER).address,
+        transport=Tcp(source=client.getsockname()[1], dest=PORT, flags=RST, sequence=sequence),
+    )
+    return vxlan(bytes(inner))
+
+
+def test_forged_reset(lab):
+    """A RST with a guessed sequence number, sent by a third pod, closes no entry."""
+    with connection(lab) as (client, server):
+        speak(server, client, 5)
+        speak(client, server, 5)
+        with socket_in(lab.netns(STRANGER), socket.SOCK_DGRAM) as stranger:
+            for sequence in (0, 1 << 30, 1 << 31, 3 << 30):
+                stranger.sendto(forged(lab, client, sequence), (lab.address("node2"), 8472))
+        with lab.verdicts("node2") as seen:
+            speak(client, server, 5)
+            speak(server, client, 5)
+        assert bypassed(seen)
+        # The agent reads of resets once a second.
+        time.sleep(1.5)
+        states = {entry(lab, node, client)[0] for node in NODES}
+        assert states == {"ESTABLISHED"}
+
+
+def test_own_reset(lab):
+    """The connection's own RST, after a bypass, closes both entries."""
+    with connection(lab) as (client, server):
+        speak(server, client, 5)
+        speak(client, server, 5)
+        port = client.getsockname()
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        server.close()
+        assert port
+
+        def closed():
+            return {entry(lab, node, client)[0] for node in NODES} <= {"CLOSE", None}
+
+        wait_for(closed, "both entries to close", seconds=5)
