@@ -137,6 +137,24 @@ def test_lists_that_can_t_be_added_to(place, name, content, complaint):
 
 
 @pytest.mark.parametrize("form", ["drop-in", "conflist"])
+@pytest.mark.parametrize("kind", ["directory", "deep JSON"])
+def test_lists_that_can_t_be_read(place, form, kind):
+    """A directory in a list's place, or JSON without end, is one sentence and changes nothing."""
+    place.conf.mkdir(parents=True, exist_ok=True)
+    file = place.conf / "05-odd.conflist"
+    if kind == "directory":
+        file.mkdir()
+    else:
+        file.write_text("[" * 100_000)
+    done = place.vxlane("install", "--form", form)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"vxlane: {file} " in done.stderr
+    assert "mend it first" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not place.bin.exists()
+
+
+@pytest.mark.parametrize("form", ["drop-in", "conflist"])
 def test_network_of_another_name(place, form):
     """A network that runtimes do not use is not added to in any form."""
     place.flannel(name="podnet")

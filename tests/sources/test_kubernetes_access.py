@@ -140,7 +140,7 @@ def test_what_can_not_work_is_refused_in_words(
     assert str(path) in str(raised.value)
 
 
-@pytest.mark.parametrize("text", ["", "- 1", "{", "current-context: x", "contexts: 7"])
+@pytest.mark.parametrize("text", ["", "- 1", "{", "current-context: x", "contexts: 7", "[" * 5000])
 def test_a_broken_kubeconfig_is_refused(tmp_path: Path, text: str) -> None:
     """What is no kubeconfig is a ConfigError, never a traceback."""
     path = tmp_path / "config"

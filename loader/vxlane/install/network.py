@@ -20,6 +20,7 @@ from typing import Any
 
 from vxlane.errors import ConfigError
 from vxlane.util import files
+from vxlane.util.jsontext import parse_json
 
 Json = dict[str, Any]
 
@@ -167,7 +168,9 @@ def _others(directory: Path) -> Iterator[Path]:
 
 def _read(file: Path) -> Json:
     try:
-        listed = json.loads(file.read_bytes())
+        listed = parse_json(file.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{file} can't be read: {error.strerror}; mend it first") from None
     except ValueError as error:
         raise ConfigError(f"{file} is not JSON ({error}); mend it first") from None
     if not isinstance(listed, dict):

@@ -87,7 +87,7 @@ def read_kubeconfig(path: Path, *, server: str = "") -> Access:
         return _access(yaml.safe_load(path.read_bytes()), path.parent, server=server)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; give a kubeconfig that exists") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{path} is not YAML: {error}") from None
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
