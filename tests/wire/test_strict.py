@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import signal
 from dataclasses import replace
+from ipaddress import IPv4Address
 
 from frames import Udp, tagged, vxlan
 from rig import end_agent
 from wire import NEIGHBOUR, RECEIVER, SENDER
 
+from vxlane.lab import namespaces
+from vxlane.lab.cni import ContainerInterface
+from vxlane.lab.pods import chain
 from vxlane.lab.waiting import wait_for
 
 EVERYWHERE = (SENDER, NEIGHBOUR, RECEIVER, "node2-pod2", "wire-node1", "wire-node2")
@@ -41,7 +45,7 @@ def forgeries(wire, plain):
         "more priority tags than are looked behind": (tagged(plain, 0, 0, 0, 0), "tags"),
         "a tunnel to the peer": (by_hand(wire, plain, node2.address), "forged_tunnel"),
         "a tunnel to the peer, from its own pods": (
-            by_hand(wire, of_the_receiver, node2.address),
+            replace(by_hand(wire, of_the_receiver, node2.address), source=plain.source),
             "forged_tunnel",
         ),
         "a tunnel to its own node": (by_hand(wire, plain, node1.address), "forged_tunnel"),
@@ -89,6 +93,23 @@ def test_forgeries_after_the_lease(strict_wire):
         arrived, counted = sent(frame)
         assert arrived == 1, what
         assert counted["from_pod", verdict] == 1, what
+
+
+def test_a_second_interface(strict_wire):
+    """With --strict a container may answer from the address of another interface of its own."""
+    wire, lab = strict_wire, strict_wire.lab
+    name = lab.netns(SENDER)
+    second = ContainerInterface(container_id=name, netns=namespaces.path(name), ifname="net1")
+    address = chain(lab.node("node1")).add(second)["ips"][0]["address"].partition("/")[0]
+    plain = wire.from_pod(wire.fresh_flow())
+    answer = replace(plain, source=IPv4Address(address))
+    outcome = wire.compare([answer], at=SENDER, approve=plain, seen_at=EVERYWHERE)
+    assert outcome.arrivals == {"wire-node1": 1, RECEIVER: 1}
+    assert "from_pod other_interface" in outcome.counted
+    forged = replace(answer, source_mac=lab.pod(NEIGHBOUR).mac)
+    outcome = wire.compare([forged], at=SENDER, approve=plain, seen_at=EVERYWHERE)
+    assert outcome.arrivals == {}
+    assert outcome.counted == ["from_pod spoofed_mac"]
 
 
 def is_last(frames):
