@@ -91,8 +91,10 @@ class Agent:
     @property
     def is_serving(self) -> bool:
         """Whether the node has its network, and its bypass if that is wanted and can be had."""
-        lease = self.bypass.lease if self.bypass else None
-        return self.is_ready and (lease is None or lease.is_held or not lease.is_enabled)
+        bypass = self.bypass
+        if not self.is_ready or bypass is None or "bypass" in self._failures.reasons:
+            return self.is_ready
+        return bypass.lease.is_held or not bypass.lease.is_enabled
 
     @property
     def device(self) -> int:

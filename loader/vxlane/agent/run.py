@@ -19,12 +19,13 @@ from vxlane.agent.sole import make_directory, sole_agent
 from vxlane.agent.sources import prepare
 from vxlane.config import Config, Listen
 from vxlane.datapath.programs import pin_directory
-from vxlane.errors import SourceError
+from vxlane.errors import ConfigError, SourceError
 from vxlane.overlay.node_cache import NodeCache
 from vxlane.pods import cni_cache
 from vxlane.sources.follow import DEFAULT_TIMING
 from vxlane.sources.snapshot import NodeSource
 from vxlane.util import interrupt
+from vxlane.util.capabilities import missing
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 def run(values: Mapping[str, Any]) -> None:
     """Run the agent that the options `values` describe until a signal stops it."""
     state = Path(values["state_dir"])
+    if lacks := missing(["NET_ADMIN"]):
+        raise ConfigError(f"the agent lacks {lacks}; give its container NET_ADMIN and NET_RAW")
     make_directory(state)
     with _until_interrupted(), contextlib.ExitStack() as stack:
         stack.enter_context(sole_agent(state))

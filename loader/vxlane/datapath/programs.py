@@ -28,6 +28,11 @@ from vxlane.util.jsontext import parse_json
 
 log = logging.getLogger(__name__)
 
+_NO_PROPAGATION = (
+    "in a container each restart compiles again, unless the state directory is mounted with"
+    " propagation Bidirectional"
+)
+
 
 class Strictness(IntEnum):
     """What becomes of packets that fail an identity check."""
@@ -82,6 +87,8 @@ def ensure_loaded(state: Path, constants: Constants) -> LoadReport:
     known = _read_note(note)
     if known and known["pins"] == pinned and known["digest"] == digest:
         return LoadReport(compiled=False, headers=known["headers"])
+    if known and not pinned:
+        log.warning("what the last agent pinned is gone; %s", _NO_PROPAGATION)
     if (known and known["pins"] != pinned) or not _fits(directory, constants):
         pins.remove(directory)
     # From here on until it is written again nothing vouches for what is pinned. One that can't be

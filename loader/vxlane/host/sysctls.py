@@ -45,7 +45,8 @@ def write(values: Mapping[str, str]) -> None:
         try:
             _path(name).write_text(value)
         except OSError as error:
-            raise KernelError(f"set sysctl {name}={value}", error.errno or 0) from error
+            advice = f"set it on the host: sysctl -w {name}={value}"
+            raise KernelError(f"set sysctl {name}={value}", error.errno or 0, advice) from error
 
 
 def _path(name: str) -> Path:

@@ -6,6 +6,7 @@ Works beside a living agent, and on what a dead one left. Owns the sentences for
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import time
@@ -30,8 +31,18 @@ def open_maps(state: Path) -> Maps:
     try:
         return Maps.open(pins)
     except FileNotFoundError:
-        advice = "'vxlane status' says whether an agent is about to"
-        raise VxlaneError(f"no programs are pinned in {pins}; {advice}") from None
+        raise VxlaneError(f"no programs are pinned in {pins}; {_why_none(state)}") from None
+
+
+def _why_none(state: Path) -> str:
+    """Why nothing is pinned, as far as can be seen from here."""
+    agent = sole.holder(state)
+    with contextlib.suppress(OSError):
+        here = Path("/proc/self/ns/mnt").readlink()
+        if agent and Path(f"/proc/{agent}/ns/mnt").readlink() != here:
+            place = f"mount {state} into its container with propagation Bidirectional"
+            return f"agent {agent} has them in a mount namespace of its own: {place}"
+    return "'vxlane status' says whether an agent is about to"
 
 
 def call(state: Path, request: dict[str, Any]) -> dict[str, Any]:
