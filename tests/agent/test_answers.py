@@ -44,3 +44,9 @@ def test_a_broken_file_is_no_answer(tmp_path: Path, content: str) -> None:
         answers.to("network", down)
     answers.to("network", lambda: "new")
     assert answers.to("network", down) == "new"
+
+
+def test_an_answer_that_cannot_be_kept_is_still_one(tmp_path: Path) -> None:
+    """A full or read-only disk does not keep an agent from starting."""
+    answers = Answers(tmp_path / "nowhere", "etcd")
+    assert answers.to("network", lambda: "new") == "new"

@@ -89,6 +89,15 @@ def test_a_forged_claim_removes_no_served_peer_after_a_restart(forged: str) -> N
     assert [problem.node for problem in snapshot.problems] == ["node9"]
 
 
+def test_a_refused_entry_keeps_what_was_served_before_a_restart() -> None:
+    """An agent that starts while a peer's entry is unusable serves the peer as before."""
+    served = remembered(node(1), [node(2), node(3)], None)
+    problem = Problem("node3", "annotation backend-data is not JSON")
+    snapshot = agree([node(1), node(2)], "node1", problems=[problem], previous=served)
+    assert snapshot.peers == (node(2), node(3))
+    assert agree([node(1), node(2)], "node1", previous=served).peers == (node(2),)
+
+
 def test_own_claim_beats_a_peer_listed_first() -> None:
     """This node keeps its pod CIDR whatever the order of the list."""
     snapshot = agree([node(2, pod_cidr="10.42.1.0/24"), node(1)], "node1")

@@ -49,7 +49,7 @@ class PodInterface:
     network: str = ""
     """Of the runtime, which collects garbage network by network."""
     host_mac: str = ""
-    """Of the host's end when it was attached: a name or an ifindex may be another's later."""
+    """Of the host's end when the pod was added: a name or an ifindex may be another's later."""
 
     @property
     def key(self) -> Key:
