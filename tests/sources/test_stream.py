@@ -46,6 +46,15 @@ def test_an_empty_array_has_no_elements() -> None:
     assert list(members([b'{"items":null}'], "items")) == [("items", None)]
 
 
+def test_json_without_end_raises() -> None:
+    """A value that nests deeper than Python can read is an error of the source, not a fault."""
+    deep = b"[" * 100_000
+    with pytest.raises(SourceError, match="nested too deeply"):
+        list(members([b'{"items":[', deep], "items"))
+    with pytest.raises(SourceError, match="not JSON"):
+        list(lines([deep, b"\n"]))
+
+
 def test_what_is_cut_off_or_garbage_raises() -> None:
     """No prefix of a list is taken for a list, and no prefix of a line for a line."""
     body = json.dumps({"items": ITEMS, "n": {"a": 1}}).encode()

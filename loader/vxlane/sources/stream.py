@@ -99,6 +99,8 @@ class _Text:
         while True:
             try:
                 value, end = _decode(self._text, self._at)
+            except RecursionError:
+                raise SourceError("a list is nested too deeply") from None
             except JSONDecodeError as error:
                 # Perhaps the rest has not arrived. Doubling the text before the next attempt
                 # parses an object of any size a few times, and not once per block.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JSON that others wrote: whatever is wrong with it is one exception. Imports nothing of vxlane."""
+"""JSON that others wrote: any fault in it is one exception. Imports no other module of vxlane."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def parse_json(text: str | bytes) -> Any:
-    """What `text` says; ValueError also where it is no text, or nests deeper than Python reads."""
+    """The value in `text`. ValueError: it is no JSON, no text, or nested too deeply for Python."""
     try:
         return json.loads(text)
     except RecursionError:
