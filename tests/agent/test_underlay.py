@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A choice of the underlay that can't be made any more cuts no peer off."""
+
+from __future__ import annotations
+
+import pytest
+from agentnode import AgentNode, eventually
+
+CHOICES = {
+    "renamed": ("--iface=eth0", "ip link set eth0 down; ip link set eth0 name lan0 up"),
+    "unreachable": ("--iface-can-reach=203.0.113.9", "ip route del 203.0.113.9"),
+}
+
+
+@pytest.mark.parametrize(("option", "damage"), CHOICES.values(), ids=CHOICES.keys())
+def test_peers_are_programmed_all_the_same(node: AgentNode, option: str, damage: str) -> None:
+    """Peers that come later have routes, while the agent runs and after a restart."""
+    node.sh("ip route add 203.0.113.9 via 192.168.77.254")
+    node.start(option)
+    node.sh(damage)
+    node.write_nodes(2, 3, 4)
+    route = "10.42.4.0/24 via 10.42.4.0 dev flannel.1 onlink"
+    eventually(lambda: route in node.sh("ip route"), "a new peer", seconds=20)
+    assert node.status()["failures"] == []
+    node.stop()
+    node.start(option)
+    node.write_nodes(2, 3, 4, 5)
+    eventually(lambda: "10.42.5.0/24" in node.sh("ip route"), "another one", seconds=20)
+    status = node.status()
+    assert (status["address"], status["failures"]) == ("192.168.77.1", [])
+    assert "192.168.77.1, which peers know, stays" in str(status["problems"])
