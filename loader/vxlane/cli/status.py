@@ -7,7 +7,7 @@ import click
 
 from vxlane.cli.common import Json, as_json, emit, examples
 from vxlane.show import node
-from vxlane.show.table import pairs
+from vxlane.show.table import columns, pairs
 from vxlane.util.places import state_directory
 
 
@@ -26,4 +26,9 @@ def status(as_json: bool) -> None:  # noqa: FBT001 (a flag is click's)
 
 
 def _text(document: Json) -> str:
-    return "\n\n".join(f"{part.upper()}\n{pairs(values)}" for part, values in document.items())
+    parts = {part: dict(values) for part, values in document.items()}
+    mechanisms = parts["agent"].pop("mechanisms", [])
+    texts = [f"{part.upper()}\n{pairs(values)}" for part, values in parts.items()]
+    if mechanisms:
+        texts.append(f"MECHANISMS\n{columns(('kind', 'pods', 'ignored', 'where'), mechanisms)}")
+    return "\n\n".join(texts)

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The thread that reads: what it tells when it can't, and what it reads again."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+
+import pytest
+from reading import VIEW, sh
+
+from vxlane.errors import KernelError
+from vxlane.host.events import RulesetChange
+from vxlane.mechanisms.devices import Devices
+from vxlane.mechanisms.kinds import Kind
+from vxlane.mechanisms.watcher import Question, Watcher
+
+QUESTION = Question(VIEW, Devices((), ()))
+
+
+class DevicesInTrouble:
+    """Devices that can't be read as long as there is an error."""
+
+    def __init__(self):
+        self.error = None
+        self.reads = 0
+
+    def findings(self, devices):
+        """See DeviceReader."""
+        assert devices == QUESTION.devices
+        self.reads += 1
+        if self.error:
+            raise self.error
+        return ()
+
+
+@pytest.fixture
+def devices():
+    """The devices that the watcher reads."""
+    return DevicesInTrouble()
+
+
+@pytest.fixture
+def watcher(netns, devices):
+    """A watcher of a bare namespace."""
+    assert netns
+    with contextlib.closing(Watcher(lambda: devices)) as made:
+        yield made
+
+
+def taken(watcher):
+    """The next reading."""
+    assert select.select([watcher.fileno()], [], [], 5)[0]
+    return watcher.take()
+
+
+def test_nothing_is_read_before_it_is_asked(watcher):
+    """Without a question there is no reading, and nothing is pending."""
+    watcher.request()
+    assert not watcher.is_pending
+    assert watcher.take() is None
+
+
+@pytest.mark.parametrize("error", [KernelError("read", 1), OSError(5, "EIO"), ValueError("odd")])
+def test_what_can_not_be_read_matters(watcher, devices, error):
+    """While devices or rules can't be read that is a finding, and they are read again."""
+    devices.error = error
+    watcher.request(QUESTION)
+    assert [finding.kind for finding in taken(watcher).found] == [Kind.UNKNOWN]
+    devices.error = None
+    assert taken(watcher).found == ()
+
+
+def test_only_what_changed_is_read(watcher, devices):
+    """A change of rules reads rules; what is about unknown chains concerns no packet of a pod."""
+    sh("nft", "add table ip t; add chain ip t c { type filter hook forward priority 0; }")
+    watcher.request(QUESTION)
+    taken(watcher)
+    assert devices.reads == 1
+    sh("nft", "add rule ip t c log")
+    change = RulesetChange(frozenset({(2, "t", "c")}))
+    assert watcher.concerns(change)
+    assert not watcher.concerns(RulesetChange(frozenset({(2, "t", "d"), (2, "nat", "c")})))
+    assert watcher.concerns(RulesetChange(bases=True))
+    assert watcher.concerns(RulesetChange(lost=True))
+    watcher.request(change=change)
+    assert [finding.kind for finding in taken(watcher).found] == [Kind.LOG]
+    assert devices.reads == 1
+
+
+def test_a_change_of_legacy_rules_is_seen(watcher):
+    """iptables-legacy tells nobody: its tables are compared once a second."""
+    watcher.request(QUESTION)
+    taken(watcher)
+    sh("iptables-legacy", "-A", "FORWARD", "-j", "LOG")
+    reading = taken(watcher)
+    assert [finding.kind for finding in reading.found] == [Kind.LOG]
+    assert reading.has_silent_change
