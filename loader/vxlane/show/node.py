@@ -20,6 +20,7 @@ from vxlane.datapath.records import PeerCount
 from vxlane.errors import KernelError, VxlaneError
 from vxlane.show import documents
 from vxlane.show.documents import Json
+from vxlane.util.jsontext import parse_json
 from vxlane.util.names import device_name
 
 _ANSWER_SECONDS = 10.0
@@ -53,9 +54,12 @@ def call(state: Path, request: dict[str, Any]) -> dict[str, Any]:
             connection.settimeout(_ANSWER_SECONDS)
             connection.connect(str(path))
             connection.sendall(json.dumps(request).encode() + b"\n")
-            answer: dict[str, Any] = json.loads(connection.makefile("rb").readline())
+            answer: dict[str, Any] = parse_json(connection.makefile("rb").readline())
     except (FileNotFoundError, ConnectionRefusedError):
         raise VxlaneError(f"no agent listens on {path}; start it: vxlane agent") from None
+    except TimeoutError:
+        what = f"the agent on {path} did not answer within {_ANSWER_SECONDS:g} s"
+        raise VxlaneError(f"{what}; it is overloaded or hangs, see its log") from None
     except OSError as error:
         raise KernelError(f"call the agent on {path}", error.errno or 0) from None
     except ValueError:
@@ -81,11 +85,11 @@ def _agent(state: Path) -> Json:
 
 def _waiting(state: Path) -> Json | None:
     try:
-        document: Json = json.loads((state / "agent.json").read_bytes())
+        document: Json = parse_json((state / "agent.json").read_bytes())
         is_alive = sole.holder(state) is not None
-    except (OSError, ValueError):
-        return None
-    return document if is_alive and document.get("waiting_for") else None
+        return document if is_alive and document["waiting_for"] else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None  # not what an agent wrote
 
 
 def _programs(state: Path) -> Json:
