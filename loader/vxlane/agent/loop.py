@@ -85,7 +85,8 @@ class Loop:
             every = agent.config.rules_interval
             self._timers.append(Timer(every, lambda: self._request(Dirty.RULES), now + every))
         self._pace = Pace(_GATHER[agent.config.mode], now)
-        self._heartbeat = Heartbeat((self._routes.fileno(), self._rulesets.fileno()), agent.renew)
+        events = [one for one in (self._routes, self._rulesets, self._xfrm) if one]
+        self._heartbeat = Heartbeat([one.fileno() for one in events], agent.renew)
         self._is_behind = True
         """Whether some event was read that is not reconciled yet."""
 
