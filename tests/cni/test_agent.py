@@ -118,7 +118,7 @@ def test_the_first_packet_counts(one):
 
 
 def test_check_restores_what_was_taken_away(one):
-    """CHECK of a pod whose programs somebody detached succeeds with them attached again."""
+    """CHECK of a pod that lost its programs succeeds, with them attached again."""
     pod, veth, _ = one.add("pod")
     assert one.hooks(veth, "detach") == []
     plugin = one.chain.conflist["plugins"][1]
@@ -149,7 +149,7 @@ def test_pods_made_without_an_agent(mortal):
     gone, _, _ = mortal.add("gone")
     mortal.chain.delete(gone)
     mortal.restart()
-    wait_for(lambda: mortal.known() == {kept}, "the pod that nobody told of")
+    wait_for(lambda: mortal.known() == {kept}, "the pod that no call told of")
     assert mortal.hooks(veth) == ["from_pod", "to_pod"]
 
 

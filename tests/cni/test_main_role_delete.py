@@ -120,7 +120,7 @@ def test_note_of_another_network(conf, delegate, tmp_path, agent, call):
 
 
 def test_delegate_that_talks(conf, delegate, call):
-    """What a delegate says to a DEL that succeeds is nobody's, and no failure."""
+    """A delegate's output for a DEL that succeeds is dropped, and no failure."""
     conf |= {"cniVersion": "1.1.0", "name": "cbr0", "delegate": {"type": "maker"}}
     env = {"plugin": "flannel", "CNI_PATH": str(delegate)}
     assert call("ADD", conf, **env).status == 0

@@ -120,7 +120,7 @@ def test_hostile_container_ids(call, conf, command, name):
 
 @pytest.mark.parametrize("name", ["../" * 9 + "dev/full", "../" * 9 + "etc", "\udcff"])
 def test_names_that_are_nobody_s(call, conf, name):
-    """GC and STATUS are about no container, so that a name in the environment is not looked at."""
+    """GC and STATUS are about no container, so a name in the environment is not read."""
     del conf["dataDir"]
     conf |= {"cniVersion": "1.1.0", "cni.dev/valid-attachments": []}
     for command in ("GC", "STATUS"):
@@ -276,7 +276,7 @@ def test_attachments_of_another_shape(call, conf, valid):
 
 
 def test_large_but_sound_input(call, conf):
-    """A megabyte of keys that nobody knows comes back in the result as it went in."""
+    """A megabyte of unknown keys comes back in the result as it went in."""
     conf["prevResult"] = {"cniVersion": "1.0.0", "x": ["y" * 1000] * 1000}
     answer = call("ADD", json.dumps(conf).encode())
     assert answer.document == conf["prevResult"]

@@ -80,7 +80,7 @@ def test_one_refusal_stops_no_other(device: int) -> None:
 
 
 def test_routes_of_other_protocols_and_metrics_are_not_read(device: int) -> None:
-    """Only routes as flannel writes them are looked at: protocol boot, metric 0, one gateway."""
+    """Only routes as flannel writes them are read: protocol boot, metric 0, one gateway."""
     sh(
         "ip route add 10.1.0.0/24 via 10.128.0.9 proto static\n"
         "ip route add 10.2.0.0/24 via 10.128.0.9 metric 5\n"
@@ -142,7 +142,7 @@ def test_events_tell_what_happened_to_the_device(device: int) -> None:
 
 @pytest.mark.parametrize("is_heard", [True, False])
 def test_a_change_while_entries_are_listed_is_no_doubt(device: int, *, is_heard: bool) -> None:
-    """The round believes what an event tells of after the list; what nobody tells of it doubts."""
+    """A resync keeps what an event reports after its dump, and reports what no event told."""
     netlink, events = NetlinkSocket(), RouteEvents()
     keeper = EntryKeeper(netlink)
     wanted = peers(3, device)

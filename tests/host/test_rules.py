@@ -58,7 +58,7 @@ def firewall(
 
 
 def test_rules_are_written_once_and_removed(firewall: Firewall) -> None:
-    """The second look finds nothing to do, and after removal nothing of flannel's is left."""
+    """A second `ensure` changes nothing, and a removal leaves nothing of flannel's."""
     assert firewall.ensure(POLICY)
     before = shown(firewall)
     assert MASQUERADE[type(firewall)] in before
@@ -81,20 +81,20 @@ def test_another_network_replaces_the_old_rules(firewall: Firewall) -> None:
 def test_rules_are_never_missing_while_they_are_replaced(firewall: Firewall) -> None:
     """Whoever lists the rules during 20 replacements finds a masquerade rule every time."""
     firewall.ensure(POLICY)
-    stop, looks = threading.Event(), []
+    stop, readings = threading.Event(), []
 
-    def look() -> None:
+    def read() -> None:
         while not stop.is_set():
-            looks.append(MASQUERADE[type(firewall)] in shown(firewall))
+            readings.append(MASQUERADE[type(firewall)] in shown(firewall))
 
-    watcher = threading.Thread(target=look)
+    watcher = threading.Thread(target=read)
     watcher.start()
     for number in range(20):
         firewall.ensure(OTHER if number % 2 == 0 else POLICY)
     stop.set()
     watcher.join()
-    assert len(looks) > 5
-    assert all(looks)
+    assert len(readings) > 5
+    assert all(readings)
 
 
 def test_rules_may_be_unwanted(firewall: Firewall) -> None:

@@ -63,7 +63,7 @@ def test_the_interface_is_found(devices: Devices, choice: Choice, name: str, add
     ],
 )
 def test_what_is_not_there_is_said(devices: Devices, choice: Choice, reason: str) -> None:
-    """A choice that nothing fits is refused with what was looked for."""
+    """A choice that nothing fits is refused with the words of the choice."""
     with pytest.raises(ConfigError, match=reason.replace("(", r"\(")):
         choose(devices, choice)
 

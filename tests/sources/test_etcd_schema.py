@@ -66,7 +66,7 @@ def test_keys_that_are_no_subnet_are_refused(key: str) -> None:
 
 @pytest.mark.parametrize("value", [b"", b"{", b"[]", b"null", b"{}", b"\xff", b'{"PublicIP":1}'])
 def test_garbage_is_no_node(value: bytes) -> None:
-    """A value that is not flannel's is a problem and nobody's address."""
+    """A value that is not flannel's is a problem, and no node's address."""
     assert isinstance(entry(KEY, value), Problem)
     assert address_of(value) is None
 

@@ -138,7 +138,7 @@ def test_garbage_is_reported_by_key_and_the_rest_works(network: Network) -> None
 
 
 def test_a_missing_config_is_an_error_that_names_the_key(network: Network) -> None:
-    """Without <prefix>/config nothing is read; once somebody puts it there all is."""
+    """Without <prefix>/config nothing is read; once it is there all is."""
     network.delete("config")
     network.subnet(10, OWN)
     source = network.follow()

@@ -172,7 +172,7 @@ def test_every_way_to_change_the_file_is_seen(
 
 
 def test_other_files_of_the_directory_are_no_news(source: FileSource, path: Path) -> None:
-    """What is written beside the file wakes nobody for long, whether the file is there or not."""
+    """A file that is written beside it wakes no reader for long, with or without the file."""
     source.nodes()
     path.with_name("other").write_text("x")
     assert select.select([source.changed], [], [], 1)[0]

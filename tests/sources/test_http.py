@@ -141,7 +141,7 @@ def test_retry_after_is_read_and_its_date_form_ignored(serve: Serve) -> None:
 
 
 def test_a_broken_server_is_left_for_the_next(serve: Serve) -> None:
-    """An address where nobody listens is passed over at once, one that answers 5xx by the next
+    """An address without a listener is passed over at once, one that answers 5xx by the next
     call; a refusal that is our own fault does not count.
     """
     bad = serve(sends(b"HTTP/1.1 503 x\r\nContent-Length: 0\r\n\r\n"))
@@ -162,7 +162,7 @@ def test_impossible_addresses_are_refused(url: str) -> None:
 
 
 def test_servers_that_can_not_be_reached_are_all_named() -> None:
-    """When nobody listens anywhere the error has every address and its reason."""
+    """Without any listener the error has every address and its reason."""
     client = HttpClient(["http://127.0.0.1:1", "http://127.0.0.1:2"])
     with pytest.raises(SourceError, match=r"127.0.0.1:1: .*refused.*127.0.0.1:2: .*refused"):
         client.call("GET", "/")

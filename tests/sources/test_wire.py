@@ -48,7 +48,7 @@ def test_a_mac_that_is_none_is_refused() -> None:
 
 
 def test_a_backend_without_a_tunnel_gets_the_mac_of_its_name() -> None:
-    """Its data are not looked at."""
+    """Its data are not read."""
     assert vtep_mac(None, Backend.HOST_GW, name="node1") == derived_mac("node1")
 
 

@@ -20,6 +20,7 @@ from vxlane.lab import namespaces, report
 from vxlane.lab.agents import program
 from vxlane.show.table import table
 from vxlane.util import interrupt
+from vxlane.util.places import STATE_VARIABLE
 
 name_option = click.option("--name", default="lab", show_default=True, help="The lab's name.")
 
@@ -89,7 +90,7 @@ def execute(namespace: str, command: tuple[str, ...]) -> None:
     """Run COMMAND in the network namespace of a node or pod."""
     node = labs.find(namespace)
     if node:
-        os.environ["VXLANE_STATE_DIR"] = str(node.directory)
+        os.environ[STATE_VARIABLE] = str(node.directory)
     os.environ["PATH"] = f"{Path(program('vxlane')).parent}:{os.environ['PATH']}"
     argv = namespaces.inside(namespace, command)
     os.execvp(argv[0], argv)  # noqa: S606 (a shell is what is not wanted)

@@ -18,6 +18,7 @@ from vxlane.lab import namespaces
 from vxlane.lab.plan import POD_NETWORK, LabNode
 from vxlane.lab.waiting import wait_for
 from vxlane.util import files
+from vxlane.util.places import STATE_VARIABLE
 
 READY_SECONDS = 30.0
 """From exec to ready. Most of it is the compiler, and the machine may be busy."""
@@ -52,7 +53,7 @@ def start(node: LabNode, nodes: Path, options: Iterable[str] = ()) -> None:
     agent = [program("vxlane"), "agent", "--nodes-file", str(nodes), "--node-name", node.name]
     agent += ["--iface", "eth0", "--ip-masq", "--subnet-file", str(node.directory / "subnet.env")]
     agent += ["--ready-file", str(ready), *options]
-    env = {"VXLANE_STATE_DIR": str(node.directory)}
+    env = {STATE_VARIABLE: str(node.directory)}
     namespaces.start(node.name, *agent, log=_log(node), env=env)
 
 
