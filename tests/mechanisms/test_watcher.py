@@ -44,7 +44,7 @@ def devices():
 def watcher(netns, devices):
     """A watcher of a bare namespace."""
     assert netns
-    with contextlib.closing(Watcher(lambda: devices)) as made:
+    with contextlib.closing(Watcher(devices)) as made:
         yield made
 
 

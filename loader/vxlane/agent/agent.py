@@ -74,7 +74,7 @@ class Agent:
         self._failures = Failures()
         self._attempt = self._failures.attempt
         self._nics: frozenset[int] = frozenset()
-        self._watcher = Watcher(self._device_reader)
+        self._watcher = Watcher(self._device_reader())
         self.judged = JudgedKeeper(self._watcher, config.ignored)
         self._loading = Retry(_LOAD_AGAIN)
 

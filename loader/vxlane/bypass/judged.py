@@ -117,7 +117,7 @@ class JudgedKeeper:
     ) -> Question:
         if overlay.paths is not self._paths:
             self._paths = overlay.paths
-            self._peers = tuple(sorted({path.node.address for path in overlay.paths}))
+            self._peers = tuple(path.node.address for path in overlay.paths)
         bridges = {port.bridge: device_name(port.bridge) for port in ports}
         device = device_name(overlay.device) if overlay.device else ""
         view = View(

@@ -7,10 +7,12 @@ The kernel selects the entries by their status (Linux 5.15; before, it names the
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+from vxlane.errors import KernelError
 from vxlane.mechanisms.kinds import Finding, Kind, Scope
 from vxlane.mechanisms.packet import View
 from vxlane.netlink import nfnetlink as nf
@@ -52,7 +54,7 @@ class ConntrackReader:
         body = nf.NFGENMSG.pack(socket.AF_INET, 0, 0)
         body += attribute(nf.CTA_STATUS, wanted) + attribute(nf.CTA_STATUS_MASK, wanted)
         first, last = int(view.local.network_address), int(view.local.broadcast_address)
-        for entry in self._netlink.dump(Request(nf.IPCTNL_MSG_CT_GET, body)):
+        for entry in self._dump(Request(nf.IPCTNL_MSG_CT_GET, body)):
             found = attributes(entry, nf.NFGENMSG.size)
             if not rt.BE32.unpack(found[nf.CTA_STATUS])[0] & status:
                 continue
@@ -63,6 +65,14 @@ class ConntrackReader:
                 yield Scope(sources=((source, source),))
             elif first <= destination <= last:
                 yield Scope(destinations=((destination, destination),))
+
+    def _dump(self, request: Request) -> list[bytes]:
+        try:
+            return self._netlink.dump(request)
+        except KernelError as error:
+            if error.errno == errno.EINVAL:
+                return []  # this kernel has no conntrack
+            raise
 
 
 def _is_automatic() -> bool:

@@ -27,7 +27,7 @@ class LegacyReader:
     """The tables of this thread's network namespace."""
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._blocks: dict[str, bytes] = {}
         self._tables: dict[str, LegacyTable] = {}
 

@@ -101,8 +101,9 @@ class NftReader:
         try:
             return self._netlink.dump(Request(kind, body))
         except KernelError as error:
-            if error.errno == errno.ENOENT:
-                return []  # it went meanwhile, and an event says so
+            # It went meanwhile, and an event says so; or this kernel has no nftables.
+            if error.errno in {errno.ENOENT, errno.EINVAL}:
+                return []
             raise
 
 

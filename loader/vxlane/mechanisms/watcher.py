@@ -11,7 +11,6 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from vxlane.errors import VxlaneError
@@ -134,8 +133,8 @@ class _Reader:
 class Watcher:
     """Reads in a thread of its own, in the network namespace of the one that makes it."""
 
-    def __init__(self, devices: Callable[[], DeviceReader]) -> None:
-        self._devices = devices
+    def __init__(self, devices: DeviceReader) -> None:
+        self._reader = _Reader(devices)
         self._condition = threading.Condition()
         self._work = _Work()
         self._asked = self._read = 0
@@ -203,7 +202,6 @@ class Watcher:
             self._condition.wait_for(lambda: self._read == self._asked, seconds)
 
     def _run(self) -> None:
-        reader = _Reader(self._devices())
         while True:
             with self._condition:
                 self._condition.wait_for(self._has_work, LEGACY_EVERY)
@@ -211,16 +209,16 @@ class Watcher:
                     break
                 work, self._work = self._work, _Work(question=self._work.question)
                 asked = self._asked
-            reading = reader.read(work)
+            reading = self._reader.read(work)
             with self._condition:
                 if reading:
                     if self._reading and self._reading.has_silent_change:
                         reading = replace(reading, has_silent_change=True)
                     self._reading = reading
                     os.eventfd_write(self._wake, 1)
-                self._read, self._known = asked, reader.known
+                self._read, self._known = asked, self._reader.known
                 self._condition.notify_all()
-        reader.close()
+        self._reader.close()
 
     def _has_work(self) -> bool:
         return self._work.is_due or self._is_closed
