@@ -215,6 +215,15 @@ def test_the_network_is_flannelds_where_the_source_does_not_tell(
     assert host.finds == [network]
 
 
+def test_the_network_of_the_configuration_is_the_last_resort(host: Host) -> None:
+    """Where neither the source nor flanneld tells; what the source tells comes first."""
+    network = dataclasses.replace(host.config.network, cidr=IPv4Network("10.99.0.0/16"))
+    host.backend = AdoptedOverlay(dataclasses.replace(host.config, network=network), host)
+    host.reconcile()
+    host.backend.reconcile(Snapshot(OWN, (), network=NETWORK, read_at=1.0), ALL)
+    assert host.finds == [network.cidr, NETWORK]
+
+
 def test_a_host_gw_node_has_no_device(host: Host) -> None:
     """Peers are reached by plain routes over the NIC, and nothing is said of a MAC."""
     nic = dataclasses.replace(DEVICE, index=3, name="eth0", kind="", mac="02:00:00:00:00:77")
