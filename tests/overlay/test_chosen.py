@@ -68,6 +68,9 @@ def test_an_address_that_is_away_stays_ours(host: Any) -> None:
     host.held = {VIP: 2} | {ip: at for ip, at in host.held.items() if ip != OURS}
     assert chosen.now(known=OURS, asked=None) == Underlay(ETH0, OURS)
     assert "no interface has the address 192.168.77.1 now" in chosen.problem
+    for known in (None, OURS):
+        assert chosen.now(known=known, asked=None) == Underlay(ETH0, OURS)
+        assert "no interface has the address 192.168.77.1 now" in chosen.problem
     host.held[OURS] = 2
     assert chosen.now(known=OURS, asked=None) == Underlay(ETH0, OURS)
     assert chosen.problem == ""

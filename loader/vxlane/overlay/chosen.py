@@ -41,9 +41,10 @@ class ChosenUnderlay:
         """
         self.problem = self._unmet
         if self._chosen is None or self._said != (known, asked) or (asked and self._unmet):
-            self._chosen = self._choose(known, asked)
+            before, self._chosen = self._chosen, self._choose(known, asked)
             self._said = known, asked
-            self._is_held = self._devices.holder(self._chosen.address) is not None
+            if before is None or before.address != self._chosen.address:
+                self._is_held = self._devices.holder(self._chosen.address) is not None
         else:
             self._chosen = self._refreshed(self._chosen)
         return self._chosen
