@@ -57,34 +57,42 @@ def peers(cluster, name):
         return {str(cidr): peer for cidr, peer in maps.peers().items()}
 
 
-def test_another_vni_is_followed(flannel):
-    """When flannel.7 takes flannel.1's place the agent follows without a restart, nor a gap.
+@pytest.mark.parametrize(
+    ("config", "device", "said", "verdict"),
+    [
+        ({"Type": "vxlan", "VNI": 7}, "flannel.7", "the overlay goes by flannel.7", "encapsulated"),
+        ({"Type": "host-gw"}, "eth0", "peer 10.42.2.0/24 direct", "routed"),
+    ],
+    ids=["VNI", "backend"],
+)
+def test_another_configuration_is_followed(flannel, config, device, said, verdict):
+    """When flannel.7, or the NIC, takes flannel.1's place the agent follows without a restart.
 
-    Between nodes of different VNIs the kernel path loses packets too; the bypass is back with it.
+    Between nodes of different configurations the kernel path loses packets; the bypass is back
+    with it.
     """
-    for name in ("node1", "node2"):
-        flannel.start_agent(name, mode="adopt")
-    pids = [flannel.status(name)["pid"] for name in ("node1", "node2")]
+    flannel.start_agent("node1", mode="adopt")
+    pid = flannel.status("node1")["pid"]
 
     def change() -> None:
-        flannel.configure(Type="vxlan", VNI=7)
+        flannel.configure(**config)
         flannel.end_flanneld(*flannel.names)
         flannel.start_flanneld(*flannel.names)
-        for name in ("node1", "node2"):
-            said = flannel.agents[name].said
-            wait_for(lambda said=said: "the overlay goes by flannel.7" in said(), "the change")
+        routes = f"ip route | grep -c 'via.*dev {device} ' || true"
+        for name in flannel.names:
+            wait_for(lambda n=name: flannel.sh(n, routes) == "3\n", "flanneld's change")
+        wait_for(lambda: said in flannel.agents["node1"].said(), "the agent's change")
 
     seen = silence(flannel, change)
     assert seen.bypassed < seen.by_kernel + 1.0
-    for name in ("node1", "node2"):
-        wait_for(lambda n=name: flannel.status(n)["problems"] == [], "all its routes")
+    # Other constants are another build of the programs: that takes seconds on a busy machine.
+    wait_for(lambda: flannel.status("node1")["problems"] == [], "all its routes", seconds=30.0)
     with steps(flannel) as flows:
-        with flannel.verdicts("node1", "node2") as moved, flows.step("bypassed with VNI 7"):
+        with flannel.verdicts("node1") as moved, flows.step("bypassed again"):
             pass
         assert (flows.lost, flows.faults) == ([], [])
-    assert moved["from_pod", "encapsulated"] > 0
-    assert moved["from_nic", "decapsulated"] > 0
-    assert [flannel.status(name)["pid"] for name in ("node1", "node2")] == pids
+    assert moved["from_pod", verdict] > 0
+    assert flannel.status("node1")["pid"] == pid
 
 
 def test_a_device_without_routes_is_told_of(flannel):

@@ -132,11 +132,9 @@ class AdoptedOverlay:
             return
         advice = "restart flanneld on this node"
         if self._lost:
-            lack = (
-                f"{name} is new and lacks the routes to {len(self._lost)} peers of the one before"
-            )
-            why = "flanneld 0.28 does not write them again"
-            yield Problem(self._config.node_name, f"{lack}; {why}: {advice}")
+            count, why = len(self._lost), "flanneld 0.28 does not write them again"
+            said = f"{name} is new and lacks the routes to {count} peers of the one before"
+            yield Problem(self._config.node_name, f"{said}; {why}: if they stay away, {advice}")
         if own and own.backend is Backend.VXLAN and own.vtep_mac != mac:
             said = f"{name} has the MAC {mac}, and peers send to {own.vtep_mac}"
             yield Problem(own.name, f"{said}, which was published; {advice}")
