@@ -180,7 +180,7 @@ def test_want_of_memory_has_words(state: Path) -> None:
     with compiling(state, 9) as (process, child):
         os.kill(child, signal.SIGKILL)
         assert process.stderr
-        assert "it needs 120 MB; raise the memory limit" in process.stderr.read()
+        assert "it needs 120 MB of memory; raise the limit" in process.stderr.read()
 
 
 def test_retirement(state: Path) -> None:

@@ -43,7 +43,9 @@ def test_builds_are_told_apart() -> None:
     assert programs._digest(Constants()) == programs._digest(Constants())
 
 
-@pytest.mark.parametrize("words", ["", "{", "[]", "7", '"digest"'])
+@pytest.mark.parametrize(
+    "words", ["", "{", "[]", "7", '"digest"', '{"digest": "d", "headers": "h"}']
+)
 def test_unreadable_note_is_no_note(tmp_path: Path, words: str) -> None:
     """Whatever the note holds, it is a dictionary or nothing."""
     (tmp_path / "note").write_text(words)

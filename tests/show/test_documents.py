@@ -96,7 +96,7 @@ def test_programs_stand_aside_when_the_lease_is_over():
     running = documents.programs_document(SETTINGS, 40 * SECOND, peers=1, pods=2, flows=3)
     assert (running["bypassing"], running["lease_seconds"]) == (True, 10.0)
     stopped = documents.programs_document(SETTINGS, 60 * SECOND, peers=1, pods=2, flows=3)
-    assert (stopped["bypassing"], stopped["lease_seconds"]) == (False, -10.0)
+    assert (stopped["bypassing"], stopped["lease_seconds"]) == (False, 0.0)
 
 
 def test_share_counts_each_overlay_packet_once():

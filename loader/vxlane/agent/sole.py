@@ -60,9 +60,10 @@ def holder(state: Path) -> int | None:
     """
     try:
         inode = str(state.stat().st_ino)
-    except FileNotFoundError:
+        lines = _LOCKS.read_text(encoding="ascii").splitlines()
+    except OSError:
         return None
-    for line in _LOCKS.read_text(encoding="ascii").splitlines():
+    for line in lines:
         _, kind, _, access, pid, file, *_ = line.split()
         is_ours = (kind, access, file.rpartition(":")[2]) == ("FLOCK", "WRITE", inode)
         if is_ours and _has_open(int(pid), state):

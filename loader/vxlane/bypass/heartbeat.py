@@ -60,8 +60,11 @@ class Heartbeat:
         self._renew(self._true_at)
 
     def _run(self) -> None:
+        refusal = ""
         while not self._ends.wait(BEAT):
             try:
                 self.beat()
-            except Exception:
-                log.exception("the lease can't be renewed")
+            except Exception as error:
+                if str(error) != refusal:
+                    log.exception("the lease can't be renewed")
+                refusal = str(error)

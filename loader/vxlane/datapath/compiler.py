@@ -57,12 +57,12 @@ def run(request: Mapping[str, object], log_file: Path) -> dict[str, str]:
 def _sentence(status: int, output: str) -> str:
     """What went wrong, by the child's exit status and standard error."""
     if status == -signal.SIGKILL or any(words in output for words in _NO_MEMORY):
-        return "the compiler was ended for want of memory: it needs 120 MB; raise the memory limit"
+        return "the compiler was killed: it needs 120 MB of memory; raise the limit"
     if "No module named 'bcc'" in output:
         return "bcc is missing; install the package python3-bpfcc (PyPI's bcc is another project)"
     if located := _LOCATED.search(output):
         return located[0]
-    said = "the programs did not load: " + " | ".join(_last_words(output))
+    said = "the programs did not load: " + " | ".join(_last_words(output) or ["no word why"])
     if status < 0:
         said += f" (the compiler was ended by {signal.Signals(-status).name})"
     lacks = missing(_CAPABILITIES)

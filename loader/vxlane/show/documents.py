@@ -73,7 +73,7 @@ def _age(seen: int, now: int) -> float | None:
 def programs_document(settings: Settings, now: int, *, peers: int, pods: int, flows: int) -> Json:
     """The settings of the programs, and the sizes of their maps' content."""
     return {
-        "lease_seconds": round((settings.lease_until - now) / _SECOND, 3),
+        "lease_seconds": round(max(0, settings.lease_until - now) / _SECOND, 3),
         "bypassing": settings.lease_until > now,
         "revalidate_seconds": settings.revalidate / _SECOND,
         "epoch": settings.epoch,

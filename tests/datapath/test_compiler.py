@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the loader says of a compiler that failed, by what that left behind."""
+
+from __future__ import annotations
+
+import signal
+import tarfile
+from types import SimpleNamespace
+
+import pytest
+
+from vxlane.datapath import compiler, source
+from vxlane.errors import CompileError
+
+TRACE = 'Traceback (most recent call last):\n  File "x.py", line 1, in <module>\n'
+REFUSED = f"""could not open bpf map: settings, error: Operation not permitted
+
+{TRACE}Exception: Failed to compile BPF module <text>
+"""
+
+
+@pytest.mark.parametrize(
+    ("status", "output", "sentence"),
+    [
+        (-signal.SIGKILL, "", "the compiler was killed: it needs 120 MB"),
+        (1, "LLVM ERROR: out of memory\n", "the compiler was killed: it needs 120 MB"),
+        (-signal.SIGABRT, "terminate called, std::bad_alloc", "it needs 120 MB"),
+        (1, f"{TRACE}ModuleNotFoundError: No module named 'bcc'\n", "package python3-bpfcc"),
+        (1, "bpf/flow.h:7:3: error: no such\n", "bpf/flow.h:7:3: error: no such"),
+        (1, REFUSED, "could not open bpf map: settings, error: Operation not permitted | Exc"),
+        (-signal.SIGSEGV, "Stack dump\n", "Stack dump (the compiler was ended by SIGSEGV)"),
+    ],
+    ids=["killed", "llvm", "bad-alloc", "no-bcc", "located", "refused", "crashed"],
+)
+def test_sentences(status: int, output: str, sentence: str) -> None:
+    """One sentence has the cause, in bcc's own words where there are any."""
+    said = compiler._sentence(status, output)
+    assert sentence in said
+    assert "\n" not in said
+
+
+def test_a_capability_that_lacks_is_named(monkeypatch) -> None:
+    """EPERM alone does not tell what a container has to be given."""
+    monkeypatch.setattr(compiler, "missing", lambda _: "CAP_SYS_ADMIN")
+    assert compiler._sentence(1, REFUSED).endswith("; the agent lacks CAP_SYS_ADMIN")
+
+
+def test_all_that_was_said_is_kept(tmp_path, monkeypatch) -> None:
+    """The error names a file, which only root reads; without room for one it does without."""
+    monkeypatch.setattr(compiler.sys, "executable", "/bin/false")
+    log = tmp_path / "compile.log"
+    with pytest.raises(CompileError, match=f"all of its output is in {log}"):
+        compiler.run({}, log)
+    assert log.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(CompileError, match=r"did not load: no word why$"):
+        compiler.run({}, tmp_path / "missing" / "compile.log")
+
+
+def test_kernel_headers_are_unpacked_to_a_place_of_our_own(tmp_path, monkeypatch) -> None:
+    """Bcc takes those under a fixed name in /tmp, which anyone may have put there."""
+    header = tmp_path / "bpf.h"
+    header.write_text("/* of the kernel */\n")
+    monkeypatch.setattr(source, "_KHEADERS", tmp_path / "kheaders.tar.xz")
+    with tarfile.open(source._KHEADERS, "w:xz") as archive:
+        archive.add(header, "include/linux/bpf.h")
+    monkeypatch.setattr(source.os, "uname", lambda: SimpleNamespace(release="none"))
+    scratch = tmp_path / "scratch"
+    found = source.kernel_headers(scratch)
+    assert found.path == scratch
+    assert (scratch / "include/linux/bpf.h").read_text() == header.read_text()
