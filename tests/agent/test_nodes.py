@@ -164,6 +164,20 @@ def test_a_start_without_a_source_goes_by_the_last_nodes(node: AgentNode) -> Non
     eventually(lambda: "10.42.9.0/24" in cidrs(node), "the source's return")
 
 
+def test_a_renamed_nodes_old_object_shares_its_entries(running: AgentNode) -> None:
+    """Two objects with one address and MAC share the forwarding entry, until both are gone."""
+    twin = '  - {{name: old4, address: 192.168.77.4, podCIDR: 10.42.9.0/24, vtepMAC: "{}"}}'
+    fdb = f"{mac(4)} dst 192.168.77.4"
+    running.write_nodes(2, 3, 4, extra=twin.format(mac(4)))
+    eventually(lambda: "10.42.9.0/24 via 10.42.9.0" in running.sh("ip route"), "the old object")
+    assert "10.42.4.0/24 via 10.42.4.0" in running.sh("ip route")
+    running.write_nodes(2, 3, 4)
+    eventually(lambda: "10.42.9.0" not in running.sh("ip route; ip neigh"), "its end")
+    assert fdb in running.sh("bridge fdb show dev flannel.1")
+    running.write_nodes(2, 3)
+    eventually(lambda: fdb not in running.sh("bridge fdb show dev flannel.1"), "the end of both")
+
+
 def test_many_changes_are_few_looks(running: AgentNode) -> None:
     """500 changes within a second or so are absorbed in a few looks, and none is missed."""
     before = running.status()["reconciles"]

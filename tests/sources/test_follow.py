@@ -2,6 +2,7 @@
 """The thread that never gives up, and the table it keeps."""
 
 import contextlib
+import dataclasses
 import itertools
 import os
 import time
@@ -206,4 +207,18 @@ def test_a_bad_entry_leaves_the_nodes_last_good_one_in_force() -> None:
     assert snapshot.problems == (Problem("n2", "garbage"),)
     table.put("n2", None)
     assert table.snapshot().peers == ()
+    table.close()
+
+
+def test_two_subnets_of_one_address_are_two_nodes() -> None:
+    """In etcd, where an address is a node's name, a second subnet of it is served as well."""
+    table = NodeTable("n1")
+    first, second = node(2), dataclasses.replace(node(2), pod_cidr=IPv4Network("10.42.9.0/24"))
+    table.replace({"a": node(1), "b": first, "c": second})
+    peers = table.snapshot().peers
+    assert [peer.pod_cidr for peer in peers] == [first.pod_cidr, second.pod_cidr]
+    assert len({peer.name for peer in peers}) == 2
+    table.put("b", None)
+    [left] = table.snapshot().peers
+    assert left.pod_cidr == second.pod_cidr
     table.close()

@@ -78,6 +78,31 @@ def test_a_shared_address_takes_nobody_away(first: str) -> None:
         assert (set(after.peers), after.problems) == ({left, node(3)}, ())
 
 
+def test_a_renamed_node_keeps_its_mac() -> None:
+    """Two objects with one address and one MAC, those of a node that was renamed, are served."""
+    old = node(2)
+    new = node(9, address="192.168.77.2", vtep_mac=old.vtep_mac)
+    both = agree([node(1), old, new], "node1")
+    assert both.peers == (old, new)
+    for left in (old, new):
+        after = agree([node(1), left], "node1", previous=both)
+        assert (after.peers, after.problems) == ((left,), ())
+        thief = node(8, vtep_mac=old.vtep_mac)
+        assert agree([node(1), left, thief], "node1", previous=after).peers == (left,)
+
+
+@pytest.mark.parametrize("first", ["node1", "node9"])
+def test_an_old_object_of_this_node_is_no_peer(first: str) -> None:
+    """What has this node's own address is reported and not routed to: it would be to ourselves."""
+    old = node(9, address="192.168.77.1", vtep_mac=node(1).vtep_mac)
+    nodes = sorted([node(1), old], key=lambda n: n.name != first)
+    snapshot = agree([*nodes, node(2)], "node1")
+    assert (snapshot.own, snapshot.peers) == (node(1), (node(2),))
+    [problem] = snapshot.problems
+    assert problem.node == "node9"
+    assert "192.168.77.1 is this node's own" in problem.reason
+
+
 @pytest.mark.parametrize("forged", ["vtep_mac", "pod_cidr", "address"])
 def test_a_forged_claim_removes_no_served_peer_after_a_restart(forged: str) -> None:
     """An older object that claims a served peer's MAC, pods or address does not displace it."""

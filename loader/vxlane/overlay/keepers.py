@@ -104,7 +104,10 @@ class EntryKeeper:
             desired, actual = entries_of(paths), self.actual
         else:
             gone, come = difference(self._applied, paths)
-            desired = entries_of(come)
+            # Nodes that share an address may share a MAC, and with it the forwarding entry.
+            macs = {path.node.vtep_mac for path in gone}
+            sharing = [path for path in paths if path.node.vtep_mac in macs] if macs else []
+            desired = entries_of([*sharing, *come])
             keys = {*desired, *entries_of(gone)}
             actual = {key: self.actual[key] for key in keys if key in self.actual}
         wanted = entries.changes(desired, actual, network)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which node holds which name, MAC and pod CIDR, so that no two nodes hold the same.
 
-An address may be shared: a node that was installed anew under another name stands beside its old
-object until that is deleted. flannel makes the routes of both, and so does vxlane. A MAC can't
-be shared: the VXLAN device has one forwarding entry for it, and the second node would redirect the
-packets of the first.
+An address may be shared: a node that was installed anew, or got another name, stands beside its
+old object until someone deletes that. flannel makes the routes of both, and so does vxlane. A MAC
+may be shared by nodes with one address only: the VXLAN device has one forwarding entry for it, and
+a node with another address would redirect the packets of the first.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ class Claims:
         self._shared: set[int] = set()
         """Addresses of more than one node."""
         self._sorted_addresses: list[int] = []
-        self._macs: dict[str, Node] = {}
+        self._macs: dict[str, tuple[Node, ...]] = {}
+        """More than one node: they have one address."""
         self._ranges: dict[int, tuple[int, Node]] = {}
         """End of a pod CIDR -> its start and holder."""
         self._ends: list[int] = []
@@ -45,8 +46,9 @@ class Claims:
         """What of `node` another node holds, in words; empty: none of it."""
         if node.name in self.names:
             return "is listed twice; the first entry counts"
-        if holder := self._macs.get(node.vtep_mac):
-            return f"its VTEP MAC {node.vtep_mac} is that of node {holder.name!r}"
+        for other in self._macs.get(node.vtep_mac, ()):
+            if other.address != node.address:
+                return f"its VTEP MAC {node.vtep_mac} is that of node {other.name!r}"
         start, end = _range(node.pod_cidr)
         if holder := self._overlapping(start, end):
             cidrs = f"{node.pod_cidr} overlaps {holder.pod_cidr}"
@@ -67,7 +69,7 @@ class Claims:
         address = int(node.address)
         self._hold(address, (*self._addresses.get(address, ()), node))
         insort(self._sorted_addresses, address)
-        self._macs[node.vtep_mac] = node
+        self._macs[node.vtep_mac] = (*self._macs.get(node.vtep_mac, ()), node)
         start, end = _range(node.pod_cidr)
         self._ranges[end] = start, node
         insort(self._ends, end)
@@ -78,7 +80,9 @@ class Claims:
         address = int(node.address)
         self._hold(address, tuple(other for other in self._addresses[address] if other != node))
         del self._sorted_addresses[bisect_left(self._sorted_addresses, address)]
-        del self._macs[node.vtep_mac]
+        macs = tuple(other for other in self._macs.pop(node.vtep_mac) if other != node)
+        if macs:
+            self._macs[node.vtep_mac] = macs
         _, end = _range(node.pod_cidr)
         del self._ranges[end]
         del self._ends[bisect_left(self._ends, end)]

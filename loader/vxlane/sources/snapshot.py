@@ -108,12 +108,12 @@ def agree(
             claims.take(node)
     refused = {problem.node for problem in reported}
     _keep_refused(refused, claims, previous.claims.names)
+    for pair in list(claims.shared()):
+        reported.append(_shares(*pair, own_name))
+        if own_name in (node.name for node in pair):
+            claims.give_back(claims.names[reported[-1].node])
     others = claims.names.copy()
     own = others.pop(own_name, None)
-    for first, other in claims.shared():
-        advice = "both are served; if one of them is no more, delete it"
-        reason = f"its address {other.address} is that of node {first.name!r} too; {advice}"
-        reported.append(Problem(other.name, reason))
     if own is None and own_name not in refused:
         reported.append(Problem(own_name, "is this node, and it has no entry of its own"))
     if own and network and not own.pod_cidr.subnet_of(network):
@@ -121,6 +121,17 @@ def agree(
         reported.append(Problem(own_name, reason))
         own = None
     return Snapshot(own, tuple(others.values()), tuple(reported), network, read_at, claims=claims)
+
+
+def _shares(first: Node, other: Node, own_name: str) -> Problem:
+    """Two nodes have one address; an old object of this node would route its pods to itself."""
+    if own_name in (first.name, other.name):
+        old = other if first.name == own_name else first
+        advice = "it is not served; if it is this node under an earlier name, delete it"
+        return Problem(old.name, f"its address {old.address} is this node's own; {advice}")
+    advice = "both are served; if one of them is no more, delete it"
+    reason = f"its address {other.address} is that of node {first.name!r} too; {advice}"
+    return Problem(other.name, reason)
 
 
 def _keep_refused(refused: set[str], claims: Claims, before: dict[str, Node]) -> None:

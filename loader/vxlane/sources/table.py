@@ -108,7 +108,7 @@ class NodeTable:
         nodes = [entry for entry in self._entries.values() if isinstance(entry, Node)]
         problems = [entry for entry in self._entries.values() if isinstance(entry, Problem)]
         settled = agree(
-            nodes,
+            _named_apart(nodes),
             self._own_name,
             problems=problems,
             network=self._network,
@@ -138,3 +138,16 @@ class NodeTable:
     def _wake(self) -> None:
         if self.changed >= 0:
             os.eventfd_write(self.changed, 1)
+
+
+def _named_apart(nodes: list[Node]) -> list[Node]:
+    """In etcd a node's name is its address, and one node may hold two subnets for a while."""
+    names: set[str] = set()
+    apart = []
+    for node in nodes:
+        is_second = node.name in names
+        names.add(node.name)
+        if is_second:
+            node = dataclasses.replace(node, name=f"{node.name} ({node.pod_cidr})")  # noqa: PLW2901
+        apart.append(node)
+    return apart
