@@ -33,7 +33,7 @@ RUN = f"test-{os.getpid()}"
 SOON = 5.0
 """Seconds; what follows an event takes milliseconds, the rest is a busy machine's."""
 BY_EVENTS = "--iptables-resync=600"
-"""An agent that looks at rules for an event or not at all: its usual timer is as long as SOON."""
+"""An agent that compares rules for an event or not at all: its usual timer is as long as SOON."""
 
 
 class AgentNode:

@@ -178,8 +178,8 @@ def test_a_renamed_nodes_old_object_shares_its_entries(running: AgentNode) -> No
     eventually(lambda: fdb not in running.sh("bridge fdb show dev flannel.1"), "the end of both")
 
 
-def test_many_changes_are_few_looks(running: AgentNode) -> None:
-    """500 changes within a second or so are absorbed in a few looks, and none is missed."""
+def test_many_changes_are_few_reconciles(running: AgentNode) -> None:
+    """500 changes within a second or so are absorbed in a few reconciles, and none is missed."""
     before = running.status()["reconciles"]
     for number in range(500):
         running.write_nodes(2, 3, *range(4, 5 + number % 7))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pure parts of the agent: paths, hold_down, net-conf.json, flags, guards."""
+"""The desired state of each peer: the kernel's entries, and the entry in the programs' map."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def _of_agent(status: dict[str, Any]) -> Iterator[Metric]:
         "vxlane_problems", "Nodes or entries that can't be used.", value=len(status["problems"])
     )
     yield GaugeMetricFamily(
-        "vxlane_failures", "What could not be done at the last look.", value=len(status["failures"])
+        "vxlane_failures", "What the last reconcile could not do.", value=len(status["failures"])
     )
     yield GaugeMetricFamily(
         "vxlane_source_up", "Whether the source can be read.", value=not status["source_error"]
