@@ -81,7 +81,8 @@ def test_a_stalled_loop_keeps_the_lease_while_nothing_changes(
         env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
     )
     # The device's own IPv6 route comes when its address was found unique, and is a change.
-    settled = "ip -6 -o addr show dev flannel.1"
+    settled = "ip -6 -o route show dev flannel.1; ip -6 -o addr show dev flannel.1 tentative"
+    eventually(lambda: node.sh(settled).startswith("fe80::/64 "), "the device's own route")
     eventually(lambda: "tentative" not in node.sh(settled), "duplicate address detection")
     (tmp_path / "hangs").touch()
     # Opened when the tool has opened its end: from here on the loop waits for it.

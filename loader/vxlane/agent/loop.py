@@ -109,6 +109,8 @@ class Loop:
             woke = time.monotonic()
             for key, _ in events:
                 key.data()
+            if not self._is_behind:
+                self._heartbeat.catch_up(woke)
             now = time.monotonic()
             for timer in self._timers:
                 if timer.due <= now:
@@ -116,8 +118,6 @@ class Loop:
                     timer.action()
             if self._pace.due <= now:
                 self._reconcile(woke)
-            elif not self._is_behind:
-                self._heartbeat.catch_up(woke)
             if self._agent.is_serving:
                 self._readiness.ready()
 
