@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import re
+import socket
 from pathlib import Path
 
 import pytest
 from flow import COUNT, Arrived, flow, status
+from standing import entered
 from ways import BYPASSES, ruleset
 
 from vxlane.lab.waiting import wait_for
@@ -130,8 +132,7 @@ SHAPERS = {
 @contextlib.contextmanager
 def mechanism(lab, node, pod, steps):
     """Put what acts on packets while the block runs, and return when the agent has read it."""
-    devices = {each["address"]: each["veth"] for each in lab.vxlane(node, "pods")}
-    words = {"client": lab.address(CLIENT), "veth": devices[lab.address(pod)]}
+    words = {"client": lab.address(CLIENT), "veth": veth(lab, node, pod)}
     put, take = [
         [re.sub(r"\{(client|veth)\}", lambda found: words[found[1]], step) for step in steps[at::2]]
         for at in (0, 1)
@@ -146,6 +147,12 @@ def mechanism(lab, node, pod, steps):
         for step in take:
             lab.exec(node, "sh", "-ec", step)
         wait_for(lambda: not status(lab, node)["mechanisms"], "an end", seconds=3)
+
+
+def veth(lab, node, pod):
+    """The name of a pod's veth on its node."""
+    with lab.maps(node) as maps, entered(lab.netns(node)):
+        return socket.if_indextoname(maps.pods()[lab.pod(pod).address].ifindex)
 
 
 def measured(lab, node, steps, *, enabled, source=CLIENT, target=SERVER):
