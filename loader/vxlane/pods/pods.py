@@ -201,14 +201,13 @@ class Pods:
 
     def _review(self, state: PodState, veth: Device, *, bridge: Device | None = None) -> str:
         """Plan one pod and make that so; why it is not accelerated, or empty."""
-        if bridge is None and veth.master:
-            bridge = self._devices.by_index(veth.master)
         before, state.ifindex = state.plan, veth.index
         if self._programs is None:
-            state.plan = PodPlan(veth.index, veth.master, reason=NO_BYPASS)
-        else:
-            plan = self._planned(state, self._programs, veth, bridge)
-            state.plan = self._programs.apply(before, plan)
+            return NO_BYPASS
+        if bridge is None and veth.master:
+            bridge = self._devices.by_index(veth.master)
+        plan = self._planned(state, self._programs, veth, bridge)
+        state.plan = self._programs.apply(before, plan)
         if before != state.plan:
             log.info("pod %s: %s", state, state.plan)
         return state.plan.reason
