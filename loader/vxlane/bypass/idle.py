@@ -27,16 +27,17 @@ class IdleConnections:
 
     def __init__(self, maps: Maps) -> None:
         self._maps = maps
-        self._walk: Iterator[FiveTuple | None] = iter(())
+        self._walk: Iterator[tuple[FiveTuple, int] | None] = iter(())
         # Those that fell silent before belong to an agent that was there.
         self._until = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
 
     def sync(self, silence: int) -> None:
         """Look at some records more; `silence`: after how many ns a connection is idle."""
         seen = list(islice(self._walk, _AT_A_TIME))
-        if idle := [connection for connection in seen if connection]:
-            keep_connections(idle)
-        until = time.clock_gettime_ns(time.CLOCK_MONOTONIC) - silence
+        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        if idle := [found for found in seen if found]:
+            keep_connections((flow, (now - used) / 1_000_000_000) for flow, used in idle)
+        until = now - silence
         if len(seen) < _AT_A_TIME and until > self._until:
             self._walk = self._maps.connections_last_used(self._until, until)
             self._until = until

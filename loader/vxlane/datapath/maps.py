@@ -147,17 +147,18 @@ class Maps:
         """Every record, live or stale; order is the kernel's."""
         return (Flow.of(key, value) for key, value in self._entries("flows"))
 
-    def connections_last_used(self, after: int, until: int) -> Iterator[Tuple | None]:
-        """TCP flows that were last bypassed in that span of ns; None for each other record."""
+    def connections_last_used(self, after: int, until: int) -> Iterator[tuple[Tuple, int] | None]:
+        """TCP flows that were last bypassed in that span, and when (ns); None for other records."""
         key_type, value_type = SHAPES["flows"]
         sizes = ctypes.sizeof(key_type), ctypes.sizeof(value_type)
-        used = struct.Struct(f"={value_type.used.offset}xQ")
+        last = struct.Struct(f"={value_type.used.offset}xQ")
         protocol = key_type.protocol.offset
         for key, value in syscall.map_entries(self._fds["flows"], *sizes):
-            is_meant = (
-                key[protocol] == socket.IPPROTO_TCP and after < used.unpack_from(value)[0] <= until
-            )
-            yield Tuple.of(key_type.from_buffer_copy(key)) if is_meant else None
+            used = last.unpack_from(value)[0]
+            if key[protocol] == socket.IPPROTO_TCP and after < used <= until:
+                yield Tuple.of(key_type.from_buffer_copy(key)), used
+            else:
+                yield None
 
     def take_resets(self) -> list[Tuple]:
         """Flows that a RST ended after they were bypassed; each is told once."""

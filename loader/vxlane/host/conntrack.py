@@ -39,27 +39,33 @@ def shortest_timeout(*states: str) -> float:
 
 def close_connections(connections: Iterable[FiveTuple]) -> None:
     """Set the entries of `connections` to CLOSE. An entry that is gone is no error."""
-    timeout = struct.pack(">I", int(_setting("tcp_timeout_close").read_text()))
-    state = attribute(nf.CTA_PROTOINFO_TCP_STATE, bytes([nf.TCP_CONNTRACK_CLOSE]))
-    _update(connections, state, attribute(nf.CTA_TIMEOUT, timeout))
+    closed = attribute(nf.CTA_PROTOINFO_TCP_STATE, bytes([nf.TCP_CONNTRACK_CLOSE]))
+    change = nested(nf.CTA_PROTOINFO, nested(nf.CTA_PROTOINFO_TCP, closed))
+    change += _timeout(int(_setting("tcp_timeout_close").read_text()))
+    _write(_entry(connection) + change for connection in connections)
 
 
-def keep_connections(connections: Iterable[FiveTuple]) -> None:
-    """Give the entries of silent `connections` the timeout of an acknowledged connection."""
-    timeout = struct.pack(">I", int(_setting("tcp_timeout_established").read_text()))
-    _update(connections, b"", attribute(nf.CTA_TIMEOUT, timeout))
+def keep_connections(silences: Iterable[tuple[FiveTuple, float]]) -> None:
+    """Give entries what is left of an acknowledged connection's timeout after so many seconds."""
+    timeout = int(_setting("tcp_timeout_established").read_text())
+    _write(
+        _entry(connection) + _timeout(round(timeout - silence))
+        for connection, silence in silences
+        if silence < timeout
+    )
 
 
-def _update(connections: Iterable[FiveTuple], tcp: bytes, others: bytes) -> None:
-    """Change each connection's entry: its TCP part and other attributes."""
-    state = nested(nf.CTA_PROTOINFO, nested(nf.CTA_PROTOINFO_TCP, tcp)) if tcp else b""
-    change = state + others
-    entries = map(_entry, connections)
+def _write(entries: Iterable[bytes]) -> None:
+    """Change entries, each by its name and what is to be of it."""
     netlink = NetlinkSocket(nf.NETLINK_NETFILTER)
     try:
-        netlink.write([Request(nf.IPCTNL_MSG_CT_NEW, entry + change) for entry in entries])
+        netlink.write([Request(nf.IPCTNL_MSG_CT_NEW, entry) for entry in entries])
     finally:
         netlink.close()
+
+
+def _timeout(seconds: int) -> bytes:
+    return attribute(nf.CTA_TIMEOUT, struct.pack(">I", seconds))
 
 
 def _setting(name: str) -> Path:
