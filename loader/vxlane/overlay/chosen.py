@@ -53,7 +53,7 @@ class ChosenUnderlay:
         self.problem = self._unmet = ""
         holder = self._devices.holder(known) if known else None
         ours = Underlay(holder, known) if holder and known else None
-        if not asked and ours and self._choice == Choice():
+        if not asked and ours and (self._choice == Choice() or self._is_on_chosen(ours)):
             return ours
         if not asked and self._chosen:
             return self._refreshed(self._chosen)
@@ -65,6 +65,10 @@ class ChosenUnderlay:
                 raise
             self.problem = self._unmet = f"{error}; {stays.address}, which peers know, stays"
             return stays
+
+    def _is_on_chosen(self, underlay: Underlay) -> bool:
+        """Whether it is the interface that was chosen: its address may be changed for good."""
+        return self._chosen is not None and self._chosen.device.index == underlay.device.index
 
     def _refreshed(self, chosen: Underlay) -> Underlay:
         """The same address where it is now: interfaces are renamed, addresses move to a bond."""
