@@ -40,7 +40,9 @@ from vxlane.util.dirty import ALL, Dirty
 
 log = logging.getLogger(__name__)
 
-_OF_THE_BYPASS = frozenset({"bypass", "conntrack", "node cache", "pods", "resync", "undo"})
+_OF_THE_BYPASS = frozenset(
+    {"bypass", "conntrack", "node cache", "pods", "resync of maps", "resync of overlay", "undo"}
+)
 """Failures that leave the node its network."""
 
 _LOAD_AGAIN = 60.0
@@ -164,16 +166,16 @@ class Agent:
         """
         yield Dirty.NODES | Dirty.HOST
         if self.overlay:
-            yield from self._guarded(self._backend.resync())
+            yield from self._guarded("overlay", self._backend.resync())
         if self.bypass:
-            yield from self._guarded(self.bypass.resync())
+            yield from self._guarded("maps", self.bypass.resync())
             self.judged.read_devices()
 
-    def _guarded(self, steps: Iterator[Dirty]) -> Iterator[Dirty]:
+    def _guarded(self, part: str, steps: Iterator[Dirty]) -> Iterator[Dirty]:
         """`steps` up to the first that fails."""
         while True:
             dirty = None
-            with self._attempt("resync"):
+            with self._attempt(f"resync of {part}"):
                 dirty = next(steps, None)
             if dirty is None:
                 return
