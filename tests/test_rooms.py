@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The house: every room stands in a layer and has a README."""
+"""The house: every room stands in a layer, has a README, and tests in the folder of its name."""
 
 from __future__ import annotations
 
@@ -35,6 +35,12 @@ def test_every_room_has_a_readme(room: str) -> None:
     """It begins with the room's name and what the room is."""
     text = (ROOT / room / "README.md").read_text(encoding="utf-8")
     assert re.match(rf"# {Path(room).name}: \S", text)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_room_has_tests_of_its_name(room: str) -> None:
+    """A change in a room is tried by the folder of tests that has its name."""
+    assert list((ROOT / "tests" / room).glob("test_*.py"))
 
 
 def test_helper_modules_have_names_of_their_own() -> None:

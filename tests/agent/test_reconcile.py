@@ -37,6 +37,7 @@ def test_a_first_reconcile_does_all_in_order(parts: Parts) -> None:
         "bypass.judge",
         "source.ready",
     ]
+    assert "judged.reconcile" in parts.done
     assert parts.dirty == [ALL]
     assert (agent.is_ready, agent.is_current, agent.is_serving) == (True, True, True)
     assert (agent.has_failed, agent.device, agent.reconciles) == (False, 9, 1)
@@ -279,5 +280,32 @@ def test_a_cache_that_cant_be_saved_stops_nothing(parts: Parts) -> None:
     agent.reconcile(ALL)
     assert agent.is_ready
     assert len(agent.failures) == 1
+    parts.done.clear()
     agent.close()
-    assert parts.done[-2:] == ["bypass.close", "Devices.close"]
+    assert parts.done == ["cache.save", "Watcher.close", "bypass.close", "Devices.close"]
+
+
+def test_the_lease_and_the_settings_are_the_programs(parts: Parts) -> None:
+    """They are renewed and written where there are programs, and no harm is done where not."""
+    agent = parts.agent()
+    agent.renew(1.0)
+    agent.apply_settings()
+    assert agent.sync() == Dirty(0)
+    assert parts.calls("lease", "bypass") == []
+    agent.reconcile(ALL)
+    parts.done.clear()
+    agent.renew(1.0)
+    agent.apply_settings()
+    assert parts.done == ["lease.renew", "lease.apply"]
+
+
+def test_devices_that_rules_may_meet_are_read_again(parts: Parts) -> None:
+    """When an event is about one of them, and with each resync."""
+    agent = running(parts)
+    parts.judged.answers["has_device"] = True
+    agent.on_event(events(touched={77}))
+    assert "judged.read_devices" in parts.done
+    parts.done.clear()
+    parts.bypass.answers["resync"] = steps()
+    list(agent.resync())
+    assert parts.done[-1] == "judged.read_devices"
