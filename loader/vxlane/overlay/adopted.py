@@ -122,8 +122,10 @@ class AdoptedOverlay:
 
     def _still_lost(self, snapshot: Snapshot) -> frozenset[Key]:
         lost = self._lost - self._reached
-        # Where the source lists nodes, those that it no longer lists are not missed.
-        return lost & {key_of(node) for node in snapshot.peers} if snapshot.peers else lost
+        if not lost or not snapshot.peers:
+            return lost
+        # Nodes that the source no longer lists are not missed.
+        return lost & {key_of(node) for node in snapshot.peers}
 
     def _problems(self, end: LocalEnd, snapshot: Snapshot) -> Iterator[Problem]:
         """What the overlay's keeper has left wrong about its device."""
