@@ -35,6 +35,8 @@ MATTER = {
     "-A FORWARD -m mac --mac-source 02:00:00:00:00:01 -j DROP": "header",
     "-A FORWARD -m dscp --dscp 10 -j DROP": "header",
     "-A FORWARD -m ttl --ttl-lt 10 -j DROP": "header",
+    "-A FORWARD -p tcp --tcp-flags SYN NONE -j DROP": "header",
+    "-A FORWARD -p tcp --tcp-flags PSH PSH -j DROP": "header",
     "-t mangle -A FORWARD -j DSCP --set-dscp 10": "rewrite",
     "-t mangle -A POSTROUTING -j TOS --set-tos 16": "rewrite",
     "-t mangle -A PREROUTING -j TTL --ttl-inc 1": "rewrite",
@@ -61,6 +63,10 @@ MATTER = {
 }
 CAN_NOT_BE_MET = (
     "-A FORWARD -p tcp --syn -m limit --limit 1/s -j LOG",
+    "-A FORWARD -p tcp ! --syn -m conntrack --ctstate NEW -j DROP",
+    "-A FORWARD -p tcp --tcp-flags ALL NONE -j DROP",
+    "-A FORWARD -p tcp --tcp-flags ALL ALL -j DROP",
+    "-A FORWARD -p tcp --tcp-flags SYN,FIN SYN,FIN -j DROP",
     "-A FORWARD -p tcp --tcp-flags SYN,RST SYN -j LOG",
     "-A FORWARD -p tcp ! --tcp-flags ACK ACK -j LOG",
     "-t mangle -A FORWARD -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu",

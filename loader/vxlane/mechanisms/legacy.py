@@ -30,7 +30,7 @@ _INV_IN, _INV_OUT, _INV_SOURCE, _INV_DESTINATION, _INV_FRAGMENT, _INV_PROTOCOL =
     32,
     64,
 )
-_ACCEPT, _RETURN = -2, -5  # -NF_ACCEPT - 1; XT_RETURN
+_VERDICTS = {-2: Code.ACCEPT, -5: Code.RETURN}  # -NF_ACCEPT - 1; XT_RETURN
 _FRAGMENT_OFFSET = 0x1FFF
 
 
@@ -142,7 +142,7 @@ def _target(entry: _Entry, keys: dict[int, ChainKey]) -> list[Step]:
     if verdict >= 0:
         code = Code.GOTO if entry.is_goto else Code.JUMP
         return [Verdict(code, keys[verdict].chain)] if verdict in keys else [Unknown.TEST]
-    return [Verdict(Code.RETURN if verdict == _RETURN else Code.END)]
+    return [Verdict(_VERDICTS.get(verdict, Code.DROP))]
 
 
 def _name(field: bytes) -> str:

@@ -91,7 +91,7 @@ class Decoder:
         if name in ACTIONS:
             yield ACTIONS[name]
         elif name == "reject":
-            yield Verdict(Code.END)
+            yield Verdict(Code.DROP)
         elif name == "objref":
             yield self._object(found)
         elif name == "match":
@@ -264,7 +264,7 @@ def verdict_of(data: bytes) -> Verdict | None:
     if code in {nft.NFT_JUMP, nft.NFT_GOTO}:
         chain = _text(found[nft.NFTA_VERDICT_CHAIN])
         return Verdict(Code.JUMP if code == nft.NFT_JUMP else Code.GOTO, chain)
-    return Verdict(Code.END)
+    return Verdict(Code.DROP if code == nft.NF_DROP else Code.ACCEPT)
 
 
 def _data(nested: bytes) -> bytes:

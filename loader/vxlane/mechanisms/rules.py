@@ -13,8 +13,10 @@ from vxlane.mechanisms.packet import Test
 class Code(enum.Enum):
     """What becomes of a packet that a rule fits."""
 
-    END = enum.auto()
-    """Accepted, dropped or refused: no later rule of this base chain sees it."""
+    ACCEPT = enum.auto()
+    """No later rule of this base chain sees it."""
+    DROP = enum.auto()
+    """Dropped or refused: neither does one."""
     RETURN = enum.auto()
     JUMP = enum.auto()
     GOTO = enum.auto()

@@ -40,6 +40,8 @@ from vxlane.mechanisms.rules import (
 RulesOf = Callable[[ChainKey], Sequence[Rule]]
 
 _PER_PACKET = frozenset(Kind) - OF_A_CONNECTION
+_NOT_KIND = frozenset({Code.DROP, Code.JUMP, Code.GOTO})
+"""What must not follow a test of TCP flags: SYN and SYN-ACK teach, and they pass such a rule."""
 _INNER_HOOKS = frozenset({Hook.PREROUTING, Hook.FORWARD, Hook.POSTROUTING})
 _RECEIVED_HOOKS = frozenset({Hook.PREROUTING, Hook.INPUT})
 _SENT_HOOKS = frozenset({Hook.OUTPUT, Hook.POSTROUTING})
@@ -131,36 +133,56 @@ class _Walk:
 
     def _rule(self, key: ChainKey, rule: Rule, scope: Scope) -> tuple[bool, bool]:
         """Whether some packet goes on with the next rule, and whether some leaves the chain."""
-        match, returns = Match.ALL, False
+        match, returns, has_flags = Match.ALL, False, False
         for step in rule:
             if isinstance(step, Kind):
-                if step in self._kinds:
-                    self._found.append(Finding(step, str(key), scope))
+                self._find(step, key, scope)
                 match = Match.SOME  # whether it is a test or an action
             elif step is Unknown.TEST:
                 match = Match.SOME
             elif isinstance(step, (Choice, Verdict)):
-                branches = step.branches if isinstance(step, Choice) else ((None, step),)
-                is_sure = isinstance(step, Verdict)
-                for test, verdict in branches:
-                    fits = self._packet.match(test) if test else Match(1 + is_sure)
-                    if fits is Match.NONE:
-                        continue
-                    inner = self._narrowed(scope, test) if test else scope
-                    goes_on, leaves = self._verdict(key, verdict, inner)
-                    returns |= leaves
-                    if min(fits, match) is Match.ALL and not goes_on:
-                        return False, returns
+                if has_flags and isinstance(step, Verdict) and step.code in _NOT_KIND:
+                    self._find(Kind.HEADER, key, scope)
+                goes_on, leaves = self._ending(key, step, scope, match)
+                returns |= leaves
+                if not goes_on:
+                    return False, returns
             else:
                 fits = self._packet.match(step)
                 if fits is Match.NONE:
                     return True, returns
                 match, scope = min(match, fits), self._narrowed(scope, step)
+                if step.field is Field.TCP_FLAGS:
+                    has_flags = True
+                    if fits is Match.SOME:
+                        self._find(Kind.HEADER, key, scope)
+        return True, returns
+
+    def _find(self, kind: Kind, key: ChainKey, scope: Scope) -> None:
+        if kind in self._kinds:
+            self._found.append(Finding(kind, str(key), scope))
+
+    def _ending(
+        self, key: ChainKey, step: Choice | Verdict, scope: Scope, match: Match
+    ) -> tuple[bool, bool]:
+        """As `_rule`, for the packets (`match` of them) that come to a verdict or a map of them."""
+        returns = False
+        for test, verdict in step.branches if isinstance(step, Choice) else ((None, step),):
+            if test:
+                fits, inner = self._packet.match(test), self._narrowed(scope, test)
+            else:
+                fits, inner = Match.ALL if step is verdict else Match.SOME, scope
+            if fits is Match.NONE:
+                continue
+            goes_on, leaves = self._verdict(key, verdict, inner)
+            returns |= leaves
+            if min(fits, match) is Match.ALL and not goes_on:
+                return False, returns
         return True, returns
 
     def _verdict(self, key: ChainKey, verdict: Verdict, scope: Scope) -> tuple[bool, bool]:
         """As `_rule`, for packets that all come here."""
-        if verdict.code is Code.END:
+        if verdict.code in {Code.ACCEPT, Code.DROP}:
             return False, False
         if verdict.code is Code.RETURN:
             return False, True

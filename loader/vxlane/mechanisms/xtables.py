@@ -111,7 +111,7 @@ def match_steps(name: str, data: bytes) -> list[Step]:
 def target_steps(name: str, data: bytes) -> list[Step]:
     """What a target does; a verdict of one's own ("", ERROR) is the caller's."""
     if name in {"DROP", "REJECT"}:
-        return [Verdict(Code.END)]
+        return [Verdict(Code.DROP)]
     if name == "MARK":
         # Bits that are cleared change nothing: packets come unmarked.
         mark, _ = struct.unpack_from("=II", data)

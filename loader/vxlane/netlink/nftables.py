@@ -8,7 +8,8 @@ from __future__ import annotations
 
 NFT_REG_VERDICT = 0
 NFT_CONTINUE, NFT_BREAK, NFT_JUMP, NFT_GOTO, NFT_RETURN = -1, -2, -3, -4, -5
-"""Codes that are not negative are netfilter's own (NF_DROP, NF_ACCEPT ...)."""
+NF_DROP = 0
+"""Codes that are not negative are netfilter's own."""
 NFTA_DATA_VALUE, NFTA_DATA_VERDICT = 1, 2
 NFTA_VERDICT_CODE, NFTA_VERDICT_CHAIN = 1, 2
 NFTA_EXPR_NAME, NFTA_EXPR_DATA = 1, 2
