@@ -32,8 +32,8 @@ def epoch(node: AgentNode) -> int:
 def test_the_settings_are_this_nodes(running: AgentNode) -> None:
     """Address, MAC and revalidation are what the kernel and the options say.
 
-    A third of conntrack's shortest timeouts is less than --revalidate: 60 s after a FIN, and 30 s for
-    UDP without an answer.
+    A third of conntrack's shortest timeouts is less than --revalidate: 60 s after a FIN, and 30 s
+    for UDP without an answer.
     """
     with running.maps() as maps:
         settings = maps.settings()
