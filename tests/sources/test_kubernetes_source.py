@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from apiserver import PREFIX, ApiServer, Fault, make_node
-from following import QUICK, peers, wait_for
+from following import QUICK, peers, until, wait_for
 
 from vxlane.sources.kubernetes.access import Access
 from vxlane.sources.kubernetes.source import KubernetesSource
@@ -127,6 +127,7 @@ def test_a_cut_list_is_never_taken_for_the_whole(
     three(api)
     source = follow(api)
     wait_for(source, lambda s: peers(s) == TWO)
+    until(lambda: "watch=1" in api.requests[-1])  # the first fault is for a watch that is resumed
     api.down()
     api.forget()
     api.faults.extend([Fault(error_event=410), *[Fault(cut=True)] * 3])
