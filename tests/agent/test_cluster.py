@@ -113,10 +113,12 @@ def test_an_announced_mac_is_kept(cluster: Cluster) -> None:
 
 
 def test_nodes_come_and_go(cluster: Cluster) -> None:
-    """A node that joins, changes its MAC, or leaves is followed."""
+    """A node that joins, changes its MAC, or leaves is followed, and is cached at once."""
     cluster.start()
     cluster.api.put(make_node(4))
     eventually(lambda: "10.64.4.0/24" in cluster.node.sh("ip route"), "the new node")
+    cache = cluster.node.state / "nodes.json"
+    eventually(lambda: "node-00004" in cache.read_text(), "its place in the cache")
     data = json.dumps({"VNI": 1, "VtepMAC": "02:00:00:00:00:04"})
     cluster.api.put(make_node(4, backend_data=data))
     shown = "02:00:00:00:00:04 dst 172.16.0.4"
