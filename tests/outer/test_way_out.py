@@ -97,6 +97,15 @@ ROWS = {
         ),
         arrives=True,
     ),
+    "the route has a tunnel of its own": Row(
+        (
+            "ip link add vx0 type vxlan external dstport 4790",
+            "ip link set vx0 up",
+            "ip route add {node2}/32 encap ip id 77 dst 192.168.77.212 dev vx0",
+        ),
+        ("ip link delete vx0",),
+        arrives=True,
+    ),
 }
 
 
@@ -113,6 +122,13 @@ def aliases(pair):
     """Second addresses of the nodes, which NAT may turn theirs into."""
     for number in (1, 2):
         pair.exec(f"node{number}", *f"ip address add 192.168.77.21{number}/24 dev eth0".split())
+    # The other end of the tunnel that a route of node1 may have.
+    for command in (
+        "ip link add vx0 type vxlan external dstport 4790",
+        "ip link set vx0 up",
+        "sysctl -qw net.ipv4.conf.vx0.rp_filter=0",
+    ):
+        pair.exec("node2", *command.split())
 
 
 @contextlib.contextmanager
