@@ -85,6 +85,10 @@ def _of_agent(status: dict[str, Any]) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "vxlane_failures", "What the last reconcile could not do.", value=len(status["failures"])
     )
+    judging = [each for each in status["mechanisms"] if not each["ignored"]]
+    yield GaugeMetricFamily(
+        "vxlane_mechanisms", "Rules and devices that act on every packet.", value=len(judging)
+    )
     yield GaugeMetricFamily(
         "vxlane_source_up", "Whether the source can be read.", value=not status["source_error"]
     )

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is found in rules of nft, and which pods it concerns."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+
+import pytest
+from reading import VIEW, found, kinds, sh
+
+from vxlane.mechanisms.concern import Judged, judged
+from vxlane.mechanisms.kinds import Kind
+
+ALL = "all"
+NFT = {
+    "ip forward limit rate 10/second accept": "limit",
+    "ip forward ct count over 5 drop": "limit",
+    "ip forward quota over 1000 bytes drop": "quota",
+    "ip forward ct bytes > 1000 drop": "connbytes",
+    "ip forward numgen random mod 2 0 drop": "statistic",
+    "ip forward meta random < 1000 drop": "statistic",
+    "ip forward @th,160,32 0x61626364 drop": "payload",
+    "ip forward meta length > 1000 drop": "length",
+    "ip forward ip length > 1000 drop": "length",
+    "ip forward ip dscp 10 drop": "header",
+    "ip forward ip ttl < 10 drop": "header",
+    "ip forward tcp option timestamp exists drop": "header",
+    "ip forward meta hour 10 drop": "time",
+    "ip forward add @seen { ip saddr }": "set",
+    "ip forward update @each { ip saddr limit rate 10/second } accept": "set",
+    "ip forward ip dscp set 10": "rewrite",
+    "ip forward ip ttl set 10": "rewrite",
+    "ip forward meta mark set 1": "mark",
+    "ip forward meta priority set 1:1": "mark",
+    "ip forward ct mark set 1": "mark",
+    "ip forward meta mark set ct mark": "mark",
+    "ip forward log": "log",
+    "ip forward meta nftrace set 1": "log",
+    "ip forward dup to 10.0.0.1": "copy",
+    "ip forward counter name named": "account",
+    "ip forward limit name slow accept": "limit",
+    "ip forward quota name much drop": "quota",
+    "ip prerouting ct helper set by-name": "helper",
+    "ip prerouting ct helper set tcp dport map { 21 : by-name }": "helper",
+    "ip prerouting ct timeout set short": "timeout",
+    "ip prerouting tcp dport 80 notrack": "notrack",
+    "ip prerouting ct zone set 7": "notrack",
+    "ip prerouting meta l4proto tcp tproxy to :1234": "tproxy",
+    "ip forward tcp flags syn synproxy mss 1460 wscale 7": "synproxy",
+    "ip forward ip saddr 10.42.0.0/17 limit rate 1/second drop": "limit",
+    "ip forward ip saddr . ip daddr { 10.42.1.5 . 10.42.2.5 } log": "log",
+    "ip forward tcp dport { 80, 443 } log": "log",
+    "ip forward tcp dport vmap { 80 : jump deep, 443 : accept }": "log",
+    "ip forward iifname @wild log": "log",
+    "bridge forward limit rate 10/second accept": "limit",
+    "bridge prerouting iifname veth1 ether saddr != 02:00:00:00:00:01 drop": "header",
+    "netdev ingress limit rate 10/second accept": "limit",
+    "netdev egress limit rate 10/second accept": "limit",
+    "netdev ingress fwd to lo": "copy",
+    "netdev nic udp dport 8472 limit rate 10/second accept": "limit",
+    "netdev pod limit rate 10/second accept": "limit",
+}
+NFT_CAN_NOT_BE_MET = (
+    "ip forward tcp flags syn limit rate 1/second log",
+    "ip forward tcp flags & (fin | syn | rst | ack) == syn log",
+    "ip forward tcp flags syn tcp option maxseg size set rt mtu",
+    "ip forward ct state new,invalid log",
+    "ip forward ct state { new, untracked } log",
+    "ip forward ct state != established log",
+    "ip forward ct state vmap { new : jump deep, established : continue }",
+    "inet forward meta nfproto ipv6 log",
+    "ip forward meta l4proto sctp log",
+    "ip forward ip daddr 10.43.0.0/16 log",
+    "ip forward ip saddr 10.43.0.5 ip daddr 10.42.0.5 log",
+    "ip forward ip daddr { 10.43.0.0/16, 10.44.0.7 } log",
+    "ip forward ip frag-off & 0x1fff != 0 log",
+    "ip forward iifname { docker0, virbr0 } log",
+    "ip forward iif lo log",
+    "ip forward fib daddr type local log",
+    "ip forward ip daddr . meta l4proto . th dport vmap @verdicts",
+    "ip forward counter accept",
+    "ip forward meta mark set meta mark & 0xffff0fff",
+    "ip output udp dport 53 log",
+    "ip other log",
+    "bridge forward ether type arp limit rate 1/second log",
+    "bridge forward ip daddr 10.42.1.5 drop",
+    "netdev nic tcp dport 22 limit rate 10/second accept",
+)
+TABLES = """
+add table ip t
+add chain ip t forward { type filter hook forward priority 0; }
+add chain ip t prerouting { type filter hook prerouting priority -300; }
+add chain ip t output { type filter hook output priority 0; }
+add chain ip t other
+add chain ip t deep
+add rule ip t deep log
+add set ip t seen { type ipv4_addr; size 65535; flags dynamic; }
+add set ip t each { type ipv4_addr; size 65535; flags dynamic; }
+add set ip t wild { type ifname; flags interval; elements = { "docker*" }; }
+add map ip t verdicts { type ipv4_addr . inet_proto . inet_service : verdict; }
+add counter ip t named
+add limit ip t slow { rate 10/second; }
+add quota ip t much { over 1000 bytes; }
+add ct helper ip t by-name { type "ftp" protocol tcp; }
+add ct timeout ip t short { protocol tcp; policy = { established : 9 }; }
+add table inet t
+add chain inet t forward { type filter hook forward priority 0; }
+add table bridge t
+add chain bridge t forward { type filter hook forward priority 0; }
+add chain bridge t prerouting { type filter hook prerouting priority -300; }
+add table netdev t
+add chain netdev t ingress { type filter hook ingress device flannel.1 priority 0; }
+add chain netdev t egress { type filter hook egress device cni0 priority 0; }
+add chain netdev t nic { type filter hook ingress device eth0 priority 0; }
+add chain netdev t pod { type filter hook ingress device veth5 priority 0; }
+"""
+
+
+@pytest.fixture
+def tables(netns):
+    """The chains that the rules of NFT go to."""
+    assert netns
+    for one, other in (("flannel.1", "cni0"), ("eth0", "veth5")):
+        sh("ip", "link", "add", one, "type", "veth", "peer", "name", other)
+    sh("nft", "-f", "-", stdin=TABLES)
+
+
+def put(rule):
+    """Make `rule` ("family chain what") the only one of its chain."""
+    family, chain, what = rule.split(maxsplit=2)
+    script = f"flush chain {family} t {chain}\nadd rule {family} t {chain} {what}\n"
+    sh("nft", "-f", "-", stdin=script)
+    return f"flush chain {family} t {chain}"
+
+
+def test_statements_of_nft_are_found(tables):
+    """Each statement of nft that acts on packets of pods has its kind."""
+    assert tables is None
+    seen = {}
+    for rule in NFT:
+        undo = put(rule)
+        seen[rule] = kinds()
+        sh("nft", undo)
+    assert {rule: seen[rule] for rule, kind in NFT.items() if kind not in seen[rule]} == {}
+    assert kinds() == set()
+
+
+def test_statements_that_can_not_be_met_are_none(tables):
+    """Rules of nft that no packet of a bypassed flow fits do not matter."""
+    assert tables is None
+    seen = {}
+    for rule in NFT_CAN_NOT_BE_MET:
+        undo = put(rule)
+        seen[rule] = kinds()
+        sh("nft", undo)
+    assert {rule for rule, found in seen.items() if found} == set()
+
+
+PODS = {"veth5": (IPv4Address("10.42.1.5"),), "veth6": (IPv4Address("10.42.1.6"),)}
+CONCERN = {
+    "ip forward ip saddr 10.42.1.5 limit rate 1/second drop": {"veth5"},
+    "ip forward ip daddr 10.42.1.6 limit rate 1/second drop": {"veth6"},
+    "ip forward ip daddr { 10.42.1.5, 10.42.1.6 } limit rate 1/second drop": {"veth5", "veth6"},
+    "ip forward ip saddr 10.42.2.9 ip daddr 10.42.1.6 limit rate 1/second drop": {"veth6"},
+    "ip forward ip saddr 10.42.2.9 limit rate 1/second drop": ALL,
+    "ip forward ip saddr != 10.42.1.5 limit rate 1/second drop": ALL,
+    "ip forward ip daddr 10.42.1.9 limit rate 1/second drop": set(),
+    "ip forward ip saddr 10.42.1.5 jump deep": {"veth5"},
+    "ip forward ip saddr vmap { 10.42.1.5 : jump deep, 10.42.1.6 : accept }": {"veth5"},
+    "bridge prerouting iifname veth5 ether saddr != 02:00:00:00:00:01 drop": {"veth5"},
+    "bridge prerouting iifname { veth5, veth6 } limit rate 1/second drop": {"veth5", "veth6"},
+    "bridge prerouting limit rate 1/second drop": ALL,
+    "netdev pod limit rate 1/second drop": {"veth5"},
+    "netdev ingress limit rate 1/second drop": ALL,
+}
+
+
+def test_what_names_a_pod_concerns_it_alone(tables):
+    """A rule about a local pod's address or port concerns this pod, any other rule all pods."""
+    assert tables is None
+    seen = {}
+    for rule in CONCERN:
+        undo = put(rule)
+        outcome = judged(found(), PODS, VIEW.local, frozenset())
+        seen[rule] = ALL if outcome.all else {*outcome.ports}
+        sh("nft", undo)
+    assert seen == CONCERN
+
+
+def test_a_kind_that_is_ignored_concerns_no_pod(tables):
+    """What --ignore-mechanism names is found, and is no reason to leave packets alone."""
+    assert tables is None
+    put("ip forward limit rate 1/second drop")
+    assert judged(found(), PODS, VIEW.local, {Kind.LIMIT}) == Judged()
+    put("ip forward limit rate 1/second log")
+    assert judged(found(), PODS, VIEW.local, {Kind.LIMIT}).all
