@@ -12,7 +12,7 @@
 #include "maps.h"
 #include "parse.h"
 
-#define NEVER_MIND 1000000000 /* ns: how exact flow.used is */
+#define USED_PRECISION 1000000000 /* ns: how exact flow.used is */
 
 enum direction {
 	DIRECTION_OUT, /* from the local pod */
@@ -140,7 +140,7 @@ static __always_inline void flow_use(struct flow *flow, const struct packet *pac
 	if (packet->ip.protocol == IPPROTO_TCP)
 		track(flow, packet, direction, now);
 	/* A line that two CPUs write travels between them: not for every packet. */
-	if (now - flow->used >= NEVER_MIND)
+	if (now - flow->used >= USED_PRECISION)
 		flow->used = now;
 }
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Ingress of the node's NIC, before IP reassembly and the host's firewall: all
- * that reaches the node. VXLAN from the right peer for a pod of ours, of an
- * approved flow, goes straight into the pod; all else is the kernel path's.
+ * that reaches the node. A packet of an approved flow from the right peer, in
+ * VXLAN or plain where the peer is on our link, goes straight into the pod; all
+ * else is the kernel path's.
  */
 #include "flow.h"
 #include "note.h"
@@ -38,8 +39,8 @@ static __always_inline enum verdict decapsulate(struct __sk_buff *skb, struct pa
 	 * super-packet by that mark and loses every datagram of it. */
 	if (skb->gso_size && packet->ip.protocol != IPPROTO_TCP)
 		return VERDICT_GSO;
-	/* Behind us only the pod would look, and an inner packet without a checksum
-	 * shows it no damage. */
+	/* Behind us only the pod would verify the packet, and without an inner checksum it
+	 * can't. The kernel path verifies the outer one. */
 	if (outer->udp.check && packet->ip.protocol == IPPROTO_UDP && !packet->check)
 		return VERDICT_NO_CHECKSUM;
 	verdict = merge_ecn(outer->ip.tos, &packet->ip);

@@ -94,7 +94,9 @@ static __always_inline enum verdict to_peer(struct __sk_buff *skb, struct packet
 		return VERDICT_TTL;
 	if (!fits(skb, packet, flow->mtu))
 		return VERDICT_TOO_BIG;
-	/* 0 while nothing has asked for it; then it is the 5-tuple's, which is in the record. */
+	/* The kernel computes skb->hash from the 5-tuple where the socket set none; until then it
+	 * is 0. A socket sets another after a timeout, to try another path (sk_rethink_txhash()).
+	 */
 	if (skb->hash && skb->hash != flow->hash)
 		return VERDICT_FLOW_REHASHED;
 	if (flow->way == WAY_TUNNEL)

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Every map, once. All are pinned: they outlive the loader, and a new agent or
- * a new build of the programs takes them over. The loader compiles in PIN_DIR
- * and the sizes. */
+/* Every map, once. All are pinned: they outlive who compiled the programs, and a
+ * new agent or a new build takes them over. PIN_DIR and the sizes are compiled in. */
 #ifndef VXLANE_MAPS_H
 #define VXLANE_MAPS_H
 

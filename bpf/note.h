@@ -55,7 +55,6 @@ static __always_inline void note_down(struct __sk_buff *skb, const struct settin
 	note->ttl = packet->ip.ttl;
 	note->tos = packet->ip.tos;
 	note->unfinished = is_unfinished(packet);
-	note->hash = skb->hash;
 	note->epoch = settings->epoch;
 	skb->tc_index = stamp;
 }

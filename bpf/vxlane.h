@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* The whole contract between the programs and user space. Python reads this
- * file itself (loader/datapath/abi.py), so it holds only enums and structs of
+ * file itself (loader/vxlane/datapath/abi.py), so it holds only enums and structs of
  * fixed-width integers and arrays of them, with every byte of padding named.
  *
  * Addresses of either family are 16 bytes: IPv4 is mapped (::ffff:a.b.c.d), so
@@ -25,8 +25,9 @@ enum program {
 };
 
 /* What became of a packet: a program's outcome, the counter's index, the
- * metric's label and what a test asserts. Everything but the first four leaves
- * the packet to the kernel path. */
+ * metric's label and what a test asserts. The first four are bypassed. All others
+ * leave the packet to the kernel path; with --strict those of the identity checks
+ * drop it. */
 enum verdict {
 	VERDICT_ENCAPSULATED, /* bypassed: pod -> NIC */
 	VERDICT_DECAPSULATED, /* bypassed: NIC -> pod */
@@ -41,7 +42,7 @@ enum verdict {
 
 	VERDICT_NO_AGENT, /* the agent's lease has run out: its maps may be stale */
 	VERDICT_NO_NEXT_HOP, /* left by a neighbour that the FIB does not name for this NIC */
-	VERDICT_GUARDED, /* the pod has a shaper, spoof check or isolation in this direction */
+	VERDICT_GUARDED, /* the pod has a shaper, a filter or isolation in this direction */
 	VERDICT_JUDGED, /* a rule or device on the way acts on every packet, not on connections */
 	VERDICT_MARKED, /* the packet carries a firewall mark, which the bypass would not */
 
@@ -86,7 +87,7 @@ enum verdict {
 	VERDICT_COUNT,
 };
 
-/* Directions in which a pod's veth carries a mechanism that a bypass would skip. */
+/* What a pod's packets must not skip: in one direction, or in both. */
 enum guard {
 	GUARD_FROM_POD = 1 << 0,
 	GUARD_TO_POD = 1 << 1,
@@ -176,7 +177,6 @@ struct note {
 	__u8 ttl;
 	__u8 tos;
 	__u8 unfinished; /* the transport checksum was left to the device */
-	__u32 hash; /* the skb's, 0 = none yet */
 	__u32 epoch;
 };
 
@@ -188,7 +188,7 @@ struct settings {
 	__be32 address[4]; /* our VTEP's underlay address */
 	__u32 epoch;
 	__u8 vtep_mac[6];
-	__u8 has_direct; /* some peer is WAY_DIRECT: look at the NIC's other traffic too */
+	__u8 has_direct; /* some peer is WAY_DIRECT: plain IP at the NIC may be for a pod */
 	__u8 judged; /* something acts on every packet of every pod: VERDICT_JUDGED */
 	__u8 pad[4];
 };

@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from frames import ECHO_REPLY, ECT0, Frame, Icmp, Raw, Tcp
+from tables.arriving import arriving
 from tables.case import ACK_DATA, DATAGRAM, PING, handed_over, sent
 from tables.direct import plain
 from tables.from_nic import ANSWER, PONG, RESPONSE, UNCHECKED, carried, covered, inner
 from tables.from_pod import LOCAL_DATA, LOCAL_DATAGRAM
-from tables.learning import arriving, leaving, left
+from tables.leaving import leaving, left
 from world import (
     APPROVED,
     NEIGHBOUR,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from bench import Bench
-from tables import from_pod, learning
+from tables import from_pod, leaving
 from tables.case import DATAGRAM, noted, only
 from testrun import Action, Context
 from world import NIC, UDP_FLOW, VETH, Approval, put_note, stand
@@ -42,8 +42,8 @@ def test_map_full(tmp_path: Path) -> None:
     pin_hash_of_one(tmp_path)
     bench = Bench(tmp_path, Constants(max_flows=1))
     standing = stand(bench.maps, only(Approval(tuple=replace(UDP_FLOW, local_port=1))))
-    frame = bytes(learning.left(learning.leaving(DATAGRAM)))
-    put_note(bench.maps, learning.FAITHFUL, STAMP)
+    frame = bytes(leaving.left(leaving.leaving(DATAGRAM)))
+    put_note(bench.maps, leaving.FAITHFUL, STAMP)
     with bench.counting() as moved:
         result = bench.runners[Program.TO_NIC].run(frame, Context(ifindex=NIC, stamp=STAMP))
     assert moved.verdicts == {(Program.TO_NIC, Verdict.MAP_FULL): Count(1, len(frame))}
@@ -59,10 +59,10 @@ def test_more_flows_than_room(tmp_path: Path) -> None:
     frames = [replace(DATAGRAM, source=port) for port in range(1000)]
     with bench.counting() as moved:
         for frame in frames:
-            inner = learning.leaving(frame)
+            inner = leaving.leaving(frame)
             put_note(bench.maps, noted(inner, 1), STAMP)
             bench.runners[Program.TO_NIC].run(
-                bytes(learning.left(inner)), Context(ifindex=NIC, stamp=STAMP)
+                bytes(leaving.left(inner)), Context(ifindex=NIC, stamp=STAMP)
             )
         for frame in frames:
             bench.runners[Program.FROM_POD].run(bytes(from_pod.sent(frame)), Context(ifindex=VETH))

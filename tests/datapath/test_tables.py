@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 from bench import Bench
 from frames import ETHERNET, checksum
-from tables import admission, direct, from_nic, from_pod, from_tunnel, learning
+from tables import admission, arriving, direct, from_nic, from_pod, from_tunnel, leaving
 from tables.case import Case
 from testrun import Action, Context
 from world import PEER, VETH, put_note, stand
@@ -21,7 +21,8 @@ CASES = [
     *from_tunnel.CASES,
     *direct.CASES,
     *admission.CASES,
-    *learning.CASES,
+    *leaving.CASES,
+    *arriving.CASES,
 ]
 # What a test run can't show: test_full_map.py fills the map, a hash comes with a live skb.
 ELSEWHERE = {Verdict.MAP_FULL, Verdict.FLOW_REHASHED}

@@ -18,8 +18,8 @@ from vxlane.host.conntrack import shortest_timeout
 from vxlane.overlay.backend import OverlayState
 
 LEASE = 3.0
-"""Seconds for which packets may go by maps that nobody keeps. The kernel path answers a peer's new
-MAC in 0.4 s; a restart of the agent takes one to two, and is bridged."""
+"""Seconds for which packets may go by maps that no agent keeps. The kernel path follows a peer's
+new MAC in 0.4 s. An agent that was killed and starts again in time leaves no gap in the bypass."""
 _OPEN = tuple(
     f"tcp_timeout_{state}" for state in ("established", "unacknowledged", "close_wait", "fin_wait")
 )
@@ -119,7 +119,7 @@ class Lease:
                 self._put(replace(self._settings, judged=all_pods))
 
     def switch(self, overlay: OverlayState, *, is_enabled: bool) -> None:
-        """Let the programs bypass, or stand aside, from now on."""
+        """Switch the bypass on or off, from now on."""
         self._terms = replace(self._terms, is_enabled=is_enabled)
         self.apply(overlay)
 
