@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The agent's configuration as one frozen value, and flannel's net-conf.json.
 
-Pure but for reading that file. The command line's spelling is `options`'.
+Pure but for reading that file. `vxlane.cli.agent_options` has the command line's spelling.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import json
 import pytest
 from oneway import COUNT, by_both, flow, fresh_port, kernel_path
 
+from vxlane.datapath.abi import ABI
 from vxlane.lab.plan import switch_name
 from vxlane.lab.underlay import ip
 from vxlane.lab.waiting import wait_for
@@ -49,7 +50,7 @@ def routes(pair, *commands):
 def stands_on(pair, nic):
     """Whether to_nic stands on a NIC of node1."""
     index = json.loads(ip(pair.netns("node1"), f"-j link show {nic}"))[0]["ifindex"]
-    return (pair.node("node1").directory / f"bpf/3/link-to_nic-{index}").exists()
+    return (pair.node("node1").directory / f"bpf/{ABI}/link-to_nic-{index}").exists()
 
 
 def test_a_flow_stays_on_its_nic(pair, macs):

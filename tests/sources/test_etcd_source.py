@@ -13,7 +13,7 @@ from etcdnetwork import CONFIG, ONE, OWN, TWO, Network, announcement
 from following import QUICK, peers, wait_for
 from relay import Relay
 
-from vxlane.agent.sources import network_in_etcd
+from vxlane.agent.prepare import network_in_etcd
 from vxlane.errors import SourceError
 from vxlane.lab.waiting import wait_for as wait_until
 from vxlane.sources.etcd.access import EtcdAccess

@@ -12,11 +12,11 @@ from typing import Any
 
 from vxlane.agent.agent import Agent
 from vxlane.agent.loop import Loop
+from vxlane.agent.prepare import prepare
 from vxlane.agent.server import health
 from vxlane.agent.server.http import HttpServer
 from vxlane.agent.server.status import Board
 from vxlane.agent.sole import make_directory, sole_agent
-from vxlane.agent.sources import prepare
 from vxlane.config import Config, Listen
 from vxlane.datapath.programs import pin_directory
 from vxlane.errors import ConfigError, SourceError

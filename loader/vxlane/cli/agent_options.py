@@ -2,7 +2,7 @@
 """The agent's command line: its own options, and all of flanneld's under flanneld's names.
 
 Each option is read from FLANNELD_<NAME> where the command line does not say, vxlane's own ones
-from VXLANE_<NAME>. What comes out are the values that `agent.sources` makes a `Config` of.
+from VXLANE_<NAME>. What comes out are the values that `agent.prepare` makes a `Config` of.
 """
 
 from __future__ import annotations

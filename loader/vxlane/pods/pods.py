@@ -99,7 +99,7 @@ class Pods:
         if state is None:
             return
         if self._programs:
-            self._programs.withdraw(state.plan)
+            self._programs.remove(state.plan)
         log.info("forget pod %s", state)
 
     def devices_removed(self, ifindexes: Collection[int]) -> None:

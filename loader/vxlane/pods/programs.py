@@ -43,24 +43,24 @@ class PodPrograms:
     def apply(self, before: PodPlan, plan: PodPlan) -> PodPlan:
         """Put `plan` in the place of `before`; the plan that is in force then."""
         if not plan.pods:
-            self.withdraw(before)
+            self.remove(before)
             return plan
         addresses = {pod.address for pod in plan.pods}
         for pod in before.pods:
             if pod.address not in addresses:
-                self._remove(pod)
+                self._remove_entry(pod)
         if reason := self._put(plan.pods) or self._hooks.attach(places_on(plan.ifindex)):
-            self.withdraw(plan)
+            self.remove(plan)
             return dataclasses.replace(plan, pods=(), reason=reason)
         return plan
 
-    def withdraw(self, plan: PodPlan) -> None:
+    def remove(self, plan: PodPlan) -> None:
         """Detach a pod's programs and remove it from the map."""
         if plan.pods:
             self._hooks.detach(places_on(plan.ifindex))
             self._maps.delete_veth(plan.ifindex)
         for pod in plan.pods:
-            self._remove(pod)
+            self._remove_entry(pod)
 
     def keep_only(self, addresses: Collection[IPAddress]) -> None:
         """Remove all other addresses from the map."""
@@ -81,7 +81,7 @@ class PodPrograms:
             self._actual[pod.address] = pod
         return ""
 
-    def _remove(self, pod: Pod) -> None:
+    def _remove_entry(self, pod: Pod) -> None:
         """Remove a pod's entry, unless its address is another veth's by now."""
         actual = self._actual.get(pod.address)
         if actual is None or actual.ifindex == pod.ifindex:
