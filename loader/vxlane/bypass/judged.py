@@ -95,6 +95,7 @@ class JudgedKeeper:
         if reading is None:
             return False
         self.is_unread = self.is_unread and self._watcher.is_pending
+        log.debug("read rules and devices in %.3f s", reading.seconds)
         self._report(reading.found)
         self.found = reading.found
         return reading.has_silent_change
