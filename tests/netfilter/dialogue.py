@@ -39,8 +39,8 @@ class Call:
     """Source port of the first, the others take the following; 0: any."""
     end: str = "fin"
     """Or "client resets", or "server resets"."""
-    patience: float = 40.0
-    """How long one conversation may take."""
+    timeout: float = 40.0
+    """Seconds that one conversation may take."""
 
 
 @dataclass(frozen=True, slots=True)

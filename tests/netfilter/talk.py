@@ -175,7 +175,7 @@ async def run(call):
         port = call["port"] and call["port"] + number
         async with turns:
             try:
-                report["talks"].append(await asyncio.wait_for(talk(call, port), call["patience"]))
+                report["talks"].append(await asyncio.wait_for(talk(call, port), call["timeout"]))
             except (OSError, ValueError, asyncio.TimeoutError) as error:
                 report["errors"][repr(error)] += 1
 

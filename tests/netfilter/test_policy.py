@@ -41,8 +41,8 @@ def test_denied(lab, denied):
     """Of a pod that a policy keeps out nothing is learned; one that it lets in is bypassed."""
     address = lab.address(SERVED)
     attempts = [
-        Call(address, count=COUNT, patience=1.5),
-        Call(address, protocol="udp", count=COUNT, patience=1.5),
+        Call(address, count=COUNT, timeout=1.5),
+        Call(address, protocol="udp", count=COUNT, timeout=1.5),
     ]
     ping = ["ping", "-c", "3", "-i", "0.1", "-W", "1", address]
     with (
@@ -147,7 +147,7 @@ def quick_block_list(quick_lab):
 def test_established_goes_on(lab):
     """A connection older than the policy goes on, bypassed, where kube-router lets it go on."""
     policy, address = KubeRouter(lab, "node2"), lab.address(SERVED)
-    late = Call(address, patience=1.5)
+    late = Call(address, timeout=1.5)
     with serving(lab, SERVED), beating(lab, REMOTE, "tcp", address) as heard:
         heard.await_more()
         with ruleset(lab, "node2"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What conntrack can't see of a bypassed connection changes neither its end nor its patience."""
+"""What conntrack can't see of a bypassed connection changes neither its end nor its timeout."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def entry(lab, node, client):
     return (found[2], int(found[1])) if found else (None, 0)
 
 
-def is_patient(lab, client):
+def has_long_timeout(lab, client):
     """Whether both nodes keep the entry as that of an acknowledged connection."""
     entries = [entry(lab, node, client) for node in NODES]
     return all(state == "ESTABLISHED" and left > FIVE_DAYS - 100 for state, left in entries)
@@ -67,7 +67,9 @@ def test_silence_after_a_bypass(quick_lab, kernel_lab, first):
             lab.verdicts(*NODES) if lab is quick_lab else (contextlib.nullcontext({})) as seen,
         ):
             speak(*((server, client) if first == "server" else (client, server)), times=5)
-            wait_for(lambda lab=lab, client=client: is_patient(lab, client), "patience", seconds=10)
+            wait_for(
+                lambda lab=lab, client=client: has_long_timeout(lab, client), "timeout", seconds=10
+            )
         if lab is quick_lab:
             assert bypassed(seen)
 

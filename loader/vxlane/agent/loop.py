@@ -102,7 +102,7 @@ class Loop:
         self._selector.close()
 
     def run(self) -> None:
-        """Run until a signal ends it, anywhere: the next agent goes on, as after kill -9."""
+        """Run until a signal ends it, anywhere: the next agent mends what is half done."""
         while True:
             due = min(self._pace.due, *(timer.due for timer in self._timers))
             events = self._selector.select(max(0.0, due - time.monotonic()))

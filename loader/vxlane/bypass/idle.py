@@ -19,7 +19,7 @@ from vxlane.host.conntrack import keep_connections
 from vxlane.util.five_tuple import FiveTuple
 
 _AT_A_TIME = 20_000
-"""Records looked at in one go; 20 ms."""
+"""Records read in one go; 20 ms."""
 
 
 class IdleConnections:
@@ -32,7 +32,7 @@ class IdleConnections:
         self._until = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
 
     def sync(self, silence: int) -> None:
-        """Look at some records more; `silence`: after how many ns a connection is idle."""
+        """Read some more records; `silence`: after how many ns a connection is idle."""
         seen = list(islice(self._walk, _AT_A_TIME))
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
         if idle := [found for found in seen if found]:

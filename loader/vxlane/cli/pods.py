@@ -20,8 +20,9 @@ _KEYS = ("address", "veth", "bridge", "mtu", "mac", "guarded")
 def pods(as_json: bool) -> None:  # noqa: FBT001 (a flag is click's)
     """List this node's accelerated pods.
 
-    A pod is guarded in a direction where its interface carries a shaper, a spoof check or
-    isolation. Its packets of that direction stay on the kernel path.
+    A pod is guarded in a direction where its interface carries a shaper, another program or
+    isolation. Its packets of that direction stay on the kernel path. A pod is judged where a rule
+    or a device acts on each of its packets. All of them stay there.
     """
     with node.open_maps(state_directory()) as maps:
         emit(node.pods(maps), lambda listed: columns(_KEYS, listed), as_json=as_json)

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 _NOTHING = RulesetChange()
 
 LEGACY_EVERY = 1.0
-"""Seconds between looks at iptables-legacy's tables, whose changes have no events."""
+"""Seconds between two readings of iptables-legacy's tables, whose changes have no events."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ Answer = Callable[[dict[str, Any]], dict[str, Any]]
 
 _UCRED = struct.Struct("=iII")
 _LONGEST_LINE = 1 << 20
-_SEND_PATIENCE = 2.0
+_SEND_TIMEOUT = 2.0
 """Seconds that an answer may take to be read; the agent has one thread."""
 
 
@@ -105,7 +105,7 @@ class Server:
         if user != 0:
             connection.close()
             return
-        connection.settimeout(_SEND_PATIENCE)
+        connection.settimeout(_SEND_TIMEOUT)
         self._connections[connection] = bytearray()
         self._selector.register(connection, EVENT_READ, lambda: self._read(connection))
 
