@@ -77,7 +77,7 @@ class Agent:
         self._attempt = self._failures.attempt
         self._nics: frozenset[int] = frozenset()
         self._watcher = Watcher(self._device_reader())
-        self.judged = JudgedKeeper(self._watcher, config.ignored)
+        self.judged = JudgedKeeper(self._watcher, config)
         self._loading = Retry(_LOAD_AGAIN)
 
     @property

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Any
 
+from vxlane.config import Config
+from vxlane.host import subnet_env
 from vxlane.host.events import RulesetChange
 from vxlane.mechanisms.concern import Judged, Pods, judged
 from vxlane.mechanisms.devices import Devices, PodDevice
-from vxlane.mechanisms.kinds import MEANING, Finding, Kind, Scope
+from vxlane.mechanisms.kinds import MEANING, Finding, Scope
 from vxlane.mechanisms.packet import View
 from vxlane.mechanisms.watcher import Question, Watcher
 from vxlane.overlay.backend import OverlayState
@@ -34,9 +36,10 @@ _MOST_LINES = 20
 class JudgedKeeper:
     """Asks for what a node's rules and devices hold, and says whom it concerns."""
 
-    def __init__(self, watcher: Watcher, ignored: Collection[Kind]) -> None:
+    def __init__(self, watcher: Watcher, config: Config) -> None:
         self._watcher = watcher
-        self._ignored = ignored
+        self._ignored = config.ignored
+        self._subnet_file = config.subnet_file
         self._question: Question | None = None
         self._pods: Pods = {}
         self._local = _NOWHERE
@@ -63,6 +66,11 @@ class JudgedKeeper:
     ) -> None:
         """Say which pods there are; read anew if that asks for something else than before."""
         self._pods = {port.name: port.addresses for port in ports}
+        if not network or not local:
+            # A source that names no nodes, in adopt mode: flanneld's file does.
+            known = subnet_env.read(self._subnet_file)
+            network = network or _parsed(known.get("FLANNEL_NETWORK", ""))
+            local = local or _parsed(known.get("FLANNEL_SUBNET", ""))
         self._local = local or _NOWHERE
         question = self._of(overlay, ports, network)
         if question != self._question:
@@ -148,6 +156,14 @@ class JudgedKeeper:
 
 _FIRST = 1.0
 """Seconds that the agent's start waits for the first reading; later nothing waits."""
+
+
+def _parsed(text: str) -> IPv4Network | None:
+    """An address with its prefix; None of a list, which several networks are."""
+    try:
+        return IPv4Interface(text).network
+    except ValueError:
+        return None
 
 
 def _shown(scope: Scope) -> str:
