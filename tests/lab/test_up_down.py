@@ -51,7 +51,7 @@ def test_down_of_nothing_is_no_error():
     labs.down(NAME)
 
 
-def test_down_needs_no_record():
+def test_down_needs_no_file():
     """A lab whose directory was lost is found by its namespaces' names."""
     labs.up(NAME, nodes=1, pods_per_node=1, kernel_only=1)
     shutil.rmtree(LABS / NAME)

@@ -27,7 +27,7 @@ from vxlane.host.undo import Undo, UndoFile
 
 log = logging.getLogger(__name__)
 
-_RECORDS = (
+_FILES = (
     "agent.json",
     "agent.sock",
     "answers.json",
@@ -58,7 +58,7 @@ def detach(state: Path, *, network: bool = False) -> None:
             if network:
                 _remove_network(devices, undo.known)
             _tell_sysctls(undo.known)
-            _remove_records(state, undo, keeps_network=not network and bool(undo.known.network))
+            _remove_files(state, undo, keeps_network=not network and bool(undo.known.network))
     finally:
         devices.close()
 
@@ -114,9 +114,9 @@ def _tell_sysctls(undo: Undo) -> None:
             log.info("leave %s as it is; it was %s: sysctl -w %s=%s", name, before, name, before)
 
 
-def _remove_records(state: Path, undo: UndoFile, *, keeps_network: bool) -> None:
+def _remove_files(state: Path, undo: UndoFile, *, keeps_network: bool) -> None:
     """Remove what the agent noted, all but how to remove a kernel path that stays."""
-    for path in (*(state / name for name in _RECORDS), *state.glob("programs-*.json")):
+    for path in (*(state / name for name in _FILES), *state.glob("programs-*.json")):
         if path.is_dir():
             shutil.rmtree(path)
         else:

@@ -172,7 +172,7 @@ _DATAPATH = (
         default=str(STATE),
         envvar=STATE_VARIABLE,
         show_default=True,
-        help="Keep pinned programs, the socket and records in this directory.",
+        help="Keep pinned programs, the socket and other files in this directory.",
     ),
     _own(
         "cni-cache-dir",

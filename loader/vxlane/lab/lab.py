@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A whole lab: up, down, and the record of it in /run/vxlane-lab/<name>/lab.json.
+"""A whole lab: up, down, and its file /run/vxlane-lab/<name>/lab.json.
 
-The record is written before the first namespace, and read by every other command. `down` does not
+The file is written before the first namespace, and read by every other command. `down` does not
 need it: it removes everything with the lab's names, so a killed `up` leaves nothing behind.
 """
 
@@ -73,16 +73,16 @@ class Lab:
         agents.await_ready(node)
 
     def save(self) -> None:
-        """Write the record."""
-        record = {
+        """Write the lab's file."""
+        content = {
             "name": self.name,
             "nodes": [node.to_json() for node in self.nodes],
             "pods": [pod.to_json() for pod in self.pods],
         }
-        files.replace(_record(self.name), json.dumps(record, indent=2))
+        files.replace(_file(self.name), json.dumps(content, indent=2))
 
     def status(self) -> dict[str, Any]:
-        """The record, with the agents' pids as they are now: `vxlane lab status --json`."""
+        """What the file says, and the agents' pids as they are now: `vxlane lab status --json`."""
         return {
             "name": self.name,
             "nodes": [node.to_json() | {"agent_pid": agents.pid(node)} for node in self.nodes],
@@ -91,22 +91,22 @@ class Lab:
 
 
 def load(name: str) -> Lab:
-    """The lab of this name, from its record."""
+    """The lab of this name, from its file."""
     try:
-        record = json.loads(_record(check_name(name)).read_text(encoding="utf-8"))
+        content = json.loads(_file(check_name(name)).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise LabError(
             f'there is no lab "{name}"; make it with: vxlane lab up --name {name}'
         ) from None
     return Lab(
-        name=record["name"],
-        nodes=tuple(LabNode.from_json(node) for node in record["nodes"]),
-        pods=[LabPod.from_json(pod) for pod in record["pods"]],
+        name=content["name"],
+        nodes=tuple(LabNode.from_json(node) for node in content["nodes"]),
+        pods=[LabPod.from_json(pod) for pod in content["pods"]],
     )
 
 
 def names() -> list[str]:
-    """Every lab that has a record."""
+    """Every lab that has a file."""
     return sorted(file.parent.name for file in LABS.glob("*/lab.json"))
 
 
@@ -207,7 +207,7 @@ def _one_at_a_time() -> Iterator[None]:
         os.close(directory)
 
 
-def _record(name: str) -> Path:
+def _file(name: str) -> Path:
     return LABS / name / "lab.json"
 
 

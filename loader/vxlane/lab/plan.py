@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parts of a lab: names, addresses, and the record that other processes read.
+"""The parts of a lab: names, addresses, and the file that other processes read.
 
     lab-switch              a bridge; the underlay, 192.168.77.0/24
     lab-node1  .11          eth0; pods 10.42.1.0/24
@@ -47,7 +47,7 @@ class LabNode:
     """Its state directory: the agent's, and the CNI plugins' files."""
 
     def to_json(self) -> dict[str, Any]:
-        """The keys of `vxlane lab status --json` but agent_pid, which is not part of the record."""
+        """The keys of `vxlane lab status --json` but agent_pid, which is not part of the file."""
         return {
             "name": self.name,
             "netns": self.name,

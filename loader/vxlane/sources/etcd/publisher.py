@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gets this node a subnet in etcd and keeps the lease on it, in a thread of its own.
+"""Gets this node a subnet in etcd and keeps etcd's lease on it, in a thread of its own.
 
 It reads our key when a node is announced, when the lease is due, and when another writer changed
 the key. A lease is renewed as flannel does it: `margin` before it ends a new one is granted, and
@@ -30,7 +30,7 @@ _RACES = 10
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """How long a lease lasts and how long before its end it is renewed; seconds."""
+    """How long etcd's lease lasts and how long before its end it is renewed; seconds."""
 
     ttl: int = 24 * 3600
     margin: int = 3600
@@ -127,7 +127,7 @@ class Publisher:
     def _take(self, cidr: IPv4Network, value: bytes) -> float | None:
         """Create our key; None if another node was faster."""
         if self._held:
-            log.warning("the lease of our subnet %s was deleted or ran out; taking it again", cidr)
+            log.warning("etcd's lease of our subnet %s is gone; taking it again", cidr)
         lease = self._gateway.grant(self._term.ttl)
         created = False
         try:
@@ -153,7 +153,7 @@ class Publisher:
             return left
         lease = self._gateway.grant(self._term.ttl)
         self._gateway.put(item.key, value, lease=lease)
-        log.info("lease of %s renewed for %d s", item.key, self._term.ttl)
+        log.info("etcd's lease of %s renewed for %d s", item.key, self._term.ttl)
         return self._term.ttl - self._term.margin
 
 
