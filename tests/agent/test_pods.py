@@ -264,7 +264,7 @@ GUARDED = {
 def test_what_guards_a_veth_is_seen(
     running: AgentNode, pod: dict[str, Any], when: str, guard: str, unguard: str, expected: Guard
 ) -> None:
-    """A shaper, a filter, isolation or a spoof check guards its direction while it is there."""
+    """A shaper, a filter or isolation guards its direction, a spoof check judges the pod."""
     if when == "before":
         running.sh(guard)
     assert running.ask(**pod)["accelerated"]
