@@ -235,9 +235,10 @@ def test_usual_rules_leave_the_bypass_on(pair, name):
             stack.enter_context(usual(pair, node, rules))
         with pair.verdicts("node1", "node2") as seen:
             assert flow(pair, CLIENT, SERVER) == EVERYTHING
-    assert seen["from_pod", "encapsulated"] >= COUNT
-    assert seen["from_nic", "decapsulated"] >= COUNT
-    assert {key for key in seen if key[1] == "judged"} == set()
+        assert [status(pair, node)["mechanisms"] for node in ("node1", "node2")] == [[], []]
+    # While the agent puts flannel's own rules back, packets take the kernel path for a moment.
+    assert seen["from_pod", "encapsulated"] >= 0.8 * COUNT
+    assert seen["from_nic", "decapsulated"] >= 0.8 * COUNT
 
 
 @contextlib.contextmanager
@@ -247,6 +248,9 @@ def usual(lab, node, rules):
     before = lab.exec(node, "iptables-save").stdout
     with ruleset(lab, node):
         lab.exec(node, *(["nft", "-f", "-"] if is_nft else ["iptables-restore"]), stdin=rules)
+    jump = "-j FLANNEL-FWD"
+    wait_for(lambda: jump in lab.exec(node, "iptables", "-S").stdout, "a repair", seconds=10)
+    wait_for(lambda: not status(lab, node)["rules_unread"], "the rules")
     yield
     with ruleset(lab, node):
         for table in re.findall(r"^table (.*) {", rules, re.MULTILINE):
