@@ -47,13 +47,8 @@ def carry_tcp(wire, source, target):
     Of the packets that are no handshake the ACK after it alone has to be learned: it leaves the
     client's node, and comes to the server.
     """
-    required = {"from_pod encapsulated", "from_nic decapsulated"}
-    required |= {f"{program} tcp_control" for program in PROGRAMS}
-    required |= {"to_nic learned"} if source != STOCK else set()
-    required |= {"to_pod learned"} if target != STOCK else set()
-    optional = {
-        f"{program} flow_{lack}" for program in PROGRAMS[:2] for lack in ("unknown", "half")
-    }
+    learned = {"to_nic learned"} if source != STOCK else set()
+    learned |= {"to_pod learned"} if target != STOCK else set()
     with wire.lab.verdicts(*wire.nodes) as moved:
         transfer.tcp(wire.ends(source, target), 4 << 20)
     assert judge(moved, CONNECTION | learned, HANDSHAKE | LEARNED) > 0.8
