@@ -122,10 +122,16 @@ tc qdisc add dev flannel.1 parent 1:1 pfifo limit 3
 """
 SHAPERS = {
     "tbf-on-overlay": (
+        "node1",
         "tc qdisc add dev flannel.1 root tbf rate 8kbit burst 9k limit 3k",
         "tc qdisc del dev flannel.1 root",
     ),
-    "htb-on-overlay": (HTB, "tc qdisc del dev flannel.1 root"),
+    "htb-on-overlay": ("node1", HTB, "tc qdisc del dev flannel.1 root"),
+    "tbf-on-the-receivers-bridge": (
+        "node2",
+        "tc qdisc add dev cni0 root tbf rate 8kbit burst 9k limit 3k",
+        "tc qdisc del dev cni0 root",
+    ),
 }
 
 
@@ -216,9 +222,10 @@ EVERYTHING = Arrived(
 
 @pytest.mark.parametrize("name", SHAPERS)
 def test_shapers_on_the_way(pair, name):
-    """A shaper on flannel.1 holds a flow back on both paths alike."""
-    kernel, _ = measured(pair, "node1", SHAPERS[name], enabled=False)
-    ours, seen = measured(pair, "node1", SHAPERS[name], enabled=True)
+    """A shaper on flannel.1, or on cni0, holds a flow back on both paths alike."""
+    node, *steps = SHAPERS[name]
+    kernel, _ = measured(pair, node, steps, enabled=False)
+    ours, seen = measured(pair, node, steps, enabled=True)
     assert kernel.count < COUNT / 2
     assert ours.count < COUNT / 2
     assert {key for key in seen if key[1] in BYPASSES} == set()
