@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 from flow import datagram, status
+from paths import BYPASSES, ruleset
 from services import Iptables, Nftables
 from standing import entered
-from ways import BYPASSES, ruleset
 
 from vxlane.host.events import RulesetEvents
 from vxlane.lab.waiting import wait_for

@@ -8,8 +8,8 @@ import socket
 
 import pytest
 from flow import status
+from paths import BYPASSES, ruleset
 from standing import entered
-from ways import BYPASSES, ruleset
 
 from vxlane.lab.waiting import wait_for
 

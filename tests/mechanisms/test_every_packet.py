@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 from flow import COUNT, Arrived, flow, status
+from paths import BYPASSES, ruleset
 from standing import entered
-from ways import BYPASSES, ruleset
 
 from vxlane.lab.waiting import wait_for
 

@@ -7,8 +7,8 @@ import contextlib
 
 import pytest
 from flow import PUBLIC, SHORT, WARM, datagram
+from paths import BYPASSES
 from programs import tc_drop, xdp_drop
-from ways import BYPASSES
 
 from vxlane.lab.waiting import wait_for
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 from dialogue import OUTSIDE, PORT
 from kubeproxy import MODES, Service
-from ways import REVALIDATE, ruleset
+from paths import REVALIDATE, ruleset
 
 from vxlane.lab import lab as labs
 from vxlane.lab import namespaces, underlay

@@ -12,7 +12,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-from ways import ruleset
+from paths import ruleset
 
 NETWORK = "10.42.0.0/16"
 VIRTUAL = "10.96.0.10"

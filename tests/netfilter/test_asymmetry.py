@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 from dialogue import Call, answered, call, serving
 from kubeproxy import dropping_invalid
-from ways import CONNECTING, bypassed, judged
+from paths import CONNECTING, bypassed, judged
 
 MANY, COUNT = 200, 50
 BOTH_WAYS = {("from_pod", "encapsulated"), ("from_nic", "decapsulated")}

@@ -10,7 +10,7 @@ import time
 import pytest
 from dialogue import Call, answered, beating, call, pour, serving
 from kubeproxy import dropping_invalid
-from ways import STALL, approved_ports, bypassed, ruleset
+from paths import STALL, approved_ports, bypassed, ruleset
 
 NODES = ("node1", "node2")
 BUSY = {"size": 40000, "pause": 0.03}

@@ -8,7 +8,7 @@ import dataclasses
 import pytest
 from dialogue import OUTSIDE, PORT, Call, answered, call, calling, serving
 from kubeproxy import NODE_PORT
-from ways import CONNECTING, bypassed, judged
+from paths import CONNECTING, bypassed, judged
 
 from vxlane.lab import namespaces, pods
 from vxlane.lab.cni import ContainerInterface

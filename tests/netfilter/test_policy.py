@@ -7,8 +7,8 @@ import time
 
 import pytest
 from dialogue import Call, answered, beating, call, hearing, serving
+from paths import CONNECTING, REVALIDATE, bypassed, judged, ruleset
 from policies import CONTROLLERS, BlockList, KubeRouter
-from ways import CONNECTING, REVALIDATE, bypassed, judged, ruleset
 
 COUNT = 20
 SERVED, NEIGHBOUR, REMOTE, OTHER_REMOTE = "node2-pod1", "node2-pod2", "node1-pod1", "node1-pod2"

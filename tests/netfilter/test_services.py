@@ -10,7 +10,7 @@ import pytest
 from dialogue import Call, answered, call, calling, serving
 from kubeproxy import PORT as SERVICE_PORT
 from kubeproxy import VIRTUAL
-from ways import approved_ports, bypassed, judged
+from paths import approved_ports, bypassed, judged
 
 MANY = 200
 PORTS = itertools.count(5001)

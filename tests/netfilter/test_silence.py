@@ -11,8 +11,8 @@ import time
 import pytest
 from dialogue import PORT
 from frames import RST, Frame, Tcp, vxlan
+from paths import bypassed
 from taps import socket_in
-from ways import bypassed
 
 from vxlane.lab.waiting import wait_for
 
@@ -118,3 +118,45 @@ def test_own_reset(lab):
             return {entry(lab, node, client)[0] for node in NODES} <= {"CLOSE", None}
 
         wait_for(closed, "both entries to close", seconds=5)
+
+
+HALF_CLOSED = 6
+"""Seconds that conntrack keeps a half-closed connection whose packets it does not see."""
+NOT_FROM_THE_BEGINNING = "FORWARD -p tcp -m conntrack --ctstate NEW ! --syn -j DROP"
+
+
+@pytest.fixture
+def impatient(make_lab):
+    """Two nodes whose conntrack forgets half-closed connections soon, and picks up none midway."""
+    lab = make_lab(nodes=2, pods_per_node=1, kernel_only=0)
+    for node in NODES:
+        for state in ("close_wait", "fin_wait"):
+            setting = f"net.netfilter.nf_conntrack_tcp_timeout_{state}={HALF_CLOSED}"
+            lab.exec(node, "sysctl", "-qw", setting)
+        lab.exec(node, "iptables", "-w", "-I", *NOT_FROM_THE_BEGINNING.split())
+
+    def is_applied():
+        return all(
+            lab.vxlane(node, "status")["programs"]["revalidate_seconds"] == HALF_CLOSED / 3
+            for node in NODES
+        )
+
+    # The agents read sysctls every 10 s, for these have no events.
+    wait_for(is_applied, "the agents to follow conntrack's timeouts", seconds=20)
+    return lab
+
+
+def test_a_half_closed_stream(impatient):
+    """A stream goes on after the other side's FIN for longer than conntrack would wait."""
+    with connection(impatient) as (client, server):
+        speak(client, server, 3)
+        client.shutdown(socket.SHUT_WR)
+        assert server.recv(64) == b""
+        ends = time.monotonic() + 2 * HALF_CLOSED
+        with impatient.verdicts("node1") as seen:
+            while time.monotonic() < ends:
+                speak(server, client, 1)
+                time.sleep(0.02)
+        assert seen["from_nic", "decapsulated"] > 0
+        states = {entry(impatient, node, client)[0] for node in NODES}
+        assert states <= {"CLOSE_WAIT", "FIN_WAIT"}

@@ -8,7 +8,7 @@ import time
 import pytest
 from dialogue import Call, answered, beating, calling, hearing, serving
 from kubeproxy import dropping_invalid
-from ways import STALL, bypassed
+from paths import STALL, bypassed
 
 from vxlane.lab import agents
 

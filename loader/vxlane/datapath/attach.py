@@ -58,22 +58,22 @@ class Hooks:
 
     def attached(self) -> set[tuple[Program, int]]:
         """(program, ifindex) of all that stands now, by either method."""
-        links = {place for place, _ in self._links()}
-        return links | set(self._filters())
+        bpf_links = {place for place, _ in self._bpf_links()}
+        return bpf_links | set(self._filters())
 
     def attach(self, program: Program, ifindex: int) -> None:
         """Attach unless it stands there by the same method, which a filter is replaced for.
 
         By which methods it stands `attached` knows. KernelError says what to do instead.
         """
-        if self._has_link(program, ifindex):
+        if self._has_bpf_link(program, ifindex):
             return
         descriptor = syscall.obj_get(self._pins / program.label)
         try:
             if self._choose(program, ifindex) is Method.CLSACT:
                 self._add_filter(program, ifindex, descriptor)
             else:
-                self._add_link(program, ifindex, descriptor)
+                self._add_bpf_link(program, ifindex, descriptor)
         finally:
             os.close(descriptor)
 
@@ -93,7 +93,7 @@ class Hooks:
 
     def refresh(self) -> None:
         """Put the programs that are pinned now in place of those attached; no packet meets none."""
-        for (program, _), pin in self._links():
+        for (program, _), pin in self._bpf_links():
             link = syscall.obj_get(pin)
             descriptor = syscall.obj_get(self._pins / program.label)
             try:
@@ -110,7 +110,9 @@ class Hooks:
 
     def has_foreign_filters(self, hook: TcxHook, ifindex: int) -> bool:
         """Whether someone else's tc filter or TCX program stands on this hook."""
-        ours = sum(self._has_link(program, ifindex) for program, on in _HOOKS.items() if on is hook)
+        ours = sum(
+            self._has_bpf_link(program, ifindex) for program, on in _HOOKS.items() if on is hook
+        )
         return len(syscall.tcx_programs(ifindex, hook)) > ours or self._has_others(hook, ifindex)
 
     def in_front(self) -> list[tuple[Program, int]]:
@@ -120,7 +122,7 @@ class Hooks:
         """
         return [
             (program, ifindex)
-            for (program, ifindex), pin in self._links(_BEHIND_OTHERS)
+            for (program, ifindex), pin in self._bpf_links(_BEHIND_OTHERS)
             if syscall.tcx_programs(ifindex, _HOOKS[program])[-1:] != [syscall.link_program(pin)]
             or (self._method is Method.AUTO and self._has_others(_HOOKS[program], ifindex))
         ]
@@ -140,13 +142,13 @@ class Hooks:
     def _pin(self, program: Program, ifindex: int) -> Path:
         return self._pins / f"link-{program.label}-{ifindex}"
 
-    def _has_link(self, program: Program, ifindex: int) -> bool:
+    def _has_bpf_link(self, program: Program, ifindex: int) -> bool:
         return syscall.link_ifindex(self._pin(program, ifindex)) == ifindex
 
     def _has_filter(self, program: Program, ifindex: int) -> bool:
         return f"{_OWNER}{program.label}" in self._filter_names(_HOOKS[program], ifindex)
 
-    def _links(
+    def _bpf_links(
         self, programs: Iterable[Program] = tuple(Program)
     ) -> Iterator[tuple[tuple[Program, int], Path]]:
         """Live links; a link whose device is gone is unpinned on the way."""
@@ -158,7 +160,7 @@ class Hooks:
                 else:
                     pin.unlink(missing_ok=True)
 
-    def _add_link(self, program: Program, ifindex: int, descriptor: int) -> None:
+    def _add_bpf_link(self, program: Program, ifindex: int, descriptor: int) -> None:
         """Attach by TCX, which waits for a grace period of RCU under the lock of all devices
         (include/net/tcx.h, tcx_entry_sync): 13 ms at 250 Hz, twice for each pod. Only the knob
         rcu_expedited would shorten it, for the whole machine; kill -9 would leave that set.
