@@ -99,7 +99,7 @@ def test_a_deleted_key_is_reported_and_taken_again(
     network.delete(f"subnets/{key}")
     until(lambda: list(network.keys()) == [key])
     wait_for(source, lambda s: s.own and not s.problems)
-    assert "was deleted or ran out" in caplog.text
+    assert "is gone; taking it again" in caplog.text
 
 
 def test_a_subnet_that_another_node_took_is_left_to_it(network: Network) -> None:
