@@ -10,7 +10,7 @@
 
 #include "vxlane.h"
 
-#define NOTES 65536 /* a stamp is the 16 bits of skb->tc_index */
+#define NOTES 8192 /* 352 kB, which stay in a cache; a stamp has 16 bits */
 
 #define PINNED(type, key, leaf, name, size, flags) \
 	BPF_TABLE_PINNED(type, key, leaf, name, size, PIN_DIR "/" #name, flags)

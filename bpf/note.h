@@ -35,7 +35,8 @@ static __always_inline void unstamp(struct __sk_buff *skb)
 		skb->tc_index = 0;
 }
 
-/* At the entrance. The number is drawn by chance, which needs no state that CPUs share. */
+/* At the entrance. The number is drawn by chance, which needs no state that CPUs share. A note that
+ * is drawn again while its packet is on the way teaches nothing. */
 static __always_inline void note_down(struct __sk_buff *skb, const struct settings *settings,
 				      const struct packet *packet)
 {
