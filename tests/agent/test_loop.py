@@ -95,8 +95,8 @@ class Desk:
         monkeypatch.setattr(loops, "xfrm_events", lambda: self.xfrm)
         monkeypatch.setattr(loops, "is_about", lambda change: change == "ours")
         source: Any = self.source
-        board: Any = Part("board", self.done)
-        self.loop = Loop(self.agent, source, board)
+        statuses: Any = Part("statuses", self.done)
+        self.loop = Loop(self.agent, source, statuses)
 
     def run(self, most: int = 1) -> list[Dirty]:
         """Run for so many reconciles; what each was asked for."""
@@ -169,7 +169,7 @@ def test_the_lease_catches_up_with_maps_that_are_current(
     desk.most = 2
     desk.loop._reconcile(0.0)
     assert ("heartbeat.catch_up" in desk.done) is catches_up
-    assert "board.post" in desk.done
+    assert "statuses.post" in desk.done
 
 
 def test_a_failed_reconcile_is_tried_again_as_a_whole(

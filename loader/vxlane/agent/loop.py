@@ -17,7 +17,7 @@ from vxlane.agent.pace import Pace
 from vxlane.agent.server.notify import Readiness
 from vxlane.agent.server.operations import Operations
 from vxlane.agent.server.server import Server
-from vxlane.agent.server.status import Board
+from vxlane.agent.server.status import StatusStore
 from vxlane.bypass.heartbeat import Heartbeat
 from vxlane.config import Mode
 from vxlane.host.events import RouteEvents, RulesetEvents, xfrm_events
@@ -52,9 +52,9 @@ class Timer:
 class Loop:
     """Runs one agent."""
 
-    def __init__(self, agent: Agent, source: NodeSource, board: Board) -> None:
+    def __init__(self, agent: Agent, source: NodeSource, statuses: StatusStore) -> None:
         self._agent = agent
-        self._board = board
+        self._statuses = statuses
         self._readiness = Readiness(agent.config.ready_file)
         self._source = source
         self._selector = selectors.DefaultSelector()
@@ -144,7 +144,7 @@ class Loop:
         self._is_behind = not self._agent.is_current
         if not self._is_behind:
             self._heartbeat.catch_up(woke)
-        self._board.post(self._agent)
+        self._statuses.post(self._agent)
 
     def _on_nodes(self) -> None:
         if self._source.on_event():

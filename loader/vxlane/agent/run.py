@@ -15,7 +15,7 @@ from vxlane.agent.loop import Loop
 from vxlane.agent.prepare import prepare
 from vxlane.agent.server import health
 from vxlane.agent.server.http import HttpServer
-from vxlane.agent.server.status import Board
+from vxlane.agent.server.status import StatusStore
 from vxlane.agent.sole import make_directory, sole_agent
 from vxlane.config import Config, Listen
 from vxlane.datapath.programs import pin_directory
@@ -38,10 +38,10 @@ def run(values: Mapping[str, Any]) -> None:
     make_directory(state)
     with _until_interrupted(), contextlib.ExitStack() as stack:
         stack.enter_context(sole_agent(state))
-        board = Board(state / "agent.json")
+        statuses = StatusStore(state / "agent.json")
         # Before all that may have to be waited for: a probe must not end us meanwhile.
-        _serve(values, board, stack)
-        config, source = _prepared(values, board)
+        _serve(values, statuses, stack)
+        config, source = _prepared(values, statuses)
         cache = NodeCache(config)
         served = cache.load()
         source.start(served)
@@ -50,7 +50,7 @@ def run(values: Mapping[str, Any]) -> None:
         stack.callback(agent.close)
         for directory in values["cni_cache_dir"]:
             agent.pods.add_cached(cni_cache.read(Path(directory)))
-        loop = Loop(agent, source, board)
+        loop = Loop(agent, source, statuses)
         stack.callback(loop.close)
         loop.run()
 
@@ -64,23 +64,23 @@ def _until_interrupted() -> Iterator[None]:
         log.info("stopped: %s", came)
 
 
-def _serve(values: Mapping[str, Any], board: Board, stack: contextlib.ExitStack) -> None:
+def _serve(values: Mapping[str, Any], statuses: StatusStore, stack: contextlib.ExitStack) -> None:
     """Answer probes and scrapes, where ports are given for them."""
     if port := values["healthz_port"]:
         listen = Listen(values["healthz_ip"], port)
-        server = HttpServer(listen, health.answer(board.is_ready), "healthz-port")
+        server = HttpServer(listen, health.answer(statuses.is_ready), "healthz-port")
         stack.callback(server.close)
     if port := values["metrics_port"]:
         # 11 MB that a node without a scraper is spared.
         from vxlane.agent.server import metrics  # noqa: PLC0415
 
         pins = pin_directory(Path(values["state_dir"]))
-        answer = metrics.answer(pins, lambda: board.latest)
+        answer = metrics.answer(pins, lambda: statuses.latest)
         server = HttpServer(Listen(values["metrics_ip"], port), answer, "metrics-port")
         stack.callback(server.close)
 
 
-def _prepared(values: Mapping[str, Any], board: Board) -> tuple[Config, NodeSource]:
+def _prepared(values: Mapping[str, Any], statuses: StatusStore) -> tuple[Config, NodeSource]:
     """What a source must be asked first, it is asked until it answers, as flanneld does."""
     waits, reason = DEFAULT_TIMING.waits(), ""
     while True:
@@ -90,5 +90,5 @@ def _prepared(values: Mapping[str, Any], board: Board) -> tuple[Config, NodeSour
             if str(error) != reason:
                 reason = str(error)
                 log.warning("not started yet: %s", reason)
-                board.wait_for(reason)
+                statuses.wait_for(reason)
             time.sleep(next(waits))

@@ -72,7 +72,7 @@ def _bypass(bypass: Bypass | None) -> str:
     return "on" if bypass.lease.is_held and bypass.is_whole else "lapsed"
 
 
-class Board:
+class StatusStore:
     """The latest document: in `<state>/agent.json`, and for the threads that serve it."""
 
     def __init__(self, path: Path) -> None:
