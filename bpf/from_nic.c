@@ -188,7 +188,7 @@ static __always_inline enum verdict from_nic_verdict(struct __sk_buff *skb)
 	struct outer outer = {};
 	enum verdict verdict = parse_outer(&at, &outer);
 
-	unstamp(skb);
+	take_stamp(skb);
 	if (!settings || !has_identities(settings, now))
 		return verdict == CONTINUE ? VERDICT_NO_AGENT : verdict;
 	if (verdict == VERDICT_NOT_OVERLAY && settings->has_direct && is_served(settings, now))

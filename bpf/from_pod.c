@@ -40,18 +40,19 @@ check_sender(const struct __sk_buff *skb, const struct packet *packet, const str
 }
 
 /* A tunnel that a pod makes by hand has the node's own outer address once it is masqueraded, and
- * no receiver can tell it from the node's. `at` stands behind an IP header without options. */
-static __always_inline enum verdict check_forgery(const struct cursor *at,
-						  const struct packet *packet)
+ * no receiver can tell it from the node's. `at` stands behind an IP header without options;
+ * `otherwise` is what holds of any other packet. */
+static __always_inline enum verdict
+check_forgery(const struct cursor *at, const struct packet *packet, enum verdict otherwise)
 {
 	struct cursor transport = *at;
 	struct udphdr udp;
 
 	if (packet->ip.protocol != IPPROTO_UDP || (packet->ip.frag_off & IP_OFFSET))
-		return CONTINUE;
+		return otherwise;
 	transport.offset += (packet->ip.ihl - 5) * 4;
 	if (take(&transport, &udp, sizeof(udp)) || udp.dest != be16(PORT))
-		return CONTINUE;
+		return otherwise;
 	return VERDICT_FORGED_TUNNEL;
 }
 
@@ -158,7 +159,7 @@ static __always_inline enum verdict from_pod_verdict(struct __sk_buff *skb)
 	const struct pod *sender;
 	enum verdict verdict;
 
-	unstamp(skb);
+	take_stamp(skb);
 	if (!settings || !has_identities(settings, now))
 		return VERDICT_NO_AGENT;
 	verdict = parse_addresses(&at, &packet);
@@ -166,10 +167,10 @@ static __always_inline enum verdict from_pod_verdict(struct __sk_buff *skb)
 		return verdict;
 	sender = pod_of(packet.source);
 	verdict = check_sender(skb, &packet, sender);
+	/* Also what a container sends by another interface of its own may be a tunnel. */
+	if (verdict == CONTINUE || verdict == VERDICT_OTHER_INTERFACE)
+		verdict = check_forgery(&at, &packet, verdict);
 	if (verdict != CONTINUE || !sender)
-		return verdict;
-	verdict = check_forgery(&at, &packet);
-	if (verdict != CONTINUE)
 		return verdict;
 	if (!is_served(settings, now))
 		return VERDICT_NO_AGENT;

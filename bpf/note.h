@@ -28,11 +28,15 @@ static __always_inline int is_unfinished(const struct packet *packet)
 	return packet->check == (__be16)sum;
 }
 
-/* A pod can't bring a stamp along: the entrances take off what a packet comes with. */
-static __always_inline void unstamp(struct __sk_buff *skb)
+/* Takes the stamp off, 0 = there is none. An entrance does so, for a pod can't bring a stamp along.
+ * An exit does so, for behind a device sch_gred reads the field. */
+static __always_inline __u32 take_stamp(struct __sk_buff *skb)
 {
-	if (skb->tc_index)
+	__u32 stamp = skb->tc_index;
+
+	if (stamp)
 		skb->tc_index = 0;
+	return stamp;
 }
 
 /* At the entrance. The number is drawn by chance, which needs no state that CPUs share. A note that
@@ -75,17 +79,12 @@ static __always_inline int is_same_tos(__u8 before, __u8 after)
 }
 
 /* At the exit: CONTINUE if this very packet went in, in this epoch, and `hops` of forwarding are
- * all that happened to it. The stamp is taken off: behind a device sch_gred reads the field. */
-static __always_inline enum verdict compare(struct __sk_buff *skb, const struct settings *settings,
+ * all that happened to it. */
+static __always_inline enum verdict compare(__u32 stamp, const struct settings *settings,
 					    const struct packet *packet, __u8 hops)
 {
-	__u32 stamp = skb->tc_index;
-	const struct note *note;
+	const struct note *note = stamp ? notes.lookup(&stamp) : 0;
 
-	if (!stamp)
-		return VERDICT_NO_STAMP;
-	skb->tc_index = 0;
-	note = notes.lookup(&stamp);
 	if (!note)
 		return VERDICT_NO_STAMP;
 	if (note->epoch != settings->epoch)

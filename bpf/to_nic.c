@@ -33,6 +33,7 @@ static __always_inline enum verdict find_next_hop(struct __sk_buff *skb, const s
 	struct bpf_fib_lookup route = {.family = AF_INET, .l4_protocol = ip->protocol};
 	struct cursor at = {.skb = skb};
 	struct ethhdr eth;
+	__u32 overhead;
 
 	route.sport = source_port;
 	route.dport = destination_port;
@@ -53,12 +54,14 @@ static __always_inline enum verdict find_next_hop(struct __sk_buff *skb, const s
 		__builtin_memcpy(seen->next_hop, route.ipv6_dst, sizeof(seen->next_hop));
 	seen->nic = skb->ifindex;
 	seen->hash = skb->hash;
-	if (route.tot_len < seen->mtu + (seen->way == WAY_TUNNEL ? ENCAPSULATION : 0))
-		seen->mtu = route.tot_len - (seen->way == WAY_TUNNEL ? ENCAPSULATION : 0);
+	overhead = seen->way == WAY_TUNNEL ? ENCAPSULATION : 0;
+	if (route.tot_len < seen->mtu + overhead)
+		seen->mtu = route.tot_len - overhead;
 	return CONTINUE;
 }
 
-static __always_inline enum verdict learn(struct __sk_buff *skb, const struct settings *settings,
+static __always_inline enum verdict learn(struct __sk_buff *skb, __u32 stamp,
+					  const struct settings *settings,
 					  const struct packet *packet, const struct outer *outer,
 					  __u64 now)
 {
@@ -71,7 +74,7 @@ static __always_inline enum verdict learn(struct __sk_buff *skb, const struct se
 		return VERDICT_NO_POD;
 	if (!peer)
 		return VERDICT_NO_PEER;
-	verdict = compare(skb, settings, packet, 1);
+	verdict = compare(stamp, settings, packet, 1);
 	if (verdict != CONTINUE)
 		return verdict;
 	if (skb->mark)
@@ -94,7 +97,7 @@ static __always_inline enum verdict learn(struct __sk_buff *skb, const struct se
 	return flow_learn(&seen, packet, DIRECTION_OUT, now);
 }
 
-static __always_inline enum verdict to_nic_verdict(struct __sk_buff *skb)
+static __always_inline enum verdict to_nic_verdict(struct __sk_buff *skb, __u32 stamp)
 {
 	__u64 now = bpf_ktime_get_coarse_ns();
 	const struct settings *settings = settings_now();
@@ -122,13 +125,15 @@ static __always_inline enum verdict to_nic_verdict(struct __sk_buff *skb)
 		verdict = parse_transport(&at, &packet, room);
 	if (verdict != CONTINUE)
 		return verdict;
-	return learn(skb, settings, &packet, is_tunnel ? &outer : 0, now);
+	return learn(skb, stamp, settings, &packet, is_tunnel ? &outer : 0, now);
 }
 
 int to_nic(struct __sk_buff *skb)
 {
+	__u32 stamp = take_stamp(skb);
+
 	/* Most of what leaves is not the kernel path's work for a pod: no counter, no clock. */
-	if (!skb->tc_index)
+	if (!stamp)
 		return TC_ACT_UNSPEC;
-	return conclude(PROGRAM_TO_NIC, to_nic_verdict(skb), skb->len);
+	return conclude(PROGRAM_TO_NIC, to_nic_verdict(skb, stamp), skb->len);
 }

@@ -9,14 +9,15 @@
 #include "settings.h"
 #include "verdict.h"
 
-static __always_inline enum verdict
-from_neighbour(struct __sk_buff *skb, const struct settings *settings, const struct packet *packet,
-	       const struct pod *sender, const struct pod *receiver, __u64 now)
+static __always_inline enum verdict from_neighbour(__u32 stamp, const struct settings *settings,
+						   const struct packet *packet,
+						   const struct pod *sender,
+						   const struct pod *receiver, __u64 now)
 {
 	struct flow out = {.epoch = settings->epoch, .ifindex = sender->ifindex, .way = WAY_LOCAL};
 	struct flow in = out;
 	/* The bridge forwards no hop. */
-	enum verdict verdict = compare(skb, settings, packet, 0);
+	enum verdict verdict = compare(stamp, settings, packet, 0);
 
 	if (verdict != CONTINUE)
 		return verdict;
@@ -25,14 +26,13 @@ from_neighbour(struct __sk_buff *skb, const struct settings *settings, const str
 	return flow_learn(&in, packet, DIRECTION_IN, now);
 }
 
-static __always_inline enum verdict from_peer(struct __sk_buff *skb,
-					      const struct settings *settings,
+static __always_inline enum verdict from_peer(__u32 stamp, const struct settings *settings,
 					      const struct packet *packet,
 					      const struct pod *receiver, __u64 now)
 {
 	struct flow seen = {.epoch = settings->epoch, .ifindex = receiver->ifindex};
 	const struct peer *peer = peer_of(packet->source);
-	enum verdict verdict = compare(skb, settings, packet, 1);
+	enum verdict verdict = compare(stamp, settings, packet, 1);
 
 	if (!peer && verdict != VERDICT_TRANSLATED)
 		return VERDICT_NO_PEER;
@@ -47,6 +47,7 @@ static __always_inline enum verdict to_pod_verdict(struct __sk_buff *skb)
 	__u64 now = bpf_ktime_get_coarse_ns();
 	const struct settings *settings = settings_now();
 	struct cursor at = {.skb = skb};
+	__u32 stamp = take_stamp(skb);
 	struct packet packet = {};
 	const struct pod *receiver, *sender;
 	enum verdict verdict;
@@ -64,8 +65,8 @@ static __always_inline enum verdict to_pod_verdict(struct __sk_buff *skb)
 		return verdict;
 	sender = pod_of(packet.source);
 	if (sender)
-		return from_neighbour(skb, settings, &packet, sender, receiver, now);
-	return from_peer(skb, settings, &packet, receiver, now);
+		return from_neighbour(stamp, settings, &packet, sender, receiver, now);
+	return from_peer(stamp, settings, &packet, receiver, now);
 }
 
 int to_pod(struct __sk_buff *skb)

@@ -106,6 +106,10 @@ def test_a_second_interface(strict_wire):
     outcome = wire.compare([answer], at=SENDER, approve=plain, seen_at=EVERYWHERE)
     assert outcome.arrivals == {"wire-node1": 1, RECEIVER: 1}
     assert "from_pod other_interface" in outcome.counted
+    tunnel = replace(by_hand(wire, plain, lab.node("node2").address), source=answer.source)
+    outcome = wire.compare([tunnel], at=SENDER, approve=plain, seen_at=EVERYWHERE)
+    assert outcome.arrivals == {}
+    assert outcome.counted == ["from_pod forged_tunnel"]
     forged = replace(answer, source_mac=lab.pod(NEIGHBOUR).mac)
     outcome = wire.compare([forged], at=SENDER, approve=plain, seen_at=EVERYWHERE)
     assert outcome.arrivals == {}

@@ -283,6 +283,12 @@ IDENTITY = [
         world=TWINS,
     ),
     case(
+        Verdict.FORGED_TUNNEL,
+        "a tunnel made by hand from another interface of its own",
+        sent(replace(DATAGRAM, dest=PORT), source=NEIGHBOUR.address),
+        world=TWINS,
+    ),
+    case(
         Verdict.SPOOFED_MAC,
         "from another interface of its own, by that one's MAC",
         sent(DATAGRAM, source=NEIGHBOUR.address, source_mac=NEIGHBOUR.mac),
