@@ -183,7 +183,8 @@ def test_a_changed_node_does_not_get_the_condition_again(api: ApiServer, follow:
     source = follow(api)
     source.announce(OWN)
     source.ready()
-    until(lambda: condition(api) == "False")
+    # Of the status, and of the annotations behind it.
+    until(lambda: len(api.patches) == 2)
     node = json.loads(json.dumps(api.nodes[NAME]))
     for found in node["status"]["conditions"]:
         found["status"] = "True"

@@ -6,6 +6,7 @@ import itertools
 import pytest
 import transfer
 from offloads import FEATURES, covering, nics, switched, veths
+from paths import bypassed, judged
 from wire import RECEIVER, SENDER
 
 STOCK = "node3-pod1"
@@ -25,11 +26,12 @@ def digits(row):
 
 
 def judge(moved, required, optional):
-    """All that had to be counted was, and nothing else but what may be."""
+    """All that had to be counted was, and nothing else but what may be and other traffic."""
+    moved = judged(moved)
     seen = {f"{program} {verdict}" for program, verdict in moved}
     assert required <= seen <= required | optional
-    bypassed = moved["from_pod", "encapsulated"] + moved["from_nic", "decapsulated"]
-    return bypassed / sum(moved[key] for key in moved if key[0] in {"from_pod", "from_nic"})
+    carried = sum(bypassed(moved).values())
+    return carried / sum(moved[key] for key in moved if key[0] in {"from_pod", "from_nic"})
 
 
 PROGRAMS = ("from_pod", "from_nic", "to_nic", "to_pod")
@@ -136,6 +138,7 @@ def test_bulk(wire, gigabytes, source, target, setting):
     ):
         waited = transfer.tcp(wire.ends(source, target), gigabytes * 10**9)
     assert waited < STALL_SECONDS
-    # Longer than 30 s: approvals are renewed on the way.
-    renewed = {"from_pod flow_aged", "from_nic flow_aged"}
+    # Longer than 30 s: approvals are renewed on the way. So they are after a timeout, for which a
+    # busy machine is enough: the sender tries another path then.
+    renewed = {"from_pod flow_aged", "from_nic flow_aged", "from_pod flow_rehashed"}
     assert judge(moved, CONNECTION | LEARNED, HANDSHAKE | renewed) > 0.999
