@@ -40,8 +40,12 @@ def decode(frames, file):
     records = b"".join(struct.pack("=IIII", 0, 0, len(raw), len(raw)) + raw for raw in frames)
     file.write_bytes(struct.pack("=IHHIIII", 0xA1B2C3D4, 2, 4, 0, 0, 1 << 18, 1) + records)
     checks = [f"-o{layer}.check_checksum:TRUE" for layer in ("ip", "udp", "tcp")]
+    # What pods say is no protocol's, but they say it from ports that the kernel draws by chance.
+    # Some of these are a protocol's to tshark, which calls our bytes malformed then.
+    ports = ["udp.port==32768-65535,data", "tcp.port==32768-65535,data", "udp.port==8472,vxlan"]
+    decoders = [word for port in ports for word in ("-d", port)]
     wanted = [word for field in FIELDS for word in ("-e", field)]
-    argv = ["tshark", "-r", str(file), "-d", "udp.port==8472,vxlan", *checks, "-T", "fields"]
+    argv = ["tshark", "-r", str(file), *decoders, *checks, "-T", "fields"]
     done = subprocess.run([*argv, *wanted], check=True, capture_output=True, text=True)
     rows = [line.split("\t") for line in done.stdout.splitlines()]
     return [
@@ -85,14 +89,16 @@ def test_tshark_reads_it(wire, tmp_path, source, target):
     with (
         switched(wire.lab, nics(wire.lab), NONE),
         switched(wire.lab, veths(wire.lab), NONE),
-        wire.lab.verdicts("node1") as moved,
     ):
-        wire.tap(places[0]).drain()
-        wire.tap(places[1]).drain()
-        talk(wire, source, target)
+        with wire.lab.verdicts("node1") as moved:
+            wire.tap(places[0]).drain()
+            wire.tap(places[1]).drain()
+            talk(wire, source, target)
+        # Before the offloads are back: what is sent then has no finished checksum.
+        seen = {place: wire.tap(place).drain() for place in places}
     crossed = {}
     for place, ends in zip(places, ((source, target), (target, source)), strict=True):
-        crossed[place] = decode(wire.tap(place).drain(), tmp_path / place)
+        crossed[place] = decode(seen[place], tmp_path / place)
         for frame in crossed[place]:
             check(wire, frame, *ends)
     sent = crossed["wire-node1"]
