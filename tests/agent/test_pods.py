@@ -277,6 +277,17 @@ def test_what_guards_a_veth_is_seen(
     eventually(lambda: hooks(running, "veth7") == HOOKS, "hooks")
 
 
+def test_a_shaper_does_not_wait_for_the_pace(running: AgentNode, pod: dict[str, Any]) -> None:
+    """A shaper guards its pod before the agent's next answer, however much changed before it."""
+    running.ask(**pod)
+    guard, _, expected = GUARDED["shaper"]
+    # More than the pace lets through in a second.
+    running.sh(*(f"ip link set veth7 alias a{n}; sleep 0.03" for n in range(15)), guard)
+    # The kernel tells of a qdisc before tc ends, and the agent reads that before the request.
+    running.status()
+    assert pods(running)["10.42.1.7"].guard == expected
+
+
 def test_a_bridge_that_changes_is_followed(running: AgentNode, pod: dict[str, Any]) -> None:
     """The pod's MTU and its gateway's MAC are the bridge's, also after these change."""
     running.ask(**pod)

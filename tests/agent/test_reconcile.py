@@ -224,12 +224,13 @@ def test_an_event_asks_for_what_it_may_have_changed(
 
 
 def test_pods_hear_of_devices_first(parts: Parts) -> None:
-    """Removed ones at once, changed ones later; what the overlay says is added."""
+    """Removed ones and changed ones at once; what the overlay says is added."""
     agent = running(parts)
     parts.pods.answers["devices_changed"] = True
     parts.backend.answers["on_event"] = Dirty.NODES
     assert agent.on_event(events(touched={12}, removed={11})) == Dirty.PODS | Dirty.NODES
-    assert parts.calls("pods") == ["pods.devices_removed", "pods.devices_changed"]
+    heard = ["pods.devices_removed", "pods.devices_changed", "pods.check_changed"]
+    assert parts.calls("pods") == heard
 
 
 def test_before_there_is_an_overlay_every_event_asks_for_the_host(parts: Parts) -> None:

@@ -135,7 +135,7 @@ class Agent:
             self._save_nodes()
 
     def on_event(self, events: Events) -> Dirty:
-        """Act at once on removed devices; the answer is to be reconciled."""
+        """Act at once on removed devices and changed pods; the answer is to be reconciled."""
         if events.lost:
             self.pods.lost_track()
             self.judged.read_devices()
@@ -145,6 +145,9 @@ class Agent:
         with self._attempt("pods"):
             self.pods.devices_removed(events.removed)
         if self.pods.devices_changed(events.touched):
+            # At once: until a new shaper or filter is in the maps, packets are taken past it.
+            with self._attempt("pods"):
+                self.pods.check_changed()
             dirty |= Dirty.PODS
         changed = events.touched | events.removed
         if self.judged.has_device(events.touched):
