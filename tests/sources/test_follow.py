@@ -104,12 +104,12 @@ def test_a_request_ends_the_back_off() -> None:
     timing = Timing(shortest=0.05, longest=60.0)
     with reconciling(attempts, timing) as reconciler:
         reconciler.request()
-        until(lambda: len(attempts.at) == 5)  # 0.05, 0.1, 0.2, 0.4, then 0.4 to 0.8 s
+        until(lambda: len(attempts.at) == 5)
         attempts.error = None
-        asked = time.monotonic()
         reconciler.request()
         until(lambda: len(attempts.at) == 6)
-        assert attempts.at[5] - asked < 0.2
+        # The back-off was at 0.4 to 0.8 s; within that, how soon it is depends on the machine.
+        assert attempts.at[5] - attempts.at[4] < 0.4
         until(lambda: attempts.complaints[-1] == "")
 
 
@@ -137,7 +137,8 @@ def test_a_success_resets_the_back_off() -> None:
         failed = len(attempts.at)
         reconciler.request()
         until(lambda: len(attempts.at) == failed + 2)
-        assert attempts.at[failed + 1] - attempts.at[failed] < 0.15
+        # Without the reset it is 0.4 s at least; with it 0.05 s, and what a busy machine adds.
+        assert attempts.at[failed + 1] - attempts.at[failed] < 0.4
 
 
 def test_requests_in_a_row_are_attempts_apart() -> None:
