@@ -66,13 +66,13 @@ def test_flannelds_changes_are_followed(node: AgentNode) -> None:
     node.write_nodes(2, 3)
     node.start(mode="adopt")
     node.sh(peer(3))
-    eventually(lambda: "10.42.3.0/24" in known(node), "the new peer", seconds=1)
+    eventually(lambda: "10.42.3.0/24" in known(node), "the new peer")
     node.sh(f"bridge fdb replace {mac(3)} dev flannel.1 dst 192.168.77.33 self permanent")
-    eventually(lambda: known(node)["10.42.3.0/24"][0] == "192.168.77.33", "its move", seconds=1)
+    eventually(lambda: known(node)["10.42.3.0/24"][0] == "192.168.77.33", "its move")
     node.sh("ip route del 10.42.3.0/24")
-    eventually(lambda: "10.42.3.0/24" not in known(node), "its end", seconds=1)
+    eventually(lambda: "10.42.3.0/24" not in known(node), "its end")
     node.sh("ip route replace 10.42.2.0/24 dev eth0 proto static")
-    eventually(lambda: known(node) == {}, "the end of one whose place was taken", seconds=1)
+    eventually(lambda: known(node) == {}, "the end of one whose place was taken")
 
 
 def test_a_device_that_flanneld_makes_later_or_anew_is_found(node: AgentNode) -> None:

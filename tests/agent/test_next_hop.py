@@ -40,11 +40,11 @@ def test_a_gateway_is_followed(node: AgentNode) -> None:
     node.start()
     assert peer(node).next_hop == IPv4Address("192.168.77.254")
     node.sh("ip route replace 172.16.0.0/24 via 192.168.77.253")
-    eventually(lambda: peer(node).next_hop == IPv4Address("192.168.77.253"), "gateway", seconds=1)
+    eventually(lambda: peer(node).next_hop == IPv4Address("192.168.77.253"), "gateway")
     node.sh("ip route replace 172.16.0.0/24 via 192.168.77.253 mtu 1300")
-    eventually(lambda: peer(node).mtu == 1250, "MTU of the route", seconds=1)
+    eventually(lambda: peer(node).mtu == 1250, "MTU of the route")
     node.sh("ip link set eth0 mtu 1400")
-    eventually(lambda: "was 1450" in node.log(), "MTU of the device", seconds=2)
+    eventually(lambda: "was 1450" in node.log(), "MTU of the device")
 
 
 def test_without_a_route_there_is_no_way(node: AgentNode) -> None:
@@ -53,7 +53,7 @@ def test_without_a_route_there_is_no_way(node: AgentNode) -> None:
     node.write_nodes(2, 3, extra=FAR)
     node.start()
     node.sh("ip route replace unreachable 172.16.0.0/24")
-    eventually(lambda: peer(node).ifindex == 0, "no way", seconds=1)
+    eventually(lambda: peer(node).ifindex == 0, "no way")
     assert any("no route to 172.16.0.9" in problem for problem in node.status()["problems"])
 
 
@@ -63,10 +63,10 @@ def test_a_peer_without_a_way_is_not_sent_to(node: AgentNode) -> None:
     node.write_nodes(2, 3, extra=FAR)
     node.start()
     node.sh("ip addr add 172.16.0.9/32 dev eth0")
-    eventually(lambda: peer(node).ifindex == 0, "no way", seconds=1)
+    eventually(lambda: peer(node).ifindex == 0, "no way")
     assert any("route to 172.16.0.9" in problem for problem in node.status()["problems"])
     node.sh("ip addr del 172.16.0.9/32 dev eth0")
-    eventually(lambda: peer(node).ifindex == index(node, "eth0"), "the way", seconds=1)
+    eventually(lambda: peer(node).ifindex == index(node, "eth0"), "the way")
 
 
 def test_programs_stand_on_the_nic_that_is_used(node: AgentNode) -> None:
@@ -78,7 +78,7 @@ def test_programs_stand_on_the_nic_that_is_used(node: AgentNode) -> None:
     node.start()
     assert on_nics(node) == {"eth0"}
     node.sh("ip addr del 192.168.77.1/24 dev eth0; ip addr add 192.168.77.1/24 dev eth1")
-    eventually(lambda: peers_use(node, "eth1"), "the other NIC", seconds=5)
+    eventually(lambda: peers_use(node, "eth1"), "the other NIC")
     eventually(lambda: on_nics(node) == {"eth1"}, "from_nic there")
 
 

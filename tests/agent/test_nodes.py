@@ -10,6 +10,8 @@ from ipaddress import IPv4Network
 import pytest
 from agentnode import AgentNode, eventually, mac
 
+from vxlane.agent.pace import MOST_PER_SECOND
+
 NODE9 = IPv4Network("10.42.9.0/24")
 
 
@@ -179,13 +181,15 @@ def test_a_renamed_nodes_old_object_shares_its_entries(running: AgentNode) -> No
 
 
 def test_many_changes_are_few_reconciles(running: AgentNode) -> None:
-    """500 changes within a second or so are absorbed in a few reconciles, and none is missed."""
-    before = running.status()["reconciles"]
+    """500 changes in a row are absorbed in a few reconciles a second, and none is missed."""
+    before, began = running.status()["reconciles"], time.monotonic()
     for number in range(500):
         running.write_nodes(2, 3, *range(4, 5 + number % 7))
         time.sleep(0.001)
     running.write_nodes(2, 3, 9)
     eventually(lambda: cidrs(running) == {"10.42.2.0/24", "10.42.3.0/24", str(NODE9)}, "the last")
-    assert running.status()["reconciles"] - before < 25
+    # A busy machine takes some seconds to write the files.
+    seconds = time.monotonic() - began
+    assert running.status()["reconciles"] - before <= MOST_PER_SECOND * (seconds + 1)
     running.write_nodes(2, 3)
     eventually(lambda: len(cidrs(running)) == 2, "the old state")
