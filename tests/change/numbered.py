@@ -281,7 +281,8 @@ class Traffic:
         with self._lock:
             self._rounds = 0
         with contextlib.suppress(LabError):
-            wait_for(lambda: not self.owed, "what is owed", seconds=2.0)
+            while owed := self.owed:
+                wait_for(lambda owed=owed: self.owed < owed, "what is owed", seconds=2.0)
 
     def exchange(self, rounds: int) -> None:
         """Let everyone speak exactly so often; return as from `stop`."""
