@@ -175,7 +175,7 @@ def test_veth_that_goes_takes_its_pod_along(one):
     """A pod whose veth is removed is forgotten without a word from the runtime."""
     pod, veth, _ = one.add("pod")
     one.lab.exec("node1", "ip", "link", "del", veth)
-    wait_for(lambda: one.known() == set(), "the end of the pod", seconds=2)
+    wait_for(lambda: one.known() == set(), "the end of the pod")
     one.chain.delete(pod)
 
 
