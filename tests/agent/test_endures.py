@@ -193,9 +193,13 @@ def test_pins_are_made_anew(node: AgentNode, damage) -> None:
     with node.halted():
         damage(directory)
     assert node.status()["bypass"] != "on" or pins.read(directory).keys() == before.keys()
-    eventually(lambda: pins.read(directory).keys() == before.keys(), "the pins", seconds=20)
+
+    def are_new() -> bool:
+        now = pins.read(directory)
+        return now.keys() == before.keys() and not set(now.values()) & set(before.values())
+
+    eventually(are_new, "the pins", seconds=20)
     eventually(lambda: node.attached() == attached, "the programs")
     eventually(lambda: node.status()["bypass"] == "on", "the bypass")
     assert lease(node) > 0
     assert list(pods(node)) == ["10.42.1.7"]
-    assert not set(pins.read(directory).values()) & set(before.values())
