@@ -9,6 +9,8 @@ from __future__ import annotations
 import itertools
 
 ENDPOINTS = 2
+WITHOUT_ENDPOINTS = 5
+"""In every so many changes a Service loses its last one."""
 
 
 class Iptables:
@@ -101,16 +103,14 @@ table ip kube-proxy {
         return self.BASE + "\n".join([*lines, ""])
 
     def change(self, number, turn):
-        """One endpoint of one Service is another, and one Service has none for a moment."""
+        """One endpoint of one Service is another; now and then one has none for a moment."""
         chain = f"ip kube-proxy endpoint-{number}-0"
-        high, low = divmod(turn, 250)
-        element = (
-            f"ip kube-proxy no-endpoint-services {{ 10.44.{high}.{low + 1} . tcp . 80 : drop }}"
-        )
-        return (
-            f"flush chain {chain}\nadd rule {chain} meta l4proto tcp dnat to 10.42.9.9:80\n"
-            f"add element {element}\n"
-        )
+        lines = [f"flush chain {chain}", f"add rule {chain} meta l4proto tcp dnat to 10.42.9.9:80"]
+        if turn % WITHOUT_ENDPOINTS == 0:
+            high, low = divmod(turn, 250)
+            key = f"10.44.{high}.{low + 1} . tcp . 80"
+            lines.append(f"add element ip kube-proxy no-endpoint-services {{ {key} : drop }}")
+        return "\n".join([*lines, ""])
 
     def _service(self, number):
         ends = [f"endpoint-{number}-{endpoint}" for endpoint in range(ENDPOINTS)]

@@ -106,10 +106,27 @@ def test_rules_that_can_not_be_met_withdraw_nothing(pair):
     for table in (nat, other):
         pair.exec("node1", "nft", f"add rule {table} c tcp dport 80 counter")
         pair.exec("node1", "nft", f"flush chain {table} c")
+    # As knftables writes: what is there already comes again in each transaction.
+    again = (
+        f"add table {nat}; add chain {nat} c {{ {NAT}; }}; add rule {nat} c tcp dport 81 counter"
+    )
+    pair.exec("node1", "nft", again)
     after = status(pair, "node1")
     assert (after["epoch"], after["rules_unread"]) == (epoch, False)
     for table in (nat, other):
         pair.exec("node1", "nft", "delete", "table", *table.split())
+
+
+def test_a_table_that_is_switched_on_withdraws_all(pair):
+    """No chain of it changes, and yet packets meet other rules than before."""
+    table = "ip t"
+    pair.exec("node1", "nft", f"add table {table}; add chain {table} c {{ {FORWARD}; }}")
+    for flags in ("flags dormant;", ""):
+        wait_for(lambda: not status(pair, "node1")["rules_unread"], "the rules")
+        epoch = status(pair, "node1")["epoch"]
+        pair.exec("node1", "nft", f"add table {table} {{ {flags} }}")
+        wait_for(lambda: status(pair, "node1")["epoch"] != epoch, "a withdrawal")  # noqa: B023
+    pair.exec("node1", "nft", "delete", "table", *table.split())
 
 
 @pytest.mark.parametrize("tool", ["nft", "iptables-legacy"])

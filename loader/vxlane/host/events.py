@@ -125,7 +125,7 @@ class RulesetChange:
     names: frozenset[ObjectName] = frozenset()
     """Chains with changed rules, sets with changed elements, objects added or removed."""
     bases: bool = False
-    """Chains that the kernel calls were added, or tables were added or removed."""
+    """Chains that the kernel calls for every packet were added, or tables were removed."""
     lost: bool = False
     """Events did not fit the buffer, so anything may have changed."""
 
@@ -190,10 +190,9 @@ def _note(datagram: bytes, found: set[_RawName]) -> None:
         after = second + int.from_bytes(datagram[second : second + 2], sys.byteorder)
         if kind != nf.NFT_MSG_NEWGEN:
             is_table = kind in nf.NFT_MSGS_OF_TABLES
-            is_base = is_table or (
+            is_base = kind == nf.NFT_MSG_DELTABLE or (
                 kind == nf.NFT_MSG_NEWCHAIN
-                and nf.NFTA_CHAIN_HOOK
-                in attributes(datagram[offset : offset + length], _ATTRIBUTES)
+                and _is_called_for_every_packet(datagram[offset : offset + length])
             )
             found.add(
                 (
@@ -204,6 +203,14 @@ def _note(datagram: bytes, found: set[_RawName]) -> None:
                 )
             )
         offset += (length + 3) & ~3
+
+
+def _is_called_for_every_packet(message: bytes) -> bool:
+    """Of a chain. Those of type nat see a connection's first one; knftables, by which kube-proxy
+    and portmap write, adds tables and chains again in each transaction.
+    """
+    found = attributes(message, _ATTRIBUTES)
+    return nf.NFTA_CHAIN_HOOK in found and found.get(nf.NFTA_CHAIN_TYPE) != b"nat\0"
 
 
 def _text(name: bytes) -> str:

@@ -164,11 +164,15 @@ class Watcher:
             return self._read != self._asked
 
     def concerns(self, change: RulesetChange) -> bool:
-        """Whether packets of pods may meet what changed, as far as was read."""
+        """Whether packets of pods may meet what changed, as far as was read.
+
+        A table itself changes when it is switched on or off; a new one has nothing in it.
+        """
         if change.lost or change.bases:
             return True
         with self._condition:
-            return self._read != self._asked or bool(change.names & self._known)
+            tables = {(family, table, "") for family, table, _ in self._known}
+            return self._read != self._asked or bool(change.names & (self._known | tables))
 
     def request(self, question: Question | None = None, change: RulesetChange = _NOTHING) -> None:
         """Read the rules that changed; without a change devices and connections as well."""
