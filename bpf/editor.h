@@ -27,6 +27,7 @@ __u32 bpf_get_prandom_u32(void);
 long bpf_skb_load_bytes(const struct __sk_buff *skb, __u32 offset, void *to, __u32 size);
 long bpf_skb_store_bytes(struct __sk_buff *skb, __u32 offset, const void *from, __u32 size,
 			 __u64 flags);
+long bpf_l4_csum_replace(struct __sk_buff *skb, __u32 offset, __u64 from, __u64 to, __u64 flags);
 long bpf_skb_adjust_room(struct __sk_buff *skb, __s32 bytes, __u32 mode, __u64 flags);
 long bpf_fib_lookup(struct __sk_buff *skb, struct bpf_fib_lookup *params, int size, __u32 flags);
 long bpf_redirect_peer(__u32 ifindex, __u64 flags);

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Flow admission: a direction may be bypassed when the very same 5-tuple that
- * the program looks up has come out of the kernel path on this node.
+ * the program looks up has come out of the kernel path on this node, and only
+ * as what it came out as.
  *
- * A NATed packet goes into netfilter with one tuple and comes out with another,
- * so its look-up never meets the half that its own passage wrote, and it stays
- * on the kernel path. A packet that a NetworkPolicy drops never comes out.
+ * A packet that a NetworkPolicy drops never comes out. One that netfilter translates comes out as
+ * another flow. Its record holds both: the key is the flow as its pod has it, nat_... is the same
+ * flow behind netfilter.
  */
 #ifndef VXLANE_FLOW_H
 #define VXLANE_FLOW_H
@@ -13,34 +14,73 @@
 #include "parse.h"
 
 #define USED_PRECISION 1000000000 /* ns: how exact flow.used is */
+/* ns. kube-proxy deletes the conntrack entries of a backend that goes, of which nothing tells: so a
+ * translated datagram goes by the kernel path about once a second. TCP's entries are left alone. */
+#define BACKEND_AGE 900000000
 
 enum direction {
 	DIRECTION_OUT, /* from the local pod */
 	DIRECTION_IN,
 };
 
-static __always_inline struct flow_key key_of(const struct packet *packet, enum direction direction)
+static __always_inline struct flow_key make_key(const __be32 source[4], const __be32 destination[4],
+						__be16 source_port, __be16 destination_port,
+						__u8 protocol, enum direction direction)
 {
-	const __be32 *local = direction == DIRECTION_OUT ? packet->source : packet->destination;
-	const __be32 *remote = direction == DIRECTION_OUT ? packet->destination : packet->source;
-	struct flow_key key = {.protocol = packet->ip.protocol};
+	struct flow_key key = {.protocol = protocol};
+	const __be32 *local = direction == DIRECTION_OUT ? source : destination;
+	const __be32 *remote = direction == DIRECTION_OUT ? destination : source;
 
 	__builtin_memcpy(key.local, local, sizeof(key.local));
 	__builtin_memcpy(key.remote, remote, sizeof(key.remote));
-	if (packet->ip.protocol == IPPROTO_ICMP) {
+	if (protocol == IPPROTO_ICMP) {
 		/* Who asks is part of the key: a policy may let A ping B, not B ping A. */
-		__u8 type = cpu16(packet->destination_port);
+		__u8 type = cpu16(destination_port);
 		__u8 sent = direction == DIRECTION_OUT ? type : ICMP_ECHO_REQUEST - type;
-		key.local_port = packet->source_port;
+		key.local_port = source_port;
 		key.remote_port = be16(sent);
 	} else if (direction == DIRECTION_OUT) {
-		key.local_port = packet->source_port;
-		key.remote_port = packet->destination_port;
+		key.local_port = source_port;
+		key.remote_port = destination_port;
 	} else {
-		key.local_port = packet->destination_port;
-		key.remote_port = packet->source_port;
+		key.local_port = destination_port;
+		key.remote_port = source_port;
 	}
 	return key;
+}
+
+static __always_inline struct flow_key key_of(const struct packet *packet, enum direction direction)
+{
+	return make_key(packet->source, packet->destination, packet->source_port,
+			packet->destination_port, packet->ip.protocol, direction);
+}
+
+static __always_inline int same_key(const struct flow_key *a, const struct flow_key *b)
+{
+	return a->local_port == b->local_port && a->remote_port == b->remote_port &&
+	       a->protocol == b->protocol && same_address(a->local, b->local) &&
+	       same_address(a->remote, b->remote);
+}
+
+/* `flow` is `behind` when netfilter has seen to it. */
+static __always_inline void set_behind(struct flow *flow, const struct flow_key *key,
+				       const struct flow_key *behind)
+{
+	__builtin_memcpy(flow->nat_local, behind->local, sizeof(flow->nat_local));
+	__builtin_memcpy(flow->nat_remote, behind->remote, sizeof(flow->nat_remote));
+	flow->nat_local_port = behind->local_port;
+	flow->nat_remote_port = behind->remote_port;
+	flow->translated = same_key(key, behind)		     ? TRANSLATED_NOT
+			   : same_address(key->local, behind->local) ? TRANSLATED_REMOTE
+								     : TRANSLATED_LOCAL;
+}
+
+static __always_inline int is_behind(const struct flow *flow, const struct flow_key *key)
+{
+	return flow->nat_local_port == key->local_port &&
+	       flow->nat_remote_port == key->remote_port &&
+	       same_address(flow->nat_local, key->local) &&
+	       same_address(flow->nat_remote, key->remote);
 }
 
 static __always_inline int is_tcp(const struct packet *packet, __u8 flags)
@@ -55,35 +95,96 @@ static __always_inline int is_tcp_control(const struct packet *packet)
 	       ((packet->tcp_flags & TCP_CONTROL_FLAGS) || !(packet->tcp_flags & TCP_ACK_FLAG));
 }
 
-/* A deletion takes the bucket's lock whether anything is there or not: 250 ns for each SYN and FIN
- * of a short connection, which has no record. A look-up takes none. */
-static __always_inline void forget(struct flow_key *key)
+/* The record of a packet that comes in from a peer, and its `key`. A peer sends a flow as it is
+ * behind netfilter. The same 5-tuple may be another flow of the pod's, which netfilter has moved to
+ * another port because of this one. */
+static __always_inline struct flow *flow_entering(const struct packet *packet, struct flow_key *key)
 {
-	if (flows.lookup(key))
-		flows.delete(key);
+	struct flow_key behind = key_of(packet, DIRECTION_IN);
+	struct flow *flow = flows.lookup(&behind);
+	const struct flow_key *found;
+
+	*key = behind;
+	if (flow && !flow->translated)
+		return flow;
+	found = translations.lookup(&behind);
+	if (!found)
+		return 0;
+	*key = *found;
+	flow = flows.lookup(key);
+	/* The pod may have used the port for another flow since. */
+	if (flow && is_behind(flow, &behind))
+		return flow;
+	*key = behind;
+	return 0;
+}
+
+/* Has flow_entering() find a translated flow by what a peer sends. */
+static __always_inline void remember_translation(const struct flow_key *key,
+						 struct flow_key *behind)
+{
+	const struct flow_key *found = translations.lookup(behind);
+	const struct flow *other = flows.lookup(behind);
+
+	/* conntrack gave the 5-tuple away: what had it before is over. */
+	if (other && !other->translated)
+		flows.delete(behind);
+	if (!found || !same_key(found, key))
+		translations.update(behind, (struct flow_key *)key);
+}
+
+/* Does a connection begin or end here? */
+static __always_inline int is_turn(const struct packet *packet)
+{
+	return is_tcp(packet, TCP_FIN_FLAG) ||
+	       (is_tcp(packet, TCP_SYN_FLAG) && !is_tcp(packet, TCP_ACK_FLAG));
+}
+
+static __always_inline void forget_halves(struct flow *flow)
+{
+	flow->seen_out = 0;
+	flow->seen_in = 0;
+	flow->used = 0;
+	flow->open = 0;
+}
+
+/* The beginning or the end of a connection: from here on conntrack must see every packet until both
+ * halves are learned again. Two pods of one node share a conntrack entry, so both their records are
+ * told. A RST may yet be refused by its receiver: it counts once it has come out of the kernel
+ * path, see flow_reset(). The record stays: to delete one and make another takes 0.5 us, and a
+ * short connection would do it twice on each node. */
+static __always_inline void flow_forget(struct flow *flow, __u8 protocol)
+{
+	struct flow_key key;
+	struct flow *other;
+
+	if (!flow)
+		return;
+	if (flow->way == WAY_LOCAL) {
+		key = make_key(flow->nat_local, flow->nat_remote, flow->nat_local_port,
+			       flow->nat_remote_port, protocol, DIRECTION_IN);
+		other = flows.lookup(&key);
+		if (other)
+			forget_halves(other);
+	}
+	forget_halves(flow);
+}
+
+/* Can an exit learn anything of the packet? Of a FIN it can't, nor of the last ACK, which nothing
+ * follows: half of what a short connection sends by the kernel path need not be noted. */
+static __always_inline int is_teaching(const struct packet *packet, const struct flow *flow)
+{
+	if (packet->ip.protocol != IPPROTO_TCP || is_tcp(packet, TCP_SYN_FLAG))
+		return 1;
+	if (is_tcp_control(packet))
+		return is_tcp(packet, TCP_RST_FLAG) && flow;
+	return packet->payload || !flow || flow->seen_out || flow->seen_in;
 }
 
 static __always_inline void forget_reset(struct flow_key *key)
 {
 	if (resets.lookup(key))
 		resets.delete(key);
-}
-
-/* The beginning or the end of a connection: from here on conntrack must see
- * every packet until both halves are learned again. Two pods of one node share
- * a conntrack entry, so both their records go. A RST may yet be refused by its
- * receiver: it counts once it has come out of the kernel path, see flow_reset(). */
-static __always_inline void flow_forget(const struct packet *packet)
-{
-	struct flow_key out = key_of(packet, DIRECTION_OUT);
-	struct flow_key in = key_of(packet, DIRECTION_IN);
-
-	forget(&out);
-	forget(&in);
-	if (is_tcp(packet, TCP_SYN_FLAG)) {
-		forget_reset(&out);
-		forget_reset(&in);
-	}
 }
 
 static __always_inline int is_current(const struct flow *flow, const struct settings *settings,
@@ -99,23 +200,29 @@ static __always_inline enum verdict flow_admit(const struct settings *settings,
 					       __u64 now)
 {
 	__u64 this, other, longest;
+	int needs_both = packet->ip.protocol != IPPROTO_UDP || flow->translated == TRANSLATED_LOCAL;
 
+	if (flow->translated && settings->judged_nat)
+		return VERDICT_JUDGED;
 	if (!is_current(flow, settings, pod))
 		return VERDICT_FLOW_WITHDRAWN;
 	this = direction == DIRECTION_OUT ? flow->seen_out : flow->seen_in;
 	other = direction == DIRECTION_OUT ? flow->seen_in : flow->seen_out;
-	if (!this || (!other && packet->ip.protocol != IPPROTO_UDP))
+	if (!this || (!other && needs_both))
 		return VERDICT_FLOW_HALF;
-	if (packet->ip.protocol == IPPROTO_TCP && !flow->open)
+	if (packet->ip.protocol == IPPROTO_TCP ? !flow->open : flow->translated && !flow->confirmed)
 		return VERDICT_FLOW_HALF;
 	/* Older than its conntrack entry an approval must not be: netfilter would
 	 * take the next packet for the first one of a new flow. */
 	longest = packet->ip.protocol == IPPROTO_TCP ? settings->revalidate
 						     : settings->revalidate_datagram;
+	if (packet->ip.protocol == IPPROTO_UDP && flow->translated && longest > BACKEND_AGE)
+		longest = BACKEND_AGE;
 	if (now - this >= longest)
 		return VERDICT_FLOW_AGED;
-	/* UDP is approved each way by itself. */
-	if (packet->ip.protocol != IPPROTO_UDP && now - other >= longest)
+	/* UDP is approved each way by itself, unless the pod goes by another name: what comes back
+	 * to the pod tells that the name is its own. */
+	if (needs_both && now - other >= longest)
 		return VERDICT_FLOW_AGED;
 	return CONTINUE;
 }
@@ -150,10 +257,10 @@ static __always_inline void flow_use(struct flow *flow, const struct packet *pac
  * the RST is the connection's: its sequence number is the one behind the last byte
  * of its sender, which is what the receiver demands too (RFC 5961, 3.2). Others,
  * whoever sent them, end nothing; conntrack sees what follows and judges it. */
-static __always_inline void flow_reset(struct flow_key *key, const struct packet *packet,
-				       enum direction direction, __u64 now)
+static __always_inline void flow_reset(struct flow_key *key, const struct flow *flow,
+				       const struct packet *packet, enum direction direction,
+				       __u64 now)
 {
-	const struct flow *flow = flows.lookup(key);
 	__u32 expected;
 
 	if (!flow)
@@ -164,42 +271,75 @@ static __always_inline void flow_reset(struct flow_key *key, const struct packet
 	flows.delete(key);
 }
 
+/* A record for what an exit sees now. No other packet of this CPU is at an exit meanwhile. */
+static __always_inline struct flow *draft(const struct settings *settings, const struct pod *pod)
+{
+	__u32 only = 0;
+	struct flow *seen = drafts.lookup(&only);
+
+	if (seen) {
+		__builtin_memset(seen, 0, sizeof(*seen));
+		seen->epoch = settings->epoch;
+		seen->ifindex = pod->ifindex;
+	}
+	return seen;
+}
+
 static __always_inline int leaves_alike(const struct flow *a, const struct flow *b)
 {
 	return a->nic == b->nic && a->mtu == b->mtu && a->hash == b->hash &&
-	       a->source_port == b->source_port && same_address(a->next_hop, b->next_hop);
+	       a->source_port == b->source_port && a->hops == b->hops &&
+	       a->by_gateway == b->by_gateway && same_mac(a->mac, b->mac) &&
+	       same_address(a->next_hop, b->next_hop);
+}
+
+static __always_inline int translates_alike(const struct flow *a, const struct flow *b)
+{
+	return a->nat_local_port == b->nat_local_port && a->nat_remote_port == b->nat_remote_port &&
+	       same_address(a->nat_local, b->nat_local) &&
+	       same_address(a->nat_remote, b->nat_remote);
+}
+
+static __always_inline int is_known_translation(const struct flow *known, const struct flow *seen)
+{
+	return known && known->seen_out && known->epoch == seen->epoch &&
+	       known->ifindex == seen->ifindex && translates_alike(known, seen);
 }
 
 /* On the way out of the kernel path: `seen` is what happened there, with no times yet. A record
  * that says the same gets a new time, any other is replaced: one that is half old and half new
  * would send a packet where none was seen to go. */
-static __always_inline enum verdict flow_learn(struct flow *seen, const struct packet *packet,
+static __always_inline enum verdict flow_learn(struct flow_key *key, struct flow *known,
+					       struct flow *seen, const struct packet *packet,
 					       enum direction direction, __u64 now)
 {
-	struct flow_key key = key_of(packet, direction);
 	int is_syn = is_tcp(packet, TCP_SYN_FLAG);
-	struct flow *known = 0;
 	__u64 *when;
 
 	if (is_tcp(packet, TCP_RST_FLAG))
-		flow_reset(&key, packet, direction, now);
+		flow_reset(key, known, packet, direction, now);
 	if (is_tcp_control(packet) && (!is_syn || is_tcp(packet, TCP_RST_FLAG | TCP_FIN_FLAG)))
 		return VERDICT_TCP_CONTROL;
 	/* A SYN begins anew, a SYN-ACK is the other half of what a SYN began. */
-	if (!is_syn || is_tcp(packet, TCP_ACK_FLAG))
-		known = flows.lookup(&key);
+	if (is_turn(packet)) {
+		forget_reset(key);
+		known = 0;
+	}
 	seen->open = !is_syn;
-	if (known && known->epoch == seen->epoch && known->ifindex == seen->ifindex) {
+	if (known && known->epoch == seen->epoch && known->ifindex == seen->ifindex &&
+	    translates_alike(known, seen)) {
 		if (direction == DIRECTION_IN || (known->seen_out && leaves_alike(known, seen))) {
 			when = direction == DIRECTION_OUT ? &known->seen_out : &known->seen_in;
 			track(known, packet, direction, *when);
 			*when = now;
+			known->confirmed = 1;
 			if (!is_syn)
 				known->open = 1;
 			return is_syn ? VERDICT_TCP_CONTROL : VERDICT_LEARNED;
 		}
 		seen->seen_in = known->seen_in;
 		seen->open |= known->open;
+		seen->confirmed = 1;
 	}
 	if (known) {
 		seen->used = known->used;
@@ -213,7 +353,7 @@ static __always_inline enum verdict flow_learn(struct flow *seen, const struct p
 		track(seen, packet, direction, known ? known->seen_in : 0);
 		seen->seen_in = now;
 	}
-	if (flows.update(&key, seen))
+	if (flows.update(key, seen))
 		return VERDICT_MAP_FULL;
 	return is_syn ? VERDICT_TCP_CONTROL : VERDICT_LEARNED;
 }

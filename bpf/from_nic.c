@@ -5,12 +5,22 @@
  * else is the kernel path's.
  */
 #include "flow.h"
+#include "nat.h"
 #include "note.h"
 #include "outer.h"
 #include "pod.h"
 #include "settings.h"
 #include "verdict.h"
 #include "vxlan.h"
+
+/* Who sent it is known by the record, if the record is of the packet's flow and no peer has changed
+ * since: then the outer source was this peer's. It spares the look-up of the peer. */
+static __always_inline int is_vouched_for(const struct outer *outer, const struct flow *flow,
+					  const struct settings *settings)
+{
+	return flow && flow->epoch == settings->epoch && flow->way == WAY_TUNNEL &&
+	       flow->peer[3] == outer->ip.saddr;
+}
 
 /* The outer source must be the VTEP of the peer that owns the inner source. */
 static __always_inline enum verdict check_tunnel(const struct outer *outer, const struct peer *peer,
@@ -47,14 +57,13 @@ static __always_inline enum verdict decapsulate(struct __sk_buff *skb, struct pa
 	return verdict == CONTINUE ? vxlan_pop(skb, packet, receiver) : verdict;
 }
 
-static __always_inline enum verdict enter_by_record(struct __sk_buff *skb, struct packet *packet,
-						    const struct outer *outer,
-						    const struct pod *receiver,
-						    const struct settings *settings, __u64 now)
+static __always_inline enum verdict
+enter_by_record(struct __sk_buff *skb, struct packet *packet, const struct outer *outer,
+		const struct pod *receiver, const struct settings *settings,
+		const struct flow_key *key, struct flow *flow, __u64 now)
 {
-	struct flow_key key = key_of(packet, DIRECTION_IN);
-	struct flow *flow = flows.lookup(&key);
 	enum verdict verdict;
+	struct nat nat = {};
 
 	if (!flow)
 		return VERDICT_FLOW_UNKNOWN;
@@ -65,6 +74,8 @@ static __always_inline enum verdict enter_by_record(struct __sk_buff *skb, struc
 		return VERDICT_TTL;
 	if (!fits(skb, packet, receiver->mtu))
 		return VERDICT_TOO_BIG;
+	if (flow->translated)
+		nat = nat_in(packet, key);
 	if (outer) {
 		verdict = decapsulate(skb, packet, outer, receiver);
 		if (!is_bypassed(verdict))
@@ -73,31 +84,41 @@ static __always_inline enum verdict enter_by_record(struct __sk_buff *skb, struc
 		hand_to_pod(skb, packet, receiver);
 		verdict = VERDICT_ROUTED;
 	}
+	if (flow->translated) {
+		nat_finish(skb, packet, &nat, sizeof(packet->eth) + sizeof(packet->ip));
+		verdict = VERDICT_NAT;
+	}
 	bpf_redirect_peer(receiver->ifindex, 0);
 	flow_use(flow, packet, DIRECTION_IN, now);
 	count_received(flow, sizeof(struct ethhdr) + cpu16(packet->ip.tot_len));
 	return verdict;
 }
 
-/* An identified packet for a pod; `outer`: the tunnel's headers, if it came in one. */
+/* An identified packet; `outer`: the tunnel's headers, if it came in one. */
 static __always_inline enum verdict enter(struct __sk_buff *skb, struct packet *packet,
-					  const struct outer *outer, const struct pod *receiver,
-					  const struct settings *settings, __u64 now)
+					  const struct outer *outer,
+					  const struct settings *settings, struct flow_key *key,
+					  struct flow *flow, __u64 now)
 {
+	const struct pod *receiver = receiver_of(key->local);
 	enum verdict verdict;
 
-	if (is_tcp(packet, TCP_SYN_FLAG | TCP_FIN_FLAG))
-		flow_forget(packet);
-	if (is_judged(settings, receiver))
+	if (is_turn(packet))
+		flow_forget(flow, key->protocol);
+	if (!receiver) {
+		/* The node's own address may be what netfilter gave a pod. */
+		verdict = VERDICT_NO_POD;
+	} else if (is_judged(settings, receiver)) {
 		return VERDICT_JUDGED;
-	if (is_guarded(receiver, packet, GUARD_TO_POD))
+	} else if (is_guarded(receiver, packet, GUARD_TO_POD)) {
 		return VERDICT_GUARDED;
-	if (is_tcp_control(packet))
+	} else if (is_tcp_control(packet)) {
 		verdict = VERDICT_TCP_CONTROL;
-	else
-		verdict = enter_by_record(skb, packet, outer, receiver, settings, now);
-	if (!is_bypassed(verdict))
-		note_down(skb, settings, packet);
+	} else {
+		verdict = enter_by_record(skb, packet, outer, receiver, settings, key, flow, now);
+	}
+	if (!is_bypassed(verdict) && is_teaching(packet, flow))
+		note_down(skb, settings, packet, 0, 0);
 	return verdict;
 }
 
@@ -110,32 +131,38 @@ static __always_inline enum verdict not_ours(const struct outer *outer)
 	return pod_of(destination) ? VERDICT_NOT_OVERLAY : VERDICT_NOT_OUR_VTEP;
 }
 
-/* Who sent it, by the headers alone. CONTINUE: the right peer, in an intact packet. */
-static __always_inline enum verdict identify(struct cursor *at, const struct outer *outer,
-					     struct packet *packet, const struct settings *settings)
+/* Who sent it, by the headers alone, before anything else is judged: the right peer in an intact
+ * packet, or the verdict. `intact` and `addresses`: how far both headers are sound. */
+static __always_inline enum verdict identify(const struct outer *outer, const struct packet *packet,
+					     const struct settings *settings, enum verdict intact,
+					     enum verdict addresses, const struct flow *flow)
 {
-	enum verdict verdict, inner;
-	const struct peer *peer = 0;
-
-	if (at->skb->pkt_type != 0 /* PACKET_HOST */ || outer->ip.daddr != settings->address[3])
-		return not_ours(outer);
-	verdict = check_outer(at->skb, outer);
-	inner = parse_addresses(at, packet);
-	if (inner == VERDICT_TAGS)
-		return inner;
-	if (inner == CONTINUE)
-		peer = peer_of(packet->source);
-	return check_tunnel(outer, peer, verdict == CONTINUE ? inner : verdict);
+	if (intact == CONTINUE && is_vouched_for(outer, flow, settings))
+		return CONTINUE;
+	return check_tunnel(outer, addresses == CONTINUE ? peer_of(packet->source) : 0,
+			    intact == CONTINUE ? addresses : intact);
 }
 
 static __always_inline enum verdict from_tunnel(struct cursor *at, const struct outer *outer,
 						const struct settings *settings, __u64 now)
 {
+	enum verdict verdict, addresses, transport = VERDICT_MALFORMED;
 	struct __sk_buff *skb = at->skb;
-	const struct pod *receiver;
 	struct packet packet = {};
-	enum verdict verdict = identify(at, outer, &packet, settings);
+	struct flow *flow = 0;
+	struct flow_key key;
 
+	if (skb->pkt_type != 0 /* PACKET_HOST */ || outer->ip.daddr != settings->address[3])
+		return not_ours(outer);
+	addresses = parse_addresses(at, &packet);
+	if (addresses == VERDICT_TAGS)
+		return addresses;
+	if (addresses == CONTINUE)
+		transport = parse_transport(at, &packet,
+					    skb->len - sizeof(struct ethhdr) - ENCAPSULATION);
+	if (transport == CONTINUE)
+		flow = flow_entering(&packet, &key);
+	verdict = identify(outer, &packet, settings, check_outer(skb, outer), addresses, flow);
 	if (verdict != CONTINUE)
 		return verdict;
 	if (!is_served(settings, now))
@@ -147,13 +174,9 @@ static __always_inline enum verdict from_tunnel(struct cursor *at, const struct 
 	if (!same_mac(packet.eth.h_dest, settings->vtep_mac) ||
 	    same_mac(packet.eth.h_source, settings->vtep_mac))
 		return VERDICT_OTHER_MAC;
-	verdict = parse_transport(at, &packet, skb->len - sizeof(struct ethhdr) - ENCAPSULATION);
-	if (verdict != CONTINUE)
-		return verdict;
-	receiver = receiver_of(packet.destination);
-	if (!receiver)
-		return VERDICT_NO_POD;
-	return enter(skb, &packet, outer, receiver, settings, now);
+	if (transport != CONTINUE)
+		return transport;
+	return enter(skb, &packet, outer, settings, &key, flow, now);
 }
 
 /* Plain IP for a pod from a peer on our link; all else is NOT_OVERLAY. */
@@ -162,22 +185,25 @@ static __always_inline enum verdict from_link(struct __sk_buff *skb,
 {
 	struct cursor at = {.skb = skb};
 	struct packet packet = {};
-	const struct pod *receiver;
 	const struct peer *peer;
 	enum verdict verdict;
+	struct flow_key key;
+	struct flow *flow;
 
 	if (skb->pkt_type != 0 /* PACKET_HOST */ || parse_addresses(&at, &packet) != CONTINUE)
 		return VERDICT_NOT_OVERLAY;
-	receiver = receiver_of(packet.destination);
 	peer = peer_of(packet.source);
-	if (!receiver || !peer || peer->way != WAY_DIRECT)
+	if (!peer || peer->way != WAY_DIRECT)
 		return VERDICT_NOT_OVERLAY;
 	if (skb->mark)
 		return VERDICT_MARKED;
 	verdict = parse_transport(&at, &packet, skb->len - sizeof(packet.eth));
-	if (verdict != CONTINUE)
-		return verdict;
-	return enter(skb, &packet, 0, receiver, settings, now);
+	if (verdict == CONTINUE) {
+		flow = flow_entering(&packet, &key);
+		verdict = enter(skb, &packet, 0, settings, &key, flow, now);
+	}
+	/* A flow of a pod's that has the node's address by NAT is bypassed all the same. */
+	return is_bypassed(verdict) || pod_of(packet.destination) ? verdict : VERDICT_NOT_OVERLAY;
 }
 
 static __always_inline enum verdict from_nic_verdict(struct __sk_buff *skb)

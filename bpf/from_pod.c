@@ -5,6 +5,7 @@
  */
 #include "flow.h"
 #include "helpers.h"
+#include "nat.h"
 #include "note.h"
 #include "pod.h"
 #include "route.h"
@@ -56,25 +57,44 @@ check_forgery(const struct cursor *at, const struct packet *packet, enum verdict
 	return VERDICT_FORGED_TUNNEL;
 }
 
-/* The bridge would hand the frame over unchanged, and so do we. */
-static __always_inline enum verdict to_local_pod(const struct __sk_buff *skb,
-						 const struct packet *packet,
-						 const struct pod *sender,
-						 const struct settings *settings)
+/* The frame as it comes out of bridge and netfilter for a pod of this node. */
+static __always_inline void rewrite_local(struct __sk_buff *skb, struct packet *packet,
+					  const struct pod *receiver, const struct flow *flow)
 {
-	const struct pod *receiver = receiver_of(packet->destination);
+	struct nat nat = nat_out(packet, flow);
+	struct ethhdr eth = packet->eth;
+
+	__builtin_memcpy(eth.h_dest, receiver->mac, ETH_ALEN);
+	__builtin_memcpy(eth.h_source, flow->mac, ETH_ALEN);
+	write_frame(skb, &eth, &packet->ip, flow->hops);
+	nat_finish(skb, packet, &nat, sizeof(eth) + sizeof(packet->ip));
+}
+
+/* The bridge would hand a frame over unchanged, if it is not translated, and so do we. */
+static __always_inline enum verdict to_local_pod(struct __sk_buff *skb, struct packet *packet,
+						 const struct pod *sender,
+						 const struct settings *settings,
+						 const struct flow *flow)
+{
+	const struct pod *receiver = receiver_of(flow->nat_remote);
 
 	if (!receiver || receiver->bridge != sender->bridge)
 		return VERDICT_NO_POD;
-	/* Routed rather than bridged, or hairpin to itself. */
-	if (!same_mac(packet->eth.h_dest, receiver->mac) || receiver == sender)
+	/* Routed rather than bridged, or the other way round, or hairpin to itself. */
+	if (!same_mac(packet->eth.h_dest, flow->by_gateway ? sender->gateway_mac : receiver->mac) ||
+	    receiver == sender)
 		return VERDICT_OTHER_MAC;
+	/* The bridge alone does not look at it. */
+	if (flow->hops && packet->ip.ttl <= flow->hops)
+		return VERDICT_TTL;
 	if (is_judged(settings, receiver))
 		return VERDICT_JUDGED;
 	if (is_guarded(receiver, packet, GUARD_TO_POD))
 		return VERDICT_GUARDED;
 	if (!fits(skb, packet, receiver->mtu))
 		return VERDICT_TOO_BIG;
+	if (flow->translated)
+		rewrite_local(skb, packet, receiver, flow);
 	bpf_redirect_peer(receiver->ifindex, 0);
 	return VERDICT_SWITCHED;
 }
@@ -85,8 +105,10 @@ static __always_inline enum verdict to_peer(struct __sk_buff *skb, struct packet
 					    const struct flow *flow)
 {
 	struct bpf_redir_neigh hop = {.nh_family = AF_INET, .ipv4_nh = flow->next_hop[3]};
+	__u32 transport = sizeof(packet->eth) + sizeof(packet->ip);
 	enum verdict verdict = VERDICT_ROUTED;
 	__u32 bytes = skb->len;
+	struct nat nat = {};
 
 	/* Any other destination is a router that the pod chose, not the node. */
 	if (!same_mac(packet->eth.h_dest, sender->gateway_mac))
@@ -100,12 +122,18 @@ static __always_inline enum verdict to_peer(struct __sk_buff *skb, struct packet
 	 */
 	if (skb->hash && skb->hash != flow->hash)
 		return VERDICT_FLOW_REHASHED;
-	if (flow->way == WAY_TUNNEL)
+	if (flow->translated)
+		nat = nat_out(packet, flow);
+	if (flow->way == WAY_TUNNEL) {
 		verdict = vxlan_push(skb, packet, settings, flow);
-	else
-		write_frame(skb, &packet->eth, &packet->ip);
+		transport += ENCAPSULATION;
+	} else {
+		write_frame(skb, &packet->eth, &packet->ip, 1);
+	}
 	if (!is_bypassed(verdict))
 		return verdict;
+	if (flow->translated)
+		nat_finish(skb, packet, &nat, transport);
 	if (!is_mapped(flow->next_hop)) {
 		hop.nh_family = AF_INET6;
 		__builtin_memcpy(hop.ipv6_nh, flow->next_hop, sizeof(hop.ipv6_nh));
@@ -130,10 +158,9 @@ static __always_inline enum verdict without_record(const struct packet *packet,
 
 static __always_inline enum verdict send_by_record(struct __sk_buff *skb, struct packet *packet,
 						   const struct pod *sender,
-						   const struct settings *settings, __u64 now)
+						   const struct settings *settings,
+						   struct flow *flow, __u64 now)
 {
-	struct flow_key key = key_of(packet, DIRECTION_OUT);
-	struct flow *flow = flows.lookup(&key);
 	enum verdict verdict;
 
 	if (!flow)
@@ -142,12 +169,13 @@ static __always_inline enum verdict send_by_record(struct __sk_buff *skb, struct
 	if (verdict != CONTINUE)
 		return verdict;
 	if (flow->way == WAY_LOCAL)
-		verdict = to_local_pod(skb, packet, sender, settings);
+		verdict = to_local_pod(skb, packet, sender, settings, flow);
 	else
 		verdict = to_peer(skb, packet, sender, settings, flow);
-	if (is_bypassed(verdict))
-		flow_use(flow, packet, DIRECTION_OUT, now);
-	return verdict;
+	if (!is_bypassed(verdict))
+		return verdict;
+	flow_use(flow, packet, DIRECTION_OUT, now);
+	return flow->translated ? VERDICT_NAT : verdict;
 }
 
 static __always_inline enum verdict from_pod_verdict(struct __sk_buff *skb)
@@ -157,6 +185,8 @@ static __always_inline enum verdict from_pod_verdict(struct __sk_buff *skb)
 	struct cursor at = {.skb = skb};
 	struct packet packet = {};
 	const struct pod *sender;
+	struct flow_key key;
+	struct flow *flow;
 	enum verdict verdict;
 
 	take_stamp(skb);
@@ -179,8 +209,10 @@ static __always_inline enum verdict from_pod_verdict(struct __sk_buff *skb)
 	verdict = parse_transport(&at, &packet, skb->len - sizeof(packet.eth));
 	if (verdict != CONTINUE)
 		return verdict;
-	if (is_tcp(&packet, TCP_SYN_FLAG | TCP_FIN_FLAG))
-		flow_forget(&packet);
+	key = key_of(&packet, DIRECTION_OUT);
+	flow = flows.lookup(&key);
+	if (is_turn(&packet))
+		flow_forget(flow, key.protocol);
 	if (is_judged(settings, sender))
 		return VERDICT_JUDGED;
 	if (is_guarded(sender, &packet, GUARD_FROM_POD))
@@ -188,9 +220,10 @@ static __always_inline enum verdict from_pod_verdict(struct __sk_buff *skb)
 	if (is_tcp_control(&packet))
 		verdict = VERDICT_TCP_CONTROL;
 	else
-		verdict = send_by_record(skb, &packet, sender, settings, now);
-	if (!is_bypassed(verdict))
-		note_down(skb, settings, &packet);
+		verdict = send_by_record(skb, &packet, sender, settings, flow, now);
+	if (!is_bypassed(verdict) && is_teaching(&packet, flow))
+		note_down(skb, settings, &packet, verdict == VERDICT_NO_PEER,
+			  same_mac(packet.eth.h_dest, sender->gateway_mac));
 	return verdict;
 }
 

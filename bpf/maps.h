@@ -10,7 +10,7 @@
 
 #include "vxlane.h"
 
-#define NOTES 8192 /* 352 kB, which stay in a cache; a stamp has 16 bits */
+#define NOTES 8192 /* 460 kB, which stay in a cache; a stamp has 16 bits */
 
 #define PINNED(type, key, leaf, name, size, flags) \
 	BPF_TABLE_PINNED(type, key, leaf, name, size, PIN_DIR "/" #name, flags)
@@ -26,6 +26,11 @@ PINNED("lru_hash", __u32, struct address, interfaces, MAX_PODS, 0);
  * loader makes it, and bcc takes what is pinned. */
 PINNED("devmap", __u32, __u32, veths, MAX_PODS, 0);
 PINNED("lru_hash", struct flow_key, struct flow, flows, MAX_FLOWS, 0);
+/* A translated flow as a peer sends it -> the key of its record. Most flows are not translated on
+ * the client's node only, so a quarter of the records is enough. */
+PINNED("lru_hash", struct flow_key, struct flow_key, translations, MAX_FLOWS / 4 + 1, 0);
+/* The record that an exit is making. With the headers it would not fit on the stack. */
+PINNED("percpu_array", __u32, struct flow, drafts, 1, 0);
 /* Packets on their way through the kernel path, by the stamp that they carry. A note that another
  * packet overwrites is one that teaches nothing: the comparison at the exit fails. */
 PINNED("array", __u32, struct note, notes, NOTES, 0);

@@ -9,8 +9,8 @@
 #ifndef VXLANE_NOTE_H
 #define VXLANE_NOTE_H
 
-#include "maps.h"
-#include "parse.h"
+#include "flow.h"
+#include "pod.h"
 
 /* Is the transport checksum left to the device (CHECKSUM_PARTIAL)? Then the field holds the sum
  * over the pseudo header. One finished checksum in 65,535 is taken for such. */
@@ -39,10 +39,19 @@ static __always_inline __u32 take_stamp(struct __sk_buff *skb)
 	return stamp;
 }
 
+/* What NAT leaves alone, and what makes two packets of one flow differ: a note that another packet
+ * has overwritten must not pass for a translation. */
+static __always_inline __u32 content_of(const struct packet *packet)
+{
+	if (packet->ip.protocol == IPPROTO_TCP)
+		return packet->sequence;
+	return (__u32)packet->ip.tot_len << 16 | packet->ip.id;
+}
+
 /* At the entrance. The number is drawn by chance, which needs no state that CPUs share. A note that
  * is drawn again while its packet is on the way teaches nothing. */
 static __always_inline void note_down(struct __sk_buff *skb, const struct settings *settings,
-				      const struct packet *packet)
+				      const struct packet *packet, int is_outside, int by_gateway)
 {
 	__u32 stamp = bpf_get_prandom_u32() & (NOTES - 1);
 	struct note *note;
@@ -61,15 +70,22 @@ static __always_inline void note_down(struct __sk_buff *skb, const struct settin
 	note->tos = packet->ip.tos;
 	note->unfinished = is_unfinished(packet);
 	note->epoch = settings->epoch;
+	note->content = content_of(packet);
+	note->outside = is_outside;
+	note->by_gateway = by_gateway;
 	skb->tc_index = stamp;
 }
 
-static __always_inline int is_same_flow(const struct note *note, const struct packet *packet)
+/* What the packet was that carries this stamp; 0 = nobody knows. */
+static __always_inline const struct note *note_of(__u32 stamp)
 {
-	return note->protocol == packet->ip.protocol && note->source_port == packet->source_port &&
-	       note->destination_port == packet->destination_port &&
-	       same_address(note->source, packet->source) &&
-	       same_address(note->destination, packet->destination);
+	return stamp ? notes.lookup(&stamp) : 0;
+}
+
+static __always_inline struct flow_key key_before(const struct note *note, enum direction direction)
+{
+	return make_key(note->source, note->destination, note->source_port, note->destination_port,
+			note->protocol, direction);
 }
 
 /* A router may mark congestion; nothing else of the TOS is its to change. */
@@ -78,26 +94,40 @@ static __always_inline int is_same_tos(__u8 before, __u8 after)
 	return before == after || ((before & ECN_MASK) && (before | ECN_MASK) == after);
 }
 
-/* At the exit: CONTINUE if this very packet went in, in this epoch, and `hops` of forwarding are
- * all that happened to it. */
-static __always_inline enum verdict compare(__u32 stamp, const struct settings *settings,
-					    const struct packet *packet, __u8 hops)
+/* Has a pod's address changed hands? NAT gives no packet the address of another pod. A note that
+ * another pod's packet has overwritten does, and a pod that draws many would speak for others. */
+static __always_inline int is_taken(const __be32 before[4], const __be32 after[4])
 {
-	const struct note *note = stamp ? notes.lookup(&stamp) : 0;
+	return !same_address(before, after) && pod_of(after);
+}
 
-	if (!note)
-		return VERDICT_NO_STAMP;
+/* At the exit: CONTINUE if this very packet went in, in this epoch, and `hops` of forwarding and
+ * NAT, if it is `translated`, are all that happened to it. */
+static __always_inline enum verdict compare(const struct note *note,
+					    const struct settings *settings,
+					    const struct packet *packet, int translated, __u8 hops)
+{
 	if (note->epoch != settings->epoch)
 		return VERDICT_STALE_EPOCH;
-	if (!is_same_flow(note, packet))
-		return VERDICT_TRANSLATED;
-	if (note->ttl != (__u8)(packet->ip.ttl + hops) || !is_same_tos(note->tos, packet->ip.tos))
+	if (note->protocol != packet->ip.protocol || note->ttl != (__u8)(packet->ip.ttl + hops) ||
+	    !is_same_tos(note->tos, packet->ip.tos))
 		return VERDICT_CHANGED;
 	/* Something on the way finished the checksum, a device without the offload for one. The
 	 * bypass would leave it to the NIC, which may be what that device was told to avoid. */
 	if (note->unfinished && !is_unfinished(packet))
 		return VERDICT_CHANGED;
+	if (translated &&
+	    (packet->ip.protocol == IPPROTO_ICMP || note->content != content_of(packet)))
+		return VERDICT_CHANGED;
 	return CONTINUE;
+}
+
+/* What a packet counts as that its entrance took for none of the overlay's. */
+static __always_inline enum verdict count_outside(const struct note *note, enum verdict verdict)
+{
+	return note->outside && (verdict == VERDICT_LEARNED || verdict == VERDICT_CHANGED)
+		       ? VERDICT_TRANSLATED
+		       : verdict;
 }
 
 #endif

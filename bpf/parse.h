@@ -3,10 +3,10 @@
  * header into `struct packet`, checks it, moves on and returns CONTINUE or the
  * verdict that leaves the packet alone.
  *
- * Headers are copied with bpf_skb_load_bytes(): it also reads what is not in
- * the linear part of the skb (some drivers and GRO leave little there), and a
- * program without direct packet access has no unclone prologue, which would
- * cost every packet, the kernel path's too.
+ * Headers are read where they lie. What is not in the linear part of the skb
+ * (some drivers and GRO leave little there) is read by bpf_skb_load_bytes(),
+ * which takes 15 to 20 ns each time. Nothing is written this way: a program that
+ * does has an unclone prologue, which every packet would pay, the kernel path's too.
  */
 #ifndef VXLANE_PARSE_H
 #define VXLANE_PARSE_H
@@ -83,7 +83,11 @@ static __always_inline int is_tag(__be16 protocol)
 
 static __always_inline int take(struct cursor *at, void *header, __u32 size)
 {
-	if (bpf_skb_load_bytes(at->skb, at->offset, header, size))
+	const __u8 *from = (const __u8 *)(long)at->skb->data + at->offset;
+
+	if (from + size <= (const __u8 *)(long)at->skb->data_end)
+		__builtin_memcpy(header, from, size);
+	else if (bpf_skb_load_bytes(at->skb, at->offset, header, size))
 		return -1;
 	at->offset += size;
 	return 0;
@@ -121,10 +125,12 @@ static __always_inline int same_address(const __be32 a[4], const __be32 b[4])
 	return a[3] == b[3] && a[2] == b[2] && a[1] == b[1] && a[0] == b[0];
 }
 
+/* By halfwords: a MAC is aligned to two bytes, in frames and in records. */
 static __always_inline int same_mac(const __u8 *a, const __u8 *b)
 {
-	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3] && a[4] == b[4] &&
-	       a[5] == b[5];
+	const __u16 *x = (const __u16 *)a, *y = (const __u16 *)b;
+
+	return x[2] == y[2] && x[1] == y[1] && x[0] == y[0];
 }
 
 /* A tag of VLAN 0 is a mere priority: the kernel takes any number of them off and
@@ -207,6 +213,10 @@ static __always_inline enum verdict parse_udp(struct cursor *at, struct packet *
 	packet->destination_port = udp.dest;
 	packet->check = udp.check;
 	packet->headers = sizeof(struct iphdr) + sizeof(udp);
+	/* Of these conntrack makes no flow: they are invalid, and not translated. */
+	if (cpu16(udp.len) < sizeof(udp) ||
+	    cpu16(udp.len) > cpu16(packet->ip.tot_len) - sizeof(struct iphdr))
+		return VERDICT_MALFORMED;
 	return CONTINUE;
 }
 

@@ -38,7 +38,7 @@ static __always_inline const struct pod *pod_of(const __be32 address[4])
 static __always_inline void describe_peer(struct flow *flow, const struct peer *peer)
 {
 	__builtin_memcpy(flow->peer, peer->address, sizeof(flow->peer));
-	__builtin_memcpy(flow->vtep_mac, peer->vtep_mac, ETH_ALEN);
+	__builtin_memcpy(flow->mac, peer->vtep_mac, ETH_ALEN);
 	flow->mtu = peer->mtu;
 	flow->slot = peer->slot;
 	flow->way = peer->way;

@@ -6,16 +6,16 @@
 #include "maps.h"
 #include "parse.h"
 
-static __always_inline void one_hop(struct iphdr *ip)
+static __always_inline void forward(struct iphdr *ip, __u8 hops)
 {
-	ip->ttl--;
+	ip->ttl -= hops;
 	ip->check = 0;
 	ip->check = ip_checksum(ip);
 }
 
 /* The frame as the node forwards it. */
 static __always_inline void write_frame(struct __sk_buff *skb, const struct ethhdr *eth,
-					const struct iphdr *ip)
+					const struct iphdr *ip, __u8 hops)
 {
 	struct iphdr hopped = *ip;
 	struct {
@@ -23,7 +23,7 @@ static __always_inline void write_frame(struct __sk_buff *skb, const struct ethh
 		struct iphdr ip;
 	} __attribute__((packed)) headers = {.eth = *eth};
 
-	one_hop(&hopped);
+	forward(&hopped, hops);
 	headers.ip = hopped;
 	bpf_skb_store_bytes(skb, 0, &headers, sizeof(headers), 0);
 }
@@ -36,7 +36,7 @@ static __always_inline void hand_to_pod(struct __sk_buff *skb, const struct pack
 
 	__builtin_memcpy(eth.h_dest, pod->mac, ETH_ALEN);
 	__builtin_memcpy(eth.h_source, pod->gateway_mac, ETH_ALEN);
-	write_frame(skb, &eth, &packet->ip);
+	write_frame(skb, &eth, &packet->ip, 1);
 }
 
 #endif

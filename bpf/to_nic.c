@@ -31,8 +31,6 @@ static __always_inline enum verdict find_next_hop(struct __sk_buff *skb, const s
 						  struct flow *seen)
 {
 	struct bpf_fib_lookup route = {.family = AF_INET, .l4_protocol = ip->protocol};
-	struct cursor at = {.skb = skb};
-	struct ethhdr eth;
 	__u32 overhead;
 
 	route.sport = source_port;
@@ -43,58 +41,84 @@ static __always_inline enum verdict find_next_hop(struct __sk_buff *skb, const s
 	route.ipv4_src = ip->saddr;
 	route.ipv4_dst = ip->daddr;
 	route.ifindex = skb->ifindex;
-	if (take(&at, &eth, sizeof(eth)) ||
-	    bpf_fib_lookup(skb, &route, sizeof(route), BPF_FIB_LOOKUP_OUTPUT) ||
-	    route.ifindex != skb->ifindex || !same_mac(route.dmac, eth.h_dest) ||
-	    !same_mac(route.smac, eth.h_source))
+	if (bpf_fib_lookup(skb, &route, sizeof(route), BPF_FIB_LOOKUP_OUTPUT) ||
+	    route.ifindex != skb->ifindex || !same_mac(route.dmac, seen->macs) ||
+	    !same_mac(route.smac, seen->macs + ETH_ALEN))
 		return VERDICT_NO_NEXT_HOP;
 	if (route.family == AF_INET)
 		map_address(seen->next_hop, route.ipv4_dst);
 	else
 		__builtin_memcpy(seen->next_hop, route.ipv6_dst, sizeof(seen->next_hop));
-	seen->nic = skb->ifindex;
-	seen->hash = skb->hash;
 	overhead = seen->way == WAY_TUNNEL ? ENCAPSULATION : 0;
 	if (route.tot_len < seen->mtu + overhead)
 		seen->mtu = route.tot_len - overhead;
 	return CONTINUE;
 }
 
-static __always_inline enum verdict learn(struct __sk_buff *skb, __u32 stamp,
+/* The last packet of the flow left for the same neighbour, and no route has changed since. */
+static __always_inline int went_alike(const struct flow *known, const struct flow *seen)
+{
+	return known->seen_out && known->epoch == seen->epoch && known->ifindex == seen->ifindex &&
+	       known->nic == seen->nic && known->hash == seen->hash && known->way == seen->way &&
+	       known->source_port == seen->source_port && same_address(known->peer, seen->peer) &&
+	       same_mac(known->macs, seen->macs) &&
+	       same_mac(known->macs + ETH_ALEN, seen->macs + ETH_ALEN);
+}
+
+/* Spares a look-up in the FIB, which takes longer than all else here. */
+static __always_inline void take_next_hop(struct flow *seen, const struct flow *known)
+{
+	__builtin_memcpy(seen->next_hop, known->next_hop, sizeof(seen->next_hop));
+	seen->mtu = known->mtu;
+}
+
+static __always_inline enum verdict learn(struct __sk_buff *skb, const struct note *note,
 					  const struct settings *settings,
 					  const struct packet *packet, const struct outer *outer,
 					  __u64 now)
 {
-	const struct pod *sender = pod_of(packet->source);
+	const struct pod *sender = pod_of(note->source);
 	const struct peer *peer = peer_of(packet->destination);
-	struct flow seen = {.epoch = settings->epoch};
+	struct flow_key behind = key_of(packet, DIRECTION_OUT);
+	struct flow_key key = key_before(note, DIRECTION_OUT);
+	struct flow *seen, *known = flows.lookup(&key);
 	enum verdict verdict;
 
 	if (!sender)
 		return VERDICT_NO_POD;
 	if (!peer)
 		return VERDICT_NO_PEER;
-	verdict = compare(stamp, settings, packet, 1);
+	seen = draft(settings, sender);
+	if (!seen)
+		return VERDICT_MAP_FULL;
+	set_behind(seen, &key, &behind);
+	verdict = compare(note, settings, packet, seen->translated, 1);
 	if (verdict != CONTINUE)
 		return verdict;
+	if (is_taken(note->source, packet->source))
+		return VERDICT_CHANGED;
 	if (skb->mark)
 		return VERDICT_MARKED;
 	if (peer->way == WAY_TUNNEL ? !outer || !is_our_outer(outer, packet, settings, peer)
 				    : !!outer)
 		return VERDICT_OTHER_OUTER;
-	seen.ifindex = sender->ifindex;
-	describe_peer(&seen, peer);
-	if (outer) {
-		seen.source_port = outer->udp.source;
-		verdict = find_next_hop(skb, &outer->ip, outer->udp.source, outer->udp.dest, &seen);
-	} else {
+	describe_peer(seen, peer);
+	seen->nic = skb->ifindex;
+	seen->hash = skb->hash;
+	bpf_skb_load_bytes(skb, 0, seen->macs, sizeof(seen->macs));
+	if (outer)
+		seen->source_port = outer->udp.source;
+	if (known && went_alike(known, seen))
+		take_next_hop(seen, known);
+	else if (outer)
+		verdict = find_next_hop(skb, &outer->ip, outer->udp.source, outer->udp.dest, seen);
+	else
 		verdict = find_next_hop(skb, &packet->ip, packet->source_port,
-					packet->destination_port, &seen);
-	}
+					packet->destination_port, seen);
 	/* A RST ends a flow wherever it goes. */
 	if (verdict != CONTINUE && !is_tcp(packet, TCP_RST_FLAG))
 		return verdict;
-	return flow_learn(&seen, packet, DIRECTION_OUT, now);
+	return flow_learn(&key, known, seen, packet, DIRECTION_OUT, now);
 }
 
 static __always_inline enum verdict to_nic_verdict(struct __sk_buff *skb, __u32 stamp)
@@ -102,6 +126,7 @@ static __always_inline enum verdict to_nic_verdict(struct __sk_buff *skb, __u32 
 	__u64 now = bpf_ktime_get_coarse_ns();
 	const struct settings *settings = settings_now();
 	struct cursor at = {.skb = skb};
+	const struct note *note = note_of(stamp);
 	struct packet packet = {};
 	struct outer outer = {};
 	__u32 room = skb->len - sizeof(struct ethhdr);
@@ -125,7 +150,10 @@ static __always_inline enum verdict to_nic_verdict(struct __sk_buff *skb, __u32 
 		verdict = parse_transport(&at, &packet, room);
 	if (verdict != CONTINUE)
 		return verdict;
-	return learn(skb, stamp, settings, &packet, is_tunnel ? &outer : 0, now);
+	if (!note)
+		return VERDICT_NO_STAMP;
+	verdict = learn(skb, note, settings, &packet, is_tunnel ? &outer : 0, now);
+	return count_outside(note, verdict);
 }
 
 int to_nic(struct __sk_buff *skb)

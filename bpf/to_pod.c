@@ -9,51 +9,87 @@
 #include "settings.h"
 #include "verdict.h"
 
-static __always_inline enum verdict from_neighbour(__u32 stamp, const struct settings *settings,
+/* Two records learn of one packet: its sender's and its receiver's. */
+static __always_inline enum verdict from_neighbour(const struct note *note,
+						   const struct settings *settings,
 						   const struct packet *packet,
 						   const struct pod *sender,
 						   const struct pod *receiver, __u64 now)
 {
-	struct flow out = {.epoch = settings->epoch, .ifindex = sender->ifindex, .way = WAY_LOCAL};
-	struct flow in = out;
-	/* The bridge forwards no hop. */
-	enum verdict verdict = compare(stamp, settings, packet, 0);
+	struct flow_key out = key_before(note, DIRECTION_OUT), in = key_of(packet, DIRECTION_IN);
+	struct flow_key behind = key_of(packet, DIRECTION_OUT);
+	struct flow *seen = draft(settings, sender);
+	enum verdict verdict;
 
+	if (!seen)
+		return VERDICT_MAP_FULL;
+	set_behind(seen, &out, &behind);
+	/* The bridge forwards no hop. To a Service a pod sends by way of the gateway, and whether
+	 * that routes or bridges is br_netfilter's choice. */
+	seen->hops = seen->translated && note->ttl != packet->ip.ttl;
+	verdict = compare(note, settings, packet, seen->translated, seen->hops);
 	if (verdict != CONTINUE)
 		return verdict;
-	in.ifindex = receiver->ifindex;
-	flow_learn(&out, packet, DIRECTION_OUT, now);
-	return flow_learn(&in, packet, DIRECTION_IN, now);
+	/* A pod that is its own neighbour needs the bridge's hairpin. */
+	if (sender == receiver || !same_mac(packet->eth.h_dest, receiver->mac) ||
+	    is_taken(note->source, packet->source) ||
+	    is_taken(packet->destination, note->destination))
+		return VERDICT_CHANGED;
+	seen->way = WAY_LOCAL;
+	seen->by_gateway = note->by_gateway;
+	__builtin_memcpy(seen->mac, packet->eth.h_source, ETH_ALEN);
+	flow_learn(&out, flows.lookup(&out), seen, packet, DIRECTION_OUT, now);
+	behind = key_before(note, DIRECTION_IN);
+	seen = draft(settings, receiver);
+	if (!seen)
+		return VERDICT_MAP_FULL;
+	set_behind(seen, &in, &behind);
+	seen->way = WAY_LOCAL;
+	return flow_learn(&in, flows.lookup(&in), seen, packet, DIRECTION_IN, now);
 }
 
-static __always_inline enum verdict from_peer(__u32 stamp, const struct settings *settings,
+static __always_inline enum verdict from_peer(const struct note *note,
+					      const struct settings *settings,
 					      const struct packet *packet,
 					      const struct pod *receiver, __u64 now)
 {
-	struct flow seen = {.epoch = settings->epoch, .ifindex = receiver->ifindex};
-	const struct peer *peer = peer_of(packet->source);
-	enum verdict verdict = compare(stamp, settings, packet, 1);
+	struct flow_key behind = key_before(note, DIRECTION_IN), key = key_of(packet, DIRECTION_IN);
+	struct flow *seen = draft(settings, receiver), *known = flows.lookup(&key);
+	const struct peer *peer = peer_of(note->source);
+	enum verdict verdict;
 
-	if (!peer && verdict != VERDICT_TRANSLATED)
+	if (!peer)
 		return VERDICT_NO_PEER;
-	if (verdict != CONTINUE || !peer)
+	if (!seen)
+		return VERDICT_MAP_FULL;
+	set_behind(seen, &key, &behind);
+	verdict = compare(note, settings, packet, seen->translated, 1);
+	if (verdict != CONTINUE)
 		return verdict;
-	describe_peer(&seen, peer);
-	return flow_learn(&seen, packet, DIRECTION_IN, now);
+	/* What the pod sent has shown the translation first. Whoever sends to the pod can't bring
+	 * one about, by notes that overwrite those of others. */
+	if (seen->translated && !is_known_translation(known, seen))
+		return VERDICT_CHANGED;
+	describe_peer(seen, peer);
+	if (seen->translated)
+		remember_translation(&key, &behind);
+	return flow_learn(&key, known, seen, packet, DIRECTION_IN, now);
 }
 
 static __always_inline enum verdict to_pod_verdict(struct __sk_buff *skb)
 {
 	__u64 now = bpf_ktime_get_coarse_ns();
 	const struct settings *settings = settings_now();
+	const struct note *note = note_of(take_stamp(skb));
 	struct cursor at = {.skb = skb};
-	__u32 stamp = take_stamp(skb);
 	struct packet packet = {};
 	const struct pod *receiver, *sender;
 	enum verdict verdict;
 
 	if (!settings || !is_served(settings, now))
 		return VERDICT_NO_AGENT;
+	if (!note)
+		return VERDICT_NO_STAMP;
 	verdict = parse_addresses(&at, &packet);
 	if (verdict != CONTINUE)
 		return verdict;
@@ -63,10 +99,12 @@ static __always_inline enum verdict to_pod_verdict(struct __sk_buff *skb)
 	verdict = parse_transport(&at, &packet, skb->len - sizeof(packet.eth));
 	if (verdict != CONTINUE)
 		return verdict;
-	sender = pod_of(packet.source);
+	sender = pod_of(note->source);
 	if (sender)
-		return from_neighbour(stamp, settings, &packet, sender, receiver, now);
-	return from_peer(stamp, settings, &packet, receiver, now);
+		verdict = from_neighbour(note, settings, &packet, sender, receiver, now);
+	else
+		verdict = from_peer(note, settings, &packet, receiver, now);
+	return count_outside(note, verdict);
 }
 
 int to_pod(struct __sk_buff *skb)

@@ -10,7 +10,7 @@
 
 static __always_inline int is_bypassed(enum verdict verdict)
 {
-	return verdict <= VERDICT_ROUTED;
+	return verdict <= VERDICT_NAT;
 }
 
 static __always_inline int conclude(enum program program, enum verdict verdict, __u32 bytes)

@@ -44,10 +44,10 @@ static __always_inline enum verdict vxlan_push(struct __sk_buff *skb, struct pac
 	headers.outer.udp.len = be16(inner + ENCAPSULATION - sizeof(struct iphdr));
 	headers.outer.vxlan.flags = VXLAN_FLAGS;
 	headers.outer.vxlan.vni = VXLAN_VNI;
-	__builtin_memcpy(headers.outer.inner.h_dest, flow->vtep_mac, ETH_ALEN);
+	__builtin_memcpy(headers.outer.inner.h_dest, flow->mac, ETH_ALEN);
 	__builtin_memcpy(headers.outer.inner.h_source, settings->vtep_mac, ETH_ALEN);
 	headers.outer.inner.h_proto = packet->eth.h_proto;
-	one_hop(&ip);
+	forward(&ip, 1);
 	headers.ip = ip;
 
 	/* -EALREADY: the pod has a tunnel of its own. -ENOTSUPP: GSO of a kind

@@ -13,7 +13,7 @@
 #include <linux/types.h>
 
 enum contract {
-	VXLANE_ABI = 3,
+	VXLANE_ABI = 4,
 };
 
 enum program {
@@ -25,7 +25,7 @@ enum program {
 };
 
 /* What became of a packet: a program's outcome, the counter's index, the
- * metric's label and what a test asserts. The first four are bypassed. All others
+ * metric's label and what a test asserts. The first five are bypassed. All others
  * leave the packet to the kernel path; with --strict those of the identity checks
  * drop it. */
 enum verdict {
@@ -33,6 +33,8 @@ enum verdict {
 	VERDICT_DECAPSULATED, /* bypassed: NIC -> pod */
 	VERDICT_SWITCHED, /* bypassed: pod -> pod of this node */
 	VERDICT_ROUTED, /* bypassed: pod -> NIC or NIC -> pod, for a peer that needs no tunnel */
+	VERDICT_NAT, /* bypassed: any of these ways, translated as netfilter does, e.g. a Service's
+		      */
 	VERDICT_LEARNED, /* came out of the kernel path: its half of the flow is approved */
 
 	VERDICT_NOT_IP, /* ARP, IPv6, VLAN tag, any other ethertype */
@@ -74,8 +76,11 @@ enum verdict {
 	VERDICT_TCP_CONTROL, /* SYN, FIN, RST or no ACK: conntrack must see it */
 	VERDICT_NO_STAMP, /* came out of the kernel path and was not seen to go in */
 	VERDICT_STALE_EPOCH, /* went in before the last withdrawal, came out after it */
-	VERDICT_TRANSLATED, /* came out as another flow than it went in (NAT) */
-	VERDICT_CHANGED, /* came out with other headers than one hop of forwarding makes */
+	VERDICT_TRANSLATED, /* went in for an address that is no pod's, came out for a pod: a
+			       Service's flow that its entrance did not know yet, or that is left
+			       alone */
+	VERDICT_CHANGED, /* came out with other headers than forwarding and NAT make, or for the pod
+			    that had sent it */
 	VERDICT_OTHER_OUTER, /* left in another outer packet than the bypass would send */
 	VERDICT_FLOW_UNKNOWN, /* neither half has come out of the kernel path */
 	VERDICT_FLOW_HALF, /* one half has, this packet needs both or the other */
@@ -99,6 +104,14 @@ enum way {
 	WAY_TUNNEL, /* VXLAN */
 	WAY_DIRECT, /* as they are: the peer is on our link (DirectRouting, host-gw) */
 	WAY_LOCAL, /* through the bridge: the other end is a pod of this node */
+};
+
+/* What netfilter makes another of in a flow. */
+enum translated {
+	TRANSLATED_NOT,
+	TRANSLATED_REMOTE, /* the other end: a Service's address is a pod's */
+	TRANSLATED_LOCAL, /* the pod goes by another address, its node's, and maybe the other end
+			     too */
 };
 
 /* peers: LPM key */
@@ -143,9 +156,9 @@ struct flow_key {
 	__u8 pad[3];
 };
 
-/* What the kernel path was seen to do with a flow. A record is replaced as a
- * whole when that changes; only times and sequence numbers are written in place.
- * Times: ns, CLOCK_MONOTONIC, 0 = never. */
+/* What the kernel path was seen to do with a flow. The key is the flow as its pod has it. A record
+ * is replaced as a whole when that changes; only times, sequence numbers, `open` and `confirmed`
+ * are written in place. Times: ns, CLOCK_MONOTONIC, 0 = never. */
 struct flow {
 	__u64 seen_out; /* when each half last came out of the kernel path */
 	__u64 seen_in;
@@ -160,11 +173,20 @@ struct flow {
 	__u32 received; /* the same of the other end */
 	__be32 next_hop[4]; /* on-link neighbour that it left to */
 	__be32 peer[4]; /* underlay address of the peer's VTEP */
+	__be32 nat_local[4]; /* the flow as it is behind netfilter: the key's own without NAT */
+	__be32 nat_remote[4];
+	__be16 nat_local_port;
+	__be16 nat_remote_port;
 	__be16 source_port; /* of the outer UDP header */
-	__u8 vtep_mac[6]; /* the peer's */
+	__u8 mac[6]; /* of the peer's VTEP; WAY_LOCAL: the source that the frame came out with */
 	__u8 way; /* enum way */
 	__u8 open; /* TCP: an ACK has come out since the SYN, conntrack is ESTABLISHED */
-	__u8 pad[6];
+	__u8 translated; /* enum translated */
+	__u8 confirmed; /* more than one packet was seen to take this way */
+	__u8 hops; /* WAY_LOCAL: of forwarding. 0: bridged */
+	__u8 by_gateway; /* WAY_LOCAL: the pod sends it to the bridge's MAC */
+	__u8 macs[12]; /* destination and source of the frame that left */
+	__u8 pad[2];
 };
 
 /* notes: what a packet was when it went into the kernel path, by its stamp */
@@ -178,6 +200,10 @@ struct note {
 	__u8 tos;
 	__u8 unfinished; /* the transport checksum was left to the device */
 	__u32 epoch;
+	__u32 content; /* what NAT leaves alone, see content_of() in note.h */
+	__u8 outside; /* the entrance knew no pod behind the address that it was for */
+	__u8 by_gateway; /* the pod sent it to the bridge's MAC */
+	__u8 pad[2];
 };
 
 /* One entry, written by the agent. Times in ns, CLOCK_MONOTONIC. */
@@ -190,7 +216,8 @@ struct settings {
 	__u8 vtep_mac[6];
 	__u8 has_direct; /* some peer is WAY_DIRECT: plain IP at the NIC may be for a pod */
 	__u8 judged; /* something acts on every packet of every pod: VERDICT_JUDGED */
-	__u8 pad[4];
+	__u8 judged_nat; /* something acts on every packet of a translated flow */
+	__u8 pad[3];
 };
 
 struct counter {

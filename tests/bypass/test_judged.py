@@ -126,6 +126,19 @@ def test_what_is_ignored_is_listed(keeper, watcher):
     assert (shown["kind"], shown["pods"], shown["ignored"]) == ("helper", "all", True)
 
 
+def test_what_only_translated_flows_meet_says_so(keeper, watcher, caplog):
+    """Packets to Services alone are left to the kernel path; `vxlane status` and the log tell."""
+    caplog.set_level("INFO")
+    watcher.read(Finding(Kind.LIMIT, "there", is_translated=True))
+    keeper.reconcile(OVERLAY, PORTS, NETWORK, LOCAL)
+    assert keeper.judged == Judged(translated=True)
+    assert [shown["flows"] for shown in keeper.document()] == ["translated"]
+    assert "left to the kernel path: limit in there, for translated flows" in caplog.messages
+    watcher.read(Finding(Kind.HELPER, "there", is_translated=True))
+    keeper.on_read()
+    assert keeper.judged == Judged()
+
+
 def test_the_same_is_not_read_again(keeper, watcher):
     """Rules and devices are read anew only for other pods, peers or devices."""
     watcher.read()

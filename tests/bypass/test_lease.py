@@ -178,9 +178,18 @@ def test_until_rules_were_read_every_packet_is_judged(maps: Maps) -> None:
     lease = Lease(maps, Terms(revalidate=20))
     lease.apply(OVERLAY)
     assert maps.settings().judged is True
-    lease.judge(all_pods=False)
+    lease.judge(all_pods=False, translated=False)
     assert maps.settings().judged is False
     lease.apply(OVERLAY)
     assert maps.settings().judged is False
-    lease.judge(all_pods=True)
+    lease.judge(all_pods=True, translated=False)
     assert maps.settings().judged is True
+
+
+def test_translated_flows_may_be_judged_alone(maps: Maps, lease: Lease) -> None:
+    """What acts on packets to Services leaves plain flows alone, and stays when settings change."""
+    lease.judge(all_pods=False, translated=True)
+    lease.apply(OVERLAY)
+    assert (maps.settings().judged, maps.settings().judged_nat) == (False, True)
+    lease.judge(all_pods=False, translated=False)
+    assert maps.settings().judged_nat is False

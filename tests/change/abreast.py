@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from numbered import Talk, Traffic, traffic
-from rig import attach, counted, listen, talk
+from rig import ROUNDS, attach, counted, listen, talk
 
-ROUNDS = 50
 BOTH_WAYS = {
     ("from_pod", "encapsulated"): 4 * ROUNDS,
     ("from_nic", "decapsulated"): 4 * ROUNDS,

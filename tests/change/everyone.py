@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from numbered import Stream, Traffic, traffic
-from rig import listen, talk
+from rig import ROUNDS, listen, talk
 
-ROUNDS = 50
 BYPASSED = {
     ("from_pod", "encapsulated"): 4 * ROUNDS,
     ("from_nic", "decapsulated"): 4 * ROUNDS,

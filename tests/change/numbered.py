@@ -271,6 +271,8 @@ class Traffic:
             one.begin()
         self._dropped_before = machine_drops()
         self.stop()
+        # What was sent before the beginning is owed by nobody. It has arrived when this has.
+        self.exchange(1)
 
     def start(self) -> None:
         """Let everyone speak again and again, from now on."""

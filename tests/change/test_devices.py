@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import pytest
-from abreast import ROUNDS, abreast
-from rig import ifindex, talk
+from abreast import abreast
+from rig import ROUNDS, ifindex, talk
 
 from vxlane.lab import underlay
 from vxlane.lab.underlay import ip

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import pytest
 from numbered import Stream, traffic
-from rig import AGENT, attach, counted, listen, talk
+from rig import AGENT, ROUNDS, attach, counted, listen, talk
 
 TINY = (*AGENT, "--max-peers", "1", "--max-pods", "1", "--max-flows", "16")
-ROUNDS = 50
 BOTH_WAYS = {("from_pod", "encapsulated"): 2 * ROUNDS, ("from_nic", "decapsulated"): 2 * ROUNDS}
 """What both nodes count of datagrams and their answers."""
 
@@ -59,7 +58,7 @@ def test_one_peer_too_many(tiny, talks):
         ("from_pod", "no_peer"): 2 * ROUNDS,
         ("to_nic", "no_peer"): 2 * ROUNDS,
         ("from_nic", "unknown_vtep"): 2 * ROUNDS,
-        ("to_pod", "no_peer"): 2 * ROUNDS,
+        ("to_pod", "no_stamp"): 2 * ROUNDS,
     }
     (said,) = problems(lab, "node1")
     assert "the map of peers is full; its packets take the kernel path" in said

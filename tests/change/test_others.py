@@ -5,14 +5,12 @@ from __future__ import annotations
 
 import pytest
 from numbered import Listener, Talk, traffic
-from rig import counted, veth_of
+from rig import ROUNDS, counted, veth_of
 from strangers import clsact, tcx
 
 from vxlane.datapath.syscall import TcxHook
 from vxlane.lab.underlay import ip
 from vxlane.lab.waiting import wait_for
-
-ROUNDS = 50
 
 
 @pytest.fixture

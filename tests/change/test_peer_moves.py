@@ -8,8 +8,8 @@ import json
 from ipaddress import IPv4Address
 
 import pytest
-from abreast import ROUNDS, abreast
-from rig import ifindex
+from abreast import abreast
+from rig import ROUNDS, ifindex
 
 from vxlane.lab import agents, namespaces, underlay
 from vxlane.lab.underlay import ip

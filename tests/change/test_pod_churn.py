@@ -8,7 +8,7 @@ from ipaddress import IPv4Address
 
 import pytest
 from numbered import Talk, traffic
-from rig import AGENT, attach, counted, ifindex, veth_of
+from rig import AGENT, ROUNDS, attach, counted, ifindex, veth_of
 from tenants import Tenants
 
 from vxlane.lab.underlay import ip
@@ -58,17 +58,17 @@ def secrets(one, *, after):
 
 
 BYPASSED = {
-    ("from_pod", "encapsulated"): 2 * 50,
-    ("from_nic", "decapsulated"): 2 * 50,
-    ("from_pod", "switched"): 2 * 50,
+    ("from_pod", "encapsulated"): 2 * ROUNDS,
+    ("from_nic", "decapsulated"): 2 * ROUNDS,
+    ("from_pod", "switched"): 2 * ROUNDS,
 }
-"""Of 50 datagrams from each client, and their answers."""
+"""Of `ROUNDS` datagrams from each client, and their answers."""
 BY_THE_KERNEL = {
-    ("from_pod", "encapsulated"): 50,
-    ("from_nic", "no_pod"): 50,
-    ("from_nic", "decapsulated"): 50,
-    ("from_pod", "no_pod"): 50,
-    ("to_pod", "no_stamp"): 50,
+    ("from_pod", "encapsulated"): ROUNDS,
+    ("from_nic", "no_pod"): ROUNDS,
+    ("from_nic", "decapsulated"): ROUNDS,
+    ("from_pod", "no_pod"): ROUNDS,
+    ("to_pod", "no_stamp"): ROUNDS,
 }
 """The same where node2 has no pod of that address any more: only node1 bypasses."""
 
@@ -83,7 +83,7 @@ def test_address_given_to_another_pod(pair, talks, tenants, has_agent):
     clients = call(talks, pair, first.address)
     talks.begin()
     with pair.verdicts("node1", "node2") as seen:
-        talks.exchange(50)
+        talks.exchange(ROUNDS)
     assert talks.lost == 0
     assert counted(seen) == BYPASSED
 
@@ -97,7 +97,7 @@ def test_address_given_to_another_pod(pair, talks, tenants, has_agent):
         talks.begin()
     assert (seen["from_nic", "flow_withdrawn"] > 0) is has_agent
     with pair.verdicts("node1", "node2") as seen:
-        talks.exchange(50)
+        talks.exchange(ROUNDS)
     assert talks.lost == 0
     assert counted(seen) == (BYPASSED if has_agent else BY_THE_KERNEL)
     assert [secrets(one, after=sent) for one in clients] == [{second.name}] * 2
@@ -120,9 +120,9 @@ def test_ifindex_given_to_another_pod(pair, talks, tenants, has_agent):
     sent = max(one.sent for one in clients)
     talks.begin()
     with pair.verdicts("node1", "node2") as seen:
-        talks.exchange(50)
+        talks.exchange(ROUNDS)
     assert talks.lost == 0
-    assert counted(seen)["from_nic", "no_pod"] == 50
+    assert counted(seen)["from_nic", "no_pod"] == ROUNDS
     assert [secrets(one, after=sent) for one in clients] == [{heir.name}] * 2
     assert other.watch.wrong == []
     if has_agent:
@@ -130,7 +130,7 @@ def test_ifindex_given_to_another_pod(pair, talks, tenants, has_agent):
         assert attach(pair, "node2", heir.name)["accelerated"]
         talks.begin()
         with pair.verdicts("node1", "node2") as seen:
-            talks.exchange(50)
+            talks.exchange(ROUNDS)
         assert counted(seen) == BYPASSED
         assert [one.watch.wrong for one in (other, heir)] == [[], []]
 
@@ -156,7 +156,7 @@ def test_two_pods_claim_one_address(pair, talks, tenants, event):
     sent = max(one.sent for one in clients)
     talks.begin()
     with pair.verdicts("node1", "node2") as seen:
-        talks.exchange(50)
+        talks.exchange(ROUNDS)
     assert talks.lost == 0
     assert counted(seen) == BYPASSED
     assert [secrets(one, after=sent) for one in clients] == [{heir.name}] * 2
@@ -190,7 +190,7 @@ def test_pod_moved_to_the_other_node(pair, talks, tenants):
     call(talks, pair, new.address)
     talks.begin()
     with pair.verdicts("node1", "node2") as seen:
-        talks.exchange(50)
+        talks.exchange(ROUNDS)
     assert talks.lost == 0
     assert counted(seen) == BYPASSED
     assert [watch.wrong for watch in tenants.watches] == [[], []]

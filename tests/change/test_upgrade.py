@@ -9,8 +9,8 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
-from everyone import BYPASSED, ROUNDS, everyone, stream
-from rig import AGENT, counted
+from everyone import BYPASSED, everyone, stream
+from rig import AGENT, ROUNDS, counted
 
 from vxlane.datapath.abi import ABI
 from vxlane.datapath.maps import Maps

@@ -6,13 +6,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
-from frames import ECHO_REPLY, ECT0, Frame, Icmp, Raw, Tcp
+from frames import ECHO_REPLY, ECT0, TCP, Frame, Icmp, Raw, Tcp
+from tables import nat
 from tables.arriving import arriving
 from tables.case import ACK_DATA, DATAGRAM, PING, handed_over, sent
 from tables.direct import plain
 from tables.from_nic import ANSWER, PONG, RESPONSE, UNCHECKED, carried, covered, inner
 from tables.from_pod import LOCAL_DATA, LOCAL_DATAGRAM
 from tables.leaving import leaving, left
+from tables.nat_refused import FIRST, SECOND
 from world import (
     APPROVED,
     NEIGHBOUR,
@@ -27,6 +29,7 @@ from world import (
     UDP_FLOW,
     VETH,
     Approval,
+    Tuple,
 )
 
 from vxlane.datapath.abi import Program
@@ -85,10 +88,62 @@ BASES = {
         ),
     ),
 }
+# In an order that is the same in every process.
 FLOWS = [
-    *APPROVED.flows,
+    *sorted(APPROVED.flows, key=str),
     *(
         Approval(tuple=replace(flow, remote=OTHER_REMOTE))
         for flow in (TCP_FLOW, UDP_FLOW, PING_FLOW)
     ),
 ]
+
+
+def on_link(flow: Approval) -> Approval:
+    """The same flow of a pod's, and who is behind it is on our link."""
+    assert flow.behind
+    elsewhere = replace(flow.behind, remote=OTHER_REMOTE)
+    moved = replace(flow.tuple, local_port=flow.tuple.local_port + 100)
+    return replace(
+        flow, tuple=moved, behind=replace(elsewhere, local_port=elsewhere.local_port + 1)
+    )
+
+
+TUNNELLED = [
+    nat.SERVICE_TCP,
+    nat.SERVICE_UDP,
+    nat.MASQUERADED_TCP,
+    nat.MASQUERADED_UDP,
+    nat.NODE_PORT,
+    FIRST,
+    SECOND,
+]
+LINKED = [on_link(flow) for flow in (nat.SERVICE_UDP, nat.MASQUERADED_TCP)]
+SWITCHED = [
+    nat.LOCAL_SERVICE,
+    nat.LOCAL_UDP,
+    Approval(
+        tuple=replace(nat.LOCAL_SERVICE.tuple, local_port=41007),
+        behind=Tuple(POD.address, NEIGHBOUR.address, 41007, 8080, TCP),
+        hops=1,
+    ),
+]
+# Translated flows, and valid frames of them. FIRST has the 5-tuple of TCP_FLOW on the wire.
+NAT_FLOWS = [*TUNNELLED, *LINKED, *SWITCHED, nat.LOCAL_BACK]
+NAT_BASES = {
+    Program.FROM_POD: [
+        *bases(VETH, *(nat.pod_sends(flow) for flow in (*TUNNELLED, *LINKED, *SWITCHED))),
+        *bases(VETH, nat.pod_sends(nat.SERVICE_UDP, checksum=0)),
+        *bases(NEIGHBOUR_VETH, nat.pod_sends(nat.LOCAL_BACK, dest_mac=POD.mac)),
+    ],
+    Program.FROM_NIC: [
+        *bases(NIC, *(carried(nat.peer_sends(flow)) for flow in TUNNELLED)),
+        *bases(NIC, carried(nat.peer_sends(nat.SERVICE_UDP, checksum=0))),
+        *bases(
+            NIC,
+            *(
+                replace(nat.peer_sends(flow), source_mac=ROUTER_MAC, dest_mac=NIC_MAC)
+                for flow in LINKED
+            ),
+        ),
+    ],
+}

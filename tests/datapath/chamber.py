@@ -83,7 +83,7 @@ class Port:
         self._socket.send(frame)
 
     def send_super(self, frame: bytes) -> None:
-        """Put a super-packet on the wire, behind its struct virtio_net_hdr."""
+        """Put a frame on the wire that holds a device's work, behind its struct virtio_net_hdr."""
         self._socket.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
         self._socket.send(frame)
         self._socket.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 0)

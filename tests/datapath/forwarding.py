@@ -30,6 +30,7 @@ class Packet(NamedTuple):
     flags: int  # of TCP
     sequence: int  # of TCP
     check: bytes  # of TCP or UDP
+    content: int  # what NAT leaves alone, and two packets of a flow do not share
 
     def key(self, *, inbound: bool) -> Key:
         """The flow as its local pod sees it."""
@@ -60,6 +61,9 @@ def read(frame: bytes) -> Packet | None:
         sequence = int.from_bytes(frame[38:42], "big")
     elif protocol == UDP:
         headers = 28
+        # conntrack calls it invalid, and netfilter does not translate it.
+        if not 8 <= int.from_bytes(frame[38:40], "big") <= size - 20:
+            return None
     elif protocol == ICMP and first in {ECHO_REQUEST << 8, ECHO_REPLY << 8}:
         headers = 28
         first, second = int.from_bytes(frame[38:40], "big"), first >> 8
@@ -78,7 +82,14 @@ def read(frame: bytes) -> Packet | None:
         flags,
         sequence,
         frame[50:52] if protocol == TCP else frame[40:42],
+        sequence if protocol == TCP else content_of_datagram(frame),
     )
+
+
+def content_of_datagram(frame: bytes) -> int:
+    """Length and identification, as they stand on the wire."""
+    length, identification = struct.unpack_from("=HH", frame, 16)
+    return int(length) << 16 | int(identification)
 
 
 def is_control(packet: Packet) -> bool:
@@ -86,10 +97,27 @@ def is_control(packet: Packet) -> bool:
     return packet.protocol == TCP and packet.flags & (SYN | FIN | RST | ACK) != ACK
 
 
-def hop(frame: bytes, source: bytes, target: bytes, tos: int) -> bytes:
-    """The frame one hop later."""
+def translated(frame: bytes, key: Key) -> bytes:
+    """The frame as another flow, named as its sender sees it; hop() sets the header checksum."""
+    source, destination, first, second, protocol = key
+    made = bytearray(frame)
+    place = 34 + (16 if protocol == TCP else 6)
+    old = int.from_bytes(frame[place : place + 2], "big")
+    made[26:38] = source + destination + struct.pack("!HH", first, second)
+    if protocol == TCP or old:
+        # RFC 1624: whatever was wrong with it stays wrong.
+        grown = sum(struct.unpack("!6H", made[26:38])) - sum(struct.unpack_from("!6H", frame, 26))
+        total = ((~old & 0xFFFF) + grown) % 0xFFFF or 0xFFFF
+        check = ~total & 0xFFFF
+        # To UDP 0 is none.
+        made[place : place + 2] = (check or (0 if protocol == TCP else 0xFFFF)).to_bytes(2, "big")
+    return bytes(made)
+
+
+def hop(frame: bytes, source: bytes, target: bytes, tos: int, hops: int = 1) -> bytes:
+    """The frame one hop later, or so many."""
     head = bytearray(frame[14:34])
-    head[1], head[8], head[10:12] = tos, head[8] - 1, b"\0\0"
+    head[1], head[8], head[10:12] = tos, head[8] - hops, b"\0\0"
     total = sum(struct.unpack("!10H", head))
     total = (total & 0xFFFF) + (total >> 16)
     head[10:12] = (~(total + (total >> 16)) & 0xFFFF).to_bytes(2, "big")

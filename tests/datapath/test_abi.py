@@ -95,9 +95,15 @@ def test_labels() -> None:
 
 
 def test_kinds_of_verdicts() -> None:
-    """Four verdicts are bypassed, seven identity checks, three no pod-to-pod traffic."""
+    """Five verdicts are bypassed, seven identity checks, three no pod-to-pod traffic."""
     of_kind = {kind: {v.label for v in Verdict if v.kind is kind} for kind in VerdictKind}
-    assert of_kind[VerdictKind.BYPASSED] == {"encapsulated", "decapsulated", "switched", "routed"}
+    assert of_kind[VerdictKind.BYPASSED] == {
+        "encapsulated",
+        "decapsulated",
+        "switched",
+        "routed",
+        "nat",
+    }
     assert of_kind[VerdictKind.LEARNED] == {"learned"}
     assert of_kind[VerdictKind.FOREIGN] == {"not_ip", "not_overlay", "no_peer"}
     assert of_kind[VerdictKind.IDENTITY] == {

@@ -135,7 +135,7 @@ def test_bandwidth_of_a_pod(
         device.send(Program.FROM_POD, 2)
     assert moved.packets == {
         (Program.FROM_POD, Verdict.NOT_IP): 2,
-        (Program.TO_POD, Verdict.NOT_IP): 2,  # the mirror sends them back
+        (Program.TO_POD, Verdict.NO_STAMP): 2,  # the mirror sends them back
     }
 
 

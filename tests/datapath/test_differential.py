@@ -8,6 +8,7 @@ whatever the kernel makes of them, out at every cable. Nothing here knows what i
 from __future__ import annotations
 
 import random
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,14 +24,47 @@ from mutation import Mutator
 from node import Node
 from tables.case import handed_over, sent
 from tables.from_nic import ANSWER, carried, inner
-from world import MTU, NEIGHBOUR_VETH, NIC, NODE_ADDRESS, OTHER_PEER, PORT, VETH, World, stand
+from tables.nat import SERVICE, SERVICE_UDP, peer_sends, pod_sends
+from world import (
+    MTU,
+    NEIGHBOUR_VETH,
+    NIC,
+    NODE_ADDRESS,
+    OTHER_PEER,
+    PORT,
+    REMOTE,
+    VETH,
+    Approval,
+    World,
+    stand,
+)
 
 from vxlane.datapath.abi import Program, Verdict, VerdictKind, Way
 from vxlane.datapath.attach import Hooks, Method
 from vxlane.netlink.socket import NetlinkSocket
 
+
+def another(flow: Approval, port: int) -> Approval:
+    """The same flow from another port of the pod's."""
+    assert flow.behind
+    behind = replace(flow.behind, local_port=port)
+    return replace(flow, tuple=replace(flow.tuple, local_port=port), behind=behind)
+
+
+CHECKSUMS = ({}, {"checksum": 0})
 SEED, ROUNDS, PER_ROUND = 20261122, 100, 50
-WORLD = World(peers=(World().peers[0], replace(OTHER_PEER, way=Way.DIRECT)), flows=frozenset(FLOWS))
+# Of TCP conntrack remembers what it saw, which is less with a bypass.
+SERVED = [SERVICE_UDP, *(another(SERVICE_UDP, port) for port in (41100, 41101))]
+WORLD = World(
+    peers=(World().peers[0], replace(OTHER_PEER, way=Way.DIRECT)),
+    flows=frozenset([*FLOWS, *SERVED]),
+)
+SERVICES = {
+    Program.FROM_POD: [bytes(pod_sends(flow, **one)) for flow in SERVED for one in CHECKSUMS],
+    Program.FROM_NIC: [
+        bytes(carried(peer_sends(flow, **one))) for flow in SERVED for one in CHECKSUMS
+    ],
+}
 # Addresses from which the node itself sends: tunnels, ICMP errors.
 OWN = {NODE_ADDRESS.packed, bytes([10, 42, 1, 0]), bytes([10, 42, 1, 1])}
 LONGEST = {Program.FROM_POD: ETHERNET + MTU, Program.FROM_NIC: ETHERNET + 1500}
@@ -49,11 +83,29 @@ def deterministic(node: Node) -> Iterator[None]:
         wanted[f"ipv4/conf/{device}/send_redirects"] = "0"
         wanted[f"ipv4/neigh/{device}/mcast_solicit"] = "0"
     wanted["ipv4/conf/all/send_redirects"] = "0"
+    # Netfilter gives no address to a packet whose checksum is wrong, if it looks.
+    wanted["netfilter/nf_conntrack_checksum"] = "0"
+    # It puts fragments together too, of whichever rounds. The lower limit comes first.
+    wanted |= {"ipv4/ipfrag_low_thresh": "0", "ipv4/ipfrag_high_thresh": "0"}
     before = node.chamber.run(exchange, wanted)
     node.chamber.run(ip, "route add blackhole default")
     yield
     node.chamber.run(ip, "route delete blackhole default")
-    node.chamber.run(exchange, before)
+    node.chamber.run(exchange, dict(reversed(before.items())))
+
+
+@pytest.fixture
+def service(node: Node) -> Iterator[None]:
+    """Who is behind a Service, by rules as kube-proxy writes them; conntrack knows the flows."""
+    rules = (
+        "table ip nat { chain prerouting { type nat hook prerouting priority dstnat;"
+        f" ip daddr {SERVICE} udp dport 443 dnat to {REMOTE}:8443; }}; }}"
+    )
+    node.chamber.run(subprocess.run, ["nft", rules], check=True)
+    for flow in SERVED:
+        node.pod.send(bytes(pod_sends(flow)))
+    yield
+    node.chamber.run(subprocess.run, ["nft", "delete table ip nat"], check=True)
 
 
 def exchange(wanted: dict[str, str]) -> dict[str, str]:
@@ -85,6 +137,7 @@ def vxlane(bench: Bench, netlink: NetlinkSocket) -> Iterator[None]:
 def mutants(program: Program, dice: random.Random) -> list[bytes]:
     """Frames of one round, without a tunnel's checksum: the bypass looks at what it covers."""
     bases = [base.frame for base in BASES[program] if base.ifindex != NEIGHBOUR_VETH]
+    bases += SERVICES[program]
     mutator = Mutator(dice, bases)
     made = []
     for _ in range(PER_ROUND):
@@ -130,7 +183,7 @@ def round_trip(node: Node, source: Port, frames: list[bytes], markers: list[byte
     return seen
 
 
-@pytest.mark.usefixtures("deterministic")
+@pytest.mark.usefixtures("deterministic", "service")
 @pytest.mark.parametrize(
     ("program", "markers"),
     [
@@ -156,3 +209,4 @@ def test_the_same_comes_out(
     bypassed = sum(count for kind, count in kinds if kind is VerdictKind.BYPASSED)
     assert ROUNDS * PER_ROUND / 4 < bypassed < ROUNDS * PER_ROUND
     assert (program, Verdict.MALFORMED) in moved.packets
+    assert moved.packets[program, Verdict.NAT] > ROUNDS * PER_ROUND / 50

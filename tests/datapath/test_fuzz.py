@@ -10,24 +10,28 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
-from bases import BASES, FLOWS
+from bases import BASES, FLOWS, NAT_BASES, NAT_FLOWS
 from bench import Bench
 from forwarding import read
 from frames import ENCAPSULATION, UDP
 from mutation import Mutator
 from oracle import Judgement, Key, Oracle, flow_of, halves_of, key_of
+from tables.nat import SERVICE
 from testrun import Action, Context, Result
 from world import (
     NEIGHBOUR,
     NEIGHBOUR_VETH,
     NIC,
+    NODE_ADDRESS,
     OTHER_PEER,
     PEER,
     POD,
+    REMOTE,
     VETH,
     Approval,
     Note,
@@ -47,13 +51,16 @@ STAMP = 4711
 
 # The verdicts that a program is there for.
 WAYS = {
-    Program.FROM_POD: {Verdict.ENCAPSULATED, Verdict.ROUTED, Verdict.SWITCHED},
-    Program.FROM_NIC: {Verdict.DECAPSULATED, Verdict.ROUTED},
-    Program.TO_POD: {Verdict.LEARNED},
-    Program.TO_NIC: {Verdict.LEARNED},
+    Program.FROM_POD: {Verdict.ENCAPSULATED, Verdict.ROUTED, Verdict.SWITCHED, Verdict.NAT},
+    Program.FROM_NIC: {Verdict.DECAPSULATED, Verdict.ROUTED, Verdict.NAT},
+    Program.TO_POD: {Verdict.LEARNED, Verdict.TRANSLATED},
+    Program.TO_NIC: {Verdict.LEARNED, Verdict.TRANSLATED},
 }
 # Far from the limits of 10 and 30 s, so that a slow machine changes no verdict.
 AGES = (1, 1, 1, 1, 1, 1, 1, 1, 4, 20, 60, None)
+# Of translated UDP, whose limit is 0.9 s.
+SHORT_AGES = (0, 0, 0, 0, 0, 0, 0, 0, 4, 20, None)
+FRESH, AGED = 300_000_000, 800_000_000  # ns: when records of age 0 are made anew, must have been
 
 
 def some_world(dice: random.Random) -> World:
@@ -83,15 +90,28 @@ def some_world(dice: random.Random) -> World:
     flows = [
         replace(
             flow,
-            out=dice.choice(AGES),
-            into=dice.choice(AGES),
+            out=dice.choice(ages_of(flow)),
+            into=dice.choice(ages_of(flow)),
             epoch=mostly(flow.epoch, 6, 8),
             ifindex=mostly(flow.ifindex, 999, flow.ifindex),
+            is_confirmed=flow.behind is None or bool(mostly(1, 0)),
+            by_gateway=flow.by_gateway if dice.random() < 0.9 else not flow.by_gateway,
         )
-        for flow in FLOWS
+        for flow in (*FLOWS, *NAT_FLOWS)
         if dice.random() < 0.95
     ]
-    return World(pods=pods, peers=peers, flows=frozenset(flows), lease=mostly(60, 60, 60, -1))
+    return World(
+        pods=pods,
+        peers=peers,
+        flows=frozenset(flows),
+        lease=mostly(60, 60, 60, -1),
+        judged_nat=dice.random() < 0.05,
+    )
+
+
+def ages_of(flow: Approval) -> tuple[int | None, ...]:
+    """The ages of its halves to choose from."""
+    return SHORT_AGES if flow.behind and flow.tuple.protocol == UDP else AGES
 
 
 class Fuzz:
@@ -101,9 +121,12 @@ class Fuzz:
         self._bench, self._program, self._seed = bench, program, seed
         self._dice = random.Random(seed)
         self._bases = BASES[program]
-        self._mutator = Mutator(self._dice, [base.frame for base in self._bases])
+        self._nat_bases = NAT_BASES.get(program, self._bases)
+        bases = (*self._bases, *self._nat_bases)
+        self._mutator = Mutator(self._dice, [base.frame for base in bases])
         self._run = bench.runners[program].run
         self.bypassed = self.forgotten = self.unstamped = 0
+        self._made = 0
 
     def run(self, count: int) -> None:
         """Run `count` mutants, in ever new worlds."""
@@ -111,15 +134,28 @@ class Fuzz:
             world = some_world(self._dice)
             standing = stand(self._bench.maps, world)
             oracle = Oracle(world)
+            self._made = standing.since
             for _ in range(PER_WORLD):
+                self._renew(oracle, standing)
                 self._one(oracle, standing)
             flows = {key_of(flow): halves_of(flow) for flow in standing.flows()}
             assert flows == oracle.known(), f"seed {self._seed}: flow records in {world}"
             resets = {key_of(Approval(tuple=one)) for one in standing.resets()}
             assert resets == oracle.resets, f"seed {self._seed}: resets in {world}"
 
+    def _renew(self, oracle: Oracle, standing: Standing) -> None:
+        """Keep young what is to be of age 0."""
+        now = time.monotonic_ns()
+        if now - self._made < FRESH or self._program not in {Program.FROM_POD, Program.FROM_NIC}:
+            return
+        for key, halves in oracle.flows.items():
+            if halves.behind and 0 in {halves.out, halves.into}:
+                flow = flow_of(key, halves)
+                put_flow(standing.maps, flow, standing.since, oracle.world, now)
+        self._made = now
+
     def _one(self, oracle: Oracle, standing: Standing) -> None:
-        base = self._dice.choice(self._bases)
+        base = self._dice.choice(self._bases if self._dice.random() < 0.7 else self._nat_bases)
         frame = self._mutator.mutant(base.frame)
         note = self._note(frame)
         context = self._context(base.ifindex, STAMP if note else 0)
@@ -129,13 +165,15 @@ class Fuzz:
             agree = result.action is Action.REDIRECT and due.allows(result.frame, result.mark)
         else:
             agree = (result.action, result.frame) == (Action.UNSPEC, frame)
-        assert agree, self._report(oracle, due, frame, context, result)
-        self.bypassed += due is not None
+        # Of a machine that stood still no age is known.
+        is_late = time.monotonic_ns() - self._made >= AGED
+        assert agree or is_late, self._report(oracle, due, frame, context, result)
+        self.bypassed += result.action is Action.REDIRECT
         self.unstamped += self._program is Program.TO_NIC and not note
         oracle.learn(self._program, frame, context, note)
         keys, twin = oracle.ended(frame)
         if keys and self._program in {Program.FROM_POD, Program.FROM_NIC}:
-            must = oracle.judge(self._program, twin, context) is not None
+            must = oracle.judge(self._program, twin, context) is not None and not is_late
             self._forgotten(oracle, standing, keys, must=must)
 
     def _forgotten(
@@ -147,7 +185,7 @@ class Fuzz:
         self.forgotten += must
         for key in set(keys) - there:
             flow = flow_of(key, oracle.flows[key])
-            put_flow(standing.maps, flow, standing.since, oracle.world)
+            put_flow(standing.maps, flow, standing.since, oracle.world, self._made)
 
     def _note(self, frame: bytes) -> Note | None:
         """What a frame was when it went in: nearly always itself, with the hops that it came."""
@@ -164,7 +202,11 @@ class Fuzz:
             protocol=packet.protocol,
             ttl=(packet.ttl + (not is_local)) % 256,
             tos=packet.tos,
+            content=packet.content,
+            by_gateway=not is_local,
         )
+        if self._dice.random() < 0.4:
+            note = self._translated(note, is_local=is_local)
         if self._dice.random() < 0.05:
             changes = self._dice.choice(
                 (
@@ -173,12 +215,36 @@ class Fuzz:
                     {"tos": packet.tos & ~1},
                     {"source_port": packet.second},
                     {"epoch": 6},
-                    {"destination": IPv4Address("10.43.0.1")},
+                    {"content": packet.content + 1},
+                    {"protocol": packet.protocol ^ 6 ^ 17},
+                    {"source": POD.address},
                 )
             )
             note = replace(note, **changes)
         put_note(self._bench.maps, note, STAMP)
         return note
+
+    def _translated(self, note: Note, *, is_local: bool) -> Note:
+        """The note of a packet that netfilter has made one of another flow."""
+        if self._program is Program.TO_POD and not is_local:
+            changes = self._dice.choice(
+                (
+                    {"destination": NODE_ADDRESS, "destination_port": 1024},
+                    {"source_port": 8443},
+                    {"destination_port": note.destination_port + 1},
+                    {"source": REMOTE, "source_port": 30080},
+                )
+            )
+        else:
+            changes = self._dice.choice(
+                (
+                    {"destination": SERVICE},
+                    {"destination": SERVICE, "destination_port": 443},
+                    {"source_port": 1024},
+                    {"destination": SERVICE, "ttl": note.ttl + is_local, "by_gateway": True},
+                )
+            )
+        return replace(note, **changes, outside=self._dice.random() < 0.5)
 
     def _context(self, ifindex: int, stamp: int) -> Context:
         """The right context nearly always."""

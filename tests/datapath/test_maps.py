@@ -157,6 +157,8 @@ def test_flows(maps: Maps) -> None:
             mtu=PEER.mtu,
             way=Way.TUNNEL,
             is_open=True,
+            behind=Tuple(POD.address, IPv4Address("10.42.2.7"), 40001, 53, UDP),
+            is_confirmed=True,
         )
     ]
 

@@ -5,11 +5,23 @@ from __future__ import annotations
 
 import pytest
 from bench import Bench
-from frames import ETHERNET, checksum
-from tables import admission, arriving, direct, from_nic, from_pod, from_tunnel, leaving
+from frames import ETHERNET, UDP, checksum, mac
+from tables import (
+    admission,
+    arriving,
+    direct,
+    from_nic,
+    from_pod,
+    from_tunnel,
+    leaving,
+    nat,
+    nat_learned,
+    nat_local,
+    nat_refused,
+)
 from tables.case import Case
 from testrun import Action, Context
-from world import PEER, VETH, put_note, stand
+from world import PEER, PORT, VETH, Approval, Standing, peer_of, put_note, stand
 
 from vxlane.datapath.abi import Program, Verdict, VerdictKind
 from vxlane.datapath.programs import Strictness
@@ -23,6 +35,10 @@ CASES = [
     *admission.CASES,
     *leaving.CASES,
     *arriving.CASES,
+    *nat.CASES,
+    *nat_refused.CASES,
+    *nat_learned.CASES,
+    *nat_local.CASES,
 ]
 # What a test run can't show: test_full_map.py fills the map, a hash comes with a live skb.
 ELSEWHERE = {Verdict.MAP_FULL, Verdict.FLOW_REHASHED}
@@ -53,13 +69,14 @@ def test_packet(either: Bench, case: Case) -> None:
     assert moved.verdicts == {(case.program, case.verdict): Count(1, len(frame))}
     assert result.action == action(case.verdict, either.constants.strict)
     output = frame if case.output is None else bytes(case.output)
-    if case.verdict == Verdict.ENCAPSULATED:
+    if is_encapsulated(case):
         assert masked(result.frame).hex(" ") == masked(output).hex(" ")
     else:
         assert result.frame.hex(" ") == output.hex(" ")
     assert result.mark == case.mark
     assert moved.peers == peer_counts(case, result.frame)
     assert standing.flows() == (case.world.flows if case.flows is None else case.flows)
+    assert not unfindable(standing)
     assert standing.resets() == (case.world.resets if case.resets is None else case.resets)
 
 
@@ -72,11 +89,44 @@ def action(verdict: Verdict, strict: Strictness) -> Action:
 
 def peer_counts(case: Case, output: bytes) -> dict[int, PeerCount]:
     """A bypassed frame counts for its peer in the length that the pod sees."""
-    if case.verdict not in {Verdict.ENCAPSULATED, Verdict.DECAPSULATED, Verdict.ROUTED}:
+    if not is_bypassed(case) or is_switched(case):
         return {}
     if case.program == Program.FROM_POD:
         return {PEER.slot: PeerCount(1, len(bytes(case.frame)), 0, 0)}
     return {PEER.slot: PeerCount(0, 0, 1, len(output))}
+
+
+def is_bypassed(case: Case) -> bool:
+    """Whether the frame goes past the kernel path."""
+    return case.verdict.kind is VerdictKind.BYPASSED
+
+
+def is_switched(case: Case) -> bool:
+    """Whether a frame of a pod goes to another pod of this node."""
+    if not is_bypassed(case) or case.program is not Program.FROM_POD:
+        return False
+    return bytes(case.output or case.frame)[:6] in {mac(pod.mac) for pod in case.world.pods}
+
+
+def is_encapsulated(case: Case) -> bool:
+    """Whether the frame leaves in VXLAN."""
+    if not is_bypassed(case) or case.program is not Program.FROM_POD:
+        return False
+    output = bytes(case.output or case.frame)
+    return output[23] == UDP and output[36:38] == PORT.to_bytes(2, "big")
+
+
+def unfindable(standing: Standing) -> list[Approval]:
+    """Translated flows that have come in from a peer and are not found by what the peer sends."""
+    known = standing.translations()
+    return [
+        flow
+        for flow in standing.flows()
+        if flow.behind
+        and flow.into is not None
+        and peer_of(flow.behind.remote, standing.peers)
+        and known.get(flow.behind) != flow.tuple
+    ]
 
 
 def masked(frame: bytes) -> bytes:

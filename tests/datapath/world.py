@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from typing import Any
 
 from frames import ICMP, TCP, UDP, mac
 
@@ -20,6 +21,7 @@ from vxlane.datapath.maps import Maps
 from vxlane.datapath.records import Flow, Peer, Pod, Settings, Tuple
 
 NANOSECONDS = 10**9
+CLOCK_PRECISION = 20_000_000
 NIC, BRIDGE, OVERLAY, VETH, NEIGHBOUR_VETH = 11, 12, 13, 21, 22
 NIC_MAC, BRIDGE_MAC, OVERLAY_MAC = "02:00:00:00:00:11", "02:00:00:00:00:12", "02:00:00:00:00:13"
 ROUTER_MAC = "02:00:00:00:00:99"
@@ -80,6 +82,16 @@ class Approval:
     ifindex: int = VETH
     is_open: bool = True
     """Of TCP: an ACK has come out since the SYN."""
+    behind: Tuple | None = None
+    """What netfilter makes of it; None: it is not translated."""
+    is_confirmed: bool = True
+    """Of a translated one: more than one packet was seen."""
+    hops: int = 0
+    """Of a translated one to a pod of this node: what its TTL loses."""
+    by_gateway: bool = True
+    """Of a translated one to a pod of this node: the sender sends it to the bridge's MAC."""
+    source_mac: str = BRIDGE_MAC
+    """Of a translated one to a pod of this node: whose frame it comes out as."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +107,9 @@ class Note:
     tos: int = 0
     unfinished: bool = False
     epoch: int = EPOCH
+    content: int = 0
+    outside: bool = False
+    by_gateway: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +124,9 @@ class World:
     revalidate: int = 30
     revalidate_datagram: int = 10
     judged: bool = False
+    judged_nat: bool = False
+    strays: frozenset[tuple[Tuple, Tuple]] = frozenset()
+    """More entries of `translations` than the flows have: a flow as a peer sends it, a key."""
     source_port: int = 50000
     """Of the outer header of every tunnelled flow."""
 
@@ -158,15 +176,38 @@ class Standing:
     peers: tuple[Peer, ...]
 
     def flows(self) -> frozenset[Approval]:
-        """The flow records now, aged as if no time had passed."""
-        return frozenset(self._approval(flow) for flow in self.maps.flows())
+        """The flow records now, aged as if no time had passed; not those of ended connections."""
+        entries = self._entries("flows", "flow_key", "flow")
+        return frozenset(
+            self._approval(Flow.of(key, value), value)
+            for key, value in entries
+            if value.seen_out or value.seen_in
+        )
+
+    def translations(self) -> dict[Tuple, Tuple]:
+        """The keys of translated flows, by what a peer sends of them."""
+        entries = self._entries("translations", "flow_key", "flow_key")
+        empty = HEADER.structs["flow"]()
+        return {Flow.of(one, empty).tuple: Flow.of(other, empty).tuple for one, other in entries}
 
     def resets(self) -> frozenset[Tuple]:
         """The flows noted as reset, which this takes away."""
         return frozenset(self.maps.take_resets())
 
-    def _approval(self, flow: Flow) -> Approval:
-        peer = peer_of(flow.tuple.remote, self.peers)
+    def _entries(self, name: str, key: str, value: str) -> list[tuple[Any, Any]]:
+        """A map as the structs of the contract, with all that the agent does not read."""
+        shape = syscall.map_shape(self.maps._fds[name])
+        kinds = HEADER.structs[key], HEADER.structs[value]
+        return [
+            (kinds[0].from_buffer_copy(one), kinds[1].from_buffer_copy(other))
+            for one, other in syscall.map_entries(self.maps._fds[name], shape.key, shape.value)
+        ]
+
+    def _approval(self, flow: Flow, value: Any) -> Approval:
+        peer = peer_of(flow.behind.remote, self.peers)
+        is_translated = flow.behind != flow.tuple
+        assert bool(value.translated) == is_translated
+        is_switched = is_translated and flow.way is Way.LOCAL and flow.seen_out != 0
         if flow.seen_out and peer and flow.epoch == EPOCH:
             # What was seen of the way out is as the world has it.
             assert (flow.nic, flow.next_hop) == (NIC, peer.next_hop)
@@ -178,6 +219,11 @@ class Standing:
             epoch=flow.epoch,
             ifindex=flow.ifindex,
             is_open=flow.is_open or flow.tuple.protocol != TCP,
+            behind=flow.behind if is_translated else None,
+            is_confirmed=flow.is_confirmed or not is_translated,
+            hops=value.hops if is_switched else 0,
+            by_gateway=bool(value.by_gateway) or not is_switched,
+            source_mac=bytes(value.mac).hex(":") if is_switched else BRIDGE_MAC,
         )
 
     def _age(self, seen: int) -> int | None:
@@ -200,8 +246,11 @@ def stand(maps: Maps, world: World) -> Standing:
         maps.put_pod(pod)
     maps.put_settings(settings(world, since))
     _clear(maps, "flows")
+    _clear(maps, "translations")
     for flow in world.flows:
         put_flow(maps, flow, since, world)
+    for stray in world.strays:
+        syscall.map_update(maps._fds["translations"], *map(flow_key, stray))
     _clear(maps, "resets")
     for key in world.resets:
         syscall.map_update(maps._fds["resets"], flow_key(key), since.to_bytes(8, "little"))
@@ -219,6 +268,7 @@ def settings(world: World, since: int) -> Settings:
         vtep_mac=OVERLAY_MAC,
         has_direct=any(peer.way is Way.DIRECT for peer in world.peers),
         judged=world.judged,
+        judged_nat=world.judged_nat,
     )
 
 
@@ -227,25 +277,47 @@ def peer_of(address: IPv4Address | IPv6Address, peers: Iterable[Peer]) -> Peer |
     return next((peer for peer in peers if address in peer.cidr), None)
 
 
-def put_flow(maps: Maps, flow: Approval, since: int, world: World) -> None:
-    """Write one flow record, as it is learned in `world`."""
+def put_flow(maps: Maps, flow: Approval, since: int, world: World, now: int | None = None) -> None:
+    """Write one flow record, as it is learned in `world`; of age 0 is what is seen `now`."""
+    fresh = since if now is None else now
     value = HEADER.structs["flow"](
-        seen_out=_seen(flow.out, since),
-        seen_in=_seen(flow.into, since),
+        seen_out=_seen(flow.out, since if flow.out else fresh),
+        seen_in=_seen(flow.into, since if flow.into else fresh),
         epoch=flow.epoch,
         ifindex=flow.ifindex,
         sent=SEQUENCE,
         received=SEQUENCE,
         way=Way.LOCAL,
         open=flow.is_open,
+        translated=_translated(flow),
+        confirmed=flow.is_confirmed,
     )
-    if peer := peer_of(flow.tuple.remote, world.peers):
+    behind = flow.behind or flow.tuple
+    value.nat_local[2], value.nat_local[3] = 0xFFFF, int(behind.local)
+    value.nat_remote[2], value.nat_remote[3] = 0xFFFF, int(behind.remote)
+    value.nat_local_port, value.nat_remote_port = behind.local_port, behind.remote_port
+    if flow.behind:
+        value.by_gateway, value.hops = flow.by_gateway, flow.hops
+        value.mac[:] = mac(flow.source_mac)
+    if peer := peer_of(behind.remote, world.peers):
         value.nic, value.mtu, value.slot, value.way = NIC, peer.mtu, peer.slot, peer.way
         value.next_hop[2], value.next_hop[3] = 0xFFFF, int(peer.next_hop)
         value.peer[2], value.peer[3] = 0xFFFF, int(peer.address)
         value.source_port = world.source_port
-        value.vtep_mac[:] = mac(peer.vtep_mac)
+        value.mac[:] = mac(peer.vtep_mac)
+        if flow.behind:
+            keys = flow_key(behind), flow_key(flow.tuple)
+            syscall.map_update(maps._fds["translations"], *keys)
     syscall.map_update(maps._fds["flows"], flow_key(flow.tuple), bytes(value))
+
+
+def _translated(flow: Approval) -> int:
+    """What netfilter makes another of, as enum translated has it."""
+    values = HEADER.enums["translated"]
+    if not flow.behind:
+        return values["TRANSLATED_NOT"]
+    is_renamed = flow.behind.local != flow.tuple.local
+    return values["TRANSLATED_LOCAL" if is_renamed else "TRANSLATED_REMOTE"]
 
 
 def put_note(maps: Maps, note: Note, stamp: int) -> None:
@@ -258,6 +330,9 @@ def put_note(maps: Maps, note: Note, stamp: int) -> None:
         tos=note.tos,
         unfinished=note.unfinished,
         epoch=note.epoch,
+        content=note.content,
+        outside=note.outside,
+        by_gateway=note.by_gateway,
     )
     for field, address in ((value.source, note.source), (value.destination, note.destination)):
         field[2], field[3] = 0xFFFF, int(address)
@@ -275,7 +350,8 @@ def flow_key(key: Tuple) -> bytes:
 
 
 def _seen(age: int | None, since: int) -> int:
-    return 0 if age is None else since - age * NANOSECONDS
+    # The programs' clock is some ms behind, and what it has not reached is of no age.
+    return 0 if age is None else since - max(age * NANOSECONDS, CLOCK_PRECISION)
 
 
 def _clear(maps: Maps, name: str) -> None:

@@ -34,11 +34,11 @@ class Arrived:
     ttl: frozenset[int]
 
 
-def datagram(lab, name):
+def datagram(lab, name, port=0):
     """A UDP socket in a pod's namespace, which tells TOS and TTL."""
     with entered(lab.netns(name)):
         made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    made.bind((lab.address(name), 0))
+    made.bind((lab.address(name), port))
     made.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 1 << 20)
     made.settimeout(_PATIENCE)
     for option in (socket.IP_RECVTOS, _IP_RECVTTL):
@@ -46,31 +46,38 @@ def datagram(lab, name):
     return made
 
 
-def flow(lab, source, target):
-    """Send one flow from pod to pod; the WARM round trips must arrive as well."""
+def flow(lab, source, target, service=None, *, is_answer=False):
+    """Send one flow from pod to pod; the WARM round trips must arrive as well.
+
+    `service`: the address and port that it is sent to, in place of the target's own. The target
+    listens on the same port. With `is_answer` the target sends, to whom it got the first ones from.
+    """
     with (
         contextlib.closing(datagram(lab, source)) as client,
-        contextlib.closing(datagram(lab, target)) as server,
+        contextlib.closing(datagram(lab, target, service[1] if service else 0)) as server,
     ):
-        client.connect(server.getsockname())
+        client.connect(service or server.getsockname())
         for _ in range(WARM):
             client.send(PUBLIC.ljust(SHORT))
             _, peer = server.recvfrom(2048)
             server.sendto(b"", peer)
             client.recv(2048)
+        sender, receiver = (server, client) if is_answer else (client, server)
+        if is_answer:
+            server.connect(peer)
         for number in range(COUNT):
-            client.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 0 if number % 5 else DSCP)
+            sender.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 0 if number % 5 else DSCP)
             text = SECRET if number % 2 else PUBLIC
-            client.send(text.ljust(LONG if number % 4 > 1 else SHORT))
+            sender.send(text.ljust(LONG if number % 4 > 1 else SHORT))
             time.sleep(_PAUSE)
-        return _arrived(server)
+        return _arrived(receiver)
 
 
-def _arrived(server):
+def _arrived(receiver):
     texts, tos, ttl, marked = [], set(), set(), 0
     with contextlib.suppress(TimeoutError):
         while True:
-            text, ancillary, _, _ = server.recvmsg(2048, 256)
+            text, ancillary, _, _ = receiver.recvmsg(2048, 256)
             texts.append(text)
             for _, kind, data in ancillary:
                 value = data[0] if len(data) == 1 else struct.unpack("=i", data)[0]

@@ -44,7 +44,7 @@ NFT = {
     "ip prerouting ct helper set tcp dport map { 21 : by-name }": "helper",
     "ip prerouting ct timeout set short": "timeout",
     "ip prerouting tcp dport 80 notrack": "notrack",
-    "ip prerouting ct zone set 7": "notrack",
+    "ip prerouting ct zone set 7": "zone",
     "ip prerouting meta l4proto tcp tproxy to :1234": "tproxy",
     "ip forward tcp flags syn synproxy mss 1460 wscale 7": "synproxy",
     "ip forward ip saddr 10.42.0.0/17 limit rate 1/second drop": "limit",

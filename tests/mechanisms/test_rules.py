@@ -46,7 +46,7 @@ MATTER = {
     "-A FORWARD -j IDLETIMER --timeout 9 --label x": "account",
     "-t raw -A PREROUTING -p tcp --dport 21 -j CT --helper ftp": "helper",
     "-t raw -A PREROUTING -p tcp --dport 80 -j CT --notrack": "notrack",
-    "-t raw -A PREROUTING -j CT --zone 7": "notrack",
+    "-t raw -A PREROUTING -j CT --zone 7": "zone",
     "-t mangle -A PREROUTING -p tcp -j TPROXY --on-port 1234": "tproxy",
     "-A FORWARD -p tcp -m conntrack --ctstate INVALID,UNTRACKED -j SYNPROXY": "synproxy",
     "-A INPUT -p udp --dport 8472 -m limit --limit 10/s -j ACCEPT": "limit",

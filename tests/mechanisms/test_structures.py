@@ -17,7 +17,7 @@ from vxlane.mechanisms.rules import Base, ChainKey, Code, Family, Hook, Unknown,
 from vxlane.mechanisms.walk import findings
 from vxlane.netlink.socket import attribute, nested
 
-FORWARD = Base(ChainKey(Family.IP, "t", "forward"), Hook.FORWARD)
+FORWARD = Base(ChainKey(Family.IP, "t", "forward"), Hook.FORWARD, 0)
 NAME, DATA, ELEMENT = 1, 2, 1  # NFTA_EXPR_NAME, NFTA_EXPR_DATA, NFTA_LIST_ELEM
 
 
@@ -109,6 +109,20 @@ def test_a_test_fits_none_some_or_all():
     assert {test: packet.match(test) for test in cases} == cases
     peers = NumberTest(Field.DESTINATION, ((0xC0A80700, 0xC0A807FF),))
     assert sent(VIEW).match(peers) is Match.ALL
+
+
+@pytest.mark.parametrize(
+    ("hook", "priority", "is_hidden"),
+    [(Hook.PREROUTING, -300, False), (Hook.PREROUTING, -199, True), (Hook.FORWARD, -300, True)],
+)
+def test_before_conntrack_nothing_is_established(hook, priority, is_hidden):
+    """What accepts established packets hides the next rule only from behind conntrack on."""
+    base = Base(ChainKey(Family.IP, "t", "c"), hook, priority)
+    tcp = NumberTest(Field.PROTOCOL, ((6, 6),))
+    accept = (*xtables.match_steps("state", struct.pack("=I", 2)), Verdict(Code.ACCEPT))
+    assert (findings([base], lambda _: (accept, (tcp, Kind.LOG)), VIEW) == ()) is is_hidden
+    invalid = (tcp, *xtables.match_steps("state", struct.pack("=I", 1)), Kind.LOG)
+    assert (findings([base], lambda _: (invalid,), VIEW) == ()) is is_hidden
 
 
 def test_a_goto_does_not_come_back():

@@ -12,9 +12,19 @@ from reading import VIEW, sh
 from vxlane.errors import KernelError
 from vxlane.host.events import RulesetChange
 from vxlane.mechanisms.devices import Devices
+from vxlane.mechanisms.ipvs import IpvsReader
 from vxlane.mechanisms.kinds import Kind
 from vxlane.mechanisms.watcher import Question, Watcher
 
+IPVS = """\
+IP Virtual Server version 1.2.1 (size=4096)
+Prot LocalAddress:Port Scheduler Flags
+  -> RemoteAddress:Port Forward Weight ActiveConn InActConn
+"""
+SERVICE = """\
+TCP  0A60000A:0050 rr
+  -> 0A2A0202:0050      Masq    1      0          0
+"""
 QUESTION = Question(VIEW, Devices((), ()))
 
 
@@ -41,10 +51,16 @@ def devices():
 
 
 @pytest.fixture
-def watcher(netns, devices):
+def services(tmp_path):
+    """What stands for /proc/net/ip_vs, which is not there yet."""
+    return tmp_path / "ip_vs"
+
+
+@pytest.fixture
+def watcher(netns, devices, services):
     """A watcher of a bare namespace."""
     assert netns
-    with contextlib.closing(Watcher(devices)) as made:
+    with contextlib.closing(Watcher(devices, IpvsReader(services))) as made:
         yield made
 
 
@@ -96,3 +112,16 @@ def test_a_change_of_legacy_rules_is_seen(watcher):
     reading = taken(watcher)
     assert [finding.kind for finding in reading.found] == [Kind.LOG]
     assert reading.has_silent_change
+
+
+def test_services_of_ipvs_concern_translated_flows(watcher, services):
+    """IPVS without services is no matter; with one its flows have timers that a bypass skips."""
+    services.write_text(IPVS)
+    watcher.request(QUESTION)
+    assert taken(watcher).found == ()
+    services.write_text(IPVS + SERVICE)
+    reading = taken(watcher)
+    assert [(each.kind, each.is_translated) for each in reading.found] == [(Kind.IPVS, True)]
+    assert reading.has_silent_change
+    services.unlink()
+    assert taken(watcher).found == ()

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 from dialogue import OUTSIDE, PORT
-from kubeproxy import MODES, Service
-from paths import REVALIDATE, ruleset
+from kubeproxy import MODES, KubeProxies
+from paths import REVALIDATE
 
 from vxlane.lab import lab as labs
 from vxlane.lab import namespaces, underlay
@@ -14,19 +14,10 @@ from vxlane.lab import namespaces, underlay
 
 @pytest.fixture(params=sorted(MODES))
 def kube_proxy(lab, request):
-    """Start kube-proxy on a node, for one test; its backends are addresses of pods."""
-    running = []
-
-    def start(node, *, backends):
-        running.append((node, MODES[request.param](lab, node)))
-        with ruleset(lab, node):
-            running[-1][1].install(Service(tuple(backends), PORT))
-        return running[-1][1]
-
-    yield start
-    for node, proxy in running:
-        with ruleset(lab, node):
-            proxy.remove()
+    """Start kube-proxy on nodes, for one test; its backends are addresses of pods."""
+    proxies = KubeProxies(request.param, lab, PORT)
+    yield proxies
+    proxies.end()
 
 
 @pytest.fixture(scope="session")

@@ -164,9 +164,13 @@ def pour(lab, client, server, size, port=9002):
 
 
 @contextlib.contextmanager
-def hearing(lab, name, port, *peer):
-    """A pod that hears numbers by UDP and never answers; `peer` (address, port) hears it first."""
-    argv = [sys.executable, TALK, "hear", str(port), *map(str, peer)]
+def hearing(lab, name, port, *peer, answers=False):
+    """A pod that hears numbers by UDP and never answers; `peer` (address, port) hears it first.
+
+    Or one that `answers`.
+    """
+    role = "reply" if answers else "hear"
+    argv = [sys.executable, TALK, role, str(port), *map(str, peer)]
     with tempfile.TemporaryFile() as file, lab.spawn(name, *argv, stdout=file):
         wait_for(lambda: os.pread(file.fileno(), 9, 0) == b"listening", "the listener")
         yield Heard(file)

@@ -4,6 +4,7 @@
     talk.py serve NAME PORT         TCP and UDP echo; NAME and the caller's address come first
     talk.py hear PORT [PEER PORT]   UDP: prints "N SECONDS" for each datagram N, answers nothing;
                                     sends one to the peer before it listens
+    talk.py reply PORT              the same, and sends each back
     talk.py call CALLS              many at once, as JSON (see dialogue.Call); prints their reports
     talk.py swallow PORT            takes in all that one connection sends; prints how it ended
     talk.py pour PEER PORT BYTES    sends so much and ends by a RST
@@ -78,15 +79,18 @@ async def serve(name, port):
     await asyncio.Event().wait()
 
 
-def hear(port, *peer):
-    """Print what arrives until killed."""
+def hear(port, *peer, answers=False):
+    """Print what arrives until killed, and send it back if it `answers`."""
     ear = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     ear.bind(("0.0.0.0", port))
     if peer:
         ear.sendto(b"0", (peer[0], int(peer[1])))
     say("listening")
     while True:
-        say(f"{ear.recv(100).decode().strip()} {time.monotonic()}")
+        number, sender = ear.recvfrom(100)
+        say(f"{number.decode().strip()} {time.monotonic()}")
+        if answers:
+            ear.sendto(number, sender)
 
 
 async def connect(call, port):
@@ -151,7 +155,7 @@ async def question(call, port):
     made.bind(("0.0.0.0", port))
     made.connect((call["address"], call["to_port"]))
     transport, answers = await loop.create_datagram_endpoint(Answers, sock=made)
-    port, longest = transport.get_extra_info("sockname")[1], 0.0
+    port, longest, greetings = transport.get_extra_info("sockname")[1], 0.0, set()
     for _ in range(call["rounds"]):
         block, sent = os.urandom(call["size"]), time.monotonic()
         transport.sendto(block)
@@ -159,9 +163,12 @@ async def question(call, port):
         greeting, _, echo = data.partition(b"\n")
         if echo != block:
             raise ValueError("not what was sent")
+        greetings.add(greeting)
         longest = max(longest, time.monotonic() - sent)
         await asyncio.sleep(call["pause"])
     transport.close()
+    if len(greetings) > 1:
+        raise ValueError(f"answered by several, or seen as several: {greetings}")
     return *json.loads(greeting), port, longest
 
 
@@ -247,6 +254,8 @@ if __name__ == "__main__":
         asyncio.run(serve(arguments[0], int(arguments[1])))
     elif role == "hear":
         hear(int(arguments[0]), *arguments[1:])
+    elif role == "reply":
+        hear(int(arguments[0]), answers=True)
     elif role == "swallow":
         swallow(int(arguments[0]))
     elif role == "pour":

@@ -19,12 +19,16 @@ from vxlane.lab.waiting import wait_for
 NODES = ("node1", "node2")
 BUSY = {"size": 40000, "pause": 0.03}
 CLIENT, SERVER = "node1-pod1", "node2-pod1"
+MASQUERADED = "10.42.1.0"
+"""What another node sees the client as when its own gives it an address."""
 
 
 def states(lab, node):
     """How many of the client's TCP connections conntrack has in which state."""
-    listed = lab.exec(node, "conntrack", "-L", "-p", "tcp", "-s", lab.address(CLIENT))
-    return collections.Counter(re.findall(r"^tcp +6 \d+ (\w+)", listed.stdout, re.MULTILINE))
+    listed = lab.exec(node, "conntrack", "-L", "-p", "tcp").stdout
+    sources = f"src=({lab.address(CLIENT)}|{MASQUERADED}) "
+    found = re.findall(rf"^tcp +6 \d+ (\w+) {sources}", listed, re.MULTILINE)
+    return collections.Counter(state for state, _ in found)
 
 
 def left(lab, server, *calls):

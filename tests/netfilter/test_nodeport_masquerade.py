@@ -7,8 +7,9 @@ import dataclasses
 
 import pytest
 from dialogue import OUTSIDE, PORT, Call, answered, call, calling, serving
-from kubeproxy import NODE_PORT
-from paths import CONNECTING, bypassed, judged
+from kubeservice import NODE_PORT
+from paths import CONNECTING, OVERWRITTEN, UNSTAMPED, bypassed, judged
+from servicecalls import NEARLY_ALL
 
 from vxlane.lab import namespaces, pods
 from vxlane.lab.cni import ContainerInterface
@@ -23,13 +24,13 @@ HOST_PORT = 8081
         (
             "node1-pod1",
             "10.42.1.1",
-            {("from_pod", "no_peer"), ("to_nic", "no_pod"), ("to_pod", "no_peer")},
+            {("from_pod", "no_peer"), ("to_nic", "no_peer")},
             {("from_pod", "switched")},
         ),
         (
             "node2-pod1",
             "10.42.1.0",
-            {("from_nic", "no_pod")},
+            {("from_nic", "no_pod"), ("to_nic", "no_pod")},
             {("from_pod", "encapsulated"), ("from_nic", "decapsulated")},
         ),
     ],
@@ -50,11 +51,10 @@ def test_node_port(lab, kube_proxy, outside, backend, seen_as, translated, bypas
     assert from_outside[0].servers() == from_pod[0].servers() == {backend}
     assert from_outside[0].seen_as() == {seen_as}
     assert from_pod[0].seen_as() == {lab.address("node1-pod2")}
-    assert set(bypassed(seen)) == bypasses
-    expected = translated | bypasses | CONNECTING
-    if from_pod[0].are_moved():
-        # The answer to a moved port is translated back.
-        expected |= {("to_nic", "translated"), ("to_pod", "translated")}
+    # A connection that netfilter moved to another port is bypassed as a translated one.
+    moved = {("from_pod", "nat"), ("from_nic", "nat")} if from_pod[0].are_moved() else set()
+    assert bypasses <= set(bypassed(seen)) <= bypasses | moved
+    expected = translated | bypasses | moved | CONNECTING | OVERWRITTEN
     assert translated <= set(judged(seen)) <= expected
     assert all(seen[counter] >= MANY * 5 for counter in translated)
     assert proxy.invalid() == 0
@@ -105,16 +105,27 @@ def test_host_port(lab, host_port, outside, caller, seen_as):  # noqa: ARG001 (o
     answered(reports, connections, questions)
     assert reports[0].servers() == reports[1].servers() == {host_port}
     assert reports[0].seen_as() == reports[1].seen_as() == {seen_as}
-    assert bypassed(seen) == bypassed(datagrams) == {}
-    # Of a pod of this node both questions and answers leave and enter a pod. Answers to any other
+    aged = seen["from_pod", "flow_aged"], datagrams["from_pod", "flow_aged"]
+    if caller == "node1-pod1":
+        # The first question, and the first answer, are netfilter's.
+        assert set(bypassed(seen)) == set(bypassed(datagrams)) == {("from_pod", "nat")}
+        assert seen["from_pod", "nat"] + aged[0] >= NEARLY_ALL * 2 * MANY * 5
+        assert datagrams["from_pod", "nat"] + aged[1] == 2 * (COUNT - 1)
+        assert datagrams["from_pod", "no_peer"] == datagrams["to_pod", "translated"] == 1
+    else:
+        assert bypassed(seen) == bypassed(datagrams) == {}
+        left_alone(datagrams, near=caller == host_port)
+
+
+def left_alone(datagrams, *, near):
+    """Assert that each of COUNT questions and answers crossed netfilter; `near`: to itself."""
+    # Of the pod itself both questions and answers leave and enter a pod. Answers to any other
     # caller leave the node, in its name.
-    is_near = caller.startswith("node1")
-    crossings = COUNT * (2 if is_near else 1)
-    out = {} if is_near else {("to_nic", "no_pod"): COUNT}
-    into_pod = {key: n for key, n in judged(datagrams).items() if key[0] == "to_pod"}
-    assert judged(datagrams) == {("from_pod", "no_peer"): crossings, **out, **into_pod}
-    assert sum(into_pod.values()) == crossings
-    assert set(into_pod) <= {("to_pod", "no_peer"), ("to_pod", "translated")}
+    crossings = COUNT * (2 if near else 1)
+    out = {("to_pod", "translated"): crossings} if near else {("to_nic", "no_peer"): COUNT}
+    assert judged(datagrams) == {("from_pod", "no_peer"): crossings, **out}
+    # What comes from outside is none of the overlay's, so it carries no stamp.
+    assert near or datagrams[UNSTAMPED] >= COUNT
 
 
 def test_masquerade(lab, outside):
@@ -128,6 +139,7 @@ def test_masquerade(lab, outside):
             reports += call(lab, "node1-pod1", questions)
     answered(reports, connections, questions)
     assert reports[0].seen_as() == reports[1].seen_as() == {lab.address("node1")}
-    each = {("from_pod", "no_peer"), ("to_nic", "no_pod"), ("to_pod", "no_peer")}
+    each = {("from_pod", "no_peer"), ("to_nic", "no_peer")}
     assert set(judged(seen)) == each | {("from_pod", "tcp_control")}
     assert judged(datagrams) == dict.fromkeys(each, COUNT)
+    assert datagrams[UNSTAMPED] >= COUNT

@@ -22,19 +22,19 @@ FIVE_DAYS, UNACKNOWLEDGED = 432_000, 300
 
 
 @contextlib.contextmanager
-def connection(lab):
-    """Both ends of a TCP connection from CLIENT to SERVER."""
+def connection(lab, server=SERVER, to=None):
+    """Both ends of a TCP connection from CLIENT to a pod; `to`: an address and a port of its."""
     with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(socket_in(lab.netns(SERVER), socket.SOCK_STREAM))
+        listener = stack.enter_context(socket_in(lab.netns(server), socket.SOCK_STREAM))
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("0.0.0.0", PORT))
         listener.listen()
         client = stack.enter_context(socket_in(lab.netns(CLIENT), socket.SOCK_STREAM))
         client.settimeout(10)
-        client.connect((lab.address(SERVER), PORT))
-        server = stack.enter_context(listener.accept()[0])
-        server.settimeout(10)
-        yield client, server
+        client.connect(to or (lab.address(server), PORT))
+        accepted = stack.enter_context(listener.accept()[0])
+        accepted.settimeout(10)
+        yield client, accepted
 
 
 def speak(speaker, hearer, times):

@@ -63,9 +63,9 @@ def test_pod():
     }
 
 
-def test_flow():
-    """A flow's ages are seconds since each half was seen, null for one that never was."""
-    flow = Flow(
+def some_flow(behind):
+    """A TCP flow of HERE's to THERE, and what netfilter makes of it."""
+    return Flow(
         Tuple(HERE, THERE, 40000, 80, 6),
         seen_out=39 * SECOND,
         seen_in=0,
@@ -78,7 +78,14 @@ def test_flow():
         mtu=1450,
         way=Way.TUNNEL,
         is_open=True,
+        behind=behind,
+        is_confirmed=True,
     )
+
+
+def test_flow():
+    """A flow's ages are seconds since each half was seen, null for one that never was."""
+    flow = some_flow(Tuple(HERE, THERE, 40000, 80, 6))
     assert documents.flow_document(flow, SETTINGS, now=40 * SECOND) == {
         "protocol": "tcp",
         "local": "10.42.1.2",
@@ -87,7 +94,19 @@ def test_flow():
         "remote_port": 80,
         "out_age_seconds": 1.0,
         "in_age_seconds": None,
+        "translated": None,
         "withdrawn": True,
+    }
+
+
+def test_translated_flow():
+    """What netfilter makes of a flow stands beside it."""
+    flow = some_flow(Tuple(NODE, PEER_NODE, 1024, 8080, 6))
+    assert documents.flow_document(flow, SETTINGS, now=40 * SECOND)["translated"] == {
+        "local": "192.168.77.11",
+        "local_port": 1024,
+        "remote": "192.168.77.12",
+        "remote_port": 8080,
     }
 
 
@@ -121,12 +140,13 @@ def test_share_counts_each_overlay_packet_once():
 
 
 def test_packets_to_services_are_in_the_share():
-    """What enters for no peer and leaves translated is one packet that was not bypassed."""
+    """What enters for no peer and comes out translated is one packet that was not bypassed."""
     counted = counters(
         from_pod__encapsulated=90,
         from_pod__no_peer=30,
         from_nic__decapsulated=90,
-        to_nic__translated=10,
+        to_nic__translated=7,
+        to_pod__translated=3,
     )
     assert documents.bypassed_document(counted) == {
         "from_pod": {"bypassed": 90, "packets": 100, "share": 0.9},

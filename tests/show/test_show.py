@@ -94,7 +94,9 @@ def test_stats(lab):
     counted = stats["programs"]["from_pod"]["encapsulated"]
     assert counted.keys() == ENTRY
     assert counted["packets"] >= 3
-    assert sum(peer["tx_packets"] for peer in stats["peers"]) == counted["packets"]
+    # Of translated packets some went to a pod of this node.
+    to_peers = sum(peer["tx_packets"] for peer in stats["peers"]) - counted["packets"]
+    assert 0 <= to_peers <= stats["programs"]["from_pod"]["nat"]["packets"]
     total = stats["bypassed"]["total"]
     assert 0 < total["bypassed"] <= total["packets"]
     assert total["share"] == round(total["bypassed"] / total["packets"], 6)

@@ -110,7 +110,7 @@ FROM_NIC = {
     "stranger_with_the_worlds_address": Case(
         lambda wire, plain: replace(wire.from_peer(replace(plain, source=WORLD)), source=STRANGER),
         "unknown_vtep",
-        ("to_pod no_peer",),
+        ("to_pod no_stamp",),
     ),
     "stranger_with_a_malformed_packet": Case(
         lambda wire, plain: replace(wire.from_peer(replace(plain, checksum=1)), source=STRANGER),
@@ -133,7 +133,7 @@ NO_PEER = {
     "world": Case(
         lambda wire, plain: wire.from_peer(replace(plain, source=WORLD)),
         "no_peer",
-        ("to_pod no_peer",),
+        ("to_pod no_stamp",),
     ),
     "pod_of_the_receiver": Case(tunnel("node2-pod2"), "no_peer", ("to_pod no_stamp",)),
 }
@@ -206,7 +206,7 @@ def test_strict_spares_vlans(strict_wire):
     outcome = strict_wire.compare([tagged], at=SENDER, approve=plain, seen_at=EVERYWHERE)
     assert outcome.bypass == outcome.kernel
     assert outcome.arrivals == {NEIGHBOUR: 1}
-    assert outcome.counted == ["from_pod not_ip", "to_pod not_ip"]
+    assert outcome.counted == ["from_pod not_ip", "to_pod no_stamp"]
     tunnel = strict_wire.from_peer(plain)
     tagged = vlan(replace(tunnel, source=STRANGER), 7)
     outcome = strict_wire.compare([tagged], at=AT_RECEIVER, approve=tunnel, seen_at=EVERYWHERE)

@@ -28,7 +28,7 @@ _GREETINGS = 3
 
 _CHUNK = 1 << 20
 _BUFFER = 32 << 20
-_SO_RCVBUFFORCE = 33
+_SO_RCVBUFFORCE, _SO_NO_CHECK = 33, 11
 _SOL_UDP, _UDP_SEGMENT = 17, 103
 _DATAGRAM_SECONDS = 0.3
 _BODY = random.Random(8472).randbytes(2 * _CHUNK)
@@ -51,17 +51,20 @@ def _chunks(size: int) -> Iterator[memoryview]:
         yield body[start : start + min(_CHUNK, size - at)]
 
 
-def tcp(ends: Ends, size: int, *, port: int = 0, congestion: str = "cubic") -> float:
+def tcp(
+    ends: Ends, size: int, *, port: int = 0, congestion: str = "cubic", back: bool = False
+) -> float:
     """Send `size` bytes over one connection and return the receiver's longest wait, seconds.
 
-    Asserts that the same bytes came out. `port` is where the target listens, 0: anywhere.
+    Asserts that the same bytes came out. `port` is where the target listens, 0: anywhere. `back`:
+    the target sends them.
     """
     with socket_in(ends.target, socket.SOCK_STREAM) as listener, ThreadPoolExecutor(1) as thread:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("", port))
         listener.listen()
         listener.settimeout(STALL_SECONDS)
-        receiving = thread.submit(_receive, listener)
+        accepting = thread.submit(_accept, listener)
         with socket_in(ends.source, socket.SOCK_STREAM) as connection:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, congestion.encode())
             connection.settimeout(STALL_SECONDS)
@@ -69,48 +72,71 @@ def tcp(ends: Ends, size: int, *, port: int = 0, congestion: str = "cubic") -> f
             for _ in range(_GREETINGS):
                 connection.sendall(b"?")
                 assert connection.recv(1) == b"!"
-            digest = hashlib.sha256()
-            for chunk in _chunks(size):
-                connection.sendall(chunk)
-                digest.update(chunk)
-            connection.shutdown(socket.SHUT_WR)
-            received = receiving.result()
+            with accepting.result() as accepted:
+                sender, receiver = (accepted, connection) if back else (connection, accepted)
+                receiving = thread.submit(_receive, receiver)
+                digest = hashlib.sha256()
+                for chunk in _chunks(size):
+                    sender.sendall(chunk)
+                    digest.update(chunk)
+                sender.shutdown(socket.SHUT_WR)
+                received = receiving.result()
     assert (received.size, received.digest) == (size, digest.hexdigest())
     return received.longest_wait
 
 
-def _receive(listener: socket.socket) -> Received:
+def _accept(listener: socket.socket) -> socket.socket:
+    """A connection, greeted."""
     connection, _ = listener.accept()
+    connection.settimeout(STALL_SECONDS)
+    for _ in range(_GREETINGS):
+        assert connection.recv(1) == b"?"
+        connection.sendall(b"!")
+    return connection
+
+
+def _receive(connection: socket.socket) -> Received:
     digest, buffer, size, longest = hashlib.sha256(), memoryview(bytearray(_CHUNK)), 0, 0.0
-    with connection:
-        connection.settimeout(STALL_SECONDS)
-        for _ in range(_GREETINGS):
-            assert connection.recv(1) == b"?"
-            connection.sendall(b"!")
-        before = time.monotonic()
-        while count := connection.recv_into(buffer):
-            now = time.monotonic()
-            longest, before = max(longest, now - before), now
-            digest.update(buffer[:count])
-            size += count
+    before = time.monotonic()
+    while count := connection.recv_into(buffer):
+        now = time.monotonic()
+        longest, before = max(longest, now - before), now
+        digest.update(buffer[:count])
+        size += count
     return Received(size, digest.hexdigest(), longest)
 
 
-def udp(ends: Ends, *, count: int, size: int, segments: int = 1) -> None:
+def udp(
+    ends: Ends,
+    *,
+    count: int,
+    size: int,
+    segments: int = 1,
+    back: bool = False,
+    checksums: bool = True,
+) -> None:
     """Send `count` messages of `segments` datagrams of `size` bytes in one flow; all must arrive.
 
-    More than one segment is one send that the kernel cuts (UDP_SEGMENT), as QUIC does.
+    More than one segment is one send that the kernel cuts (UDP_SEGMENT), as QUIC does. `back`: the
+    target sends them, to whom it has heard of once. Without `checksums` none has one.
     """
     with (
-        socket_in(ends.target, socket.SOCK_DGRAM) as receiver,
-        socket_in(ends.source, socket.SOCK_DGRAM) as sender,
+        socket_in(ends.target, socket.SOCK_DGRAM) as target,
+        socket_in(ends.source, socket.SOCK_DGRAM) as source,
     ):
-        receiver.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
-        receiver.bind(("", 0))
-        sender.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
+        target.bind(("", 0))
+        source.connect((ends.address, target.getsockname()[1]))
+        sender, receiver = (target, source) if back else (source, target)
+        for end in (sender, receiver):
+            end.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
+        if back:
+            source.send(b"?")
+            target.settimeout(STALL_SECONDS)
+            target.connect(target.recvfrom(1)[1])
         if segments > 1:
             sender.setsockopt(_SOL_UDP, _UDP_SEGMENT, size)
-        sender.connect((ends.address, receiver.getsockname()[1]))
+        if not checksums:
+            sender.setsockopt(socket.SOL_SOCKET, _SO_NO_CHECK, 1)
         sent, received = [], []
         numbers = itertools.count()
         for _ in range(count):

@@ -24,6 +24,7 @@ from vxlane.datapath.programs import pin_directory
 from vxlane.host.devices import Devices
 from vxlane.host.events import Events, RulesetChange
 from vxlane.host.undo import UndoFile
+from vxlane.mechanisms import ipvs
 from vxlane.mechanisms.devices import DeviceReader
 from vxlane.mechanisms.watcher import Watcher
 from vxlane.netlink.socket import NetlinkSocket
@@ -76,7 +77,7 @@ class Agent:
         self._failures = Failures()
         self._attempt = self._failures.attempt
         self._nics: frozenset[int] = frozenset()
-        self._watcher = Watcher(self._device_reader())
+        self._watcher = Watcher(self._device_reader(), ipvs.IpvsReader(ipvs.SERVICES))
         self.judged = JudgedKeeper(self._watcher, config)
         self._loading = Retry(_LOAD_AGAIN)
 

@@ -126,7 +126,7 @@ class Bypass:
 
     def judge(self, judged: Judged) -> None:
         """Leave these pods' packets to the kernel path, and no others'."""
-        self.lease.judge(all_pods=judged.all)
+        self.lease.judge(all_pods=judged.all, translated=judged.translated)
         self._pods.judge(judged.ports)
 
     def sync_connections(self) -> None:

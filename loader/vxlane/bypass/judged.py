@@ -115,6 +115,7 @@ class JudgedKeeper:
                 "kind": finding.kind.value,
                 "meaning": MEANING[finding.kind],
                 "where": finding.where,
+                "flows": "translated" if finding.is_translated else "all",
                 "pods": _shown(finding.scope),
                 "ignored": finding.kind in self._ignored,
             }
@@ -148,10 +149,10 @@ class JudgedKeeper:
         for finding in (*dict.fromkeys(found),)[:_MOST_LINES]:
             if finding not in self.found:
                 how = "ignored" if finding.kind in self._ignored else "left to the kernel path"
-                log.info("%s: %s in %s", how, finding.kind.value, finding.where)
+                log.info("%s: %s", how, _named(finding))
         for finding in (*dict.fromkeys(self.found),)[:_MOST_LINES]:
             if finding not in found:
-                log.info("no longer there: %s in %s", finding.kind.value, finding.where)
+                log.info("no longer there: %s", _named(finding))
 
 
 _FIRST = 1.0
@@ -164,6 +165,11 @@ def _parsed(text: str) -> IPv4Network | None:
         return IPv4Interface(text).network
     except ValueError:
         return None
+
+
+def _named(finding: Finding) -> str:
+    flows = ", for translated flows" if finding.is_translated else ""
+    return f"{finding.kind.value} in {finding.where}{flows}"
 
 
 def _shown(scope: Scope) -> str:

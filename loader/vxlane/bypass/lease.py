@@ -89,6 +89,7 @@ class Lease:
                     vtep_mac=overlay.vtep_mac,
                     has_direct=bool(overlay.direct_nics),
                     judged=self._settings.judged,
+                    judged_nat=self._settings.judged_nat,
                 )
             )
 
@@ -112,11 +113,12 @@ class Lease:
             self._put(replace(self._settings, epoch=_after(self._settings.epoch)))
             return self._settings.epoch
 
-    def judge(self, *, all_pods: bool) -> None:
-        """Leave every packet to the kernel path, or no longer."""
+    def judge(self, *, all_pods: bool, translated: bool) -> None:
+        """Leave every packet to the kernel path, or those of translated flows, or no longer."""
         with self._lock:
-            if self._settings.judged != all_pods:
-                self._put(replace(self._settings, judged=all_pods))
+            settings = replace(self._settings, judged=all_pods, judged_nat=translated)
+            if settings != self._settings:
+                self._put(settings)
 
     def switch(self, overlay: OverlayState, *, is_enabled: bool) -> None:
         """Switch the bypass on or off, from now on."""

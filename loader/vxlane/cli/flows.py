@@ -10,7 +10,7 @@ from vxlane.show import node
 from vxlane.show.table import table
 from vxlane.util.places import state_directory
 
-_HEADER = ("PROTOCOL", "LOCAL", "REMOTE", "OUT AGE s", "IN AGE s", "")
+_HEADER = ("PROTOCOL", "LOCAL", "REMOTE", "TRANSLATED", "OUT AGE s", "IN AGE s", "")
 
 
 @click.group(
@@ -23,7 +23,8 @@ def flows(ctx: click.Context, as_json: bool) -> None:  # noqa: FBT001 (a flag is
     """List the flows that came out of the kernel path, or withdraw them all.
 
     An age is the time since that direction last came out of the kernel path. A direction without
-    an age never did.
+    an age never did. TRANSLATED is what netfilter makes of LOCAL and REMOTE, as it does for a
+    Service.
     """
     if ctx.invoked_subcommand is None:
         with node.open_maps(state_directory()) as maps:
@@ -44,12 +45,19 @@ def flush(as_json: bool) -> None:  # noqa: FBT001
     emit({"epoch": epoch}, lambda done: f"epoch {done['epoch']}", as_json=as_json)
 
 
+def _translation(flow: Json | None) -> str:
+    if flow is None:
+        return ""
+    return f"{flow['local']}:{flow['local_port']} {flow['remote']}:{flow['remote_port']}"
+
+
 def _text(listed: list[Json]) -> str:
     rows = [
         (
             flow["protocol"],
             f"{flow['local']}:{flow['local_port']}",
             f"{flow['remote']}:{flow['remote_port']}",
+            _translation(flow["translated"]),
             flow["out_age_seconds"],
             flow["in_age_seconds"],
             "withdrawn" if flow["withdrawn"] else "",

@@ -30,5 +30,6 @@ def _text(document: Json) -> str:
     mechanisms = parts["agent"].pop("mechanisms", [])
     texts = [f"{part.upper()}\n{pairs(values)}" for part, values in parts.items()]
     if mechanisms:
-        texts.append(f"MECHANISMS\n{columns(('kind', 'pods', 'ignored', 'where'), mechanisms)}")
+        keys = ("kind", "flows", "pods", "ignored", "where")
+        texts.append(f"MECHANISMS\n{columns(keys, mechanisms)}")
     return "\n\n".join(texts)

@@ -155,7 +155,7 @@ class Verdict(IntEnum, metaclass=_FromHeader):
     @property
     def kind(self) -> VerdictKind:
         """What the verdict means for the packet; the programs know kinds by the same ranges."""
-        if self <= Verdict.ROUTED:
+        if self <= Verdict.NAT:
             return VerdictKind.BYPASSED
         if self == Verdict.LEARNED:
             return VerdictKind.LEARNED

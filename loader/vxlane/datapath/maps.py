@@ -144,8 +144,9 @@ class Maps:
         syscall.map_update(self._fds["settings"], bytes(4), settings.value)
 
     def flows(self) -> Iterator[Flow]:
-        """Every record, live or stale; order is the kernel's."""
-        return (Flow.of(key, value) for key, value in self._entries("flows"))
+        """Every record, live or stale; order is the kernel's. Not those of ended connections."""
+        records = (Flow.of(key, value) for key, value in self._entries("flows"))
+        return (flow for flow in records if flow.seen_out or flow.seen_in)
 
     def connections_last_used(self, after: int, until: int) -> Iterator[tuple[Tuple, int] | None]:
         """TCP flows that were last bypassed in that span, and when (ns); None for other records."""

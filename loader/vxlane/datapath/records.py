@@ -29,6 +29,8 @@ SHAPES: dict[str, tuple[type[Any], type[Any]]] = {
     "interfaces": (U32, STRUCTS["address"]),
     "veths": (U32, U32),
     "flows": (STRUCTS["flow_key"], STRUCTS["flow"]),
+    "translations": (STRUCTS["flow_key"], STRUCTS["flow_key"]),
+    "drafts": (U32, STRUCTS["flow"]),
     "notes": (U32, STRUCTS["note"]),
     "resets": (STRUCTS["flow_key"], ctypes.c_uint64),
     "counters": (U32, STRUCTS["counter"]),
@@ -139,6 +141,7 @@ class Settings:
     vtep_mac: str
     has_direct: bool = False
     judged: bool = False
+    judged_nat: bool = False
 
     @classmethod
     def of(cls, value: Any) -> Settings:
@@ -152,6 +155,7 @@ class Settings:
             _mac(value.vtep_mac),
             bool(value.has_direct),
             bool(value.judged),
+            bool(value.judged_nat),
         )
 
     @property
@@ -164,6 +168,7 @@ class Settings:
             epoch=self.epoch,
             has_direct=self.has_direct,
             judged=self.judged,
+            judged_nat=self.judged_nat,
         )
         _fill(value.address, mapped(self.address))
         _fill(value.vtep_mac, mac_octets(self.vtep_mac))
@@ -192,7 +197,8 @@ class Flow:
 
     `seen_out` and `seen_in` are when each half last came out of the kernel path, `used` when the
     flow was last bypassed, give or take a second (ns, 0: never). `ifindex` is that of the pod it
-    was approved for, `nic` of the device that it leaves by (0: of none, or not seen yet).
+    was approved for, `nic` of the device that it leaves by (0: of none, or not seen yet). `behind`
+    is the same flow behind netfilter, another one if it is translated.
     """
 
     tuple: Tuple
@@ -208,6 +214,9 @@ class Flow:
     way: Way
     is_open: bool
     """Of TCP: an ACK has come out of the kernel path since the connection's SYN."""
+    behind: Tuple
+    is_confirmed: bool
+    """More than one packet was seen to take this way."""
 
     @classmethod
     def of(cls, key: Any, value: Any) -> Flow:
@@ -225,6 +234,14 @@ class Flow:
             value.mtu,
             Way(value.way),
             bool(value.open),
+            Tuple(
+                _address(value.nat_local),
+                _address(value.nat_remote),
+                value.nat_local_port,
+                value.nat_remote_port,
+                key.protocol,
+            ),
+            bool(value.confirmed),
         )
 
 

@@ -20,6 +20,8 @@ class Judged:
     all: bool = False
     ports: frozenset[str] = frozenset()
     """Of single pods, and maybe names that no pod has."""
+    translated: bool = False
+    """All packets of flows that netfilter translates."""
 
 
 def judged(
@@ -27,14 +29,18 @@ def judged(
 ) -> Judged:
     """Whom `found` concerns, but for the kinds that are ignored."""
     ports: set[str] = set()
+    translated = False
     for finding in found:
         if finding.kind in ignored:
             continue
         concerned = _concerned(finding, pods, local)
-        if concerned is None:
+        if finding.is_translated:
+            translated |= concerned is None or not concerned.isdisjoint(pods)
+        elif concerned is None:
             return Judged(all=True)
-        ports |= concerned
-    return Judged(ports=frozenset(ports))
+        else:
+            ports |= concerned
+    return Judged(ports=frozenset(ports), translated=translated)
 
 
 def _concerned(finding: Finding, pods: Pods, local: IPv4Network) -> set[str] | None:

@@ -58,9 +58,10 @@ class ConntrackReader:
             found = attributes(entry, nf.NFGENMSG.size)
             if not rt.BE32.unpack(found[nf.CTA_STATUS])[0] & status:
                 continue
-            ends = attributes(attributes(found[nf.CTA_TUPLE_ORIG], 0)[nf.CTA_TUPLE_IP], 0)
-            source = rt.BE32.unpack(ends[nf.CTA_IP_V4_SRC])[0]
-            destination = rt.BE32.unpack(ends[nf.CTA_IP_V4_DST])[0]
+            # A translated connection's destination is the one that answers.
+            source, destination = (
+                _source(found[of]) for of in (nf.CTA_TUPLE_ORIG, nf.CTA_TUPLE_REPLY)
+            )
             if first <= source <= last:
                 yield Scope(sources=((source, source),))
             elif first <= destination <= last:
@@ -73,6 +74,11 @@ class ConntrackReader:
             if error.errno == errno.EINVAL:
                 return []  # this kernel has no conntrack
             raise
+
+
+def _source(connection: bytes) -> int:
+    ends = attributes(attributes(connection, 0)[nf.CTA_TUPLE_IP], 0)
+    return int(rt.BE32.unpack(ends[nf.CTA_IP_V4_SRC])[0])
 
 
 def _is_automatic() -> bool:

@@ -37,10 +37,12 @@ class Kind(enum.Enum):
     TPROXY = "tproxy"
     FLOWTABLE = "flowtable"
     NOTRACK = "notrack"
+    ZONE = "zone"
     TIMEOUT = "timeout"
     SHAPER = "shaper"
     TC = "tc"
     XDP = "xdp"
+    IPVS = "ipvs"
     UNKNOWN = "unknown"
 
 
@@ -64,16 +66,21 @@ MEANING = {
     Kind.SYNPROXY: "SYNPROXY, which shifts a connection's sequence numbers",
     Kind.TPROXY: "TPROXY, which gives packets to a socket of the node",
     Kind.FLOWTABLE: "a flowtable, which takes a connection's timers over",
-    Kind.NOTRACK: "connections that conntrack does not follow, or follows in another zone",
+    Kind.NOTRACK: "connections that conntrack does not follow",
+    Kind.ZONE: "connections that conntrack follows in another zone",
     Kind.TIMEOUT: "conntrack timeouts of a rule's own",
     Kind.SHAPER: "a qdisc that shapes, delays or drops",
     Kind.TC: "a tc filter or program",
     Kind.XDP: "an XDP program",
+    Kind.IPVS: "IPVS, which translates connections by tables and timers of its own",
     Kind.UNKNOWN: "a match or a target that vxlane does not know",
 }
 
 OF_A_CONNECTION = frozenset(
-    {Kind.HELPER, Kind.SYNPROXY, Kind.TPROXY, Kind.FLOWTABLE, Kind.NOTRACK, Kind.TIMEOUT}
+    {
+        *(Kind.HELPER, Kind.SYNPROXY, Kind.TPROXY, Kind.FLOWTABLE),
+        *(Kind.NOTRACK, Kind.ZONE, Kind.TIMEOUT),
+    }
 )
 """Kinds that act on a connection's first packet and bind the later ones. All others are skipped
 only by packets that are bypassed, which are those of an established connection."""
@@ -98,3 +105,5 @@ class Finding:
     where: str
     """The rule's chain or the device, as a person can look it up."""
     scope: Scope = Scope()
+    is_translated: bool = False
+    """Only packets of flows that netfilter translates meet it."""

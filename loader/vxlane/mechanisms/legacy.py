@@ -30,6 +30,8 @@ _INV_IN, _INV_OUT, _INV_SOURCE, _INV_DESTINATION, _INV_FRAGMENT, _INV_PROTOCOL =
     32,
     64,
 )
+_PRIORITIES = {"raw": -300, "mangle": -150, "nat": -100, "filter": 0, "security": 50}
+"""NF_IP_PRI_*."""
 _VERDICTS = {-2: Code.ACCEPT, -5: Code.RETURN}  # -NF_ACCEPT - 1; XT_RETURN
 _FRAGMENT_OFFSET = 0x1FFF
 
@@ -84,7 +86,12 @@ def table(info: bytes, block: bytes) -> LegacyTable:
             continue  # a chain's head, or a built-in chain's policy
         chain.append((*entry.steps, *_target(entry, keys)))
     bases = tuple(
-        Base(ChainKey(Family.IP, title, of, is_legacy=True), hook, is_nat=title == "nat")
+        Base(
+            ChainKey(Family.IP, title, of, is_legacy=True),
+            hook,
+            _PRIORITIES.get(title, 0),
+            is_nat=title == "nat",
+        )
         for of, hook in hooks.items()
     )
     return LegacyTable(bases, {key: tuple(found) for key, found in rules.items()})

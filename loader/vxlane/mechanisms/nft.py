@@ -142,7 +142,7 @@ class Decoder:
     def _ct(self, found: Found) -> Iterator[Step]:
         key = _be32(found, nft.NFTA_CT_KEY)
         if nft.NFTA_CT_SREG in found:
-            yield Kind.NOTRACK if key == nft.NFT_CT_ZONE else Kind.MARK
+            yield Kind.ZONE if key == nft.NFT_CT_ZONE else Kind.MARK
             return
         if key in CT_KINDS:
             yield CT_KINDS[key]

@@ -125,6 +125,7 @@ def _base(body: bytes) -> Base | None:
     return Base(
         ChainKey(Family(family), table, chain),
         _be32(hook, nf.NFTA_HOOK_HOOKNUM),
+        _signed(_be32(hook, nf.NFTA_HOOK_PRIORITY)),
         is_nat=_text(found.get(nf.NFTA_CHAIN_TYPE, b"")) == "nat",
         devices=frozenset(devices),
     )
@@ -181,6 +182,10 @@ def _string(kind: int, text: str) -> bytes:
 
 def _be32(found: dict[int, bytes], key: int) -> int:
     return int(rt.BE32.unpack(found[key])[0]) if key in found else 0
+
+
+def _signed(number: int) -> int:
+    return number - ((number & 1 << 31) << 1)
 
 
 def _text(value: bytes) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 
 from vxlane.mechanisms.kinds import Ranges
@@ -21,7 +21,9 @@ _IPV4, _ETH_IPV4 = 2, 0x0800  # NFPROTO_IPV4, ETH_P_IP
 _TCP, _UDP, _ICMP = 6, 17, 1
 _ACK, _SYN_FIN_RST = 0x10, 0x07
 _DONT_FRAGMENT = 0x4000
-_UNICAST, _LOCAL = 1, 2  # RTN_*
+_UNSPECIFIED, _UNICAST, _LOCAL = 0, 1, 2  # RTN_*
+_HOSTS = ((0x01000000, 0x7EFFFFFF), (0x80000000, 0xDFFFFFFF), (0xF0000000, 0xFFFFFFFE))
+"""All addresses that a host can have towards others."""
 # Bits of a state, of nft's ct state and of xt_conntrack alike (NF_CT_STATE_BIT).
 _INVALID, ESTABLISHED, _RELATED, _NEW, _UNTRACKED = 1, 2, 4, 8, 64
 
@@ -51,6 +53,12 @@ class Field(enum.Enum):
     IN_PORT = enum.auto()
     """Names of bridge ports."""
     OUT_PORT = enum.auto()
+
+
+_TYPE_OF = {
+    Field.SOURCE: Field.SOURCE_TYPE,
+    Field.DESTINATION: Field.DESTINATION_TYPE,
+}
 
 
 class Match(enum.IntEnum):
@@ -113,6 +121,8 @@ class Packet:
     names: Mapping[Field, frozenset[str]]
     is_inner: bool = True
     """Whether its addresses are pods'; else it is a tunnel's packet."""
+    moved: Field | None = None
+    """Which of its addresses is no pod's, but what NAT has yet to make one, or has made of one."""
 
     def match(self, test: Test) -> Match:
         """How many of the packets `test` fits."""
@@ -131,27 +141,33 @@ def masked_test(field: Field, value: int, mask: int, *, is_negated: bool = False
     return NumberTest(field, ((value, value | rest),), is_negated)
 
 
-def established(view: View) -> Packet:
+def established(view: View, moved: Field | None = None) -> Packet:
     """Of pods' connections that conntrack knows, as the bypass takes them: TCP without SYN, FIN and
-    RST, UDP, ICMP; no fragments.
+    RST, UDP, ICMP; no fragments. `moved`: see Packet.
     """
-    flags = (n for n in range(256) if n & _ACK and not n & _SYN_FIN_RST)
-    numbers = {**_inner(view), Field.STATE: _values(ESTABLISHED), Field.TCP_FLAGS: _values(*flags)}
-    return Packet(numbers, _inner_names(view))
+    flags = _values(*(n for n in range(256) if n & _ACK and not n & _SYN_FIN_RST))
+    numbers = {**_inner(view, moved), Field.STATE: _values(ESTABLISHED), Field.TCP_FLAGS: flags}
+    return Packet(numbers, _inner_names(view), moved=moved)
 
 
-def of_any_state(view: View) -> Packet:
+def of_any_state(view: View, moved: Field | None = None) -> Packet:
     """Of pods' connections from the first packet on."""
     states = _values(_INVALID, ESTABLISHED, _RELATED, _NEW, _UNTRACKED)
-    return Packet({**_inner(view), Field.STATE: states}, _inner_names(view))
+    return Packet({**_inner(view, moved), Field.STATE: states}, _inner_names(view), moved=moved)
 
 
-def framed(view: View) -> Packet:
+def framed(view: View, moved: Field | None = None) -> Packet:
     """As `established`, where frames are seen on a bridge or a device: conntrack may not have seen
     them yet, and device names are ports'.
     """
     states = _values(_INVALID, ESTABLISHED, _UNTRACKED)
-    return Packet({**established(view).numbers, Field.STATE: states}, {})
+    return Packet({**established(view, moved).numbers, Field.STATE: states}, {}, moved=moved)
+
+
+def unfollowed(packet: Packet) -> Packet:
+    """The same packets before conntrack has seen them, which takes some for INVALID until then."""
+    states = _merged((*packet.numbers[Field.STATE], *_values(_INVALID, _UNTRACKED)))
+    return replace(packet, numbers={**packet.numbers, Field.STATE: states})
 
 
 def sent(view: View) -> Packet:
@@ -182,9 +198,9 @@ def _outer(view: View) -> dict[Field, Ranges]:
     }
 
 
-def _inner(view: View) -> dict[Field, Ranges]:
+def _inner(view: View, moved: Field | None) -> dict[Field, Ranges]:
     pods = ((int(view.network.network_address), int(view.network.broadcast_address)),)
-    return {
+    numbers = {
         Field.SOURCE: pods,
         Field.DESTINATION: pods,
         Field.PROTOCOL: _values(_TCP, _UDP, _ICMP),
@@ -194,6 +210,10 @@ def _inner(view: View) -> dict[Field, Ranges]:
         Field.SOURCE_TYPE: _values(_UNICAST),
         Field.DESTINATION_TYPE: _values(_UNICAST),
     }
+    if moved:
+        # A Service's address may have no route at all.
+        numbers |= {moved: _HOSTS, _TYPE_OF[moved]: _values(_UNSPECIFIED, _UNICAST, _LOCAL)}
+    return numbers
 
 
 def _inner_names(view: View) -> dict[Field, frozenset[str]]:

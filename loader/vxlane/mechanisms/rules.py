@@ -91,6 +91,8 @@ class Base:
     key: ChainKey
     hook: int
     """Of NETDEV NF_NETDEV_*, of others `Hook`."""
+    priority: int
+    """Of the chains of one hook those with lower ones come first."""
     is_nat: bool = False
     """Sees a connection's first packet only."""
     devices: frozenset[str] = frozenset()

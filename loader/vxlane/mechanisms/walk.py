@@ -24,6 +24,7 @@ from vxlane.mechanisms.packet import (
     of_any_state,
     received,
     sent,
+    unfollowed,
 )
 from vxlane.mechanisms.rules import (
     Base,
@@ -40,6 +41,11 @@ from vxlane.mechanisms.rules import (
 RulesOf = Callable[[ChainKey], Sequence[Rule]]
 
 _PER_PACKET = frozenset(Kind) - OF_A_CONNECTION
+_CONNTRACK = -200
+"""Priority of conntrack in PREROUTING and OUTPUT (NF_IP_PRI_CONNTRACK)."""
+_DESTINATION_NAT, _SOURCE_NAT = -100, 100
+"""Priorities at which packets are translated in PREROUTING and POSTROUTING (NF_IP_PRI_NAT_*), also
+where the chains of type nat have others."""
 _NOT_KIND = frozenset({Code.DROP, Code.JUMP, Code.GOTO})
 """What must not follow a test of TCP flags: SYN and SYN-ACK teach, and they pass such a rule."""
 _INNER_HOOKS = frozenset({Hook.PREROUTING, Hook.FORWARD, Hook.POSTROUTING})
@@ -51,12 +57,30 @@ def findings(bases: Sequence[Base], rules: RulesOf, view: View) -> tuple[Finding
     """What packets of pods, bare or in the tunnel, may meet in the rules under `bases`."""
     packets = _Packets(view)
     found: dict[Finding, None] = {}
+    translated: dict[Finding, None] = {}
     for base in bases:
         if base.is_nat:
             continue
         for packet, kinds, scope in _walks(base, packets):
-            found |= dict.fromkeys(_Walk(rules, packet, kinds).findings(base.key, scope))
-    return tuple(found)
+            seen = unfollowed(packet) if _is_before_conntrack(base) else packet
+            met = _Walk(rules, seen, kinds).findings(base.key, scope)
+            if packet.moved:
+                translated |= dict.fromkeys(met)
+            else:
+                found |= dict.fromkeys(met)
+    more = (replace(each, is_translated=True) for each in translated if each not in found)
+    return (*found, *more)
+
+
+class _OfPods:
+    """The packets of pods, those of translated flows apart."""
+
+    def __init__(self, view: View, moved: Field | None) -> None:
+        self.established = established(view, moved)
+        self.of_any_state = of_any_state(view, moved)
+        self.framed = framed(view, moved)
+        # What conntrack does not follow is not translated.
+        self.kinds = frozenset(Kind) - ({Kind.NOTRACK} if moved else set())
 
 
 class _Packets:
@@ -64,41 +88,72 @@ class _Packets:
 
     def __init__(self, view: View) -> None:
         self.view = view
-        self.established = established(view)
-        self.of_any_state = of_any_state(view)
-        self.framed = framed(view)
+        self.of_pods = {moved: _OfPods(view, moved) for moved in (None, *_ENDS)}
         self.sent = sent(view)
         self.received = received(view)
 
 
-def _walks(base: Base, packets: _Packets) -> Iterator[tuple[Packet, frozenset[Kind], Scope]]:
+_Walks = Iterator[tuple[Packet, frozenset[Kind], Scope]]
+
+
+def _walks(base: Base, packets: _Packets) -> _Walks:
     """The packets that meet a base chain, which kinds matter to them, and whose they can be."""
-    if base.key.family is Family.NETDEV or base.hook == Hook.INGRESS:
-        yield from _device_walks(base.devices, packets)
+    of_pods = [packets.of_pods[moved] for moved in (None, *_moved(base))]
+    if _is_of_devices(base):
+        yield from _device_walks(base.devices, packets, of_pods)
     elif base.key.family is Family.BRIDGE:
-        yield packets.framed, frozenset(Kind), Scope()
+        for pods in of_pods:
+            yield pods.framed, pods.kinds, Scope()
     else:
         if base.hook in _INNER_HOOKS:
-            yield packets.established, _PER_PACKET, Scope()
-            yield packets.of_any_state, OF_A_CONNECTION, Scope()
+            for pods in of_pods:
+                yield pods.established, pods.kinds & _PER_PACKET, Scope()
+                yield pods.of_any_state, pods.kinds & OF_A_CONNECTION, Scope()
         if base.hook in _RECEIVED_HOOKS:
             yield packets.received, _PER_PACKET, Scope()
         if base.hook in _SENT_HOOKS:
             yield packets.sent, _PER_PACKET, Scope()
 
 
-def _device_walks(
-    devices: frozenset[str], packets: _Packets
-) -> Iterator[tuple[Packet, frozenset[Kind], Scope]]:
+def _device_walks(devices: frozenset[str], packets: _Packets, of_pods: Sequence[_OfPods]) -> _Walks:
     """Of a chain of devices: the tunnel's packets pass NICs, those of pods every other device."""
     view = packets.view
     if devices & view.nics:
         yield packets.sent, _PER_PACKET, Scope()
         yield packets.received, _PER_PACKET, Scope()
-    if devices & (view.bridges | view.direct | {view.overlay}):
-        yield packets.framed, frozenset(Kind), Scope()
-    if others := devices - view.nics - view.bridges - {view.overlay}:
-        yield packets.framed, frozenset(Kind), Scope(ports=others)
+    others = devices - view.nics - view.bridges - {view.overlay}
+    for pods in of_pods:
+        if devices & (view.bridges | view.direct | {view.overlay}):
+            yield pods.framed, pods.kinds, Scope()
+        if others:
+            yield pods.framed, pods.kinds, Scope(ports=others)
+
+
+def _is_of_devices(base: Base) -> bool:
+    return base.key.family is Family.NETDEV or base.hook == Hook.INGRESS
+
+
+def _is_before_conntrack(base: Base) -> bool:
+    return base.hook in {Hook.PREROUTING, Hook.OUTPUT} and base.priority <= _CONNTRACK
+
+
+def _moved(base: Base) -> tuple[Field, ...]:
+    """Which addresses of a translated flow's packets are not those of pods at a base chain.
+
+    What goes to a Service is for a pod from PREROUTING on, the answers come from the Service from
+    POSTROUTING on. Devices and bridges see packets of either direction. In between, and after the
+    node's own masquerading has been taken back, packets look like those of all other flows.
+    """
+    if _is_of_devices(base) or base.key.family is Family.BRIDGE:
+        return _ENDS
+    if base.hook == Hook.PREROUTING and base.priority <= _DESTINATION_NAT:
+        return (Field.DESTINATION,)
+    if base.hook == Hook.POSTROUTING and base.priority >= _SOURCE_NAT:
+        return (Field.SOURCE,)
+    return ()
+
+
+_ENDS = (Field.SOURCE, Field.DESTINATION)
 
 
 class _Walk:
@@ -191,7 +246,7 @@ class _Walk:
 
     def _narrowed(self, scope: Scope, test: Test) -> Scope:
         """The scope of what comes behind a test."""
-        if test.is_negated or not self._packet.is_inner:
+        if test.is_negated or not self._packet.is_inner or test.field is self._packet.moved:
             return scope
         if isinstance(test, NameTest):
             is_port = test.field in {Field.IN_PORT, Field.OUT_PORT}

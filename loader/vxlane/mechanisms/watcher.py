@@ -17,6 +17,7 @@ from vxlane.errors import VxlaneError
 from vxlane.host.events import ObjectName, RulesetChange
 from vxlane.mechanisms.conntrack import ConntrackReader
 from vxlane.mechanisms.devices import DeviceReader, Devices
+from vxlane.mechanisms.ipvs import IpvsReader
 from vxlane.mechanisms.kinds import OF_A_CONNECTION, Finding, Kind
 from vxlane.mechanisms.legacy_reader import LegacyReader
 from vxlane.mechanisms.nft_reader import NftReader
@@ -28,8 +29,8 @@ log = logging.getLogger(__name__)
 
 _NOTHING = RulesetChange()
 
-LEGACY_EVERY = 1.0
-"""Seconds between two readings of iptables-legacy's tables, whose changes have no events."""
+SILENT_EVERY = 1.0
+"""Seconds between two readings of iptables-legacy and IPVS, whose changes have no events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class Reading:
 
     found: tuple[Finding, ...] = ()
     has_silent_change: bool = False
-    """Rules that have no events changed: approvals that the old ones gave are to be withdrawn."""
+    """Something without events changed: approvals that it gave are to be withdrawn."""
     seconds: float = 0.0
     """How long it took."""
 
@@ -65,8 +66,9 @@ class _Work:
 class _Reader:
     """What the thread has open, and read."""
 
-    def __init__(self, devices: DeviceReader) -> None:
+    def __init__(self, devices: DeviceReader, ipvs: IpvsReader) -> None:
         self._devices = devices
+        self._ipvs = ipvs
         self._nft = NftReader()
         self._legacy = LegacyReader()
         self._conntrack = ConntrackReader()
@@ -84,12 +86,12 @@ class _Reader:
         """A new reading, None where there is nothing new; what can't be read is a finding."""
         began = time.monotonic()
         try:
-            is_silent = self._legacy.refresh()
+            is_silent = self._legacy.refresh() | self._ipvs.refresh()
             if work.question is None or not (work.is_due or is_silent or self._failure):
                 return None
             found = self._read_rules(work, work.question)
             self._read_beside(work, work.question, found)
-            found += self._beside
+            found += self._beside + self._ipvs.findings()
             self._note("")
         except (VxlaneError, OSError) as error:
             self._note(str(error))
@@ -133,8 +135,8 @@ class _Reader:
 class Watcher:
     """Reads in a thread of its own, in the network namespace of the one that makes it."""
 
-    def __init__(self, devices: DeviceReader) -> None:
-        self._reader = _Reader(devices)
+    def __init__(self, devices: DeviceReader, ipvs: IpvsReader) -> None:
+        self._reader = _Reader(devices, ipvs)
         self._condition = threading.Condition()
         self._work = _Work()
         self._asked = self._read = 0
@@ -208,7 +210,7 @@ class Watcher:
     def _run(self) -> None:
         while True:
             with self._condition:
-                self._condition.wait_for(self._has_work, LEGACY_EVERY)
+                self._condition.wait_for(self._has_work, SILENT_EVERY)
                 if self._is_closed:
                     break
                 work, self._work = self._work, _Work(question=self._work.question)

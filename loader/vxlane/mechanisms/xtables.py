@@ -125,7 +125,9 @@ def target_steps(name: str, data: bytes) -> list[Step]:
 
 def _ct(data: bytes) -> list[Kind]:
     flags, zone, _, _, helper = struct.unpack_from("=HHII16s", data)
-    found = [Kind.NOTRACK] if flags & _CT_NOTRACK or zone else []
+    found = [Kind.NOTRACK] if flags & _CT_NOTRACK else []
+    if zone:
+        found.append(Kind.ZONE)
     if helper.rstrip(b"\0"):
         found.append(Kind.HELPER)
     if data[28:60].rstrip(b"\0"):

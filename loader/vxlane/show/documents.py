@@ -62,7 +62,20 @@ def flow_document(flow: Flow, settings: Settings, now: int) -> Json:
         "remote_port": flow.tuple.remote_port,
         "out_age_seconds": _age(flow.seen_out, now),
         "in_age_seconds": _age(flow.seen_in, now),
+        "translated": _translation(flow),
         "withdrawn": flow.epoch != settings.epoch,
+    }
+
+
+def _translation(flow: Flow) -> Json | None:
+    """The same flow behind netfilter, if that is another one."""
+    if flow.behind == flow.tuple:
+        return None
+    return {
+        "local": str(flow.behind.local),
+        "local_port": flow.behind.local_port,
+        "remote": str(flow.behind.remote),
+        "remote_port": flow.behind.remote_port,
     }
 
 
@@ -114,24 +127,13 @@ def _bypassed(counters: Counters, entrances: Sequence[Program]) -> Json:
     ]
     packets = sum(packets for _, packets in counts)
     if Program.FROM_POD in entrances:
-        packets += _to_services(counters)
+        packets += sum(counters[program][Verdict.TRANSLATED].packets for program in Program)
     bypassed = sum(packets for kind, packets in counts if kind is VerdictKind.BYPASSED)
     return {
         "bypassed": bypassed,
         "packets": packets,
         "share": round(bypassed / packets, 6) if packets else None,
     }
-
-
-def _to_services(counters: Counters) -> int:
-    """Packets to Services that went on to a peer: in the share, as what is not bypassed.
-
-    At the entrance they have the Service's address, which is no peer's, and at the exit another.
-    Either verdict has other causes too, so that the smaller number is taken.
-    """
-    entered = counters[Program.FROM_POD][Verdict.NO_PEER].packets
-    left = counters[Program.TO_NIC][Verdict.TRANSLATED].packets
-    return min(entered, left)
 
 
 def subtract(later: Counters, earlier: Counters) -> dict[Program, dict[Verdict, Count]]:

@@ -116,6 +116,7 @@ LOCAL = [
             handed_over(Tcp(source=8080, dest=40002)),
             source=NEIGHBOUR.address,
             destination=POD.address,
+            dest_mac=POD.mac,
         ),
         hops=0,
         world=only(
@@ -157,7 +158,13 @@ NOT_LEARNED_IN = [
         (Verdict.MALFORMED, "a wrong checksum", arriving(ANSWER, checksum=1)),
         (Verdict.IP_OPTIONS, "IP options", arriving(ANSWER, options=bytes(4))),
         (Verdict.FRAGMENT, "a fragment", arriving(ANSWER, fragment=185)),
-        (Verdict.PROTOCOL, "SCTP", arriving(Raw(132, bytes(16)))),
+    )
+] + [
+    to_pod(
+        Verdict.PROTOCOL,
+        "SCTP",
+        arriving(Raw(132, bytes(16))),
+        note=noted(arriving(ANSWER), 1),
     )
 ]
 
@@ -167,7 +174,7 @@ OTHERS_IN = [
         to_pod(verdict, fact, arriving(ANSWER), note=replace(noted(arriving(ANSWER), 1), **changes))
         for verdict, fact, changes in (
             (Verdict.STALE_EPOCH, "it went in before a withdrawal", {"epoch": EPOCH - 1}),
-            (Verdict.TRANSLATED, "another source", {"source": STRANGER}),
+            (Verdict.NO_PEER, "another source", {"source": STRANGER}),
             (Verdict.CHANGED, "two hops", {"ttl": 64}),
             (Verdict.CHANGED, "a DSCP set on the way", {"tos": 0x28}),
         )

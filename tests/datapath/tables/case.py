@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass, replace
 from typing import Any
 
-from frames import Frame, Icmp, Raw, Tcp, Udp
+from frames import ETHERNET, IP, TCP, Frame, Icmp, Raw, Tcp, Udp
 from world import (
     APPROVED,
     BRIDGE_MAC,
@@ -87,7 +88,20 @@ def noted(frame: Frame, hops: int) -> Note | None:
         protocol=transport.protocol,
         ttl=(frame.ttl + hops) & 0xFF,
         tos=frame.tos,
+        content=content_of(frame),
+        # To another node a pod sends by way of its own one.
+        by_gateway=frame.source in {pod.address for pod in APPROVED.pods} and hops > 0,
     )
+
+
+def content_of(frame: Frame) -> int:
+    """What NAT leaves alone in a packet, as its note has it."""
+    packet = bytes(frame)[ETHERNET:]
+    if frame.transport.protocol == TCP:
+        return int.from_bytes(packet[IP + 4 : IP + 8], "big")
+    # Two fields as they stand on the wire, read as this machine reads numbers.
+    length, identification = struct.unpack("=2xHH", packet[:6])
+    return int(length) << 16 | int(identification)
 
 
 def without(world: World, *gone: Tuple) -> frozenset[Approval]:

@@ -136,6 +136,7 @@ BYPASSED = [
             ("TCP to a pod of this node", handed_over(LOCAL_DATA)),
             ("UDP to a pod of this node", handed_over(LOCAL_DATAGRAM)),
             ("a bridged packet's TTL stands still", handed_over(LOCAL_DATAGRAM, ttl=1)),
+            ("a bridge takes TTL 0", handed_over(LOCAL_DATAGRAM, ttl=0)),
             ("a bridged packet keeps its ECN", handed_over(LOCAL_DATAGRAM, tos=CE)),
         )
     ),

@@ -31,7 +31,6 @@ from frames import (
 from world import (
     BRIDGE_MAC,
     EPOCH,
-    NEIGHBOUR,
     NIC,
     NIC_MAC,
     NODE_ADDRESS,
@@ -155,10 +154,7 @@ TAUGHT_NOTHING = [
         to_nic(verdict, fact, leaving(DATAGRAM), note=replace(FAITHFUL, **changes))
         for verdict, fact, changes in (
             (Verdict.STALE_EPOCH, "it went in before a withdrawal", {"epoch": EPOCH - 1}),
-            (Verdict.TRANSLATED, "another destination", {"destination": STRANGER}),
-            (Verdict.TRANSLATED, "another source", {"source": NEIGHBOUR.address}),
-            (Verdict.TRANSLATED, "another port", {"source_port": 1}),
-            (Verdict.TRANSLATED, "another protocol", {"protocol": 6}),
+            (Verdict.CHANGED, "another protocol", {"protocol": 6}),
             (Verdict.CHANGED, "no hop", {"ttl": 63}),
             (Verdict.CHANGED, "two hops", {"ttl": 65}),
             (Verdict.CHANGED, "a DSCP set on the way", {"tos": 0x28}),
@@ -266,6 +262,7 @@ OTHERS_OUT = [
 ]
 
 SHUT = Approval(tuple=TCP_FLOW, out=NOW, into=None, is_open=False)
+RESET = replace(UNKNOWN, resets=frozenset([TCP_FLOW]))
 HANDSHAKE = [
     to_nic(
         Verdict.TCP_CONTROL,
@@ -275,10 +272,11 @@ HANDSHAKE = [
     ),
     to_nic(
         Verdict.TCP_CONTROL,
-        "SYN begins anew",
+        "SYN begins anew, and its reset is forgotten",
         leaving(replace(ACK_DATA, flags=SYN)),
-        world=only(BOTH),
+        world=replace(only(BOTH), resets=frozenset([TCP_FLOW, UDP_FLOW])),
         flows=record(SHUT),
+        resets=frozenset([UDP_FLOW]),
     ),
     to_nic(
         Verdict.TCP_CONTROL,
@@ -286,6 +284,13 @@ HANDSHAKE = [
         leaving(replace(ACK_DATA, flags=SYN | ACK)),
         world=only(Approval(tuple=TCP_FLOW, out=None, into=5, is_open=False)),
         flows=record(Approval(tuple=TCP_FLOW, out=NOW, into=5, is_open=False)),
+    ),
+    to_nic(
+        Verdict.TCP_CONTROL,
+        "SYN with ACK leaves a reset",
+        leaving(replace(ACK_DATA, flags=SYN | ACK)),
+        world=RESET,
+        flows=record(SHUT),
     ),
     to_nic(
         Verdict.LEARNED,

@@ -85,10 +85,13 @@ def _of_agent(status: dict[str, Any]) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "vxlane_failures", "What the last reconcile could not do.", value=len(status["failures"])
     )
-    judging = [each for each in status["mechanisms"] if not each["ignored"]]
-    yield GaugeMetricFamily(
-        "vxlane_mechanisms", "Rules and devices that act on every packet.", value=len(judging)
+    mechanisms = GaugeMetricFamily(
+        "vxlane_mechanisms", "Rules and devices that act on every packet.", labels=["flows"]
     )
+    judging = [each["flows"] for each in status["mechanisms"] if not each["ignored"]]
+    for flows in ("all", "translated"):
+        mechanisms.add_metric([flows], judging.count(flows))
+    yield mechanisms
     yield GaugeMetricFamily(
         "vxlane_source_up", "Whether the source can be read.", value=not status["source_error"]
     )
