@@ -65,6 +65,30 @@ def test_the_kernel_path_must_be_one():
     assert sentence == ("of two nodes: 1 packets were bypassed while the kernel path was measured")
 
 
+@pytest.mark.parametrize(
+    ("quantity", "kernel", "bypass", "is_worse"),
+    [
+        (RATE, [7.0, 8.0, 9.0], [2.0, 3.0, 4.0], True),
+        (RATE, [6.0, 7.0, 8.0], [2.0, 3.0, 4.0], False),
+        (RATE, [2.0, 3.0, 4.0], [7.0, 8.0, 9.0], False),
+        (DELAY, [2.0, 3.0, 4.0], [7.0, 8.0, 9.0], True),
+        (DELAY, [2.0, 3.0, 4.0], [5.0, 8.0, 9.0], False),
+        (DELAY, [2.0, 3.0], [7.0, 8.0], False),
+    ],
+    ids=["rate", "rate-within", "rate-better", "delay", "delay-within", "two-rounds"],
+)
+def test_no_row_is_below_the_kernel_path(quantity, kernel, bypass, is_worse):
+    """A row that is worse by more than the rounds of either path differ is a failure."""
+    values = {(quantity, DataPath.KERNEL): kernel, (quantity, DataPath.BYPASS): bypass}
+    found = Findings("of two nodes", values, findings(96, 4).tcp_counters).to_json()
+    ratio = found["measures"][0]["ratio"]
+    said = (
+        f"of two nodes: {quantity.name} is {ratio:.2f}x of the kernel path,"
+        " by more than its rounds differ"
+    )
+    assert report.failures([found]) == ([said] if is_worse else [])
+
+
 def test_table():
     """A line per measure, the pair named once, the share beside TCP only."""
     assert report.text([findings(96, 4).to_json()]).splitlines() == [

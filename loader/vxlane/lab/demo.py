@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from vxlane.datapath.maps import Maps
 from vxlane.datapath.programs import pin_directory
-from vxlane.lab import traffic
+from vxlane.lab import service, traffic
 from vxlane.lab.lab import Lab
 from vxlane.lab.plan import LabNode
 from vxlane.lab.report import Better, DataPath, Findings, Quantity
@@ -32,10 +32,16 @@ class Measure:
     quantity: Quantity
     run: Callable[[Ends, float], float]
     is_tcp: bool = False
+    to_services: bool = True
+    """Whether a Service has it."""
 
 
 MEASURES = (
-    Measure(Quantity("ping, round trip", "us", Better.LESS), lambda ends, _: traffic.ping(ends)),
+    Measure(
+        Quantity("ping, round trip", "us", Better.LESS),
+        lambda ends, _: traffic.ping(ends),
+        to_services=False,
+    ),
     Measure(
         Quantity("TCP, one flow", "Gbit/s", Better.MORE),
         lambda ends, seconds: traffic.tcp(ends, seconds=seconds) / 1e9,
@@ -51,7 +57,14 @@ MEASURES = (
         lambda ends, seconds: traffic.latency(ends, seconds=seconds / 2),
         is_tcp=True,
     ),
+    Measure(
+        # Not counted as TCP: most of their packets open and close connections.
+        Quantity("short connections", "k/s", Better.MORE),
+        lambda ends, seconds: traffic.connections(ends, seconds=seconds) / 1e3,
+    ),
 )
+BY_SERVICE = "by a Service"
+"""The pair whose client calls the virtual address of the other."""
 
 
 def pairs(lab: Lab) -> dict[str, Ends]:
@@ -63,13 +76,17 @@ def pairs(lab: Lab) -> dict[str, Ends]:
         "to a kernel-only node": f"{lab.name}-node3-pod1",
     }
     address = {pod.name: str(pod.address) for pod in lab.pods}
-    return {name: Ends(source, target, address[target]) for name, target in targets.items()}
+    found = {name: Ends(source, target, address[target]) for name, target in targets.items()}
+    target = targets["of two nodes"]
+    return {**found, BY_SERVICE: Ends(source, target, str(service.VIRTUAL))}
 
 
 def run(
     lab: Lab, *, rounds: int, seconds: float, progress: Callable[[str], None]
 ) -> list[Findings]:
     """Measure every pair in every round. LabError: a transfer failed."""
+    backend = next(pod for pod in lab.pods if pod.name == pairs(lab)[BY_SERVICE].target)
+    service.provide(f"{lab.name}-node1", backend.address)
     findings = {name: Findings(name) for name in pairs(lab)}
     for number in range(rounds):
         progress(f"round {number + 1} of {rounds}")
@@ -91,6 +108,8 @@ def _measure(
     nodes: Sequence[LabNode], ends: Ends, path: DataPath, *, seconds: float, findings: Findings
 ) -> None:
     for measure in MEASURES:
+        if findings.pair == BY_SERVICE and not measure.to_services:
+            continue
         before = _counters(nodes)
         value = measure.run(ends, seconds)
         findings.values.setdefault((measure.quantity, path), []).append(value)

@@ -18,6 +18,8 @@ REQUIRED_SHARE = 0.95
 """The share of a bypass round's TCP packets that must have been bypassed. The other packets open,
 close and revalidate connections, which the kernel must see."""
 
+_ROUNDS_FOR_A_SPREAD = 3
+
 
 class DataPath(enum.Enum):
     """The path of a measurement's packets."""
@@ -87,6 +89,12 @@ def failures(pairs: Iterable[Json]) -> list[str]:
 
 
 def _failures(pair: Json) -> Iterator[str]:
+    for measure in pair["measures"]:
+        if _is_worse(measure):
+            yield (
+                f"{pair['pair']}: {measure['name']} is {measure['ratio']:.2f}x of the kernel path,"
+                " by more than its rounds differ"
+            )
     packets = pair["tcp_packets"]
     share = packets[DataPath.BYPASS.value]["share"] or 0
     if share < REQUIRED_SHARE:
@@ -96,6 +104,21 @@ def _failures(pair: Json) -> Iterator[str]:
         )
     if strays := packets[DataPath.KERNEL.value]["bypassed"]:
         yield f"{pair['pair']}: {strays} packets were bypassed while the kernel path was measured"
+
+
+def _is_worse(measure: Json) -> bool:
+    """Whether the bypass is below the kernel path by more than either differs from itself.
+
+    Of one round, or two, nobody can tell. That all of three rounds are worse happens by chance in
+    one of twenty rows, so the gap between them has to be wider than either's spread.
+    """
+    kernel, bypass = (measure["rounds"][path.value] for path in DataPath)
+    if len(kernel) < _ROUNDS_FOR_A_SPREAD:
+        return False
+    spread = max(max(rounds) - min(rounds) for rounds in (kernel, bypass))
+    if measure["better"] == Better.MORE.value:
+        return bool(min(kernel) - max(bypass) > spread)
+    return bool(min(bypass) - max(kernel) > spread)
 
 
 def text(pairs: Sequence[Json]) -> str:

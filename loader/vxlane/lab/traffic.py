@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Real traffic between two pods, measured: ping, iperf3, sockperf.
+"""Real traffic between two pods, measured: ping, iperf3, sockperf, short connections.
 
 A server is started for each measurement and killed after it. A measurement without any transfer is
 a LabError. Imports errors, namespaces and waiting.
@@ -8,20 +8,26 @@ a LabError. Imports errors, namespaces and waiting.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vxlane.errors import LabError
+from vxlane.lab import connections as connections_program
 from vxlane.lab import namespaces
 from vxlane.lab.waiting import wait_for
 
 _IPERF_PORT, _SOCKPERF_PORT = 5201, 11111
 """Different ones: sockperf does not start on a port with connections in TIME_WAIT."""
+
+_CONNECTION_PORTS = itertools.count(20000)
+"""A new one each time: what is in TIME_WAIT makes it slow to find a free port."""
 
 _WAITS = {"0A", "07"}
 """States of a socket that waits for a client, in /proc/net/tcp and udp: LISTEN, and CLOSE of a
@@ -57,11 +63,21 @@ def tcp(ends: Ends, *, seconds: float) -> float:
 
 def udp(ends: Ends, *, seconds: float, size: int = 64) -> float:
     """Datagrams of `size` bytes that reach the pod each second, from one sending thread."""
-    address = ["-i", ends.address, "-p", str(_SOCKPERF_PORT)]
-    with _server(ends, _SOCKPERF_PORT, "sockperf", "server", *address) as server:
+    port = ["-p", str(_SOCKPERF_PORT)]
+    with _server(ends, _SOCKPERF_PORT, "sockperf", "server", *port) as server:
         before = _arrived(server)
         # Counted at the pod's interface: sockperf's server reads fewer than arrive.
-        argv = ["sockperf", "throughput", *address, "-m", str(size), "-t", _whole(seconds)]
+        argv = [
+            "sockperf",
+            "throughput",
+            "-i",
+            ends.address,
+            *port,
+            "-m",
+            str(size),
+            "-t",
+            _whole(seconds),
+        ]
         namespaces.run(ends.source, *argv)
         arrived = _arrived(server) - before
     if not arrived:
@@ -71,14 +87,28 @@ def udp(ends: Ends, *, seconds: float, size: int = 64) -> float:
 
 def latency(ends: Ends, *, seconds: float) -> float:
     """One way of a TCP ping-pong of 64 bytes, median, microseconds."""
-    address = ["-i", ends.address, "-p", str(_SOCKPERF_PORT), "--tcp"]
-    with _server(ends, _SOCKPERF_PORT, "sockperf", "server", *address):
-        argv = ["sockperf", "ping-pong", *address, "-m", "64", "-t", _whole(seconds)]
+    port = ["-p", str(_SOCKPERF_PORT), "--tcp"]
+    with _server(ends, _SOCKPERF_PORT, "sockperf", "server", *port):
+        argv = ["sockperf", "ping-pong", "-i", ends.address, *port, "-m", "64"]
+        argv += ["-t", _whole(seconds)]
         said = namespaces.run(ends.source, *argv).stdout
     found = re.search(r"percentile 50\.000 = +([\d.]+)", said)
     if not found:
         raise LabError(f"sockperf {ends.source} -> {ends.target}: {said.strip()[-200:]}")
     return float(found[1])
+
+
+def connections(ends: Ends, *, seconds: float) -> float:
+    """Short connections a second, one after the other: connect, request, response, close."""
+    port = str(next(_CONNECTION_PORTS))
+    program = [sys.executable, "-I", str(connections_program.__file__)]
+    with _server(ends, int(port), *program, "serve", port):
+        argv = [*program, "call", ends.address, port, str(seconds)]
+        done = namespaces.run(ends.source, *argv, check=False, timeout=seconds + 30)
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["no word"])[-1]
+        raise LabError(f"short connections {ends.source} -> {ends.target}: {said}")
+    return float(done.stdout)
 
 
 def _arrived(process: subprocess.Popen[bytes]) -> int:
@@ -128,8 +158,11 @@ def _listens(server: subprocess.Popen[bytes], port: int) -> bool:
             " not installed? scripts/setup installs it"
         )
     for table in ("tcp", "tcp6", "udp", "udp6"):
-        rows = Path(f"/proc/{server.pid}/net/{table}").read_text(encoding="ascii").splitlines()[1:]
-        for row in rows:
+        try:
+            text = Path(f"/proc/{server.pid}/net/{table}").read_text(encoding="ascii")
+        except OSError:
+            return False  # it has just ended, which the next look tells
+        for row in text.splitlines()[1:]:
             _, local, _, state, *_ = row.split()
             if local.endswith(f":{port:04X}") and state in _WAITS:
                 return True
