@@ -146,6 +146,7 @@ static __always_inline void forget_halves(struct flow *flow)
 	flow->seen_in = 0;
 	flow->used = 0;
 	flow->open = 0;
+	flow->closing = 1;
 }
 
 /* The beginning or the end of a connection: from here on conntrack must see every packet until both
@@ -177,7 +178,7 @@ static __always_inline int is_teaching(const struct packet *packet, const struct
 	if (packet->ip.protocol != IPPROTO_TCP || is_tcp(packet, TCP_SYN_FLAG))
 		return 1;
 	if (is_tcp_control(packet))
-		return is_tcp(packet, TCP_RST_FLAG) && flow;
+		return is_tcp(packet, TCP_RST_FLAG);
 	return packet->payload || !flow || flow->seen_out || flow->seen_in;
 }
 
@@ -246,8 +247,9 @@ static __always_inline void flow_use(struct flow *flow, const struct packet *pac
 {
 	if (packet->ip.protocol == IPPROTO_TCP)
 		track(flow, packet, direction, now);
-	/* A line that two CPUs write travels between them: not for every packet. */
-	if (now - flow->used >= USED_PRECISION)
+	/* A line that two CPUs write travels between them: not for every packet. What is half
+	 * closed keeps the timeout that conntrack gave it. */
+	if (!flow->closing && now - flow->used >= USED_PRECISION)
 		flow->used = now;
 }
 
@@ -290,6 +292,7 @@ static __always_inline int leaves_alike(const struct flow *a, const struct flow 
 	return a->nic == b->nic && a->mtu == b->mtu && a->hash == b->hash &&
 	       a->source_port == b->source_port && a->hops == b->hops &&
 	       a->by_gateway == b->by_gateway && same_mac(a->mac, b->mac) &&
+	       same_mac(a->macs, b->macs) && same_mac(a->macs + ETH_ALEN, b->macs + ETH_ALEN) &&
 	       same_address(a->next_hop, b->next_hop);
 }
 
@@ -343,6 +346,7 @@ static __always_inline enum verdict flow_learn(struct flow_key *key, struct flow
 	}
 	if (known) {
 		seen->used = known->used;
+		seen->closing = known->closing;
 		seen->sent = known->sent;
 		seen->received = known->received;
 	}

@@ -16,12 +16,13 @@
  * over the pseudo header. One finished checksum in 65,535 is taken for such. */
 static __always_inline int is_unfinished(const struct packet *packet)
 {
-	const __u16 *address = (const __u16 *)&packet->ip.saddr;
+	const __u16 *source = (const __u16 *)&packet->source[3];
+	const __u16 *destination = (const __u16 *)&packet->destination[3];
 	__u32 sum = be16(packet->ip.protocol);
 
 	if (packet->ip.protocol == IPPROTO_ICMP)
 		return 0;
-	sum += address[0] + address[1] + address[2] + address[3];
+	sum += source[0] + source[1] + destination[0] + destination[1];
 	sum += be16(cpu16(packet->ip.tot_len) - sizeof(packet->ip));
 	sum = (sum & 0xffff) + (sum >> 16);
 	sum = (sum & 0xffff) + (sum >> 16);
@@ -61,6 +62,10 @@ static __always_inline void note_down(struct __sk_buff *skb, const struct settin
 	note = notes.lookup(&stamp);
 	if (!note)
 		return;
+	/* First, and compared last: half of another packet's note must not pass for a translation.
+	 */
+	note->content = content_of(packet);
+	asm volatile("" ::: "memory");
 	__builtin_memcpy(note->source, packet->source, sizeof(note->source));
 	__builtin_memcpy(note->destination, packet->destination, sizeof(note->destination));
 	note->source_port = packet->source_port;
@@ -70,7 +75,6 @@ static __always_inline void note_down(struct __sk_buff *skb, const struct settin
 	note->tos = packet->ip.tos;
 	note->unfinished = is_unfinished(packet);
 	note->epoch = settings->epoch;
-	note->content = content_of(packet);
 	note->outside = is_outside;
 	note->by_gateway = by_gateway;
 	skb->tc_index = stamp;

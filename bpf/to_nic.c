@@ -11,6 +11,8 @@
 #include "settings.h"
 #include "verdict.h"
 
+#define HOP_AGE 1000000000 /* ns */
+
 /* Every field that vxlan_push() writes, but for the two that the kernel draws by chance. */
 static __always_inline int is_our_outer(const struct outer *outer, const struct packet *inner,
 					const struct settings *settings, const struct peer *peer)
@@ -55,11 +57,13 @@ static __always_inline enum verdict find_next_hop(struct __sk_buff *skb, const s
 	return CONTINUE;
 }
 
-/* The last packet of the flow left for the same neighbour, and no route has changed since. */
-static __always_inline int went_alike(const struct flow *known, const struct flow *seen)
+/* The last packet of the flow left for the same neighbour, and no route has changed since. That the
+ * path's MTU has, nothing tells: after a second it is looked up again. */
+static __always_inline int went_alike(const struct flow *known, const struct flow *seen, __u64 now)
 {
-	return known->seen_out && known->epoch == seen->epoch && known->ifindex == seen->ifindex &&
-	       known->nic == seen->nic && known->hash == seen->hash && known->way == seen->way &&
+	return now - known->seen_out < HOP_AGE && known->epoch == seen->epoch &&
+	       known->ifindex == seen->ifindex && known->nic == seen->nic &&
+	       known->hash == seen->hash && known->way == seen->way &&
 	       known->source_port == seen->source_port && same_address(known->peer, seen->peer) &&
 	       same_mac(known->macs, seen->macs) &&
 	       same_mac(known->macs + ETH_ALEN, seen->macs + ETH_ALEN);
@@ -108,7 +112,7 @@ static __always_inline enum verdict learn(struct __sk_buff *skb, const struct no
 	bpf_skb_load_bytes(skb, 0, seen->macs, sizeof(seen->macs));
 	if (outer)
 		seen->source_port = outer->udp.source;
-	if (known && went_alike(known, seen))
+	if (known && went_alike(known, seen, now))
 		take_next_hop(seen, known);
 	else if (outer)
 		verdict = find_next_hop(skb, &outer->ip, outer->udp.source, outer->udp.dest, seen);

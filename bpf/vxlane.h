@@ -186,7 +186,8 @@ struct flow {
 	__u8 hops; /* WAY_LOCAL: of forwarding. 0: bridged */
 	__u8 by_gateway; /* WAY_LOCAL: the pod sends it to the bridge's MAC */
 	__u8 macs[12]; /* destination and source of the frame that left */
-	__u8 pad[2];
+	__u8 closing; /* TCP: a FIN has passed since the SYN */
+	__u8 pad;
 };
 
 /* notes: what a packet was when it went into the kernel path, by its stamp */

@@ -193,3 +193,14 @@ def test_translated_flows_may_be_judged_alone(maps: Maps, lease: Lease) -> None:
     assert (maps.settings().judged, maps.settings().judged_nat) == (False, True)
     lease.judge(all_pods=False, translated=False)
     assert maps.settings().judged_nat is False
+
+
+def test_what_was_recorded_before_a_gap_counts_no_more(maps: Maps, lease: Lease) -> None:
+    """Without a lease no program sees that a connection ends, and its port may be another's."""
+    epoch = maps.settings().epoch
+    lease.renew(time.monotonic())
+    assert maps.settings().epoch == epoch
+    lease.switch(OVERLAY, is_enabled=False)
+    assert maps.settings().epoch == epoch
+    lease.switch(OVERLAY, is_enabled=True)
+    assert maps.settings().epoch == epoch + 1

@@ -53,7 +53,9 @@ def _is_overwritten(seen, key):
     NAT translates all packets of a connection, so none of them is learned.
     """
     exit_, verdict = key
-    return verdict == "translated" and 20 * seen[key] <= seen.get((exit_, "learned"), 0)
+    return verdict in {"translated", "changed"} and 20 * seen[key] <= seen.get(
+        (exit_, "learned"), 0
+    )
 
 
 def came(seen, program, *verdicts):

@@ -126,8 +126,16 @@ class Lease:
         self.apply(overlay)
 
     def _put(self, settings: Settings) -> None:
+        # Without a lease the programs let SYN and FIN pass unseen: what is recorded may be of
+        # connections that have ended, and their ports may be others' by now.
+        if self._settings.lease_until < _now() < settings.lease_until:
+            settings = replace(settings, epoch=_after(settings.epoch))
         self._maps.put_settings(settings)
         self._settings = settings
+
+
+def _now() -> int:
+    return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
 
 
 def _after(epoch: int) -> int:

@@ -46,7 +46,7 @@ def tcp(fact: str, flags: int, world: World = APPROVED, **more: Any) -> list[Cas
 
 
 CONTROL = [
-    *tcp("SYN forgets the flow, not a reset", SYN, RESET, flows=FORGOTTEN),
+    *tcp("SYN forgets the flow and its reset", SYN, RESET, flows=FORGOTTEN, resets=frozenset()),
     *tcp("SYN with ACK answers a SYN, which has done so", SYN | ACK),
     *tcp("FIN forgets the flow, not a reset", FIN | ACK, RESET, flows=FORGOTTEN),
     *tcp("RST, which its receiver may yet refuse", RST),
