@@ -17,10 +17,11 @@ from ipaddress import IPv4Address
 import pytest
 from bases import BASES, FLOWS, NAT_BASES, NAT_FLOWS
 from bench import Bench
-from forwarding import read
+from forwarding import Key, read
 from frames import ENCAPSULATION, UDP
+from halves import flow_of, halves_of, key_of
 from mutation import Mutator
-from oracle import Judgement, Key, Oracle, flow_of, halves_of, key_of
+from oracle import Judgement, Oracle
 from tables.nat import SERVICE
 from testrun import Action, Context, Result
 from world import (
