@@ -149,22 +149,31 @@ static __always_inline void forget_halves(struct flow *flow)
 	flow->closing = 1;
 }
 
+static __always_inline void forget_reset(struct flow_key *key)
+{
+	if (resets.lookup(key))
+		resets.delete(key);
+}
+
 /* The beginning or the end of a connection: from here on conntrack must see every packet until both
  * halves are learned again. Two pods of one node share a conntrack entry, so both their records are
  * told. A RST may yet be refused by its receiver: it counts once it has come out of the kernel
  * path, see flow_reset(). The record stays: to delete one and make another takes 0.5 us, and a
  * short connection would do it twice on each node. */
-static __always_inline void flow_forget(struct flow *flow, __u8 protocol)
+static __always_inline void flow_forget(const struct packet *packet, struct flow_key *key,
+					struct flow *flow)
 {
-	struct flow_key key;
+	struct flow_key beyond;
 	struct flow *other;
 
-	if (!flow)
+	if (is_tcp(packet, TCP_SYN_FLAG))
+		forget_reset(key);
+	if (!flow || !is_turn(packet))
 		return;
 	if (flow->way == WAY_LOCAL) {
-		key = make_key(flow->nat_local, flow->nat_remote, flow->nat_local_port,
-			       flow->nat_remote_port, protocol, DIRECTION_IN);
-		other = flows.lookup(&key);
+		beyond = make_key(flow->nat_local, flow->nat_remote, flow->nat_local_port,
+				  flow->nat_remote_port, key->protocol, DIRECTION_IN);
+		other = flows.lookup(&beyond);
 		if (other)
 			forget_halves(other);
 	}
@@ -180,12 +189,6 @@ static __always_inline int is_teaching(const struct packet *packet, const struct
 	if (is_tcp_control(packet))
 		return is_tcp(packet, TCP_RST_FLAG);
 	return packet->payload || !flow || flow->seen_out || flow->seen_in;
-}
-
-static __always_inline void forget_reset(struct flow_key *key)
-{
-	if (resets.lookup(key))
-		resets.delete(key);
 }
 
 static __always_inline int is_current(const struct flow *flow, const struct settings *settings,
@@ -325,6 +328,7 @@ static __always_inline enum verdict flow_learn(struct flow_key *key, struct flow
 		return VERDICT_TCP_CONTROL;
 	/* A SYN begins anew, a SYN-ACK is the other half of what a SYN began. */
 	if (is_turn(packet)) {
+		/* The entrance knew but one of two neighbours' keys. */
 		forget_reset(key);
 		known = 0;
 	}

@@ -103,10 +103,7 @@ static __always_inline enum verdict enter(struct __sk_buff *skb, struct packet *
 	const struct pod *receiver = receiver_of(key->local);
 	enum verdict verdict;
 
-	if (is_tcp(packet, TCP_SYN_FLAG))
-		forget_reset(key);
-	if (is_turn(packet))
-		flow_forget(flow, key->protocol);
+	flow_forget(packet, key, flow);
 	if (!receiver) {
 		/* The node's own address may be what netfilter gave a pod. */
 		verdict = VERDICT_NO_POD;

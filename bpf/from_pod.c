@@ -211,10 +211,7 @@ static __always_inline enum verdict from_pod_verdict(struct __sk_buff *skb)
 		return verdict;
 	key = key_of(&packet, DIRECTION_OUT);
 	flow = flows.lookup(&key);
-	if (is_tcp(&packet, TCP_SYN_FLAG))
-		forget_reset(&key);
-	if (is_turn(&packet))
-		flow_forget(flow, key.protocol);
+	flow_forget(&packet, &key, flow);
 	if (is_judged(settings, sender))
 		return VERDICT_JUDGED;
 	if (is_guarded(sender, &packet, GUARD_FROM_POD))

@@ -26,8 +26,8 @@ PINNED("lru_hash", __u32, struct address, interfaces, MAX_PODS, 0);
  * loader makes it, and bcc takes what is pinned. */
 PINNED("devmap", __u32, __u32, veths, MAX_PODS, 0);
 PINNED("lru_hash", struct flow_key, struct flow, flows, MAX_FLOWS, 0);
-/* A translated flow as a peer sends it -> the key of its record. Most flows are not translated on
- * the client's node only, so a quarter of the records is enough. */
+/* A translated flow as a peer sends it -> the key of its record. A flow is translated on its
+ * client's node alone, and most are not at all: a quarter of the records is enough. */
 PINNED("lru_hash", struct flow_key, struct flow_key, translations, MAX_FLOWS / 4 + 1, 0);
 /* The record that an exit is making. With the headers it would not fit on the stack. */
 PINNED("percpu_array", __u32, struct flow, drafts, 1, 0);

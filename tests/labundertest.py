@@ -75,6 +75,10 @@ class LabUnderTest:
         """Put a request to a node's agent: lab.ask("node1", op="flush")."""
         return call(self.node(name).directory, request)
 
+    def shares(self, name: str) -> Any:
+        """What a node has bypassed of the overlay's packets since its start, as `stats` has it."""
+        return self.vxlane(name, "stats")["bypassed"]
+
     @contextlib.contextmanager
     def maps(self, name: str) -> Iterator[Maps]:
         """The pinned maps of a node."""

@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 
 import leftovers
 from labundertest import LabUnderTest
-from paths import BYPASSES
 
 from vxlane.lab import lab as labs
 from vxlane.lab import service, traffic
@@ -28,7 +27,6 @@ from vxlane.lab.traffic import Ends
 
 ROUNDS, SECONDS = 5, 2.0
 LEAST_SHARE, LEAST_OF_DIRECT = 0.99, 0.95
-FOREIGN = {"not_ip", "not_overlay", "no_peer"}
 
 
 @dataclass(frozen=True)
@@ -87,18 +85,6 @@ def ends(lab: LabUnderTest, place: str) -> Ends:
     return Ends(lab.netns("node1-pod1"), lab.netns(target), address)
 
 
-def share(seen: dict[tuple[str, str], int]) -> float:
-    """Of the packets that came to an entrance of the client's node, those that were bypassed."""
-    entered = {
-        key: count
-        for key, count in seen.items()
-        if key[0] in {"from_pod", "from_nic"} and key[1] not in FOREIGN
-    }
-    outside = sum(count for key, count in seen.items() if key[1] == "translated")
-    bypassed = sum(count for key, count in entered.items() if key[1] in BYPASSES)
-    return bypassed / (sum(entered.values()) + outside)
-
-
 def measure(row: Row, vxlane: LabUnderTest, stock: LabUnderTest, seconds: float, turn: int) -> None:
     """One round of a row: both labs, whoever's turn it is first."""
     found = {}
@@ -106,9 +92,11 @@ def measure(row: Row, vxlane: LabUnderTest, stock: LabUnderTest, seconds: float,
         if lab is stock:
             found["stock"] = row.work.run(ends(lab, row.place), seconds)
             continue
-        with lab.verdicts("node1") as seen:
-            found["vxlane"] = row.work.run(ends(lab, row.place), seconds)
-        row.shares.append(share(seen))
+        before = lab.shares("node1")["total"]
+        found["vxlane"] = row.work.run(ends(lab, row.place), seconds)
+        after = lab.shares("node1")["total"]
+        moved = {key: after[key] - before[key] for key in ("bypassed", "packets")}
+        row.shares.append(moved["bypassed"] / moved["packets"])
     row.ratios.append(found["vxlane"] / found["stock"])
 
 

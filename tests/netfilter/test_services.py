@@ -75,19 +75,14 @@ def test_datagrams(lab, kube_proxy, backend):
         assert {key[1] for key in bypassed(there)} == {"encapsulated", "decapsulated"}
 
 
-def share(lab):
-    """What was bypassed of all that pods of node1 sent to pods."""
-    return lab.vxlane("node1", "stats")["bypassed"]["from_pod"]
-
-
 def test_to_itself(lab, kube_proxy):
     """A pod that is its own backend hears itself as its gateway, by netfilter alone."""
     proxy = kube_proxy("node1", backends=[lab.address(CLIENT)])
     calls = [service(count=MANY, rounds=5), service(protocol="udp", rounds=COUNT)]
-    before = share(lab)
+    before = lab.shares("node1")["from_pod"]
     with serving(lab, CLIENT), lab.verdicts("node1") as seen:
         reports = call(lab, CLIENT, *calls)
-    after = share(lab)
+    after = lab.shares("node1")["from_pod"]
     answered(reports, *calls)
     assert reports[0].seen_as() == reports[1].seen_as() == {"10.42.1.1"}
     # Questions and answers alike enter once, and come out of the kernel path as something else.

@@ -215,15 +215,20 @@ def test_way_that_gets_smaller(lab, kernel_lab, kube_proxy, transport, narrow):
     assert narrowed(lab, kernel_lab, kube_proxy, transport, narrow) == SMALLER
 
 
+def ask_and_answer(client, line):
+    """Some questions and answers on a connection, both of whose ends are here."""
+    for _ in range(5):
+        client.sendall(b"?")
+        assert line.recv(64) == b"?"
+        line.sendall(b"!")
+        assert client.recv(64) == b"!"
+
+
 def after_death(lab, backend):
     """What the client's connection says when the server has ended, and what a new one says."""
     with sockets(lab, backend, socket.SOCK_STREAM) as (client, server):
         line, _ = server.accept()
-        for _ in range(5):
-            client.sendall(b"?")
-            assert line.recv(64) == b"?"
-            line.sendall(b"!")
-            assert client.recv(64) == b"!"
+        ask_and_answer(client, line)
         # What a process leaves unread makes its end a RST.
         client.sendall(b"unread")
         wait_for(lambda: line.recv(64, socket.MSG_PEEK), "what stays unread")
@@ -257,11 +262,7 @@ def after_unplugging(lab, backend):
     """What the client's connection says when the backend is cut off, and what a new one says."""
     with sockets(lab, backend, socket.SOCK_STREAM) as (client, server):
         line, _ = server.accept()
-        for _ in range(5):
-            client.sendall(b"?")
-            assert line.recv(64) == b"?"
-            line.sendall(b"!")
-            assert client.recv(64) == b"!"
+        ask_and_answer(client, line)
         client.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, 2000)
         with line, unplugged(lab, backend):
             client.sendall(b"?")

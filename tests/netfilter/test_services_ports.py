@@ -61,6 +61,13 @@ def all_but_few(seen, backend):
         assert sum(by_nic.values()) >= NEARLY_ALL * questions
 
 
+def second_was_moved(one, other, own, port):
+    """Assert that both calls reached `own` (server, caller), the second from another port."""
+    assert [report.talks[0][:3] for report in one] == [(*own, port)] * 2
+    assert [report.talks[0][:2] for report in other] == [own] * 2
+    assert port not in {report.talks[0][2] for report in other}
+
+
 @BACKENDS
 @pytest.mark.parametrize("first", ["service", "direct"])
 def test_service_and_backend(lab, kube_proxy, first, backend):
@@ -75,10 +82,7 @@ def test_service_and_backend(lab, kube_proxy, first, backend):
         calls.reverse()
     with serving(lab, backend):
         one, other, seen = ask(lab, *calls)
-    own = (backend, lab.address(CLIENT))
-    assert [report.talks[0][:3] for report in one] == [(*own, port)] * 2
-    assert [report.talks[0][:2] for report in other] == [own] * 2
-    assert port not in {report.talks[0][2] for report in other}
+    second_was_moved(one, other, (backend, lab.address(CLIENT)), port)
     all_but_few(seen, backend)
     untranslated = came(seen, "from_pod", *(BYPASSES - {"nat"}))
     if first == "service":
@@ -101,10 +105,7 @@ def test_two_services(lab, kube_proxy, backend):
     calls = [each(virtual, port, to_port=SERVICE_PORT) for virtual in (VIRTUAL, SECOND)]
     with serving(lab, backend):
         one, other, seen = ask(lab, *calls)
-    own = (backend, lab.address(CLIENT))
-    assert [report.talks[0][:3] for report in one] == [(*own, port)] * 2
-    assert [report.talks[0][:2] for report in other] == [own] * 2
-    assert port not in {report.talks[0][2] for report in other}
+    second_was_moved(one, other, (backend, lab.address(CLIENT)), port)
     all_but_few(seen, backend)
     assert came(seen, "from_pod", *(BYPASSES - {"nat"})) == 0
     assert proxy.invalid() == 0
