@@ -3,8 +3,8 @@
  * and IPsec. Learns the outbound half of a pod's flow, if what leaves is what the bypass would
  * send. What the bypass itself sends carries no stamp and is dismissed by that.
  */
-#include "flow.h"
 #include "helpers.h"
+#include "learn.h"
 #include "note.h"
 #include "outer.h"
 #include "pod.h"

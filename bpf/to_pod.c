@@ -3,7 +3,7 @@
  * after NAT was undone and policy has spoken. Learns the inbound half of the
  * pod's flow, and for a sender on this node the outbound half of the sender's.
  */
-#include "flow.h"
+#include "learn.h"
 #include "note.h"
 #include "pod.h"
 #include "settings.h"

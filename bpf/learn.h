@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What an exit learns of a packet that has come out of the kernel path: the flow's record. */
+#ifndef VXLANE_LEARN_H
+#define VXLANE_LEARN_H
+
+#include "flow.h"
+
+/* `flow` is `behind` when netfilter has seen to it. */
+static __always_inline void set_behind(struct flow *flow, const struct flow_key *key,
+				       const struct flow_key *behind)
+{
+	__builtin_memcpy(flow->nat_local, behind->local, sizeof(flow->nat_local));
+	__builtin_memcpy(flow->nat_remote, behind->remote, sizeof(flow->nat_remote));
+	flow->nat_local_port = behind->local_port;
+	flow->nat_remote_port = behind->remote_port;
+	flow->translated = same_key(key, behind)		     ? TRANSLATED_NOT
+			   : same_address(key->local, behind->local) ? TRANSLATED_REMOTE
+								     : TRANSLATED_LOCAL;
+}
+
+/* Has flow_entering() find a translated flow by what a peer sends. */
+static __always_inline void remember_translation(const struct flow_key *key,
+						 struct flow_key *behind)
+{
+	const struct flow_key *found = translations.lookup(behind);
+	const struct flow *other = flows.lookup(behind);
+
+	/* conntrack gave the 5-tuple away: what had it before is over. */
+	if (other && !other->translated)
+		flows.delete(behind);
+	if (!found || !same_key(found, key))
+		translations.update(behind, (struct flow_key *)key);
+}
+
+/* A RST has come out of the kernel path. conntrack closes an entry on a RST only
+ * if its sequence number fits what it saw last, and of a bypassed connection it
+ * saw little: the entry would stay ESTABLISHED for days. The agent closes it, if
+ * the RST is the connection's: its sequence number is the one behind the last byte
+ * of its sender, which is what the receiver demands too (RFC 5961, 3.2). Others,
+ * whoever sent them, end nothing; conntrack sees what follows and judges it. */
+static __always_inline void flow_reset(struct flow_key *key, const struct flow *flow,
+				       const struct packet *packet, enum direction direction,
+				       __u64 now)
+{
+	__u32 expected;
+
+	if (!flow)
+		return;
+	expected = direction == DIRECTION_OUT ? flow->sent : flow->received;
+	if (flow->seen_out && flow->seen_in && packet->sequence == expected)
+		resets.update(key, &now);
+	flows.delete(key);
+}
+
+/* A record for what an exit sees now. No other packet of this CPU is at an exit meanwhile. */
+static __always_inline struct flow *draft(const struct settings *settings, const struct pod *pod)
+{
+	__u32 only = 0;
+	struct flow *seen = drafts.lookup(&only);
+
+	if (seen) {
+		__builtin_memset(seen, 0, sizeof(*seen));
+		seen->epoch = settings->epoch;
+		seen->ifindex = pod->ifindex;
+	}
+	return seen;
+}
+
+static __always_inline int leaves_alike(const struct flow *a, const struct flow *b)
+{
+	return a->nic == b->nic && a->mtu == b->mtu && a->hash == b->hash &&
+	       a->source_port == b->source_port && a->hops == b->hops &&
+	       a->by_gateway == b->by_gateway && same_mac(a->mac, b->mac) &&
+	       same_mac(a->macs, b->macs) && same_mac(a->macs + ETH_ALEN, b->macs + ETH_ALEN) &&
+	       same_address(a->next_hop, b->next_hop);
+}
+
+static __always_inline int translates_alike(const struct flow *a, const struct flow *b)
+{
+	return a->nat_local_port == b->nat_local_port && a->nat_remote_port == b->nat_remote_port &&
+	       same_address(a->nat_local, b->nat_local) &&
+	       same_address(a->nat_remote, b->nat_remote);
+}
+
+static __always_inline int is_known_translation(const struct flow *known, const struct flow *seen)
+{
+	return known && known->seen_out && known->epoch == seen->epoch &&
+	       known->ifindex == seen->ifindex && translates_alike(known, seen);
+}
+
+/* On the way out of the kernel path: `seen` is what happened there, with no times yet. A record
+ * that says the same gets a new time, any other is replaced: one that is half old and half new
+ * would send a packet where none was seen to go. */
+static __always_inline enum verdict flow_learn(struct flow_key *key, struct flow *known,
+					       struct flow *seen, const struct packet *packet,
+					       enum direction direction, __u64 now)
+{
+	int is_syn = is_tcp(packet, TCP_SYN_FLAG);
+	__u64 *when;
+
+	if (is_tcp(packet, TCP_RST_FLAG))
+		flow_reset(key, known, packet, direction, now);
+	if (is_tcp_control(packet) && (!is_syn || is_tcp(packet, TCP_RST_FLAG | TCP_FIN_FLAG)))
+		return VERDICT_TCP_CONTROL;
+	/* A SYN begins anew, a SYN-ACK is the other half of what a SYN began. */
+	if (is_turn(packet)) {
+		/* The entrance knew but one of two neighbours' keys. */
+		forget_reset(key);
+		known = 0;
+	}
+	seen->open = !is_syn;
+	if (known && known->epoch == seen->epoch && known->ifindex == seen->ifindex &&
+	    translates_alike(known, seen)) {
+		if (direction == DIRECTION_IN || (known->seen_out && leaves_alike(known, seen))) {
+			when = direction == DIRECTION_OUT ? &known->seen_out : &known->seen_in;
+			track(known, packet, direction, *when);
+			*when = now;
+			known->confirmed = 1;
+			if (!is_syn)
+				known->open = 1;
+			return is_syn ? VERDICT_TCP_CONTROL : VERDICT_LEARNED;
+		}
+		seen->seen_in = known->seen_in;
+		seen->open |= known->open;
+		seen->confirmed = 1;
+	}
+	if (known) {
+		seen->used = known->used;
+		seen->closing = known->closing;
+		seen->sent = known->sent;
+		seen->received = known->received;
+	}
+	if (direction == DIRECTION_OUT) {
+		track(seen, packet, direction, known ? known->seen_out : 0);
+		seen->seen_out = now;
+	} else {
+		track(seen, packet, direction, known ? known->seen_in : 0);
+		seen->seen_in = now;
+	}
+	if (flows.update(key, seen))
+		return VERDICT_MAP_FULL;
+	return is_syn ? VERDICT_TCP_CONTROL : VERDICT_LEARNED;
+}
+
+#endif
