@@ -321,8 +321,10 @@ def _translated(flow: Approval) -> int:
 
 
 def put_note(maps: Maps, note: Note, stamp: int) -> None:
-    """Write what a packet with that stamp was when it went in."""
+    """Write what a packet with that stamp was when it went in, by the veth of its source."""
+    sender = maps.pods().get(note.source)
     value = HEADER.structs["note"](
+        ifindex=sender.ifindex if sender else 0,
         source_port=note.source_port,
         destination_port=note.destination_port,
         protocol=note.protocol,

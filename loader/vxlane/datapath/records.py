@@ -32,6 +32,7 @@ SHAPES: dict[str, tuple[type[Any], type[Any]]] = {
     "translations": (STRUCTS["flow_key"], STRUCTS["flow_key"]),
     "drafts": (U32, STRUCTS["flow"]),
     "notes": (U32, STRUCTS["note"]),
+    "turns": (U32, ctypes.c_uint64),
     "resets": (STRUCTS["flow_key"], ctypes.c_uint64),
     "counters": (U32, STRUCTS["counter"]),
     "peer_counters": (U32, STRUCTS["peer_counter"]),
