@@ -16,6 +16,7 @@ from vxlane.agent.loop import Loop
 from vxlane.agent.pace import Pace
 from vxlane.config import Config, Mode
 from vxlane.util.dirty import ALL, Dirty
+from vxlane.util.tally import Tally
 
 
 class Enough(BaseException):
@@ -79,6 +80,7 @@ class Desk:
         self.agent.device, self.agent.has_failed, self.agent.is_current = 9, False, True
         self.agent.is_serving = False
         self.agent.reconcile = self._reconcile
+        self.agent.tally = Tally()
         self.agent.answers = {"sync": Dirty(0), "on_event": Dirty(0), "resync": iter(())}
         self.source, self.routes, self.rulesets, self.readings = (
             Followed(name, self.done) for name in ("source", "routes", "rulesets", "readings")

@@ -32,7 +32,7 @@ from world import (
     stand,
 )
 
-from vxlane.datapath import syscall
+from vxlane.datapath import batches, syscall
 from vxlane.datapath.abi import Guard, Program, Verdict, Way
 from vxlane.datapath.bpffs import ensure_bpffs
 from vxlane.datapath.maps import Maps
@@ -72,7 +72,7 @@ def maps(node: Node, bench: Bench) -> Iterator[Maps]:
 
 def vteps(maps: Maps) -> dict[bytes, int]:
     """Address -> slot, as the programs see it."""
-    entries = syscall.map_entries(maps._fds["vteps"], 16, 4)
+    entries = batches.map_entries(maps._fds["vteps"], 16, 4)
     return {key: int.from_bytes(value, "little") for key, value in entries}
 
 

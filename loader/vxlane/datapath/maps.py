@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pinned maps, opened: `records` are read from them and put into them.
 
-Works in any process, with no bcc and no netlink. Imports records, syscall, abi and errors.
+Works in any process, with no bcc and no netlink. Imports records, batches, syscall, abi and errors.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from vxlane.datapath import syscall
+from vxlane.datapath import batches, syscall
 from vxlane.datapath.abi import Program, Verdict
+from vxlane.datapath.batches import Page
 from vxlane.datapath.records import (
     SHAPES,
     STRUCTS,
@@ -154,17 +155,30 @@ class Maps:
         sizes = ctypes.sizeof(key_type), ctypes.sizeof(value_type)
         last = struct.Struct(f"={value_type.used.offset}xQ")
         protocol = key_type.protocol.offset
-        for key, value in syscall.map_entries(self._fds["flows"], *sizes):
+        for key, value in batches.map_entries(self._fds["flows"], *sizes):
             used = last.unpack_from(value)[0]
             if key[protocol] == socket.IPPROTO_TCP and after < used <= until:
                 yield Tuple.of(key_type.from_buffer_copy(key)), used
             else:
                 yield None
 
+    def has_flow(self, key: bytes) -> bool:
+        """Whether there is a record of this struct flow_key. An LRU takes this for no use of it."""
+        return syscall.map_lookup(self._fds["flows"], key, self._size("flows")) is not None
+
+    def pages(self, name: str) -> Iterator[Page]:
+        """Entries of a hash as they lie in memory, some thousands at a time."""
+        key, value = (ctypes.sizeof(kind) for kind in SHAPES[name])
+        return batches.map_pages(self._fds[name], key, value)
+
+    def veths(self) -> int:
+        """How many veths the kernel follows for us."""
+        return syscall.map_count(self._fds["veths"], ctypes.sizeof(U32))
+
     def take_resets(self) -> list[Tuple]:
         """Flows that a RST ended after they were bypassed; each is told once."""
         key, value = (ctypes.sizeof(kind) for kind in SHAPES["resets"])
-        taken = syscall.map_take(self._fds["resets"], key, value)
+        taken = batches.map_take(self._fds["resets"], key, value)
         return [Tuple.of(STRUCTS["flow_key"].from_buffer_copy(flow)) for flow, _ in taken]
 
     def counters(self) -> dict[Program, dict[Verdict, Count]]:
@@ -199,7 +213,7 @@ class Maps:
     def _entries(self, name: str) -> Iterator[tuple[ctypes.Structure, ctypes.Structure]]:
         key_type, value_type = SHAPES[name]
         sizes = ctypes.sizeof(key_type), ctypes.sizeof(value_type)
-        for key, value in syscall.map_entries(self._fds[name], *sizes):
+        for key, value in batches.map_entries(self._fds[name], *sizes):
             yield key_type.from_buffer_copy(key), value_type.from_buffer_copy(value)
 
     def _sum(self, name: str, index: int) -> list[int]:

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How long the programs run: the kernel counts it while its BPF statistics are on.
+
+They are on while the sysctl kernel.bpf_stats_enabled is 1, or while a tool holds a descriptor of
+BPF_ENABLE_STATS (`bpftool prog profile` does). Then each run of a program takes some 20 ns more.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from vxlane.datapath import syscall
+from vxlane.datapath.abi import Program
+from vxlane.errors import KernelError
+
+_RUN_TIME = 192
+"""Where run_time_ns and run_cnt, each a u64, stand in struct bpf_prog_info (uapi/linux/bpf.h)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunTime:
+    """Of one program, since it was loaded, as far as statistics were on."""
+
+    nanoseconds: int
+    runs: int
+
+
+def run_times(pins: Path) -> dict[Program, RunTime]:
+    """Of each program below `pins`; those that no run was counted of are missing."""
+    found = {}
+    for program in Program:
+        try:
+            descriptor = syscall.obj_get(pins / program.label)
+        except (FileNotFoundError, KernelError):
+            continue  # It is just being replaced.
+        try:
+            info = syscall.object_info(descriptor, _RUN_TIME + 16)
+        finally:
+            os.close(descriptor)
+        run_time = RunTime(*struct.unpack_from("=QQ", info, _RUN_TIME))
+        if run_time.runs:
+            found[program] = run_time
+    return found
