@@ -14,7 +14,7 @@ from vxlane.agent.server.operations import Operations
 from vxlane.datapath.abi import Verdict
 from vxlane.lab import lab, report
 from vxlane.mechanisms.kinds import MEANING, Kind
-from vxlane.show import documents
+from vxlane.show import documents, rates, slow
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -65,6 +65,8 @@ def test_every_request_is_explained():
 def test_every_key_is_explained():
     """json.md names each key of what `--json` prints."""
     text = (DOCS / "json.md").read_text()
-    code = "".join(map(inspect.getsource, (documents, status.document, lab.Lab.status, report)))
+    code = "".join(
+        map(inspect.getsource, (documents, rates, slow, status.document, lab.Lab.status, report))
+    )
     keys = re.findall(r'^\s+"(\w+)":', code, re.MULTILINE)
     assert {key for key in keys if f"**{key}**" not in text} == set()

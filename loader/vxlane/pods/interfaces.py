@@ -98,6 +98,16 @@ def _is_ipv4(text: object) -> bool:
     return True
 
 
+def pod_names(directory: Path) -> dict[str, str]:
+    """Names of pods by their host veths, as an agent noted them. Reads only, beside the agent."""
+    names = {}
+    for path in directory.glob("*.json"):
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            document = parse_json(path.read_bytes())
+            names[str(document["host_ifname"])] = str(document["name"])
+    return names
+
+
 class PodStore:
     """Reads and writes the files."""
 
