@@ -24,8 +24,8 @@ from vxlane.show.top import Sampler
 KEYS = {"p": Order.PACKETS, "b": Order.BYTES, "n": Order.NAME}
 _QUIT = {"q", "\x03"}
 _RED, _GOOD, _DIM = "bold red", "green", "dim"
-_FIXED = 8
-"""Lines that are always there: two of the head, three headers, two empty ones, and the keys."""
+_FIXED = 7
+"""Lines that are always there: two of the head, two headers, two empty ones, and the keys."""
 
 
 def run(source: Sampler, interval: float, order: Order) -> None:
@@ -148,15 +148,12 @@ def _verdicts(rows: Sequence[Json], width: int) -> Table:
 
 
 def _rates(header: str, rows: Sequence[Json], width: int) -> Table:
-    made = _table(header, "OUT p/s", "B/s", "IN p/s", "B/s", width=width)
+    made = _table(header, "OUT p/s", "IN p/s", "B/s", width=width)
     for row in rows:
         is_bad = bool(row.get("guarded")) or not row.get("reachable", True)
-        rates = [
-            _short(row[f"{way}_{unit}_per_second"])
-            for way in ("tx", "rx")
-            for unit in ("packets", "bytes")
-        ]
-        made.add_row(row["name"], *rates, style=_RED if is_bad else "")
+        octets = row["tx_bytes_per_second"] + row["rx_bytes_per_second"]
+        rates = (row["tx_packets_per_second"], row["rx_packets_per_second"], octets)
+        made.add_row(row["name"], *map(_short, rates), style=_RED if is_bad else "")
     return made
 
 

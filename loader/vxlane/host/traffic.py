@@ -31,22 +31,35 @@ class Traffic:
     rx_bytes: int
 
 
-def pod_traffic(netlink: NetlinkSocket, ifindexes: Iterable[int]) -> dict[int, Traffic]:
-    """By the ifindex of the veth's host end; what is gone meanwhile is left out."""
-    near = _links(netlink, {ifindex: (ifindex, b"") for ifindex in ifindexes})
-    far = {
-        ifindex: (
-            rt.S32.unpack(link[rt.IFLA_LINK])[0],
-            attribute(rt.IFLA_TARGET_NETNSID, link[rt.IFLA_LINK_NETNSID]),
-        )
-        for ifindex, link in near.items()
-        if rt.IFLA_LINK in link and rt.IFLA_LINK_NETNSID in link
-    }
-    found = {}
-    for ifindex, link in _links(netlink, far).items():
-        rx_packets, tx_packets, rx_bytes, tx_bytes = _STATS64.unpack_from(link[rt.IFLA_STATS64])
-        found[ifindex] = Traffic(tx_packets, tx_bytes, rx_packets, rx_bytes)
-    return found
+class PodTraffic:
+    """Reads many pods' traffic again and again (9 ms for 250); remembers where the far ends are."""
+
+    def __init__(self, netlink: NetlinkSocket) -> None:
+        self._netlink = netlink
+        self._far: dict[int, tuple[int, bytes]] = {}
+        """Of a host end: the far end's ifindex, and the attribute that names its namespace."""
+
+    def read(self, ifindexes: Iterable[int]) -> dict[int, Traffic]:
+        """By the ifindex of the veth's host end; what is gone meanwhile is left out."""
+        asked = set(ifindexes)
+        near = _links(self._netlink, {one: (one, b"") for one in asked - self._far.keys()})
+        self._far |= {
+            ifindex: (
+                rt.S32.unpack(link[rt.IFLA_LINK])[0],
+                attribute(rt.IFLA_TARGET_NETNSID, link[rt.IFLA_LINK_NETNSID]),
+            )
+            for ifindex, link in near.items()
+            if rt.IFLA_LINK in link and rt.IFLA_LINK_NETNSID in link
+        }
+        links = _links(self._netlink, {one: self._far[one] for one in asked & self._far.keys()})
+        # What does not answer is gone, and who comes in its place has another far end.
+        self._far = {ifindex: self._far[ifindex] for ifindex in links}
+        return {ifindex: _traffic(link) for ifindex, link in links.items()}
+
+
+def _traffic(link: Mapping[int, bytes]) -> Traffic:
+    rx_packets, tx_packets, rx_bytes, tx_bytes = _STATS64.unpack_from(link[rt.IFLA_STATS64])
+    return Traffic(tx_packets, tx_bytes, rx_packets, rx_bytes)
 
 
 def _links(

@@ -13,7 +13,7 @@ from vxlane.datapath.maps import Maps
 from vxlane.datapath.programs import pin_directory
 from vxlane.datapath.records import PeerCount, Pod
 from vxlane.datapath.runtime import run_times
-from vxlane.host.traffic import pod_traffic
+from vxlane.host.traffic import PodTraffic
 from vxlane.netlink.socket import NetlinkSocket
 from vxlane.pods.interfaces import pod_names
 from vxlane.show.node import open_maps
@@ -26,7 +26,7 @@ class Sampler:
 
     def __init__(self, maps: Maps, netlink: NetlinkSocket, state: Path) -> None:
         self._maps = maps
-        self._netlink = netlink
+        self._traffic = PodTraffic(netlink)
         self._state = state
         self._names: dict[str, str] = {}
         self._known: frozenset[int] = frozenset()
@@ -52,7 +52,7 @@ class Sampler:
         if by_veth.keys() != self._known:
             self._names, self._known = pod_names(self._state / "pods"), frozenset(by_veth)
         found = {}
-        for ifindex, traffic in pod_traffic(self._netlink, by_veth).items():
+        for ifindex, traffic in self._traffic.read(by_veth).items():
             pods, veth = by_veth[ifindex], device_name(ifindex)
             addresses = tuple(sorted(str(pod.address) for pod in pods))
             guards = [guard for guard in Guard if any(guard & pod.guard for pod in pods)]
