@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from scraped import ADDRESS, Scraped, samples
+from scraped import ADDRESS, CIDR, Scraped, samples
 
-from vxlane.util.tally import Histogram, Withdrawal
+from vxlane.agent.server.status import StatusStore
+from vxlane.util.tally import Histogram, Tally, Withdrawal
 
 BASE_UNITS = ("seconds", "bytes", "ratio")
 OTHER_UNITS = re.compile(r"_(ns|us|ms|milliseconds|nanoseconds|minutes|kb|percent)(_|$)")
@@ -59,11 +62,24 @@ def test_no_label_is_a_pods_address(node: Scraped) -> None:
 
 
 def test_a_peer_has_its_nodes_name_beside_its_cidr(node: Scraped) -> None:
-    """The name is empty where no source tells it, as in adopt mode without one."""
+    """Before the first reconcile the name is empty."""
     where = {"peer": "10.42.2.0/24", "direction": "in"}
     assert node.value("vxlane_peer_packets_total", **where, node="node2") == 4
     node.names = {}
     assert node.value("vxlane_peer_bytes_total", **where, node="") == 400
+
+
+def test_names_and_counts_are_the_agents(tmp_path: Path) -> None:
+    """They are asked of it at each scrape; before its first reconcile there are none."""
+    store = StatusStore(tmp_path / "agent.json")
+    assert (store.tally, store.node_names()) == (None, {})
+    nodes = [SimpleNamespace(pod_cidr=CIDR, name="node2")]
+    paths = tuple(SimpleNamespace(node=node) for node in nodes)
+    store._agent = SimpleNamespace(tally=Tally(), overlay=SimpleNamespace(paths=paths))
+    assert store.tally is store._agent.tally
+    assert store.node_names() == {CIDR: "node2"}
+    store._agent.overlay = None
+    assert store.node_names() == {}
 
 
 def test_what_the_agent_did_is_counted(node: Scraped) -> None:

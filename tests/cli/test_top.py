@@ -11,6 +11,7 @@ from rich.console import Console
 from vxlane.cli import top as command
 from vxlane.cli import top_screen
 from vxlane.cli.top import top
+from vxlane.cli.top_screen import Choice
 from vxlane.errors import ConfigError
 from vxlane.show.rates import Order
 
@@ -37,17 +38,17 @@ def document(rows=40, slow=9, **changes):
             for n in range(rows)
         ],
         "peers": [{"name": f"10.42.{n}.0/24", "reachable": n != 1, **RATES} for n in range(rows)],
-        "programs": [{"program": "from_pod", "ns_per_run": 187.4}],
+        "programs": [{"program": "from_pod", "runs_per_second": 5.0, "ns_per_run": 187.4}],
         "slow": [{"what": f"from_pod what_{n}", "why": "because " * 20} for n in range(slow)],
         **changes,
     }
 
 
-def drawn(shown, width=80, height=24, *, styled=False):
+def drawn(shown, width=80, height=24, match="", *, styled=False):
     """The lines on a screen of that size."""
     file = io.StringIO()
     console = Console(file=file, width=width, height=height, force_terminal=styled)
-    console.print(top_screen.view(shown, Order.PACKETS, width, height))
+    console.print(top_screen.view(shown, Choice(Order.PACKETS, match), width, height))
     return file.getvalue().splitlines()
 
 
@@ -60,6 +61,14 @@ def test_the_view_fits_the_terminal(width, height, slow):
     assert max(map(len, lines)) <= width
 
 
+def test_the_text_for_a_pipe_has_each_part():
+    """A table each; those without rows are left out."""
+    text = command._text(document(rows=1, slow=1) | {"programs": []})
+    heads = [part.split()[0] for part in text.split("\n\n")]
+    assert heads == ["93.4%", "SLOW", "PROGRAM", "POD", "PEER"]
+    assert max(map(len, command._text(document(rows=1, slow=0)).splitlines())) <= 100
+
+
 def test_a_view_of_80_by_24_has_each_part():
     """The share, ns a packet, what is slow, verdicts, pods, peers, and the keys."""
     text = "\n".join(drawn(document()))
@@ -69,7 +78,7 @@ def test_a_view_of_80_by_24_has_each_part():
         "from_pod what_0: because",
         "from_pod verdict_0",
         "1.5G",
-        "a-deploym",
+        "long-name-0 ",
         "10.42.0.0/24",
         "12.3k",
         "sorted by packets: p packets",
@@ -102,6 +111,35 @@ def test_without_rich_the_way_out_is_named(monkeypatch):
     monkeypatch.setitem(command.sys.modules, "vxlane.cli.top_screen", None)
     with pytest.raises(ConfigError, match="--once"):
         command._live_view()
+
+
+def test_keys_sort_filter_and_end():
+    """While a filter is typed, letters are its letters; Enter keeps it and Esc takes it away."""
+    choice = Choice(Order.PACKETS)
+    assert choice.press("b")
+    assert choice.press("")
+    assert choice.order is Order.BYTES
+    for key in "/web-qx\x7f":
+        assert choice.press(key)
+    assert (choice.match, choice.is_typing, choice.order) == ("web-q", True, Order.BYTES)
+    assert "web-q_" in choice.line
+    assert choice.press("\n")
+    assert choice.press("n")
+    assert (choice.match, choice.order) == ("web-q", Order.NAME)
+    assert "only 'web-q'" in choice.line
+    for key in "/\x1b":
+        assert choice.press(key)
+    assert (choice.match, choice.is_typing) == ("", False)
+    assert not choice.press("q")
+    assert not Choice(Order.NAME, is_typing=True).press("\x03")
+
+
+def test_a_filter_leaves_only_its_rows():
+    """Of pods, peers and verdicts alike."""
+    text = "\n".join(drawn(document(slow=0), match="Name-17"))
+    assert "long-name-17" in text
+    for other in ("long-name-0", "10.42.0.0/24", "verdict_0"):
+        assert other not in text
 
 
 def test_the_keys_are_the_orders():

@@ -26,7 +26,7 @@ def test_runs_are_counted_while_statistics_are_on(
     stand(bench.maps, World())
     auto.attach(Program.FROM_NIC, INDEX)
     before = run_times(bench.pins).get(Program.FROM_NIC, RunTime(0, 0))
-    # As `bpftool prog profile` does: on until the descriptor is closed.
+    # On until the descriptor is closed.
     statistics, _ = syscall._bpf(ENABLE_STATS, struct.pack("=I", RUN_TIME))
     try:
         device.send(Program.FROM_NIC, 5)

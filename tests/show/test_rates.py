@@ -12,7 +12,7 @@ from vxlane.datapath.abi import Program, Verdict, VerdictKind
 from vxlane.datapath.records import Count, Peer, PeerCount
 from vxlane.datapath.runtime import RunTime
 from vxlane.host.traffic import Traffic
-from vxlane.show.rates import Order, PodSample, Sample, rates_document
+from vxlane.show.rates import Order, PodSample, Sample, matching, rates_document
 from vxlane.show.slow import WHY
 
 NOTHING = {program: dict.fromkeys(Verdict, Count(0, 0)) for program in Program}
@@ -158,6 +158,18 @@ def test_the_gravest_comes_first():
         "from_pod no_agent (100%)",
         "pod pod1",
     ]
+
+
+def test_rows_that_match_a_text():
+    """In a name, an address, a veth or a verdict, in any case; sums and reasons stay."""
+    first = replace(FIRST, pods={7: pod(1), 8: pod(2)})
+    shown = document(first=first, pods=first.pods, counters=counters(encapsulated=90, judged=90))
+    for text in ("POD2", "10.42.1.2", "veth2"):
+        found = matching(shown, text)
+        assert [row["name"] for row in found["pods"]] == ["pod2"]
+        assert (found["verdicts"], found["slow"]) == ([], shown["slow"])
+    assert [row["verdict"] for row in matching(shown, "judged")["verdicts"]] == ["judged"]
+    assert matching(shown, "") == shown
 
 
 def test_every_verdict_of_the_kernel_path_has_a_reason():

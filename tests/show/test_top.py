@@ -73,7 +73,7 @@ class Terminal:
 
 
 def test_the_live_view_follows_keys(lab):
-    """Drawn again at each interval; n sorts by name at once, and q ends it."""
+    """Drawn again at each interval; n sorts by name and / filters at once, and q ends it."""
     state = str(lab.node("node1").directory)
     command = [program("vxlane"), "top", "--interval", "0.3"]
     env = os.environ | {"VXLANE_STATE_DIR": state, "TERM": "xterm"}
@@ -83,6 +83,8 @@ def test_the_live_view_follows_keys(lab):
             terminal.wait_for("% bypassed")
             terminal.press("n")
             terminal.wait_for("sorted by name")
+            terminal.press("/10.42.2\n")
+            terminal.wait_for("only '10.42.2'")
         terminal.press("q")
         assert terminal.process.wait(timeout=10) == 0
     finally:

@@ -13,14 +13,27 @@ import click
 from vxlane.cli.common import Json, as_json, emit, examples
 from vxlane.errors import ConfigError
 from vxlane.show.rates import Order, rates_document
-from vxlane.show.table import columns, table
+from vxlane.show.table import table
 from vxlane.show.top import Sampler, sampler
 from vxlane.util.places import state_directory
 
-_VERDICT_KEYS = ("program", "verdict", "packets_per_second", "bytes_per_second")
-_RATE_KEYS = tuple(
-    f"{way}_{unit}_per_second" for way in ("tx", "rx") for unit in ("packets", "bytes")
+_RATES = ("OUT PACKETS/s", "OUT BYTES/s", "IN PACKETS/s", "IN BYTES/s")
+_RATE_KEYS = (
+    "name",
+    *(f"{way}_{unit}_per_second" for way in ("tx", "rx") for unit in ("packets", "bytes")),
 )
+_TABLES = (
+    ("slow", ("SLOW", "WHY"), ("what", "why")),
+    (
+        "verdicts",
+        ("PROGRAM", "VERDICT", "PACKETS/s", "BYTES/s"),
+        ("program", "verdict", "packets_per_second", "bytes_per_second"),
+    ),
+    ("pods", ("POD", *_RATES), _RATE_KEYS),
+    ("peers", ("PEER", *_RATES), _RATE_KEYS),
+    ("programs", ("PROGRAM", "RUNS/s", "ns A RUN"), ("program", "runs_per_second", "ns_per_run")),
+)
+"""Part of the document, header, and the keys of its columns."""
 
 
 @click.command(
@@ -45,9 +58,9 @@ _RATE_KEYS = tuple(
 def top(once: bool, interval: float, sort: str, as_json: bool) -> None:  # noqa: FBT001 (a flag is click's)
     """Watch what goes through this node: rates by pod, peer and verdict, and what is slow.
 
-    In the live view p, b and n sort by packets, bytes or name, and q ends it. With --json, or into
-    a pipe, there is a document or a view for each interval. Programs have ns for each run only
-    while the kernel counts them: sysctl kernel.bpf_stats_enabled=1.
+    In the live view p, b and n sort by packets, bytes or name, / shows only rows with a text, and q
+    ends it. With --json, or into a pipe, there is a document or a view for each interval. Programs
+    have ns for each run only while the kernel counts them: sysctl kernel.bpf_stats_enabled=1.
     """
     is_live = not (once or as_json) and sys.stdout.isatty()
     order = Order(sort)
@@ -90,14 +103,7 @@ def _text(document: Json) -> str:
     share = document["share"]
     shown = "no packets of the overlay" if share is None else f"{share:.1%} bypassed"
     parts = [f"{shown}, {document['packets_per_second']:,} packets/s"]
-    if document["slow"]:
-        parts.append(
-            table(("SLOW", "WHY"), [(row["what"], row["why"]) for row in document["slow"]])
-        )
-    parts.append(columns(_VERDICT_KEYS, document["verdicts"]))
-    for kind in ("pods", "peers"):
-        rows = [{kind[:-1]: row["name"], **row} for row in document[kind]]
-        parts.append(columns((kind[:-1], *_RATE_KEYS), rows))
-    if document["programs"]:
-        parts.append(columns(("program", "runs_per_second", "ns_per_run"), document["programs"]))
+    for part, header, keys in _TABLES:
+        if rows := [[row[key] for key in keys] for row in document[part]]:
+            parts.append(table(header, rows))
     return "\n\n".join(parts)

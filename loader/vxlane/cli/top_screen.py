@@ -11,6 +11,7 @@ import time
 import tty
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -18,34 +19,72 @@ from rich.table import Table
 from rich.text import Text
 
 from vxlane.cli.common import Json
-from vxlane.show.rates import Order, rates_document
+from vxlane.show.rates import Order, matching, rates_document
 from vxlane.show.top import Sampler
 
 KEYS = {"p": Order.PACKETS, "b": Order.BYTES, "n": Order.NAME}
-_QUIT = {"q", "\x03"}
+_CTRL_C, _ESCAPE = "\x03", "\x1b"
+_ENTER, _BACKSPACE = ("\r", "\n"), ("\x7f", "\b")
 _RED, _GOOD, _DIM = "bold red", "green", "dim"
 _FIXED = 7
 """Lines that are always there: two of the head, two headers, two empty ones, and the keys."""
 
 
+_NUMBERS = 22
+"""Columns that the numbers of a pod or a peer take."""
+
+
+@dataclass(slots=True)
+class Choice:
+    """What a person has chosen to see."""
+
+    order: Order
+    match: str = ""
+    """Only rows with this text."""
+    is_typing: bool = False
+
+    def press(self, key: str) -> bool:
+        """Take a key (empty: none was pressed); False: it ends the view."""
+        if key == _CTRL_C or (key == "q" and not self.is_typing):
+            return False
+        if not self.is_typing:
+            self.order = KEYS.get(key, self.order)
+            self.is_typing = key == "/"
+        elif key in _ENTER:
+            self.is_typing = False
+        elif key == _ESCAPE:
+            self.is_typing, self.match = False, ""
+        elif key in _BACKSPACE:
+            self.match = self.match[:-1]
+        elif key.isprintable():
+            self.match += key
+        return True
+
+    @property
+    def line(self) -> str:
+        """The last line of the screen."""
+        if self.is_typing:
+            return f"only rows with: {self.match}_   (Enter keeps it, Esc shows all)"
+        only = f", only {self.match!r}" if self.match else ""
+        return f"sorted by {self.order.value}{only}: p packets, b bytes, n name; / filters, q ends"
+
+
 def run(source: Sampler, interval: float, order: Order) -> None:
     """Draw a view each `interval` seconds until a key ends it."""
-    console = Console()
+    console, choice = Console(), Choice(order)
     before = shown = source.sample()
     with _keyboard(), Live(console=console, screen=True, auto_refresh=False) as live:
         live.update(Text("the first figures come after one interval; q ends"), refresh=True)
         due = time.monotonic() + interval
         while True:
-            key = _key(due - time.monotonic())
-            if key in _QUIT:
+            if not choice.press(_key(due - time.monotonic())):
                 return
-            order = KEYS.get(key, order)
             if time.monotonic() >= due:
                 due = time.monotonic() + interval
                 before, shown = shown, source.sample()
             if shown is not before:
-                document = rates_document(before, shown, order)
-                live.update(view(document, order, *console.size), refresh=True)
+                document = rates_document(before, shown, choice.order)
+                live.update(view(document, choice, *console.size), refresh=True)
 
 
 @contextmanager
@@ -71,11 +110,12 @@ def _key(seconds: float) -> str:
     if not ready:
         return ""
     # Not by sys.stdin, whose buffer would keep a second key from select(). Nothing: it hung up.
-    return os.read(sys.stdin.fileno(), 1).decode(errors="replace") or "q"
+    return os.read(sys.stdin.fileno(), 1).decode(errors="replace") or _CTRL_C
 
 
-def view(document: Json, order: Order, width: int, height: int) -> RenderableType:
+def view(document: Json, choice: Choice, width: int, height: int) -> RenderableType:
     """All of the screen. What is slow comes first; the rest shares the lines that are left."""
+    document = matching(document, choice.match)
     slow = document["slow"][: max(1, height // 6)]
     left = height - _FIXED - max(1, len(slow))
     verdicts = max(3, left // 3)
@@ -93,7 +133,7 @@ def view(document: Json, order: Order, width: int, height: int) -> RenderableTyp
         _verdicts(document["verdicts"][:verdicts], width),
         Text(),
         side_by_side,
-        Text(f"sorted by {order.value}: p packets, b bytes, n name; q ends", style=_DIM),
+        Text(choice.line, style=_DIM, no_wrap=True, overflow="ellipsis"),
     )
 
 
@@ -153,8 +193,14 @@ def _rates(header: str, rows: Sequence[Json], width: int) -> Table:
         is_bad = bool(row.get("guarded")) or not row.get("reachable", True)
         octets = row["tx_bytes_per_second"] + row["rx_bytes_per_second"]
         rates = (row["tx_packets_per_second"], row["rx_packets_per_second"], octets)
-        made.add_row(row["name"], *map(_short, rates), style=_RED if is_bad else "")
+        name = _end_of(row["name"], width - _NUMBERS)
+        made.add_row(name, *map(_short, rates), style=_RED if is_bad else "")
     return made
+
+
+def _end_of(name: str, width: int) -> str:
+    """Pods of one deployment differ in the last letters of their names."""
+    return name if len(name) <= width else f"…{name[1 - width :]}"
 
 
 def _short(rate: float) -> str:

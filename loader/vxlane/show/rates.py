@@ -71,6 +71,21 @@ def rates_document(before: Sample, after: Sample, order: Order) -> Json:
     return document | {"slow": slow(document)}
 
 
+def matching(document: Json, text: str) -> Json:
+    """Only the rows that have `text` in a name, an address or a verdict; sums stay those of all."""
+    wanted = text.lower()
+    return document | {
+        part: [row for row in document[part] if wanted in _words(row)]
+        for part in ("verdicts", "pods", "peers")
+    }
+
+
+def _words(row: Json) -> str:
+    lists = [" ".join(value) for value in row.values() if isinstance(value, list)]
+    texts = [value for value in row.values() if isinstance(value, str)]
+    return " ".join([*texts, *lists]).lower()
+
+
 def _verdicts(moved: Counters, packets: int, seconds: float, order: Order) -> list[Json]:
     """What became of packets at the entrances, where each counts once."""
     rows = [
