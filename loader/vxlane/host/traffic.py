@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from vxlane.netlink import rtnetlink as rt
 from vxlane.netlink.socket import NetlinkSocket, Request, attribute, attributes
 
-_STATS64 = struct.Struct(
-    "=4Q"
-)  # struct rtnl_link_stats64: rx_packets, tx_packets, rx_bytes, tx_...
+_STATS64 = struct.Struct("=4Q")
+"""The first members of struct rtnl_link_stats64: rx_packets, tx_packets, rx_bytes, tx_bytes."""
 
 
 @dataclass(frozen=True, slots=True)
