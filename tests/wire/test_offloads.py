@@ -115,8 +115,8 @@ SERVICE_OPTIONAL = {
     "to_pod learned",
     # Of datagrams without one, while a stock tunnel has one.
     "from_nic no_checksum",
-    # A super-packet that a device without the offload cuts up: its segments have one stamp, and what
-    # NAT leaves alone is compared with the first.
+    # A super-packet that a device without the offload cuts up: its segments have one stamp, and
+    # what NAT leaves alone is compared with the first.
     "to_nic changed",
     "to_pod changed",
 }
