@@ -194,7 +194,7 @@ def test_looking_keeps_no_flow_alive(make_flows: Callable[[int], Maps]) -> None:
 
 
 def test_every_map_is_counted(memory: tuple[Maps, Bpf]) -> None:
-    """Each that can become full; settings, drafts, notes, turns and counters are arrays, always whole."""
+    """Each that can become full; arrays, as settings, notes and counters are, are always whole."""
     maps, bpf = memory
     bpf.entries["translations"] = {key(n): key(n) for n in range(3)}
     bpf.entries["veths"] = {struct.pack("=I", n): struct.pack("=I", n) for n in range(2)}
