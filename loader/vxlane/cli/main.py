@@ -26,6 +26,7 @@ COMMANDS = {
     "stats": ("vxlane.cli.stats:stats", "Count packets by verdict, direction, peer."),
     "status": ("vxlane.cli.status:status", "Tell how the agent and its programs are."),
     "uninstall": ("vxlane.cli.uninstall:uninstall", "Take the CNI plugin away again."),
+    "why": ("vxlane.cli.why:why", "Tell why a flow is not bypassed."),
 }
 """name -> (module:attribute, what `vxlane --help` says)"""
 
