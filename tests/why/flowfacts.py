@@ -77,4 +77,6 @@ def facts_of(flow, behind=None, *, record=True, **changes):
 def connection_of(flow, state="established", behind=None):
     """The entry that conntrack has of it, which the pod began."""
     answered = reverse(behind or flow)
-    return Connection(flow, answered, state, is_answered=True, timeout=100, traffic=None)
+    return Connection(
+        flow, answered, state, is_answered=True, is_assured=True, timeout=100, traffic=None
+    )

@@ -49,6 +49,8 @@ class Connection:
     state: str
     """Of TCP, one of `TCP_STATES`; empty for all others."""
     is_answered: bool
+    is_assured: bool
+    """Of UDP: it goes on for 2 s or more, and has the longer timeout (Linux's stream_ts)."""
     timeout: int
     """Seconds until conntrack forgets it."""
     traffic: Traffic | None
@@ -79,7 +81,7 @@ def _timeout_name(connection: Connection) -> str:
     if connection.state:
         return f"tcp_timeout_{connection.state}"
     if connection.original.protocol == socket.IPPROTO_UDP:
-        return "udp_timeout_stream" if connection.is_answered else "udp_timeout"
+        return "udp_timeout_stream" if connection.is_assured else "udp_timeout"
     return "icmp_timeout"
 
 
@@ -162,6 +164,7 @@ def _connection(entry: bytes) -> Connection | None:
     )
     if not original or not reply:
         return None
+    status = _BE32.unpack(found[nf.CTA_STATUS])[0]
     info = attributes(attributes(found.get(nf.CTA_PROTOINFO, b""), 0).get(1, b""), 0)
     is_tcp = original.protocol == socket.IPPROTO_TCP
     number = info.get(nf.CTA_PROTOINFO_TCP_STATE, b"\0")[0]
@@ -169,7 +172,8 @@ def _connection(entry: bytes) -> Connection | None:
         original,
         reply,
         TCP_STATES[number] if is_tcp and number < len(TCP_STATES) else "",
-        bool(_BE32.unpack(found[nf.CTA_STATUS])[0] & nf.IPS_SEEN_REPLY),
+        bool(status & nf.IPS_SEEN_REPLY),
+        bool(status & nf.IPS_ASSURED),
         _BE32.unpack(found[nf.CTA_TIMEOUT])[0] if nf.CTA_TIMEOUT in found else 0,
         _traffic(found),
     )

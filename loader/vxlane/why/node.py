@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from vxlane.show.node import call, open_maps
 from vxlane.util.names import device_name
 from vxlane.why.answer import Json, answers
 from vxlane.why.ends import PROTOCOLS, Question, parse_end
+from vxlane.why.kernel import Kernel
 from vxlane.why.reader import Reader
 from vxlane.why.reasons import Agent
 
@@ -22,7 +25,7 @@ _PATIENCE = 0.25
 
 def why(state: Path, source: str, destination: str, protocol: str | None) -> Json:
     """`vxlane why`. ConfigError: an end is none, or neither is on this node."""
-    with open_maps(state) as maps, Reader(maps) as reader:
+    with opened(state) as reader:
         names = _names(state, reader)
         question = Question(
             parse_end(source, names),
@@ -31,6 +34,13 @@ def why(state: Path, source: str, destination: str, protocol: str | None) -> Jso
         )
         agent = ask(state)
         return {"flows": answers(reader, question, agent), "notes": notes(agent)}
+
+
+@contextlib.contextmanager
+def opened(state: Path) -> Iterator[Reader]:
+    """A reader of this node's facts. VxlaneError: nothing is pinned."""
+    with open_maps(state) as maps, contextlib.closing(Kernel()) as kernel:
+        yield Reader(maps, kernel)
 
 
 def ask(state: Path) -> Agent:

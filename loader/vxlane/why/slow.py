@@ -14,9 +14,8 @@ from pathlib import Path
 from vxlane.datapath.abi import Verdict
 from vxlane.datapath.records import Tuple
 from vxlane.host.connections import Connection, counts, idle_seconds, reverse
-from vxlane.show.node import open_maps
 from vxlane.why.answer import Json, flow_document
-from vxlane.why.node import ask, notes
+from vxlane.why.node import ask, notes, opened
 from vxlane.why.reader import Reader, tuple_of
 from vxlane.why.reasons import Agent
 
@@ -36,7 +35,7 @@ BY_RECENCY = (
 
 def slow_flows(state: Path) -> Json:
     """The document of `vxlane flows --slow`."""
-    with open_maps(state) as maps, Reader(maps) as reader:
+    with opened(state) as reader:
         agent, has_counters = ask(state), counts()
         found = sorted(_connections(reader), key=_by_bytes if has_counters else _by_recency)
         slow = (document for each in found if (document := _slow(reader, *each, agent)))
@@ -49,7 +48,7 @@ def slow_flows(state: Path) -> Json:
 
 def _connections(reader: Reader) -> Iterator[tuple[Tuple, Connection]]:
     """What pods of this node take part in and has not ended, as whoever began it sends."""
-    for connection in reader.conntrack.all():
+    for connection in reader.kernel.connections():
         original, answered = connection.original, reverse(connection.reply)
         if connection.state in _OVER:
             continue
