@@ -32,6 +32,7 @@ from vxlane.why import decide
 from vxlane.why.facts import Packet
 from vxlane.why.reasons import REASONS, Agent, Context, explain
 
+BOTH_WAYS = "and TCP is bypassed both ways or not at all"
 STREAM, DATAGRAM, ECHO = (tuple_to(THERE, protocol) for protocol in (TCP, UDP, ICMP))
 BESIDE_STREAM, BESIDE_DATAGRAM = tuple_to(BESIDE), tuple_to(BESIDE, UDP)
 SERVED, SERVED_DATAGRAM = tuple_to(VIRTUAL), tuple_to(VIRTUAL, UDP)
@@ -257,6 +258,36 @@ def test_the_mechanism_that_concerns_the_pod_is_named():
     context = Context(facts, True, Agent(mechanisms=found), "veth{}".format)  # noqa: FBT003
     reason, _ = explain(Verdict.JUDGED, context)
     assert reason.endswith("every packet: limit in somewhere, xdp in somewhere")
+
+
+@pytest.mark.parametrize(
+    ("facts", "veth", "words"),
+    [
+        (
+            facts_of(DATAGRAM, pod=guarded(Guard.FROM_POD)),
+            "veth5 of 10.42.1.2",
+            "another program's filter or isolation, which acts on what the pod sends",
+        ),
+        (
+            facts_of(STREAM, pod=guarded(Guard.TO_POD), qdiscs={5: "tbf"}),
+            "veth5 of 10.42.1.2",
+            f"the qdisc tbf, which acts on what the pod is sent, {BOTH_WAYS}",
+        ),
+        (
+            facts_of(
+                BESIDE_DATAGRAM,
+                receiver=guarded(Guard.TO_POD, NEIGHBOUR),
+                qdiscs={6: "netem"},
+            ),
+            "veth6 of 10.42.1.3",
+            "the qdisc netem, which acts on what the pod is sent",
+        ),
+    ],
+)
+def test_the_guard_is_named(facts, veth, words):
+    """A guarded flow's reason names the veth, what stands there, and what it acts on."""
+    context = Context(facts, True, Agent(), "veth{}".format)  # noqa: FBT003
+    assert explain(Verdict.GUARDED, context)[0] == f"{veth} has {words}"
 
 
 def mechanism(kind, pods, flows="all", *, ignored=False):

@@ -67,3 +67,12 @@ def test_no_end(text, complaint):
 def test_which_flows_are_meant(question, sent, is_meant):
     """A question is about every flow that its addresses, ports and protocol leave open."""
     assert question.is_about(FiveTuple(HERE, THERE, *sent)) is is_meant
+
+
+def test_what_two_ports_name():
+    """Two ports name a flow of each protocol that is asked about, one port names none."""
+    both = Question(End(HERE, 40000), End(THERE, 80))
+    assert [each.protocol for each in both.tuples()] == [6, 17]
+    udp = Question(End(HERE, 40000), End(THERE, 80), 17)
+    assert udp.tuples() == [FiveTuple(HERE, THERE, 40000, 80, 17)]
+    assert Question(End(HERE), End(THERE, 80)).tuples() == []

@@ -214,7 +214,7 @@ def test_a_guarded_pod(pair, stack):
     wait_for(lambda: _verdict(pair, *talk.ends, "udp") == "guarded", "sight of the shaper")
     assert confirm(pair, "node1", talk.ends, "udp", talk.there) == "guarded"
     answer = asked(pair, "node1", *talk.ends, "udp")
-    assert f"{veth} of {pair.address('node1-pod1')} has a shaper" in answer["reason"]
+    assert f"{veth} of {pair.address('node1-pod1')} has the qdisc tbf" in answer["reason"]
     assert f"tc qdisc show dev {veth}" in answer["command"]
     # TCP goes both ways or not at all.
     assert _verdict(pair, *talk.ends[::-1], "tcp") == "guarded"
@@ -266,12 +266,19 @@ def test_flows_that_are_slow(pair, stack):
 
 
 def test_the_command(pair):
-    """The command prints the answer for people, by a veth's name, and one sentence of a mistake."""
+    """The command prints the answer for people, by a veth's name, and one sentence of a mistake.
+
+    The shell completes the veth.
+    """
     env = {"VXLANE_STATE_DIR": str(pair.node("node1").directory)}
     veth, target = pair.pod("node1-pod1").veth, pair.address("node2-pod1")
     shown = pair.exec("node1", program("vxlane"), "why", veth, f"{target}:1", env=env).stdout
     assert "next packet  from_pod: tcp_control" in shown
     assert "docs/verdicts/tcp_control.md" in shown
+    completing = env | {"_VXLANE_COMPLETE": "bash_complete", "COMP_CWORD": "2"}
+    words = {"COMP_WORDS": f"vxlane why {veth[:6]}"}
+    offered = pair.exec("node1", program("vxlane"), env=completing | words).stdout
+    assert f"plain,{veth}\n" in offered
     failed = pair.exec("node1", program("vxlane"), "why", "nobody", target, env=env, check=False)
     assert failed.returncode == 1
     assert failed.stderr.startswith("vxlane: 'nobody' is no pod of this node;")

@@ -111,6 +111,10 @@ class Kernel:
     def mac(self, _veth):
         """Not known."""
 
+    def qdisc(self, _veth):
+        """None that shapes."""
+        return "noqueue"
+
     def strayed(self, _peer, _source):
         """Not at all."""
         return ""

@@ -94,7 +94,9 @@ def _slow_text(document: Json) -> str:
     reasons = {flow["verdict"]: flow["reason"] for flow in document["flows"]}
     parts = [
         f"Ordered by {document['order']}.",
-        columns(_SLOW_KEYS, rows),
+        columns(_SLOW_KEYS, rows)
+        if rows
+        else "Every flow that netfilter follows is bypassed, or idle.",
         "\n".join(f"{verdict}: {reason}" for verdict, reason in reasons.items()),
         *(f"note: {note}" for note in document["notes"]),
     ]

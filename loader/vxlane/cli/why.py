@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import click
 
 from vxlane.cli.common import Json, as_json, emit, examples
+from vxlane.errors import VxlaneError
 from vxlane.show.table import pairs, table
 from vxlane.util.places import state_directory
 from vxlane.why import node
@@ -14,14 +17,21 @@ from vxlane.why.ends import PROTOCOLS
 _HEADER = ("PROTOCOL", "SOURCE", "DESTINATION", "VERDICT", "NEXT PACKET", "BACK")
 
 
+def _ends_of_flows(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """For the shell: names and addresses of this node's pods, if they can be read."""
+    with contextlib.suppress(VxlaneError, OSError):
+        return [name for name in node.pods(state_directory()) if name.startswith(incomplete)]
+    return []
+
+
 @click.command(
     epilog=examples(
         "vxlane why 10.42.1.2 10.42.2.7:5432",
         "vxlane why veth1a2b3c4d 10.96.0.10:53 --proto udp --json | jq '.flows[].next'",
     )
 )
-@click.argument("source", metavar="SRC[:PORT]")
-@click.argument("destination", metavar="DST[:PORT]")
+@click.argument("source", metavar="SRC[:PORT]", shell_complete=_ends_of_flows)
+@click.argument("destination", metavar="DST[:PORT]", shell_complete=_ends_of_flows)
 @click.option(
     "--proto",
     type=click.Choice(list(PROTOCOLS)),
@@ -59,7 +69,6 @@ def _one(flow: Json) -> str:
         lines["too big"] = f"an IP packet of more than {flow['largest_packet']:,} bytes"
     lines["back"] = _next(flow["back"])
     if flow["back"]["verdict"] not in {"bypassed", flow["verdict"]}:
-        lines["reason"] += "."
         lines["back"] += f": {flow['back']['reason']}"
     return pairs(lines)
 
@@ -89,5 +98,7 @@ def _ends(flow: Json) -> str:
 
 
 def _end(flow: Json, which: str) -> str:
+    """An end with its port; of an echo the identifier stands at its sender, and no type."""
     port = flow[f"{which}_port"]
-    return f"{flow[which]}:{port}" if port else str(flow[which])
+    is_type = flow.get("protocol") == "icmp" and which == "destination"
+    return f"{flow[which]}:{port}" if port and not is_type else str(flow[which])

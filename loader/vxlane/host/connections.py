@@ -71,12 +71,6 @@ def counts() -> bool:
     return _number("nf_conntrack_acct") == 1
 
 
-def idle_seconds(connection: Connection) -> int | None:
-    """Since netfilter last saw a packet of it; None: its timeout is not one of the settings."""
-    full = _number(f"nf_conntrack_{_timeout_name(connection)}")
-    return full - connection.timeout if full is not None and full >= connection.timeout else None
-
-
 def _timeout_name(connection: Connection) -> str:
     if connection.state:
         return f"tcp_timeout_{connection.state}"
@@ -97,6 +91,7 @@ class ConnectionReader:
 
     def __init__(self) -> None:
         self._netlink = NetlinkSocket(nf.NETLINK_NETFILTER)
+        self._timeouts: dict[str, int | None] = {}
 
     def close(self) -> None:
         """Close the socket."""
@@ -124,6 +119,14 @@ class ConnectionReader:
     def all(self) -> Iterable[Connection]:
         """Every entry of IPv4."""
         return self._dump(_HEAD)
+
+    def idle_seconds(self, connection: Connection) -> int | None:
+        """Since netfilter last saw a packet of it; None: its timeout is not one of the settings."""
+        name = f"nf_conntrack_{_timeout_name(connection)}"
+        if name not in self._timeouts:
+            self._timeouts[name] = _number(name)
+        full = self._timeouts[name]
+        return full - connection.timeout if full and full >= connection.timeout else None
 
     def _dump(self, body: bytes) -> Iterator[Connection]:
         try:

@@ -41,6 +41,15 @@ class Question:
     destination: End
     protocol: int | None = None
 
+    def tuples(self) -> list[FiveTuple]:
+        """The 5-tuples of TCP and UDP that both ports name; none where one of them is missing."""
+        source, destination = self.source, self.destination
+        if source.port is None or destination.port is None:
+            return []
+        ends = source.address, destination.address, source.port, destination.port
+        numbers = (socket.IPPROTO_TCP, socket.IPPROTO_UDP)
+        return [FiveTuple(*ends, each) for each in numbers if self.protocol in {None, each}]
+
     def is_about(self, sent: FiveTuple) -> bool:
         """Whether packets of that 5-tuple are meant; an ICMP echo's identifier is at both ends."""
         if self.protocol not in {None, sent.protocol}:

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import enum
 import socket
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from vxlane.datapath.records import Flow, Peer, Pod, Settings, Tuple
 from vxlane.host.connections import Connection
@@ -56,6 +57,9 @@ class Facts:
     """conntrack's entry."""
     next_hop: str = ""
     """How the route to the peer's node differs from what the programs know; empty: not at all."""
+
+    qdiscs: Mapping[int, str] = field(default_factory=dict)
+    """At the veths of the guarded ones of both pods, by ifindex."""
 
     @property
     def is_translated(self) -> bool:

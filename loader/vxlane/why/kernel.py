@@ -12,7 +12,7 @@ from ipaddress import IPv4Address
 from vxlane.datapath.records import IPAddress, Peer, Tuple
 from vxlane.host.connections import Connection, ConnectionReader
 from vxlane.host.nexthops import Query, resolve
-from vxlane.host.veths import far_end
+from vxlane.host.veths import far_end, root_qdisc
 from vxlane.netlink.socket import NetlinkSocket
 from vxlane.util.names import device_name
 
@@ -48,12 +48,20 @@ class Kernel:
         """Everything that conntrack follows."""
         return self._conntrack.all()
 
+    def idle_seconds(self, connection: Connection) -> int | None:
+        """Since netfilter last saw a packet of it; None: not known."""
+        return self._conntrack.idle_seconds(connection)
+
     def mac(self, veth: int) -> str | None:
         """Of the pod's end of a veth; None: it is gone."""
         if veth not in self._macs:
             end = far_end(self._netlink, veth)
             self._macs[veth] = end.mac if end else None
         return self._macs[veth]
+
+    def qdisc(self, veth: int) -> str:
+        """The kind of the qdisc at a veth's root, by which it shapes what the pod is sent."""
+        return root_qdisc(self._netlink, veth)
 
     def strayed(self, peer: Peer, source: IPAddress) -> str:
         """How the route from `source` to a peer differs from what the programs know, in words."""

@@ -66,6 +66,12 @@ def notes(agent: Agent) -> list[str]:
     return told
 
 
+def pods(state: Path) -> list[str]:
+    """What this node's pods may be called, and their addresses."""
+    with opened(state) as reader:
+        return [*sorted(_names(state, reader)), *sorted(map(str, reader.pods))]
+
+
 def _names(state: Path, reader: Reader) -> dict[str, IPv4Address]:
     """What a pod may be called, and its address."""
     veths = {

@@ -7,9 +7,10 @@ Asks the agent for nothing: what it reads is there without an agent too.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 from vxlane.datapath.maps import Maps
-from vxlane.datapath.records import Peer, Tuple
+from vxlane.datapath.records import Flow, Peer, Tuple
 from vxlane.host.connections import Connection, reverse
 from vxlane.util.five_tuple import FiveTuple
 from vxlane.why.ends import Question
@@ -30,22 +31,31 @@ class Reader:
         """The flows that are meant, as the asked sender's packets are: those with a record, and
         those that conntrack follows.
         """
-        ends = question.source.address, question.destination.address
         found: dict[Tuple, Connection | None] = {}
         # A record is its local pod's. Of two pods of this node the sender's tells all.
-        is_reversed = ends[0] not in self.pods
-        for flow in self.maps.flows_between(*(ends[::-1] if is_reversed else ends)):
+        is_reversed = question.source.address not in self.pods
+        for flow in self._records(question, is_reversed=is_reversed):
             forms = flow.tuple, flow.behind
             sent, behind = map(_reversed, forms) if is_reversed else forms
             is_live = flow.seen_out or flow.seen_in
             if is_live and (question.is_about(sent) or question.is_about(behind)):
                 found.setdefault(sent)
+        ends = question.source.address, question.destination.address
         for began, answered in (ends, ends[::-1]):
             for connection in self.kernel.connections_between(began, answered):
                 for form in (connection.original, connection.reply):
                     if question.is_about(form):
                         found[tuple_of(form)] = connection
         return list(found.items())
+
+    def _records(self, question: Question, *, is_reversed: bool) -> Iterable[Flow]:
+        """Those that ports name; all between the two addresses where that finds none."""
+        named = [_reversed(sent) if is_reversed else tuple_of(sent) for sent in question.tuples()]
+        lookups = (self.maps.flow, self.maps.flow_behind)
+        found = [flow for flow in (look(each) for each in named for look in lookups) if flow]
+        source, destination = question.source.address, question.destination.address
+        ends = (destination, source) if is_reversed else (source, destination)
+        return found or self.maps.flows_between(*ends)
 
     def facts(self, sent: FiveTuple, connection: Connection | None = None) -> Facts:
         """What is known of the flow with that 5-tuple, as its local pod has it."""
@@ -72,6 +82,11 @@ class Reader:
             entering=self.maps.flow_behind(behind),
             connection=connection,
             next_hop=self._strayed(far_peer),
+            qdiscs={
+                each.ifindex: self.kernel.qdisc(each.ifindex)
+                for each in (pod, receiver)
+                if each and each.guard
+            },
         )
 
     def _strayed(self, peer: Peer | None) -> str:

@@ -115,7 +115,10 @@ def _guarded(context: Context) -> Reason:
     ways = {Guard.FROM_POD: "what the pod sends", Guard.TO_POD: "what the pod is sent"}
     guarded = " and ".join(text for guard, text in ways.items() if guard in pod.guard)
     veth = context.device(pod.ifindex)
-    why = f"{veth} of {pod.address} has a shaper, another program or isolation for {guarded}"
+    qdisc = context.facts.qdiscs.get(pod.ifindex, "noqueue")
+    is_shaped = Guard.TO_POD in pod.guard and qdisc != "noqueue"
+    what = f"the qdisc {qdisc}" if is_shaped else "another program's filter or isolation"
+    why = f"{veth} of {pod.address} has {what}, which acts on {guarded}"
     rest = ", and TCP is bypassed both ways or not at all" if is_tcp else ""
     return why + rest, f"tc qdisc show dev {veth}; tc filter show dev {veth} ingress"
 

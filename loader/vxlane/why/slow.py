@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from vxlane.datapath.abi import Verdict
 from vxlane.datapath.records import Tuple
-from vxlane.host.connections import Connection, counts, idle_seconds, reverse
+from vxlane.host.connections import Connection, counts, reverse
 from vxlane.why.answer import Json, flow_document
 from vxlane.why.node import ask, notes, opened
 from vxlane.why.reader import Reader, tuple_of
@@ -37,7 +38,8 @@ def slow_flows(state: Path) -> Json:
     """The document of `vxlane flows --slow`."""
     with opened(state) as reader:
         agent, has_counters = ask(state), counts()
-        found = sorted(_connections(reader), key=_by_bytes if has_counters else _by_recency)
+        order = _by_bytes if has_counters else partial(_by_recency, reader)
+        found = sorted(_connections(reader), key=order)
         slow = (document for each in found if (document := _slow(reader, *each, agent)))
         return {
             "order": BY_BYTES if has_counters else BY_RECENCY,
@@ -71,7 +73,7 @@ def _slow(reader: Reader, sent: Tuple, connection: Connection, agent: Agent) -> 
         **{key: slow[key] for key in ("verdict", "reason", "command", "page")},
         "packets": traffic.packets if traffic else None,
         "bytes": traffic.bytes if traffic else None,
-        "idle_seconds": idle_seconds(connection),
+        "idle_seconds": reader.kernel.idle_seconds(connection),
     }
 
 
@@ -80,6 +82,6 @@ def _by_bytes(found: tuple[Tuple, Connection]) -> float:
     return -traffic.bytes if traffic else 1
 
 
-def _by_recency(found: tuple[Tuple, Connection]) -> float:
-    idle = idle_seconds(found[1])
+def _by_recency(reader: Reader, found: tuple[Tuple, Connection]) -> float:
+    idle = reader.kernel.idle_seconds(found[1])
     return math.inf if idle is None else idle
