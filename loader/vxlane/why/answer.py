@@ -90,10 +90,7 @@ def flow_document(reader: Reader, sent: Tuple, connection: Connection | None, ag
     behind = there.facts.behind if there.is_leaving else reverse(there.facts.behind)
     return {
         "protocol": NAMES.get(sent.protocol, str(sent.protocol)),
-        "source": str(sent.local),
-        "source_port": sent.local_port or None,
-        "destination": str(sent.remote),
-        "destination_port": sent.remote_port or None,
+        **_ends(sent),
         "translated": _ends(behind) if there.facts.is_translated else None,
         "state": connection.state or None if connection else None,
         **there.document(agent, device_name),
@@ -102,11 +99,13 @@ def flow_document(reader: Reader, sent: Tuple, connection: Connection | None, ag
 
 
 def _ends(flow: FiveTuple) -> Json:
+    """A port of 0 was not given; an echo's type 0 is one."""
+    is_echo = flow.protocol == PROTOCOLS["icmp"]
     return {
         "source": str(flow.local),
         "source_port": flow.local_port or None,
         "destination": str(flow.remote),
-        "destination_port": flow.remote_port or None,
+        "destination_port": flow.remote_port if is_echo else flow.remote_port or None,
     }
 
 
