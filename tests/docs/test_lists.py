@@ -14,10 +14,14 @@ from vxlane.agent.server.operations import Operations
 from vxlane.datapath.abi import Verdict
 from vxlane.lab import lab, report
 from vxlane.mechanisms.kinds import MEANING, Kind
-from vxlane.show import documents, rates, slow
+from vxlane.show import documents, rates
+from vxlane.show import slow as slow_node
+from vxlane.why import answer, node, slow
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+WHY = answer, node, slow
+"""What makes the documents of `vxlane why` and `vxlane flows --slow`."""
 
 
 def entries(text):
@@ -25,14 +29,23 @@ def entries(text):
     return re.findall(r"^\| `(\w+)`", text, re.MULTILINE)
 
 
-def test_every_verdict_is_explained():
-    """operate.md has one entry for each verdict of bpf/vxlane.h, with all four columns filled."""
-    text = (DOCS / "operate.md").read_text().partition("## Verdicts")[2]
-    assert sorted(entries(text)) == sorted(verdict.label for verdict in Verdict)
-    rows = re.findall(r"^\| `.*$", text, re.MULTILINE)
-    assert all(
-        len([cell for cell in row.strip("|").split("|") if cell.strip()]) == 4 for row in rows
-    )
+def test_every_verdict_is_listed():
+    """verdicts/README.md has one line for each verdict of bpf/vxlane.h, which leads to its page."""
+    text = (DOCS / "verdicts/README.md").read_text()
+    rows = re.findall(r"^\| \[`(\w+)`\]\((\w+)\.md\) \| \S", text, re.MULTILINE)
+    assert sorted(rows) == sorted((verdict.label, verdict.label) for verdict in Verdict)
+
+
+def test_every_verdict_has_its_page():
+    """Each page says what the verdict means, when it is normal and when not, and what to do."""
+    pages = {path.stem: path.read_text() for path in (DOCS / "verdicts").glob("*.md")}
+    del pages["README"]
+    assert sorted(pages) == sorted(verdict.label for verdict in Verdict)
+    for label, text in pages.items():
+        head, *parts = re.split(r"^## (.*)$", text, flags=re.MULTILINE)
+        assert re.match(rf"# {label}\n\n\S", head), label
+        assert parts[::2] == ["Normal", "A problem", "See it", "Mend it"], label
+        assert all(part.strip() for part in parts[1::2]), label
 
 
 def test_every_mechanism_is_explained():
@@ -66,7 +79,10 @@ def test_every_key_is_explained():
     """json.md names each key of what `--json` prints."""
     text = (DOCS / "json.md").read_text()
     code = "".join(
-        map(inspect.getsource, (documents, rates, slow, status.document, lab.Lab.status, report))
+        map(
+            inspect.getsource,
+            (documents, rates, slow_node, status.document, lab.Lab.status, report, *WHY),
+        )
     )
     keys = re.findall(r'^\s+"(\w+)":', code, re.MULTILINE)
     assert {key for key in keys if f"**{key}**" not in text} == set()

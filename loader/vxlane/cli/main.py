@@ -27,6 +27,7 @@ COMMANDS = {
     "status": ("vxlane.cli.status:status", "Tell how the agent and its programs are."),
     "top": ("vxlane.cli.top:top", "Watch rates by pod, peer and verdict."),
     "uninstall": ("vxlane.cli.uninstall:uninstall", "Take the CNI plugin away again."),
+    "why": ("vxlane.cli.why:why", "Tell why a flow is not bypassed."),
 }
 """name -> (module:attribute, what `vxlane --help` says)"""
 

@@ -47,8 +47,8 @@ _FILES = {
     "(agent.sock), its status (agent.json), and what detach undoes (undo).",
     "/run/flannel/subnet.env": "What CNI plugins read of the node's network.",
     "/opt/cni/bin/vxlane": "The CNI plugin.",
-    "PREFIX/share/doc/vxlane": "Documents. operate.md explains each verdict, json.md what --json "
-    "prints, why-is-my-flow-not-bypassed.md where to look first.",
+    "PREFIX/share/doc/vxlane": "Documents. verdicts/ has a page on each verdict, and its README.md "
+    "says why a flow is not bypassed; json.md says what --json prints.",
 }
 
 _SEE_ALSO = "ip-link(8), bridge(8), tc-bpf(8), conntrack(8)"

@@ -11,6 +11,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
+from ipaddress import ip_network
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -100,6 +101,12 @@ class Maps:
         if match and syscall.map_delete(self._fds["peers"], cidr_key(cidr)):
             self._forget_vtep(match)
 
+    def peer_of(self, address: IPAddress) -> Peer | None:
+        """The peer whose pods have `address`, as the programs find it; its CIDR is the address."""
+        host = ip_network(address)
+        match = self._match(host)
+        return Peer.of(STRUCTS["cidr"].from_buffer_copy(cidr_key(host)), match) if match else None
+
     def _match(self, cidr: IPNetwork) -> Any | None:
         """The longest match, a struct peer: where there is no such peer, of a wider one."""
         raw = syscall.map_lookup(self._fds["peers"], cidr_key(cidr), self._size("peers"))
@@ -135,6 +142,10 @@ class Maps:
         for name in ("veths", "interfaces"):
             syscall.map_delete(self._fds[name], bytes(U32(ifindex)))
 
+    def has_veth(self, ifindex: int) -> bool:
+        """Whether packets can be put into that pod's veth: the kernel still has the device."""
+        return syscall.map_lookup(self._fds["veths"], bytes(U32(ifindex)), 4) is not None
+
     def settings(self) -> Settings:
         """Zeros until an agent has written them."""
         raw = syscall.map_lookup(self._fds["settings"], bytes(4), self._size("settings"))
@@ -148,6 +159,37 @@ class Maps:
         """Every record, live or stale; order is the kernel's. Not those of ended connections."""
         records = (Flow.of(key, value) for key, value in self._entries("flows"))
         return (flow for flow in records if flow.seen_out or flow.seen_in)
+
+    def flow(self, key: Tuple) -> Flow | None:
+        """The record of one flow, that of an ended connection too."""
+        raw = syscall.map_lookup(self._fds["flows"], key.key, self._size("flows"))
+        return self._flow(key.key, raw) if raw else None
+
+    def flow_behind(self, behind: Tuple) -> Flow | None:
+        """The record by which a peer's packets of that 5-tuple enter: bpf/flow.h, flow_entering."""
+        flow = self.flow(behind)
+        if flow and flow.behind == flow.tuple:
+            return flow
+        raw = syscall.map_lookup(self._fds["translations"], behind.key, self._size("translations"))
+        found = self.flow(Tuple.of(STRUCTS["flow_key"].from_buffer_copy(raw))) if raw else None
+        return found if found and found.behind == behind else None
+
+    def flows_between(self, local: IPAddress, remote: IPAddress) -> Iterator[Flow]:
+        """Records of a local pod's flows with another address, as it is for the pod or behind
+        netfilter. Only what fits is decoded: a quarter of a million records take 0.2 s.
+        """
+        key_type, value_type = SHAPES["flows"]
+        wanted, start = mapped(local) + mapped(remote), value_type.nat_local.offset
+        end = start + len(wanted)
+        sizes = ctypes.sizeof(key_type), ctypes.sizeof(value_type)
+        for key, value in batches.map_entries(self._fds["flows"], *sizes):
+            if key.startswith(wanted) or value[start:end] == wanted:
+                yield self._flow(key, value)
+
+    def _flow(self, key: bytes, value: bytes) -> Flow:
+        return Flow.of(
+            STRUCTS["flow_key"].from_buffer_copy(key), STRUCTS["flow"].from_buffer_copy(value)
+        )
 
     def connections_last_used(self, after: int, until: int) -> Iterator[tuple[Tuple, int] | None]:
         """TCP flows that were last bypassed in that span, and when (ns); None for other records."""

@@ -191,6 +191,16 @@ class Tuple(FiveTuple):
             key.protocol,
         )
 
+    @property
+    def key(self) -> bytes:
+        """A struct flow_key."""
+        key = STRUCTS["flow_key"](
+            local_port=self.local_port, remote_port=self.remote_port, protocol=self.protocol
+        )
+        _fill(key.local, mapped(self.local))
+        _fill(key.remote, mapped(self.remote))
+        return bytes(key)
+
 
 @dataclass(frozen=True, slots=True)
 class Flow:

@@ -131,6 +131,18 @@ class PodStore:
             found[interface.key] = interface
         return found
 
+    def names(self) -> dict[str, IPv4Address]:
+        """The first address of each pod, by the runtime's name for it and by that without its
+        namespace; empty where a file can't be read. Removes nothing: this is not the agent.
+        """
+        found: dict[str, IPv4Address] = {}
+        for path in sorted(self._directory.glob("*.json")):
+            with contextlib.suppress(OSError, ValueError, TypeError, KeyError, IndexError):
+                document = parse_json(path.read_bytes())
+                name, address = str(document["name"]), IPv4Address(document["addresses"][0])
+                found |= {name: address, name.rpartition("/")[2]: address} if name else {}
+        return found
+
     def save(self, interface: PodInterface) -> None:
         """Write one; a killed agent leaves the old file or the new one.
 

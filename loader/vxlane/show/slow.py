@@ -51,7 +51,7 @@ WHY = {
     Verdict.FLOW_WITHDRAWN: "rules, routes, peers or devices change all the time",
     Verdict.MAP_FULL: "the map of flows is full; raise --max-flows",
 }
-"""Why packets with this verdict are not bypassed; docs/operate.md has more of each."""
+"""Why packets with this verdict are not bypassed; docs/verdicts has more of each."""
 
 _BY_LABEL = {verdict.label: verdict for verdict in Verdict}
 
@@ -66,7 +66,7 @@ def _found(document: Json) -> Iterator[tuple[str, str]]:
         yield "everything", "no packet is bypassed; see 'vxlane status'"
     for row in document["verdicts"]:
         if row["kind"] == VerdictKind.IDENTITY.value:
-            yield _named(row), "failed an identity check; see docs/operate.md"
+            yield _named(row), "failed an identity check; see docs/verdicts"
     for peer in document["peers"]:
         if not peer["reachable"]:
             yield f"peer {peer['name']}", "there is no usable way to it now"
