@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every check, in the order in which they are told. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from vxlane.doctor.checks import agent, devices, kernel, peers, rules, settings
+from vxlane.doctor.facts import Facts
+from vxlane.doctor.findings import Finding
+
+Check = Callable[[Facts], Iterator[Finding]]
+
+CHECKS: tuple[Check, ...] = (
+    kernel.version,
+    kernel.helpers,
+    kernel.compiler,
+    agent.agent,
+    agent.lease,
+    agent.pins,
+    devices.vtep,
+    devices.mtu,
+    devices.offloads,
+    devices.programs,
+    devices.shapers,
+    devices.port,
+    settings.bridge_netfilter,
+    settings.forwarding,
+    settings.reverse_paths,
+    settings.conntrack_size,
+    settings.conntrack_windows,
+    rules.readable,
+    rules.silent,
+    rules.flowtables,
+    rules.engines,
+    rules.mechanisms,
+    peers.reachable,
+    peers.entries,
+    peers.stale,
+)
+
+
+def findings(facts: Facts) -> list[Finding]:
+    """What all checks find."""
+    return [finding for check in CHECKS for finding in check(facts)]
