@@ -14,7 +14,6 @@ from wellnode import (
     CIDR,
     GATEWAY,
     MAC,
-    NIC,
     NOW,
     PEER,
     SECOND,
@@ -177,17 +176,23 @@ def test_mtu(links, fix):
     assert [(check, fixes) for check, _, fixes in told("links", **links)] == [("mtu", (fix,))]
 
 
+def test_path_mtu():
+    """A way to a peer that takes less than the NIC has room for less too."""
+    fix = ("ip link set flannel.1 mtu 1350",)
+    ways = {PEER: NextHop(2, PEER, path_mtu=1400)}
+    assert told("peers", ways=ways) == [("mtu", "fail", fix)]
+    assert told("peers", ways={PEER: NextHop(2, PEER, path_mtu=1500)}) == []
+
+
 def test_offloads():
     """What is off and can be switched on is told; what the hardware lacks, or a veth, is not."""
-    off = {"tx-udp_tnl-segmentation": Feature(is_on=False, is_changeable=True)}
-    nic = replace(NIC, features=off)
+    off = Feature(is_on=False, is_changeable=True)
     fix = ("ethtool -K eth0 tx-udp_tnl-segmentation on",)
-    assert told("links", nic=nic) == [("offloads", "warn", fix)]
-    fixed = replace(NIC, features={"rx-gro": Feature(is_on=False, is_changeable=False)})
-    assert told("links", nic=fixed) == []
-    off_by_choice = Feature(is_on=False, is_changeable=True)
-    veth = link(2, "eth0", "veth", mtu=1500, features={"rx-gro": off_by_choice})
-    assert told("links", nic=veth) == []
+    assert told("links", features={"tx-udp_tnl-segmentation": off}) == [("offloads", "warn", fix)]
+    assert told("links", features={"rx-gro": replace(off, is_changeable=False)}) == []
+    assert told("links", features={"rx-gro": off}) != []
+    veth = link(2, "eth0", "veth", mtu=1500)
+    assert told("links", nic=veth, features={"rx-gro": off}) == []
 
 
 @pytest.mark.parametrize(
@@ -294,6 +299,19 @@ def test_wrong_forwarding_entry(expected):
     forwarding = {STRAY: Forwarding(STRAY, int(PEER), 3)}
     found = told("peers", expected=expected, forwarding=forwarding)
     assert found == [("entries", "fail", (_PUT, _DELETE))]
+
+
+def test_mode_adopt_believes_the_kernel():
+    """Entries that agree among each other and not with the annotation warn in mode adopt."""
+    other = "02:00:00:00:00:77"
+    moved = replace(
+        WELL.peers,
+        neighbours={GATEWAY: Neighbour(GATEWAY, other, 3)},
+        forwarding={other: Forwarding(other, int(PEER), 3)},
+    )
+    adopted = replace(WELL, agent=replace(WELL.agent, mode="adopt"), peers=moved)
+    assert {found[:2] for found in complaints(adopted)} == {("entries", "warn")}
+    assert {found[:2] for found in complaints(replace(WELL, peers=moved))} == {("entries", "fail")}
 
 
 def test_missing_entries():

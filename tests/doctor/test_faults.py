@@ -3,18 +3,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import socket
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from standing import entered
 
 from vxlane.datapath import loose, syscall
 from vxlane.doctor import examine
 from vxlane.doctor.findings import Level
-from vxlane.lab import namespaces
 from vxlane.lab.agents import program
 from vxlane.probes import helpers
 from vxlane.probes.instructions import PASS, answer
@@ -26,21 +24,15 @@ _FILTER = "tc filter add dev cni0 ingress pref 7 bpf bytecode '1,6 0 0 429496729
 
 
 class Doctor:
-    """Examines the nodes of a lab from threads in their namespaces."""
+    """Examines the nodes of a lab."""
 
     def __init__(self, lab):
         self.lab = lab
-        self._threads = {node: ThreadPoolExecutor(1) for node in (ALIVE, DEAD)}
-        for node, thread in self._threads.items():
-            thread.submit(self._enter, node).result()
-
-    def _enter(self, node):
-        with namespaces.path(self.lab.netns(node)).open() as there:
-            assert not syscall._libc.setns(there.fileno(), 0x40000000)
 
     def run(self, node, function, *arguments):
         """Call in a node's namespace."""
-        return self._threads[node].submit(function, *arguments).result()
+        with entered(self.lab.netns(node)):
+            return function(*arguments)
 
     def findings(self, node):
         """What is not well on a node."""
@@ -52,11 +44,6 @@ class Doctor:
         for command in commands:
             self.lab.exec(node, "sh", "-ec", command)
 
-    def close(self):
-        """End the threads."""
-        for thread in self._threads.values():
-            thread.shutdown()
-
 
 @pytest.fixture(scope="module")
 def doctor(make_module_lab):
@@ -66,8 +53,7 @@ def doctor(make_module_lab):
         patch.setattr(helpers, "results", lambda: tried)
         lab = make_module_lab(nodes=2, pods_per_node=1, kernel_only=0)
         lab.kill_agent(DEAD)
-        with contextlib.closing(Doctor(lab)) as opened:
-            yield opened
+        yield Doctor(lab)
 
 
 def vtep(lab):

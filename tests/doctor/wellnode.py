@@ -53,12 +53,12 @@ def device(index, name, kind="", mtu=1450, qdisc="noqueue"):
     )
 
 
-def link(*arguments, features=None, **options):
+def link(*arguments, **options):
     """A device on the way."""
-    return Link(device=device(*arguments, **options), features=features or {})
+    return Link(device=device(*arguments, **options))
 
 
-NIC = link(2, "eth0", mtu=1500, features={"rx-gro": Feature(is_on=True, is_changeable=True)})
+NIC = link(2, "eth0", mtu=1500)
 VTEP = link(3, "flannel.1", "vxlan")
 BRIDGE = link(4, "cni0", "bridge")
 VETH = link(5, "veth1", "veth")
@@ -73,6 +73,7 @@ WELL = Facts(
     agent=Agent(
         state="/run/vxlane",
         pid=1234,
+        mode="own",
         status={"mode": "own", "bypass": "on", "mechanisms": [], "failures": [], "problems": []},
         is_mounted=True,
         maps_error="",
@@ -93,6 +94,7 @@ WELL = Facts(
         bridges=(BRIDGE,),
         veths=(VETH,),
         tunnels=(Tunnel(name="flannel.1", vni=1, port=8472),),
+        features={"rx-gro": Feature(is_on=True, is_changeable=True)},
         pod_mtu=1450,
     ),
     rules=Rules(legacy={}),

@@ -42,6 +42,8 @@ class Agent:
     """None: no agent lives."""
     status: Json
     """What it says of itself, with `error` if it does not answer."""
+    mode: str
+    """`own` or `adopt`, also of one that is dead; empty: not known."""
     is_mounted: bool
     """A bpffs is where its pins belong."""
     maps_error: str
@@ -76,7 +78,6 @@ class Link:
 
     device: Device
     programs: tuple[Program, ...] = ()
-    features: Mapping[str, Feature]
 
     @property
     def name(self) -> str:
@@ -104,6 +105,8 @@ class Links:
     """Host ends of pods' veths."""
     tunnels: tuple[Tunnel, ...] = ()
     """Every VXLAN device, ours too."""
+    features: Mapping[str, Feature]
+    """Of the NIC."""
     pod_mtu: int = 0
     """What new pods get (FLANNEL_MTU of subnet.env); 0: not told."""
     names: frozenset[str] = frozenset()

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import IPv4Address
 
-from vxlane.doctor.facts import Facts, Link, Program
+from vxlane.doctor.facts import Facts, Link, Peers, Program
 from vxlane.doctor.findings import Finding, fail, ok, warn
 from vxlane.host.vtep import OVERHEAD
 from vxlane.mechanisms.devices import QUEUES
@@ -36,32 +37,40 @@ def vtep(facts: Facts) -> Iterator[Finding]:
 
 
 def mtu(facts: Facts) -> Iterator[Finding]:
-    """From the pod to the NIC each MTU leaves room for the next."""
+    """From the pod to the NIC, and on the way to each peer, each MTU leaves room for the next."""
     links = facts.links
     if links.vtep is None or links.nic is None:
         return
-    vtep, room = links.vtep.device.mtu, links.nic.device.mtu - OVERHEAD
+    vtep, narrow = links.vtep.device.mtu, _narrowest_way(facts.peers)
+    underlay = min(links.nic.device.mtu, narrow[0]) if narrow else links.nic.device.mtu
+    room = underlay - OVERHEAD
     chain = f"{links.nic.name} {links.nic.device.mtu}, {links.vtep.name} {vtep}"
     inner = (*links.bridges, *links.veths)
     largest = max([links.pod_mtu, *(link.device.mtu for link in inner)])
+    fix = f"ip link set {links.vtep.name} mtu {room}"
     if vtep > room:
+        way = f"; the way to {narrow[1]} takes {narrow[0]}" if narrow else ""
         meaning = (
-            f"full packets of pods are cut or dropped on the wire: {OVERHEAD} bytes are missing"
+            "full packets of pods are cut or dropped on the wire, for want of room for headers"
         )
-        fix = f"ip link set {links.vtep.name} mtu {room}"
-        yield fail("mtu", f"{chain}, which leaves {room}", meaning, fix)
+        yield fail("mtu", f"{chain}, where {room} has room{way}", meaning, fix)
     elif vtep < largest <= room:
         meaning = "pods send larger packets than it takes: each such connection begins with a loss"
-        fix = f"ip link set {links.vtep.name} mtu {room}"
         yield warn("mtu", f"{chain}, and pods have up to {largest}", meaning, fix)
     elif large := [link for link in inner if link.device.mtu > vtep]:
-        yield from map(_too_large, large, [vtep] * len(large))
+        yield from (_too_large(link, vtep) for link in large)
     elif links.pod_mtu > vtep:
         says = f"subnet.env gives new pods {links.pod_mtu}, and {links.vtep.name} has {vtep}"
         meaning = "new pods send larger packets than the overlay takes"
         yield warn("mtu", says, meaning, "systemctl restart vxlane    # or flanneld")
     else:
         yield ok("mtu", f"{chain}, pods {largest or 'not known'}")
+
+
+def _narrowest_way(peers: Peers) -> tuple[int, IPv4Address] | None:
+    """The smallest MTU that the route to a peer has of its own, in bytes, and that peer."""
+    ways = [(way.path_mtu, address) for address, way in peers.ways.items() if way.path_mtu]
+    return min(ways, default=None)
 
 
 def _too_large(link: Link, most: int) -> Finding:
@@ -74,25 +83,19 @@ def _too_large(link: Link, most: int) -> Finding:
 
 def offloads(facts: Facts) -> Iterator[Finding]:
     """The NIC does for the kernel what it can."""
-    nic = facts.links.nic
+    nic, features = facts.links.nic, facts.links.features
     if nic is None:
         return
     # What other devices carry was joined before, so they have it off.
     wanted = [name for name in _WANTED if name != _GRO or not nic.device.kind]
-    off = [
-        name
-        for name in wanted
-        if name in nic.features
-        and not nic.features[name].is_on
-        # One that is fixed is the hardware's choice, and no fault.
-        and nic.features[name].is_changeable
-    ]
-    for name in off:
+    off = [name for name in wanted if name in features and not features[name].is_on]
+    # One that is fixed is the hardware's choice, and no fault.
+    faults = [name for name in off if features[name].is_changeable]
+    for name in faults:
         fix = f"ethtool -K {nic.name} {name} on"
         yield warn("offloads", f"{name} is off on {nic.name}", f"{_WANTED[name]}", fix)
-    if not off:
-        lacks = [name for name in wanted if name in nic.features and not nic.features[name].is_on]
-        yield ok("offloads", f"{nic.name} does what it can" + _without(lacks))
+    if not faults:
+        yield ok("offloads", f"{nic.name} does what it can" + _without(off))
 
 
 def _without(lacks: list[str]) -> str:

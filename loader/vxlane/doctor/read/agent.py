@@ -13,6 +13,7 @@ from vxlane.datapath.records import Peer, PeerCount, Pod
 from vxlane.doctor.facts import Agent
 from vxlane.errors import VxlaneError
 from vxlane.show import node
+from vxlane.util.jsontext import parse_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +37,23 @@ def agent(state: Path) -> tuple[Agent, Pinned]:
             pinned = Pinned(peers, counted, tuple(maps.pods().values()))
     except VxlaneError as failure:
         error = str(failure)
+    status = node.status(state)["agent"]
     found = Agent(
         state=str(state),
         pid=sole.holder(state),
-        status=node.status(state)["agent"],
+        status=status,
+        mode=str(status.get("mode") or _last_mode(state)),
         is_mounted=(state / "bpf").is_dir() and is_bpffs(state / "bpf"),
         maps_error=error,
         settings=settings,
         now=time.monotonic_ns(),
     )
     return found, pinned
+
+
+def _last_mode(state: Path) -> str:
+    """The mode of an agent that is dead, as it wrote it last."""
+    try:
+        return str(parse_json((state / "agent.json").read_bytes()).get("mode", ""))
+    except (OSError, ValueError, AttributeError):
+        return ""  # there was none, or it is not what an agent wrote

@@ -51,6 +51,7 @@ class LinkReader:
             bridges=tuple(map(self._link, bridges)),
             veths=tuple(map(self._link, ports)),
             tunnels=tuple(self._tunnel(device) for device in tunnels),
+            features=features(nic.name) if nic else {},
             pod_mtu=_pod_mtu(),
             names=frozenset(device.name for device in self._all.values()),
         )
@@ -80,11 +81,7 @@ class LinkReader:
         return [address for address, index in self._addresses.items() if index == device.index]
 
     def _link(self, device: Device) -> Link:
-        return Link(
-            device=device,
-            programs=self._programs.on(device.index),
-            features=features(device.name),
-        )
+        return Link(device=device, programs=self._programs.on(device.index))
 
     def _tunnel(self, device: Device) -> Tunnel:
         vni, port = port_of(self._devices, device)
