@@ -10,7 +10,7 @@ from pathlib import Path
 from vxlane.agent.server import metrics, status
 from vxlane.agent.server.operations import Operations
 from vxlane.datapath.abi import Verdict
-from vxlane.doctor import findings
+from vxlane.doctor import findings, trial
 from vxlane.lab import lab, report
 from vxlane.mechanisms.kinds import MEANING, Kind
 from vxlane.show import documents
@@ -61,7 +61,7 @@ def test_every_request_is_explained():
 def test_every_key_is_explained():
     """json.md names each key of what `--json` prints."""
     text = (DOCS / "json.md").read_text()
-    printing = documents, status.document, findings, lab.Lab.status, report
+    printing = documents, status.document, findings, trial, lab.Lab.status, report
     code = "".join(map(inspect.getsource, printing))
     keys = re.findall(r'^\s+"(\w+)":', code, re.MULTILINE)
     assert {key for key in keys if f"**{key}**" not in text} == set()

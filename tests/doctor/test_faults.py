@@ -11,8 +11,9 @@ import pytest
 from standing import entered
 
 from vxlane.datapath import loose, syscall
-from vxlane.doctor import examine
+from vxlane.doctor import examine, trial
 from vxlane.doctor.findings import Level
+from vxlane.errors import ConfigError
 from vxlane.lab.agents import program
 from vxlane.probes import helpers
 from vxlane.probes.instructions import PASS, answer
@@ -179,6 +180,21 @@ def test_the_exit_status_tells(doctor):
     failed = [each for each in document["findings"] if each["level"] == "fail"]
     assert (document["worst"], [each["check"] for each in failed]) == ("fail", ["agent"])
     assert run(doctor, ALIVE, "--no-such-option").returncode == 2
+
+
+def test_a_fix_that_is_tried_is_kept(doctor):
+    """`--try` switches an offload on, watches and keeps it; what has no way back is refused."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trial, "SECONDS", 0.1)
+        directory = doctor.lab.node(ALIVE).directory
+        assert doctor.run(ALIVE, examine.try_fix, directory, "offloads") is None
+        doctor.shell(ALIVE, "ethtool -K eth0 tx-udp_tnl-segmentation off")
+        outcome = doctor.run(ALIVE, examine.try_fix, directory, "offloads")
+        assert (outcome["kept"], outcome["before"]["lost"]) == (True, 0)
+        assert doctor.findings(ALIVE) == []
+        with pytest.raises(ConfigError, match=r"can't be taken back.*systemctl restart vxlane"):
+            doctor.run(DEAD, examine.try_fix, doctor.lab.node(DEAD).directory, "agent")
+    assert run(doctor, ALIVE, "--try", "agent").returncode == 2
 
 
 def test_an_agent_that_was_killed_is_found_and_mended(doctor):
