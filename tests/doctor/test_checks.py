@@ -314,6 +314,23 @@ def test_mode_adopt_believes_the_kernel():
     assert {found[:2] for found in complaints(replace(WELL, peers=moved))} == {("entries", "fail")}
 
 
+def test_many_peers_hide_nothing_else():
+    """Of many findings of a check the first twenty are told, and how many more there are."""
+    old = {number: Neighbour(number, MAC, 3) for number in range(1, 5001)}
+    found = findings(replace(WELL, peers=replace(WELL.peers, neighbours=old)))
+    stale = [finding.says for finding in found if finding.check == "stale-entries"]
+    assert (len(stale), stale[-1]) == (21, "4980 more like these")
+
+
+def test_the_list_of_a_dead_agent_may_be_old():
+    """Beside a dead agent a finding says that the nodes which it goes by may be old."""
+    dead = replace(
+        WELL, agent=replace(WELL.agent, pid=None), peers=replace(WELL.peers, forwarding={})
+    )
+    (meaning,) = (found.meaning for found in findings(dead) if found.check == "entries")
+    assert meaning.endswith("of an agent that is dead, and may be old")
+
+
 def test_missing_entries():
     """Each entry that is missing is put back by its own command."""
     neighbour = f"ip neigh replace 10.42.2.0 lladdr {MAC} dev flannel.1 nud permanent"

@@ -21,7 +21,55 @@ from vxlane.util.places import STATE_VARIABLE
 
 ALIVE, DEAD = "node1", "node2"
 """Of the second one the agent was killed, so that nobody repairs what is broken there."""
-_FILTER = "tc filter add dev cni0 ingress pref 7 bpf bytecode '1,6 0 0 4294967295,'"
+_SHAPER = "root tbf rate 1gbit burst 1mb latency 50ms"
+_FILTER = "ingress pref 7 bpf bytecode '1,6 0 0 4294967295,'"
+_FDB = "dev flannel.1 dst {address} self"
+_STRAY = "02:00:00:00:00:99"
+FAULTS = {
+    "bridge-nf": (ALIVE, "br-netfilter", "sysctl -qw net.bridge.bridge-nf-call-iptables=0"),
+    "forwarding": (DEAD, "ip-forward", "sysctl -qw net.ipv4.ip_forward=0"),
+    "windows": (
+        *(ALIVE, "conntrack-tcp"),
+        "sysctl -qw net.netfilter.nf_conntrack_tcp_be_liberal=0",
+    ),
+    "mtu": (DEAD, "mtu", "ip link set flannel.1 mtu 1300"),
+    "pod-mtu": (ALIVE, "mtu", "ip link set cni0 mtu 1480"),
+    "offload": (ALIVE, "offloads", "ethtool -K eth0 tx-udp_tnl-segmentation off"),
+    "filter": (
+        *(ALIVE, "tc-programs"),
+        f"tc qdisc add dev cni0 clsact; tc filter add dev cni0 {_FILTER}",
+    ),
+    "shaper": (ALIVE, "shapers", f"tc qdisc add dev cni0 {_SHAPER}"),
+    "pod-shaper": (ALIVE, "shapers", f"tc qdisc add dev {{veth}} {_SHAPER}"),
+    "second-overlay": (
+        *(ALIVE, "port"),
+        "ip link add vxlan9 type vxlan id 9 dstport 8472 local {address}",
+    ),
+    "legacy": (ALIVE, "silent-rules", "iptables-legacy -A FORWARD -s 192.0.2.1 -j DROP"),
+    "dead-next-hop": (ALIVE, "peers", "ip neigh replace {other} dev eth0 nud failed"),
+    "stale-fdb": (
+        *(DEAD, "stale-entries"),
+        f"bridge fdb add {_STRAY} dev flannel.1 dst 192.0.2.9 self permanent",
+    ),
+    "stale-neighbour": (
+        *(DEAD, "stale-entries"),
+        "ip neigh add 10.42.99.0 lladdr {mac} dev flannel.1 nud permanent",
+    ),
+    "stale-route": (
+        *(DEAD, "stale-entries"),
+        "ip route add 10.42.99.0/24 via {gateway} dev flannel.1 onlink",
+    ),
+    "wrong-fdb": (
+        *(DEAD, "entries"),
+        f"bridge fdb del {{mac}} {_FDB}; bridge fdb add {_STRAY} {_FDB} permanent",
+    ),
+    "wrong-neighbour": (
+        *(DEAD, "entries"),
+        f"ip neigh replace {{gateway}} lladdr {_STRAY} dev flannel.1 nud permanent",
+    ),
+    "no-route": (DEAD, "entries", "ip route del {cidr}"),
+}
+"""Name -> node, the check that finds it, the commands that make it."""
 
 
 class Doctor:
@@ -57,85 +105,25 @@ def doctor(make_module_lab):
         yield Doctor(lab)
 
 
-def vtep(lab):
-    """MAC and underlay address of the node that lives."""
-    return lab.node(ALIVE).vtep_mac, lab.address(ALIVE)
-
-
-def faults(lab):
-    """Name -> node, commands that break it, the check that finds it, what it says."""
-    mac, address = vtep(lab)
-    gateway = lab.node(ALIVE).pod_cidr.network_address
-    stray = "02:00:00:00:00:99"
-    overlay = "dev flannel.1"
+def names(lab):
+    """What the commands of `FAULTS` leave open."""
+    node = lab.node(ALIVE)
     return {
-        "bridge-nf": (ALIVE, "sysctl -qw net.bridge.bridge-nf-call-iptables=0", "br-netfilter"),
-        "forwarding": (DEAD, "sysctl -qw net.ipv4.ip_forward=0", "ip-forward"),
-        "windows": (
-            ALIVE,
-            "sysctl -qw net.netfilter.nf_conntrack_tcp_be_liberal=0",
-            "conntrack-tcp",
-        ),
-        "mtu": (DEAD, f"ip link set {overlay} mtu 1300", "mtu"),
-        "pod-mtu": (ALIVE, "ip link set dev cni0 mtu 1480", "mtu"),
-        "offload": (ALIVE, "ethtool -K eth0 tx-udp_tnl-segmentation off", "offloads"),
-        "filter": (ALIVE, f"tc qdisc add dev cni0 clsact; {_FILTER}", "tc-programs"),
-        "shaper": (
-            ALIVE,
-            "tc qdisc add dev cni0 root tbf rate 1gbit burst 1mb latency 50ms",
-            "shapers",
-        ),
-        "second-overlay": (
-            ALIVE,
-            f"ip link add vxlan9 type vxlan id 9 dstport 8472 local {address}",
-            "port",
-        ),
-        "legacy": (ALIVE, "iptables-legacy -A FORWARD -s 192.0.2.1 -j DROP", "silent-rules"),
-        "stale-fdb": (
-            DEAD,
-            f"bridge fdb add {stray} {overlay} dst 192.0.2.9 self permanent",
-            "stale-entries",
-        ),
-        "stale-neighbour": (
-            DEAD,
-            f"ip neigh add 10.42.99.0 lladdr {mac} {overlay} nud permanent",
-            "stale-entries",
-        ),
-        "stale-route": (
-            DEAD,
-            f"ip route add 10.42.99.0/24 via {gateway} {overlay} onlink",
-            "stale-entries",
-        ),
-        "wrong-fdb": (
-            DEAD,
-            (
-                f"bridge fdb del {mac} {overlay} dst {address} self;"
-                f" bridge fdb add {stray} {overlay} dst {address} self permanent"
-            ),
-            "entries",
-        ),
-        "wrong-neighbour": (
-            DEAD,
-            f"ip neigh replace {gateway} lladdr {stray} {overlay} nud permanent",
-            "entries",
-        ),
-        "no-route": (DEAD, f"ip route del {lab.node(ALIVE).pod_cidr}", "entries"),
+        "mac": node.vtep_mac,
+        "address": node.address,
+        "cidr": node.pod_cidr,
+        "gateway": node.pod_cidr.network_address,
+        "other": lab.address(DEAD),
+        "veth": lab.pod(f"{ALIVE}-pod1").veth,
     }
 
 
-NAMES = [
-    *("bridge-nf", "forwarding", "windows", "mtu", "pod-mtu", "offload", "filter", "shaper"),
-    *("second-overlay", "legacy", "stale-fdb", "stale-neighbour", "stale-route", "wrong-fdb"),
-    *("wrong-neighbour", "no-route"),
-]
-
-
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_is_found_and_mended(doctor, name):
     """Of a fault one finding is told, by its own check, and its commands make it well again."""
-    node, breaking, check = faults(doctor.lab)[name]
+    node, check, breaking = FAULTS[name]
     before = doctor.findings(node)
-    doctor.shell(node, breaking)
+    doctor.shell(node, breaking.format_map(names(doctor.lab)))
     found = [finding for finding in doctor.findings(node) if finding not in before]
     assert [finding.check for finding in found] == [check], found
     assert found[0].meaning
@@ -198,7 +186,15 @@ def test_a_fix_that_is_tried_is_kept(doctor):
 
 
 def test_an_agent_that_was_killed_is_found_and_mended(doctor):
-    """A dead agent is one finding, which is gone when an agent runs again."""
+    """A dead agent is one finding, which is gone when an agent runs again.
+
+    So is a set, whose changes have no events, when that agent has a shorter --revalidate.
+    """
     assert [finding.check for finding in doctor.findings(DEAD)] == ["agent"]
-    doctor.lab.start_agent(DEAD)
+    rule = "iptables -A FORWARD -m set --match-set denied src -j DROP"
+    doctor.shell(DEAD, "ipset create denied hash:ip", rule)
+    (agent, sets) = doctor.findings(DEAD)
+    assert (agent.check, sets.check) == ("agent", "silent-rules")
+    (command,) = sets.fix
+    doctor.lab.start_agent(DEAD, *command.removeprefix("vxlane agent ").split())
     assert doctor.findings(DEAD) == []

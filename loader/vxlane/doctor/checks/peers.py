@@ -6,7 +6,8 @@ Nothing is sent. Whether a firewall on the way drops UDP can't be told from here
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from ipaddress import IPv4Address
 
 from vxlane.doctor.facts import Expected, Facts, Peers
@@ -37,8 +38,8 @@ def _way(peers: Peers, address: IPv4Address) -> Finding | None:
     if state & (_FAILED | _INCOMPLETE):
         says = f"{way.neighbour}, the next hop to {address}, does not answer ARP"
         meaning = "no packet reaches that node: it is down, or not on this link"
-        nic = device_name(way.ifindex)
-        return fail("peers", says, meaning, f"arping -c 3 -I {nic} {way.neighbour}")
+        # The kernel asks again for whoever sends.
+        return fail("peers", says, meaning, f"ping -c 1 -W 2 {way.neighbour}")
     if address in peers.silent:
         says = f"packets were bypassed to {address}, and none came back by the bypass"
         meaning = (
@@ -64,19 +65,30 @@ def entries(facts: Facts) -> Iterator[Finding]:
     if is_adopted and not bad:
         meaning = "packets go by the entries; the node or flanneld there may have to be restarted"
         bad = [warn("entries", each.says, meaning, *each.fix) for each in _expected_entries(peers)]
-    yield from bad
+    yield from _dated(facts, bad)
     if not bad:
         yield ok("entries", f"route, neighbour and FDB entry of {len(peers.routes)} peers agree")
+
+
+def _dated(facts: Facts, bad: Iterable[Finding]) -> Iterator[Finding]:
+    """The findings; beside a dead agent with a word on how old that may be which they go by."""
+    note = "; the list of nodes is that of an agent that is dead, and may be old"
+    is_old = facts.agent.pid is None and facts.peers.expected
+    for each in bad:
+        yield replace(each, meaning=each.meaning + note) if is_old else each
 
 
 def _expected_entries(peers: Peers) -> Iterator[Finding]:
     """Compared with what the source of nodes says."""
     routed = {(route.network, route.prefix_len): route.gateway for route in peers.routes}
+    strays: dict[int, list[str]] = {}
+    for stray in _strays(peers):
+        strays.setdefault(stray.address, []).append(stray.mac)
     for node in peers.expected.values():
         key = int(node.cidr.network_address), node.cidr.prefixlen
         if key in routed:
             yield from _neighbour(peers, node, routed[key])
-            yield from _forwarding(peers, node)
+            yield from _forwarding(peers, node, strays.get(int(node.address), []))
         elif key not in peers.direct:
             gateway = node.cidr.network_address
             fix = f"ip route replace {node.cidr} via {gateway} dev {peers.vtep} onlink"
@@ -96,11 +108,11 @@ def _neighbour(peers: Peers, node: Expected, gateway: int) -> Iterator[Finding]:
     yield fail("entries", says, meaning, f"ip neigh replace {where} nud permanent")
 
 
-def _forwarding(peers: Peers, node: Expected) -> Iterator[Finding]:
+def _forwarding(peers: Peers, node: Expected, wrong: Sequence[str]) -> Iterator[Finding]:
+    """`wrong` are MACs of stray entries that lead to the node's address."""
     if not _lacks_forwarding(peers, node):
         return
     found = peers.forwarding.get(node.vtep_mac)
-    wrong = [each.mac for each in _strays(peers) if each.address == int(node.address)]
     if found:
         has = f"leads to {IPv4Address(found.address)}"
     else:
@@ -115,6 +127,7 @@ def _forwarding(peers: Peers, node: Expected) -> Iterator[Finding]:
 def _alone(peers: Peers) -> Iterator[Finding]:
     """Compared with each other, where nobody says which peers there are."""
     meaning = "the kernel path's packets to these pods are lost"
+    strays = list(_strays(peers))
     for route in peers.routes:
         gateway = IPv4Address(route.gateway)
         neighbour = peers.neighbours.get(route.gateway)
@@ -123,7 +136,6 @@ def _alone(peers: Peers) -> Iterator[Finding]:
             yield fail("entries", says, meaning, f"ip neigh show dev {peers.vtep}")
         elif neighbour.mac not in peers.forwarding:
             says = f"{neighbour} has no FDB entry"
-            strays = list(_strays(peers))
             fix = [f"bridge fdb show dev {peers.vtep}"]
             if len(strays) == 1:
                 to = IPv4Address(strays[0].address)
@@ -140,7 +152,7 @@ def stale(facts: Facts) -> Iterator[Finding]:
     if not peers.vtep:
         return
     bad = [*_stale_routes(peers), *_stale_neighbours(peers), *_stale_forwarding(peers)]
-    yield from bad
+    yield from _dated(facts, bad)
     if not bad:
         yield ok("stale-entries", "none")
 
