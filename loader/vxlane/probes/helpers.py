@@ -25,17 +25,17 @@ _NEXT_HOP = socket.inet_aton("10.255.255.2")
 _FRAME = (
     _POD_MAC
     + bytes.fromhex("02766c616e65")
-    + bytes.fromhex("0800 45000028 00000000 401166c3 0affff01 0affff02 0001 0002 0014 0000")
+    + bytes.fromhex("0800 4500005c 00000000 4011668f 0affff01 0affff02 0001 0002 0048 0000")
+    + bytes(64 - len(MARKER))
     + MARKER
 )
 """A UDP datagram. A bridge with netfilter verifies the header's checksum, and cuts padding off."""
 _VALUE = 0x1234
-_SHORTER = 14
-"""Bytes. What is left must hold an IP header, so it is less than a tunnel's."""
 _ENCAPSULATION = 50
-_ENCAP_FLAGS = 1 << 1 | 1 << 4 | 1 << 6 | 14 << 56
-"""BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, _ENCAP_L4_UDP, _ENCAP_L2_ETH and _ENCAP_L2(14) of linux/bpf.h."""
 _FIXED_GSO = 1 << 0
+_ENCAP_FLAGS = _FIXED_GSO | 1 << 1 | 1 << 4 | 1 << 6 | 14 << 56
+"""As bpf/vxlan.h has them: BPF_F_ADJ_ROOM_FIXED_GSO, _ENCAP_L3_IPV4, _ENCAP_L4_UDP, _ENCAP_L2_ETH
+and _ENCAP_L2(14) of linux/bpf.h."""
 _ROOM_AT_MAC = 1
 _TUNNEL_KEY = 28
 """Bytes of struct bpf_tunnel_key that every kernel with IPv6 remotes takes."""
@@ -158,7 +158,7 @@ def encapsulates(_: Place) -> bool:
 
 def decapsulates(_: Place) -> bool:
     """bpf_skb_adjust_room() takes VXLAN's headers off."""
-    return _length_after(-_SHORTER, _FIXED_GSO) == len(_FRAME) - _SHORTER
+    return _length_after(-_ENCAPSULATION, _FIXED_GSO) == len(_FRAME) - _ENCAPSULATION
 
 
 def by_tcx(place: Place) -> bool:

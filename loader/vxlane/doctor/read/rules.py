@@ -16,13 +16,14 @@ from vxlane.errors import KernelError
 from vxlane.mechanisms.legacy_reader import LegacyReader
 from vxlane.mechanisms.nft_reader import NftReader
 from vxlane.mechanisms.packet import ESTABLISHED, INVALID, Field, NumberTest
-from vxlane.mechanisms.rules import Base, ChainKey, Code, Family, Rule, Verdict
+from vxlane.mechanisms.rules import Base, ChainKey, Code, Family, Hook, Rule, Verdict
 from vxlane.netlink import nfnetlink as nf
 from vxlane.netlink import rtnetlink as rt
 from vxlane.netlink.socket import NetlinkSocket, Request, attribute, attributes
 
 _FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 _OF_PODS = (Family.IP, Family.INET)
+_HOOKS = (Hook.PREROUTING, Hook.FORWARD, Hook.POSTROUTING)
 
 
 def rules() -> Rules:
@@ -50,8 +51,12 @@ def rules() -> Rules:
 
 
 def _dropping(bases: Sequence[Base], rules: Callable[[ChainKey], Sequence[Rule]]) -> Iterator[str]:
-    """Chains with a rule that drops what is INVALID."""
-    waiting = [base.key for base in bases if not base.is_nat and base.key.family in _OF_PODS]
+    """Chains with a rule that drops what is INVALID of forwarded packets."""
+    waiting = [
+        base.key
+        for base in bases
+        if not base.is_nat and base.key.family in _OF_PODS and base.hook in _HOOKS
+    ]
     seen: set[ChainKey] = set()
     while waiting:
         key = waiting.pop()
