@@ -12,6 +12,7 @@ from scraped import Scraped
 from vxlane.agent.server import status
 from vxlane.agent.server.operations import Operations
 from vxlane.datapath.abi import Verdict
+from vxlane.doctor import findings, trial
 from vxlane.lab import lab, report
 from vxlane.mechanisms.kinds import MEANING, Kind
 from vxlane.show import documents, rates
@@ -20,8 +21,13 @@ from vxlane.why import answer, node, slow
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-WHY = answer, node, slow
-"""What makes the documents of `vxlane why` and `vxlane flows --slow`."""
+PRINTING = (
+    *(documents, status.document, lab.Lab.status, report),
+    *(rates, slow_node),
+    *(answer, node, slow),
+    *(findings, trial),
+)
+"""What makes the documents that `--json` prints."""
 
 
 def entries(text):
@@ -78,11 +84,6 @@ def test_every_request_is_explained():
 def test_every_key_is_explained():
     """json.md names each key of what `--json` prints."""
     text = (DOCS / "json.md").read_text()
-    code = "".join(
-        map(
-            inspect.getsource,
-            (documents, rates, slow_node, status.document, lab.Lab.status, report, *WHY),
-        )
-    )
+    code = "".join(map(inspect.getsource, PRINTING))
     keys = re.findall(r'^\s+"(\w+)":', code, re.MULTILINE)
     assert {key for key in keys if f"**{key}**" not in text} == set()

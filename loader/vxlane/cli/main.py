@@ -18,6 +18,7 @@ from vxlane.errors import VxlaneError
 COMMANDS = {
     "agent": ("vxlane.cli.agent:agent", "Run this node's agent."),
     "detach": ("vxlane.cli.detach:detach", "Remove the bypass from this node."),
+    "doctor": ("vxlane.cli.doctor:doctor", "Look for what is wrong with this node."),
     "flows": ("vxlane.cli.flows:flows", "List, or flush, approved flows."),
     "install": ("vxlane.cli.install:install", "Install the CNI plugin on this node."),
     "lab": ("vxlane.cli.lab:lab", "Nodes and pods in network namespaces."),

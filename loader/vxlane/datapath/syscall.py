@@ -242,13 +242,19 @@ def _link_field(pin: Path, offset: int) -> int:
 
 def tcx_programs(ifindex: int, hook: TcxHook) -> list[int]:
     """The IDs of a device's TCX programs, in the order they run; none where there is no TCX."""
-    ids = (ctypes.c_uint32 * _TCX_MOST)()
-    query = struct.pack("=IIIIQI", ifindex, hook, 0, 0, ctypes.addressof(ids), len(ids))
+    return [program for program, _ in tcx_links(ifindex, hook)]
+
+
+def tcx_links(ifindex: int, hook: TcxHook) -> list[tuple[int, int]]:
+    """The same with the ID of the link that holds each; 0 where none does."""
+    ids = [(ctypes.c_uint32 * _TCX_MOST)() for _ in range(2)]
+    programs, links = map(ctypes.addressof, ids)
+    query = struct.pack("=IIIIQIxxxxQQ", ifindex, hook, 0, 0, programs, _TCX_MOST, 0, links)
     try:
         attr = _bpf(_PROG_QUERY, query)[1]
     except OSError:
         return []
-    return list(ids[: struct.unpack_from("=I", attr, 24)[0]])
+    return list(zip(*ids, strict=True))[: struct.unpack_from("=I", attr, 24)[0]]
 
 
 @functools.cache

@@ -12,7 +12,11 @@ import struct
 NETLINK_NETFILTER = 12
 NFGENMSG = struct.Struct(">BBH")  # family, version, resource
 
-_CTNETLINK, _NFTABLES = 1 << 8, 10 << 8  # NFNL_SUBSYS_*, the high byte of a message's type
+_CTNETLINK, _IPSET, _NFTABLES = (
+    1 << 8,
+    6 << 8,
+    10 << 8,
+)  # NFNL_SUBSYS_*, the high byte of a message's type
 
 IPCTNL_MSG_CT_NEW = _CTNETLINK | 0
 """Also changes an entry that is there."""
@@ -43,6 +47,15 @@ NFT_MSG_NEWGEN = _NFTABLES | 15
 """The end of every transaction, of nft and iptables-nft alike."""
 NFT_MSG_GETCHAIN, NFT_MSG_GETRULE = _NFTABLES | 4, _NFTABLES | 7
 NFT_MSG_GETSET, NFT_MSG_GETSETELEM = _NFTABLES | 10, _NFTABLES | 13
+
+NFT_MSG_GETFLOWTABLE = _NFTABLES | 23
+NFTA_FLOWTABLE_TABLE, NFTA_FLOWTABLE_NAME = 1, 2
+
+IPSET_CMD_LIST = _IPSET | 7
+"""linux/netfilter/ipset/ip_set.h."""
+IPSET_PROTOCOL, IPSET_FLAG_LIST_HEADER = 6, 1 << 2
+IPSET_ATTR_PROTOCOL, IPSET_ATTR_SETNAME, IPSET_ATTR_FLAGS, IPSET_ATTR_DATA = 1, 2, 6, 7
+IPSET_ATTR_REFERENCES = 25
 
 NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_HOOK, NFTA_CHAIN_TYPE = 1, 3, 4, 7
 NFTA_HOOK_HOOKNUM, NFTA_HOOK_PRIORITY, NFTA_HOOK_DEV, NFTA_HOOK_DEVS = 1, 2, 3, 4
