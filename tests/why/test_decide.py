@@ -155,6 +155,7 @@ ARRIVING = {
     "no peer": (facts_of(STREAM, far_peer=None), "no_peer"),
     "no pod": (facts_of(STREAM, pod=None), "no_pod"),
     "veth is gone": (facts_of(STREAM, has_veth=False), "no_pod"),
+    "veth is gone, unknown": (facts_of(STREAM, record=False, has_veth=False), "tcp_control"),
     "no pod, direct": (
         facts_of(STREAM, pod=None, far_peer=replace(PEER, way=Way.DIRECT)),
         "not_overlay",

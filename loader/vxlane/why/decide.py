@@ -112,7 +112,7 @@ def _arriving(facts: Facts) -> Iterator[Verdict]:
         yield Verdict.PROTOCOL
     # Before its record is found, nothing says that the node's address is a pod's by NAT.
     is_unknown = facts.entering is None and facts.behind.local != facts.tuple.local
-    if pod is None or not facts.has_veth or is_unknown:
+    if pod is None or is_unknown:
         yield Verdict.NO_POD if is_tunnelled else Verdict.NOT_OVERLAY
         return
     if _is_judged(settings, pod):
@@ -125,6 +125,8 @@ def _arriving(facts: Facts) -> Iterator[Verdict]:
         yield Verdict.FLOW_UNKNOWN
         return
     yield from _not_admitted(facts, pod, facts.entering, is_leaving=False)
+    if not facts.has_veth:
+        yield Verdict.NO_POD
     way = Way.TUNNEL if is_tunnelled else Way.DIRECT
     yield Verdict.NAT if _is_translated(facts.entering) else _ARRIVED[way]
 
