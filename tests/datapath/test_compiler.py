@@ -34,7 +34,7 @@ REFUSED = f"""could not open bpf map: settings, error: Operation not permitted
 )
 def test_sentences(status: int, output: str, sentence: str) -> None:
     """One sentence has the cause, in bcc's own words where there are any."""
-    said = compiler._sentence(status, output)
+    said = compiler.sentence(status, output)
     assert sentence in said
     assert "\n" not in said
 
@@ -42,7 +42,7 @@ def test_sentences(status: int, output: str, sentence: str) -> None:
 def test_a_capability_that_lacks_is_named(monkeypatch) -> None:
     """EPERM alone does not tell what a container has to be given."""
     monkeypatch.setattr(compiler, "missing", lambda _: "CAP_SYS_ADMIN")
-    assert compiler._sentence(1, REFUSED).endswith("; the agent lacks CAP_SYS_ADMIN")
+    assert compiler.sentence(1, REFUSED).endswith("; the agent lacks CAP_SYS_ADMIN")
 
 
 def test_all_that_was_said_is_kept(tmp_path, monkeypatch) -> None:

@@ -12,6 +12,8 @@ from vxlane.agent.server.operations import Operations
 from vxlane.datapath.abi import Verdict
 from vxlane.lab import lab, report
 from vxlane.mechanisms.kinds import MEANING, Kind
+from vxlane.profile import document as profiled
+from vxlane.profile import measure
 from vxlane.show import documents
 
 ROOT = Path(__file__).parents[2]
@@ -60,6 +62,7 @@ def test_every_request_is_explained():
 def test_every_key_is_explained():
     """json.md names each key of what `--json` prints."""
     text = (DOCS / "json.md").read_text()
-    code = "".join(map(inspect.getsource, (documents, status.document, lab.Lab.status, report)))
+    printed = (documents, status.document, lab.Lab.status, report, profiled, measure.take)
+    code = "".join(map(inspect.getsource, printed))
     keys = re.findall(r'^\s+"(\w+)":', code, re.MULTILINE)
     assert {key for key in keys if f"**{key}**" not in text} == set()
