@@ -26,4 +26,5 @@ def main():
                 end.recv(2000)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -32,6 +32,15 @@ def test_figures_of_a_leg():
     assert leg["histogram_bytes"] == [{"from": 64, "below": 128, "packets": 100}]
 
 
+def test_both_histograms_lie_on_one_axis():
+    """The axis goes from the lowest to the highest of either path, and leaves no power out."""
+    paths = figures()["latency"]["pod_to_nic"]
+    lows = [low for low, _ in document.axis(paths, "histogram_ns")]
+    assert lows == [2048, 4096, 8192, 16384, 32768, 65536]
+    assert document.axis(paths, "histogram_bytes") == [(64, 128)]
+    assert document.axis(document.latency([])["pod_to_nic"], "histogram_ns") == []
+
+
 def test_programs():
     """Run time becomes nanoseconds a run and the share of one CPU."""
     assert figures()["programs"] == {

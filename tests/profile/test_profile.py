@@ -11,6 +11,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -19,9 +20,18 @@ from profilefigures import Page
 
 from vxlane.lab.agents import program
 from vxlane.lab.waiting import wait_for
+from vxlane.profile import tracer
 from vxlane.profile.legs import TRACEPOINTS
+from vxlane.profile.tracer import Subject
 
 STREAM = Path(__file__).parents[1] / "lab" / "stream.py"
+WITH_ONE_MORE = """
+from vxlane.profile import legs, tracing
+legs.TRACEPOINTS["nosuch"] = "nothing"
+text = tracing.program_text()
+tracing.program_text = lambda: text + "int nosuch(void *context) { return !context; }"
+tracing.main()
+"""
 DATAGRAMS = Path(__file__).with_name("datagrams.py")
 
 
@@ -123,6 +133,19 @@ def test_one_pods_packets(lab):
     assert sum(packets(document, "pod_to_udp")) == 0
 
 
+def test_the_nodes_own_packets_are_nobodys(lab):
+    """What the node's sockets send and receive is on no leg, from pods or over the NIC."""
+    with profiling(lab, "node1") as document:
+        talk(lab, "node1-pod1", "node1", count=20)
+        talk(lab, "node1", "node2", count=20)
+        talk(lab, "node2", "node1-pod1", count=20)
+    # Only the last came in by the NIC for a pod, and the pod's answers left by it.
+    followed = {leg: sum(packets(document, leg)) for leg in document["latency"]}
+    assert followed.pop("pod_to_nic") == 20
+    assert followed.pop("nic_to_udp") == 20
+    assert not any(followed.values())
+
+
 def test_tcp_and_losses(lab):
     """Super-packets, and a SYN without an answer by its peer."""
     listen = [sys.executable, STREAM, "serve", "7300", "4000000"]
@@ -170,6 +193,22 @@ def test_nothing_stays_after_kill(lab):
         profile.kill()
     wait_for(lambda: not Path(f"/proc/{child}").exists(), "the child's end", seconds=20)
     wait_for(lambda: not programs & loaded(lab), "its programs' end", seconds=20)
+
+
+@pytest.mark.usefixtures("_machine")
+def test_a_tracepoint_that_this_kernel_lacks():
+    """The process that follows packets answers which it is, and goes on."""
+    request = {"defines": tracer._defines(Subject((), (), ())), "devices": {}, "pods": []}
+    done = subprocess.run(
+        [sys.executable, "-c", WITH_ONE_MORE],
+        input=json.dumps(request) + "\n",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    attached, seen = map(json.loads, done.stdout.splitlines())
+    assert attached == {"missing": ["nosuch"]}
+    assert len(seen["legs"]) == 10
 
 
 @pytest.mark.parametrize(

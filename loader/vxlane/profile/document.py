@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vxlane.datapath.abi import Program
-from vxlane.profile.legs import Leg, Path, octaves, quantile
+from vxlane.profile.legs import SLOTS, Leg, Path, octaves, quantile
 from vxlane.profile.machine import STATES, Cpu, Machine
 
 Json = dict[str, Any]
@@ -60,6 +60,14 @@ def _bars(counts: Sequence[int]) -> list[Json]:
     bars = [{"from": low, "below": high, "packets": count} for low, high, count in octaves(counts)]
     used = [number for number, bar in enumerate(bars) if bar["packets"]]
     return bars[used[0] : used[-1] + 1] if used else []
+
+
+def axis(paths: Mapping[str, Json], key: str) -> list[tuple[int, int]]:
+    """The powers of two, from and below, that both paths' histograms of this key lie in."""
+    lows = [bar["from"] for figures in paths.values() for bar in figures[key]]
+    if not lows:
+        return []
+    return [(low, high) for low, high, _ in octaves([0] * SLOTS) if min(lows) <= low <= max(lows)]
 
 
 def programs(runs: Mapping[Program, tuple[int, int]], seconds: float) -> Json:

@@ -30,7 +30,6 @@ class Place(IntEnum):
     POD = 1
     NIC = 2
     BETWEEN = 3
-    LOOPBACK = 4
 
 
 class Path(IntEnum):

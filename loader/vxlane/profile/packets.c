@@ -6,6 +6,8 @@
  * attaches the functions to raw tracepoints, and defines what is in capitals and not an enum of
  * the kernel's: where members stand in the kernel's structs (btf.py), and legs.py's numbers.
  */
+#include <asm/byteorder.h>
+#include <linux/if_ether.h>
 #include <linux/in.h>
 #include <linux/ip.h>
 
@@ -83,8 +85,6 @@ static __always_inline u32 place_of(const char *skb)
 	u32 ifindex = read_u32(device + NET_DEVICE_IFINDEX);
 	u32 *place;
 
-	if (ifindex == 1) /* in every namespace, LOOPBACK_IFINDEX */
-		return PLACE_LOOPBACK;
 	if (read_u32(read_pointer(device + NET_DEVICE_ND_NET) + NET_NS_INUM) != NETNS)
 		return PLACE_BETWEEN;
 	place = devices.lookup(&ifindex);
@@ -120,6 +120,27 @@ static __always_inline u32 slot_of(u64 value)
 	return slot < SLOTS ? slot : SLOTS - 1;
 }
 
+static __always_inline void forget(const char *skb)
+{
+	u64 key = (u64)skb;
+
+	flights.delete(&key);
+}
+
+static __always_inline int is_ipv4(const char *skb)
+{
+	return read_u16(skb + SK_BUFF_PROTOCOL) == __constant_htons(ETH_P_IP);
+}
+
+/* Did a socket of the device's own namespace send it? Then it comes from nowhere else. */
+static __always_inline int is_born(const char *skb)
+{
+	const char *sk = read_pointer(skb + SK_BUFF_SK);
+	const char *device = read_pointer(skb + SK_BUFF_DEV);
+
+	return sk && read_pointer(sk + SOCK_SKC_NET) == read_pointer(device + NET_DEVICE_ND_NET);
+}
+
 static __always_inline void begin(const char *skb, u32 origin)
 {
 	const char *shared = read_pointer(skb + SK_BUFF_HEAD) + read_u32(skb + SK_BUFF_END);
@@ -136,16 +157,12 @@ static __always_inline void begin(const char *skb, u32 origin)
 	flights.update(&key, &flight);
 }
 
-static __always_inline void pass(const char *skb, u32 place)
+static __always_inline void pass(const char *skb)
 {
 	u64 key = (u64)skb;
 	struct flight *flight = flights.lookup(&key);
 
-	if (!flight)
-		return;
-	if (place == PLACE_LOOPBACK)
-		flights.delete(&key); /* another packet, at the address of one that is gone */
-	else
+	if (flight)
 		flight->path = PATH_KERNEL;
 }
 
@@ -199,22 +216,25 @@ int netif_receive_skb(struct bpf_raw_tracepoint_args *ctx)
 	const char *skb = (const char *)ctx->args[0];
 	u32 place = place_of(skb);
 
-	if (place == PLACE_POD || place == PLACE_NIC)
+	if (place == PLACE_BETWEEN)
+		pass(skb);
+	else if (is_ipv4(skb))
 		begin(skb, place);
 	else
-		pass(skb, place);
+		forget(skb);
 	return 0;
 }
 
 int net_dev_queue(struct bpf_raw_tracepoint_args *ctx)
 {
 	const char *skb = (const char *)ctx->args[0];
-	u32 place = place_of(skb);
 	struct flight flight;
 
-	if (place != PLACE_NIC)
-		pass(skb, place);
-	else if (take(skb, &flight) && flight.origin == PLACE_POD)
+	if (is_born(skb))
+		forget(skb);
+	else if (place_of(skb) != PLACE_NIC)
+		pass(skb);
+	else if (take(skb, &flight) && flight.origin == PLACE_POD && is_ipv4(skb))
 		count(&flight, LEG_POD_TO_NIC);
 	return 0;
 }
@@ -236,14 +256,8 @@ int sk_data_ready(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-static __always_inline void forget(const char *skb)
-{
-	u64 key = (u64)skb;
-
-	flights.delete(&key);
-}
-
-/* The next packet may have the same address. */
+/* The next packet may have the same address. TCP and UDP free some packets without either of these,
+ * so begin() and is_born() heed that too. */
 int kfree_skb(struct bpf_raw_tracepoint_args *ctx)
 {
 	forget((const char *)ctx->args[0]);

@@ -68,7 +68,7 @@ def _latency(latency: Json) -> Iterator[str]:
         yield f"<h3>{escape(leg.title)}</h3>"
         yield _table(("path", *_FIGURES.values()), _leg_rows(leg, paths))
         yield "<p>Share of the packets by microseconds:</p>"
-        yield plot.histograms(paths, "histogram_ns", lambda low: f"{low / 1000:g}")
+        yield plot.histograms(paths, "histogram_ns", _tick)
         yield "<p>Share of the packets by bytes:</p>"
         yield plot.histograms(paths, "histogram_bytes", lambda low: f"{low:,}")
 
@@ -120,7 +120,7 @@ def _losses(losses: list[Json]) -> Iterator[str]:
     yield _table(("to", "retransmits", "unanswered SYNs"), rows) if rows else "<p>None.</p>"
 
 
-def _rows(place: str, rows: Mapping[str, Mapping[str, object]]) -> Iterator[str]:
+def _rows(place: str, rows: Mapping[str, Mapping[str, float | None]]) -> Iterator[str]:
     for name, figures in rows.items():
         cells = (_cell(value, f"{place}.{name}.{key}") for key, value in figures.items())
         yield f"<td>{escape(name)}</td>{''.join(cells)}"
@@ -134,8 +134,17 @@ def _table(head: Iterable[str], rows: Iterable[str]) -> str:
     )
 
 
-def _cell(value: object, key: str) -> str:
-    shown = (
-        "-" if value is None else f"{value:,}" if isinstance(value, (int, float)) else str(value)
-    )
-    return f'<td data-key="{escape(key)}">{escape(shown)}</td>'
+def _cell(value: float | None, key: str) -> str:
+    return f'<td data-key="{escape(key)}">{_shown(value)}</td>'
+
+
+def _shown(value: float | None) -> str:
+    """Without an exponent, however small."""
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.6f}".rstrip("0").rstrip(".")
+
+
+def _tick(nanoseconds: int) -> str:
+    """Microseconds below an axis."""
+    return f"{nanoseconds / 1000:,.{1 if nanoseconds < 100_000 else 0}f}"

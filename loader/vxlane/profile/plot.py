@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from html import escape
 
-from vxlane.profile.document import Json
+from vxlane.profile.document import Json, axis
 from vxlane.profile.legs import Path
 
 COLOURS = {Path.BYPASS: "#d9480f", Path.KERNEL: "#1971c2"}
@@ -19,7 +19,7 @@ def histograms(paths: Mapping[str, Json], key: str, name: Callable[[int], str]) 
 
     `key`: which histogram of the figures; `name`: of a bar's lower bound, for the axis.
     """
-    lows = sorted({bar["from"] for figures in paths.values() for bar in figures[key]})
+    lows = [low for low, _ in axis(paths, key)]
     height = _TOP + len(Path) * _STRIP + (len(Path) - 1) * _GAP + _BOTTOM
     parts = [f'<svg class="histogram" viewBox="0 0 {_WIDTH} {height}" role="img" width="{_WIDTH}">']
     width = (_WIDTH - _LEFT - _RIGHT) / max(len(lows), 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vxlane.profile.document import Json
+from vxlane.profile.document import Json, axis
 from vxlane.profile.legs import Leg, Path
 from vxlane.show.table import table
 
@@ -65,10 +65,9 @@ def _plain(value: float | None) -> float | None:
 def _histogram(leg: Leg, paths: Json) -> str:
     """Both paths side by side, a line for each power of two of nanoseconds."""
     bars = {path: {bar["from"]: bar for bar in paths[path.label]["histogram_ns"]} for path in Path}
-    known = {low: bar["below"] for of_path in bars.values() for low, bar in of_path.items()}
     head = "  ".join(path.label.ljust(_BAR + 11) for path in Path).rstrip()
     lines = [f"{leg.title + ', us':24}{head}"]
-    for low, high in sorted(known.items()):
+    for low, high in axis(paths, "histogram_ns"):
         columns = (_bar(low, bars[path], paths[path.label]["packets"]) for path in Path)
         lines.append(f"{low / 1000:9.1f} - {high / 1000:<9.1f}   {'  '.join(columns)}".rstrip())
     return "\n".join(lines)

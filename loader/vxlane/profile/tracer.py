@@ -22,12 +22,13 @@ from vxlane.profile import btf
 from vxlane.profile.legs import TRACEPOINTS, Place, defines
 
 _MEMBERS = {
-    "sk_buff": ("dev", "len", "head", "end", "network_header"),
+    "sk_buff": ("dev", "len", "head", "end", "network_header", "protocol", "sk"),
     "net_device": ("ifindex", "nd_net"),
     "net": ("ns.inum",),
     "skb_shared_info": ("gso_segs",),
     "sock": (
         "__sk_common.skc_daddr",
+        "__sk_common.skc_net",
         "__sk_common.skc_rcv_saddr",
         "__sk_common.skc_state",
         "sk_receive_queue.prev",

@@ -46,15 +46,19 @@ def main() -> None:
     _say({"legs": _legs(module), "retransmits": _retransmits(module)})
 
 
-def _compiled(defines: dict[str, int]) -> BPF:
+def program_text() -> str:
+    """What is compiled; errors name its file."""
     text = resources.files("vxlane").joinpath("profile").joinpath("packets.c").read_text()
+    return f'#line 1 "profile/packets.c"\n{text}'
+
+
+def _compiled(defines: dict[str, int]) -> BPF:
     flags = [f"-D{name}={value}" for name, value in defines.items()]
     with tempfile.TemporaryDirectory(prefix="vxlane-headers-") as scratch:
         headers = kernel_headers(Path(scratch))
         if headers.path:
             os.environ["BCC_KERNEL_SOURCE"] = str(headers.path)
-        text = f'#line 1 "profile/packets.c"\n{text}'
-        return BPF(text=text, cflags=[*flags, *_WARNINGS, *headers.flags])
+        return BPF(text=program_text(), cflags=[*flags, *_WARNINGS, *headers.flags])
 
 
 def _attach(module: BPF, tracepoint: str) -> bool:
