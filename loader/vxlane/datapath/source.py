@@ -22,6 +22,11 @@ from vxlane.errors import CompileError
 PROGRAM_FILES = ("from_pod.c", "to_pod.c", "from_nic.c", "to_nic.c")
 _KHEADERS = Path("/sys/kernel/kheaders.tar.xz")
 """bcc would unpack it to a fixed name in /tmp, or take what anyone has put there."""
+WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wno-unknown-attributes")
+"""Each is an error in a program of ours, and stands before a kernel's own flags."""
+_OF_A_KERNEL = ("-Wno-everything", "-Werror=implicit-function-declaration")
+"""A kernel's own headers have dozens of warnings with -Wextra. A function that is not declared is
+an error still, for it becomes a call of -1."""
 _INCLUDE = re.compile(r'#include "(\w+\.h)"')
 
 
@@ -65,11 +70,11 @@ def kernel_headers(scratch: Path) -> KernelHeaders:
     """
     modules = Path("/lib/modules") / os.uname().release
     if (modules / "build" / "include").is_dir() or (modules / "source" / "include").is_dir():
-        return KernelHeaders("headers of the running kernel")
+        return KernelHeaders("headers of the running kernel", flags=_OF_A_KERNEL)
     if _KHEADERS.exists():
         with tarfile.open(_KHEADERS) as archive:
             archive.extractall(scratch)  # noqa: S202 (the kernel's own file)
-        return KernelHeaders("kheaders of the running kernel", scratch)
+        return KernelHeaders("kheaders of the running kernel", scratch, _OF_A_KERNEL)
     return _stand_in(scratch)
 
 
