@@ -29,7 +29,7 @@ WITH_ONE_MORE = """
 from vxlane.profile import legs, tracing
 legs.TRACEPOINTS["nosuch"] = "nothing"
 text = tracing.program_text()
-tracing.program_text = lambda: text + "int nosuch(void *context) { return !context; }"
+tracing.program_text = lambda: text + "int at_nosuch(void *context) { return !context; }"
 tracing.main()
 """
 DATAGRAMS = Path(__file__).with_name("datagrams.py")

@@ -3,8 +3,9 @@
  *
  * A packet is an skb: noted where it comes from a pod or a NIC, and taken out where it gets to.
  * What another device saw in between took the kernel path, what none saw was bypassed. tracing.py
- * attaches the functions to raw tracepoints, and defines what is in capitals and not an enum of
- * the kernel's: where members stand in the kernel's structs (btf.py), and legs.py's numbers.
+ * attaches each function at_X() to the raw tracepoint X, and defines what is in capitals and not an
+ * enum of the kernel's: where members stand in the kernel's structs (btf.py), and legs.py's
+ * numbers.
  */
 #include <asm/byteorder.h>
 #include <linux/if_ether.h>
@@ -211,7 +212,7 @@ static __always_inline void enter_socket(const char *skb, u32 protocol, u32 from
 		count(&flight, flight.origin == PLACE_POD ? from_pod : from_nic);
 }
 
-int netif_receive_skb(struct bpf_raw_tracepoint_args *ctx)
+int at_netif_receive_skb(struct bpf_raw_tracepoint_args *ctx)
 {
 	const char *skb = (const char *)ctx->args[0];
 	u32 place = place_of(skb);
@@ -225,7 +226,7 @@ int netif_receive_skb(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-int net_dev_queue(struct bpf_raw_tracepoint_args *ctx)
+int at_net_dev_queue(struct bpf_raw_tracepoint_args *ctx)
 {
 	const char *skb = (const char *)ctx->args[0];
 	struct flight flight;
@@ -240,14 +241,14 @@ int net_dev_queue(struct bpf_raw_tracepoint_args *ctx)
 }
 
 /* An established connection's packet is about to be judged by TCP. */
-int tcp_probe(struct bpf_raw_tracepoint_args *ctx)
+int at_tcp_probe(struct bpf_raw_tracepoint_args *ctx)
 {
 	enter_socket((const char *)ctx->args[1], IPPROTO_TCP, LEG_POD_TO_TCP, LEG_NIC_TO_TCP);
 	return 0;
 }
 
 /* Of any protocol's socket: something was put at the end of its queue. */
-int sk_data_ready(struct bpf_raw_tracepoint_args *ctx)
+int at_sk_data_ready(struct bpf_raw_tracepoint_args *ctx)
 {
 	const char *sk = (const char *)ctx->args[0];
 
@@ -258,19 +259,19 @@ int sk_data_ready(struct bpf_raw_tracepoint_args *ctx)
 
 /* The next packet may have the same address. TCP and UDP free some packets without either of these,
  * so begin() and is_born() heed that too. */
-int kfree_skb(struct bpf_raw_tracepoint_args *ctx)
+int at_kfree_skb(struct bpf_raw_tracepoint_args *ctx)
 {
 	forget((const char *)ctx->args[0]);
 	return 0;
 }
 
-int consume_skb(struct bpf_raw_tracepoint_args *ctx)
+int at_consume_skb(struct bpf_raw_tracepoint_args *ctx)
 {
 	forget((const char *)ctx->args[0]);
 	return 0;
 }
 
-int tcp_retransmit_skb(struct bpf_raw_tracepoint_args *ctx)
+int at_tcp_retransmit_skb(struct bpf_raw_tracepoint_args *ctx)
 {
 	const char *sk = (const char *)ctx->args[0];
 	__be32 local = read_u32(sk + SOCK_SKC_RCV_SADDR);

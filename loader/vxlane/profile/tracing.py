@@ -21,11 +21,9 @@ from typing import Any
 
 from bcc import BPF
 
-from vxlane.datapath.source import kernel_headers
+from vxlane.datapath.source import WARNINGS, kernel_headers
 from vxlane.profile.legs import SLOTS, TRACEPOINTS, Leg
 from vxlane.profile.legs import Path as Way
-
-_WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-attributes"]
 
 
 def main() -> None:
@@ -58,14 +56,15 @@ def _compiled(defines: dict[str, int]) -> BPF:
         headers = kernel_headers(Path(scratch))
         if headers.path:
             os.environ["BCC_KERNEL_SOURCE"] = str(headers.path)
-        return BPF(text=program_text(), cflags=[*flags, *_WARNINGS, *headers.flags])
+        return BPF(text=program_text(), cflags=[*flags, *WARNINGS, *headers.flags])
 
 
 def _attach(module: BPF, tracepoint: str) -> bool:
     """Whether the kernel has this tracepoint; bcc raises a bare Exception where it has not."""
-    module.load_func(tracepoint, BPF.RAW_TRACEPOINT)
+    function = f"at_{tracepoint}"
+    module.load_func(function, BPF.RAW_TRACEPOINT)
     try:
-        module.attach_raw_tracepoint(tp=tracepoint, fn_name=tracepoint)
+        module.attach_raw_tracepoint(tp=tracepoint, fn_name=function)
     except Exception:  # noqa: BLE001 (bcc's own)
         return False
     return True
