@@ -15,6 +15,8 @@ from vxlane.datapath.abi import Verdict
 from vxlane.doctor import findings, trial
 from vxlane.lab import lab, report
 from vxlane.mechanisms.kinds import MEANING, Kind
+from vxlane.profile import document as profiled
+from vxlane.profile import measure
 from vxlane.show import documents, rates
 from vxlane.show import slow as slow_node
 from vxlane.why import answer, node, slow
@@ -26,6 +28,7 @@ PRINTING = (
     *(rates, slow_node),
     *(answer, node, slow),
     *(findings, trial),
+    *(profiled, measure.take),
 )
 """What makes the documents that `--json` prints."""
 

@@ -20,6 +20,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = {f"vxlane/bpf/{path.name}": path.read_bytes() for path in ROOT.glob("bpf/*.[ch]")}
+PROGRAMS["vxlane/profile/packets.c"] = (ROOT / "loader/vxlane/profile/packets.c").read_bytes()
 DOCUMENTS = {"share/man/man8/vxlane.8", "share/doc/vxlane/CHANGELOG.md"} | {
     f"share/doc/vxlane/{path.relative_to(ROOT / 'docs')}" for path in ROOT.glob("docs/**/*.md")
 }

@@ -24,6 +24,7 @@ COMMANDS = {
     "lab": ("vxlane.cli.lab:lab", "Nodes and pods in network namespaces."),
     "peers": ("vxlane.cli.peers:peers", "List the nodes that packets may be sent to."),
     "pods": ("vxlane.cli.pods:pods", "List this node's accelerated pods."),
+    "profile": ("vxlane.cli.profile:profile", "Show where packets' time goes, by path."),
     "stats": ("vxlane.cli.stats:stats", "Count packets by verdict, direction, peer."),
     "status": ("vxlane.cli.status:status", "Tell how the agent and its programs are."),
     "top": ("vxlane.cli.top:top", "Watch rates by pod, peer and verdict."),

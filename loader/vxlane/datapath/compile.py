@@ -22,9 +22,8 @@ from bcc import BPF
 
 from vxlane.datapath import syscall
 from vxlane.datapath.abi import Program
-from vxlane.datapath.source import flatten, kernel_headers
+from vxlane.datapath.source import WARNINGS, flatten, kernel_headers
 
-_WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-attributes"]
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -44,7 +43,7 @@ def main() -> None:
             os.environ["BCC_KERNEL_SOURCE"] = str(headers.path)
         syscall.ensure_devmap(pins / "veths", request["defines"]["MAX_PODS"])
         text = f'#define PIN_DIR "{pins}"\n{flatten()}'
-        module = BPF(text=text, cflags=[*defines, *_WARNINGS, *headers.flags])
+        module = BPF(text=text, cflags=[*defines, *WARNINGS, *headers.flags])
     for program in Program:
         function = module.load_func(program.label, BPF.SCHED_CLS)
         syscall.obj_replace(function.fd, pins / program.label)

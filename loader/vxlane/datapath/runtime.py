@@ -28,6 +28,16 @@ class RunTime:
     nanoseconds: int
     runs: int
 
+    def since(self, before: RunTime) -> RunTime:
+        """What came to it after `before`."""
+        return RunTime(self.nanoseconds - before.nanoseconds, self.runs - before.runs)
+
+
+def run_time(descriptor: int) -> RunTime:
+    """Of the program behind a descriptor."""
+    info = syscall.object_info(descriptor, _RUN_TIME + 16)
+    return RunTime(*struct.unpack_from("=QQ", info, _RUN_TIME))
+
 
 def run_times(pins: Path) -> dict[Program, RunTime]:
     """Of each program below `pins`; those that no run was counted of are missing."""
@@ -38,10 +48,9 @@ def run_times(pins: Path) -> dict[Program, RunTime]:
         except (FileNotFoundError, KernelError):
             continue  # It is just being replaced.
         try:
-            info = syscall.object_info(descriptor, _RUN_TIME + 16)
+            counted = run_time(descriptor)
         finally:
             os.close(descriptor)
-        run_time = RunTime(*struct.unpack_from("=QQ", info, _RUN_TIME))
-        if run_time.runs:
-            found[program] = run_time
+        if counted.runs:
+            found[program] = counted
     return found

@@ -25,6 +25,11 @@ _KHEADERS = Path("/sys/kernel/kheaders.tar.xz")
 _OWN = "headers of the running kernel"
 _UNPACKED = "kheaders of the running kernel"
 _STAND_IN = "UAPI headers of the distribution"
+WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wno-unknown-attributes")
+"""Each is an error in a program of ours, and stands before a kernel's own flags."""
+_OF_A_KERNEL = ("-Wno-everything", "-Werror=implicit-function-declaration")
+"""A kernel's own headers have dozens of warnings with -Wextra. A function that is not declared is
+an error still, for it becomes a call of -1."""
 _INCLUDE = re.compile(r'#include "(\w+\.h)"')
 
 
@@ -77,11 +82,11 @@ def kernel_headers(scratch: Path) -> KernelHeaders:
     as good as the others. Raises CompileError where not even those are installed.
     """
     if _has_own():
-        return KernelHeaders(_OWN)
+        return KernelHeaders(_OWN, flags=_OF_A_KERNEL)
     if _KHEADERS.exists():
         with tarfile.open(_KHEADERS) as archive:
             archive.extractall(scratch)  # noqa: S202 (the kernel's own file)
-        return KernelHeaders(_UNPACKED, scratch)
+        return KernelHeaders(_UNPACKED, scratch, _OF_A_KERNEL)
     return _stand_in(scratch)
 
 
