@@ -19,7 +19,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PROGRAMS = {f"vxlane/bpf/{path.name}": path.read_bytes() for path in ROOT.glob("bpf/*.[ch]")}
+PROGRAMS = {f"vxlane/bpf/{path.name}": path.read_bytes() for path in ROOT.glob("bpf/*.[ch]")} | {
+    f"vxlane/bench/{path.name}": path.read_bytes()
+    for path in ROOT.glob("loader/vxlane/bench/*.[ch]")
+}
 DOCUMENTS = {"share/man/man8/vxlane.8", "share/doc/vxlane/CHANGELOG.md"} | {
     f"share/doc/vxlane/{path.relative_to(ROOT / 'docs')}" for path in ROOT.glob("docs/**/*.md")
 }
