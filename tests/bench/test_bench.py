@@ -7,15 +7,20 @@ import json
 import os
 import subprocess
 
+import benchdocument
 import pytest
 from click.testing import CliRunner
 
-from vxlane.bench import grounds, parity, plan
+from vxlane.bench import grounds, parity, plan, talk
+from vxlane.bench.model import Better
 from vxlane.bench.plan import Depth
 from vxlane.bench.run import Wanted, run
+from vxlane.bench.setting import Setting
+from vxlane.bench.works import WORKS
 from vxlane.cli.bench import bench
 from vxlane.lab import namespaces
 from vxlane.lab.agents import program
+from vxlane.lab.traffic import Ends
 
 NAME = f"test-{os.getpid()}-bench"
 
@@ -79,6 +84,22 @@ def test_ends_that_are_given(lab, tmp_path):
     assert "no result in one of them" in done.stdout
 
 
+@pytest.mark.parametrize("name", [plan.TCP1_CUT, plan.UDP_RR, plan.SLOW, plan.FIXED, plan.FLOODED])
+def test_works(lab, tmp_path, name):
+    """A work has a value for each of its figures, and tells its two command lines."""
+    beside = Ends(lab.netns("node1-pod2"), lab.netns("node2-pod2"), lab.address("node2-pod2"))
+    client, server, address = ends_of(lab, "node1-pod1", "node2-pod1").split(",")
+    cpus = (min(os.sched_getaffinity(0)),) * 2
+    setting = Setting(Ends(client, server, address), cpus, 0.2, talk.build(tmp_path), beside)
+    taken = WORKS[name].run(setting)
+    for figure in WORKS[name].figures:
+        value = taken.values[figure.name]
+        assert value >= 0 if figure.better is Better.NEITHER or "soft" in figure.name else value > 0
+    assert [line.split()[1] for line in taken.commands] == [
+        f"--net=/run/netns/{namespace}" for namespace in (server, client)
+    ]
+
+
 def test_parity_finds_a_smaller_mtu(lab):
     """A path that does not carry packets of the pods' MTU is not measured."""
     given = grounds.Given({"stock": ends_of(lab, "node3-pod1", "node3-pod2")})
@@ -104,3 +125,26 @@ def test_wrong_use_is_refused(options, status, words):
     done = CliRunner().invoke(bench, options)
     assert done.exit_code == status
     assert words in done.output
+
+
+@pytest.mark.parametrize(("failures", "status"), [([], 0), (["it is slower"], 1)])
+def test_a_failure_is_the_exit_status(tmp_path, monkeypatch, failures, status):
+    """A run that failed ends with 1, and its files are written all the same."""
+    document = benchdocument.run(failures=failures)
+    monkeypatch.setattr("vxlane.cli.bench.run", lambda *_: document)
+    monkeypatch.setattr("vxlane.cli.bench.need_root", lambda: None)
+    monkeypatch.setattr("vxlane.util.interrupt.catch", lambda: None)
+    files = ["--json", str(tmp_path / "a.json"), "--html", str(tmp_path / "a.html")]
+    done = CliRunner().invoke(bench, files)
+    assert done.exit_code == status
+    assert json.loads((tmp_path / "a.json").read_text()) == document
+    assert "it is slower" in (tmp_path / "a.html").read_text() or not failures
+
+
+def test_a_file_without_a_place_is_refused(tmp_path, monkeypatch):
+    """A run of a quarter of an hour does not end with a file that can't be written."""
+    monkeypatch.setattr("vxlane.cli.bench.need_root", lambda: None)
+    monkeypatch.setattr("vxlane.util.interrupt.catch", lambda: None)
+    monkeypatch.setattr("vxlane.cli.bench.run", lambda *_: pytest.fail("it was measured"))
+    done = CliRunner().invoke(bench, ["--json", str(tmp_path / "none" / "a.json")])
+    assert "name a directory that is there" in str(done.exception)

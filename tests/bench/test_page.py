@@ -109,3 +109,10 @@ def test_dots_lie_on_their_scale():
     alike, better = re.findall(r'<circle cx="([\d.]+)"', drawn)
     assert alike == line
     assert float(better) > float(line)
+
+
+def test_a_wild_row_leaves_the_others_their_place():
+    """A bar that leaves the scale ends at its edge."""
+    drawn = plot.ratios([row({"stock": [1.0] * 5, "bypass": [0.01, 1.0, 1.0, 50.0, 90.0]})])
+    ends = [float(end) for end in re.findall(r'x[12]="([\d.]+)"', drawn)]
+    assert 380 <= min(ends) < max(ends) <= 960 - 110

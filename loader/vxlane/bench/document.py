@@ -10,13 +10,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from vxlane.bench.model import Missing, Row
+from vxlane.bench.plan import BYPASS
 from vxlane.bench.ratios import Ratio, Verdict, quartiles, ratio
 from vxlane.errors import ConfigError
 
 Json = dict[str, Any]
 
 VERSION = 1
-SUBJECT = "bypass"
+SUBJECT = BYPASS
 BASELINES = ("stock", "flowtable", "device", "host")
 """What the subject is compared with, in this order. It has to be no worse than the first."""
 

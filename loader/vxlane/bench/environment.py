@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from vxlane.bench import talk
 from vxlane.lab import namespaces
 from vxlane.lab.underlay import NIC
 
@@ -37,7 +38,7 @@ def describe(cpus: Sequence[int]) -> dict[str, str]:
         ),
         "vxlane": version("vxlane"),
         "iperf3": _first_line("iperf3", "--version"),
-        "compiler of talk": _first_line("cc", "--version"),
+        "compiler of talk": _first_line(talk.find_compiler(), "--version"),
     }
 
 

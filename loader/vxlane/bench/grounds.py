@@ -21,7 +21,6 @@ from vxlane.lab.plan import LabPod
 from vxlane.lab.traffic import Ends
 
 _WIRE_MTU = kernel_node.MTU + 50
-_ACCELERATED = "bypass"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +62,12 @@ class Labs:
             self._progress(f"making the lab of {path}" + (f", {count} Services" if count else ""))
             name = f"{self._name}-{path}{count or ''}"
             self._named.append(name)
-            stock_nodes = 1 if path == _ACCELERATED and has_stock_node else 0
+            stock_nodes = 1 if path == plan.BYPASS and has_stock_node else 0
             made = labs.up(
                 name,
                 nodes=2 + stock_nodes,
                 pods_per_node=2,
-                kernel_only=stock_nodes if path == _ACCELERATED else 2,
+                kernel_only=stock_nodes if path == plan.BYPASS else 2,
             )
             for node in made.nodes if count else ():
                 services.load(node.name, count)

@@ -43,7 +43,7 @@ def page(document: Json) -> str:
         f" {method['rounds']} rounds in rotated order, {method['seconds']:g} s each.</p>",
         *_failures(document["failures"]),
         _HOW_TO_READ,
-        _legend(),
+        _legend(document["rows"]),
     ]
     for place in dict.fromkeys(row["place"] for row in document["rows"]):
         parts += _place(place, [row for row in document["rows"] if row["place"] == place])
@@ -64,10 +64,11 @@ _HOW_TO_READ = (
 )
 
 
-def _legend() -> str:
+def _legend(rows: Sequence[Json]) -> str:
     marks = (
         f'<span><i style="background:{plot.COLOURS[path]}"></i>against {path}</span>'
         for path in BASELINES
+        if any(path in row["ratios"] for row in rows)
     )
     return f'<p class="legend">{"".join(marks)}</p>'
 

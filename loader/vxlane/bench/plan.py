@@ -12,13 +12,14 @@ from dataclasses import dataclass
 
 from vxlane.bench.model import Placement
 
+BYPASS = "bypass"
 PATHS = {
     "host": "from node to node: the NICs' own addresses, no overlay",
     "stock": "flannel's path with its rules: bridge, netfilter, flannel.1; no program of vxlane's",
     "flowtable": "stock, with an nftables flowtable on veths, flannel.1 and NIC",
     "device": "a tunnel key and a redirect to a vxlan device that collects metadata, as Cilium's"
     " tunnel mode, without its policy and conntrack",
-    "bypass": "vxlane",
+    BYPASS: "vxlane",
 }
 
 

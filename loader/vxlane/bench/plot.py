@@ -19,7 +19,9 @@ COLOURS = {
 }
 _WIDTH, _LABELS, _RIGHT = 960, 380, 110
 _LINE, _TOP, _BOTTOM = 15, 26, 8
-_TICKS = (0.125, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4, 6, 8, 16, 32)
+_LEAST, _MOST = 0.25, 4.0
+"""A bar that goes on beyond is cut off: one wild row would squeeze all others."""
+_TICKS = (0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4)
 _STRIP_WIDTH, _STRIP_LABELS, _STRIP_RIGHT = 620, 80, 90
 
 
@@ -37,11 +39,12 @@ def ratios(rows: Sequence[Json]) -> str:
     if not lines:
         return ""
     ends = [quartile for _, _, found in lines for quartile in found["quartiles"]]
-    least, most = min(0.75, *ends), max(1.5, *ends)
+    least, most = max(_LEAST, min(0.75, *ends)), min(_MOST, max(1.5, *ends))
     span = math.log(most / least)
 
     def x(value: float) -> float:
-        return _LABELS + math.log(value / least) / span * (_WIDTH - _LABELS - _RIGHT)
+        within = min(max(value, least), most)
+        return _LABELS + math.log(within / least) / span * (_WIDTH - _LABELS - _RIGHT)
 
     height = _TOP + _LINE * len(lines) + _BOTTOM
     parts = [_open(_WIDTH, height, "ratios")]

@@ -7,6 +7,7 @@ took another path is no value: both are failures of the run.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -60,7 +61,7 @@ class Rounds:
             self.progress(f"round {turn + 1} of {self.count}")
             wrong = {}
             for path, place in places:
-                if said := self._parity(path, place):
+                if said := self.await_parity(path, place, seconds=_PARITY_SECONDS):
                     wrong[path, place] = said
                     findings.failures.append(f"round {turn + 1}: {place.name}, {path}: {said}")
             for cell in cells:
@@ -80,24 +81,23 @@ class Rounds:
             except VxlaneError:
                 return
 
-    def _parity(self, path: str, place: Place) -> str:
-        """The complaint that stays: rules that have just changed are read within seconds."""
-        stand, said = self.grounds.stand(path, place), ""
+    def await_parity(self, path: str, place: Place, *, seconds: float) -> str:
+        """Empty once the path is right; else the last complaint. Rules or peers that have just
+        changed are read within seconds.
+        """
+        stand, complaints = self.grounds.stand(path, place), [""]
 
         def is_right() -> bool:
-            nonlocal said
-            said = parity.complaint(stand)
-            return not said
+            complaints.append(parity.complaint(stand))
+            return not complaints[-1]
 
-        try:
-            wait_for(is_right, "parity", seconds=_PARITY_SECONDS)
-        except LabError as error:
-            return said or str(error)
-        return ""
+        with contextlib.suppress(LabError):
+            wait_for(is_right, "parity", seconds=seconds)
+        return complaints[-1]
 
     def _take(self, cell: Cell, path: str, turn: int, findings: Findings) -> Taken | None:
         stand, work = self.grounds.stand(path, cell.place), WORKS[cell.work]
-        where = f"round {turn + 1}: {cell.place.name}, {cell.work}, {path}"
+        where = f"round {turn + 1}: {cell.place.name}, {cell.work}, {cell.placement.value}, {path}"
         before = witness.read(stand.checks)
         try:
             taken = work.run(self.setting(path, cell.place, cell.placement))

@@ -9,10 +9,11 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vxlane.bench import document, environment, plan, programs, talk
+from vxlane.bench import document, environment, growth, plan, programs, talk
 from vxlane.bench.document import Json
 from vxlane.bench.grounds import Given, Labs
 from vxlane.bench.model import Missing, Placement
@@ -62,7 +63,7 @@ def run(wanted: Wanted, progress: Callable[[str], None]) -> Json:
                 cells = [*plan.without(cells, [path for path in plan.PATHS if not labs.has(path)])]
                 rounds = Rounds(grounds=labs, **held)
                 findings = rounds.hold(cells)
-                costs = _costs(labs, rounds, findings)
+                costs = _costs(labs, rounds, findings, wanted)
             finally:
                 progress("removing the labs")
                 labs.down()
@@ -82,10 +83,11 @@ def _cells(wanted: Wanted, cpus: Sequence[int]) -> tuple[list[Cell], list[Missin
     return cells, missing
 
 
-def _costs(labs: Labs, rounds: Rounds, findings: Findings) -> list[Json]:
+def _costs(labs: Labs, rounds: Rounds, findings: Findings, wanted: Wanted) -> list[Json]:
+    """Of each path that has programs. The growth comes last, for it changes the lab."""
     rounds.progress("what the programs cost")
     costs = []
-    for path, pinned_in in (("bypass", programs.of_bypass), ("device", programs.of_device)):
+    for path, pinned_in in (("device", programs.of_device), (plan.BYPASS, programs.of_bypass)):
         lab = labs.labs.get((path, 0))
         if lab is None:
             continue
@@ -94,6 +96,11 @@ def _costs(labs: Labs, rounds: Rounds, findings: Findings) -> list[Json]:
         try:
             costs += programs.under_load(pinned, _COUNTED, setting)
             costs += programs.alone(pinned)
+            if path == plan.BYPASS and wanted.depth is Depth.FULL and not wanted.works:
+                ready = partial(
+                    rounds.await_parity, path, plan.BETWEEN, seconds=growth.READY_SECONDS
+                )
+                costs += growth.costs(lab, setting, ready, rounds.progress)
         except VxlaneError as error:
             findings.failures.append(f"what the programs of {path} cost: {error}")
     return costs

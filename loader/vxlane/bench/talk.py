@@ -18,9 +18,7 @@ _COMPILERS = ("cc", "gcc", "clang")
 
 def build(directory: Path) -> Path:
     """Compile it into `directory`. ToolError: there is no compiler, or it refuses."""
-    compiler = next((found for found in map(shutil.which, _COMPILERS) if found), None)
-    if compiler is None:
-        raise ToolError("the bench's traffic is a C program; install gcc or clang, with libc6-dev")
+    compiler = find_compiler()
     program = directory / "talk"
     with resources.as_file(resources.files("vxlane.bench").joinpath("talk.c")) as source:
         command = [compiler, "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(program), str(source)]
@@ -28,6 +26,14 @@ def build(directory: Path) -> Path:
     if done.returncode:
         raise ToolError(f"{compiler} does not compile talk.c: {done.stderr.strip()[-400:]}")
     return program
+
+
+def find_compiler() -> str:
+    """The compiler that there is. ToolError: there is none."""
+    for found in map(shutil.which, _COMPILERS):
+        if found:
+            return found
+    raise ToolError("the bench's traffic is a C program; install gcc or clang, with libc6-dev")
 
 
 def parse(printed: str) -> tuple[int, ...]:

@@ -40,7 +40,7 @@ _ENDS = "CLIENT,SERVER,ADDRESS"
     ),
 )
 @click.option("--quick", "depth", flag_value="quick", help="Measure for less than three minutes.")
-@click.option("--full", "depth", flag_value="full", help="Measure everything, for some hours.")
+@click.option("--full", "depth", flag_value="full", help="Measure everything, for an hour.")
 @click.option(
     "--rounds",
     type=click.IntRange(1),
