@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vxlane.bench import apps, cpu, services, talk, witness
+from vxlane.bench import apps, cpu, services, talk, witness, works
 from vxlane.bench.cpu import CpuTime
 from vxlane.bench.witness import Check
 from vxlane.errors import ToolError
@@ -30,6 +30,12 @@ def test_packets_of_devices():
         "Inter-|\n face |\n  eth0: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\nlo:0 0 0 0 0 0 0 0 0 7"
     )
     assert witness.sent_packets(text) == {"eth0": 10, "lo": 7}
+
+
+def test_datagrams_that_a_socket_drops():
+    """The kernel names its counters in one line and has their values in the next."""
+    text = "Tcp: A B\nTcp: 1 2\nUdp: InDatagrams InErrors RcvbufErrors\nUdp: 5 7 6\nUdpLite: X\n"
+    assert works.socket_drops(text) == 6
 
 
 def pods_of(*, kernel_only):
