@@ -102,6 +102,13 @@ def test_no_result_is_a_hollow_dot():
     assert plot.ratios([row({"stock": [1.0]})]) == ""
 
 
+def test_red_is_what_fails_a_run():
+    """A ratio below stock is red; one below host is not, for no overlay is as fast as none."""
+    slower = {"stock": [2.0] * 5, "bypass": [1.0, 1.01, 1.02, 1.03, 1.04], "host": [2.0] * 5}
+    assert page(run(row(slower))).count('<td class="worse">0.51x') == 1
+    assert '<td class="worse">' not in page(run(row(FASTER)))
+
+
 def test_dots_lie_on_their_scale():
     """A ratio of 1 is on the line of 1, and a better one is right of it."""
     drawn = plot.ratios([row({"stock": [1.0] * 5, "bypass": [1.0] * 5, "host": [0.5] * 5})])

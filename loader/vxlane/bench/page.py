@@ -17,7 +17,7 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto
 h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.5rem }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .87rem }
 th, td { text-align: left; padding: .15rem .8rem .15rem 0; border-bottom: 1px solid #dee2e6;
-  vertical-align: top }
+  white-space: nowrap }
 td.number { text-align: right } td.unclear { color: #868e96 } td.worse { color: #c92a2a }
 pre { background: #f1f3f5; padding: .6rem; font-size: .8rem;
   white-space: pre-wrap }
@@ -95,16 +95,18 @@ def _values_table(rows: Sequence[Json]) -> str:
         for path in paths:
             value = shown(row["paths"][path]["median"]) if path in row["paths"] else ""
             cells.append(_cell(value, "number"))
-        cells += [_ratio_cell(row["ratios"].get(path)) for path in against]
+        cells += [_ratio_cell(path, row["ratios"].get(path)) for path in against]
         lines.append(cells)
     return _table(head, lines)
 
 
-def _ratio_cell(found: Json | None) -> str:
+def _ratio_cell(path: str, found: Json | None) -> str:
+    """Red is what fails a run: worse than stock. Other paths are goals."""
     if found is None:
         return _cell("")
     verdict = Verdict(found["verdict"])
-    kind = "unclear" if not verdict.is_result else "worse" if verdict is Verdict.WORSE else ""
+    is_failure = path == BASELINES[0] and verdict is Verdict.WORSE
+    kind = "unclear" if not verdict.is_result else "worse" if is_failure else ""
     return _cell(ratio(found), kind)
 
 
