@@ -3,20 +3,15 @@
 
 from __future__ import annotations
 
-import os
-import struct
 from pathlib import Path
 
 from bench import Bench
 from device import INDEX, Device
 from world import World, stand
 
-from vxlane.datapath import syscall
 from vxlane.datapath.abi import Program
 from vxlane.datapath.attach import Hooks
-from vxlane.datapath.runtime import RunTime, run_times
-
-ENABLE_STATS, RUN_TIME = 32, 0
+from vxlane.datapath.runtime import RunTime, run_times, statistics
 
 
 def test_runs_are_counted_while_statistics_are_on(
@@ -26,12 +21,9 @@ def test_runs_are_counted_while_statistics_are_on(
     stand(bench.maps, World())
     auto.attach(Program.FROM_NIC, INDEX)
     before = run_times(bench.pins).get(Program.FROM_NIC, RunTime(0, 0))
-    # On until the descriptor is closed.
-    statistics, _ = syscall._bpf(ENABLE_STATS, struct.pack("=I", RUN_TIME))
-    try:
+    with statistics():
         device.send(Program.FROM_NIC, 5)
-    finally:
-        os.close(statistics)
+    device.send(Program.FROM_NIC, 3)
     after = run_times(bench.pins)[Program.FROM_NIC]
     assert after.runs - before.runs == 5
     assert after.nanoseconds > before.nanoseconds

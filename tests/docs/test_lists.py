@@ -11,6 +11,9 @@ from scraped import Scraped
 
 from vxlane.agent.server import status
 from vxlane.agent.server.operations import Operations
+from vxlane.bench import document as bench_document
+from vxlane.bench import programs as bench_programs
+from vxlane.bench import run as bench_run
 from vxlane.datapath.abi import Verdict
 from vxlane.doctor import findings, trial
 from vxlane.lab import lab, report
@@ -29,6 +32,7 @@ PRINTING = (
     *(answer, node, slow),
     *(findings, trial),
     *(profiled, measure.take),
+    *(bench_document, bench_programs, bench_run),
 )
 """What makes the documents that `--json` prints."""
 

@@ -17,6 +17,7 @@ from vxlane.errors import VxlaneError
 
 COMMANDS = {
     "agent": ("vxlane.cli.agent:agent", "Run this node's agent."),
+    "bench": ("vxlane.cli.bench:bench", "Measure the bypass against other paths."),
     "detach": ("vxlane.cli.detach:detach", "Remove the bypass from this node."),
     "doctor": ("vxlane.cli.doctor:doctor", "Look for what is wrong with this node."),
     "flows": ("vxlane.cli.flows:flows", "List, or flush, approved flows."),
@@ -35,9 +36,14 @@ COMMANDS = {
 
 
 def present() -> dict[str, tuple[str, str]]:
-    """The commands of this installation: one for nodes may leave the package vxlane.lab out."""
-    has_lab = importlib.util.find_spec("vxlane.lab") is not None
-    return {name: COMMANDS[name] for name in sorted(COMMANDS) if name != "lab" or has_lab}
+    """The commands of this installation: one for nodes may leave vxlane.bench out, and vxlane.lab,
+    which that needs.
+    """
+    has_lab, has_bench = (
+        importlib.util.find_spec(f"vxlane.{name}") is not None for name in ("lab", "bench")
+    )
+    left_out = {"lab": not has_lab, "bench": not (has_lab and has_bench)}
+    return {name: COMMANDS[name] for name in sorted(COMMANDS) if not left_out.get(name)}
 
 
 class LazyGroup(click.Group):

@@ -32,7 +32,8 @@ talk to it as to any node of flannel.
 
 _EXIT_STATUS = """
 0: done. 1: it failed, and one sentence on standard error says why; or, of vxlane status, no packet
-is bypassed; or, of vxlane doctor, something fails. 2: the command line is wrong.
+is bypassed; or, of vxlane doctor, something fails; or, of vxlane bench, a row is slower than stock
+or a check failed. 2: the command line is wrong.
 """
 
 _ENVIRONMENT = {

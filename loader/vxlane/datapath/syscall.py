@@ -27,7 +27,6 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _MAP_NEXT_KEY = 0, 1, 2, 3, 4
 _OBJ_PIN, _OBJ_GET, _OBJ_INFO = 6, 7, 15
 _LINK_CREATE, _LINK_UPDATE, _LINK_DETACH, _PROG_QUERY = 28, 29, 34, 16
-_ENABLE_STATS = 32
 
 _DEVMAP_HASH = 25
 _TCX_MOST = 64  # BPF_MPROG_MAX
@@ -273,11 +272,3 @@ def possible_cpus() -> int:
     text = Path("/sys/devices/system/cpu/possible").read_text()
     last = text.strip().split(",")[-1].split("-")[-1]
     return int(last) + 1
-
-
-def run_statistics() -> int:
-    """A descriptor: until it is closed the kernel counts runs and run time of all programs, which
-    costs each run some 20 ns (BPF_ENABLE_STATS, Linux 5.8).
-    """
-    with explained("have the kernel count what programs cost"):
-        return _bpf(_ENABLE_STATS, struct.pack("=I", 0))[0]

@@ -193,7 +193,7 @@ def _length_after(more: int, flags: int) -> int:
         )
     )
     try:
-        refused, frame = loose.prog_test_run(program, _FRAME)
+        refused, frame, _ = loose.prog_test_run(program, _FRAME)
     finally:
         os.close(program)
     return -1 if refused else len(frame)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vxlane.datapath import syscall
 from vxlane.datapath.abi import Program
-from vxlane.datapath.runtime import RunTime, run_time
+from vxlane.datapath.runtime import RunTime, run_time, statistics
 from vxlane.errors import KernelError, VxlaneError
 
 Runs = dict[Program, RunTime]
@@ -28,7 +28,7 @@ class Costs:
     def begin(self) -> None:
         """Have the kernel count. That ends with this object's descriptors, however they go."""
         try:
-            self._keep(syscall.run_statistics())
+            self._open.enter_context(statistics())
             for program in Program:
                 self._programs[program] = self._keep(syscall.obj_get(self._pins / program.label))
             self._before = self._read()
