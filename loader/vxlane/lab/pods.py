@@ -14,8 +14,8 @@ from typing import Any
 
 from vxlane.errors import LabError
 from vxlane.lab import namespaces
-from vxlane.lab.cni import Chain, ContainerInterface
 from vxlane.lab.plan import POD_NETWORK, LabNode, LabPod
+from vxlane.runtime.chain import Chain, ContainerInterface
 
 NETWORK = "cbr0"
 BRIDGE = "cni0"
