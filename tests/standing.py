@@ -7,6 +7,7 @@ from Linux 6.6's on and shows nothing before.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import subprocess
@@ -16,7 +17,12 @@ from vxlane.datapath import syscall
 from vxlane.datapath.abi import Program
 from vxlane.datapath.syscall import TcxHook
 from vxlane.lab import namespaces
-from vxlane.runtime.netns import entered
+from vxlane.runtime import netns as namespace_files
+
+
+def entered(netns: str) -> contextlib.AbstractContextManager[None]:
+    """Put the calling thread into a namespace: what it opens there stays there."""
+    return namespace_files.entered(namespaces.path(netns))
 
 
 def programs(netns: str) -> set[tuple[Program, str]]:

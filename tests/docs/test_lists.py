@@ -11,6 +11,7 @@ from scraped import Scraped
 
 from vxlane.agent.server import status
 from vxlane.agent.server.operations import Operations
+from vxlane.connectivity import result
 from vxlane.datapath.abi import Verdict
 from vxlane.doctor import findings, trial
 from vxlane.lab import lab, report
@@ -29,6 +30,7 @@ PRINTING = (
     *(answer, node, slow),
     *(findings, trial),
     *(profiled, measure.take),
+    result,
 )
 """What makes the documents that `--json` prints."""
 
