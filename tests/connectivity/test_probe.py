@@ -208,7 +208,8 @@ def test_peers_and_pods_are_completed(cluster):
         lab.address("node3"),
     }
     assert completed(cluster, f"vxlane test {lab.netns('node2')}") == {lab.netns("node2")}
-    assert completed(cluster, "vxlane test --target ") >= {lab.address("node1-pod1")}
+    for option in ("test --target", "profile --pod"):
+        assert completed(cluster, f"vxlane {option} ") >= {lab.address("node1-pod1")}
     pod = lab.netns("node1-pod1")
     assert completed(cluster, f"vxlane lab exec {pod}") == {pod}
 
