@@ -8,9 +8,7 @@ from Linux 6.6's on and shows nothing before.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
-import os
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -19,23 +17,12 @@ from vxlane.datapath import syscall
 from vxlane.datapath.abi import Program
 from vxlane.datapath.syscall import TcxHook
 from vxlane.lab import namespaces
-
-_CLONE_NEWNET = 0x40000000
-_libc = ctypes.CDLL(None, use_errno=True)
+from vxlane.runtime import netns as namespace_files
 
 
-@contextlib.contextmanager
-def entered(netns: str) -> Iterator[None]:
+def entered(netns: str) -> contextlib.AbstractContextManager[None]:
     """Put the calling thread into a namespace: what it opens there stays there."""
-    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-    there = os.open(namespaces.path(netns), os.O_RDONLY)
-    try:
-        assert _libc.setns(there, _CLONE_NEWNET) == 0
-        yield
-    finally:
-        assert _libc.setns(home, _CLONE_NEWNET) == 0
-        os.close(home)
-        os.close(there)
+    return namespace_files.entered(namespaces.path(netns))
 
 
 def programs(netns: str) -> set[tuple[Program, str]]:

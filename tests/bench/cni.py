@@ -27,8 +27,8 @@ from standing import entered
 from vxlane.install import executable
 from vxlane.lab import lab as labs
 from vxlane.lab import namespaces, pods
-from vxlane.lab.cni import Chain, ContainerInterface
 from vxlane.lab.plan import LabNode
+from vxlane.runtime.chain import Chain, ContainerInterface
 
 PODS = 100
 OVER_BARE_MS = 40.0

@@ -14,8 +14,8 @@ from numbered import Listener, Traffic, Watch
 from rig import veth_of
 
 from vxlane.lab import namespaces, pods
-from vxlane.lab.cni import Chain, ContainerInterface
 from vxlane.lab.underlay import ip
+from vxlane.runtime.chain import Chain, ContainerInterface
 
 _MTU = 1450
 

@@ -11,7 +11,7 @@ from numbered import Listener, Talk, traffic
 from rig import AGENT, ROUNDS, counted
 
 from vxlane.lab import namespaces, pods
-from vxlane.lab.cni import ContainerInterface
+from vxlane.runtime.chain import ContainerInterface
 
 LIMIT, BURST = 16_000_000, 3_200_000
 """bit/s and bits: a burst that outlasts the pauses of a busy machine."""

@@ -20,8 +20,8 @@ import pytest
 
 from vxlane.install import executable
 from vxlane.lab import namespaces
-from vxlane.lab.cni import Chain, ContainerInterface
 from vxlane.lab.pods import PLUGINS
+from vxlane.runtime.chain import Chain, ContainerInterface
 
 DELEGATE_PLUGIN = """\
 #!/bin/sh

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from vxlane.lab import namespaces, pods
-from vxlane.lab.cni import Chain, ContainerInterface
 from vxlane.lab.waiting import wait_for
+from vxlane.runtime.chain import Chain, ContainerInterface
 
 HOOKS = """
 import sys

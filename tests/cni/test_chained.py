@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from vxlane.errors import LabError
+from vxlane.errors import ToolError
 
 
 def vxlane(agent, **keys):
@@ -235,7 +235,7 @@ def test_failed_add_is_undone_by_the_runtime(node, tmp_path):
     """A required ADD without agent fails the chain, and the runtime's DEL leaves nothing."""
     pod = node.pod()
     plugin = {"type": "vxlane", "stateDir": str(tmp_path / "nowhere"), "required": True}
-    with pytest.raises(LabError, match=r"not accelerated: no agent .* \(code 11\)"):
+    with pytest.raises(ToolError, match=r"not accelerated: no agent .* \(code 11\)"):
         node.chain(node.bridge(), plugin).add(pod)
     assert "veth" not in node.run("ip", "-br", "link").stdout
     assert not list((tmp_path / "networks" / "cbr0").glob("10.*"))

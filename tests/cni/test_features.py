@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from vxlane.lab import namespaces, pods, traffic
-from vxlane.lab.cni import ContainerInterface
+from vxlane.runtime.chain import ContainerInterface
 
 STREAM = Path(__file__).parent.parent / "lab" / "stream.py"
 MB = 1 << 20

@@ -2,10 +2,11 @@
 """The plugin under the configuration that `vxlane install` writes."""
 
 import dataclasses
-import json
 
 import pytest
 from cniplace import FLANNEL, Place
+
+from vxlane.install import network
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def test_drop_in_as_libcni_reads_it(place, node, agent, monkeypatch):
     place.flannel(plugins=[node.bridge()])
     monkeypatch.setenv("VXLANE_STATE_DIR", str(agent.state_dir))
     assert place.vxlane("install", "--form", "drop-in").returncode == 0
-    listed = from_directory(place.conf, "cbr0")
+    listed = network.in_force(place.conf, "cbr0", drop_ins=True)
     chain = dataclasses.replace(node.chain(), conflist=listed)
     pod = node.pod()
     result = chain.add(pod)
@@ -41,12 +42,3 @@ def test_drop_in_as_libcni_reads_it(place, node, agent, monkeypatch):
     assert agent.heard[-1]["host_ifname"] == node.veth_of(pod)
     chain.delete(pod)
     assert [heard["op"] for heard in agent.heard] == ["add", "remove"]
-
-
-def from_directory(confs, network):
-    """What libcni 1.3.0 makes of a directory (containernetworking/cni, libcni/conf.go)."""
-    first = min(file for file in confs.iterdir() if file.suffix in (".conf", ".conflist", ".json"))
-    listed = json.loads(first.read_text(encoding="utf-8"))
-    assert listed["name"] == network
-    drop_ins = [json.loads(file.read_text()) for file in sorted((confs / network).glob("*.conf"))]
-    return {**listed, "plugins": [*listed["plugins"], *drop_ins]}

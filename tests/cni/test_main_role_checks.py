@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from vxlane.errors import LabError
+from vxlane.errors import ToolError
 
 
 def test_check_asks_delegate_and_agent(node, conf, agent):
@@ -16,10 +16,10 @@ def test_check_asks_delegate_and_agent(node, conf, agent):
     chain.check(pod)
     assert agent.heard[-1]["op"] == "check"
     agent.answer = {"ok": False, "error": "hooks are gone"}
-    with pytest.raises(LabError, match=r"hooks are gone \(code 100\)"):
+    with pytest.raises(ToolError, match=r"hooks are gone \(code 100\)"):
         chain.check(pod)
     node.run("ip", "addr", "flush", "dev", "eth0", pod=pod)
-    with pytest.raises(LabError, match="bridge: "):
+    with pytest.raises(ToolError, match="bridge: "):
         chain.check(pod)
 
 

@@ -3,7 +3,7 @@
 
 import pytest
 
-from vxlane.errors import LabError
+from vxlane.errors import ToolError
 
 
 def test_without_agent_the_pod_works(node, conf, tmp_path):
@@ -12,7 +12,7 @@ def test_without_agent_the_pod_works(node, conf, tmp_path):
     pod = node.pod()
     node.chain(conf).add(pod)
     assert "1 received" in node.run("ping", "-c1", "-W2", "10.42.66.1", pod=pod).stdout
-    with pytest.raises(LabError, match=r"\(code 11\)"):
+    with pytest.raises(ToolError, match=r"\(code 11\)"):
         node.chain({**conf, "required": True}).add(node.pod("other"))
 
 

@@ -14,6 +14,7 @@ from vxlane.agent.server.operations import Operations
 from vxlane.bench import document as bench_document
 from vxlane.bench import programs as bench_programs
 from vxlane.bench import run as bench_run
+from vxlane.connectivity import result
 from vxlane.datapath.abi import Verdict
 from vxlane.doctor import findings, trial
 from vxlane.lab import lab, report
@@ -33,6 +34,7 @@ PRINTING = (
     *(findings, trial),
     *(profiled, measure.take),
     *(bench_document, bench_programs, bench_run),
+    result,
 )
 """What makes the documents that `--json` prints."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from vxlane.errors import ConfigError, LabError
+from vxlane.errors import ConfigError, LabError, ToolError
 from vxlane.lab import lab as labs
 from vxlane.lab import namespaces
 from vxlane.lab.agents import program
@@ -114,7 +114,7 @@ def test_interrupted_up_removes_what_it_made(number, moment):
 def test_a_failed_up_removes_what_it_made(monkeypatch):
     """When a CNI plugin is missing, `up` says so and leaves nothing."""
     monkeypatch.setattr("vxlane.lab.pods.PLUGINS", Path("/nonexistent"))
-    with pytest.raises(LabError, match=r'CNI plugin "bridge" is not in .*run scripts/setup'):
+    with pytest.raises(ToolError, match=r'CNI plugin "bridge" is not in .*; install it'):
         labs.up(NAME, nodes=1, pods_per_node=1, kernel_only=1)
     assert traces() == []
 

@@ -12,7 +12,7 @@ from paths import CONNECTING, UNSTAMPED, bypassed, judged
 from servicecalls import NEARLY_ALL
 
 from vxlane.lab import namespaces, pods
-from vxlane.lab.cni import ContainerInterface
+from vxlane.runtime.chain import ContainerInterface
 
 MANY, COUNT = 200, 20
 HOST_PORT = 8081

@@ -12,9 +12,9 @@ from rig import end_agent
 from wire import NEIGHBOUR, RECEIVER, SENDER
 
 from vxlane.lab import namespaces
-from vxlane.lab.cni import ContainerInterface
 from vxlane.lab.pods import chain
 from vxlane.lab.waiting import wait_for
+from vxlane.runtime.chain import ContainerInterface
 
 EVERYWHERE = (SENDER, NEIGHBOUR, RECEIVER, "node2-pod2", "wire-node1", "wire-node2")
 

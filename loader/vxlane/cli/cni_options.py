@@ -11,6 +11,7 @@ import click
 
 PLUGIN = "vxlane"
 """The plugin's name: its type in a network's list, and its executable."""
+PLUGINS_VARIABLE, NETWORKS_VARIABLE = "VXLANE_CNI_BIN_DIR", "VXLANE_CNI_CONF_DIR"
 DIRECTORY = click.Path(path_type=Path, file_okay=False)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -23,6 +24,7 @@ def places(command: Function) -> Function:
             "--cni-bin-dir",
             type=DIRECTORY,
             default="/opt/cni/bin",
+            envvar=PLUGINS_VARIABLE,
             show_default=True,
             help="Where the runtime finds plugins.",
         ),
@@ -30,6 +32,7 @@ def places(command: Function) -> Function:
             "--cni-conf-dir",
             type=DIRECTORY,
             default="/etc/cni/net.d",
+            envvar=NETWORKS_VARIABLE,
             show_default=True,
             help="Where the runtime finds networks.",
         ),

@@ -11,18 +11,34 @@ import os
 from pathlib import Path
 
 import click
+from click.shell_completion import CompletionItem
 
+from vxlane.cli.cni_options import NETWORKS_VARIABLE, PLUGINS_VARIABLE
 from vxlane.cli.common import Json, as_json, emit, examples
 from vxlane.errors import LabError
 from vxlane.lab import demo as demos
 from vxlane.lab import lab as labs
 from vxlane.lab import namespaces, report
 from vxlane.lab.agents import program
+from vxlane.lab.plan import LabNode, LabPod
+from vxlane.lab.pods import cni_directories
 from vxlane.show.table import table
 from vxlane.util import interrupt
 from vxlane.util.places import STATE_VARIABLE
 
 name_option = click.option("--name", default="lab", show_default=True, help="The lab's name.")
+
+
+def _nodes_and_pods(
+    _ctx: click.Context, _param: click.Parameter, word: str
+) -> list[CompletionItem]:
+    """The namespaces of all labs that begin with `word`, for the shell."""
+    found = (part.name for name in labs.names() for part in _parts(labs.load(name)))
+    return [CompletionItem(name) for name in found if name.startswith(word)]
+
+
+def _parts(lab: labs.Lab) -> list[LabNode | LabPod]:
+    return [*lab.nodes, *lab.pods]
 
 
 @click.group(
@@ -81,15 +97,18 @@ def status(name: str, as_json: bool) -> None:  # noqa: FBT001 (a flag is click's
     context_settings={"ignore_unknown_options": True},
     epilog=examples(
         "vxlane lab exec lab-node1 -- vxlane status",
+        "vxlane lab exec lab-node1 -- vxlane test",
         "vxlane lab exec lab-node1-pod1 -- ping 10.42.2.2",
     ),
 )
-@click.argument("namespace")
+@click.argument("namespace", shell_complete=_nodes_and_pods)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def execute(namespace: str, command: tuple[str, ...]) -> None:
     """Run COMMAND in the network namespace of a node or pod."""
     node = labs.find(namespace)
     if node:
+        networks, plugins = map(str, cni_directories(node))
+        os.environ |= {NETWORKS_VARIABLE: networks, PLUGINS_VARIABLE: plugins}
         os.environ[STATE_VARIABLE] = str(node.directory)
     os.environ["PATH"] = f"{Path(program('vxlane')).parent}:{os.environ['PATH']}"
     argv = namespaces.inside(namespace, command)

@@ -28,6 +28,7 @@ COMMANDS = {
     "profile": ("vxlane.cli.profile:profile", "Show where packets' time goes, by path."),
     "stats": ("vxlane.cli.stats:stats", "Count packets by verdict, direction, peer."),
     "status": ("vxlane.cli.status:status", "Tell how the agent and its programs are."),
+    "test": ("vxlane.cli.test:test", "Test whether pods reach other nodes."),
     "top": ("vxlane.cli.top:top", "Watch rates by pod, peer and verdict."),
     "uninstall": ("vxlane.cli.uninstall:uninstall", "Take the CNI plugin away again."),
     "why": ("vxlane.cli.why:why", "Tell why a flow is not bypassed."),

@@ -18,7 +18,7 @@ import click
 from vxlane.cli.main import cli
 from vxlane.util.places import STATE
 
-_DATE = "2026-11-28"
+_DATE = "2026-11-29"
 """When the sections below were last written."""
 
 _DESCRIPTION = """
@@ -32,12 +32,14 @@ talk to it as to any node of flannel.
 
 _EXIT_STATUS = """
 0: done. 1: it failed, and one sentence on standard error says why; or, of vxlane status, no packet
-is bypassed; or, of vxlane doctor, something fails; or, of vxlane bench, a row is slower than stock
-or a check failed. 2: the command line is wrong.
+is bypassed; or, of vxlane doctor, something fails; or, of vxlane test, a test failed; or, of vxlane
+bench, a row is slower than stock or a check failed. 2: the command line is wrong.
 """
 
 _ENVIRONMENT = {
     "VXLANE_STATE_DIR": "The state directory of the agent that a command speaks with.",
+    "VXLANE_CNI_CONF_DIR": "See --cni-conf-dir.",
+    "VXLANE_CNI_BIN_DIR": "See --cni-bin-dir.",
     "FLANNELD_NAME": "vxlane agent reads each of its flags from there as flanneld does: "
     "--kube-subnet-mgr from FLANNELD_KUBE_SUBNET_MGR. The command line comes first.",
     "NODE_NAME": "See --node-name.",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from vxlane.cli import complete
 from vxlane.cli.common import examples
 from vxlane.errors import ConfigError
 from vxlane.profile.measure import take
@@ -32,7 +33,12 @@ from vxlane.util.places import state_directory
     show_default=True,
     help="How long. Ctrl-C ends it sooner, and shows what there is by then.",
 )
-@click.option("--pod", metavar="POD", help="Follow one pod's packets: its address or its veth.")
+@click.option(
+    "--pod",
+    metavar="POD",
+    shell_complete=complete.pod_addresses,
+    help="Follow one pod's packets: its address or its veth.",
+)
 @click.option(
     "--json",
     "json_file",

@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import click
 
+from vxlane.cli import complete
 from vxlane.cli.common import Json, as_json, emit, examples
-from vxlane.errors import VxlaneError
 from vxlane.show.table import pairs, table
 from vxlane.util.places import state_directory
 from vxlane.why import node
@@ -17,21 +15,14 @@ from vxlane.why.ends import PROTOCOLS
 _HEADER = ("PROTOCOL", "SOURCE", "DESTINATION", "VERDICT", "NEXT PACKET", "BACK")
 
 
-def _ends_of_flows(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
-    """For the shell: names and addresses of this node's pods, if they can be read."""
-    with contextlib.suppress(VxlaneError, OSError):
-        return [name for name in node.pods(state_directory()) if name.startswith(incomplete)]
-    return []
-
-
 @click.command(
     epilog=examples(
         "vxlane why 10.42.1.2 10.42.2.7:5432",
         "vxlane why veth1a2b3c4d 10.96.0.10:53 --proto udp --json | jq '.flows[].next'",
     )
 )
-@click.argument("source", metavar="SRC[:PORT]", shell_complete=_ends_of_flows)
-@click.argument("destination", metavar="DST[:PORT]", shell_complete=_ends_of_flows)
+@click.argument("source", metavar="SRC[:PORT]", shell_complete=complete.pods)
+@click.argument("destination", metavar="DST[:PORT]", shell_complete=complete.pods)
 @click.option(
     "--proto",
     type=click.Choice(list(PROTOCOLS)),

@@ -95,6 +95,26 @@ def is_there(directory: Path, network: str) -> bool:
     return bool(_named(directory, network))
 
 
+def in_force(directory: Path, network: str, *, drop_ins: bool) -> Json:
+    """The list by which runtimes make pods of `network`, with its drop-ins if they read any.
+
+    ConfigError: there is none, or it is not a list of plugins.
+    """
+    for file in _lists(directory):
+        listed = _read(file)
+        if listed.get("name") != network:
+            continue
+        if not isinstance(listed.get("plugins"), list) or "cniVersion" not in listed:
+            raise ConfigError(f"{file} is no list of plugins with a cniVersion; mend it first")
+        added = directory / network
+        appended = sorted(added.glob("*.conf")) if drop_ins and not listed.get(_NO_DROP_INS) else []
+        return {**listed, "plugins": [*listed["plugins"], *map(_read, appended)]}
+    raise ConfigError(
+        f'no list in {directory} is network "{network}"; name the directory with --cni-conf-dir '
+        "and the network of the pods with --network-name"
+    )
+
+
 def apply(directory: Path, plan: Plan) -> list[str]:
     """Write and remove the files. A line for each change."""
     changes = []
@@ -160,10 +180,13 @@ def _with(listed: Json, plugin: Json) -> Json:
 
 def _others(directory: Path) -> Iterator[Path]:
     """The files that runtimes read, without ours, in their order."""
-    if directory.is_dir():
-        for file in sorted(directory.iterdir()):
-            if file.suffix in _SUFFIXES and file.name != _LIST:
-                yield file
+    return (file for file in _lists(directory) if file.name != _LIST)
+
+
+def _lists(directory: Path) -> list[Path]:
+    """The files that runtimes read, in their order."""
+    files_there = sorted(directory.iterdir()) if directory.is_dir() else []
+    return [file for file in files_there if file.suffix in _SUFFIXES]
 
 
 def _read(file: Path) -> Json:

@@ -126,6 +126,7 @@ def up(
         try:
             _make(lab, list(agent_options))
             for node in lab.nodes:
+                pods.write_cni_files(node)
                 for _ in range(pods_per_node):
                     lab.add_pod(node)
         except BaseException:  # Ctrl-C too

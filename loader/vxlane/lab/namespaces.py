@@ -4,7 +4,7 @@
 Every process of a lab lives in one of its namespaces. So the kernel tells the processes of a lab,
 and no list of pids is kept, which other processes may have by now. A command gets the namespace's
 network only. `ip netns exec` would also give it a /sys of its own, without the agent's bpffs and
-the cgroups. Imports errors only.
+the cgroups. Imports errors and netns only.
 """
 
 from __future__ import annotations
@@ -20,19 +20,24 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from vxlane.errors import LabError
+from vxlane.runtime.netns import DIRECTORY, inside, path
 
-DIRECTORY = Path("/run/netns")
-"""Where iproute2 keeps named namespaces."""
+__all__ = [
+    "DIRECTORY",
+    "create",
+    "existing",
+    "inside",
+    "path",
+    "pids",
+    "remove",
+    "run",
+    "start",
+]
 
 Identity = tuple[int, int]
 """Device and inode of a namespace's file."""
 
 _EMPTY_SECONDS = 10.0
-
-
-def path(namespace: str) -> Path:
-    """The file of `namespace`."""
-    return DIRECTORY / namespace
 
 
 def existing() -> list[str]:
@@ -62,11 +67,6 @@ def remove(namespaces: Sequence[str]) -> None:
         for name in namespaces:
             run(None, "ip", "netns", "del", name)
         _empty(networks)
-
-
-def inside(namespace: str | None, argv: Sequence[str]) -> list[str]:
-    """The command line that runs `argv` in `namespace`; None means here."""
-    return [*argv] if namespace is None else ["nsenter", f"--net={path(namespace)}", "--", *argv]
 
 
 def run(

@@ -8,14 +8,15 @@ nodes.
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from vxlane.errors import LabError
 from vxlane.lab import namespaces
-from vxlane.lab.cni import Chain, ContainerInterface
 from vxlane.lab.plan import POD_NETWORK, LabNode, LabPod
+from vxlane.runtime.chain import Chain, ContainerInterface
 
 NETWORK = "cbr0"
 BRIDGE = "cni0"
@@ -34,6 +35,25 @@ def chain(node: LabNode) -> Chain:
         path=(_own_plugin(node.directory), PLUGINS),
         cache=node.directory / "cni",
     )
+
+
+def cni_directories(node: LabNode) -> tuple[Path, Path]:
+    """Where a runtime of `node` would find its networks, and its plugins."""
+    return node.directory / "cni" / "net.d", node.directory / "cni" / "plugins"
+
+
+def write_cni_files(node: LabNode) -> None:
+    """Put there what made the node's pods, for commands that make pods or change the network."""
+    networks, plugins = cni_directories(node)
+    made = chain(node)
+    for directory in (networks, plugins):
+        directory.mkdir(parents=True)
+    (networks / "10-flannel.conflist").write_text(json.dumps(made.conflist), encoding="utf-8")
+    for path in (path for path in made.path if path.is_dir()):
+        for plugin in path.iterdir():
+            link = plugins / plugin.name
+            if not link.is_symlink():
+                link.symlink_to(plugin)
 
 
 def _bridge(node: LabNode) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lab's CNI driver calls plugins as libcni does."""
+"""The driver of CNI chains calls plugins as libcni does."""
 
 import base64
 import json
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from vxlane.errors import LabError
-from vxlane.lab.cni import Chain, ContainerInterface
+from vxlane.errors import ToolError
+from vxlane.runtime.chain import Chain, ContainerInterface
 
 PLUGIN = """\
 #!/bin/sh
@@ -123,7 +123,7 @@ def test_delete_goes_backwards(plugins, version, told):
 def test_failed_add_is_undone(plugins):
     """When a plugin fails, all are told to DEL, and its code and words are the error."""
     (plugins / "FAIL-ADD-second").touch()
-    with pytest.raises(LabError, match=r"CNI ADD second c1: not now \(code 11\)"):
+    with pytest.raises(ToolError, match=r"CNI ADD second c1: not now \(code 11\)"):
         chain(plugins).add(INTERFACE)
     assert calls(plugins) == ["ADD first", "ADD second", "DEL second", "DEL first"]
 
@@ -133,7 +133,7 @@ def test_failed_delete_stops_there(plugins):
     driver = chain(plugins)
     driver.add(INTERFACE)
     (plugins / "FAIL-DEL-second").touch()
-    with pytest.raises(LabError, match="CNI DEL second c1: not now"):
+    with pytest.raises(ToolError, match="CNI DEL second c1: not now"):
         driver.delete(INTERFACE)
     assert calls(plugins)[2:] == ["DEL second"]
     assert list((plugins / "cache" / "results").iterdir())

@@ -3,7 +3,7 @@
 
 Each plugin gets the list's name and version, the capabilities that it asked for as runtimeConfig,
 and the result of the plugin before it. DEL runs backwards. The final result is kept in libcni's
-cache. CHECK takes it from there, and DEL from version 0.4.0 on. Imports errors and namespaces only.
+cache. CHECK takes it from there, and DEL from version 0.4.0 on. Imports errors and netns only.
 """
 
 from __future__ import annotations
@@ -11,15 +11,20 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import os
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vxlane.errors import LabError
-from vxlane.lab import namespaces
+from vxlane.errors import ToolError, ToolTimeoutError
+from vxlane.runtime import netns
 
 Json = dict[str, Any]
+
+_TIMEOUT = 60.0
+"""Seconds for one plugin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +58,17 @@ class Chain:
         try:
             for plugin in self._plugins():
                 result = self._run("ADD", plugin, interface, result)
-        except LabError:
-            with contextlib.suppress(LabError):  # the runtime logs it, and reports the ADD's
+        except ToolError:
+            with contextlib.suppress(ToolError):  # the runtime logs it, and reports the ADD's
                 self.delete(interface)
             raise
         if result is None:
-            raise LabError(f'network "{self.conflist["name"]}" lists no plugins')
+            raise ToolError(f'network "{self.conflist["name"]}" lists no plugins')
         self._store(interface, result)
         return result
 
     def delete(self, interface: ContainerInterface) -> None:
-        """DEL, last plugin first. LabError: one failed, and those before it were not called."""
+        """DEL, last plugin first. ToolError: one failed, and those before it were not called."""
         keep = self._version() >= (0, 4, 0)
         previous = self._cached(interface) if keep else None
         for plugin in reversed(self._plugins()):
@@ -71,7 +76,7 @@ class Chain:
         self._result_file(interface).unlink(missing_ok=True)
 
     def check(self, interface: ContainerInterface) -> None:
-        """CHECK by every plugin, first to last. LabError: one of them failed."""
+        """CHECK by every plugin, first to last. ToolError: one of them failed."""
         previous = self._cached(interface)
         for plugin in self._plugins():
             self._run("CHECK", plugin, interface, previous)
@@ -94,12 +99,34 @@ class Chain:
             "CNI_PATH": ":".join(map(str, self.path)),
         }
         config = json.dumps(self._config(plugin, interface, previous))
-        binary = str(self._find(plugin["type"]))
-        done = namespaces.run(self.namespace, binary, check=False, stdin=config, env=env)
+        what = f"CNI {command} {plugin['type']} {interface.container_id}"
+        done = self._call(what, self._find(plugin["type"]), config, env)
         if done.returncode:
             said = _error_text(done.stdout) or done.stderr.strip() or "it gave no reason"
-            raise LabError(f"CNI {command} {plugin['type']} {interface.container_id}: {said}")
+            raise ToolError(f"{what}: {said}")
         return json.loads(done.stdout) if done.stdout.strip() else None
+
+    def _call(
+        self, what: str, plugin: Path, config: str, env: Mapping[str, str]
+    ) -> subprocess.CompletedProcess[str]:
+        """Inheritable descriptors are inherited: a lock is held until the last plugin under it
+        ends, even if this process is killed.
+        """
+        try:
+            return subprocess.run(
+                netns.inside(self.namespace, [str(plugin)]),
+                check=False,
+                capture_output=True,
+                text=True,
+                timeout=_TIMEOUT,
+                input=config,
+                env={**os.environ, **env},
+                close_fds=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise ToolTimeoutError(f"{what}: no end after {_TIMEOUT:g} s") from None
+        except OSError as error:
+            raise ToolError(f"{what}: {plugin} can't be run: {error.strerror}") from None
 
     def _config(self, plugin: Json, interface: ContainerInterface, previous: Json | None) -> Json:
         config = {key: value for key, value in plugin.items() if key != "capabilities"}
@@ -117,7 +144,9 @@ class Chain:
             if (directory / plugin).exists():
                 return directory / plugin
         searched = ", ".join(map(str, self.path))
-        raise LabError(f'CNI plugin "{plugin}" is not in {searched}; run scripts/setup')
+        raise ToolError(
+            f'CNI plugin "{plugin}" is not in {searched}; install it, or name its directory'
+        )
 
     def _result_file(self, interface: ContainerInterface) -> Path:
         name = f"{self.conflist['name']}-{interface.container_id}-{interface.ifname}"
