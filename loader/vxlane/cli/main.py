@@ -25,6 +25,7 @@ COMMANDS = {
     "pods": ("vxlane.cli.pods:pods", "List this node's accelerated pods."),
     "stats": ("vxlane.cli.stats:stats", "Count packets by verdict, direction, peer."),
     "status": ("vxlane.cli.status:status", "Tell how the agent and its programs are."),
+    "trace": ("vxlane.cli.trace:trace", "Show packets, each with its verdict."),
     "uninstall": ("vxlane.cli.uninstall:uninstall", "Take the CNI plugin away again."),
 }
 """name -> (module:attribute, what `vxlane --help` says)"""
