@@ -12,11 +12,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from labundertest import LabUnderTest
+from listening import CLIENT, NODE, SERVER, ping
 
 from vxlane.lab.agents import program
 from vxlane.lab.waiting import wait_for
-
-NODE, CLIENT, SERVER = "node1", "node1-pod1", "node2-pod1"
 
 
 class Trace:
@@ -49,12 +48,6 @@ def tracing(lab: LabUnderTest, *options: str) -> Iterator[Trace]:
         yield Trace(child)
 
 
-def ping(lab: LabUnderTest, source: str, target: str, count: int, identifier: int) -> None:
-    """Echo requests, each answered."""
-    argv = ["ping", "-n", "-c", str(count), "-i", "0.02", "-e", str(identifier)]
-    lab.exec(source, *argv, lab.address(target))
-
-
 def test_each_hook_is_seen(lab: LabUnderTest) -> None:
     """The first echo is shown at all four hooks, those that are bypassed at the entrances."""
     with tracing(lab) as trace:
@@ -77,7 +70,7 @@ def test_each_hook_is_seen(lab: LabUnderTest) -> None:
 
 def test_a_filter_shows_its_packets_alone(lab: LabUnderTest) -> None:
     """While others talk, a trace of one pod's echoes to one peer shows these and all of these."""
-    mine = ["--pod", lab.address(CLIENT), "--peer", lab.address("node2"), "--proto", "icmp"]
+    mine = ["--pod", lab.pod(CLIENT).name, "--peer", lab.node("node2").name, "--proto", "icmp"]
     with tracing(lab, *mine, "--verdict", "bypassed") as trace:
         with lab.verdicts(NODE) as counted:
             for source, target in (

@@ -17,6 +17,7 @@ from vxlane.errors import VxlaneError
 
 COMMANDS = {
     "agent": ("vxlane.cli.agent:agent", "Run this node's agent."),
+    "capture": ("vxlane.cli.capture:capture", "Write packets to a pcapng file."),
     "detach": ("vxlane.cli.detach:detach", "Remove the bypass from this node."),
     "flows": ("vxlane.cli.flows:flows", "List, or flush, approved flows."),
     "install": ("vxlane.cli.install:install", "Install the CNI plugin on this node."),

@@ -85,8 +85,12 @@ def session(options: dict[str, Any], *, capture: int = 0, outer: bool = False) -
         wanted.capture, wanted.outer = capture, outer
         with Session(state, maps, wanted, buffer) as opened:
             _stop_by_signal(opened)
-            click.echo("listening; Ctrl-C ends it", err=True)
             yield opened
+
+
+def say_ready() -> None:
+    """From here on packets are seen."""
+    click.echo("listening; Ctrl-C ends it", err=True)
 
 
 def _stop_by_signal(opened: Session) -> None:

@@ -46,5 +46,6 @@ def trace(count: int | None, *, as_json: bool, **options: Any) -> None:
                 told = document(event, session.real, device)
                 click.echo(json.dumps(told) if as_json else line(told))
 
+        packet_options.say_ready()
         outcome = follow(session, show, count)
     click.echo(packet_options.summary(outcome), err=True)

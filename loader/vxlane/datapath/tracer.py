@@ -109,7 +109,10 @@ def in_place(maps: Maps, tracer: Tracer) -> Iterator[None]:
 @contextlib.contextmanager
 def sole_looker(state: Path) -> Iterator[None]:
     """Hold the lock. VxlaneError: somebody else looks at this node's packets."""
-    descriptor = os.open(state / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = os.open(state / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise VxlaneError(f"make {state / _LOCK}: {error.strerror}") from None
     try:
         deadline = time.monotonic() + _PATIENCE
         while not _take(descriptor):
