@@ -10,7 +10,6 @@
  *
  * The packet is the one that leaves the hook: encapsulated, decapsulated or translated already.
  */
-#include <linux/ipv6.h>
 #include <linux/pkt_cls.h>
 
 #include "outer.h"
@@ -37,6 +36,16 @@ struct some {
 struct all {
 	struct trace_event event;
 	__u8 bytes[ALL_BYTES];
+};
+
+/* Of linux/ipv6.h, which in a kernel's source brings half of the kernel along. */
+struct ipv6 {
+	__be32 version;
+	__be16 length;
+	__u8 next;
+	__u8 hops;
+	__be32 source[4];
+	__be32 destination[4];
 };
 
 static __always_inline int is_zero(const __be32 address[4])
@@ -166,13 +175,13 @@ static __always_inline void describe_ipv4(struct cursor *at, struct trace_event 
 
 static __always_inline void describe_ipv6(struct cursor *at, struct trace_event *event)
 {
-	struct ipv6hdr ip;
+	struct ipv6 ip;
 
 	if (take(at, &ip, sizeof(ip)))
 		return;
-	__builtin_memcpy(event->source, &ip.saddr, sizeof(event->source));
-	__builtin_memcpy(event->destination, &ip.daddr, sizeof(event->destination));
-	event->protocol = ip.nexthdr;
+	__builtin_memcpy(event->source, ip.source, sizeof(event->source));
+	__builtin_memcpy(event->destination, ip.destination, sizeof(event->destination));
+	event->protocol = ip.next;
 	describe_ports(at, event);
 }
 

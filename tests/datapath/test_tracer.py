@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import ctypes
+import struct
 from collections.abc import Iterator
+from ipaddress import IPv6Address
 from typing import Any
 
 import pytest
@@ -150,6 +152,20 @@ def test_bytes(strict_bench: Bench, looking: Tracer, asked: int) -> None:
     (event,) = heard(looking)
     assert event.data == frame[:asked]
     assert event.length == len(frame)
+
+
+def test_ipv6(strict_bench: Bench, looking: Tracer) -> None:
+    """A packet that is not the overlay's has its ends all the same."""
+    ends = IPv6Address("fd00::1"), IPv6Address("fd00::2")
+    udp = bytes.fromhex("0fa0 0035 0008 0000")
+    packet = struct.pack("!IHBB", 6 << 28, len(udp), 17, 64) + ends[0].packed + ends[1].packed + udp
+    looking.ask(new_filter())
+    stand(strict_bench.maps, APPROVED)
+    frame = bytes(PACKET)[:12] + b"\x86\xdd" + packet
+    strict_bench.runners[Program.FROM_POD].run(frame, Context(ifindex=VETH))
+    (event,) = heard(looking)
+    assert (event.verdict, event.protocol, event.ports) == (Verdict.NOT_IP, 17, (4000, 53))
+    assert (event.source, event.destination) == ends
 
 
 def test_outer(strict_bench: Bench, looking: Tracer) -> None:

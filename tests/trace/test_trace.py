@@ -150,6 +150,20 @@ def test_a_killed_trace_harms_nobody(lab: LabUnderTest) -> None:
         assert not maps.has_tracer()
 
 
+def test_the_shell_completes(lab: LabUnderTest) -> None:
+    """Pods and peers are completed by their names and addresses."""
+    pod, peer = lab.pod(CLIENT), lab.node("node2")
+    for option, begun, expected in (
+        ("--pod", f"lab/{pod.name}", f"lab/{pod.name}"),
+        ("--pod", str(pod.address), str(pod.address)),
+        ("--peer", peer.name, peer.name),
+        ("--peer", "10.42.2.", "10.42.2.0/24"),
+    ):
+        env = {"VXLANE_STATE_DIR": str(lab.node(NODE).directory), "COMP_CWORD": "3"}
+        env |= {"_VXLANE_COMPLETE": "bash_complete", "COMP_WORDS": f"vxlane trace {option} {begun}"}
+        assert lab.exec(NODE, program("vxlane"), env=env).stdout == f"plain,{expected}\n"
+
+
 def test_lines(lab: LabUnderTest) -> None:
     """Without --json a line has the hook, both ends, the length, the verdict and its meaning."""
     env = os.environ | {"VXLANE_STATE_DIR": str(lab.node(NODE).directory)}

@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from vxlane.cli.common import need_root
+from vxlane.errors import VxlaneError
 from vxlane.show import node
 from vxlane.trace.filters import VERDICT_WORDS, Known, Wanted, build
 from vxlane.trace.follow import Outcome
@@ -22,11 +24,36 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+
+def _begin(begun: str, known: Callable[[Path], Iterable[str]]) -> list[str]:
+    """For the shell: what is known here and begins so. Nothing where it can't be read."""
+    try:
+        return [word for word in known(state_directory()) if word.startswith(begun)]
+    except (VxlaneError, OSError):
+        return []
+
+
+def _pods(state: Path) -> list[str]:
+    with node.open_maps(state) as maps:
+        return [*read_names(state).pods, *map(str, maps.pods())]
+
+
+def _peers(state: Path) -> list[str]:
+    with node.open_maps(state) as maps:
+        return [*read_names(state).nodes, *map(str, maps.peers())]
+
+
 _OPTIONS = (
-    click.option("--pod", metavar="POD", help="Packets of this pod: its name or address."),
+    click.option(
+        "--pod",
+        metavar="POD",
+        shell_complete=lambda _ctx, _option, begun: _begin(begun, _pods),
+        help="Packets of this pod: its name or address.",
+    ),
     click.option(
         "--peer",
         metavar="NODE",
+        shell_complete=lambda _ctx, _option, begun: _begin(begun, _peers),
         help="Packets of this node's pods: its name, its address or its pods' CIDR.",
     ),
     click.option("--host", metavar="ADDRESS", help="Packets from or to this address."),
