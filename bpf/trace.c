@@ -95,8 +95,6 @@ static __always_inline int is_of_flow(const struct trace_event *event, const __b
 static __always_inline int is_wanted(const struct trace_filter *asked,
 				     const struct trace_event *event)
 {
-	if (!(asked->verdicts >> (event->verdict & 63) & 1))
-		return 0;
 	if (asked->protocol && asked->protocol != event->protocol)
 		return 0;
 	if (asked->port && !has_port(event, asked->port))
@@ -267,6 +265,9 @@ int trace(struct __sk_buff *skb)
 	event.time = bpf_ktime_get_ns();
 	event.program = index / VERDICT_COUNT;
 	event.verdict = index % VERDICT_COUNT;
+	/* Before anything of the packet is read. */
+	if (!(asked->verdicts >> (event.verdict & 63) & 1))
+		return action;
 	event.tunnel = tunnel_of(skb, &event, action == TC_ACT_REDIRECT);
 	describe(skb, &event);
 	if (!is_wanted(asked, &event))

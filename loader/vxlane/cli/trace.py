@@ -35,8 +35,8 @@ def trace(count: int | None, *, as_json: bool, **options: Any) -> None:
     what comes out of the kernel path, of pods only. A line shows the packet as it leaves the hook,
     without its tunnel. A super-packet of 64 kB is one line.
 
-    The filters work in the kernel, and a packet must be as all of them say. While nobody looks this
-    costs nothing. One process can look at a time.
+    The filters work in the kernel, and a packet must be as all of them say. Nothing of it runs
+    while nobody looks. One process can look at a time.
     """
     device = cache(device_name)
     with packet_options.session(options) as session:
