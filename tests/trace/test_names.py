@@ -22,6 +22,7 @@ def test_files(tmp_path: Path) -> None:
     nodes["peers"] = [["node2", "192.168.77.2", "10.42.2.0/24", "", ""]]
     (tmp_path / "nodes.json").write_text(json.dumps(nodes))
     names = read_names(tmp_path)
+    assert names.own == "node1"
     assert names.pods_called("web") == {"default/web": [IPv4Address("10.42.1.5")]}
     assert names.nodes["node2"] == (IPv4Address("192.168.77.2"), IPv4Network("10.42.2.0/24"))
     assert names.by_address() == {

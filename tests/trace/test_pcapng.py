@@ -15,7 +15,7 @@ from vxlane.errors import ConfigError, VxlaneError
 from vxlane.trace import pcapng
 from vxlane.trace.capture_file import CaptureFile, Rotation
 
-HEAD = pcapng.head({IPv4Address("10.42.1.5"): "default/web"}, 256)
+HEAD = pcapng.head("node1", {IPv4Address("10.42.1.5"): "default/web"}, 256)
 
 
 def blocks(data: bytes) -> list[tuple[int, bytes]]:
@@ -38,6 +38,7 @@ def test_head() -> None:
     for program, (_, body) in zip(Program, interfaces, strict=True):
         assert body[:8] == struct.pack("=HHI", 1, 0, 256)
         assert program.label.encode() in body
+        assert b"node1: what " in body
         assert struct.pack("=HHB", 9, 1, 9) in body
     name = b"\x0a\x2a\x01\x05default/web\0"
     assert resolution == struct.pack("=HH", 1, len(name)) + name + bytes(4)

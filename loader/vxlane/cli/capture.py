@@ -89,12 +89,12 @@ def capture(name: str, count: int | None, **options: Any) -> None:
     """
     snaplen, inner = options.pop("snaplen"), options.pop("inner")
     size, keep = options.pop("rotate"), options.pop("keep")
-    names = read_names(state_directory()).by_address()
+    names = read_names(state_directory())
     with packet_options.session(options, capture=snaplen, outer=not inner) as session:
         file = CaptureFile(
             name,
             Rotation(size, keep) if size else None,
-            head=lambda: pcapng.head(names, snaplen),
+            head=lambda: pcapng.head(names.own, names.by_address(), snaplen),
             tail=lambda: pcapng.tail(session.lost, time.clock_gettime_ns(time.CLOCK_REALTIME)),
         )
 

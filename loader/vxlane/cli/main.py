@@ -22,6 +22,7 @@ COMMANDS = {
     "flows": ("vxlane.cli.flows:flows", "List, or flush, approved flows."),
     "install": ("vxlane.cli.install:install", "Install the CNI plugin on this node."),
     "lab": ("vxlane.cli.lab:lab", "Nodes and pods in network namespaces."),
+    "path": ("vxlane.cli.path:path", "Tell how long packets take between two nodes."),
     "peers": ("vxlane.cli.peers:peers", "List the nodes that packets may be sent to."),
     "pods": ("vxlane.cli.pods:pods", "List this node's accelerated pods."),
     "stats": ("vxlane.cli.stats:stats", "Count packets by verdict, direction, peer."),

@@ -20,6 +20,8 @@ class Names:
     """namespace/pod -> its addresses."""
     nodes: dict[str, tuple[IPv4Address, IPv4Network]] = field(default_factory=dict)
     """Node, this one too -> its underlay address and its pods' CIDR."""
+    own: str = ""
+    """This node."""
 
     def pods_called(self, name: str) -> dict[str, list[IPv4Address]]:
         """The pods that `name` may mean: with their namespace or without."""
@@ -47,7 +49,8 @@ def read_names(state: Path) -> Names:
                 pods.setdefault(str(document["name"]), []).extend(addresses)
         except (TypeError, KeyError, ValueError):
             continue
-    return Names(pods, dict(_nodes(state / "nodes.json")))
+    nodes = dict(_nodes(state / "nodes.json"))
+    return Names(pods, nodes, own=next(iter(nodes), ""))
 
 
 def _documents(directory: Path) -> Iterator[Any]:
@@ -59,7 +62,7 @@ def _documents(directory: Path) -> Iterator[Any]:
 
 
 def _nodes(path: Path) -> Iterator[tuple[str, tuple[IPv4Address, IPv4Network]]]:
-    """Of what overlay/node_cache.py writes: name, address and CIDR come first in each node."""
+    """Of what overlay/node_cache.py writes, this node first: name, address and CIDR begin each."""
     try:
         document = parse_json(path.read_bytes())
         for name, address, cidr, *_ in [document["own"], *document["peers"]]:

@@ -20,6 +20,8 @@ _ETHERNET = 1
 _NAME_IPV4 = 1
 _COMMENT, _APPLICATION, _IF_NAME, _IF_DESCRIPTION, _RESOLUTION, _DROPPED = 1, 4, 2, 3, 9, 5
 _NANOSECONDS = b"\x09"
+SUPER_PACKET = "super-packet"
+"""In the comment of each."""
 
 _WHERE = {
     Program.FROM_POD: "what pods send",
@@ -29,14 +31,18 @@ _WHERE = {
 }
 
 
-def head(names: Mapping[IPv4Address, str], snaplen: int) -> bytes:
-    """The begin of a file: the section, the interfaces, the names."""
+def head(node: str, names: Mapping[IPv4Address, str], snaplen: int) -> bytes:
+    """The begin of a file: the section, the interfaces, the names.
+
+    The node's name is in each interface's description: mergecap takes interfaces that are alike for
+    one.
+    """
     section = struct.pack("=IHHq", _BYTE_ORDER, 1, 0, -1)
     blocks = [_block(_SECTION, section, [(_APPLICATION, b"vxlane")])]
     for program in Program:
         options = [
             (_IF_NAME, program.label.encode()),
-            (_IF_DESCRIPTION, _WHERE[program].encode()),
+            (_IF_DESCRIPTION, f"{node}: {_WHERE[program]}".encode()),
             (_RESOLUTION, _NANOSECONDS),
         ]
         blocks.append(_block(_INTERFACE, struct.pack("=HHI", _ETHERNET, 0, snaplen), options))
@@ -56,7 +62,7 @@ def packet(event: Event, real: int, *, outer: bool) -> bytes:
     fixed = struct.pack("=IIIII", event.program, *_time(event.time + real), len(event.data), length)
     comment = f"{event.verdict.label}: {event.verdict.meaning}"
     if event.gso:
-        comment += f" (super-packet: {event.gso[1]} segments of {event.gso[0]} bytes)"
+        comment += f" ({SUPER_PACKET}: {event.gso[1]} segments of {event.gso[0]} bytes)"
     return _block(_PACKET, fixed + _padded(event.data), [(_COMMENT, comment.encode())])
 
 
