@@ -34,7 +34,8 @@ static __always_inline int conclude(struct __sk_buff *skb, enum program program,
 		counter->packets++;
 		counter->bytes += bytes;
 	}
-	/* Whoever looks takes over here and gives the action for us: trace.c. */
+	/* Whoever looks takes over here and gives the action for us: trace.c. cb is free for all
+	 * who have the packet in turn; none expects anything there. */
 	skb->cb[0] = index;
 	skb->cb[1] = action;
 	tracer.call(skb, 0);

@@ -110,8 +110,7 @@ def session(options: dict[str, Any], *, capture: int = 0, outer: bool = False) -
         known = Known(read_names(state), maps.peers(), maps.flows())
         wanted = build(Wanted(**options), known)
         wanted.capture, wanted.outer = capture, outer
-        with Session(state, maps, wanted, buffer) as opened:
-            _stop_by_signal(opened)
+        with Session(state, maps, wanted, buffer) as opened, stopped_by_signals(opened.stop):
             yield opened
 
 
@@ -120,16 +119,23 @@ def say_ready() -> None:
     click.echo("listening; Ctrl-C ends it", err=True)
 
 
-def _stop_by_signal(opened: Session) -> None:
-    """SIGINT or SIGTERM ends the session in order; a second one at once, if the output is stuck."""
+@contextmanager
+def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """SIGINT or SIGTERM calls `stop`; a second one raises KeyboardInterrupt, for the output may be
+    stuck.
+    """
 
-    def stop(*_: object) -> None:
+    def first(*_: object) -> None:
         for number in _SIGNALS:
             signal.signal(number, signal.default_int_handler)
-        opened.stop()
+        stop()
 
-    for number in _SIGNALS:
-        signal.signal(number, stop)
+    before = {number: signal.signal(number, first) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def summary(outcome: Outcome) -> str:

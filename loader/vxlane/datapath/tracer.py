@@ -109,10 +109,7 @@ def in_place(maps: Maps, tracer: Tracer) -> Iterator[None]:
 @contextlib.contextmanager
 def sole_looker(state: Path) -> Iterator[None]:
     """Hold the lock. VxlaneError: somebody else looks at this node's packets."""
-    try:
-        descriptor = os.open(state / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise VxlaneError(f"make {state / _LOCK}: {error.strerror}") from None
+    descriptor = _open_lock(state)
     try:
         deadline = time.monotonic() + _PATIENCE
         while not _take(descriptor):
@@ -133,17 +130,22 @@ def remove_abandoned(state: Path, maps: Maps) -> bool:
     """Empty the place of a tracer whose owner was killed; whether there was one."""
     if not maps.has_tracer():
         return False
-    with contextlib.suppress(FileNotFoundError):
-        descriptor = os.open(state / _LOCK, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            if not _take(descriptor):
-                return False
+    descriptor = _open_lock(state)
+    try:
+        # Once more: whoever had the lock a moment ago may have ended well.
+        is_abandoned = _take(descriptor) and maps.has_tracer()
+        if is_abandoned:
             maps.delete_tracer()
-        finally:
-            os.close(descriptor)
-        return True
-    maps.delete_tracer()
-    return True
+        return is_abandoned
+    finally:
+        os.close(descriptor)
+
+
+def _open_lock(state: Path) -> int:
+    try:
+        return os.open(state / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise VxlaneError(f"make {state / _LOCK}: {error.strerror}") from None
 
 
 def _take(descriptor: int) -> bool:
