@@ -70,6 +70,8 @@ enter_by_record(struct __sk_buff *skb, struct packet *packet, const struct outer
 	verdict = flow_admit(settings, packet, receiver, flow, DIRECTION_IN, now);
 	if (verdict != CONTINUE)
 		return verdict;
+	if (!is_there(receiver))
+		return VERDICT_NO_POD;
 	if (packet->ip.ttl <= 1)
 		return VERDICT_TTL;
 	if (!fits(skb, packet, receiver->mtu))
@@ -100,7 +102,7 @@ static __always_inline enum verdict enter(struct __sk_buff *skb, struct packet *
 					  const struct settings *settings, struct flow_key *key,
 					  struct flow *flow, __u64 now)
 {
-	const struct pod *receiver = receiver_of(key->local);
+	const struct pod *receiver = pod_of(key->local);
 	enum verdict verdict;
 
 	flow_forget(packet, key, flow);
@@ -117,7 +119,7 @@ static __always_inline enum verdict enter(struct __sk_buff *skb, struct packet *
 		verdict = enter_by_record(skb, packet, outer, receiver, settings, key, flow, now);
 	}
 	if (!is_bypassed(verdict) && is_teaching(packet, flow))
-		note_down(skb, settings, packet, 0, 0);
+		note_down(skb, settings, packet, 0, 0, 0);
 	return verdict;
 }
 

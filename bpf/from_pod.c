@@ -76,9 +76,9 @@ static __always_inline enum verdict to_local_pod(struct __sk_buff *skb, struct p
 						 const struct settings *settings,
 						 const struct flow *flow)
 {
-	const struct pod *receiver = receiver_of(flow->nat_remote);
+	const struct pod *receiver = pod_of(flow->nat_remote);
 
-	if (!receiver || receiver->bridge != sender->bridge)
+	if (!receiver || receiver->bridge != sender->bridge || !is_there(receiver))
 		return VERDICT_NO_POD;
 	/* Routed rather than bridged, or the other way round, or hairpin to itself. */
 	if (!same_mac(packet->eth.h_dest, flow->by_gateway ? sender->gateway_mac : receiver->mac) ||
@@ -221,7 +221,7 @@ static __always_inline enum verdict from_pod_verdict(struct __sk_buff *skb)
 	else
 		verdict = send_by_record(skb, &packet, sender, settings, flow, now);
 	if (!is_bypassed(verdict) && is_teaching(&packet, flow))
-		note_down(skb, settings, &packet, verdict == VERDICT_NO_PEER,
+		note_down(skb, settings, &packet, skb->ifindex, verdict == VERDICT_NO_PEER,
 			  same_mac(packet.eth.h_dest, sender->gateway_mac));
 	return verdict;
 }

@@ -52,8 +52,9 @@ static __always_inline void flow_reset(struct flow_key *key, const struct flow *
 	flows.delete(key);
 }
 
-/* A record for what an exit sees now. No other packet of this CPU is at an exit meanwhile. */
-static __always_inline struct flow *draft(const struct settings *settings, const struct pod *pod)
+/* A record for what an exit sees now of the pod behind the veth `ifindex`. No other packet of this
+ * CPU is at an exit meanwhile. */
+static __always_inline struct flow *draft(const struct settings *settings, __u32 ifindex)
 {
 	__u32 only = 0;
 	struct flow *seen = drafts.lookup(&only);
@@ -61,7 +62,7 @@ static __always_inline struct flow *draft(const struct settings *settings, const
 	if (seen) {
 		__builtin_memset(seen, 0, sizeof(*seen));
 		seen->epoch = settings->epoch;
-		seen->ifindex = pod->ifindex;
+		seen->ifindex = ifindex;
 	}
 	return seen;
 }
@@ -73,6 +74,25 @@ static __always_inline int leaves_alike(const struct flow *a, const struct flow 
 	       a->by_gateway == b->by_gateway && same_mac(a->mac, b->mac) &&
 	       same_mac(a->macs, b->macs) && same_mac(a->macs + ETH_ALEN, b->macs + ETH_ALEN) &&
 	       same_address(a->next_hop, b->next_hop);
+}
+
+/* Where a flow leaves, into a record that only knows how it comes in. */
+static __always_inline void take_way_out(struct flow *known, const struct flow *seen)
+{
+	known->nic = seen->nic;
+	known->mtu = seen->mtu;
+	known->hash = seen->hash;
+	known->source_port = seen->source_port;
+	known->hops = seen->hops;
+	known->by_gateway = seen->by_gateway;
+	__builtin_memcpy(known->mac, seen->mac, sizeof(known->mac));
+	__builtin_memcpy(known->macs, seen->macs, sizeof(known->macs));
+	__builtin_memcpy(known->next_hop, seen->next_hop, sizeof(known->next_hop));
+}
+
+static __always_inline int has_same_end(const struct flow *a, const struct flow *b)
+{
+	return a->way == b->way && same_address(a->peer, b->peer);
 }
 
 static __always_inline int translates_alike(const struct flow *a, const struct flow *b)
@@ -95,7 +115,7 @@ static __always_inline enum verdict flow_learn(struct flow_key *key, struct flow
 					       struct flow *seen, const struct packet *packet,
 					       enum direction direction, __u64 now)
 {
-	int is_syn = is_tcp(packet, TCP_SYN_FLAG);
+	int is_syn = is_tcp(packet, TCP_SYN_FLAG), completes;
 	__u64 *when;
 
 	if (is_tcp(packet, TCP_RST_FLAG))
@@ -111,7 +131,14 @@ static __always_inline enum verdict flow_learn(struct flow_key *key, struct flow
 	seen->open = !is_syn;
 	if (known && known->epoch == seen->epoch && known->ifindex == seen->ifindex &&
 	    translates_alike(known, seen)) {
-		if (direction == DIRECTION_IN || (known->seen_out && leaves_alike(known, seen))) {
+		/* A record made by a SYN is completed by the SYN-ACK. No program reads where the
+		 * flow leaves before an ACK has come out, which takes a way through the peer. */
+		completes = is_syn && direction == DIRECTION_OUT && !known->seen_out &&
+			    has_same_end(known, seen);
+		if (completes)
+			take_way_out(known, seen);
+		if (direction == DIRECTION_IN || completes ||
+		    (known->seen_out && leaves_alike(known, seen))) {
 			when = direction == DIRECTION_OUT ? &known->seen_out : &known->seen_in;
 			track(known, packet, direction, *when);
 			*when = now;

@@ -49,17 +49,26 @@ static __always_inline __u32 content_of(const struct packet *packet)
 	return (__u32)packet->ip.tot_len << 16 | packet->ip.id;
 }
 
-/* At the entrance. The number is drawn by chance, which needs no state that CPUs share. A note that
- * is drawn again while its packet is on the way teaches nothing. */
-static __always_inline void note_down(struct __sk_buff *skb, const struct settings *settings,
-				      const struct packet *packet, int is_outside, int by_gateway)
+/* The number of this CPU's next note, 1 to NOTES. */
+static __always_inline __u32 next_stamp(void)
 {
-	__u32 stamp = bpf_get_prandom_u32() & (NOTES - 1);
-	struct note *note;
+	__u32 only = 0, part = bpf_get_smp_processor_id() * NOTES_OF_A_CPU;
+	__u64 *turn = turns.lookup(&only);
 
-	if (!stamp)
-		stamp = 1;
-	note = notes.lookup(&stamp);
+	if (!turn)
+		return 0;
+	return 1 + ((part + (*turn)++ % NOTES_OF_A_CPU) & (NOTES - 1));
+}
+
+/* At the entrance. `ifindex`: of the pod's veth, 0 = the NIC. A note that is overwritten while its
+ * packet is on the way teaches nothing. */
+static __always_inline void note_down(struct __sk_buff *skb, const struct settings *settings,
+				      const struct packet *packet, __u32 ifindex, int is_outside,
+				      int by_gateway)
+{
+	__u32 stamp = next_stamp();
+	struct note *note = notes.lookup(&stamp);
+
 	if (!note)
 		return;
 	/* First, and compared last: half of another packet's note must not pass for a translation.
@@ -75,6 +84,7 @@ static __always_inline void note_down(struct __sk_buff *skb, const struct settin
 	note->tos = packet->ip.tos;
 	note->unfinished = is_unfinished(packet);
 	note->epoch = settings->epoch;
+	note->ifindex = ifindex;
 	note->outside = is_outside;
 	note->by_gateway = by_gateway;
 	skb->tc_index = stamp;

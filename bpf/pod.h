@@ -44,18 +44,14 @@ static __always_inline void describe_peer(struct flow *flow, const struct peer *
 	flow->way = peer->way;
 }
 
-/* The pod that packets to `address` can be put into. Of one whose veth is gone the agent may not
- * know yet, or never learn if it is dead: bpf_redirect_peer() would free the packet, though the
- * kernel path may lead to the address's next pod, or put it into whose veth has the ifindex now. */
-static __always_inline const struct pod *receiver_of(const __be32 address[4])
+/* Can packets be put into the pod? Of one whose veth is gone the agent may not know yet, or never
+ * learn if it is dead: bpf_redirect_peer() would free the packet, though the kernel path may lead
+ * to the address's next pod, or put it into whose veth has the ifindex now. */
+static __always_inline int is_there(const struct pod *pod)
 {
-	const struct pod *pod = pod_of(address);
-	__u32 ifindex;
+	__u32 ifindex = pod->ifindex;
 
-	if (!pod)
-		return 0;
-	ifindex = pod->ifindex;
-	return veths.lookup(&ifindex) ? pod : 0;
+	return !!veths.lookup(&ifindex);
 }
 
 #endif

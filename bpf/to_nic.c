@@ -81,18 +81,17 @@ static __always_inline enum verdict learn(struct __sk_buff *skb, const struct no
 					  const struct packet *packet, const struct outer *outer,
 					  __u64 now)
 {
-	const struct pod *sender = pod_of(note->source);
 	const struct peer *peer = peer_of(packet->destination);
 	struct flow_key behind = key_of(packet, DIRECTION_OUT);
 	struct flow_key key = key_before(note, DIRECTION_OUT);
 	struct flow *seen, *known = flows.lookup(&key);
 	enum verdict verdict;
 
-	if (!sender)
+	if (!note->ifindex)
 		return VERDICT_NO_POD;
 	if (!peer)
 		return VERDICT_NO_PEER;
-	seen = draft(settings, sender);
+	seen = draft(settings, note->ifindex);
 	if (!seen)
 		return VERDICT_MAP_FULL;
 	set_behind(seen, &key, &behind);

@@ -13,12 +13,11 @@
 static __always_inline enum verdict from_neighbour(const struct note *note,
 						   const struct settings *settings,
 						   const struct packet *packet,
-						   const struct pod *sender,
 						   const struct pod *receiver, __u64 now)
 {
 	struct flow_key out = key_before(note, DIRECTION_OUT), in = key_of(packet, DIRECTION_IN);
 	struct flow_key behind = key_of(packet, DIRECTION_OUT);
-	struct flow *seen = draft(settings, sender);
+	struct flow *seen = draft(settings, note->ifindex);
 	enum verdict verdict;
 
 	if (!seen)
@@ -31,7 +30,7 @@ static __always_inline enum verdict from_neighbour(const struct note *note,
 	if (verdict != CONTINUE)
 		return verdict;
 	/* A pod that is its own neighbour needs the bridge's hairpin. */
-	if (sender == receiver || !same_mac(packet->eth.h_dest, receiver->mac) ||
+	if (note->ifindex == receiver->ifindex || !same_mac(packet->eth.h_dest, receiver->mac) ||
 	    is_taken(note->source, packet->source) ||
 	    is_taken(packet->destination, note->destination))
 		return VERDICT_CHANGED;
@@ -40,7 +39,7 @@ static __always_inline enum verdict from_neighbour(const struct note *note,
 	__builtin_memcpy(seen->mac, packet->eth.h_source, ETH_ALEN);
 	flow_learn(&out, flows.lookup(&out), seen, packet, DIRECTION_OUT, now);
 	behind = key_before(note, DIRECTION_IN);
-	seen = draft(settings, receiver);
+	seen = draft(settings, receiver->ifindex);
 	if (!seen)
 		return VERDICT_MAP_FULL;
 	set_behind(seen, &in, &behind);
@@ -54,7 +53,7 @@ static __always_inline enum verdict from_peer(const struct note *note,
 					      const struct pod *receiver, __u64 now)
 {
 	struct flow_key behind = key_before(note, DIRECTION_IN), key = key_of(packet, DIRECTION_IN);
-	struct flow *seen = draft(settings, receiver), *known = flows.lookup(&key);
+	struct flow *seen = draft(settings, receiver->ifindex), *known = flows.lookup(&key);
 	const struct peer *peer = peer_of(note->source);
 	enum verdict verdict;
 
@@ -83,7 +82,7 @@ static __always_inline enum verdict to_pod_verdict(struct __sk_buff *skb)
 	const struct note *note = note_of(take_stamp(skb));
 	struct cursor at = {.skb = skb};
 	struct packet packet = {};
-	const struct pod *receiver, *sender;
+	const struct pod *receiver;
 	enum verdict verdict;
 
 	if (!settings || !is_served(settings, now))
@@ -99,9 +98,8 @@ static __always_inline enum verdict to_pod_verdict(struct __sk_buff *skb)
 	verdict = parse_transport(&at, &packet, skb->len - sizeof(packet.eth));
 	if (verdict != CONTINUE)
 		return verdict;
-	sender = pod_of(note->source);
-	if (sender)
-		verdict = from_neighbour(note, settings, &packet, sender, receiver, now);
+	if (note->ifindex)
+		verdict = from_neighbour(note, settings, &packet, receiver, now);
 	else
 		verdict = from_peer(note, settings, &packet, receiver, now);
 	return count_outside(note, verdict);

@@ -13,7 +13,7 @@
 #include <linux/types.h>
 
 enum contract {
-	VXLANE_ABI = 4,
+	VXLANE_ABI = 5,
 };
 
 enum program {
@@ -202,6 +202,7 @@ struct note {
 	__u8 unfinished; /* the transport checksum was left to the device */
 	__u32 epoch;
 	__u32 content; /* what NAT leaves alone, see content_of() in note.h */
+	__u32 ifindex; /* host end of the veth that it came by, 0 = the NIC */
 	__u8 outside; /* the entrance knew no pod behind the address that it was for */
 	__u8 by_gateway; /* the pod sent it to the bridge's MAC */
 	__u8 pad[2];

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import pytest
 
 from vxlane.datapath import maps
+from vxlane.datapath.batches import Page
 from vxlane.datapath.maps import Maps
 from vxlane.datapath.records import SHAPES
 from vxlane.datapath.syscall import MapShape
@@ -25,7 +26,7 @@ _ARRAYS = {"settings", "counters", "peer_counters"}
 
 
 class Bpf:
-    """Stands in for `vxlane.datapath.syscall`; a descriptor is a map's number in `SHAPES`."""
+    """Stands in for `syscall` and `batches`; a descriptor is a map's number in `SHAPES`."""
 
     def __init__(self) -> None:
         self.entries: dict[str, dict[bytes, bytes]] = {name: {} for name in SHAPES}
@@ -74,11 +75,20 @@ class Bpf:
         return self.entries[_name(fd)].pop(key, None) is not None
 
     def map_entries(self, fd: int, *_: int) -> Iterator[tuple[bytes, bytes]]:
-        """See `syscall`."""
+        """See `batches`."""
         return iter(list(self.entries[_name(fd)].items()))
 
-    def map_take(self, fd: int, *_: int) -> Iterator[tuple[bytes, bytes]]:
+    def map_pages(self, fd: int, *_: int) -> Iterator[Page]:
+        """See `batches`. All on one page."""
+        held = self.entries[_name(fd)]
+        yield Page(len(held), b"".join(held), b"".join(held.values()), 0, is_last=True)
+
+    def map_count(self, fd: int, _: int) -> int:
         """See `syscall`."""
+        return len(self.entries[_name(fd)])
+
+    def map_take(self, fd: int, *_: int) -> Iterator[tuple[bytes, bytes]]:
+        """See `batches`."""
         taken, self.entries[_name(fd)] = self.entries[_name(fd)], {}
         return iter(taken.items())
 
@@ -87,6 +97,7 @@ def in_memory(monkeypatch: pytest.MonkeyPatch) -> tuple[Maps, Bpf]:
     """Empty maps, and what is behind them."""
     bpf = Bpf()
     monkeypatch.setattr(maps, "syscall", bpf)
+    monkeypatch.setattr(maps, "batches", bpf)
     return Maps(dict(_NUMBERS)), bpf
 
 

@@ -20,6 +20,7 @@ from vxlane.overlay.backend import OverlayState
 from vxlane.sources.model import Announcement, Backend, Node, Problem
 from vxlane.sources.snapshot import NOTHING_READ, Snapshot
 from vxlane.util.dirty import Dirty
+from vxlane.util.tally import Withdrawal
 
 LOCAL = IPv4Address("192.168.77.1")
 OWN = Node("node1", LOCAL, IPv4Network("10.42.1.0/24"), "02:00:00:00:00:01")
@@ -75,6 +76,8 @@ class Parts:
         self.cache = Part("cache", self.done)
         self.dirty: list[Dirty] = []
         """What each reconcile of the bypass was told."""
+        self.withdrawals: list[Withdrawal] = []
+        """Why approvals were withdrawn, each time."""
         self.state = state
         self.loads = 0
         self.load_failure: VxlaneError | None = None
@@ -107,6 +110,7 @@ class Parts:
         self.bypass.is_whole = True
         self.bypass.constants = "constants"
         self.bypass.reconcile = self._reconcile_bypass
+        self.lease.flush = self._flush
         self.lease.is_held, self.lease.is_enabled = True, True
 
     def _patch(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,6 +129,10 @@ class Parts:
         if self.load_failure:
             raise self.load_failure
         return self.bypass
+
+    def _flush(self, reason: Withdrawal) -> None:
+        self.done.append("lease.flush")
+        self.withdrawals.append(reason)
 
     def _reconcile_bypass(self, _: object, dirty: Dirty) -> list[Problem]:
         self.done.append("bypass.reconcile")

@@ -16,6 +16,7 @@ from vxlane.agent.loop import Loop
 from vxlane.agent.pace import Pace
 from vxlane.config import Config, Mode
 from vxlane.util.dirty import ALL, Dirty
+from vxlane.util.tally import Tally, Withdrawal
 
 
 class Enough(BaseException):
@@ -79,6 +80,7 @@ class Desk:
         self.agent.device, self.agent.has_failed, self.agent.is_current = 9, False, True
         self.agent.is_serving = False
         self.agent.reconcile = self._reconcile
+        self.agent.tally = Tally()
         self.agent.answers = {"sync": Dirty(0), "on_event": Dirty(0), "resync": iter(())}
         self.source, self.routes, self.rulesets, self.readings = (
             Followed(name, self.done) for name in ("source", "routes", "rulesets", "readings")
@@ -138,6 +140,22 @@ def test_a_change_of_nodes_is_reconciled(desk: Desk) -> None:
     desk.source.answers["read"] = True
     desk.source.tell()
     assert desk.run() == [Dirty.NODES]
+
+
+def test_a_reconcile_is_measured_by_what_it_was_of(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it took by the clock, for the metrics."""
+    monkeypatch.setattr(loops, "time", Clock(step=0.3))
+    desk.most = 9
+    desk.loop._pace.take()
+    for dirty in (Dirty.NODES, Dirty.NODES | Dirty.HOST):
+        desk.loop._pace.request(dirty, 0.0)
+        desk.loop._reconcile(0.0)
+    measured = desk.agent.tally.reconciles
+    assert measured.keys() == {"nodes", "several"}
+    assert [one.cumulative()[-1] for one in measured.values()] == [1, 1]
+    assert measured["nodes"].sum >= 0.3
 
 
 def test_a_source_that_has_no_news_is_no_reason(desk: Desk) -> None:
@@ -201,11 +219,14 @@ def test_policies_of_ipsec_withdraw_approvals(desk: Desk) -> None:
     assert desk.xfrm
     desk.xfrm.answers["read"] = True
     desk.agent.answers["on_event"] = Dirty.PODS
+    withdrawals: list[Withdrawal] = []
+    desk.agent.withdraw_approvals = withdrawals.append
     desk.xfrm.tell()
     desk.readings.tell()
     desk.routes.tell()
     desk.run()
-    assert {"agent.withdraw_approvals", "agent.on_read"} <= set(desk.done)
+    assert "agent.on_read" in desk.done
+    assert withdrawals == [Withdrawal.IPSEC]
 
 
 def test_rules_are_compared_by_the_clock_in_mode_own(

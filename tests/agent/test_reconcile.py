@@ -14,6 +14,7 @@ from vxlane.errors import ConfigError, KernelError
 from vxlane.sources.model import Node, Problem
 from vxlane.sources.snapshot import NOTHING_READ, Snapshot
 from vxlane.util.dirty import ALL, Dirty
+from vxlane.util.tally import Withdrawal
 
 BROKEN = KernelError("do it", 16)
 
@@ -199,28 +200,32 @@ def test_events_that_were_lost_ask_for_all(parts: Parts) -> None:
     """Filters and rules may be others too, and approvals are withdrawn."""
     agent = running(parts)
     assert agent.on_event(events(lost=True)) == ALL
-    assert {"pods.lost_track", "judged.read_devices", "lease.flush"} <= set(parts.done)
+    assert {"pods.lost_track", "judged.read_devices"} <= set(parts.done)
+    assert parts.withdrawals == [Withdrawal.EVENTS_LOST]
 
 
 @pytest.mark.parametrize(
-    ("happened", "dirty", "withdraws"),
+    ("happened", "dirty", "withdrawals"),
     [
-        ({}, Dirty(0), False),
-        ({"routing": True}, Dirty.HOST | Dirty.ROUTES, True),
-        ({"touched": {9}}, Dirty.HOST | Dirty.ROUTES | Dirty.ENTRIES, True),
-        ({"touched": {3}}, Dirty.HOST | Dirty.ROUTES | Dirty.ENTRIES, True),
-        ({"removed": {9}}, Dirty.HOST | Dirty.ROUTES | Dirty.ENTRIES, True),
-        ({"touched": {77}, "removed": {78}}, Dirty(0), False),
+        ({}, Dirty(0), []),
+        ({"routing": True}, Dirty.HOST | Dirty.ROUTES, [Withdrawal.ROUTES]),
+        ({"touched": {9}}, Dirty.HOST | Dirty.ROUTES | Dirty.ENTRIES, [Withdrawal.DEVICES]),
+        ({"touched": {3}}, Dirty.HOST | Dirty.ROUTES | Dirty.ENTRIES, [Withdrawal.DEVICES]),
+        ({"removed": {9}}, Dirty.HOST | Dirty.ROUTES | Dirty.ENTRIES, [Withdrawal.DEVICES]),
+        ({"touched": {77}, "removed": {78}}, Dirty(0), []),
     ],
     ids=["nothing", "routing", "device", "nic", "gone", "others"],
 )
 def test_an_event_asks_for_what_it_may_have_changed(
-    parts: Parts, happened: dict[str, object], dirty: Dirty, *, withdraws: bool
+    parts: Parts, happened: dict[str, object], dirty: Dirty, withdrawals: list[Withdrawal]
 ) -> None:
-    """Where the way out may be another, each flow goes through the kernel path once more."""
+    """Where the way out may be another, each flow goes through the kernel path once more.
+
+    The reason is told.
+    """
     agent = running(parts)
     assert agent.on_event(events(**happened)) == dirty
-    assert ("lease.flush" in parts.done) is withdraws
+    assert parts.withdrawals == withdrawals
 
 
 def test_pods_hear_of_devices_first(parts: Parts) -> None:
@@ -253,6 +258,7 @@ def test_rules_that_concern_pods_withdraw_approvals(
     agent.on_read()
     assert parts.done.count("lease.flush") == flushes
     assert parts.done[-1] == "bypass.judge"
+    assert parts.withdrawals == [Withdrawal.RULES] * 2 * flushes
 
 
 def test_a_resync_goes_on_behind_a_part_that_fails(parts: Parts) -> None:

@@ -73,7 +73,15 @@ def test_metrics_are_the_maps_counters(node: AgentNode) -> None:
     assert "vxlane_peers 2.0" in text
     assert "vxlane_ready 1.0" in text
     assert "vxlane_source_up 1.0" in text
-    assert 'vxlane_packets_total{program="from_nic",verdict="decapsulated"} 0.0' in text
+    decapsulated = '{kind="bypassed",program="from_nic",verdict="decapsulated"}'
+    assert f"vxlane_packets_total{decapsulated} 0.0" in text
+    attached = '{action="attach",program="from_nic",result="done"}'
+    assert f"vxlane_hook_changes_total{attached} 1.0" in text
+    assert 'vxlane_withdrawals_total{reason="start"} 1.0' in text
+    assert 'vxlane_reconcile_duration_seconds_count{reason="all"} ' in text
+    assert 'vxlane_flows{state="approved",translated="no"} 0.0' in text
+    assert 'vxlane_map_pressure_ratio{map="veths"} 0.0' in text
+    assert "vxlane_build_info{" in text
     with node.maps() as maps:
         expected = sum(len(verdicts) for verdicts in maps.counters().values())
     assert len(re.findall("^vxlane_packets_total", text, re.MULTILINE)) == expected

@@ -193,22 +193,22 @@ def denies(lab):
 
 def _deny(lab, port, events, last):
     """One of them; the rule is gone at the end."""
-    command = (lab.netns("node1"), "nft", f"add rule {DENY} c udp dport {port} drop")
-    writer = threading.Thread(target=lambda: lab.exec("node1", *command[1:]))
-    while True:  # until the event is this rule's, and not one of kube-proxy's
-        events.read()
-        if not writer.ident:
-            writer.start()
+    rule = f"add rule {DENY} c udp dport {port} drop"
+    writer = threading.Thread(target=lambda: lab.exec("node1", "nft", rule))
+    events.read()
+    writer.start()
+    committed = 0.0
+    while not committed:  # until the event is this rule's, and not one of kube-proxy's
         select.select([events.fileno()], [], [], 1.0)
-        committed = time.monotonic()
-        names = events.read().names
-        if any("filter-deny" in name for name in names):
-            break
+        now, change = time.monotonic(), events.read()
+        if change and any("filter-deny" in name for name in change.names):
+            committed = now
     writer.join()
     while time.monotonic() - max(last[0], committed) < SILENCE:
         time.sleep(POLL)
+    took = max(0.0, last[0] - committed)
     lab.exec("node1", "nft", f"flush chain {DENY} c")
-    return max(0.0, last[0] - committed) * 1000
+    return took * 1000
 
 
 def measure(lab, mode):

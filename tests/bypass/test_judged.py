@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -77,10 +78,16 @@ def watcher():
 
 
 @pytest.fixture
-def keeper(watcher, tmp_path):
+def changes():
+    """How many changes of rules there were, by whether they concern pods."""
+    return Counter()
+
+
+@pytest.fixture
+def keeper(watcher, changes, tmp_path):
     """A keeper that ignores helpers."""
     config = Config("node", tmp_path, subnet_file=tmp_path / "subnet.env", ignored={Kind.HELPER})
-    return JudgedKeeper(watcher, config)
+    return JudgedKeeper(watcher, config, changes)
 
 
 def test_all_are_left_alone_before_the_first_reading(keeper, watcher):
@@ -115,6 +122,20 @@ def test_a_change_that_can_not_be_met_is_no_matter(keeper, watcher):
     assert not keeper.on_rules(RulesetChange())
     assert watcher.changes == []
     assert not keeper.is_unread
+
+
+def test_changes_of_rules_are_counted(keeper, watcher, changes):
+    """By whether packets of pods may meet them; those without events when they were read."""
+    watcher.read()
+    keeper.reconcile(OVERLAY, PORTS, NETWORK, LOCAL)
+    keeper.on_rules(RulesetChange())
+    watcher.does_concern = False
+    keeper.on_rules(RulesetChange())
+    keeper.on_rules(RulesetChange())
+    assert changes == {True: 1, False: 2}
+    watcher.reading = Reading((), has_silent_change=True)
+    keeper.on_read()
+    assert changes == {True: 2, False: 2}
 
 
 def test_what_is_ignored_is_listed(keeper, watcher):

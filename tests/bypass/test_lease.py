@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from collections import Counter
 from ipaddress import IPv4Address
 
 import pytest
@@ -16,6 +17,7 @@ from vxlane.bypass.lease import Lease, Terms
 from vxlane.datapath.abi import Way
 from vxlane.datapath.maps import Maps
 from vxlane.overlay.backend import OverlayState
+from vxlane.util.tally import Withdrawal
 
 SECOND = 1_000_000_000
 OVERLAY = OverlayState(
@@ -48,10 +50,15 @@ def maps(monkeypatch: pytest.MonkeyPatch) -> Maps:
     return in_memory(monkeypatch)[0]
 
 
+def lease_of(maps: Maps, revalidate: float) -> Lease:
+    """A new agent's lease; `revalidate` in seconds."""
+    return Lease(maps, Terms(revalidate=revalidate), Counter())
+
+
 @pytest.fixture
 def lease(maps: Maps) -> Lease:
     """A lease of 3 s from now, all settings written."""
-    made = Lease(maps, Terms(revalidate=20))
+    made = lease_of(maps, 20)
     made.apply(OVERLAY)
     made.renew(time.monotonic())
     return made
@@ -81,7 +88,7 @@ def test_the_lease_runs_from_when_the_maps_were_true(maps: Maps, lease: Lease) -
 def test_a_lease_runs_out(maps: Maps, lease: Lease) -> None:
     """What was true three seconds ago counts no more."""
     maps.put_settings(dataclasses.replace(maps.settings(), lease_until=0))
-    old = Lease(maps, Terms(revalidate=20))
+    old = lease_of(maps, 20)
     old.apply(OVERLAY)
     old.renew(time.monotonic() - 3.001)
     assert not old.is_held
@@ -90,7 +97,7 @@ def test_a_lease_runs_out(maps: Maps, lease: Lease) -> None:
 
 def test_settings_of_an_earlier_agent_are_not_renewed(maps: Maps) -> None:
     """Not before all settings are this agent's own."""
-    fresh = Lease(maps, Terms(revalidate=20))
+    fresh = lease_of(maps, 20)
     fresh.renew(time.monotonic())
     assert maps.settings().lease_until == 0
     assert not fresh.is_held
@@ -109,7 +116,7 @@ def test_a_lease_that_is_ended_is_not_renewed(maps: Maps, lease: Lease) -> None:
 
 def test_an_end_before_the_first_settings_writes_nothing(maps: Maps, lease: Lease) -> None:
     """An earlier agent's lease runs on while a later one that fails leaves."""
-    Lease(maps, Terms(revalidate=20)).end()
+    lease_of(maps, 20).end()
     assert maps.settings().lease_until > 0
     assert lease.is_held
 
@@ -118,49 +125,49 @@ def test_approvals_age_before_conntrack_forgets(
     maps: Maps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A third of the timeout counts where that is shorter; without conntrack the person's word."""
-    Lease(maps, Terms(revalidate=1_000_000)).apply(OVERLAY)
+    lease_of(maps, 1_000_000).apply(OVERLAY)
     found = maps.settings()
     assert found.revalidate == CLOSE_WAIT / 3 * SECOND
     assert found.revalidate_datagram == UDP / 3 * SECOND
     monkeypatch.setattr(leases, "shortest_timeout", lambda *_: math.inf)
-    Lease(maps, Terms(revalidate=50)).apply(OVERLAY)
+    lease_of(maps, 50).apply(OVERLAY)
     assert maps.settings().revalidate_datagram == 50 * SECOND
 
 
 def test_direct_peers_are_told_of(maps: Maps) -> None:
     """Programs look for directly routed packets only where there is a direct way."""
     direct = dataclasses.replace(OVERLAY, exits=frozenset({(Way.DIRECT, 3)}))
-    Lease(maps, Terms(revalidate=20)).apply(direct)
+    lease_of(maps, 20).apply(direct)
     assert maps.settings().has_direct is True
 
 
 def test_a_start_and_a_flush_withdraw_all_approvals(maps: Maps) -> None:
     """The epoch is raised: nobody watched the rules before, and somebody asks now."""
-    first = Lease(maps, Terms(revalidate=20))
+    first = lease_of(maps, 20)
     first.apply(OVERLAY)
     assert (first.epoch, maps.settings().epoch) == (1, 1)
-    assert first.flush() == 2
+    assert first.flush(Withdrawal.ASKED) == 2
     assert (first.epoch, maps.settings().epoch) == (2, 2)
-    second = Lease(maps, Terms(revalidate=20))
+    second = lease_of(maps, 20)
     second.apply(OVERLAY)
     assert maps.settings().epoch == 3
 
 
 def test_a_flush_leaves_the_rest(maps: Maps) -> None:
     """The lease and the addresses stay as they were written last."""
-    lease = Lease(maps, Terms(revalidate=20))
+    lease = lease_of(maps, 20)
     lease.apply(OVERLAY)
     before = maps.settings()
-    lease.flush()
+    lease.flush(Withdrawal.ASKED)
     assert maps.settings() == dataclasses.replace(before, epoch=before.epoch + 1)
 
 
 def test_the_epoch_begins_anew_after_the_last(maps: Maps) -> None:
     """It is 32 bits in the map."""
-    lease = Lease(maps, Terms(revalidate=20))
+    lease = lease_of(maps, 20)
     lease.apply(OVERLAY)
     maps.put_settings(dataclasses.replace(maps.settings(), epoch=0xFFFFFFFF))
-    assert Lease(maps, Terms(revalidate=20)).epoch == 0
+    assert lease_of(maps, 20).epoch == 0
 
 
 def test_a_bypass_that_is_switched_off_has_no_lease(maps: Maps, lease: Lease) -> None:
@@ -175,7 +182,7 @@ def test_a_bypass_that_is_switched_off_has_no_lease(maps: Maps, lease: Lease) ->
 
 def test_until_rules_were_read_every_packet_is_judged(maps: Maps) -> None:
     """A start leaves all to the kernel path; the word of the rules is kept over renewals."""
-    lease = Lease(maps, Terms(revalidate=20))
+    lease = lease_of(maps, 20)
     lease.apply(OVERLAY)
     assert maps.settings().judged is True
     lease.judge(all_pods=False, translated=False)
@@ -204,3 +211,18 @@ def test_what_was_recorded_before_a_gap_counts_no_more(maps: Maps, lease: Lease)
     assert maps.settings().epoch == epoch
     lease.switch(OVERLAY, is_enabled=True)
     assert maps.settings().epoch == epoch + 1
+
+
+def test_each_withdrawal_is_counted_by_its_reason(maps: Maps) -> None:
+    """Wherever the epoch is raised: at the start, after a gap of the lease, and when asked to."""
+    counted: Counter[Withdrawal] = Counter()
+    lease = Lease(maps, Terms(revalidate=20), counted)
+    lease.apply(OVERLAY)
+    assert counted == {Withdrawal.START: 1}
+    lease.renew(time.monotonic())
+    lease.renew(time.monotonic())
+    assert counted == {Withdrawal.START: 1, Withdrawal.LAPSE: 1}
+    lease.flush(Withdrawal.PEERS)
+    lease.flush(Withdrawal.PEERS)
+    assert counted == {Withdrawal.START: 1, Withdrawal.LAPSE: 1, Withdrawal.PEERS: 2}
+    assert sum(counted.values()) == maps.settings().epoch

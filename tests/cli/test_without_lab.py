@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A node's installation, which may leave the lab out."""
+"""A node's installation, which may leave out the lab and the bench, which needs that."""
 
 import os
 import shutil
@@ -18,19 +18,20 @@ sys.meta_path[:] = [f for f in sys.meta_path if "editable" not in f"{f}"]
 EVERY_MODULE = f"""{BY_ITSELF}
 import importlib, pkgutil, vxlane
 names = [m.name for m in pkgutil.walk_packages(vxlane.__path__, "vxlane.")]
-names = [n for n in names if n not in ("vxlane.cli.lab", "vxlane.datapath.compile")]
+left_out = ("vxlane.cli.lab", "vxlane.cli.bench", "vxlane.datapath.compile")
+names = [n for n in names if n not in left_out]
 for name in names:
     importlib.import_module(name)
 print(len(names), vxlane.__file__)
 """
-"""Imports all but the lab's command, and the child that compiles, which needs bcc."""
+"""Imports all but the commands of lab and bench, and the child that compiles, which needs bcc."""
 
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory):
-    """Run Python with a copy of the package that has no lab."""
+    """Run Python with a copy of the package that has no lab and no bench."""
     root = tmp_path_factory.mktemp("node")
-    left_out = shutil.ignore_patterns("lab", "__pycache__")
+    left_out = shutil.ignore_patterns("lab", "bench", "__pycache__")
     shutil.copytree(LOADER / "vxlane", root / "vxlane", ignore=left_out)
 
     def run(*arguments, check=True):
@@ -51,11 +52,11 @@ def test_nothing_else_needs_the_lab(node):
     assert Path(where).is_relative_to(node.root)
 
 
-def test_the_command_is_not_offered(node):
-    """The help does not offer `lab`, and the word is refused like any other that is none."""
+def test_the_commands_are_not_offered(node):
+    """The help offers neither `lab` nor `bench`, and the word `lab` is refused like any other."""
     run = f"{BY_ITSELF}\nfrom vxlane.cli.main import main; main()"
     shown = node("-c", run, "--help").stdout
     assert "\n  status " in shown
-    assert "\n  lab " not in shown
+    assert not {"lab", "bench"} & {line.split()[0] for line in shown.splitlines() if line.strip()}
     done = node("-c", run, "lab", "up", check=False)
     assert (done.returncode, "No such command 'lab'" in done.stderr) == (2, True)

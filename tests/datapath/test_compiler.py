@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import tarfile
 from types import SimpleNamespace
 
@@ -34,7 +35,7 @@ REFUSED = f"""could not open bpf map: settings, error: Operation not permitted
 )
 def test_sentences(status: int, output: str, sentence: str) -> None:
     """One sentence has the cause, in bcc's own words where there are any."""
-    said = compiler._sentence(status, output)
+    said = compiler.sentence(status, output)
     assert sentence in said
     assert "\n" not in said
 
@@ -42,7 +43,7 @@ def test_sentences(status: int, output: str, sentence: str) -> None:
 def test_a_capability_that_lacks_is_named(monkeypatch) -> None:
     """EPERM alone does not tell what a container has to be given."""
     monkeypatch.setattr(compiler, "missing", lambda _: "CAP_SYS_ADMIN")
-    assert compiler._sentence(1, REFUSED).endswith("; the agent lacks CAP_SYS_ADMIN")
+    assert compiler.sentence(1, REFUSED).endswith("; the agent lacks CAP_SYS_ADMIN")
 
 
 def test_all_that_was_said_is_kept(tmp_path, monkeypatch) -> None:
@@ -69,3 +70,23 @@ def test_kernel_headers_are_unpacked_to_a_place_of_our_own(tmp_path, monkeypatch
     found = source.kernel_headers(scratch)
     assert found.path == scratch
     assert (scratch / "include/linux/bpf.h").read_text() == header.read_text()
+
+
+@pytest.mark.usefixtures("_machine")
+@pytest.mark.parametrize(
+    ("text", "is_error"),
+    [
+        ("static inline void kcsan(int type) { }", False),  # as Debian's headers of 6.1 have it
+        ("int judge(void) { return htons(1); }", True),
+    ],
+)
+def test_a_kernels_own_headers_may_warn(tmp_path, monkeypatch, text, is_error) -> None:
+    """A warning in a kernel's own headers fails nothing, and an undeclared function still does."""
+    monkeypatch.setattr(source, "_KHEADERS", tmp_path / "kheaders.tar.xz")
+    with tarfile.open(source._KHEADERS, "w:xz"):
+        pass
+    monkeypatch.setattr(source.os, "uname", lambda: SimpleNamespace(release="none"))
+    flags = [*source.WARNINGS, *source.kernel_headers(tmp_path).flags]
+    command = ["clang", "-fsyntax-only", *flags, "-x", "c", "-"]
+    done = subprocess.run(command, check=False, input=text, capture_output=True, text=True)
+    assert (done.returncode != 0) is is_error, done.stderr

@@ -14,7 +14,7 @@ from tables.leaving import BOTH, leaving, left
 from testrun import Action, Context
 from world import NIC, VETH, put_note, stand
 
-from vxlane.datapath import syscall
+from vxlane.datapath import batches, syscall
 from vxlane.datapath.abi import HEADER, Program
 
 STAMP = 4711
@@ -23,7 +23,7 @@ STAMP = 4711
 def last_used(bench: Bench) -> list[int]:
     """When the programs say that each flow was bypassed last; 0: never."""
     shape = syscall.map_shape(bench.maps._fds["flows"])
-    entries = syscall.map_entries(bench.maps._fds["flows"], shape.key, shape.value)
+    entries = batches.map_entries(bench.maps._fds["flows"], shape.key, shape.value)
     return [HEADER.structs["flow"].from_buffer_copy(value).used for _, value in entries]
 
 

@@ -32,7 +32,7 @@ from world import (
     stand,
 )
 
-from vxlane.datapath import syscall
+from vxlane.datapath import batches, syscall
 from vxlane.datapath.abi import Guard, Program, Verdict, Way
 from vxlane.datapath.bpffs import ensure_bpffs
 from vxlane.datapath.maps import Maps
@@ -72,7 +72,7 @@ def maps(node: Node, bench: Bench) -> Iterator[Maps]:
 
 def vteps(maps: Maps) -> dict[bytes, int]:
     """Address -> slot, as the programs see it."""
-    entries = syscall.map_entries(maps._fds["vteps"], 16, 4)
+    entries = batches.map_entries(maps._fds["vteps"], 16, 4)
     return {key: int.from_bytes(value, "little") for key, value in entries}
 
 
@@ -161,6 +161,41 @@ def test_flows(maps: Maps) -> None:
             is_confirmed=True,
         )
     ]
+
+
+def test_one_flow(maps: Maps) -> None:
+    """A record is found by its own 5-tuple, and by the one behind netfilter as packets enter."""
+    behind = Tuple(POD.address, PEER.cidr[7], 40002, 8080, UDP)
+    served = Tuple(POD.address, IPv4Address("10.96.0.10"), 40002, 80, UDP)
+    for each in (Approval(tuple=UDP_FLOW), Approval(tuple=served, behind=behind)):
+        put_flow(maps, each, time.monotonic_ns(), APPROVED)
+    plain, translated = maps.flow(UDP_FLOW), maps.flow(served)
+    assert plain
+    assert translated
+    assert (plain.tuple, translated.tuple, translated.behind) == (UDP_FLOW, served, behind)
+    assert maps.flow(behind) is None
+    assert maps.flow_behind(UDP_FLOW) == plain
+    assert maps.flow_behind(behind) == translated
+    assert maps.flow_behind(served) is None
+    assert {flow.tuple for flow in maps.flows_between(POD.address, PEER.cidr[7])} == {
+        UDP_FLOW,
+        served,
+    }
+    assert [*maps.flows_between(POD.address, served.remote)] == [translated]
+    assert [*maps.flows_between(served.remote, POD.address)] == []
+
+
+def test_peer_of_an_address_and_veth_of_a_pod(maps: Maps) -> None:
+    """An address has the peer that the programs find, and a pod a veth as long as it is noted."""
+    maps.put_peer(PEER)
+    found = maps.peer_of(PEER.cidr[9])
+    assert found
+    assert replace(found, cidr=PEER.cidr) == PEER
+    assert maps.peer_of(IPv4Address("10.99.0.1")) is None
+    maps.put_pod(POD)
+    assert maps.has_veth(POD.ifindex)
+    maps.delete_veth(POD.ifindex)
+    assert not maps.has_veth(POD.ifindex)
 
 
 def test_more_flows_than_one_batch(maps: Maps) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from frames import ICMP, TCP, UDP, mac
 
-from vxlane.datapath import syscall
+from vxlane.datapath import batches, syscall
 from vxlane.datapath.abi import HEADER, Guard, Way
 from vxlane.datapath.maps import Maps
 from vxlane.datapath.records import Flow, Peer, Pod, Settings, Tuple
@@ -200,7 +200,7 @@ class Standing:
         kinds = HEADER.structs[key], HEADER.structs[value]
         return [
             (kinds[0].from_buffer_copy(one), kinds[1].from_buffer_copy(other))
-            for one, other in syscall.map_entries(self.maps._fds[name], shape.key, shape.value)
+            for one, other in batches.map_entries(self.maps._fds[name], shape.key, shape.value)
         ]
 
     def _approval(self, flow: Flow, value: Any) -> Approval:
@@ -321,8 +321,10 @@ def _translated(flow: Approval) -> int:
 
 
 def put_note(maps: Maps, note: Note, stamp: int) -> None:
-    """Write what a packet with that stamp was when it went in."""
+    """Write what a packet with that stamp was when it went in, by the veth of its source."""
+    sender = maps.pods().get(note.source)
     value = HEADER.structs["note"](
+        ifindex=sender.ifindex if sender else 0,
         source_port=note.source_port,
         destination_port=note.destination_port,
         protocol=note.protocol,
@@ -356,5 +358,5 @@ def _seen(age: int | None, since: int) -> int:
 
 def _clear(maps: Maps, name: str) -> None:
     shape = syscall.map_shape(maps._fds[name])
-    for key, _ in list(syscall.map_entries(maps._fds[name], shape.key, shape.value)):
+    for key, _ in list(batches.map_entries(maps._fds[name], shape.key, shape.value)):
         syscall.map_delete(maps._fds[name], key)

@@ -7,15 +7,34 @@ import inspect
 import re
 from pathlib import Path
 
-from vxlane.agent.server import metrics, status
+from scraped import Scraped
+
+from vxlane.agent.server import status
 from vxlane.agent.server.operations import Operations
+from vxlane.bench import document as bench_document
+from vxlane.bench import programs as bench_programs
+from vxlane.bench import run as bench_run
 from vxlane.datapath.abi import Verdict
+from vxlane.doctor import findings, trial
 from vxlane.lab import lab, report
 from vxlane.mechanisms.kinds import MEANING, Kind
-from vxlane.show import documents
+from vxlane.profile import document as profiled
+from vxlane.profile import measure
+from vxlane.show import documents, rates
+from vxlane.show import slow as slow_node
+from vxlane.why import answer, node, slow
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+PRINTING = (
+    *(documents, status.document, lab.Lab.status, report),
+    *(rates, slow_node),
+    *(answer, node, slow),
+    *(findings, trial),
+    *(profiled, measure.take),
+    *(bench_document, bench_programs, bench_run),
+)
+"""What makes the documents that `--json` prints."""
 
 
 def entries(text):
@@ -23,14 +42,23 @@ def entries(text):
     return re.findall(r"^\| `(\w+)`", text, re.MULTILINE)
 
 
-def test_every_verdict_is_explained():
-    """operate.md has one entry for each verdict of bpf/vxlane.h, with all four columns filled."""
-    text = (DOCS / "operate.md").read_text().partition("## Verdicts")[2]
-    assert sorted(entries(text)) == sorted(verdict.label for verdict in Verdict)
-    rows = re.findall(r"^\| `.*$", text, re.MULTILINE)
-    assert all(
-        len([cell for cell in row.strip("|").split("|") if cell.strip()]) == 4 for row in rows
-    )
+def test_every_verdict_is_listed():
+    """verdicts/README.md has one line for each verdict of bpf/vxlane.h, which leads to its page."""
+    text = (DOCS / "verdicts/README.md").read_text()
+    rows = re.findall(r"^\| \[`(\w+)`\]\((\w+)\.md\) \| \S", text, re.MULTILINE)
+    assert sorted(rows) == sorted((verdict.label, verdict.label) for verdict in Verdict)
+
+
+def test_every_verdict_has_its_page():
+    """Each page says what the verdict means, when it is normal and when not, and what to do."""
+    pages = {path.stem: path.read_text() for path in (DOCS / "verdicts").glob("*.md")}
+    del pages["README"]
+    assert sorted(pages) == sorted(verdict.label for verdict in Verdict)
+    for label, text in pages.items():
+        head, *parts = re.split(r"^## (.*)$", text, flags=re.MULTILINE)
+        assert re.match(rf"# {label}\n\n\S", head), label
+        assert parts[::2] == ["Normal", "A problem", "See it", "Mend it"], label
+        assert all(part.strip() for part in parts[1::2]), label
 
 
 def test_every_mechanism_is_explained():
@@ -41,13 +69,16 @@ def test_every_mechanism_is_explained():
     assert {kind for kind, meaning in MEANING.items() if meaning not in rows[kind.value]} == set()
 
 
-def test_every_metric_is_explained():
-    """operate.md names each metric that is served."""
-    text = (DOCS / "operate.md").read_text()
-    source = inspect.getsource(metrics)
-    named = set(re.findall(r'"(vxlane_\w+)"', source))
-    gauges = {f"vxlane_{name}" for name in metrics._GAUGES}
-    assert {name for name in named | gauges if f"`{name}" not in text} == set()
+def test_every_metric_is_explained(monkeypatch):
+    """operate.md's table has each sample that is served, histograms by their family's name."""
+    table = (DOCS / "operate.md").read_text().partition("| metric |")[2].partition("\n\n")[0]
+    listed = re.findall(r"`(vxlane_\w+)`", "".join(re.findall(r"^\|.*?\|", table, re.MULTILINE)))
+    served = {
+        family.name if family.type == "histogram" else sample.name
+        for family in Scraped(monkeypatch).families().values()
+        for sample in family.samples
+    }
+    assert sorted(listed) == sorted(served)
 
 
 def test_every_request_is_explained():
@@ -60,6 +91,6 @@ def test_every_request_is_explained():
 def test_every_key_is_explained():
     """json.md names each key of what `--json` prints."""
     text = (DOCS / "json.md").read_text()
-    code = "".join(map(inspect.getsource, (documents, status.document, lab.Lab.status, report)))
+    code = "".join(map(inspect.getsource, PRINTING))
     keys = re.findall(r'^\s+"(\w+)":', code, re.MULTILINE)
     assert {key for key in keys if f"**{key}**" not in text} == set()

@@ -19,9 +19,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PROGRAMS = {f"vxlane/bpf/{path.name}": path.read_bytes() for path in ROOT.glob("bpf/*.[ch]")}
+PROGRAMS = {f"vxlane/bpf/{path.name}": path.read_bytes() for path in ROOT.glob("bpf/*.[ch]")} | {
+    str(path.relative_to(ROOT / "loader")): path.read_bytes()
+    for path in ROOT.glob("loader/vxlane/*/*.c")
+    if path.parent.name != "bpf"
+}
 DOCUMENTS = {"share/man/man8/vxlane.8", "share/doc/vxlane/CHANGELOG.md"} | {
-    f"share/doc/vxlane/{path.name}" for path in ROOT.glob("docs/*.md")
+    f"share/doc/vxlane/{path.relative_to(ROOT / 'docs')}" for path in ROOT.glob("docs/**/*.md")
 }
 LICENCES = {"LICENSE", "bpf/LICENSE.GPL-2.0", "bpf/LICENSE.BSD-2-Clause"}
 

@@ -29,33 +29,14 @@ CONNECTING = {
 }
 """What connections that become approved move before and after the bypass, and nothing else."""
 
-OVERWRITTEN = {("to_pod", "changed"), ("to_nic", "changed")}
-"""What a packet counts as whose note another one took, by chance, while it was on the way: of
-8,192 notes one is drawn again so soon now and then when many connections speak at once."""
-
 
 def judged(seen):
     """The counters that moved, without noise."""
     return {
         key: count
         for key, count in seen.items()
-        if key[1] not in FOREIGN
-        and key not in (FLOODED, UNSTAMPED)
-        and not _is_overwritten(seen, key)
+        if key[1] not in FOREIGN and key not in (FLOODED, UNSTAMPED)
     }
-
-
-def _is_overwritten(seen, key):
-    """Whether a counter is of notes that were overwritten while their packets were on the way.
-
-    There are 8192 notes, drawn by chance. Of many packets at once one may meet another's note: it
-    looks translated and teaches nothing (bpf/README.md, a packet carries a stamp). Seen: 1 of 200.
-    NAT translates all packets of a connection, so none of them is learned.
-    """
-    exit_, verdict = key
-    return verdict in {"translated", "changed"} and 20 * seen[key] <= seen.get(
-        (exit_, "learned"), 0
-    )
 
 
 def came(seen, program, *verdicts):

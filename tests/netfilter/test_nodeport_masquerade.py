@@ -8,7 +8,7 @@ import dataclasses
 import pytest
 from dialogue import OUTSIDE, PORT, Call, answered, call, calling, serving
 from kubeservice import NODE_PORT
-from paths import CONNECTING, OVERWRITTEN, UNSTAMPED, bypassed, judged
+from paths import CONNECTING, UNSTAMPED, bypassed, judged
 from servicecalls import NEARLY_ALL
 
 from vxlane.lab import namespaces, pods
@@ -54,7 +54,7 @@ def test_node_port(lab, kube_proxy, outside, backend, seen_as, translated, bypas
     # A connection that netfilter moved to another port is bypassed as a translated one.
     moved = {("from_pod", "nat"), ("from_nic", "nat")} if from_pod[0].are_moved() else set()
     assert bypasses <= set(bypassed(seen)) <= bypasses | moved
-    expected = translated | bypasses | moved | CONNECTING | OVERWRITTEN
+    expected = translated | bypasses | moved | CONNECTING
     assert translated <= set(judged(seen)) <= expected
     assert all(seen[counter] >= MANY * 5 for counter in translated)
     assert proxy.invalid() == 0

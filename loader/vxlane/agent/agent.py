@@ -38,6 +38,7 @@ from vxlane.pods.pods import Pods
 from vxlane.sources.model import Announcement, Problem
 from vxlane.sources.snapshot import NodeSource, Snapshot
 from vxlane.util.dirty import ALL, Dirty
+from vxlane.util.tally import Tally, Withdrawal
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +74,7 @@ class Agent:
         """Whether the maps are what the last reconcile found."""
         self.reconciles = 0
         """How often all this was compared and repaired."""
+        self.tally = Tally()
         self.problems = Problems()
         self.snapshot = source.nodes()
         self._source = source
@@ -87,7 +89,7 @@ class Agent:
         self._attempt = self._failures.attempt
         self._nics: frozenset[int] = frozenset()
         self._watcher = Watcher(self._device_reader(), ipvs.IpvsReader(ipvs.SERVICES))
-        self.judged = JudgedKeeper(self._watcher, config)
+        self.judged = JudgedKeeper(self._watcher, config, self.tally.rule_changes)
         self._loading = Retry(_LOAD_AGAIN)
 
     @property
@@ -149,7 +151,7 @@ class Agent:
         if events.lost:
             self.pods.lost_track()
             self.judged.read_devices()
-            self.withdraw_approvals()
+            self.withdraw_approvals(Withdrawal.EVENTS_LOST)
             return ALL
         dirty = Dirty(0)
         with self._attempt("pods"):
@@ -165,9 +167,9 @@ class Agent:
         if events.routing or not self.overlay:
             dirty |= Dirty.HOST | Dirty.ROUTES
             # A flow's record says where it was seen to leave.
-            self.withdraw_approvals()
+            self.withdraw_approvals(Withdrawal.ROUTES)
         if changed & {self.device, *self._nics}:
-            self.withdraw_approvals()
+            self.withdraw_approvals(Withdrawal.DEVICES)
             # A device that goes down loses its entries and routes, without an event for each.
             dirty |= Dirty.HOST | Dirty.ROUTES | Dirty.ENTRIES
         return dirty | self._backend.on_event(events)
@@ -204,19 +206,19 @@ class Agent:
         ones gave, and leave all packets to the kernel path until the new ones are read.
         """
         if self.judged.on_rules(change):
-            self.withdraw_approvals()
+            self.withdraw_approvals(Withdrawal.RULES)
 
     def on_read(self) -> None:
         """Rules and devices were read."""
         if self.judged.on_read():
-            self.withdraw_approvals()
+            self.withdraw_approvals(Withdrawal.RULES)
         self._judge()
 
-    def withdraw_approvals(self) -> None:
+    def withdraw_approvals(self, reason: Withdrawal) -> None:
         """What the kernel path does may be another now: each flow goes through it once more."""
         if self.bypass and self.overlay:
             self._judge()
-            self.bypass.lease.flush()
+            self.bypass.lease.flush(reason)
 
     def _judge(self) -> None:
         if bypass := self.bypass:
@@ -296,7 +298,12 @@ class Agent:
             self.bypass.close()
             self.bypass = None
         self.bypass = Bypass(
-            self.config, self._devices, undo=self._undo, pods=self.pods, overlay=overlay
+            self.config,
+            self._devices,
+            undo=self._undo,
+            pods=self.pods,
+            overlay=overlay,
+            tally=self.tally,
         )
         return self.bypass
 

@@ -24,6 +24,7 @@ from vxlane.host.events import RouteEvents, RulesetEvents, xfrm_events
 from vxlane.host.firewall import is_about
 from vxlane.sources.snapshot import NodeSource
 from vxlane.util.dirty import Dirty
+from vxlane.util.tally import Withdrawal
 
 log = logging.getLogger(__name__)
 
@@ -135,9 +136,10 @@ class Loop:
 
     def _reconcile(self, woke: float) -> None:
         """Reconcile what was requested by events before `woke`."""
-        dirty, began = self._pace.take(), time.process_time()
+        dirty, began, cpu = self._pace.take(), time.monotonic(), time.process_time()
         self._agent.reconcile(dirty)
-        took = time.process_time() - began
+        took = time.process_time() - cpu
+        self._agent.tally.reconciles[dirty.label].observe(time.monotonic() - began)
         log.debug("reconciled %s in %.3f s of CPU", dirty, took)
         ended = self._pace.failed if self._agent.has_failed else self._pace.succeeded
         ended(time.monotonic(), took)
@@ -164,4 +166,4 @@ class Loop:
 
     def _on_xfrm(self) -> None:
         if self._xfrm and self._xfrm.read():
-            self._agent.withdraw_approvals()
+            self._agent.withdraw_approvals(Withdrawal.IPSEC)

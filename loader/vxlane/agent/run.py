@@ -75,7 +75,7 @@ def _serve(values: Mapping[str, Any], statuses: StatusStore, stack: contextlib.E
         from vxlane.agent.server import metrics  # noqa: PLC0415
 
         pins = pin_directory(Path(values["state_dir"]))
-        answer = metrics.answer(pins, lambda: statuses.latest)
+        answer = metrics.answer(pins, statuses)
         server = HttpServer(Listen(values["metrics_ip"], port), answer, "metrics-port")
         stack.callback(server.close)
 

@@ -41,6 +41,7 @@ from vxlane.pods.pods import Pods
 from vxlane.pods.programs import PodPrograms
 from vxlane.sources.model import Problem
 from vxlane.util.dirty import Dirty
+from vxlane.util.tally import Tally, Withdrawal
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class Bypass:
         undo: UndoFile,
         pods: Pods,
         overlay: OverlayState,
+        tally: Tally,
     ) -> None:
         self.constants = constants_for(config, overlay)
         self.report: LoadReport = ensure_loaded(config.state, self.constants)
@@ -73,11 +75,11 @@ class Bypass:
         self._undo = undo
         self.maps = Maps.open(self._pins)
         self._pinned = pins.read(self._pins)
-        self.hooks = HookKeeper(hooks)
+        self.hooks = HookKeeper(hooks, tally.hooks)
         self._peers = PeerKeeper(self.maps)
         self._pods = pods
         pods.connect(PodPrograms(self.maps, self.hooks, partial(_foreign, hooks)))
-        self.lease = Lease(self.maps, Terms(config.revalidate))
+        self.lease = Lease(self.maps, Terms(config.revalidate), tally.withdrawals)
         self._idle = IdleConnections(self.maps)
         self._has_retired = False
 
@@ -106,7 +108,7 @@ class Bypass:
         problems = self._peers.apply(overlay, self._mtus(nics))
         if self._peers.take_changed():
             # Records hold what the old entries said.
-            self.lease.flush()
+            self.lease.flush(Withdrawal.PEERS)
         self.hooks.apply(self._pods.places() | _places(nics))
         self.lease.apply(overlay)
         if not self._has_retired:

@@ -9,6 +9,7 @@ seen.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Collection, Sequence
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Any
@@ -36,8 +37,10 @@ _MOST_LINES = 20
 class JudgedKeeper:
     """Asks for what a node's rules and devices hold, and says whom it concerns."""
 
-    def __init__(self, watcher: Watcher, config: Config) -> None:
+    def __init__(self, watcher: Watcher, config: Config, changes: Counter[bool]) -> None:
+        """`changes` counts changes of rules, by whether packets of pods may meet them."""
         self._watcher = watcher
+        self._changes = changes
         self._ignored = config.ignored
         self._subnet_file = config.subnet_file
         self._question: Question | None = None
@@ -91,7 +94,9 @@ class JudgedKeeper:
 
     def on_rules(self, change: RulesetChange) -> bool:
         """Rules changed: whether packets of pods may meet them, which then are read."""
-        if not self._watcher.concerns(change):
+        concerns = self._watcher.concerns(change)
+        self._changes[concerns] += 1
+        if not concerns:
             return False
         self.is_unread = True
         self._watcher.request(change=change)
@@ -106,6 +111,7 @@ class JudgedKeeper:
         log.debug("read rules and devices in %.3f s", reading.seconds)
         self._report(reading.found)
         self.found = reading.found
+        self._changes[True] += reading.has_silent_change
         return reading.has_silent_change
 
     def document(self) -> list[dict[str, Any]]:

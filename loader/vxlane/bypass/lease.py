@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass, replace
 
 from vxlane.datapath.maps import Maps
 from vxlane.datapath.records import Settings
 from vxlane.host.conntrack import shortest_timeout
 from vxlane.overlay.backend import OverlayState
+from vxlane.util.tally import Withdrawal
 
 LEASE = 3.0
 """Seconds for which packets may go by maps that no agent keeps. The kernel path follows a peer's
@@ -41,11 +43,12 @@ class Lease:
     The heartbeat renews from its own thread, so every write is made under a lock.
     """
 
-    def __init__(self, maps: Maps, terms: Terms) -> None:
+    def __init__(self, maps: Maps, terms: Terms, withdrawals: Counter[Withdrawal]) -> None:
         self._maps = maps
         self._terms = terms
+        self._withdrawals = withdrawals
         # Whatever changed in the rules while nobody watched: approve everything anew.
-        self._settings = replace(maps.settings(), epoch=_after(maps.settings().epoch), judged=True)
+        self._settings = self._withdrawn(replace(maps.settings(), judged=True), Withdrawal.START)
         self._until = 0
         """ns, CLOCK_MONOTONIC."""
         self._may_renew = False
@@ -107,10 +110,10 @@ class Lease:
                 self._put(replace(self._settings, lease_until=0))
             self._may_renew = False
 
-    def flush(self) -> int:
+    def flush(self, reason: Withdrawal) -> int:
         """Withdraw every approval at once; the new epoch."""
         with self._lock:
-            self._put(replace(self._settings, epoch=_after(self._settings.epoch)))
+            self._put(self._withdrawn(self._settings, reason))
             return self._settings.epoch
 
     def judge(self, *, all_pods: bool, translated: bool) -> None:
@@ -129,17 +132,18 @@ class Lease:
         # Without a lease the programs let SYN and FIN pass unseen: what is recorded may be of
         # connections that have ended, and their ports may be others' by now.
         if self._settings.lease_until < _now() < settings.lease_until:
-            settings = replace(settings, epoch=_after(settings.epoch))
+            settings = self._withdrawn(settings, Withdrawal.LAPSE)
         self._maps.put_settings(settings)
         self._settings = settings
+
+    def _withdrawn(self, settings: Settings, reason: Withdrawal) -> Settings:
+        """The settings of the next epoch."""
+        self._withdrawals[reason] += 1
+        return replace(settings, epoch=(settings.epoch + 1) & 0xFFFFFFFF)
 
 
 def _now() -> int:
     return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-
-
-def _after(epoch: int) -> int:
-    return (epoch + 1) & 0xFFFFFFFF
 
 
 def _ns(seconds: float) -> int:

@@ -7,26 +7,41 @@ import click
 
 from vxlane.cli.common import Json, as_json, emit, examples
 from vxlane.show import node
-from vxlane.show.table import table
+from vxlane.show.table import columns, table
 from vxlane.util.places import state_directory
+from vxlane.why.slow import slow_flows
 
 _HEADER = ("PROTOCOL", "LOCAL", "REMOTE", "TRANSLATED", "OUT AGE s", "IN AGE s", "")
+_SLOW_KEYS = ("protocol", "from", "to", "verdict", "packets", "bytes", "idle_seconds")
 
 
 @click.group(
     invoke_without_command=True,
-    epilog=examples("vxlane flows", "vxlane flows --json | jq 'map(select(.withdrawn)) | length'"),
+    epilog=examples(
+        "vxlane flows",
+        "vxlane flows --slow",
+        "vxlane flows --json | jq 'map(select(.withdrawn)) | length'",
+    ),
+)
+@click.option(
+    "--slow",
+    is_flag=True,
+    help="The 20 busiest flows that are not bypassed, and why. It says what they are ordered by.",
 )
 @as_json
 @click.pass_context
-def flows(ctx: click.Context, as_json: bool) -> None:  # noqa: FBT001 (a flag is click's)
+def flows(ctx: click.Context, slow: bool, as_json: bool) -> None:  # noqa: FBT001 (flags are click's)
     """List the flows that came out of the kernel path, or withdraw them all.
 
     An age is the time since that direction last came out of the kernel path. A direction without
     an age never did. TRANSLATED is what netfilter makes of LOCAL and REMOTE, as it does for a
     Service.
     """
-    if ctx.invoked_subcommand is None:
+    if ctx.invoked_subcommand is not None:
+        return
+    if slow:
+        emit(slow_flows(state_directory()), _slow_text, as_json=as_json)
+    else:
         with node.open_maps(state_directory()) as maps:
             emit(node.flows(maps), _text, as_json=as_json)
 
@@ -65,3 +80,24 @@ def _text(listed: list[Json]) -> str:
         for flow in listed
     ]
     return table(_HEADER, rows)
+
+
+def _slow_text(document: Json) -> str:
+    rows = [
+        {
+            **flow,
+            "from": f"{flow['source']}:{flow['source_port']}",
+            "to": f"{flow['destination']}:{flow['destination_port']}",
+        }
+        for flow in document["flows"]
+    ]
+    reasons = {flow["verdict"]: flow["reason"] for flow in document["flows"]}
+    parts = [
+        f"Ordered by {document['order']}.",
+        columns(_SLOW_KEYS, rows)
+        if rows
+        else "Every flow that netfilter follows is bypassed, or idle.",
+        "\n".join(f"{verdict}: {reason}" for verdict, reason in reasons.items()),
+        *(f"note: {note}" for note in document["notes"]),
+    ]
+    return "\n\n".join(filter(None, parts))

@@ -32,7 +32,8 @@ talk to it as to any node of flannel.
 
 _EXIT_STATUS = """
 0: done. 1: it failed, and one sentence on standard error says why; or, of vxlane status, no packet
-is bypassed. 2: the command line is wrong.
+is bypassed; or, of vxlane doctor, something fails; or, of vxlane bench, a row is slower than stock
+or a check failed. 2: the command line is wrong.
 """
 
 _ENVIRONMENT = {
@@ -47,8 +48,8 @@ _FILES = {
     "(agent.sock), its status (agent.json), and what detach undoes (undo).",
     "/run/flannel/subnet.env": "What CNI plugins read of the node's network.",
     "/opt/cni/bin/vxlane": "The CNI plugin.",
-    "PREFIX/share/doc/vxlane": "Documents. operate.md explains each verdict, json.md what --json "
-    "prints, why-is-my-flow-not-bypassed.md where to look first.",
+    "PREFIX/share/doc/vxlane": "Documents. verdicts/ has a page on each verdict, and its README.md "
+    "says why a flow is not bypassed; json.md says what --json prints.",
 }
 
 _SEE_ALSO = "ip-link(8), bridge(8), tc-bpf(8), conntrack(8)"

@@ -19,7 +19,7 @@ _PEER_KEYS = ("cidr", "address", "tx_packets", "tx_bytes", "rx_packets", "rx_byt
 def stats(as_json: bool) -> None:  # noqa: FBT001 (a flag is click's)
     """Count packets by program and verdict, by peer, and the share that was bypassed.
 
-    docs/operate.md explains each verdict. A segmented super-packet of 64 kB counts once.
+    docs/verdicts has a page on each verdict. A segmented super-packet of 64 kB counts once.
     """
     with node.open_maps(state_directory()) as maps:
         emit(node.stats(maps), _text, as_json=as_json)

@@ -33,7 +33,8 @@ _HOOKS = {
 }
 _PARENTS = {TcxHook.INGRESS: rt.CLSACT_INGRESS, TcxHook.EGRESS: rt.CLSACT_EGRESS}
 _BEHIND_OTHERS = (Program.FROM_NIC, Program.TO_NIC)
-_OWNER = "vxlane/"
+OWNER = "vxlane/"
+"""Begins the names of our filters."""
 _LAST_PRIORITY = 0xFFF0
 _HANDLE = 1
 _ETH_P_ALL = 3
@@ -129,7 +130,7 @@ class Hooks:
 
     def _has_others(self, hook: TcxHook, ifindex: int) -> bool:
         names = self._filter_names(hook, ifindex)
-        return any(not name.startswith(_OWNER) for name in names)
+        return any(not name.startswith(OWNER) for name in names)
 
     def _choose(self, program: Program, ifindex: int) -> Method:
         if self._method is not Method.AUTO:
@@ -146,7 +147,7 @@ class Hooks:
         return syscall.link_ifindex(self._pin(program, ifindex)) == ifindex
 
     def _has_filter(self, program: Program, ifindex: int) -> bool:
-        return f"{_OWNER}{program.label}" in self._filter_names(_HOOKS[program], ifindex)
+        return f"{OWNER}{program.label}" in self._filter_names(_HOOKS[program], ifindex)
 
     def _bpf_links(
         self, programs: Iterable[Program] = tuple(Program)
@@ -229,7 +230,7 @@ class Hooks:
 
     def _replace_filter(self, program: Program, ifindex: int, descriptor: int) -> None:
         options = attribute(rt.TCA_BPF_FD, rt.U32.pack(descriptor))
-        options += attribute(rt.TCA_BPF_NAME, f"{_OWNER}{program.label}".encode() + b"\0")
+        options += attribute(rt.TCA_BPF_NAME, f"{OWNER}{program.label}".encode() + b"\0")
         options += attribute(rt.TCA_BPF_FLAGS, rt.U32.pack(rt.TCA_BPF_FLAG_ACT_DIRECT))
         body = _filter(program, ifindex) + attribute(rt.TCA_OPTIONS, options)
         operation = f"attach {program.label} to interface {ifindex} by clsact"

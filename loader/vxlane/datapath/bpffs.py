@@ -21,7 +21,7 @@ _MAGIC = 0xCAFE4A11
 def ensure_bpffs(path: Path) -> None:
     """Make `path` a bpffs of its own unless it is on one already."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if _is_bpffs(path):
+    if is_bpffs(path):
         return
     if _libc.mount(b"bpf", os.fsencode(path), b"bpf", 0, b"mode=0700"):
         lacks = missing(["SYS_ADMIN"])
@@ -31,11 +31,12 @@ def ensure_bpffs(path: Path) -> None:
 
 def remove_bpffs(path: Path) -> None:
     """Unmount, and with it unpin everything on it; no mount is no error."""
-    if path.is_dir() and _is_bpffs(path) and _libc.umount2(os.fsencode(path), 0):
+    if path.is_dir() and is_bpffs(path) and _libc.umount2(os.fsencode(path), 0):
         raise KernelError(f"unmount {path}", ctypes.get_errno())
 
 
-def _is_bpffs(path: Path) -> bool:
+def is_bpffs(path: Path) -> bool:
+    """Whether `path` is on a bpffs."""
     # struct statfs begins with the file system's magic, a long on every Linux.
     buffer = ctypes.create_string_buffer(256)
     if _libc.statfs(os.fsencode(path), buffer):

@@ -25,9 +25,8 @@ from bcc import BPF
 from vxlane.datapath import syscall
 from vxlane.datapath.abi import Program
 from vxlane.datapath.compiler import TRACER_MAPS
-from vxlane.datapath.source import TRACER_FILES, flatten, kernel_headers
+from vxlane.datapath.source import TRACER_FILES, WARNINGS, flatten, kernel_headers
 
-_WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-attributes"]
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -73,7 +72,7 @@ def _compile(request: dict[str, Any], text: str, *flags: str) -> tuple[BPF, str]
         if headers.path:
             os.environ["BCC_KERNEL_SOURCE"] = str(headers.path)
         placed = f'#define PIN_DIR "{request["pins"]}"\n{text}'
-        module = BPF(text=placed, cflags=[*defines, *_WARNINGS, *flags, *headers.flags])
+        module = BPF(text=placed, cflags=[*defines, *WARNINGS, *flags, *headers.flags])
     return module, headers.kind
 
 

@@ -70,10 +70,10 @@ def run(
     with contextlib.suppress(OSError):
         files.replace(log_file, child.stdout + child.stderr, mode=0o600)
         where = f"; all of its output is in {log_file}"
-    raise CompileError(f"{_sentence(child.returncode, child.stderr)}{where}")
+    raise CompileError(f"{sentence(child.returncode, child.stderr)}{where}")
 
 
-def _sentence(status: int, output: str) -> str:
+def sentence(status: int, output: str) -> str:
     """What went wrong, by the child's exit status and standard error."""
     if status == -signal.SIGKILL or any(words in output for words in _NO_MEMORY):
         return "the compiler was killed: it needs 120 MB of memory; raise the limit"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from vxlane.datapath.abi import Program
@@ -21,8 +22,10 @@ Place = tuple[Program, int]
 class HookKeeper:
     """Attaches and detaches; remembers what stands where between reads."""
 
-    def __init__(self, hooks: Hooks) -> None:
+    def __init__(self, hooks: Hooks, results: Counter[tuple[str, str, bool]]) -> None:
+        """`results` counts by program, "attach" or "detach", and whether it could be done."""
         self._hooks = hooks
+        self._results = results
         self._attached = hooks.attached()
         self.refused: dict[Place, str] = {}
         """Where a program should stand and can't, and why."""
@@ -63,7 +66,9 @@ class HookKeeper:
                 if self.refused.get((program, ifindex)) != reason:
                     log.warning("%s", reason)
                 self.refused[program, ifindex] = reason
+                self._results[program.label, "attach", False] += 1
                 return reason
+            self._results[program.label, "attach", True] += 1
             self._attached.add((program, ifindex))
             self.refused.pop((program, ifindex), None)
             log.info("attach %s to %s", program.label, device_name(ifindex))
@@ -72,9 +77,14 @@ class HookKeeper:
     def detach(self, places: Iterable[Place]) -> None:
         """Detach where it stands; a device that is gone has taken its program along."""
         for program, ifindex in places:
-            self._hooks.detach(program, ifindex)
+            try:
+                self._hooks.detach(program, ifindex)
+            except KernelError:
+                self._results[program.label, "detach", False] += 1
+                raise
             self.refused.pop((program, ifindex), None)
             if (program, ifindex) in self._attached:
+                self._results[program.label, "detach", True] += 1
                 self._attached.discard((program, ifindex))
                 log.info("detach %s from %s", program.label, device_name(ifindex))
 

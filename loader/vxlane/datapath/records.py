@@ -32,6 +32,7 @@ SHAPES: dict[str, tuple[type[Any], type[Any]]] = {
     "translations": (STRUCTS["flow_key"], STRUCTS["flow_key"]),
     "drafts": (U32, STRUCTS["flow"]),
     "notes": (U32, STRUCTS["note"]),
+    "turns": (U32, ctypes.c_uint64),
     "resets": (STRUCTS["flow_key"], ctypes.c_uint64),
     "counters": (U32, STRUCTS["counter"]),
     "peer_counters": (U32, STRUCTS["peer_counter"]),
@@ -190,6 +191,16 @@ class Tuple(FiveTuple):
             key.remote_port,
             key.protocol,
         )
+
+    @property
+    def key(self) -> bytes:
+        """A struct flow_key."""
+        key = STRUCTS["flow_key"](
+            local_port=self.local_port, remote_port=self.remote_port, protocol=self.protocol
+        )
+        _fill(key.local, mapped(self.local))
+        _fill(key.remote, mapped(self.remote))
+        return bytes(key)
 
 
 @dataclass(frozen=True, slots=True)

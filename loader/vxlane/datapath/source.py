@@ -23,6 +23,14 @@ PROGRAM_FILES = ("from_pod.c", "to_pod.c", "from_nic.c", "to_nic.c")
 TRACER_FILES = ("trace.c",)
 _KHEADERS = Path("/sys/kernel/kheaders.tar.xz")
 """bcc would unpack it to a fixed name in /tmp, or take what anyone has put there."""
+_OWN = "headers of the running kernel"
+_UNPACKED = "kheaders of the running kernel"
+_STAND_IN = "UAPI headers of the distribution"
+WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wno-unknown-attributes")
+"""Each is an error in a program of ours, and stands before a kernel's own flags."""
+_OF_A_KERNEL = ("-Wno-everything", "-Werror=implicit-function-declaration")
+"""A kernel's own headers have dozens of warnings with -Wextra. A function that is not declared is
+an error still, for it becomes a call of -1."""
 _INCLUDE = re.compile(r'#include "(\w+\.h)"')
 
 
@@ -58,32 +66,52 @@ class KernelHeaders:
     """For the compiler."""
 
 
+def headers_kind() -> str:
+    """Which headers `kernel_headers` would find; CompileError: none."""
+    if _has_own():
+        return _OWN
+    if _KHEADERS.exists():
+        return _UNPACKED
+    _uapi()
+    return _STAND_IN
+
+
 def kernel_headers(scratch: Path) -> KernelHeaders:
     """The running kernel's own headers, else kheaders, else a stand-in made in `scratch`.
 
     The programs use UAPI types only, so the stand-in, made of the distribution's UAPI headers, is
     as good as the others. Raises CompileError where not even those are installed.
     """
-    modules = Path("/lib/modules") / os.uname().release
-    if (modules / "build" / "include").is_dir() or (modules / "source" / "include").is_dir():
-        return KernelHeaders("headers of the running kernel")
+    if _has_own():
+        return KernelHeaders(_OWN, flags=_OF_A_KERNEL)
     if _KHEADERS.exists():
         with tarfile.open(_KHEADERS) as archive:
             archive.extractall(scratch)  # noqa: S202 (the kernel's own file)
-        return KernelHeaders("kheaders of the running kernel", scratch)
+        return KernelHeaders(_UNPACKED, scratch, _OF_A_KERNEL)
     return _stand_in(scratch)
 
 
-def _stand_in(scratch: Path) -> KernelHeaders:
-    """What only a kernel's source has, before the UAPI headers where they are: copies of these took
-    longer than the compiler.
-    """
+def _has_own() -> bool:
+    modules = Path("/lib/modules") / os.uname().release
+    return any((modules / name / "include").is_dir() for name in ("build", "source"))
+
+
+def _uapi() -> tuple[Path, Path]:
+    """The distribution's UAPI headers, and where among them those of this machine are."""
     uapi = Path("/usr/include")
     arch = uapi / f"{platform.machine()}-linux-gnu" / "asm"
     asm = arch if arch.is_dir() else uapi / "asm"
     if not (uapi / "linux" / "pkt_cls.h").exists() or not asm.is_dir():
         msg = "no kernel headers; install linux-libc-dev, or the running kernel's header package"
         raise CompileError(msg)
+    return uapi, asm
+
+
+def _stand_in(scratch: Path) -> KernelHeaders:
+    """What only a kernel's source has, before the UAPI headers where they are: copies of these took
+    longer than the compiler.
+    """
+    uapi, asm = _uapi()
     for name, text in _KERNEL_ONLY.items():
         header = scratch / "include" / name
         header.parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +125,7 @@ def _stand_in(scratch: Path) -> KernelHeaders:
     for name, target in links.items():
         (scratch / name).symlink_to(target)
     flags = ("-idirafter", str(scratch))
-    return KernelHeaders("UAPI headers of the distribution", scratch, flags)
+    return KernelHeaders(_STAND_IN, scratch, flags)
 
 
 # What bcc's own preamble includes beyond the UAPI; it brings its own uapi/linux/bpf.h.

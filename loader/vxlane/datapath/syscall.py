@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import functools
-import itertools
 import os
 import platform
 import struct
@@ -25,16 +24,14 @@ from vxlane.errors import KernelError
 _NR_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
 _libc = ctypes.CDLL(None, use_errno=True)
 
-_MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE = 0, 1, 2, 3
-_MAP_LOOKUP_BATCH, _MAP_TAKE_BATCH = 24, 25
+_MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _MAP_NEXT_KEY = 0, 1, 2, 3, 4
 _OBJ_PIN, _OBJ_GET, _OBJ_INFO = 6, 7, 15
 _LINK_CREATE, _LINK_UPDATE, _LINK_DETACH, _PROG_QUERY = 28, 29, 34, 16
 
 _DEVMAP_HASH = 25
 _TCX_MOST = 64  # BPF_MPROG_MAX
-_ATTR_SIZE = 128
-_BATCH = 4096
-"""Entries per system call."""
+ATTR_SIZE = 128
+"""Bytes; no command knows a longer union bpf_attr."""
 
 
 class TcxHook(IntEnum):
@@ -55,11 +52,12 @@ class MapShape:
 
 def _bpf(command: int, attr: bytes) -> tuple[int, bytes]:
     """Run a command; answers its result and the attr as the kernel left it."""
-    buffer = ctypes.create_string_buffer(attr, _ATTR_SIZE)
-    return _call(command, buffer), buffer.raw
+    buffer = ctypes.create_string_buffer(attr, ATTR_SIZE)
+    return call(command, buffer), buffer.raw
 
 
-def _call(command: int, attr: ctypes.Array[ctypes.c_char]) -> int:
+def call(command: int, attr: ctypes.Array[ctypes.c_char]) -> int:
+    """Run a command; the kernel writes into `attr`. Raises OSError."""
     result: int = _libc.syscall(_NR_BPF[platform.machine()], command, attr, len(attr))
     if result < 0:
         number = ctypes.get_errno()
@@ -72,7 +70,8 @@ def _address(buffer: ctypes.Array[ctypes.c_char]) -> int:
 
 
 @contextmanager
-def _explained(operation: str, advice: str = "") -> Iterator[None]:
+def explained(operation: str, advice: str = "") -> Iterator[None]:
+    """Raise an OSError of the block as a KernelError that names `operation`."""
     try:
         yield
     except OSError as error:
@@ -93,7 +92,7 @@ def obj_get(path: Path) -> int:
 def obj_pin(fd: int, path: Path) -> None:
     """Pin where nothing is pinned yet."""
     name = ctypes.create_string_buffer(str(path).encode())
-    with _explained(f"pin {path}"):
+    with explained(f"pin {path}"):
         _bpf(_OBJ_PIN, struct.pack("=QII", _address(name), fd, 0))
 
 
@@ -112,7 +111,7 @@ def ensure_devmap(path: Path, entries: int) -> None:
     """
     if path.exists():
         return
-    with _explained("make a map of devices"):
+    with explained("make a map of devices"):
         made, _ = _bpf(_MAP_CREATE, struct.pack("=IIIII", _DEVMAP_HASH, 4, 4, entries, 0))
     try:
         obj_pin(made, path)
@@ -122,19 +121,24 @@ def ensure_devmap(path: Path, entries: int) -> None:
 
 def map_shape(fd: int) -> MapShape:
     """Ask the kernel for a map's sizes (struct bpf_map_info)."""
-    info = ctypes.create_string_buffer(80)
-    with _explained("read a map's sizes"):
-        _bpf(_OBJ_INFO, struct.pack("=IIQ", fd, len(info), _address(info)))
-    _, _, key, value, entries = struct.unpack_from("=IIIII", info.raw)
+    _, _, key, value, entries = struct.unpack_from("=IIIII", object_info(fd, 80))
     return MapShape(key, value, entries)
 
 
 def object_id(fd: int) -> int:
     """The kernel's id of a map or program: both infos begin with their type and it."""
-    info = ctypes.create_string_buffer(80)
-    with _explained("read an object's id"):
-        _bpf(_OBJ_INFO, struct.pack("=IIQ", fd, len(info), _address(info)))
-    return int(struct.unpack_from("=II", info.raw)[1])
+    return int(struct.unpack_from("=II", object_info(fd, 80))[1])
+
+
+def object_info(fd: int, size: int) -> bytes:
+    """What the kernel tells of a map, program or link: the first `size` bytes of its info struct.
+
+    An older kernel, whose struct is shorter, leaves zeros behind it.
+    """
+    info = ctypes.create_string_buffer(size)
+    with explained("ask for a map, program or link"):
+        _bpf(_OBJ_INFO, struct.pack("=IIQ", fd, size, _address(info)))
+    return info.raw
 
 
 def map_lookup(fd: int, key: bytes, size: int) -> bytes | None:
@@ -151,13 +155,13 @@ def map_lookup(fd: int, key: bytes, size: int) -> bytes | None:
 
 def map_update(fd: int, key: bytes, value: bytes) -> None:
     """Set an entry; raises KernelError, with E2BIG or ENOSPC where the map is full."""
-    with _explained("write a map entry", "a full map takes no more; raise its size"):
+    with explained("write a map entry", "a full map takes no more; raise its size"):
         _update(fd, key, value)
 
 
 def devmap_put(fd: int, ifindex: int) -> None:
     """Set a device under its ifindex; raises KernelError, with EINVAL where there is none such."""
-    with _explained(f"note interface {ifindex}"):
+    with explained(f"note interface {ifindex}"):
         _update(fd, struct.pack("=I", ifindex), struct.pack("=I", ifindex))
 
 
@@ -179,41 +183,18 @@ def map_delete(fd: int, key: bytes) -> bool:
     return True
 
 
-def map_entries(fd: int, key: int, value: int) -> Iterator[tuple[bytes, bytes]]:
-    """All entries of a hash or trie, sizes in bytes; what comes or goes meanwhile may be missed."""
-    return _batches(_MAP_LOOKUP_BATCH, fd, key, value)
-
-
-def map_take(fd: int, key: int, value: int) -> Iterator[tuple[bytes, bytes]]:
-    """All entries of a hash, each deleted as it is read."""
-    return _batches(_MAP_TAKE_BATCH, fd, key, value)
-
-
-def _batches(command: int, fd: int, key: int, value: int) -> Iterator[tuple[bytes, bytes]]:
-    """Entry by entry it would be two system calls for each, and an iteration whose key an LRU
-    evicts begins anew. ENOENT says that this batch was the last.
-    """
-    keys = ctypes.create_string_buffer(_BATCH * key)
-    values = ctypes.create_string_buffer(_BATCH * value)
-    position = ctypes.create_string_buffer(max(key, 4))  # of a trie a key, of a hash a bucket
-    places = _address(position), _address(keys), _address(values)
-    start, is_last = 0, False
-    while not is_last:
-        request = struct.pack("=QQQQIIQQ", start, *places, _BATCH, fd, 0, 0)
-        attr = ctypes.create_string_buffer(request, _ATTR_SIZE)
-        with _explained("read a map's entries"):
+def map_count(fd: int, key: int) -> int:
+    """How many entries a small map has, of a kind that can't be read in batches (a devmap)."""
+    following = ctypes.create_string_buffer(key)
+    start, count = 0, 0
+    with explained("count a map's entries"):
+        while True:
+            request = struct.pack("=IIQQQ", fd, 0, start, _address(following), 0)
             try:
-                _call(command, attr)
+                _bpf(_MAP_NEXT_KEY, request)
             except FileNotFoundError:
-                is_last = True
-        found = struct.unpack_from("=I", attr.raw, 32)[0]
-        read = zip(_cut(keys.raw, key), _cut(values.raw, value), strict=True)
-        yield from itertools.islice(read, found)
-        start = places[0]
-
-
-def _cut(raw: bytes, size: int) -> Iterator[bytes]:
-    return (raw[at : at + size] for at in range(0, len(raw), size))
+                return count
+            start, count = _address(following), count + 1
 
 
 def link_create(program: int, ifindex: int, hook: TcxHook) -> int:
@@ -223,7 +204,7 @@ def link_create(program: int, ifindex: int, hook: TcxHook) -> int:
 
 def link_update(link: int, program: int) -> None:
     """Replace a link's program; no packet meets the hook without one."""
-    with _explained("replace an attached program"):
+    with explained("replace an attached program"):
         _bpf(_LINK_UPDATE, struct.pack("=III", link, program, 0))
 
 
@@ -231,7 +212,7 @@ def link_detach(pin: Path) -> None:
     """Detach a pinned link at once: without its pin alone it goes some time later."""
     link = obj_get(pin)
     try:
-        with _explained(f"detach {pin}"):
+        with explained(f"detach {pin}"):
             _bpf(_LINK_DETACH, struct.pack("=I", link))
     finally:
         os.close(link)
@@ -253,24 +234,27 @@ def _link_field(pin: Path, offset: int) -> int:
         link = obj_get(pin)
     except FileNotFoundError:
         return 0
-    info = ctypes.create_string_buffer(64)
     try:
-        with _explained(f"read link {pin}"):
-            _bpf(_OBJ_INFO, struct.pack("=IIQ", link, len(info), _address(info)))
+        return int(struct.unpack_from("=I", object_info(link, 64), offset)[0])
     finally:
         os.close(link)
-    return int(struct.unpack_from("=I", info.raw, offset)[0])
 
 
 def tcx_programs(ifindex: int, hook: TcxHook) -> list[int]:
     """The IDs of a device's TCX programs, in the order they run; none where there is no TCX."""
-    ids = (ctypes.c_uint32 * _TCX_MOST)()
-    query = struct.pack("=IIIIQI", ifindex, hook, 0, 0, ctypes.addressof(ids), len(ids))
+    return [program for program, _ in tcx_links(ifindex, hook)]
+
+
+def tcx_links(ifindex: int, hook: TcxHook) -> list[tuple[int, int]]:
+    """The same with the ID of the link that holds each; 0 where none does."""
+    ids = [(ctypes.c_uint32 * _TCX_MOST)() for _ in range(2)]
+    programs, links = map(ctypes.addressof, ids)
+    query = struct.pack("=IIIIQIxxxxQQ", ifindex, hook, 0, 0, programs, _TCX_MOST, 0, links)
     try:
         attr = _bpf(_PROG_QUERY, query)[1]
     except OSError:
         return []
-    return list(ids[: struct.unpack_from("=I", attr, 24)[0]])
+    return list(zip(*ids, strict=True))[: struct.unpack_from("=I", attr, 24)[0]]
 
 
 @functools.cache

@@ -22,6 +22,14 @@ CONNTRACK = {
 _ROOT = Path("/proc/sys")
 
 
+def read(name: str) -> str | None:
+    """A setting's value; None where this kernel (or this network namespace) does not have it."""
+    try:
+        return _path(name).read_text().strip()
+    except OSError:
+        return None
+
+
 def differing(wanted: Mapping[str, str]) -> dict[str, str]:
     """The settings that differ from `wanted`, with their present values.
 
@@ -30,11 +38,8 @@ def differing(wanted: Mapping[str, str]) -> dict[str, str]:
     """
     found = {}
     for name, value in wanted.items():
-        try:
-            actual = _path(name).read_text().strip()
-        except OSError:
-            continue
-        if actual != value:
+        actual = read(name)
+        if actual is not None and actual != value:
             found[name] = actual
     return found
 
@@ -50,4 +55,5 @@ def write(values: Mapping[str, str]) -> None:
 
 
 def _path(name: str) -> Path:
-    return _ROOT / name.replace(".", "/")
+    """As sysctl(8) has it: a name with slashes keeps its dots, which a device's name may have."""
+    return _ROOT / (name if "/" in name else name.replace(".", "/"))

@@ -37,6 +37,12 @@ def far_end(netlink: NetlinkSocket, ifindex: int) -> FarEnd | None:
     return FarEnd(name, far[rt.IFLA_ADDRESS].hex(":"), has_xdp(far))
 
 
+def root_qdisc(netlink: NetlinkSocket, ifindex: int) -> str:
+    """The kind of a device's root qdisc, such as "tbf"; "noqueue" where nothing shapes."""
+    device = _link(netlink, ifindex, b"") or {}
+    return device.get(rt.IFLA_QDISC, b"noqueue").rstrip(b"\0").decode()
+
+
 def has_xdp(device: dict[int, bytes]) -> bool:
     """Whether a device of these attributes has an XDP program, generic or native."""
     return any(attributes(device.get(rt.IFLA_XDP, b""), 0).get(rt.IFLA_XDP_ATTACHED, b""))

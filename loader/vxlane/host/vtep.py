@@ -75,6 +75,16 @@ def wiring_of(devices: Devices, name: str) -> Wiring | None:
     )
 
 
+def port_of(devices: Devices, device: Device) -> tuple[int, int]:
+    """VNI and UDP port of a VXLAN device; zeros where it is gone."""
+    try:
+        message = devices.netlink.link("get", index=device.index)[0]
+    except NetlinkError:
+        return 0, 0
+    data = message.get(("linkinfo", "data"))
+    return data.get_attr("IFLA_VXLAN_ID") or 0, data.get_attr("IFLA_VXLAN_PORT") or 0
+
+
 def mismatch(device: Device, actual: Wiring | None, wanted: Wiring) -> str:
     """Why an existing device can't be changed into the wanted one; empty: it can."""
     if device.kind != "vxlan" or actual is None:

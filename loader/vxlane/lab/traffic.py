@@ -64,8 +64,8 @@ def tcp(ends: Ends, *, seconds: float) -> float:
 def udp(ends: Ends, *, seconds: float, size: int = 64) -> float:
     """Datagrams of `size` bytes that reach the pod each second, from one sending thread."""
     port = ["-p", str(_SOCKPERF_PORT)]
-    with _server(ends, _SOCKPERF_PORT, "sockperf", "server", *port) as server:
-        before = _arrived(server)
+    with serving(ends, _SOCKPERF_PORT, "sockperf", "server", *port) as server:
+        before = arrived(server)
         # Counted at the pod's interface: sockperf's server reads fewer than arrive.
         argv = [
             "sockperf",
@@ -79,16 +79,16 @@ def udp(ends: Ends, *, seconds: float, size: int = 64) -> float:
             _whole(seconds),
         ]
         namespaces.run(ends.source, *argv)
-        arrived = _arrived(server) - before
-    if not arrived:
+        came = arrived(server) - before
+    if not came:
         raise LabError(f"UDP {ends.source} -> {ends.target}: nothing arrived")
-    return arrived / float(_whole(seconds))
+    return came / float(_whole(seconds))
 
 
 def latency(ends: Ends, *, seconds: float) -> float:
     """One way of a TCP ping-pong of 64 bytes, median, microseconds."""
     port = ["-p", str(_SOCKPERF_PORT), "--tcp"]
-    with _server(ends, _SOCKPERF_PORT, "sockperf", "server", *port):
+    with serving(ends, _SOCKPERF_PORT, "sockperf", "server", *port):
         argv = ["sockperf", "ping-pong", "-i", ends.address, *port, "-m", "64"]
         argv += ["-t", _whole(seconds)]
         said = namespaces.run(ends.source, *argv).stdout
@@ -102,7 +102,7 @@ def connections(ends: Ends, *, seconds: float) -> float:
     """Short connections a second, one after the other: connect, request, response, close."""
     port = str(next(_CONNECTION_PORTS))
     program = [sys.executable, "-I", str(connections_program.__file__)]
-    with _server(ends, int(port), *program, "serve", port):
+    with serving(ends, int(port), *program, "serve", port):
         argv = [*program, "call", ends.address, port, str(seconds)]
         done = namespaces.run(ends.source, *argv, check=False, timeout=seconds + 30)
     if done.returncode:
@@ -111,7 +111,7 @@ def connections(ends: Ends, *, seconds: float) -> float:
     return float(done.stdout)
 
 
-def _arrived(process: subprocess.Popen[bytes]) -> int:
+def arrived(process: subprocess.Popen[bytes]) -> int:
     """Packets that have come into the namespace of `process` from outside."""
     rows = Path(f"/proc/{process.pid}/net/dev").read_text(encoding="ascii").splitlines()[2:]
     devices = (row.split(":") for row in rows)
@@ -121,7 +121,7 @@ def _arrived(process: subprocess.Popen[bytes]) -> int:
 def _iperf(ends: Ends, seconds: float) -> dict[str, Any]:
     """The `end` of iperf3's report."""
     port = str(_IPERF_PORT)
-    with _server(ends, _IPERF_PORT, "iperf3", "--server", "--port", port):
+    with serving(ends, _IPERF_PORT, "iperf3", "--server", "--port", port):
         argv = ["iperf3", "--json", "--client", ends.address, "--port", port]
         argv += ["--time", _whole(seconds)]
         done = namespaces.run(ends.source, *argv, check=False, timeout=seconds + 30)
@@ -139,7 +139,7 @@ def _whole(seconds: float) -> str:
 
 
 @contextlib.contextmanager
-def _server(ends: Ends, port: int, *argv: str) -> Iterator[subprocess.Popen[bytes]]:
+def serving(ends: Ends, port: int, *argv: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run a server in the target during the block, which begins when the server listens."""
     command = namespaces.inside(ends.target, argv)
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:

@@ -27,7 +27,7 @@ _HERE = "/proc/thread-self/ns/net"
 _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 
-_QUEUES = frozenset(
+QUEUES = frozenset(
     {"noqueue", "noop", "mq", "pfifo", "bfifo", "pfifo_fast", "fq", "fq_codel", "ingress", "clsact"}
 )
 """Qdiscs that delay and drop nothing on a device that never is busy; filters are read apart."""
@@ -64,7 +64,7 @@ class DeviceReader:
         qdiscs = self._qdiscs()
         found: list[Finding] = []
         for ifindex, name in devices.inner:
-            shapers = sorted(qdiscs.get(ifindex, set()) - _QUEUES)
+            shapers = sorted(qdiscs.get(ifindex, set()) - QUEUES)
             found += [Finding(Kind.SHAPER, f"qdisc {kind} on {name}") for kind in shapers]
             if any(self._hooks.has_foreign_filters(hook, ifindex) for hook in TcxHook):
                 found.append(Finding(Kind.TC, f"tc filters on {name}"))

@@ -25,7 +25,7 @@ _UNSPECIFIED, _UNICAST, _LOCAL = 0, 1, 2  # RTN_*
 _HOSTS = ((0x01000000, 0x7EFFFFFF), (0x80000000, 0xDFFFFFFF), (0xF0000000, 0xFFFFFFFE))
 """All addresses that a host can have towards others."""
 # Bits of a state, of nft's ct state and of xt_conntrack alike (NF_CT_STATE_BIT).
-_INVALID, ESTABLISHED, _RELATED, _NEW, _UNTRACKED = 1, 2, 4, 8, 64
+INVALID, ESTABLISHED, _RELATED, _NEW, _UNTRACKED = 1, 2, 4, 8, 64
 
 
 class Field(enum.Enum):
@@ -152,7 +152,7 @@ def established(view: View, moved: Field | None = None) -> Packet:
 
 def of_any_state(view: View, moved: Field | None = None) -> Packet:
     """Of pods' connections from the first packet on."""
-    states = _values(_INVALID, ESTABLISHED, _RELATED, _NEW, _UNTRACKED)
+    states = _values(INVALID, ESTABLISHED, _RELATED, _NEW, _UNTRACKED)
     return Packet({**_inner(view, moved), Field.STATE: states}, _inner_names(view), moved=moved)
 
 
@@ -160,13 +160,13 @@ def framed(view: View, moved: Field | None = None) -> Packet:
     """As `established`, where frames are seen on a bridge or a device: conntrack may not have seen
     them yet, and device names are ports'.
     """
-    states = _values(_INVALID, ESTABLISHED, _UNTRACKED)
+    states = _values(INVALID, ESTABLISHED, _UNTRACKED)
     return Packet({**established(view, moved).numbers, Field.STATE: states}, {}, moved=moved)
 
 
 def unfollowed(packet: Packet) -> Packet:
     """The same packets before conntrack has seen them, which takes some for INVALID until then."""
-    states = _merged((*packet.numbers[Field.STATE], *_values(_INVALID, _UNTRACKED)))
+    states = _merged((*packet.numbers[Field.STATE], *_values(INVALID, _UNTRACKED)))
     return replace(packet, numbers={**packet.numbers, Field.STATE: states})
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import logging
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 from typing import Any
 
 from vxlane.config import Config
@@ -16,6 +17,8 @@ from vxlane.util.jsontext import parse_json
 
 log = logging.getLogger(__name__)
 
+FILE = "nodes.json"
+
 
 class NodeCache:
     """Owns `<state>/nodes.json`.
@@ -25,7 +28,7 @@ class NodeCache:
     """
 
     def __init__(self, config: Config) -> None:
-        self._path = config.state / "nodes.json"
+        self._path = config.state / FILE
         self._origin = config.origin
         self._cidr = config.network.cidr
         self._saved: tuple[Node | None, tuple[Node, ...]] = (None, ())
@@ -61,6 +64,14 @@ class NodeCache:
         }
         files.replace(self._path, json.dumps(document))
         self._saved = current
+
+
+def saved_peers(state: Path) -> tuple[Node, ...]:
+    """The peers that an agent has saved in `state`, of whatever source; empty: none can be read."""
+    try:
+        return tuple(map(_node, parse_json((state / FILE).read_bytes())["peers"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
 
 
 def _fields(node: Node) -> list[str]:

@@ -46,19 +46,23 @@ def _why_none(state: Path) -> str:
     return "'vxlane status' says whether an agent is about to"
 
 
-def call(state: Path, request: dict[str, Any]) -> dict[str, Any]:
-    """One request to the agent, and its answer. VxlaneError: no agent answers, or it refused."""
+def call(state: Path, request: dict[str, Any], seconds: float | None = None) -> dict[str, Any]:
+    """One request to the agent, and its answer. VxlaneError: no agent answers, or it refused.
+
+    `seconds`: how long to wait for it, 10 s if it is None.
+    """
+    seconds = _ANSWER_SECONDS if seconds is None else seconds
     path = state / "agent.sock"
     try:
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(_ANSWER_SECONDS)
+            connection.settimeout(seconds)
             connection.connect(str(path))
             connection.sendall(json.dumps(request).encode() + b"\n")
             answer: dict[str, Any] = parse_json(connection.makefile("rb").readline())
     except (FileNotFoundError, ConnectionRefusedError):
         raise VxlaneError(f"no agent listens on {path}; start it: vxlane agent") from None
     except TimeoutError:
-        what = f"the agent on {path} did not answer within {_ANSWER_SECONDS:g} s"
+        what = f"the agent on {path} did not answer within {seconds:g} s"
         raise VxlaneError(f"{what}; it is overloaded or hangs, see its log") from None
     except OSError as error:
         raise KernelError(f"call the agent on {path}", error.errno or 0) from None

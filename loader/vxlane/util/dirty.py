@@ -23,5 +23,13 @@ class Dirty(enum.Flag):
     MAPS = enum.auto()
     """The programs' maps, and the places of the programs."""
 
+    @property
+    def label(self) -> str:
+        """The part's name, `several` or `all`."""
+        parts = [str(part.name).lower() for part in Dirty if part in self]
+        if self == ALL:
+            return "all"
+        return parts[0] if len(parts) == 1 else "several"
+
 
 ALL = Dirty(sum(item.value for item in Dirty))

@@ -12,6 +12,7 @@ from vxlane.bypass.bypass import Bypass
 from vxlane.errors import ConfigError
 from vxlane.pods.interfaces import Key, parse_interface, parse_key
 from vxlane.pods.pods import NO_BYPASS
+from vxlane.util.tally import Withdrawal
 
 Json = dict[str, Any]
 
@@ -58,7 +59,7 @@ class Operations:
         return {"removed": len(stale)}
 
     def _flush(self, _: Json) -> Json:
-        return {"epoch": self._bypass().lease.flush()}
+        return {"epoch": self._bypass().lease.flush(Withdrawal.ASKED)}
 
     def _switch(self, request: Json) -> Json:
         enabled = request.get("enabled")

@@ -15,7 +15,9 @@ from typing import Any
 
 from vxlane.agent.agent import Agent
 from vxlane.bypass.bypass import Bypass
+from vxlane.datapath.records import IPNetwork
 from vxlane.util import files
+from vxlane.util.tally import Tally
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +98,17 @@ class StatusStore:
         if refusal and refusal != self._refusal:
             log.warning("%s", refusal)
         self._refusal = refusal
+
+    @property
+    def tally(self) -> Tally | None:
+        """What has happened since the agent began; None before its first reconcile."""
+        return self._agent.tally if self._agent else None
+
+    def node_names(self) -> dict[IPNetwork, str]:
+        """The peers' names by their pod CIDRs."""
+        overlay = self._agent.overlay if self._agent else None
+        paths = overlay.paths if overlay else ()
+        return {path.node.pod_cidr: path.node.name for path in paths}
 
     def wait_for(self, reason: str) -> None:
         """The agent has not started yet, because of `reason`."""

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The path `device` on a lab of stock nodes: the programs of `device.c` and their vxlan device.
+
+Uses ip and tc. What it makes is in the lab's namespaces, and its pins are in the lab's directory:
+both go when the lab goes.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from vxlane.datapath.bpffs import ensure_bpffs
+from vxlane.errors import CompileError
+from vxlane.lab import kernel_node, namespaces
+from vxlane.lab.lab import Lab
+from vxlane.lab.plan import LABS
+from vxlane.lab.pods import BRIDGE
+from vxlane.lab.underlay import ip
+
+TUNNEL = "tunnel0"
+_IFINDEX = 1000
+"""The same on every node, so that the nodes share their programs."""
+_PORT = 8473
+"""flannel.1 has its own: the kernel gives a port to one kind of device."""
+_TIMEOUT = 120.0
+
+
+def install(lab: Lab) -> None:
+    """Have all pods of `lab` use this path. CompileError: the programs do not load."""
+    pins = pin_directory(lab)
+    ensure_bpffs(pins)
+    for node in lab.nodes:
+        ip(
+            node.name,
+            f"link add {TUNNEL} index {_IFINDEX} mtu {kernel_node.MTU} type vxlan external"
+            f" dstport {_PORT}",
+        )
+        ip(node.name, f"link set {TUNNEL} up")
+    _load({"pins": str(pins), "tunnel": _IFINDEX, "pods": _pods(lab)})
+    for node in lab.nodes:
+        _attach(node.name, TUNNEL, pins / "from_tunnel")
+    for pod in lab.pods:
+        _attach(pod.node, pod.veth, pins / "from_pod")
+
+
+def pin_directory(lab: Lab) -> Path:
+    """Where the two programs are pinned."""
+    return LABS / lab.name / "device"
+
+
+def _pods(lab: Lab) -> list[dict[str, object]]:
+    found = []
+    for pod in lab.pods:
+        links = {link["ifname"]: link for link in json.loads(ip(pod.node, "-j link show"))}
+        found.append(
+            {
+                "address": str(pod.address),
+                "node": str(lab.node(pod.node).address),
+                "ifindex": links[pod.veth]["ifindex"],
+                "mac": pod.mac,
+                "gateway_mac": links[BRIDGE]["address"],
+            }
+        )
+    return found
+
+
+def _load(request: dict[str, object]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-I", "-m", "vxlane.bench.device_load"],
+        input=json.dumps(request),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=_TIMEOUT,
+    )
+    if done.returncode:
+        said = " | ".join(done.stderr.strip().splitlines()[-5:])
+        raise CompileError(f"the programs of the path device did not load: {said}")
+
+
+def _attach(namespace: str, device: str, program: Path) -> None:
+    namespaces.run(namespace, "tc", "qdisc", "add", "dev", device, "clsact")
+    bpf = ["bpf", "direct-action", "object-pinned", str(program)]
+    namespaces.run(namespace, "tc", "filter", "add", "dev", device, "ingress", *bpf)

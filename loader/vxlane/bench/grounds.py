@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the paths are measured: labs that are made for a run, or ends that somebody gives."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Protocol
+
+from vxlane.bench import device, flowtable, plan, services
+from vxlane.bench.model import Missing
+from vxlane.bench.plan import Cell, Place
+from vxlane.bench.witness import Check, checks
+from vxlane.errors import ConfigError, LabError
+from vxlane.lab import kernel_node, namespaces, service
+from vxlane.lab import lab as labs
+from vxlane.lab.lab import Lab
+from vxlane.lab.plan import LabPod
+from vxlane.lab.traffic import Ends
+
+_WIRE_MTU = kernel_node.MTU + 50
+
+
+@dataclass(frozen=True, slots=True)
+class Stand:
+    """One path at one place."""
+
+    ends: Ends
+    ping: str
+    """The address that answers a ping: a Service's does not."""
+    mtu: int
+    """The largest IP packet, bytes."""
+    checks: Sequence[Check] = ()
+    """Empty: nothing is known of the way between."""
+    beside: Ends | None = None
+
+
+class Grounds(Protocol):
+    """Anything that has the paths."""
+
+    def stand(self, path: str, place: Place) -> Stand:
+        """Where `path` is measured at `place`."""
+
+
+class Labs:
+    """Labs: each path has its own, but that `host` and `stock` share one."""
+
+    def __init__(self, name: str, progress: Callable[[str], None]) -> None:
+        self._name = name
+        self._progress = progress
+        self.labs: dict[tuple[str, int], Lab] = {}
+        self._named: list[str] = []
+
+    def make(self, cells: Sequence[Cell]) -> list[Missing]:
+        """Make the labs that `cells` need; what this kernel can't have."""
+        needed = {self._key(path, cell.place): cell.place for cell in cells for path in cell.paths}
+        has_stock_node = any(cell.place in (plan.TO_STOCK, plan.FROM_STOCK) for cell in cells)
+        missing = []
+        for path, count in needed:
+            self._progress(f"making the lab of {path}" + (f", {count} Services" if count else ""))
+            name = f"{self._name}-{path}{count or ''}"
+            self._named.append(name)
+            stock_nodes = 1 if path == plan.BYPASS and has_stock_node else 0
+            made = labs.up(
+                name,
+                nodes=2 + stock_nodes,
+                pods_per_node=2,
+                kernel_only=stock_nodes if path == plan.BYPASS else 2,
+            )
+            for node in made.nodes if count else ():
+                services.load(node.name, count)
+            self._provide_service(made)
+            if path == "device":
+                device.install(made)
+            if path == "flowtable" and not flowtable.install(made):
+                why = "this kernel has no nftables flowtables (CONFIG_NF_FLOW_TABLE)"
+                missing.append(Missing("path flowtable", why))
+                continue
+            self.labs[path, count] = made
+        return missing
+
+    def has(self, path: str) -> bool:
+        """Whether this kernel could make a lab of `path`."""
+        return any(self._key(path, plan.BETWEEN)[0] == made for made, _ in self.labs)
+
+    def _provide_service(self, made: Lab) -> None:
+        backend = _pod(made, 2, 1).address
+        service.provide(made.nodes[0].name, backend)
+
+    def down(self) -> None:
+        """Remove all of them, also what a killed `make` left."""
+        for name in self._named:
+            labs.down(name)
+
+    def stand(self, path: str, place: Place) -> Stand:
+        """Where `path` is measured at `place`."""
+        lab = self.labs[self._key(path, place)]
+        if path == "host":
+            client, server = lab.nodes[:2]
+            ends = Ends(client.name, server.name, str(server.address))
+            return Stand(ends, ends.address, _WIRE_MTU)
+        source, target = _pods(lab, place)
+        ends = Ends(source.name, target.name, str(target.address))
+        ping = ends.address
+        if place == plan.SERVICE:
+            ends = Ends(source.name, target.name, str(service.VIRTUAL))
+        beside = _neighbours(lab)
+        nodes = {node.name: node for node in lab.nodes}
+        return Stand(ends, ping, kernel_node.MTU, checks(path, source, target, nodes), beside)
+
+    def _key(self, path: str, place: Place) -> tuple[str, int]:
+        return ("stock" if path == "host" else path), place.services
+
+
+def _pods(lab: Lab, place: Place) -> tuple[LabPod, LabPod]:
+    """Client and server. A lab without a stock node is one of stock nodes."""
+    stock = min(3, len(lab.nodes))
+    if place == plan.ONE_NODE:
+        return _pod(lab, 1, 1), _pod(lab, 1, 2)
+    if place == plan.TO_STOCK:
+        return _pod(lab, 1, 1), _pod(lab, stock, 1)
+    if place == plan.FROM_STOCK:
+        return _pod(lab, stock, 1), _pod(lab, 1, 1)
+    return _pod(lab, 1, 1), _pod(lab, 2, 1)
+
+
+def _neighbours(lab: Lab) -> Ends:
+    source, target = _pod(lab, 1, 2), _pod(lab, 2, 2)
+    return Ends(source.name, target.name, str(target.address))
+
+
+def _pod(lab: Lab, node: int, number: int) -> LabPod:
+    name = f"{lab.name}-node{node}-pod{number}"
+    return next(pod for pod in lab.pods if pod.name == name)
+
+
+class Given:
+    """Ends that somebody made: two network namespaces and the server's address, for each path."""
+
+    def __init__(self, given: Mapping[str, str]) -> None:
+        self._stands = {path: _stand(text) for path, text in given.items()}
+
+    def stand(self, path: str, place: Place) -> Stand:  # noqa: ARG002 (the protocol's)
+        """Where `path` is measured."""
+        return self._stands[path]
+
+
+def _stand(text: str) -> Stand:
+    """CLIENT,SERVER,ADDRESS. ConfigError: it is something else, or not there."""
+    words = text.split(",")
+    try:
+        client, server, address = words
+        IPv4Address(address)
+    except ValueError:
+        raise ConfigError(
+            f'"{text}" is not CLIENT,SERVER,ADDRESS: two network namespaces and an IPv4 address'
+        ) from None
+    for name in (client, server):
+        if name not in namespaces.existing():
+            raise ConfigError(f'there is no network namespace "{name}"; see: ip netns list')
+    return Stand(Ends(client, server, address), address, _mtu(client, address))
+
+
+def _mtu(namespace: str, address: str) -> int:
+    """Of the device by which `namespace` reaches `address`, bytes."""
+    route = namespaces.run(namespace, "ip", "-j", "route", "get", address, check=False)
+    if route.returncode:
+        raise LabError(f"{namespace} has no route to {address}; its pings would not arrive either")
+    name = json.loads(route.stdout)[0]["dev"]
+    link = namespaces.run(namespace, "ip", "-j", "link", "show", "dev", name).stdout
+    return int(json.loads(link)[0]["mtu"])

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is measured and what was found, as plain data. Pure."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+class Better(enum.Enum):
+    """Which of two figures is the good one."""
+
+    MORE = "more"
+    LESS = "less"
+    NEITHER = "neither"
+    """Shown for what it explains; paths are not compared by it."""
+
+
+class Placement(enum.Enum):
+    """Where the two ends of a measurement run."""
+
+    ONE = "one CPU"
+    TWO = "two CPUs"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A number that a measurement yields."""
+
+    name: str
+    unit: str
+    better: Better
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """One measurement: a value for each figure, and the command lines that made them."""
+
+    values: Mapping[str, float]
+    commands: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Row:
+    """All rounds of one figure at one place, by path. None: that round has no value."""
+
+    place: str
+    work: str
+    placement: str
+    figure: Figure
+    values: dict[str, list[float | None]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """What was asked for and not measured."""
+
+    what: str
+    why: str

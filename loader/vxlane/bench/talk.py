@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The program `talk` (talk.c): compiled when a run begins, and called.
+
+Only gcc or clang is needed for that, with a C library's headers.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from importlib import resources
+from pathlib import Path
+
+from vxlane.errors import ToolError
+
+_COMPILERS = ("cc", "gcc", "clang")
+
+
+def build(directory: Path) -> Path:
+    """Compile it into `directory`. ToolError: there is no compiler, or it refuses."""
+    compiler = find_compiler()
+    program = directory / "talk"
+    with resources.as_file(resources.files("vxlane.bench").joinpath("talk.c")) as source:
+        command = [compiler, "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(program), str(source)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ToolError(f"{compiler} does not compile talk.c: {done.stderr.strip()[-400:]}")
+    return program
+
+
+def find_compiler() -> str:
+    """The compiler that there is. ToolError: there is none."""
+    for found in map(shutil.which, _COMPILERS):
+        if found:
+            return found
+    raise ToolError("the bench's traffic is a C program; install gcc or clang, with libc6-dev")
+
+
+def parse(printed: str) -> tuple[int, ...]:
+    """The numbers that a client prints. ToolError: it prints something else."""
+    try:
+        return tuple(int(word) for word in printed.split())
+    except ValueError:
+        raise ToolError(f"talk printed {printed.strip()[:100]!r} instead of numbers") from None

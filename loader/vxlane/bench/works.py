@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The works: each a kind of traffic, the figures that it yields, and what runs it.
+
+Bulk TCP is iperf3's. Small traffic is talk's (talk.c). CPU time is that of the whole machine,
+divided by what was carried.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from vxlane.bench import apps, cpu, plan, talk
+from vxlane.bench.cpu import CpuTime
+from vxlane.bench.model import Better, Figure, Taken
+from vxlane.bench.setting import Setting, new_port
+from vxlane.errors import LabError
+from vxlane.lab import namespaces, traffic
+
+MORE, LESS, NEITHER = Better.MORE, Better.LESS, Better.NEITHER
+
+_THROUGHPUT = Figure("throughput", "Gbit/s", MORE)
+_CPU_GB = Figure("CPU per GB", "s", LESS)
+_SOFTIRQ_GB = Figure("softirq per GB", "s", LESS)
+_P50, _P99, _P999 = (Figure(name, "us", LESS) for name in ("p50", "p99", "p99.9"))
+_CPU_EACH = Figure("CPU per transaction", "us", LESS)
+_SOFTIRQ_EACH = Figure("softirq per transaction", "us", LESS)
+_RATE = Figure("rate", "k/s", MORE)
+_LOST = Figure("lost on the way", "%", NEITHER)
+_UNREAD = Figure("dropped at the socket", "%", NEITHER)
+_CPU = Figure("CPU", "% of a CPU", LESS)
+_SOFTIRQ = Figure("softirq", "% of a CPU", LESS)
+
+_BULK = (_THROUGHPUT, _CPU_GB, _SOFTIRQ_GB)
+_ASKED = (_P50, _P99, _P999, _CPU_EACH, _SOFTIRQ_EACH)
+_POURED = (_RATE, _LOST, _UNREAD)
+_CONNECTED = (_RATE, _P50, _P99, _CPU_EACH, _SOFTIRQ_EACH)
+
+FIXED_RATE = 20_000
+"""Datagrams a second: a rate that every path carries on a small machine."""
+_FIXED_SIZE = 512
+_SLOW_FLOWS, _SLOW_EVERY = 1000, 1.0
+_FLOOD_SIZE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One kind of traffic."""
+
+    name: str
+    figures: tuple[Figure, ...]
+    run: Callable[[Setting], Taken]
+    is_long: bool = True
+    """Nearly all of its packets can be bypassed."""
+    tools: tuple[str, ...] = ()
+    """Programs it needs that scripts/setup does not install."""
+
+
+def _bulk(flows: int) -> Callable[[Setting], Taken]:
+    """TCP from the client to the server."""
+
+    def run(setting: Setting) -> Taken:
+        port = str(new_port())
+        server = setting.server("iperf3", "--server", "--port", port)
+        client = setting.client("iperf3", "--json", "--client", setting.ends.address)
+        client += ["--port", port, "--time", f"{max(1, round(setting.seconds))}"]
+        client += ["--parallel", str(flows)]
+        with setting.serving(int(port), server):
+            before = cpu.read()
+            said = setting.run(client)
+            used = cpu.read() - before
+        received = json.loads(said)["end"]["sum_received"]
+        if not received["bytes"]:
+            raise LabError(f"TCP {setting.ends.source} -> {setting.ends.target}: nothing arrived")
+        gigabytes = received["bytes"] / 1e9
+        values = {
+            _THROUGHPUT.name: received["bits_per_second"] / 1e9,
+            _CPU_GB.name: used.busy / gigabytes,
+            _SOFTIRQ_GB.name: used.softirq / gigabytes,
+        }
+        return Taken(values, setting.shown(server, client))
+
+    return run
+
+
+def _cut(run: Callable[[Setting], Taken]) -> Callable[[Setting], Taken]:
+    """The same with every segment made by the sender's TCP, as where no offload is."""
+
+    def cut(setting: Setting) -> Taken:
+        with _offloads_off(setting.ends.source), _offloads_off(setting.ends.target):
+            return run(setting)
+
+    return cut
+
+
+@contextlib.contextmanager
+def _offloads_off(namespace: str) -> Iterator[None]:
+    device = "eth0"  # of a lab's pods and nodes
+    namespaces.run(namespace, "ethtool", "-K", device, "tso", "off", "gso", "off")
+    try:
+        yield
+    finally:
+        namespaces.run(namespace, "ethtool", "-K", device, "tso", "on", "gso", "on")
+
+
+def _asked(what: str, *more: str) -> Callable[[Setting], Taken]:
+    """Requests, each with its response; `what` is talk's word for it."""
+
+    def run(setting: Setting) -> Taken:
+        port = str(new_port())
+        server = setting.server(str(setting.talk), "serve", port)
+        client = setting.client(str(setting.talk), what, setting.ends.address, port)
+        client += [f"{setting.seconds:g}", *more]
+        with setting.serving(int(port), server):
+            before = cpu.read()
+            count, p50, p99, p999 = talk.parse(setting.run(client))
+            used = cpu.read() - before
+        values = {
+            _RATE.name: count / setting.seconds / 1e3,
+            _P50.name: p50 / 1e3,
+            _P99.name: p99 / 1e3,
+            _P999.name: p999 / 1e3,
+            _CPU_EACH.name: used.busy / count * 1e6,
+            _SOFTIRQ_EACH.name: used.softirq / count * 1e6,
+        }
+        return Taken(values, setting.shown(server, client))
+
+    return run
+
+
+def _poured(size: int, rate: int = 0) -> Callable[[Setting], Taken]:
+    """Datagrams from the client to the server, counted where they arrive at its interface. What its
+    socket drops is no loss of the path: the server is too slow then.
+    """
+
+    def run(setting: Setting) -> Taken:
+        port = str(new_port())
+        server = setting.server(str(setting.talk), "serve", port)
+        client = setting.client(*_pour(setting, setting.ends.address, port, size, rate))
+        with setting.serving(int(port), server) as process:
+            arrived, dropped = traffic.arrived(process), _dropped(process)
+            before = cpu.read()
+            (sent,) = talk.parse(setting.run(client))
+            used, arrived = cpu.read() - before, traffic.arrived(process) - arrived
+            dropped = _dropped(process) - dropped
+        if not arrived:
+            raise LabError(f"UDP {setting.ends.source} -> {setting.ends.target}: nothing arrived")
+        values = {
+            _RATE.name: arrived / setting.seconds / 1e3,
+            _LOST.name: max(0.0, 100 * (1 - arrived / sent)),
+            _UNREAD.name: 100 * dropped / sent,
+            **_share_of_a_cpu(used, setting.seconds),
+        }
+        return Taken(values, setting.shown(server, client))
+
+    return run
+
+
+def _dropped(process: subprocess.Popen[bytes]) -> int:
+    text = Path(f"/proc/{process.pid}/net/snmp").read_text(encoding="ascii")
+    return socket_drops(text)
+
+
+def socket_drops(text: str) -> int:
+    """Datagrams that found a full socket, from the text of /proc/net/snmp."""
+    names, counts = (line.split() for line in text.splitlines() if line.startswith("Udp:"))
+    return int(counts[names.index("RcvbufErrors")])
+
+
+def _share_of_a_cpu(used: CpuTime, seconds: float) -> dict[str, float]:
+    return {
+        _CPU.name: 100 * used.busy / seconds,
+        _SOFTIRQ.name: 100 * used.softirq / seconds,
+    }
+
+
+def _pour(setting: Setting, address: str, port: str, size: int, rate: int) -> list[str]:
+    seconds = f"{setting.seconds:g}"
+    return [str(setting.talk), "pour", address, port, seconds, str(size), str(rate)]
+
+
+def _flooded(setting: Setting) -> Taken:
+    """Request and response, while another pod beside each end is in a flood."""
+    assert setting.beside
+    port = str(new_port())
+    flood = _pour(setting, setting.beside.address, port, _FLOOD_SIZE, 0)
+    command = namespaces.inside(setting.beside.source, flood)
+    with (
+        traffic.serving(setting.beside, int(port), str(setting.talk), "serve", port),
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as flooding,
+    ):
+        try:
+            return _asked("tcp")(setting)
+        finally:
+            flooding.kill()
+
+
+WORKS = {
+    work.name: work
+    for work in (
+        Work(plan.TCP1, _BULK, _bulk(1)),
+        Work(plan.TCP8, _BULK, _bulk(8)),
+        Work(plan.TCP1_CUT, _BULK, _cut(_bulk(1))),
+        Work(plan.TCP8_CUT, _BULK, _cut(_bulk(8))),
+        Work(plan.UDP64, _POURED, _poured(64)),
+        Work(plan.UDP512, _POURED, _poured(512)),
+        Work(plan.UDP1380, _POURED, _poured(1380)),
+        Work(plan.TCP_RR, _ASKED, _asked("tcp")),
+        Work(plan.UDP_RR, _ASKED, _asked("udp")),
+        Work(plan.CRR, _CONNECTED, _asked("connect"), is_long=False),
+        Work(
+            plan.SLOW,
+            _ASKED[:3],
+            _asked("slow", str(_SLOW_FLOWS), f"{_SLOW_EVERY:g}"),
+            is_long=False,
+        ),
+        Work(plan.FIXED, (_CPU, _SOFTIRQ, _LOST), _poured(_FIXED_SIZE, FIXED_RATE)),
+        Work(plan.FLOODED, _ASKED[:3], _flooded),
+        Work(plan.NGINX, apps.FIGURES, apps.nginx, tools=("nginx", "wrk")),
+        Work(
+            plan.REDIS,
+            apps.FIGURES,
+            apps.redis,
+            is_long=False,  # it opens 50 connections, for few requests in a short run
+            tools=("redis-server", "redis-benchmark"),
+        ),
+    )
+}

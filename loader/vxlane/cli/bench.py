@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`vxlane bench`: measures the bypass against other paths, and compares two such runs.
+
+Imports the bench's modules and click.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vxlane.bench import compare as comparing
+from vxlane.bench import document as documents
+from vxlane.bench.page import page
+from vxlane.bench.plan import SECONDS, Depth
+from vxlane.bench.ratios import FEWEST
+from vxlane.bench.run import Wanted, run
+from vxlane.bench.text import text
+from vxlane.cli.common import Json, examples, need_root
+from vxlane.errors import ConfigError
+from vxlane.lab.plan import check_name
+from vxlane.util import interrupt
+from vxlane.util.jsontext import parse_json
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+_ENDS = "CLIENT,SERVER,ADDRESS"
+
+
+@click.group(
+    invoke_without_command=True,
+    epilog=examples(
+        "vxlane bench --quick",
+        "vxlane bench --json run.json --html run.html",
+        "vxlane bench --work request --rounds 11",
+        "vxlane bench --stock a,b,10.0.0.2 --bypass c,d,10.1.0.2",
+    ),
+)
+@click.option("--quick", "depth", flag_value="quick", help="Measure for less than three minutes.")
+@click.option("--full", "depth", flag_value="full", help="Measure everything, for an hour.")
+@click.option(
+    "--rounds",
+    type=click.IntRange(1),
+    default=FEWEST,
+    show_default=True,
+    help="How often each path is measured. Fewer than five give no result.",
+)
+@click.option("--seconds", type=click.FloatRange(0.1), help="Length of one measurement.")
+@click.option("--work", multiple=True, help="Only works with this word in their name. May repeat.")
+@click.option("--json", "json_file", type=_FILE, metavar="FILE", help="Write the document here.")
+@click.option("--html", "html_file", type=_FILE, metavar="FILE", help="Write a page with plots.")
+@click.option("--stock", metavar=_ENDS, help="Measure stock between these ends, not in a lab.")
+@click.option("--bypass", metavar=_ENDS, help="The same for the bypass.")
+@click.option("--name", default="bench", show_default=True, help="Begins the labs' names.")
+@click.pass_context
+def bench(context: click.Context, /, **options: Any) -> None:
+    """Measure the bypass against stock flannel and other paths.
+
+    Without --stock and --bypass, labs are made for that and removed after it. With them CLIENT and
+    SERVER are network namespaces, and ADDRESS is the server's. The exit status is 1 if a row is
+    slower than stock by more than its spread, or if a check of the paths failed.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    interrupt.catch()
+    wanted = _wanted(options)
+    need_root()
+    _writable(options["json_file"], options["html_file"])
+    found = run(wanted, lambda word: click.echo(f"bench: {word}", err=True))
+    click.echo(text(found))
+    if options["json_file"]:
+        options["json_file"].write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    if options["html_file"]:
+        options["html_file"].write_text(page(found), encoding="utf-8")
+    context.exit(1 if found["failures"] else 0)
+
+
+def _wanted(options: Json) -> Wanted:
+    """click.UsageError: the options don't fit together."""
+    depth = Depth(options["depth"] or "default")
+    given = {path: options[path] for path in ("stock", "bypass") if options[path]}
+    if "bypass" in given and "stock" not in given:
+        raise click.UsageError("--bypass is compared with --stock; give both, or --stock alone")
+    return Wanted(
+        depth=depth,
+        rounds=options["rounds"],
+        seconds=options["seconds"] or SECONDS[depth],
+        works=options["work"],
+        given=given or None,
+        name=check_name(options["name"]),
+    )
+
+
+def _writable(*files: Path | None) -> None:
+    """A run of half an hour is not to end with a file that can't be written."""
+    for file in files:
+        if file and not os.access(file.absolute().parent, os.W_OK):
+            raise ConfigError(f"{file} can't be written; name a directory that is there")
+
+
+@bench.command(
+    epilog=examples(
+        "vxlane bench compare yesterday.json today.json",
+        "vxlane bench compare 6.1.json 6.12.json",
+    )
+)
+@click.argument("first", type=_FILE)
+@click.argument("second", type=_FILE)
+@click.pass_context
+def compare(context: click.Context, first: Path, second: Path) -> None:
+    """Compare what two runs wrote with --json.
+
+    The exit status is 1 if a ratio of SECOND is below that of FIRST and their quartiles don't
+    overlap.
+    """
+    runs = [_read(file) for file in (first, second)]
+    compared = comparing.compare(*runs)
+    click.echo(comparing.text(compared, *runs))
+    context.exit(1 if any(one.change is comparing.Change.WORSE for one in compared) else 0)
+
+
+def _read(file: Path) -> Json:
+    """ConfigError: it can't be read, or no run wrote it."""
+    try:
+        return documents.read(parse_json(file.read_bytes()), str(file))
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}; write it with: vxlane bench --json") from None
+    except ValueError:
+        raise ConfigError(f"{file} is no JSON; write it with: vxlane bench --json") from None

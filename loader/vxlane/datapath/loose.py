@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Programs that are not pinned: names of others', and small ones that are loaded to be tried.
+
+The rest of `syscall`, which owns the call itself.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+
+from vxlane.datapath.syscall import _OBJ_INFO, _address, _bpf
+
+_PROG_LOAD, _PROG_TEST_RUN, _PROG_BY_ID = 5, 10, 13
+_SCHED_CLS = 3
+_FRAME = 4096
+
+
+def program_name(number: int) -> str:
+    """The name of the program of this id; empty: it has none, or is gone."""
+    try:
+        descriptor = _bpf(_PROG_BY_ID, struct.pack("=III", number, 0, 0))[0]
+    except OSError:
+        return ""
+    info = ctypes.create_string_buffer(80)  # struct bpf_prog_info as far as its name
+    try:
+        _bpf(_OBJ_INFO, struct.pack("=IIQ", descriptor, len(info), _address(info)))
+    except OSError:
+        return ""
+    finally:
+        os.close(descriptor)
+    return info.raw[64:80].rstrip(b"\0").decode(errors="replace")
+
+
+def prog_load(instructions: bytes) -> int:
+    """Load a TC program of struct bpf_insn's; raises OSError where the verifier refuses it."""
+    code = ctypes.create_string_buffer(instructions, len(instructions))
+    licence = ctypes.create_string_buffer(b"GPL")
+    sizes = _SCHED_CLS, len(instructions) // 8
+    return _bpf(_PROG_LOAD, struct.pack("=IIQQ", *sizes, _address(code), _address(licence)))[0]
+
+
+def prog_test_run(program: int, frame: bytes, repeat: int = 1) -> tuple[int, bytes, int]:
+    """Run a program over a frame, `repeat` times over the same skb: what it answered, the frame as
+    it left it, and the nanoseconds of a run.
+    """
+    given, taken = (
+        ctypes.create_string_buffer(frame, len(frame)),
+        ctypes.create_string_buffer(_FRAME),
+    )
+    places = _address(given), _address(taken)
+    attr = struct.pack("=IIIIQQII", program, 0, len(frame), _FRAME, *places, repeat, 0)
+    done = _bpf(_PROG_TEST_RUN, attr)[1]
+    _, answer, _, size = struct.unpack_from("=IiII", done)
+    return answer, taken.raw[:size], struct.unpack_from("=I", done, 36)[0]

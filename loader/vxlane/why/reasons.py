@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Why a verdict, in a sentence about the flow, and a command that mends it or shows more. Pure."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from vxlane.datapath.abi import Guard, Verdict
+from vxlane.datapath.records import Flow, Pod
+from vxlane.why.decide import longest
+from vxlane.why.facts import Facts, Packet
+
+_SECOND = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """What the agent says; nothing if none answers."""
+
+    error: str = ""
+    """Why it says nothing."""
+    mechanisms: Sequence[dict[str, Any]] = field(default_factory=tuple)
+    """As `vxlane status --json` has them."""
+    rules_unread: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a sentence is made of."""
+
+    facts: Facts
+    is_leaving: bool
+    agent: Agent
+    device: Callable[[int], str]
+    """Names a device by its ifindex."""
+
+    @property
+    def flow(self) -> Flow | None:
+        """The record by which the packet is judged."""
+        return self.facts.record if self.is_leaving else self.facts.entering
+
+
+Reason = tuple[str, str]
+"""The sentence, and the command."""
+
+
+def explain(verdict: Verdict, context: Context) -> Reason:
+    """The reason of `verdict`, which `vxlane.why.decide` gave for these facts."""
+    return REASONS[verdict](context)
+
+
+def _bypassed(context: Context) -> Reason:
+    flow, facts = context.flow, context.facts
+    assert flow is not None
+    seen = flow.seen_out if context.is_leaving else flow.seen_in
+    left = (seen + longest(facts.settings, flow) - facts.now) / _SECOND
+    sentence = "it is bypassed; tcpdump on cni0 or flannel.1 shows nothing of it"
+    return f"{sentence}. In {left:.1f} s one packet goes through netfilter again", "vxlane flows"
+
+
+def _no_agent(context: Context) -> Reason:
+    if context.agent.error:
+        why = "the agent's lease has run out and no agent answers: nothing is bypassed on this node"
+        return f"{why}. Start it as this node does, for instance", "systemctl start vxlane"
+    why = "the agent's lease has run out, or the bypass is off: nothing is bypassed on this node"
+    return why, "vxlane status"
+
+
+def _no_pod(context: Context) -> Reason:
+    facts = context.facts
+    if facts.pod is None:
+        why = f"{facts.tuple.local} is no accelerated pod of this node: the CNI plugin did not tell"
+        return f"{why} of it, or the agent refused it, and its log says why", "vxlane pods"
+    if not facts.has_veth:
+        return f"the veth of {facts.tuple.local} is gone", "vxlane pods"
+    why = f"{facts.behind.remote}, the pod of this node that it goes to, is accelerated no more"
+    return f"{why}, or on another bridge", "vxlane pods"
+
+
+def _spoofed_mac(context: Context) -> Reason:
+    facts = context.facts
+    assert facts.pod is not None
+    why = f"the pod's interface has the MAC {facts.mac}, and was told to have {facts.pod.mac}"
+    return f"{why}: with --strict all that it sends is dropped", "vxlane pods"
+
+
+def _judged(context: Context) -> Reason:
+    if context.agent.rules_unread:
+        return "rules have changed and are not read yet; it passes", "vxlane status"
+    concerned = [
+        f"{each['kind']} in {each['where']}"
+        for each in context.agent.mechanisms
+        if not each["ignored"] and _concerns(each, context)
+    ]
+    what = ", ".join(concerned) or "a rule or a device, which the agent knows"
+    return f"something on its way acts on every packet: {what}", "vxlane status"
+
+
+def _concerns(mechanism: dict[str, Any], context: Context) -> bool:
+    facts = context.facts
+    if mechanism["flows"] == "translated" and not facts.is_translated:
+        return False
+    veths = {context.device(pod.ifindex) for pod in (facts.pod, facts.receiver) if pod}
+    pods = mechanism["pods"]
+    return pods in {"all", "by address"} or not veths.isdisjoint(pods.split())
+
+
+def _guarded(context: Context) -> Reason:
+    pod = _guarded_pod(context)
+    assert pod is not None
+    is_tcp = context.facts.tuple.protocol == socket.IPPROTO_TCP
+    ways = {Guard.FROM_POD: "what the pod sends", Guard.TO_POD: "what the pod is sent"}
+    guarded = " and ".join(text for guard, text in ways.items() if guard in pod.guard)
+    veth = context.device(pod.ifindex)
+    qdisc = context.facts.qdiscs.get(pod.ifindex, "noqueue")
+    is_shaped = Guard.TO_POD in pod.guard and qdisc != "noqueue"
+    what = f"the qdisc {qdisc}" if is_shaped else "another program's filter or isolation"
+    why = f"{veth} of {pod.address} has {what}, which acts on {guarded}"
+    rest = ", and TCP is bypassed both ways or not at all" if is_tcp else ""
+    return why + rest, f"tc qdisc show dev {veth}; tc filter show dev {veth} ingress"
+
+
+def _guarded_pod(context: Context) -> Pod | None:
+    facts = context.facts
+    if not context.is_leaving or facts.pod is None:
+        return facts.pod
+    is_tcp = facts.tuple.protocol == socket.IPPROTO_TCP
+    is_own = facts.pod.guard if is_tcp else facts.pod.guard & Guard.FROM_POD
+    return facts.pod if is_own else facts.receiver
+
+
+def _tcp_control(_context: Context) -> Reason:
+    why = "a connection's first packets go through netfilter; what follows is bypassed, for nothing"
+    return f"{why} that is known stands against it", "vxlane flows"
+
+
+def _no_peer(context: Context) -> Reason:
+    remote = context.facts.behind.remote if not context.is_leaving else context.facts.tuple.remote
+    if context.is_leaving and context.facts.is_translated:
+        why = (
+            f"{remote} is translated by netfilter, and no translation has been learned of this flow"
+        )
+        return f"{why}: see which of translated, changed and other_outer rises", "vxlane stats"
+    why = f"{remote} is in no peer's pod CIDR: it is outside of the overlay, or its node is missing"
+    rest = ". If it is a Service's, the flow is learned from its first packets"
+    return why + (rest if context.is_leaving else ""), "vxlane peers"
+
+
+def _no_next_hop(context: Context) -> Reason:
+    facts = context.facts
+    assert facts.far_peer is not None
+    known = facts.next_hop or "the underlay has no usable route to it"
+    why = f"the node of {facts.behind.remote} is {facts.far_peer.address}, and {known}"
+    return why, f"ip route get {facts.far_peer.address}"
+
+
+def _flow_unknown(context: Context) -> Reason:
+    facts = context.facts
+    if facts.connection and facts.packet is not Packet.SYN and facts.connection.is_answered:
+        why = "it is open, and neither direction was seen to come out as the bypass would send it"
+        return f"{why}: see which verdict of to_nic and to_pod rises", "vxlane stats"
+    why = "none of its packets has come out of netfilter yet; the next ones are learned from, for"
+    return f"{why} nothing that is known stands against it", "vxlane flows"
+
+
+def _flow_half(context: Context) -> Reason:
+    flow = context.flow
+    assert flow is not None
+    missing = [
+        text
+        for seen, text in ((flow.seen_out, "what the pod sends"), (flow.seen_in, "its answers"))
+        if not seen
+    ]
+    if missing:
+        why = f"{' and '.join(missing)} did not come out of netfilter on this node"
+        return f"{why}: look for another way back if it stays so", "ip route; ip rule"
+    if flow.tuple.protocol == socket.IPPROTO_TCP:
+        why = "the connection's opening ACK has not come out of netfilter yet; it passes"
+        return why, "vxlane flows"
+    return "its translation was seen in one packet, and a second has to confirm it", "vxlane flows"
+
+
+def _flow_aged(context: Context) -> Reason:
+    flow, facts = context.flow, context.facts
+    assert flow is not None
+    limit = longest(facts.settings, flow) / _SECOND
+    why = f"its approval is older than {limit:g} s: the next packet goes through netfilter, which"
+    return f"{why} renews it", "vxlane status"
+
+
+def _flow_withdrawn(context: Context) -> Reason:
+    flow, facts = context.flow, context.facts
+    assert flow is not None
+    if flow.epoch != facts.settings.epoch:
+        why = "rules, routes or devices changed since it was approved; the next packets are learned"
+        return f"{why} from. If it stays so, they change all the time", "vxlane status"
+    return "it was approved for an earlier pod of that address; it passes", "vxlane flows"
+
+
+def _changed(_context: Context) -> Reason:
+    return (
+        "netfilter translates it, and ICMP that is translated stays with it",
+        "conntrack -L -p icmp",
+    )
+
+
+def _protocol(_context: Context) -> Reason:
+    return "only TCP, UDP and ICMP echo are bypassed", "vxlane stats"
+
+
+def _not_overlay(_context: Context) -> Reason:
+    return "to the NIC's program it is traffic of the node, not of the overlay", "vxlane peers"
+
+
+REASONS: dict[Verdict, Callable[[Context], Reason]] = {
+    Verdict.ENCAPSULATED: _bypassed,
+    Verdict.DECAPSULATED: _bypassed,
+    Verdict.SWITCHED: _bypassed,
+    Verdict.ROUTED: _bypassed,
+    Verdict.NAT: _bypassed,
+    Verdict.NO_AGENT: _no_agent,
+    Verdict.NO_POD: _no_pod,
+    Verdict.NO_PEER: _no_peer,
+    Verdict.NO_NEXT_HOP: _no_next_hop,
+    Verdict.NOT_OVERLAY: _not_overlay,
+    Verdict.SPOOFED_MAC: _spoofed_mac,
+    Verdict.JUDGED: _judged,
+    Verdict.GUARDED: _guarded,
+    Verdict.TCP_CONTROL: _tcp_control,
+    Verdict.PROTOCOL: _protocol,
+    Verdict.CHANGED: _changed,
+    Verdict.FLOW_UNKNOWN: _flow_unknown,
+    Verdict.FLOW_HALF: _flow_half,
+    Verdict.FLOW_AGED: _flow_aged,
+    Verdict.FLOW_WITHDRAWN: _flow_withdrawn,
+}
+"""Every verdict that `vxlane.why.decide` gives."""

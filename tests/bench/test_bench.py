@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bench as a whole: labs of its own, ends that are given, and the files that it writes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+
+import benchdocument
+import pytest
+from click.testing import CliRunner
+
+from vxlane.bench import grounds, parity, plan, talk
+from vxlane.bench.model import Better
+from vxlane.bench.plan import Depth
+from vxlane.bench.run import Wanted, run
+from vxlane.bench.setting import Setting
+from vxlane.bench.works import WORKS
+from vxlane.cli.bench import bench
+from vxlane.lab import namespaces
+from vxlane.lab.agents import program
+from vxlane.lab.traffic import Ends
+
+NAME = f"test-{os.getpid()}-bench"
+
+
+@pytest.fixture(scope="module")
+def found(_machine):
+    """What a run of one short round in labs of its own found."""
+    wanted = Wanted(Depth.QUICK, rounds=1, seconds=0.1, works=["connect", "udp"], name=NAME)
+    return run(wanted, lambda _: None)
+
+
+def test_every_path_is_measured(found):
+    """Each path has a value, its packets went its own way, and no lab is left."""
+    assert [said for said in found["failures"] if "x of stock" not in said] == []
+    rows = {(row["place"], row["work"], row["figure"]): row for row in found["rows"]}
+    rate = rows["between nodes", plan.UDP64, "rate"]
+    assert set(rate["paths"]) == {"host", "stock", "device", "bypass"}
+    assert all(None not in path["rounds"] for path in rate["paths"].values())
+    assert set(rate["ratios"]) == {"host", "stock", "device"}
+    assert ("through a ClusterIP", plan.CRR, "rate") in rows
+    assert [name for name in namespaces.existing() if name.startswith(NAME)] == []
+
+
+def test_programs_have_a_cost(found):
+    """Programs of both paths ran and were counted."""
+    costs = {(cost["path"], cost["program"], cost["how"]): cost["ns"] for cost in found["programs"]}
+    for place in (("bypass", "from_pod"), ("bypass", "from_nic"), ("device", "from_tunnel")):
+        for how in ("run statistics", "test run"):
+            assert 0 < costs[(*place, how)] < 100_000
+
+
+def ends_of(lab, client, server):
+    """CLIENT,SERVER,ADDRESS of two pods."""
+    return f"{lab.netns(client)},{lab.netns(server)},{lab.address(server)}"
+
+
+def test_ends_that_are_given(lab, tmp_path):
+    """Two namespaces of each path are measured as they are, and two runs can be compared."""
+    files = {kind: str(tmp_path / f"run.{kind}") for kind in ("json", "html")}
+    argv = [program("vxlane"), "bench", "--quick", "--work", "TCP request", "--rounds", "1"]
+    argv += ["--seconds", "0.1", "--stock", ends_of(lab, "node3-pod1", "node3-pod2")]
+    argv += [
+        "--bypass",
+        ends_of(lab, "node1-pod1", "node2-pod1"),
+        "--json",
+        files["json"],
+        "--html",
+        files["html"],
+    ]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    document = json.loads((tmp_path / "run.json").read_text())
+    assert {row["place"] for row in document["rows"]} == {"between the given ends"}
+    assert document["rows"][0]["ratios"]["stock"]["verdict"] == "too few rounds"
+    (commands,) = {tuple(lines) for what, lines in document["commands"].items() if "stock" in what}
+    assert "talk serve" in commands[0]
+    assert "talk tcp" in commands[1]
+    assert (tmp_path / "run.html").read_text().startswith("<!doctype html>")
+    compared = [program("vxlane"), "bench", "compare", files["json"], files["json"]]
+    done = subprocess.run(compared, capture_output=True, text=True, check=True)
+    assert "no result in one of them" in done.stdout
+
+
+@pytest.mark.parametrize("name", [plan.TCP1_CUT, plan.UDP_RR, plan.SLOW, plan.FIXED, plan.FLOODED])
+def test_works(lab, tmp_path, name):
+    """A work has a value for each of its figures, and tells its two command lines."""
+    beside = Ends(lab.netns("node1-pod2"), lab.netns("node2-pod2"), lab.address("node2-pod2"))
+    client, server, address = ends_of(lab, "node1-pod1", "node2-pod1").split(",")
+    cpus = (min(os.sched_getaffinity(0)),) * 2
+    setting = Setting(Ends(client, server, address), cpus, 0.2, talk.build(tmp_path), beside)
+    taken = WORKS[name].run(setting)
+    for figure in WORKS[name].figures:
+        value = taken.values[figure.name]
+        assert value >= 0 if figure.better is Better.NEITHER or "soft" in figure.name else value > 0
+    assert [line.split()[1] for line in taken.commands] == [
+        f"--net=/run/netns/{namespace}" for namespace in (server, client)
+    ]
+
+
+def test_parity_finds_a_smaller_mtu(lab):
+    """A path that does not carry packets of the pods' MTU is not measured."""
+    given = grounds.Given({"stock": ends_of(lab, "node3-pod1", "node3-pod2")})
+    stand = given.stand("stock", plan.GIVEN)
+    assert parity.complaint(stand) == ""
+    lab.exec("node3-pod2", "ip", "link", "set", "eth0", "mtu", "1400")
+    try:
+        assert parity.complaint(stand) == "0 of 10 pings of 1450 bytes came back"
+    finally:
+        lab.exec("node3-pod2", "ip", "link", "set", "eth0", "mtu", "1450")
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "words"),
+    [
+        (["--bypass", "a,b,10.0.0.1"], 2, "give both"),
+        (["--rounds", "0"], 2, "--rounds"),
+        (["--seconds", "0"], 2, "--seconds"),
+    ],
+)
+def test_wrong_use_is_refused(options, status, words):
+    """Options that don't fit are named, before anything is made."""
+    done = CliRunner().invoke(bench, options)
+    assert done.exit_code == status
+    assert words in done.output
+
+
+@pytest.mark.parametrize(("failures", "status"), [([], 0), (["it is slower"], 1)])
+def test_a_failure_is_the_exit_status(tmp_path, monkeypatch, failures, status):
+    """A run that failed ends with 1, and its files are written all the same."""
+    document = benchdocument.run(failures=failures)
+    monkeypatch.setattr("vxlane.cli.bench.run", lambda *_: document)
+    monkeypatch.setattr("vxlane.cli.bench.need_root", lambda: None)
+    monkeypatch.setattr("vxlane.util.interrupt.catch", lambda: None)
+    files = ["--json", str(tmp_path / "a.json"), "--html", str(tmp_path / "a.html")]
+    done = CliRunner().invoke(bench, files)
+    assert done.exit_code == status
+    assert json.loads((tmp_path / "a.json").read_text()) == document
+    assert "it is slower" in (tmp_path / "a.html").read_text() or not failures
+
+
+def test_a_file_without_a_place_is_refused(tmp_path, monkeypatch):
+    """A run of a quarter of an hour does not end with a file that can't be written."""
+    monkeypatch.setattr("vxlane.cli.bench.need_root", lambda: None)
+    monkeypatch.setattr("vxlane.util.interrupt.catch", lambda: None)
+    monkeypatch.setattr("vxlane.cli.bench.run", lambda *_: pytest.fail("it was measured"))
+    done = CliRunner().invoke(bench, ["--json", str(tmp_path / "none" / "a.json")])
+    assert "name a directory that is there" in str(done.exception)

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rounds' order and what a failure costs, without a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vxlane.bench import parity, plan, rounds, witness
+from vxlane.bench.grounds import Stand
+from vxlane.bench.model import Better, Figure, Placement, Taken
+from vxlane.bench.plan import Cell
+from vxlane.bench.rounds import Rounds
+from vxlane.bench.works import Work
+from vxlane.errors import LabError
+from vxlane.lab.traffic import Ends
+
+FIGURE = Figure("rate", "k/s", Better.MORE)
+PATHS = ("stock", "device", "bypass")
+
+
+class Ground:
+    """Each path's client goes by the path's name."""
+
+    def stand(self, path, place):  # noqa: ARG002 (a ground has both)
+        """No packet is looked at."""
+        return Stand(Ends(path, "server", "10.42.2.2"), "10.42.2.2", 1450)
+
+
+@pytest.fixture
+def hold(monkeypatch):
+    """Hold rounds of one work that notes who was measured, and fails for whom it is told to."""
+    asked, wrong = [], set()
+
+    def run(setting):
+        asked.append((setting.ends.source, setting.cpus))
+        if ("work", setting.ends.source) in wrong:
+            raise LabError("nothing arrived")
+        return Taken({"rate": float(len(asked))}, ("server", "client"))
+
+    work = Work("work", (FIGURE,), run)
+    monkeypatch.setattr(rounds, "WORKS", {"work": work, **dict.fromkeys(rounds._WARM_UP, work)})
+    monkeypatch.setattr(rounds, "_PARITY_SECONDS", 0)
+    monkeypatch.setattr(
+        parity,
+        "complaint",
+        lambda stand: "0 of 10 pings came back" * (("parity", stand.ends.source) in wrong),
+    )
+    monkeypatch.setattr(witness, "read", lambda _: {})
+
+    def held(count, placement=Placement.TWO, failing=()):
+        wrong.update(failing)
+        cell = Cell(plan.BETWEEN, "work", placement, PATHS)
+        kept = Rounds(Ground(), count, 0.1, (4, 6), Path("talk"), lambda _: None)
+        findings = kept.hold([cell])
+        (row,) = findings.rows.values()
+        return row, findings, asked
+
+    return held
+
+
+def test_paths_take_turns(hold):
+    """After a warm-up each round measures every path once, and begins with another one."""
+    row, findings, asked = hold(3)
+    names = [name for name, _ in asked]
+    assert names[-9:] == [
+        *("stock", "device", "bypass"),
+        *("device", "bypass", "stock"),
+        *("bypass", "stock", "device"),
+    ]
+    assert set(names[:-9]) == set(PATHS)
+    assert {len(values) for values in row.values.values()} == {3}
+    assert findings.failures == []
+
+
+@pytest.mark.parametrize(("placement", "cpus"), [(Placement.ONE, (4, 4)), (Placement.TWO, (4, 6))])
+def test_the_ends_are_placed(hold, placement, cpus):
+    """Both ends run on the first CPU, or the server on the second."""
+    assert hold(1, placement)[2][-1][1] == cpus
+
+
+def test_a_path_that_is_not_itself_is_not_measured(hold):
+    """A failed parity check costs that path its rounds, no other path, and the run its success."""
+    row, findings, asked = hold(2, failing={("parity", "device")})
+    assert row.values["device"] == [None, None]
+    assert None not in row.values["bypass"] + row.values["stock"]
+    assert findings.failures[0] == "round 1: between nodes, device: 0 of 10 pings came back"
+    assert "device" not in [name for name, _ in asked[-4:]]
+
+
+def test_a_failed_transfer_is_no_value(hold):
+    """It is named with its round, place and path."""
+    row, findings, _ = hold(1, failing={("work", "bypass")})
+    assert row.values["bypass"] == [None]
+    assert findings.failures == ["round 1: between nodes, work, two CPUs, bypass: nothing arrived"]

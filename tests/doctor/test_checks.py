@@ -1,0 +1,364 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each check says of facts that a lab can't have, and of those around its limits."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+from wellnode import (
+    BRIDGE,
+    CIDR,
+    GATEWAY,
+    MAC,
+    NOW,
+    PEER,
+    SECOND,
+    VETH,
+    VTEP,
+    WELL,
+    complaints,
+    link,
+    told,
+)
+
+from vxlane.doctor.checks import settings
+from vxlane.doctor.checks.all import CHECKS, findings
+from vxlane.doctor.facts import Conntrack, Program, Tunnel
+from vxlane.doctor.findings import Level
+from vxlane.host.entries import Forwarding, Neighbour, Route
+from vxlane.host.nexthops import NextHop
+from vxlane.host.offloads import Feature
+from vxlane.probes.helpers import Answer
+
+
+def test_a_well_node_has_a_word_of_each_check():
+    """Every check but that of unreadable rules says that all is well, once."""
+    found = findings(WELL)
+    assert [finding for finding in found if finding.level is not Level.OK] == []
+    assert len({finding.check for finding in found}) == len(found) == len(CHECKS) - 1
+
+
+def test_every_check_is_explained():
+    """docs/operate.md has a row for each check, and for no other."""
+    text = (Path(__file__).parents[2] / "docs/operate.md").read_text(encoding="utf-8")
+    rows = re.findall(
+        r"^\| `([\w-]+)`", text.partition("| check |")[2].partition("\n\n")[0], re.MULTILINE
+    )
+    assert sorted(rows) == sorted({finding.check for finding in findings(WELL)} | {"rules"})
+
+
+@pytest.mark.parametrize(
+    ("release", "is_bad"), [("5.14.0-rc1", True), ("5.15.0-91-generic", False), ("odd", True)]
+)
+def test_kernel(release, is_bad):
+    """Kernels before 5.15 fail."""
+    assert [check for check, *_ in told("kernel", release=release)] == ["kernel"] * is_bad
+
+
+def answered(**answers):
+    """The probes with other answers."""
+    return tuple(
+        replace(each, answer=answers.get(each.name, each.answer), is_needed=each.name in _NEEDED)
+        for each in WELL.kernel.probes
+    )
+
+
+_NEEDED = {"redirect_peer", "encapsulate"}
+
+
+@pytest.mark.parametrize(
+    ("answers", "levels"),
+    [
+        ({"redirect_peer": Answer.NO}, ["fail"]),
+        ({"redirect_peer": Answer.UNKNOWN}, ["warn"]),
+        ({"peer_counters": Answer.NO, "tcx": Answer.NO}, []),
+        ({"clsact": Answer.NO, "tcx": Answer.NO}, ["fail"]),
+    ],
+)
+def test_helpers(answers, levels):
+    """A needed helper fails, one that only helps does not; one way to attach is enough."""
+    found = told("kernel", probes=answered(**answers))
+    assert [(check, level) for check, level, _ in found] == [("helpers", each) for each in levels]
+
+
+def test_compiler():
+    """Bcc and headers are asked for by the packages that have them."""
+    assert told("kernel", has_bcc=False) == [
+        ("compiler", "fail", ("apt-get install python3-bpfcc",))
+    ]
+    assert told("kernel", headers="") == [("compiler", "fail", ("apt-get install linux-libc-dev",))]
+
+
+def lease(seconds):
+    """Settings whose lease has so long to go."""
+    return replace(WELL.agent.settings, lease_until=NOW + seconds * SECOND)
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"settings": lease(-1)}, [("lease", "fail")]),
+        ({"settings": lease(1000)}, [("lease", "fail")]),
+        ({"pid": None, "settings": lease(-1)}, [("agent", "fail")]),
+        ({"status": {"error": "no answer"}}, [("agent", "fail")]),
+        ({"status": {"waiting_for": "etcd"}}, [("agent", "warn")]),
+        ({"status": {"failures": ["a", "b"], "problems": ["c"]}}, [("agent", "warn")] * 3),
+        ({"maps_error": "none", "settings": None}, [("bpffs", "fail")]),
+        ({"maps_error": "none", "settings": None, "pid": None}, [("agent", "fail")]),
+    ],
+)
+def test_agent(changes, found):
+    """A dead agent is one finding; of a living one its word, its lease and its pins are told."""
+    assert [(check, level) for check, level, _ in told("agent", **changes)] == found
+
+
+def with_settings(**values):
+    """What is told of other kernel settings; None takes one away."""
+    changed = {**WELL.sysctls, **{getattr(settings, name): v for name, v in values.items()}}
+    kept = {name: value for name, value in changed.items() if value is not None}
+    return complaints(replace(WELL, sysctls=kept))
+
+
+def test_bridge_netfilter():
+    """Where br_netfilter is not loaded, loading it comes first."""
+    (found,) = with_settings(BRIDGE_NETFILTER=None)
+    assert found[:2] == ("br-netfilter", "fail")
+    assert found[2][0] == "modprobe br_netfilter"
+
+
+def test_conntrack_windows():
+    """Strict windows warn while something is bypassed, and fail where a rule drops INVALID."""
+    assert [found[:2] for found in with_settings(LIBERAL="0")] == [("conntrack-tcp", "warn")]
+    strict = replace(WELL, sysctls={**WELL.sysctls, settings.LIBERAL: "0"})
+    dropping = replace(strict, rules=replace(WELL.rules, invalid=("nft ip filter FORWARD",)))
+    assert [found[:2] for found in complaints(dropping)] == [("conntrack-tcp", "fail")]
+    idle = replace(dropping, agent=replace(WELL.agent, settings=lease(-1), pid=None))
+    assert [found[0] for found in complaints(idle)] == ["agent"]
+    assert with_settings(LIBERAL=None, IGNORE_RST=None) == []
+
+
+@pytest.mark.parametrize(("count", "level"), [(699, None), (700, "warn"), (900, "fail")])
+def test_conntrack_size(count, level):
+    """From 70 % on it warns, from 90 % on it fails, with twice the size to set."""
+    found = complaints(replace(WELL, conntrack=Conntrack(count=count, most=1000)))
+    larger = ("sysctl -w net.netfilter.nf_conntrack_max=2000",)
+    assert found == ([("conntrack-size", level, larger)] if level else [])
+
+
+def test_reverse_path_filter():
+    """A strict filter is told only if it has dropped something; the greater setting holds."""
+    strict = {settings.reverse_path("eth0"): "1"}
+    quiet = replace(WELL, sysctls=WELL.sysctls | strict)
+    assert complaints(quiet) == []
+    assert complaints(replace(quiet, reverse_path_drops=5)) == [
+        ("rp-filter", "warn", ("sysctl -w net/ipv4/conf/eth0/rp_filter=2",))
+    ]
+    loose = replace(quiet, sysctls=quiet.sysctls | {settings.reverse_path("all"): "2"})
+    assert complaints(replace(loose, reverse_path_drops=5)) == []
+
+
+@pytest.mark.parametrize(
+    ("links", "fix"),
+    [
+        ({"nic": link(2, "eth0", mtu=1400)}, "ip link set flannel.1 mtu 1350"),
+        ({"vtep": link(3, "flannel.1", "vxlan", mtu=1300)}, "ip link set flannel.1 mtu 1450"),
+        ({"bridges": (link(4, "cni0", "bridge", mtu=1500),)}, "ip link set cni0 mtu 1450"),
+        ({"veths": (VETH, link(6, "veth2", "veth", mtu=1500))}, "ip link set veth2 mtu 1450"),
+        ({"pod_mtu": 1500}, "systemctl restart vxlane    # or flanneld"),
+    ],
+)
+def test_mtu(links, fix):
+    """The device that is out of line is named, and what brings it into line."""
+    assert [(check, fixes) for check, _, fixes in told("links", **links)] == [("mtu", (fix,))]
+
+
+def test_path_mtu():
+    """A way to a peer that takes less than the NIC has room for less too."""
+    fix = ("ip link set flannel.1 mtu 1350",)
+    ways = {PEER: NextHop(2, PEER, path_mtu=1400)}
+    assert told("peers", ways=ways) == [("mtu", "fail", fix)]
+    assert told("peers", ways={PEER: NextHop(2, PEER, path_mtu=1500)}) == []
+
+
+def test_offloads():
+    """What is off and can be switched on is told; what the hardware lacks, or a veth, is not."""
+    off = Feature(is_on=False, is_changeable=True)
+    fix = ("ethtool -K eth0 tx-udp_tnl-segmentation on",)
+    assert told("links", features={"tx-udp_tnl-segmentation": off}) == [("offloads", "warn", fix)]
+    assert told("links", features={"rx-gro": replace(off, is_changeable=False)}) == []
+    assert told("links", features={"rx-gro": off}) != []
+    veth = link(2, "eth0", "veth", mtu=1500)
+    assert told("links", nic=veth, features={"rx-gro": off}) == []
+
+
+@pytest.mark.parametrize(
+    ("program", "fix"),
+    [
+        (Program(hook="ingress", name="u32", priority=7), "tc filter del dev cni0 ingress pref 7"),
+        (Program(hook="egress", name="x", link=9), "bpftool link detach id 9"),
+        (Program(hook="egress", name="x"), "bpftool net detach tcx_egress dev cni0"),
+        (Program(hook="xdp", name=""), "ip link set dev cni0 xdp off"),
+    ],
+)
+def test_programs(program, fix):
+    """Each kind of program is taken off by a command of its own."""
+    bridge = replace(BRIDGE, programs=(program,))
+    assert told("links", bridges=(bridge,)) == [("tc-programs", "warn", (fix,))]
+
+
+def test_port():
+    """Another VXLAN device counts if it has our port."""
+    ours = Tunnel(name="flannel.1", vni=1, port=8472)
+    other = Tunnel(name="vxlan9", vni=9, port=8472)
+    assert told("links", tunnels=(ours, other)) == [("port", "warn", ("ip link del vxlan9",))]
+    assert told("links", tunnels=(ours, replace(other, port=4789))) == []
+
+
+def test_vtep():
+    """Without a VXLAN device, or with one that is down, there is no overlay."""
+    assert [found[:2] for found in told("links", vtep=None)] == [("vtep", "fail")]
+    down = replace(VTEP, device=replace(VTEP.device, is_up=False))
+    assert told("links", vtep=down) == [("vtep", "fail", ("ip link set flannel.1 up",))]
+
+
+def test_sets():
+    """Ipsets are told unless approvals are short enough for what changes unseen."""
+    assert told("rules", sets=("denied",)) == [
+        ("silent-rules", "warn", ("vxlane agent --revalidate 10",))
+    ]
+    short = replace(WELL.agent.settings, revalidate=10 * SECOND)
+    calm = replace(WELL, agent=replace(WELL.agent, settings=short))
+    assert complaints(replace(calm, rules=replace(WELL.rules, sets=("denied",)))) == []
+
+
+def test_flowtables():
+    """A flowtable is named as nft takes it."""
+    fix = ("nft delete flowtable inet filter ft",)
+    assert told("rules", flowtables=("inet filter ft",)) == [("flowtables", "warn", fix)]
+
+
+def test_engines():
+    """Engines in netfilter are well; one that judges packets in programs warns."""
+    chains = frozenset({"cali-FORWARD", "KUBE-ROUTER-FORWARD"})
+    assert told("rules", chains=chains) == []
+    says = [f.says for f in findings(replace(WELL, rules=replace(WELL.rules, chains=chains)))]
+    assert "calico, kube-router in netfilter, which vxlane heeds" in says
+    veth = replace(VETH, programs=(Program(hook="ingress", name="cil_from_contai", link=3),))
+    checks = [check for check, *_ in told("links", veths=(veth,))]
+    assert checks == ["tc-programs", "policy-engine"]
+
+
+def mechanism(kind, **more):
+    """One that the agent tells."""
+    known = {"meaning": "a thing", "where": "here", "flows": "all", "pods": "all"}
+    return {"kind": kind, "ignored": False, **known, **more}
+
+
+@pytest.mark.parametrize(
+    ("told_by_agent", "count"),
+    [
+        (mechanism("limit"), 1),
+        (mechanism("limit", ignored=True), 0),
+        (mechanism("shaper"), 0),
+    ],
+)
+def test_mechanisms(told_by_agent, count):
+    """What the agent found is told once: devices have checks of their own."""
+    status = WELL.agent.status | {"mechanisms": [told_by_agent]}
+    assert [check for check, *_ in told("agent", status=status)] == ["mechanisms"] * count
+
+
+@pytest.mark.parametrize(
+    ("changes", "level"),
+    [
+        ({"ways": {PEER: NextHop(0, PEER, reason="no route")}}, "fail"),
+        ({"states": {(2, PEER): 0x20}}, "fail"),
+        ({"states": {(2, PEER): 0x01}}, "fail"),
+        ({"silent": frozenset({PEER})}, "warn"),
+        ({"states": {}}, None),
+    ],
+)
+def test_reachable(changes, level):
+    """No route or a next hop that does not answer fails; one nobody has asked for is no fault."""
+    found = [(check, level) for check, level, _ in told("peers", **changes)]
+    assert found == ([("peers", level)] if level else [])
+
+
+STRAY = "02:00:00:00:00:99"
+_PUT = f"bridge fdb replace {MAC} dev flannel.1 dst {PEER} self permanent"
+_DELETE = f"bridge fdb del {STRAY} dev flannel.1 dst {PEER} self"
+
+
+@pytest.mark.parametrize("expected", [WELL.peers.expected, {}])
+def test_wrong_forwarding_entry(expected):
+    """A wrong MAC is one finding, with the source of nodes or without it."""
+    forwarding = {STRAY: Forwarding(STRAY, int(PEER), 3)}
+    found = told("peers", expected=expected, forwarding=forwarding)
+    assert found == [("entries", "fail", (_PUT, _DELETE))]
+
+
+def test_mode_adopt_believes_the_kernel():
+    """Entries that agree among each other and not with the annotation warn in mode adopt."""
+    other = "02:00:00:00:00:77"
+    moved = replace(
+        WELL.peers,
+        neighbours={GATEWAY: Neighbour(GATEWAY, other, 3)},
+        forwarding={other: Forwarding(other, int(PEER), 3)},
+    )
+    adopted = replace(WELL, agent=replace(WELL.agent, mode="adopt"), peers=moved)
+    assert {found[:2] for found in complaints(adopted)} == {("entries", "warn")}
+    assert {found[:2] for found in complaints(replace(WELL, peers=moved))} == {("entries", "fail")}
+
+
+def test_many_peers_hide_nothing_else():
+    """Of many findings of a check the first twenty are told, and how many more there are."""
+    old = {number: Neighbour(number, MAC, 3) for number in range(1, 5001)}
+    found = findings(replace(WELL, peers=replace(WELL.peers, neighbours=old)))
+    stale = [finding.says for finding in found if finding.check == "stale-entries"]
+    assert (len(stale), stale[-1]) == (21, "4980 more like these")
+
+
+def test_the_list_of_a_dead_agent_may_be_old():
+    """Beside a dead agent a finding says that the nodes which it goes by may be old."""
+    dead = replace(
+        WELL, agent=replace(WELL.agent, pid=None), peers=replace(WELL.peers, forwarding={})
+    )
+    (meaning,) = (found.meaning for found in findings(dead) if found.check == "entries")
+    assert meaning.endswith("of an agent that is dead, and may be old")
+
+
+def test_missing_entries():
+    """Each entry that is missing is put back by its own command."""
+    neighbour = f"ip neigh replace 10.42.2.0 lladdr {MAC} dev flannel.1 nud permanent"
+    assert told("peers", neighbours={}) == [("entries", "fail", (neighbour,))]
+    assert told("peers", forwarding={}) == [("entries", "fail", (_PUT,))]
+    route = f"ip route replace {CIDR} via 10.42.2.0 dev flannel.1 onlink"
+    assert told("peers", routes=()) == [("entries", "fail", (route,))]
+    assert told("peers", routes=(), direct=frozenset({(GATEWAY, 24)})) == []
+
+
+def test_a_peer_that_moved():
+    """A forwarding entry that leads to another address than the node has is put right."""
+    forwarding = {MAC: Forwarding(MAC, int(IPv4Address("192.168.77.99")), 3)}
+    assert told("peers", forwarding=forwarding) == [("entries", "fail", (_PUT,))]
+
+
+def test_stale_entries():
+    """What is left of a node that is gone is told entry by entry."""
+    old = int(IPv4Address("10.42.9.0"))
+    routes = (*WELL.peers.routes, Route(old, 24, GATEWAY, 3, 4))
+    assert told("peers", routes=routes) == [
+        ("stale-entries", "warn", ("ip route del 10.42.9.0/24 dev flannel.1",))
+    ]
+    neighbours = {**WELL.peers.neighbours, old: Neighbour(old, MAC, 3)}
+    assert told("peers", neighbours=neighbours) == [
+        ("stale-entries", "warn", ("ip neigh del 10.42.9.0 dev flannel.1",))
+    ]
+    forwarding = {**WELL.peers.forwarding, STRAY: Forwarding(STRAY, old, 3)}
+    assert told("peers", forwarding=forwarding) == [
+        ("stale-entries", "warn", (f"bridge fdb del {STRAY} dev flannel.1 dst 10.42.9.0 self",))
+    ]

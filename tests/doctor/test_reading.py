@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is read from the kernel of rules, sets, devices and settings."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+from chamber import Chamber, ip
+
+from vxlane.doctor.facts import Conntrack
+from vxlane.doctor.read import kernel
+from vxlane.doctor.read.links import LinkReader
+from vxlane.doctor.read.programs import ProgramReader
+from vxlane.doctor.read.rules import rules
+from vxlane.host.devices import Devices
+from vxlane.netlink.socket import NetlinkSocket
+
+
+@pytest.fixture
+def chamber(_machine):
+    """A network namespace of the test's own."""
+    opened = Chamber()
+    yield opened
+    opened.close()
+
+
+def run(*commands):
+    """Run commands of a shell."""
+    for command in commands:
+        subprocess.run(["sh", "-ec", command], check=True, capture_output=True)
+
+
+def test_a_namespace_without_rules(chamber):
+    """Where no rule was ever made there is nothing, and no failure."""
+    found = chamber.run(rules)
+    assert (found.chains, found.invalid, found.legacy, found.sets) == (frozenset(), (), {}, ())
+    assert (found.flowtables, found.error) == ((), "")
+
+
+@pytest.mark.parametrize(
+    ("commands", "chain"),
+    [
+        (
+            ["iptables -A FORWARD -m conntrack --ctstate INVALID -j DROP"],
+            "nft ip filter FORWARD",
+        ),
+        (
+            [
+                "iptables -N KUBE-FORWARD",
+                "iptables -A FORWARD -j KUBE-FORWARD",
+                "iptables -A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP",
+            ],
+            "nft ip filter KUBE-FORWARD",
+        ),
+        (
+            [
+                "nft add table inet t",
+                "nft 'add chain inet t f { type filter hook forward priority 0; }'",
+                "nft add rule inet t f ct state invalid drop",
+            ],
+            "nft inet t f",
+        ),
+        (
+            ["iptables-legacy -A FORWARD -m conntrack --ctstate INVALID -j DROP"],
+            "iptables-legacy ip filter FORWARD",
+        ),
+    ],
+)
+def test_rules_that_drop_invalid(chamber, commands, chain):
+    """Whoever wrote it, a rule that drops INVALID is found with its chain."""
+    chamber.run(run, *commands)
+    assert chamber.run(rules).invalid == (chain,)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "-m conntrack --ctstate INVALID -j ACCEPT",
+        "-m conntrack --ctstate NEW -j DROP",
+        "-m conntrack ! --ctstate RELATED,ESTABLISHED -p udp -j RETURN",
+        "-s 192.0.2.1 -j DROP",
+    ],
+)
+def test_other_rules_drop_nothing_invalid(chamber, rule):
+    """A rule of another state, of the node's own packets, or that drops nothing, is none."""
+    chamber.run(run, f"iptables -A FORWARD {rule}")
+    chamber.run(run, "iptables -A INPUT -m conntrack --ctstate INVALID -j DROP")
+    assert chamber.run(rules).invalid == ()
+
+
+def test_sets_that_rules_use(chamber):
+    """An ipset counts if a rule refers to it."""
+    chamber.run(run, "ipset create used hash:ip", "ipset create idle hash:ip")
+    assert chamber.run(rules).sets == ()
+    chamber.run(run, "iptables -A FORWARD -m set --match-set used src -j DROP")
+    assert chamber.run(rules).sets == ("used",)
+
+
+def test_rules_of_legacy_are_counted(chamber):
+    """Rules of chains that the kernel calls are counted by table, policies and nat left out."""
+    chamber.run(
+        run,
+        "iptables-legacy -A FORWARD -s 192.0.2.1 -j DROP",
+        "iptables-legacy -A INPUT -s 192.0.2.1 -j DROP",
+        "iptables-legacy -t nat -A PREROUTING -j RETURN",
+    )
+    assert chamber.run(rules).legacy == {"filter": 2}
+
+
+def test_chains_are_named(chamber):
+    """Names of chains tell a policy engine."""
+    chamber.run(run, "iptables -N cali-FORWARD")
+    assert "cali-FORWARD" in chamber.run(rules).chains
+
+
+def test_programs_of_others(chamber):
+    """Filters, by name and place, are told; an empty qdisc and our own names are not."""
+
+    def filters():
+        netlink = NetlinkSocket()
+        try:
+            return ProgramReader(netlink).on(1)
+        finally:
+            netlink.close()
+
+    chamber.run(run, "tc qdisc add dev lo clsact")
+    assert chamber.run(filters) == ()
+    bytecode = "bpf bytecode '1,6 0 0 4294967295,'"
+    chamber.run(run, f"tc filter add dev lo egress pref 9 {bytecode}")
+    (found,) = chamber.run(filters)
+    assert (found.hook, found.priority, found.link) == ("egress", 9, 0)
+
+
+def test_flannels_devices(chamber):
+    """The VXLAN device, its NIC and the pods' bridge are found by what they are."""
+
+    def links():
+        devices = Devices()
+        try:
+            return LinkReader(devices).links(None, ())
+        finally:
+            devices.close()
+
+    chamber.run(
+        ip,
+        "link add eth0 type veth peer name wire",
+        "address add 192.0.2.1/24 dev eth0",
+        "link add br9 type bridge",
+        "link add cni0 type bridge",
+        "address add 10.42.1.1/24 dev cni0",
+        "link add veth1 type veth peer name pod",
+        "link set veth1 master cni0",
+        "link add flannel.7 type vxlan id 7 local 192.0.2.1 dstport 8472",
+        "address add 10.42.1.0/32 dev flannel.7",
+    )
+    found = chamber.run(links)
+    assert [found.vtep.name, found.nic.name] == ["flannel.7", "eth0"]
+    assert [link.name for link in found.bridges] == ["cni0"]
+    assert [link.name for link in found.veths] == ["veth1"]
+    assert [(tunnel.vni, tunnel.port) for tunnel in found.tunnels] == [(7, 8472)]
+    assert found.features
+
+
+def test_settings_and_conntrack(chamber):
+    """Settings are those of the namespace; what a kernel lacks is missing."""
+    chamber.run(run, "sysctl -qw net.ipv4.conf.lo.rp_filter=1 net.ipv4.ip_forward=1")
+    found = chamber.run(kernel.settings, ["lo", "no.such"])
+    assert found["net/ipv4/conf/lo/rp_filter"] == found["net.ipv4.ip_forward"] == "1"
+    assert "net/ipv4/conf/no.such/rp_filter" not in found
+    assert isinstance(chamber.run(kernel.conntrack), Conntrack)
+    assert chamber.run(kernel.reverse_path_drops) == 0
