@@ -184,22 +184,17 @@ def test_outer(strict_bench: Bench, looking: Tracer) -> None:
 
 def test_what_a_killed_one_leaves(bench: Bench) -> None:
     """A tracer in the place and a free lock: the agent empties it, the next one takes it over."""
-    left = Tracer(bench.state, 4096)
-    bench.maps.put_tracer(left.program)
-    assert tracer.remove_abandoned(bench.state, bench.maps)
-    assert not bench.maps.has_tracer()
-    bench.maps.put_tracer(left.program)
-    left.close()
-    with (
-        tracer.sole_looker(bench.state),
-        Tracer(bench.state, 4096) as fresh,
-        tracer.in_place(bench.maps, fresh),
-    ):
-        assert not tracer.remove_abandoned(bench.state, bench.maps)
-        fresh.ask(new_filter())
-        stand(bench.maps, APPROVED)
-        bench.runners[Program.FROM_POD].run(bytes(PACKET), Context(ifindex=VETH))
-        assert len(heard(fresh)) == 1
+    with Tracer(bench.state, 4096) as left:
+        bench.maps.put_tracer(left.program)
+        assert tracer.remove_abandoned(bench.state, bench.maps)
+        assert not bench.maps.has_tracer()
+        bench.maps.put_tracer(left.program)
+        with tracer.sole_looker(bench.state), tracer.in_place(bench.maps, left):
+            assert not tracer.remove_abandoned(bench.state, bench.maps)
+            left.ask(new_filter())
+            stand(bench.maps, APPROVED)
+            bench.runners[Program.FROM_POD].run(bytes(PACKET), Context(ifindex=VETH))
+            assert len(heard(left)) == 1
     assert not bench.maps.has_tracer()
 
 
