@@ -14,14 +14,29 @@
 #define MAX_PODS 1024
 #define MAX_FLOWS 262144
 #define PIN_DIR "/sys/fs/bpf/vxlane"
+#define RING_PAGES 64
 
 #define BPF_TABLE_PINNED(type, key, leaf, name, size, pin, flags) \
 	struct {                                                  \
 		leaf *(*lookup)(key *);                           \
 		long (*update)(key *, leaf *);                    \
 		long (*delete)(key *);                            \
+		void (*call)(struct __sk_buff *, int);            \
 	} name
 
+#define BPF_ARRAY(name, leaf, size)            \
+	struct {                               \
+		leaf *(*lookup)(int *);        \
+		void (*atomic_increment)(int); \
+	} name
+
+#define BPF_RINGBUF_OUTPUT(name, pages)                \
+	struct {                                       \
+		void *(*ringbuf_reserve)(__u64);       \
+		void (*ringbuf_submit)(void *, __u64); \
+	} name
+
+__u64 bpf_ktime_get_ns(void);
 __u64 bpf_ktime_get_coarse_ns(void);
 __u32 bpf_get_prandom_u32(void);
 __u32 bpf_get_smp_processor_id(void);

@@ -227,5 +227,5 @@ int from_nic(struct __sk_buff *skb)
 {
 	__u32 bytes = skb->len;
 
-	return conclude(PROGRAM_FROM_NIC, from_nic_verdict(skb), bytes);
+	return conclude(skb, PROGRAM_FROM_NIC, from_nic_verdict(skb), bytes);
 }

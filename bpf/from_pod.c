@@ -230,5 +230,5 @@ int from_pod(struct __sk_buff *skb)
 {
 	__u32 bytes = skb->len;
 
-	return conclude(PROGRAM_FROM_POD, from_pod_verdict(skb), bytes);
+	return conclude(skb, PROGRAM_FROM_POD, from_pod_verdict(skb), bytes);
 }

@@ -166,5 +166,5 @@ int to_nic(struct __sk_buff *skb)
 	/* Most of what leaves is not the kernel path's work for a pod: no counter, no clock. */
 	if (!stamp)
 		return TC_ACT_UNSPEC;
-	return conclude(PROGRAM_TO_NIC, to_nic_verdict(skb, stamp), skb->len);
+	return conclude(skb, PROGRAM_TO_NIC, to_nic_verdict(skb, stamp), skb->len);
 }

@@ -107,5 +107,5 @@ static __always_inline enum verdict to_pod_verdict(struct __sk_buff *skb)
 
 int to_pod(struct __sk_buff *skb)
 {
-	return conclude(PROGRAM_TO_POD, to_pod_verdict(skb), skb->len);
+	return conclude(skb, PROGRAM_TO_POD, to_pod_verdict(skb), skb->len);
 }

@@ -49,8 +49,8 @@ enum verdict {
 	VERDICT_MARKED, /* the packet carries a firewall mark, which the bypass would not */
 
 	VERDICT_MALFORMED, /* lengths, version or header checksum do not agree */
-	VERDICT_IP_OPTIONS,
-	VERDICT_FRAGMENT,
+	VERDICT_IP_OPTIONS, /* the IP header has options */
+	VERDICT_FRAGMENT, /* a part of a packet */
 	VERDICT_TTL, /* would expire here */
 	VERDICT_PROTOCOL, /* neither TCP, UDP nor ICMP echo */
 	VERDICT_TOO_BIG, /* the kernel path answers with ICMP */
@@ -61,7 +61,7 @@ enum verdict {
 				    own */
 	VERDICT_OTHER_MAC, /* the frame is for another next hop than the one bypassed to */
 	VERDICT_VXLAN_HEADER, /* flags or reserved bits other than plain VXLAN's */
-	VERDICT_FOREIGN_VNI,
+	VERDICT_FOREIGN_VNI, /* of another overlay on the same port */
 	VERDICT_REFUSED, /* the kernel would not make room, e.g. for a pod's own tunnel */
 
 	/* Identity checks: with --strict the packet is dropped. */
@@ -233,6 +233,51 @@ struct peer_counter {
 	__u64 tx_bytes;
 	__u64 rx_packets;
 	__u64 rx_bytes;
+};
+
+/* What is asked of the tracer: one entry, written by who looks. Zeros: any. A packet must be as all
+ * of it says. Addresses and ports are those of either end. */
+struct trace_filter {
+	__u64 until; /* ns, CLOCK_MONOTONIC: from then on nothing is told, for nobody listens */
+	__u64 verdicts; /* a bit for each that is wanted */
+	__be32 pod[4];
+	__be32 host[4];
+	__be32 peer[4]; /* a network */
+	__be32 peer_mask[4];
+	__be32 flow_local[4]; /* a flow as its pod has it, and as it is behind netfilter */
+	__be32 flow_remote[4];
+	__be32 nat_local[4];
+	__be32 nat_remote[4];
+	__be16 flow_local_port;
+	__be16 flow_remote_port;
+	__be16 nat_local_port;
+	__be16 nat_remote_port;
+	__be16 port; /* of TCP or UDP */
+	__u8 protocol;
+	__u8 outer; /* packets are captured with the headers of their tunnel */
+	__u32 capture; /* bytes of each packet that are captured at most */
+};
+
+/* A packet as it was at the end of a program. Its bytes follow, if they are captured. */
+struct trace_event {
+	__u64 time; /* ns, CLOCK_MONOTONIC */
+	__be32 source[4]; /* of the inner packet; zeros if it is not IP */
+	__be32 destination[4];
+	__u32 ifindex;
+	__u32 length; /* bytes of the frame without its tunnel's headers */
+	__u32 tunnel; /* bytes of these before it, 0 = it is in none */
+	__u32 captured; /* bytes that follow */
+	__u32 gso_size; /* 0 = no super-packet */
+	__u32 gso_segments;
+	__be16 ethertype;
+	__be16 source_port; /* ICMP: identifier */
+	__be16 destination_port; /* ICMP: type */
+	__u8 program; /* enum program */
+	__u8 verdict; /* enum verdict */
+	__u8 protocol;
+	__u8 tcp_flags;
+	__u8 has_ports; /* 0: another protocol, a later fragment, or cut short */
+	__u8 pad[5];
 };
 
 #endif

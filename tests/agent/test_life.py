@@ -102,6 +102,8 @@ def test_detach_leaves_the_node_as_it_was(node: AgentNode) -> None:
     before = node.everything()
     node.start()
     assert node.everything() != before
+    for name in ("tracer.lock", "compile-trace.log"):
+        (node.state / name).touch()
     said = node.detach("--network")
     assert node.process
     assert node.process.wait(timeout=5) == 0

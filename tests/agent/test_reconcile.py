@@ -277,7 +277,12 @@ def test_what_waits_for_a_second_is_done(parts: Parts, dirty: Dirty, *, whole: b
     agent = running(parts)
     parts.bypass.is_whole = whole
     assert agent.sync() == dirty
-    assert parts.done == ["cache.save", "UndoFile.save", "bypass.sync_connections"]
+    assert parts.done == [
+        "cache.save",
+        "UndoFile.save",
+        "bypass.sync_connections",
+        "bypass.remove_abandoned_tracer",
+    ]
 
 
 def test_a_cache_that_cant_be_saved_stops_nothing(parts: Parts) -> None:

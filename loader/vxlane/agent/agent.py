@@ -43,7 +43,16 @@ from vxlane.util.tally import Tally, Withdrawal
 log = logging.getLogger(__name__)
 
 _OF_THE_BYPASS = frozenset(
-    {"bypass", "conntrack", "node cache", "pods", "resync of maps", "resync of overlay", "undo"}
+    {
+        "bypass",
+        "conntrack",
+        "node cache",
+        "pods",
+        "resync of maps",
+        "resync of overlay",
+        "tracer",
+        "undo",
+    }
 )
 """Failures that leave the node its network."""
 
@@ -245,6 +254,8 @@ class Agent:
             return Dirty(0)
         with self._attempt("conntrack"):
             bypass.sync_connections()
+        with self._attempt("tracer"):
+            bypass.remove_abandoned_tracer()
         return Dirty(0) if bypass.is_whole else ALL
 
     def _save_nodes(self) -> None:

@@ -31,9 +31,11 @@ _FILES = (
     "agent.json",
     "agent.sock",
     "answers.json",
+    "compile-trace.log",
     "compile.log",
     "nodes.json",
     "pods",
+    "tracer.lock",
     "undo.unreadable",
 )
 

@@ -16,7 +16,7 @@ from vxlane.bypass.idle import IdleConnections
 from vxlane.bypass.lease import Lease, Terms
 from vxlane.bypass.peers import PeerKeeper
 from vxlane.config import Config
-from vxlane.datapath import pins
+from vxlane.datapath import pins, tracer
 from vxlane.datapath.abi import Guard, Program
 from vxlane.datapath.attach import Hooks
 from vxlane.datapath.hooks import HookKeeper, Place
@@ -136,6 +136,11 @@ class Bypass:
         if ended := self.maps.take_resets():
             close_connections(ended)
         self._idle.sync(self.lease.revalidate)
+
+    def remove_abandoned_tracer(self) -> None:
+        """Show packets to nobody who was killed."""
+        if tracer.remove_abandoned(self._state, self.maps):
+            log.warning("take away a tracer whose process has ended")
 
     def _mtus(self, nics: frozenset[int]) -> dict[int, int]:
         devices = (self._devices.by_index(ifindex) for ifindex in nics)

@@ -21,7 +21,7 @@ from vxlane.why import node
 
 
 def peers(_ctx: click.Context, _param: click.Parameter, begun: str) -> list[str]:
-    """Names and underlay addresses of peers that begin with `begun`."""
+    """Names, underlay addresses and pod CIDRs of peers that begin with `begun`."""
     names = [peer.name for peer in saved_peers(state_directory())]
     return _beginning([*names, *_read(_of_peers)], begun)
 
@@ -38,7 +38,8 @@ def pod_addresses(_ctx: click.Context, _param: click.Parameter, begun: str) -> l
 
 def _of_peers(state: Path) -> list[str]:
     with open_maps(state) as maps:
-        return sorted(str(peer.address) for peer in maps.peers().values())
+        known = maps.peers()
+        return sorted(str(end) for peer in known.values() for end in (peer.address, peer.cidr))
 
 
 def _of_pods(state: Path) -> list[str]:

@@ -18,11 +18,13 @@ from vxlane.errors import VxlaneError
 COMMANDS = {
     "agent": ("vxlane.cli.agent:agent", "Run this node's agent."),
     "bench": ("vxlane.cli.bench:bench", "Measure the bypass against other paths."),
+    "capture": ("vxlane.cli.capture:capture", "Write packets to a pcapng file."),
     "detach": ("vxlane.cli.detach:detach", "Remove the bypass from this node."),
     "doctor": ("vxlane.cli.doctor:doctor", "Look for what is wrong with this node."),
     "flows": ("vxlane.cli.flows:flows", "List, or flush, approved flows."),
     "install": ("vxlane.cli.install:install", "Install the CNI plugin on this node."),
     "lab": ("vxlane.cli.lab:lab", "Nodes and pods in network namespaces."),
+    "path": ("vxlane.cli.path:path", "Tell how long packets take between two nodes."),
     "peers": ("vxlane.cli.peers:peers", "List the nodes that packets may be sent to."),
     "pods": ("vxlane.cli.pods:pods", "List this node's accelerated pods."),
     "profile": ("vxlane.cli.profile:profile", "Show where packets' time goes, by path."),
@@ -30,6 +32,7 @@ COMMANDS = {
     "status": ("vxlane.cli.status:status", "Tell how the agent and its programs are."),
     "test": ("vxlane.cli.test:test", "Test whether pods reach other nodes."),
     "top": ("vxlane.cli.top:top", "Watch rates by pod, peer and verdict."),
+    "trace": ("vxlane.cli.trace:trace", "Show packets, each with its verdict."),
     "uninstall": ("vxlane.cli.uninstall:uninstall", "Take the CNI plugin away again."),
     "why": ("vxlane.cli.why:why", "Tell why a flow is not bypassed."),
 }

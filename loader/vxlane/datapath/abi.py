@@ -90,7 +90,15 @@ def _struct(name: str, body: str) -> type[ctypes.Structure]:
     return made
 
 
-HEADER = Header(resources.files("vxlane").joinpath("bpf").joinpath("vxlane.h").read_text())
+def meanings(text: str, prefix: str) -> dict[str, str]:
+    """The comments behind enumerators whose names begin with `prefix`, each as one line."""
+    found = re.findall(rf"\b{prefix}(\w+),\s*/\*(.*?)\*/", text, re.DOTALL)
+    return {name: " ".join(comment.split()) for name, comment in found}
+
+
+_TEXT = resources.files("vxlane").joinpath("bpf").joinpath("vxlane.h").read_text()
+_MEANINGS = meanings(_TEXT, "VERDICT_")
+HEADER = Header(_TEXT)
 ABI = HEADER.enums["contract"]["VXLANE_ABI"]
 
 
@@ -151,6 +159,11 @@ class Verdict(IntEnum, metaclass=_FromHeader):
     def label(self) -> str:
         """The member's name as labels, pins and tables spell it."""
         return self.name.lower()
+
+    @property
+    def meaning(self) -> str:
+        """What the header says of it, in a few words."""
+        return _MEANINGS[self.name]
 
     @property
     def kind(self) -> VerdictKind:

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -29,8 +30,25 @@ _CAPABILITIES = frozenset({"SYS_ADMIN"})
 """What bcc needs: its maps are pinned by paths, and CAP_BPF and CAP_PERFMON don't reach them."""
 
 
-def run(request: Mapping[str, object], log_file: Path) -> dict[str, str]:
-    """The child's answer; CompileError with its first error, and the rest in `log_file`."""
+TRACER_MAPS = ("filter", "lost", "events")
+"""What comes with the tracer's program, in this order."""
+
+
+def tracer(request: Mapping[str, object], log_file: Path) -> list[int]:
+    """Descriptors of the tracer's program and of `TRACER_MAPS`; CompileError as `run`."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        run({**request, "channel": theirs.fileno()}, log_file, inherited=theirs.fileno())
+        return socket.recv_fds(ours, 1, 1 + len(TRACER_MAPS))[1]
+
+
+def run(
+    request: Mapping[str, object], log_file: Path, *, inherited: int | None = None
+) -> dict[str, str]:
+    """The child's answer; CompileError with its first error, and the rest in `log_file`.
+
+    `inherited`: a descriptor that the child shall have too.
+    """
     command = [sys.executable, "-I", "-m", "vxlane.datapath.compile"]
     try:
         child = subprocess.run(
@@ -41,6 +59,7 @@ def run(request: Mapping[str, object], log_file: Path) -> dict[str, str]:
             errors="backslashreplace",
             check=False,
             timeout=_TIMEOUT,
+            pass_fds=() if inherited is None else (inherited,),
         )
     except subprocess.TimeoutExpired:
         raise CompileError(f"the compiler did not end within {_TIMEOUT:g} s") from None

@@ -245,6 +245,22 @@ class Maps:
         size = self._size("peer_counters") * self._cpus
         syscall.map_update(self._fds["peer_counters"], bytes(U32(slot)), bytes(size))
 
+    def has_tracer(self) -> bool:
+        """Whether a tracer stands in its place."""
+        return syscall.map_lookup(self._fds["tracer"], bytes(4), 4) is not None
+
+    def put_tracer(self, program: int) -> None:
+        """Show every packet to that program (a descriptor), in place of another one."""
+        syscall.map_update(self._fds["tracer"], bytes(4), bytes(U32(program)))
+
+    def delete_tracer(self) -> None:
+        """Show packets to nobody."""
+        syscall.map_delete(self._fds["tracer"], bytes(4))
+
+    def tracer_id(self) -> int:
+        """The kernel's id of the map that a tracer is put into."""
+        return syscall.object_id(self._fds["tracer"])
+
     def capacity(self, name: str) -> int:
         """How many entries a map can hold."""
         return syscall.map_shape(self._fds[name]).max_entries

@@ -82,7 +82,7 @@ def ensure_loaded(state: Path, constants: Constants) -> LoadReport:
     directory = pin_directory(state)
     ensure_bpffs(state / "bpf")
     directory.mkdir(mode=0o700, exist_ok=True)
-    note = state / f"programs-{ABI}.json"
+    note = _note_path(state)
     digest, pinned = _digest(constants), pins.read(directory)
     known = _read_note(note)
     if known and known["pins"] == pinned and known["digest"] == digest:
@@ -98,8 +98,19 @@ def ensure_loaded(state: Path, constants: Constants) -> LoadReport:
     log.info("compile the programs: this takes a second, and 120 MB of memory meanwhile")
     request = {"pins": str(directory), "defines": constants.defines()}
     headers = compiler.run(request, state / "compile.log")["headers"]
-    _write_note(note, {"digest": digest, "headers": headers, "pins": pins.read(directory)})
+    made = {"digest": digest, "headers": headers, "pins": pins.read(directory)}
+    _write_note(note, {**made, "defines": constants.defines()})
     return LoadReport(compiled=True, headers=headers)
+
+
+def loaded_defines(state: Path) -> dict[str, int]:
+    """What the pinned programs were compiled with; empty where nothing (readable) is noted."""
+    known: dict[str, int] = _read_note(_note_path(state)).get("defines", {})
+    return known
+
+
+def _note_path(state: Path) -> Path:
+    return state / f"programs-{ABI}.json"
 
 
 def _fits(directory: Path, constants: Constants) -> bool:

@@ -36,6 +36,7 @@ SHAPES: dict[str, tuple[type[Any], type[Any]]] = {
     "resets": (STRUCTS["flow_key"], ctypes.c_uint64),
     "counters": (U32, STRUCTS["counter"]),
     "peer_counters": (U32, STRUCTS["peer_counter"]),
+    "tracer": (U32, U32),
 }
 """Map -> types of its key and value, as bpf/maps.h declares them."""
 

@@ -12,7 +12,7 @@ import os
 import platform
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -20,6 +20,7 @@ from pathlib import Path
 from vxlane.errors import CompileError
 
 PROGRAM_FILES = ("from_pod.c", "to_pod.c", "from_nic.c", "to_nic.c")
+TRACER_FILES = ("trace.c",)
 _KHEADERS = Path("/sys/kernel/kheaders.tar.xz")
 """bcc would unpack it to a fixed name in /tmp, or take what anyone has put there."""
 _OWN = "headers of the running kernel"
@@ -33,10 +34,10 @@ an error still, for it becomes a call of -1."""
 _INCLUDE = re.compile(r'#include "(\w+\.h)"')
 
 
-def flatten() -> str:
-    """All programs as one text, each local header at its first include."""
+def flatten(names: Sequence[str] = PROGRAM_FILES) -> str:
+    """Files of bpf/ as one text, each local header at its first include."""
     seen: set[str] = set()
-    return "".join(line for name in PROGRAM_FILES for line in _lines(name, seen))
+    return "".join(line for name in names for line in _lines(name, seen))
 
 
 def _lines(name: str, seen: set[str]) -> Iterator[str]:

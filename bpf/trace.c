@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The tracer: tells user space of packets at the end of the four programs, which tail-call it.
+ *
+ * It is loaded by `vxlane trace` and `vxlane capture`, stands in the map `tracer` while one of them
+ * runs, and shares no map with the programs but that. conclude() in verdict.h has counted the
+ * packet and left index and action in cb. The action is the tracer's only answer. It must call no
+ * helper that redirects: bpf_redirect_peer() and its like keep their target per CPU until the
+ * program returns, so a second call would send the packet elsewhere. Nothing is written to the
+ * packet either.
+ *
+ * The packet is the one that leaves the hook: encapsulated, decapsulated or translated already.
+ */
+#include <linux/pkt_cls.h>
+
+#include "outer.h"
+
+/* A record of the ring buffer has a size that is known when it is compiled. So there are some. */
+#define FEW_BYTES 256
+#define SOME_BYTES 2048
+#define ALL_BYTES 65536
+
+BPF_ARRAY(filter, struct trace_filter, 1);
+BPF_ARRAY(lost, __u64, 1);
+BPF_RINGBUF_OUTPUT(events, RING_PAGES);
+
+struct few {
+	struct trace_event event;
+	__u8 bytes[FEW_BYTES];
+};
+
+struct some {
+	struct trace_event event;
+	__u8 bytes[SOME_BYTES];
+};
+
+struct all {
+	struct trace_event event;
+	__u8 bytes[ALL_BYTES];
+};
+
+/* Of linux/ipv6.h, which in a kernel's source brings half of the kernel along. */
+struct ipv6 {
+	__be32 version;
+	__be16 length;
+	__u8 next;
+	__u8 hops;
+	__be32 source[4];
+	__be32 destination[4];
+};
+
+static __always_inline int is_zero(const __be32 address[4])
+{
+	return !(address[0] | address[1] | address[2] | address[3]);
+}
+
+static __always_inline int is_within(const __be32 address[4], const __be32 network[4],
+				     const __be32 mask[4])
+{
+	return (address[0] & mask[0]) == network[0] && (address[1] & mask[1]) == network[1] &&
+	       (address[2] & mask[2]) == network[2] && (address[3] & mask[3]) == network[3];
+}
+
+static __always_inline int is_end(const struct trace_event *event, const __be32 address[4])
+{
+	return same_address(event->source, address) || same_address(event->destination, address);
+}
+
+static __always_inline int has_port(const struct trace_event *event, __be16 port)
+{
+	return event->has_ports && event->protocol != IPPROTO_ICMP &&
+	       (event->source_port == port || event->destination_port == port);
+}
+
+/* From the one end to the other. Of an echo the type differs by direction, and the identifier,
+ * which stands first, does not. */
+static __always_inline int goes(const struct trace_event *event, const __be32 from[4],
+				const __be32 to[4], __be16 from_port, __be16 to_port)
+{
+	return same_address(event->source, from) && same_address(event->destination, to) &&
+	       event->source_port == from_port && event->destination_port == to_port;
+}
+
+static __always_inline int is_of_flow(const struct trace_event *event, const __be32 local[4],
+				      const __be32 remote[4], __be16 local_port, __be16 remote_port)
+{
+	if (!event->has_ports)
+		return 0;
+	if (event->protocol == IPPROTO_ICMP)
+		return is_end(event, local) && is_end(event, remote) &&
+		       event->source_port == local_port;
+	return goes(event, local, remote, local_port, remote_port) ||
+	       goes(event, remote, local, remote_port, local_port);
+}
+
+static __always_inline int is_wanted(const struct trace_filter *asked,
+				     const struct trace_event *event)
+{
+	if (asked->protocol && asked->protocol != event->protocol)
+		return 0;
+	if (asked->port && !has_port(event, asked->port))
+		return 0;
+	if (!is_zero(asked->pod) && !is_end(event, asked->pod))
+		return 0;
+	if (!is_zero(asked->host) && !is_end(event, asked->host))
+		return 0;
+	if (!is_zero(asked->peer_mask) &&
+	    !is_within(event->source, asked->peer, asked->peer_mask) &&
+	    !is_within(event->destination, asked->peer, asked->peer_mask))
+		return 0;
+	return is_zero(asked->flow_local) ||
+	       is_of_flow(event, asked->flow_local, asked->flow_remote, asked->flow_local_port,
+			  asked->flow_remote_port) ||
+	       is_of_flow(event, asked->nat_local, asked->nat_remote, asked->nat_local_port,
+			  asked->nat_remote_port);
+}
+
+/* Where the inner frame begins. Elsewhere than here a packet to the VXLAN port is no tunnel of ours
+ * any more, or not yet. */
+static __always_inline __u32 tunnel_of(struct __sk_buff *skb, const struct trace_event *event,
+				       int is_bypassed)
+{
+	struct cursor at = {.skb = skb};
+	struct outer outer = {};
+	enum verdict verdict;
+
+	if (event->program == PROGRAM_TO_POD || is_bypassed != (event->program == PROGRAM_FROM_POD))
+		return 0;
+	verdict = parse_outer(&at, &outer);
+	return verdict == CONTINUE || verdict == VERDICT_FOREIGN_VNI ? at.offset : 0;
+}
+
+static __always_inline void describe_ports(struct cursor *at, struct trace_event *event)
+{
+	struct {
+		__be16 source;
+		__be16 destination;
+	} ports;
+	struct icmp_echo icmp;
+	struct cursor flags = {.skb = at->skb, .offset = at->offset + 13};
+
+	if (event->protocol == IPPROTO_ICMP) {
+		if (take(at, &icmp, sizeof(icmp)))
+			return;
+		event->source_port = icmp.id;
+		event->destination_port = be16(icmp.type);
+	} else if (event->protocol == IPPROTO_TCP || event->protocol == IPPROTO_UDP ||
+		   event->protocol == IPPROTO_SCTP) {
+		if (take(at, &ports, sizeof(ports)))
+			return;
+		event->source_port = ports.source;
+		event->destination_port = ports.destination;
+		if (event->protocol == IPPROTO_TCP)
+			take(&flags, &event->tcp_flags, sizeof(event->tcp_flags));
+	} else {
+		return;
+	}
+	event->has_ports = 1;
+}
+
+static __always_inline void describe_ipv4(struct cursor *at, struct trace_event *event)
+{
+	struct iphdr ip;
+
+	if (take(at, &ip, sizeof(ip)))
+		return;
+	map_address(event->source, ip.saddr);
+	map_address(event->destination, ip.daddr);
+	event->protocol = ip.protocol;
+	at->offset += (ip.ihl - 5) * 4;
+	if (ip.ihl >= 5 && !(ip.frag_off & IP_OFFSET))
+		describe_ports(at, event);
+}
+
+static __always_inline void describe_ipv6(struct cursor *at, struct trace_event *event)
+{
+	struct ipv6 ip;
+
+	if (take(at, &ip, sizeof(ip)))
+		return;
+	__builtin_memcpy(event->source, ip.source, sizeof(event->source));
+	__builtin_memcpy(event->destination, ip.destination, sizeof(event->destination));
+	event->protocol = ip.next;
+	describe_ports(at, event);
+}
+
+static __always_inline void describe(struct __sk_buff *skb, struct trace_event *event)
+{
+	struct cursor at = {.skb = skb, .offset = event->tunnel};
+	struct packet packet = {};
+
+	event->ifindex = skb->ifindex;
+	event->length = skb->len - event->tunnel;
+	event->gso_size = skb->gso_size;
+	event->gso_segments = skb->gso_segs;
+	if (take(&at, &packet.eth, sizeof(packet.eth)))
+		return;
+	parse_tags(&at, &packet);
+	event->ethertype = packet.eth.h_proto;
+	if (event->ethertype == be16(ETH_P_IP))
+		describe_ipv4(&at, event);
+	else if (event->ethertype == be16(ETH_P_IPV6))
+		describe_ipv6(&at, event);
+}
+
+/* A record with room for `room` bytes of the packet, and as many of them as were asked for. */
+static __always_inline void tell(struct __sk_buff *skb, const struct trace_event *event, __u32 from,
+				 __u32 length, void *record, __u8 *bytes, __u32 room)
+{
+	struct trace_event *told = record;
+
+	if (!record) {
+		lost.atomic_increment(0);
+		return;
+	}
+	*told = *event;
+	told->captured = length;
+	/* For the verifier, which has not seen that it is one of 1 to `room`. */
+	length = (length - 1) & (room - 1);
+	if (bpf_skb_load_bytes(skb, from, bytes, length + 1))
+		told->captured = 0;
+	events.ringbuf_submit(record, 0);
+}
+
+static __always_inline void tell_bytes(struct __sk_buff *skb, const struct trace_event *event,
+				       __u32 from, __u32 length)
+{
+	struct few *few;
+	struct some *some;
+	struct all *all;
+
+	if (length <= FEW_BYTES) {
+		few = events.ringbuf_reserve(sizeof(*few));
+		tell(skb, event, from, length, few, few->bytes, FEW_BYTES);
+	} else if (length <= SOME_BYTES) {
+		some = events.ringbuf_reserve(sizeof(*some));
+		tell(skb, event, from, length, some, some->bytes, SOME_BYTES);
+	} else {
+		all = events.ringbuf_reserve(sizeof(*all));
+		tell(skb, event, from, length, all, all->bytes, ALL_BYTES);
+	}
+}
+
+static __always_inline void tell_event(const struct trace_event *event)
+{
+	struct trace_event *told = events.ringbuf_reserve(sizeof(*told));
+
+	if (!told) {
+		lost.atomic_increment(0);
+		return;
+	}
+	*told = *event;
+	events.ringbuf_submit(told, 0);
+}
+
+int trace(struct __sk_buff *skb)
+{
+	int only = 0, action = skb->cb[1];
+	const struct trace_filter *asked = filter.lookup(&only);
+	__u32 index = skb->cb[0], from, length;
+	struct trace_event event = {};
+
+	/* Whoever asked may have been killed. */
+	if (!asked || bpf_ktime_get_coarse_ns() >= asked->until)
+		return action;
+	event.time = bpf_ktime_get_ns();
+	event.program = index / VERDICT_COUNT;
+	event.verdict = index % VERDICT_COUNT;
+	/* Before anything of the packet is read. */
+	if (!(asked->verdicts >> (event.verdict & 63) & 1))
+		return action;
+	event.tunnel = tunnel_of(skb, &event, action == TC_ACT_REDIRECT);
+	describe(skb, &event);
+	if (!is_wanted(asked, &event))
+		return action;
+	from = asked->outer ? 0 : event.tunnel;
+	length = skb->len - from;
+	if (length > asked->capture)
+		length = asked->capture;
+	if (length > ALL_BYTES)
+		length = ALL_BYTES;
+	if (length)
+		tell_bytes(skb, &event, from, length);
+	else
+		tell_event(&event);
+	return action;
+}

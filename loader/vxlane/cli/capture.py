@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`vxlane capture`: packets into a file that Wireshark, tshark and tcpdump read."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import click
+
+from vxlane.cli import packet_options
+from vxlane.cli.common import examples
+from vxlane.trace import pcapng
+from vxlane.trace.capture_file import CaptureFile, Rotation
+from vxlane.trace.event import Event
+from vxlane.trace.follow import follow
+from vxlane.trace.names import read_names
+from vxlane.util.places import state_directory
+
+_BUFFER = 16384
+_WHOLE = 65536
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+def _size(_ctx: click.Context, option: click.Parameter, value: str | None) -> int | None:
+    """Bytes of such as 500K, 10M, 2G."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"([1-9]\d*)([KMG]?)", value)
+    if not found:
+        wanted = "give a number with K, M or G, such as 10M"
+        raise click.BadParameter(f"{value!r} is no size; {wanted}", param=option)
+    return int(found[1]) * _UNITS[found[2]]
+
+
+@click.command(
+    epilog=examples(
+        "vxlane capture -w web.pcapng --pod 10.42.1.5 --port 80",
+        "vxlane capture -w - --verdict kernel_path | tshark -r -",
+        "vxlane capture -w long.pcapng --outer --snaplen 128 --rotate 100M --keep 10",
+    )
+)
+@click.option(
+    "-w",
+    "--write",
+    "name",
+    required=True,
+    metavar="FILE",
+    help="Where to; - is standard output.",
+)
+@packet_options.packet_options(_BUFFER)
+@click.option(
+    "--snaplen",
+    type=click.IntRange(1, _WHOLE),
+    default=_WHOLE,
+    show_default=True,
+    metavar="BYTES",
+    help="How much of each packet. A super-packet may be longer than the most of it.",
+)
+@click.option(
+    "--rotate",
+    callback=_size,
+    metavar="SIZE",
+    help="Begin a new file when this one is so large, such as 10M.",
+)
+@click.option(
+    "--keep",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    help="With --rotate, how many files: FILE, FILE.1, ...",
+)
+@click.option(
+    "--inner/--outer",
+    default=True,
+    show_default=True,
+    help="Without the headers of the tunnel, or with them.",
+)
+def capture(name: str, count: int | None, **options: Any) -> None:
+    """Write packets as pcapng, each with its verdict as a comment.
+
+    Each program is an interface of the file: from_pod, to_pod, from_nic, to_nic. Pods and nodes
+    have their names. A packet is written as it leaves its program, and a super-packet of 64 kB as
+    one. `vxlane trace` has the same filters, and its help says what each program sees.
+
+    The file is root's alone: it holds what pods say to each other.
+    """
+    snaplen, inner = options.pop("snaplen"), options.pop("inner")
+    size, keep = options.pop("rotate"), options.pop("keep")
+    names = read_names(state_directory())
+    with packet_options.session(options, capture=snaplen, outer=not inner) as session:
+        file = CaptureFile(
+            name,
+            Rotation(size, keep) if size else None,
+            head=lambda: pcapng.head(names.own, names.by_address(), snaplen),
+            tail=lambda: pcapng.tail(session.lost, time.clock_gettime_ns(time.CLOCK_REALTIME)),
+        )
+
+        def write(events: Iterable[Event]) -> None:
+            for event in events:
+                file.write(pcapng.packet(event, session.real, outer=not inner))
+            file.flush()
+
+        packet_options.say_ready()
+        outcome = follow(session, write, count)
+        file.close()
+    click.echo(packet_options.summary(outcome), err=True)

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `vxlane trace` and `vxlane capture` share: filters, the buffer, and how a look ends."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import click
+
+from vxlane.cli import complete
+from vxlane.cli.common import need_root
+from vxlane.show import node
+from vxlane.trace.filters import VERDICT_WORDS, Known, Wanted, build
+from vxlane.trace.follow import Outcome
+from vxlane.trace.names import read_names
+from vxlane.trace.session import Session
+from vxlane.util.places import state_directory
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+_OPTIONS = (
+    click.option(
+        "--pod",
+        metavar="POD",
+        shell_complete=complete.pods,
+        help="Packets of this pod: its name or address.",
+    ),
+    click.option(
+        "--peer",
+        metavar="NODE",
+        shell_complete=complete.peers,
+        help="Packets of this node's pods: its name, its address or its pods' CIDR.",
+    ),
+    click.option("--host", metavar="ADDRESS", help="Packets from or to this address."),
+    click.option("--proto", metavar="PROTOCOL", help="tcp, udp, icmp, sctp, or a number."),
+    click.option("--port", type=click.IntRange(1, 65535), help="Packets from or to this port."),
+    click.option(
+        "--verdict",
+        "verdicts",
+        multiple=True,
+        type=click.Choice(VERDICT_WORDS),
+        metavar="VERDICT",
+        help="Packets with this verdict, or of this kind of verdicts, such as kernel_path. Can be"
+        " given again.",
+    ),
+    click.option(
+        "--flow",
+        metavar="FLOW",
+        help="Packets of this flow in both directions, as 'vxlane flows' prints it:"
+        " 'tcp 10.42.1.5:40000 10.42.2.7:80'. Those that netfilter translated too.",
+    ),
+    click.option("--count", type=click.IntRange(1), metavar="N", help="End after so many packets."),
+)
+
+
+def packet_options(buffer: int) -> Callable[[Function], Function]:
+    """The options; `buffer` is the default of --buffer in KiB."""
+    kib = click.option(
+        "--buffer",
+        type=click.IntRange(4, 1 << 20),
+        default=buffer,
+        show_default=True,
+        metavar="KIB",
+        help="Room for packets that are not written yet. What finds none is counted as lost.",
+    )
+
+    def decorate(function: Function) -> Function:
+        for option in reversed((*_OPTIONS, kib)):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+@contextmanager
+def session(options: dict[str, Any], *, capture: int = 0, outer: bool = False) -> Iterator[Session]:
+    """A look by the options of `packet_options`; `capture`: bytes of each packet, `outer`: with its
+    tunnel's headers.
+    """
+    need_root()
+    state = state_directory()
+    # The kernel takes powers of two only.
+    buffer = 1 << (options.pop("buffer") * 1024 - 1).bit_length()
+    with node.open_maps(state) as maps:
+        known = Known(read_names(state), maps.peers(), maps.flows())
+        wanted = build(Wanted(**options), known)
+        wanted.capture, wanted.outer = capture, outer
+        with Session(state, maps, wanted, buffer) as opened, stopped_by_signals(opened.stop):
+            yield opened
+
+
+def say_ready() -> None:
+    """From here on packets are seen."""
+    click.echo("listening; Ctrl-C ends it", err=True)
+
+
+@contextmanager
+def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """SIGINT or SIGTERM calls `stop`; a second one raises KeyboardInterrupt, for the output may be
+    stuck.
+    """
+
+    def first(*_: object) -> None:
+        for number in _SIGNALS:
+            signal.signal(number, signal.default_int_handler)
+        stop()
+
+    before = {number: signal.signal(number, first) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def summary(outcome: Outcome) -> str:
+    """How a look ended, in a sentence."""
+    said = f"{outcome.taken:,} packets, {outcome.lost:,} lost"
+    if outcome.lost:
+        said += " for want of room: narrow the filter, or raise --buffer"
+    if outcome.unseen:
+        said += f"; none seen for {outcome.unseen:.1f} s, in which this process was stopped"
+    return said

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`vxlane trace`: a line for each packet and program, as they happen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+import click
+
+from vxlane.cli import packet_options
+from vxlane.cli.common import as_json, examples
+from vxlane.trace.event import Event, document, line
+from vxlane.trace.follow import follow
+from vxlane.util.names import device_name
+
+_BUFFER = 4096
+
+
+@click.command(
+    epilog=examples(
+        "vxlane trace --pod 10.42.1.5 --port 80",
+        "vxlane trace --verdict kernel_path --count 20",
+        "vxlane trace --flow 'tcp 10.42.1.5:40000 10.42.2.7:80' --json | jq .verdict",
+    )
+)
+@packet_options.packet_options(_BUFFER)
+@as_json
+def trace(count: int | None, *, as_json: bool, **options: Any) -> None:
+    """Show packets at the programs, each with its verdict and what that means.
+
+    from_pod and from_nic see all that pods send and that the NIC receives. to_nic and to_pod see
+    what comes out of the kernel path, of pods only. A line shows the packet as it leaves the hook,
+    without its tunnel. A super-packet of 64 kB is one line.
+
+    The filters work in the kernel, and a packet must be as all of them say. Nothing of it runs
+    while nobody looks. One process can look at a time.
+    """
+    device = cache(device_name)
+    with packet_options.session(options) as session:
+
+        def show(events: Iterable[Event]) -> None:
+            for event in events:
+                told = document(event, session.real, device)
+                click.echo(json.dumps(told) if as_json else line(told))
+
+        packet_options.say_ready()
+        outcome = follow(session, show, count)
+    click.echo(packet_options.summary(outcome), err=True)

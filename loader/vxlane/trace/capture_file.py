@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a capture goes: a file, several that follow each other, or standard output.
+
+A file that is full gets the name FILE.1, the one before it FILE.2 and so on; the oldest is
+overwritten. Each is whole by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+
+from vxlane.errors import ConfigError, VxlaneError
+
+_MODE = 0o600
+"""Whoever reads a capture reads what pods say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """`size`: bytes from which on a file is full; `keep`: how many there are at most."""
+
+    size: int
+    keep: int
+
+
+class CaptureFile:
+    """The open file. `head` begins each, `tail` ends each."""
+
+    def __init__(
+        self,
+        name: str,
+        rotation: Rotation | None,
+        *,
+        head: Callable[[], bytes],
+        tail: Callable[[], bytes],
+    ) -> None:
+        """ConfigError: the file can't be made."""
+        self._path, self._rotation = None if name == "-" else Path(name), rotation
+        self._head, self._tail = head, tail
+        if not self._path and rotation:
+            raise ConfigError("--rotate needs a file: standard output has no second one")
+        if not self._path and sys.stdout.isatty():
+            raise ConfigError("a terminal can't show packets; give -w FILE, or a pipe behind -w -")
+        try:
+            self._file = self._open()
+        except OSError as error:
+            raise ConfigError(f"-w {name}: {error.strerror}") from None
+        self._pending = bytearray()
+        self._begin()
+
+    def write(self, data: bytes) -> None:
+        """Add a packet; into the next file if this one is full."""
+        if self._rotation and self._path and self._written + len(data) > self._rotation.size:
+            self.close()
+            _shift(self._path, self._rotation.keep)
+            self._file = self._open()
+            self._begin()
+        self._pending += data
+        self._written += len(data)
+
+    def flush(self) -> None:
+        """Let readers see what was written."""
+        try:
+            while self._pending:
+                del self._pending[: self._file.write(self._pending)]
+        except OSError as error:
+            where = self._path or "to standard output"
+            raise VxlaneError(f"write {where}: {error.strerror}") from None
+
+    def close(self) -> None:
+        """End the file."""
+        self._pending += self._tail()
+        try:
+            self.flush()
+        finally:
+            self._file.close()
+
+    def _begin(self) -> None:
+        self._pending += self._head()
+        self._written = 0
+
+    def _open(self) -> FileIO:
+        if not self._path:
+            return FileIO(sys.stdout.fileno(), "wb", closefd=False)
+        return FileIO(self._path, "wb", opener=lambda name, flags: os.open(name, flags, _MODE))
+
+
+def _shift(path: Path, keep: int) -> None:
+    """Give each file the next number."""
+    for number in range(keep - 1, 0, -1):
+        older = path.with_name(f"{path.name}.{number}")
+        newer = path.with_name(f"{path.name}.{number - 1}") if number > 1 else path
+        if newer.exists():
+            newer.replace(older)

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a person asks for, as the struct trace_filter that the tracer goes by in the kernel."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address, ip_network
+from typing import Any
+
+from vxlane.datapath.abi import Verdict, VerdictKind
+from vxlane.datapath.records import Flow, IPNetwork, Peer, Tuple, mapped
+from vxlane.datapath.tracer import new_filter
+from vxlane.errors import ConfigError
+from vxlane.trace.event import PROTOCOLS
+from vxlane.trace.names import Names
+
+VERDICT_WORDS = sorted(
+    {verdict.label for verdict in Verdict} | {kind.value for kind in VerdictKind}
+)
+"""A verdict, or a kind of verdicts for all of these."""
+_FLOW = re.compile(r"(\w+)\s+(\S+):(\d+)\s+(\S+):(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The filters of the command line; what is not given is any."""
+
+    pod: str | None = None
+    peer: str | None = None
+    host: str | None = None
+    proto: str | None = None
+    port: int | None = None
+    verdicts: tuple[str, ...] = ()
+    flow: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What this node knows: names resolve by it."""
+
+    names: Names
+    peers: Mapping[IPNetwork, Peer]
+    flows: Iterable[Flow]
+
+
+def build(wanted: Wanted, known: Known) -> Any:
+    """A struct trace_filter. ConfigError names the filter that means nothing here."""
+    made = new_filter()
+    if wanted.pod:
+        _fill(made.pod, mapped(_pod(wanted.pod, known.names)))
+    if wanted.host:
+        _fill(made.host, mapped(_address(wanted.host, "--host")))
+    if wanted.peer:
+        network = _peer(wanted.peer, known)
+        _fill(made.peer, mapped(network.network_address))
+        _fill(made.peer_mask, _mask(network))
+    if wanted.proto:
+        made.protocol = _protocol(wanted.proto)
+    made.port = wanted.port or 0
+    if wanted.verdicts:
+        made.verdicts = sum(1 << verdict for verdict in _verdicts(wanted.verdicts))
+    if wanted.flow:
+        _fill_flow(made, _flow(wanted.flow), known.flows)
+    return made
+
+
+def _pod(word: str, names: Names) -> IPv4Address | IPv6Address:
+    try:
+        return ip_address(word)
+    except ValueError:
+        pass
+    called = names.pods_called(word)
+    addresses = [address for found in called.values() for address in found]
+    if len(addresses) == 1:
+        return addresses[0]
+    if not addresses:
+        raise ConfigError(
+            f"--pod {word}: no pod of this node is known by that name; give its address, which"
+            " 'vxlane pods' lists"
+        )
+    choice = ", ".join(f"{name} {address}" for name in called for address in called[name])
+    raise ConfigError(f"--pod {word} may be {choice}; give the address")
+
+
+def _address(word: str, option: str) -> IPv4Address | IPv6Address:
+    try:
+        return ip_address(word)
+    except ValueError:
+        raise ConfigError(f"{option} {word}: not an IP address") from None
+
+
+def _peer(word: str, known: Known) -> IPNetwork:
+    """By the node's name, its underlay address, or the CIDR of its pods."""
+    if word in known.names.nodes:
+        return known.names.nodes[word][1]
+    for cidr, peer in known.peers.items():
+        if word in (str(peer.address), str(cidr)):
+            return cidr
+    try:
+        return ip_network(word)
+    except ValueError:
+        raise ConfigError(
+            f"--peer {word}: no such node; give a CIDR or an address that 'vxlane peers' lists"
+        ) from None
+
+
+def _mask(network: IPNetwork) -> bytes:
+    if isinstance(network, IPv4Network):
+        return b"\xff" * 12 + network.netmask.packed
+    return network.netmask.packed
+
+
+def _protocol(word: str) -> int:
+    if word.isdecimal() and 0 < int(word) < 256:
+        return int(word)
+    if word not in PROTOCOLS:
+        raise ConfigError(f"--proto {word}: give {', '.join(PROTOCOLS)} or a number up to 255")
+    return PROTOCOLS[word]
+
+
+def _verdicts(words: Iterable[str]) -> set[Verdict]:
+    return {verdict for verdict in Verdict if {verdict.label, verdict.kind.value} & {*words}}
+
+
+def _flow(text: str) -> Tuple:
+    """A line of `vxlane flows`: protocol, local end, remote end."""
+    found = _FLOW.match(text.strip())
+    if not found:
+        raise ConfigError(
+            f"--flow {text!r}: give a flow as 'vxlane flows' prints it, such as"
+            " 'tcp 10.42.1.5:40000 10.42.2.7:80'"
+        )
+    protocol, local, local_port, remote, remote_port = found.groups()
+    return Tuple(
+        _address(local, "--flow"),
+        _address(remote, "--flow"),
+        _number(local_port),
+        _number(remote_port),
+        _protocol(protocol),
+    )
+
+
+def _number(word: str) -> int:
+    if int(word) > 0xFFFF:
+        raise ConfigError(f"--flow: {word} is not a port")
+    return int(word)
+
+
+def _fill_flow(made: Any, flow: Tuple, records: Iterable[Flow]) -> None:
+    """The flow, and what netfilter makes of it where its record says so."""
+    behind = next((record.behind for record in records if record.tuple == flow), flow)
+    for prefix, one in (("flow", flow), ("nat", behind)):
+        _fill(getattr(made, f"{prefix}_local"), mapped(one.local))
+        _fill(getattr(made, f"{prefix}_remote"), mapped(one.remote))
+        setattr(made, f"{prefix}_local_port", one.local_port)
+        setattr(made, f"{prefix}_remote_port", one.remote_port)
+    made.protocol = flow.protocol
+
+
+def _fill(array: Any, data: bytes) -> None:
+    ctypes.memmove(array, data, ctypes.sizeof(array))

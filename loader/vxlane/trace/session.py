@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One look at this node's packets, from the tracer's loading to the last event.
+
+A thread of its own renews the tracer's lease, so that a reader whose output is stuck loses events
+by number and not unseen.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from vxlane.datapath import syscall
+from vxlane.datapath.maps import Maps
+from vxlane.datapath.programs import pin_directory
+from vxlane.datapath.tracer import LEASE, Tracer, in_place, sole_looker
+from vxlane.errors import KernelError, VxlaneError
+from vxlane.trace.event import Event
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # typing's own is 3.11's
+
+_RENEW_EVERY = 0.5
+_REPLACED = (
+    "this node's programs were replaced meanwhile, and show their packets no more; run it again"
+)
+
+
+class Session:
+    """Events while `with` stands open."""
+
+    def __init__(self, state: Path, maps: Maps, wanted: Any, buffer: int) -> None:
+        """`wanted`: a struct trace_filter; `buffer` as of `Tracer`."""
+        self._state, self._maps, self._wanted = state, maps, wanted
+        self._opened, self._placed = ExitStack(), ExitStack()
+        self._buffer = buffer
+        self._ended, self._is_replaced = threading.Event(), False
+        self._is_stopped = False
+        self._woken, self._wake = os.pipe()
+        self._opened.callback(os.close, self._woken)
+        self._opened.callback(os.close, self._wake)
+        self.unseen = 0.0
+        """Seconds in which the lease was over, for this process was stopped."""
+        self.real = _real()
+        """Ns from an event's time to CLOCK_REALTIME."""
+
+    def __enter__(self) -> Self:
+        try:
+            self._opened.enter_context(sole_looker(self._state))
+            self._tracer = self._opened.enter_context(Tracer(self._state, self._buffer))
+            self._tracer.ask(self._wanted)
+            self._placed.enter_context(in_place(self._maps, self._tracer))
+            thread = threading.Thread(target=self._renew, name="lease", daemon=True)
+            thread.start()
+            self._placed.callback(thread.join)
+            self._placed.callback(self._ended.set)
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        self._placed.close()
+        self._opened.close()
+
+    @property
+    def lost(self) -> int:
+        """Packets that found no room in the buffer."""
+        return self._tracer.lost()
+
+    def stop(self) -> None:
+        """End `batches`. A signal's handler may call it: an exception would lose what was read."""
+        self._is_stopped = True
+        os.write(self._wake, b"x")
+
+    def batches(self) -> Iterator[list[Event]]:
+        """Events as they come, at times none. VxlaneError: none will come any more."""
+        poll = select.poll()
+        poll.register(self._tracer.ring.fileno(), select.POLLIN)
+        poll.register(self._woken, select.POLLIN)
+        while not self._is_stopped:
+            poll.poll(_RENEW_EVERY * 1000)
+            yield self._read()
+            if self._is_replaced:
+                raise VxlaneError(_REPLACED)
+
+    def end(self) -> list[Event]:
+        """Look no more. The events that were not read yet."""
+        self._placed.close()
+        return self._read()
+
+    def _read(self) -> list[Event]:
+        return [Event.of(record) for record in self._tracer.ring.read()]
+
+    def _renew(self) -> None:
+        renewed = time.monotonic()
+        while not self._ended.wait(_RENEW_EVERY):
+            now = time.monotonic()
+            self.unseen += max(0.0, now - renewed - LEASE)
+            self._tracer.ask(self._wanted)
+            self._is_replaced = _tracer_id(pin_directory(self._state)) != self._maps.tracer_id()
+            renewed = now
+
+
+def _real() -> int:
+    """CLOCK_REALTIME less CLOCK_MONOTONIC, ns: of some readings the one that took least time."""
+    readings = []
+    for _ in range(10):
+        before, real = time.monotonic_ns(), time.clock_gettime_ns(time.CLOCK_REALTIME)
+        after = time.monotonic_ns()
+        readings.append((after - before, real - (before + after) // 2))
+    return min(readings)[1]
+
+
+def _tracer_id(pins: Path) -> int:
+    """The kernel's id of the map that the programs of now look into; 0: there is none."""
+    try:
+        descriptor = syscall.obj_get(pins / "tracer")
+    except (FileNotFoundError, KernelError):
+        return 0
+    try:
+        return syscall.object_id(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What commands that look at packets share: how a look ends, and what is said of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import click
+import pytest
+
+from vxlane.cli.capture import capture
+from vxlane.cli.packet_options import stopped_by_signals, summary
+from vxlane.trace.follow import Outcome
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals(number: signal.Signals) -> None:
+    """The first signal asks for the end, a second one interrupts; afterwards all is as before."""
+    before = signal.getsignal(number)
+    asked = []
+    with stopped_by_signals(lambda: asked.append(1)):
+        os.kill(os.getpid(), number)
+        assert asked == [1]
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+    assert asked == [1]
+    assert signal.getsignal(number) is before
+
+
+def test_summary() -> None:
+    """What was lost or not seen is said, with what helps."""
+    assert summary(Outcome(1234, 0, 0.0)) == "1,234 packets, 0 lost"
+    lost = "1 packets, 2 lost for want of room: narrow the filter, or raise --buffer"
+    assert summary(Outcome(1, 2, 0.0)) == lost
+    stopped = "1 packets, 0 lost; none seen for 3.0 s, in which this process was stopped"
+    assert summary(Outcome(1, 0, 3.0)) == stopped
+
+
+@pytest.mark.parametrize(("text", "size"), [("500", 500), ("10M", 10 << 20), ("2G", 2 << 30)])
+def test_sizes(text: str, size: int) -> None:
+    """A size of --rotate is a number with K, M or G."""
+    made = capture.make_context("capture", ["-w", "x", "--rotate", text])
+    assert made.params["rotate"] == size
+
+
+@pytest.mark.parametrize("text", ["0", "M", "10T", "-1K", "1.5M"])
+def test_no_size(text: str) -> None:
+    """What is no size is refused with an example."""
+    with pytest.raises(click.BadParameter, match="give a number with K, M or G, such as 10M"):
+        capture.make_context("capture", ["-w", "x", "--rotate", text])

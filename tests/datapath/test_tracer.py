@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tracer beside the programs: it changes nothing, and tells what it is asked for."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Iterator
+from ipaddress import IPv6Address
+from typing import Any
+
+import pytest
+from bench import Bench
+from frames import Tcp, Udp
+from tables.case import sent
+from test_tables import CASES, STAMP, action, is_encapsulated, masked
+from testrun import Context
+from world import APPROVED, POD, REMOTE, VETH, put_note, stand
+
+from vxlane.datapath import tracer
+from vxlane.datapath.abi import Program, Verdict
+from vxlane.datapath.records import mapped
+from vxlane.datapath.tracer import Tracer, new_filter
+from vxlane.errors import VxlaneError
+from vxlane.trace import session
+from vxlane.trace.event import Event
+from vxlane.trace.session import Session
+
+
+@pytest.fixture(scope="module")
+def looking(node, strict_bench: Bench) -> Iterator[Tracer]:
+    """A tracer that stands in its place beside the strict programs."""
+    made = node.chamber.run(Tracer, strict_bench.state, 1 << 20)
+    placed = tracer.in_place(strict_bench.maps, made)
+    node.chamber.run(placed.__enter__)
+    yield made
+    node.chamber.run(placed.__exit__, None, None, None)
+    made.close()
+
+
+def heard(looking: Tracer) -> list[Event]:
+    """What was told since the last time."""
+    return [Event.of(record) for record in looking.ring.read()]
+
+
+def fill(array: Any, data: bytes) -> None:
+    """Set an array of a ctypes struct."""
+    ctypes.memmove(array, data, ctypes.sizeof(array))
+
+
+def test_it_changes_nothing(strict_bench: Bench, looking: Tracer) -> None:
+    """With a tracer every row of the tables has its action, its frame and its one counter; each is
+    told with program and verdict.
+    """
+    wanted = new_filter()
+    wanted.capture = 1 << 16
+    for case in CASES:
+        looking.ask(wanted)
+        stand(strict_bench.maps, case.world)
+        frame, stamp = bytes(case.frame), STAMP if case.note else 0
+        if case.note:
+            put_note(strict_bench.maps, case.note, stamp)
+        context = Context(ifindex=case.ifindex, mark=case.mark, gso_size=case.gso_size, stamp=stamp)
+        result = strict_bench.runners[case.program].run(frame, context)
+        assert result.action == action(case.verdict, strict_bench.constants.strict), str(case)
+        output = frame if case.output is None else bytes(case.output)
+        if is_encapsulated(case):
+            assert masked(result.frame) == masked(output), str(case)
+        else:
+            assert result.frame == output, str(case)
+        (event,) = heard(looking)
+        assert (event.program, event.verdict) == (case.program, case.verdict), str(case)
+        assert event.data == result.frame[event.tunnel :], str(case)
+        assert event.length == len(event.data)
+
+
+PACKET = sent(Tcp(source=4000, dest=80, payload=b"x"))
+OTHER = sent(Udp(source=4001, dest=53, payload=b"x"))
+
+
+def told(strict_bench: Bench, looking: Tracer, wanted: Any) -> set[str]:
+    """Which of both packets are told."""
+    stand(strict_bench.maps, APPROVED)
+    looking.ask(wanted)
+    for frame in (PACKET, OTHER):
+        strict_bench.runners[Program.FROM_POD].run(bytes(frame), Context(ifindex=VETH))
+    names = {6: "tcp", 17: "udp"}
+    return {names[event.protocol] for event in heard(looking)}
+
+
+FLOW = {
+    "flow_local": mapped(REMOTE),
+    "flow_remote": mapped(POD.address),
+    "flow_local_port": 80,
+    "flow_remote_port": 4000,
+}
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, "both"),
+        ({"protocol": 6}, "tcp"),
+        ({"protocol": 1}, ""),
+        ({"port": 80}, "tcp"),
+        ({"port": 4001}, "udp"),
+        ({"port": 81}, ""),
+        ({"pod": mapped(POD.address)}, "both"),
+        ({"pod": mapped(REMOTE + 1)}, ""),
+        ({"host": mapped(REMOTE)}, "both"),
+        ({"host": mapped(REMOTE + 1)}, ""),
+        ({"peer": mapped(REMOTE), "peer_mask": b"\xff" * 16}, "both"),
+        ({"peer": mapped(REMOTE + 1), "peer_mask": b"\xff" * 16}, ""),
+        ({"verdicts": 1 << Verdict.FLOW_UNKNOWN}, "both"),
+        ({"verdicts": 1 << Verdict.ENCAPSULATED}, ""),
+        (FLOW, "tcp"),
+        (FLOW | {"flow_remote_port": 4001}, ""),
+        (FLOW | {"flow_local": mapped(REMOTE + 1)}, ""),
+        (
+            {name.replace("flow", "nat"): value for name, value in FLOW.items()}
+            | {"flow_local": mapped(REMOTE + 1)},
+            "tcp",
+        ),
+        ({"until": 1}, ""),
+    ],
+)
+def test_filter(strict_bench: Bench, looking: Tracer, monkeypatch, fields, expected) -> None:
+    """Of a TCP segment and a datagram those are told that are as the filter says; none after its
+    lease.
+    """
+    wanted = new_filter()
+    for name, value in fields.items():
+        if isinstance(value, bytes):
+            fill(getattr(wanted, name), value)
+        else:
+            setattr(wanted, name, value)
+    if "until" in fields:
+        monkeypatch.setattr(tracer, "LEASE", -1.0)
+    found = told(strict_bench, looking, wanted)
+    assert found == {"both": {"tcp", "udp"}, "": set()}.get(expected, {expected})
+
+
+@pytest.mark.parametrize("asked", [0, 40, 300, 3000])
+def test_bytes(strict_bench: Bench, looking: Tracer, asked: int) -> None:
+    """A packet of 3,554 bytes is captured up to the length that was asked for."""
+    frame = bytes(sent(Udp(source=4001, dest=53, payload=bytes(range(250)) * 14)))
+    wanted = new_filter()
+    wanted.capture = asked
+    looking.ask(wanted)
+    stand(strict_bench.maps, APPROVED)
+    strict_bench.runners[Program.FROM_POD].run(frame, Context(ifindex=VETH))
+    (event,) = heard(looking)
+    assert event.data == frame[:asked]
+    assert event.length == len(frame)
+
+
+def test_ipv6(strict_bench: Bench, looking: Tracer) -> None:
+    """A packet that is not the overlay's has its ends all the same."""
+    ends = IPv6Address("fd00::1"), IPv6Address("fd00::2")
+    udp = bytes.fromhex("0fa0 0035 0008 0000")
+    packet = struct.pack("!IHBB", 6 << 28, len(udp), 17, 64) + ends[0].packed + ends[1].packed + udp
+    looking.ask(new_filter())
+    stand(strict_bench.maps, APPROVED)
+    frame = bytes(PACKET)[:12] + b"\x86\xdd" + packet
+    strict_bench.runners[Program.FROM_POD].run(frame, Context(ifindex=VETH))
+    (event,) = heard(looking)
+    assert (event.verdict, event.protocol, event.ports) == (Verdict.NOT_IP, 17, (4000, 53))
+    assert (event.source, event.destination) == ends
+
+
+def test_outer(strict_bench: Bench, looking: Tracer) -> None:
+    """With the tunnel's headers a packet is captured whole; its ends are still the pods'."""
+    case = next(case for case in CASES if case.verdict is Verdict.ENCAPSULATED)
+    wanted = new_filter()
+    wanted.capture, wanted.outer = 2048, 1
+    looking.ask(wanted)
+    stand(strict_bench.maps, case.world)
+    frame = strict_bench.runners[case.program].run(bytes(case.frame), Context(ifindex=VETH)).frame
+    (event,) = heard(looking)
+    assert event.data == frame
+    assert (event.source, event.destination) == (POD.address, REMOTE)
+    assert (event.length, event.tunnel) == (len(frame) - 50, 50)
+
+
+def test_what_a_killed_one_leaves(bench: Bench) -> None:
+    """A tracer in the place and a free lock: the agent empties it, the next one takes it over."""
+    with Tracer(bench.state, 4096) as left:
+        bench.maps.put_tracer(left.program)
+        assert tracer.remove_abandoned(bench.state, bench.maps)
+        assert not bench.maps.has_tracer()
+        bench.maps.put_tracer(left.program)
+        with tracer.sole_looker(bench.state), tracer.in_place(bench.maps, left):
+            assert not tracer.remove_abandoned(bench.state, bench.maps)
+            left.ask(new_filter())
+            stand(bench.maps, APPROVED)
+            bench.runners[Program.FROM_POD].run(bytes(PACKET), Context(ifindex=VETH))
+            assert len(heard(left)) == 1
+    assert not bench.maps.has_tracer()
+
+
+def test_the_ring_goes_round(bench: Bench) -> None:
+    """Records are read whole and in order however often the buffer's end is passed."""
+    wanted = new_filter()
+    wanted.capture = 256
+    stand(bench.maps, APPROVED)
+    with Tracer(bench.state, 4096) as looking, tracer.in_place(bench.maps, looking):
+        for number in range(100):
+            looking.ask(wanted)
+            frame = bytes(sent(Udp(source=number, dest=53, payload=bytes([number]) * number)))
+            bench.runners[Program.FROM_POD].run(frame, Context(ifindex=VETH))
+            (event,) = heard(looking)
+            assert (event.ports, event.data) == ((number, 53), frame)
+        assert looking.lost() == 0
+        for _ in range(20):
+            bench.runners[Program.FROM_POD].run(frame, Context(ifindex=VETH))
+        assert looking.lost() == 20 - len(heard(looking)) > 0
+
+
+def test_replaced_programs_end_a_look(bench: Bench, monkeypatch) -> None:
+    """A session whose place is not the one that the programs look into now says so; it also counts
+    how long its lease was over.
+    """
+    monkeypatch.setattr(session, "_RENEW_EVERY", 0.05)
+    monkeypatch.setattr(session, "LEASE", 0.0)
+    pin = bench.pins / "tracer"
+    with Session(bench.state, bench.maps, new_filter(), 4096) as looking:
+        pin.rename(pin.with_name("aside"))
+        try:
+            with pytest.raises(VxlaneError, match="programs were replaced meanwhile"):
+                list(looking.batches())
+        finally:
+            pin.with_name("aside").rename(pin)
+        assert looking.unseen > 0
+    assert not bench.maps.has_tracer()

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`vxlane capture` under real traffic, read by programs that know nothing of vxlane."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+from labundertest import LabUnderTest
+from listening import CLIENT, NODE, SERVER, ping
+
+from vxlane.lab.agents import program
+
+
+def capture(lab: LabUnderTest, file: Path, *options: str, identifier: int) -> None:
+    """Capture three echoes and their answers on node1."""
+    env = os.environ | {"VXLANE_STATE_DIR": str(lab.node(NODE).directory)}
+    argv = [program("vxlane"), "capture", "-w", str(file), "--proto", "icmp", *options]
+    with lab.spawn(NODE, *argv, env=env, stderr=subprocess.PIPE) as child:
+        assert child.stderr
+        assert child.stderr.readline() == "listening; Ctrl-C ends it\n"
+        ping(lab, CLIENT, SERVER, 3, identifier)
+        child.send_signal(signal.SIGINT)
+        assert child.stderr.read().endswith(" packets, 0 lost\n")
+        assert child.wait() == 0
+
+
+def tshark(file: Path, *fields: str) -> list[tuple[str, ...]]:
+    """The fields of each packet; names come from the file alone."""
+    argv = ["tshark", "-r", str(file), "-N", "n", "-d", "udp.port==8472,vxlan", "-T", "fields"]
+    argv += [word for field in fields for word in ("-e", field)]
+    done = subprocess.run(argv, check=True, capture_output=True, text=True)
+    return [tuple(row.split("\t")) for row in done.stdout.splitlines()]
+
+
+def test_inner(lab: LabUnderTest, tmp_path: Path) -> None:
+    """Tshark reads hook, verdict, the pods' packet without a tunnel, and their sound checksums."""
+    file = tmp_path / "x.pcapng"
+    capture(lab, file, identifier=201)
+    fields = ["frame.interface_name", "frame.comment", "ip.src", "ip.dst", "icmp.ident"]
+    rows = [row for row in tshark(file, *fields, "icmp.checksum.status") if row[4] == "201"]
+    ends = lab.address(CLIENT), lab.address(SERVER)
+    there, back = (*ends, "201", "1"), (*ends[::-1], "201", "1")
+    sent, received = "encapsulated: bypassed: pod -> NIC", "decapsulated: bypassed: NIC -> pod"
+    assert [row for row in rows if "bypassed" in row[1]] == [
+        ("from_pod", sent, *there),
+        ("from_nic", received, *back),
+    ] * 2
+    assert {row[0] for row in rows} == {"from_pod", "to_nic", "from_nic", "to_pod"}
+
+
+def test_outer(lab: LabUnderTest, tmp_path: Path) -> None:
+    """With --outer what goes into a tunnel is a tunnel from node to node, to tshark by their names
+    and the pod's; of a cut packet the file tells both lengths. Tcpdump finds the same packets.
+    """
+    file = tmp_path / "x.pcapng"
+    options = [
+        "--outer",
+        "--snaplen",
+        "100",
+        "--verdict",
+        "encapsulated",
+        "--pod",
+        lab.pod(CLIENT).name,
+    ]
+    capture(lab, file, *options, identifier=202)
+    rows = tshark(file, "ip.src_host", "vxlan.vni", "udp.dstport", "frame.cap_len", "frame.len")
+    assert len(rows) >= 2
+    names = f"{lab.node(NODE).name},lab/{lab.pod(CLIENT).name}"
+    assert {*rows} == {(names, "1", "8472", "100", "148")}
+    ends = f"src {lab.address(NODE)} and dst {lab.address('node2')} and udp port 8472"
+    said = subprocess.run(
+        ["tcpdump", "-nr", file, ends], check=True, capture_output=True, text=True
+    )
+    assert said.stdout.count("ICMP echo request, id 202") == len(rows)
+
+
+def test_into_a_pipe(lab: LabUnderTest) -> None:
+    """Standard output is a capture too, whole when the command ends by --count."""
+    env = os.environ | {"VXLANE_STATE_DIR": str(lab.node(NODE).directory)}
+    argv = [program("vxlane"), "capture", "-w", "-", "--count", "3", "--port", "4242"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with lab.spawn(NODE, *argv, env=env, **pipes) as child:
+        reader = ["tshark", "-r", "-", "-T", "fields", "-e", "udp.length"]
+        with subprocess.Popen(reader, stdin=child.stdout, stdout=subprocess.PIPE) as shown:
+            while child.poll() is None:
+                lab.exec(CLIENT, "bash", "-c", f"echo x >/dev/udp/{lab.address(SERVER)}/4242")
+            assert shown.stdout
+            assert shown.stdout.read() == b"10\n" * 3

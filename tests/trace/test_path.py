@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How long packets took between two nodes: what is paired, and what clocks do to it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from frames import Frame, Tcp, Udp
+from labundertest import LabUnderTest
+from listening import CLIENT, SERVER, ping
+from world import BRIDGE_MAC, POD, REMOTE
+
+from vxlane.datapath.abi import Program, Verdict
+from vxlane.errors import ConfigError
+from vxlane.lab.agents import program
+from vxlane.trace.path import Offset, Trip, corrected, histogram, offset_of, trips
+from vxlane.trace.pcapng_reader import Captured, read
+
+SENT, ARRIVED = Program.FROM_POD, Program.FROM_NIC
+
+
+def frame(number: int = 1, *, back: bool = False, ttl: int = 64, **more) -> bytes:
+    """A segment of a connection, the `number` of which it is, from POD to REMOTE or back."""
+    ends = (REMOTE, POD.address) if back else (POD.address, REMOTE)
+    made = {
+        "source": ends[0],
+        "destination": ends[1],
+        "transport": Tcp(source=4000, dest=80),
+        "identification": number,
+        "ttl": ttl,
+    }
+    return bytes(Frame(source_mac=POD.mac, dest_mac=BRIDGE_MAC, **(made | more)))
+
+
+def seen(
+    hook: Program, time: int, data: bytes, verdict: str = "encapsulated", *, is_super: bool = False
+) -> Captured:
+    """A packet of a file."""
+    return Captured(hook, time, data, Verdict[verdict.upper()], is_super)
+
+
+def test_bypassed() -> None:
+    """A packet is found again one hop older; the bypass has its time on the wire alone."""
+    a = [seen(SENT, 100, frame())]
+    b = [seen(ARRIVED, 150, frame(ttl=63), "decapsulated")]
+    expected = Trip(is_forward=True, began=100, sender=None, wire=50, receiver=None)
+    assert trips(a, b) == [expected]
+
+
+def test_by_the_kernel_path() -> None:
+    """Where the exits saw it too, the times between entrance and exit are the nodes' own."""
+    a = [seen(SENT, 100, frame(), "flow_unknown"), seen(Program.TO_NIC, 130, frame(), "learned")]
+    b = [seen(ARRIVED, 190, frame(), "flow_half"), seen(Program.TO_POD, 290, frame(), "learned")]
+    (trip,) = trips(a, b)
+    assert (trip.sender, trip.wire, trip.receiver) == (30, 60, 100)
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ([], [seen(ARRIVED, 150, frame())]),
+        ([seen(SENT, 100, frame(1))], [seen(ARRIVED, 150, frame(2))]),
+        ([seen(SENT, 100, frame())] * 2, [seen(ARRIVED, 150, frame())]),
+        ([seen(SENT, 100, frame(), is_super=True)], [seen(ARRIVED, 150, frame())]),
+        ([seen(SENT, 100, frame(), "flow_unknown")], [seen(ARRIVED, 150, frame())]),
+        ([seen(SENT, 100, b"x" * 60)], [seen(ARRIVED, 150, b"x" * 60)]),
+        (
+            [seen(SENT, 100, frame(transport=Udp(source=1, dest=2)))],
+            [seen(ARRIVED, 150, frame(transport=Udp(source=1, dest=3)))],
+        ),
+    ],
+)
+def test_no_pair(a: list[Captured], b: list[Captured]) -> None:
+    """Another packet, one that is not unique, a super-packet, one that was not seen to leave and
+    one that is not IP make no pair.
+    """
+    assert trips(a, b) == []
+
+
+def test_offset() -> None:
+    """A clock that is 1000 ahead is found to within half of the two least times."""
+    a = [seen(SENT, 100, frame(1)), seen(ARRIVED, 540, frame(2, back=True))]
+    b = [seen(ARRIVED, 1150, frame(1)), seen(SENT, 1510, frame(2, back=True))]
+    found = trips(a, b)
+    offset = offset_of(found)
+    assert offset == Offset(1010, 40)
+    assert abs(offset.value - 1000) <= offset.error
+    assert [corrected(trip, offset) for trip in found] == [40, 40]
+    assert offset_of(found[:1]) is None
+
+
+def test_histogram() -> None:
+    """Buckets are powers of two, without a gap."""
+    assert histogram([1, 5, 6, 40]) == [(1, 1), (2, 0), (4, 2), (8, 0), (16, 0), (32, 1)]
+    assert histogram([]) == []
+
+
+@pytest.mark.parametrize("content", [b"\x00" * 16, b"\x06\0\0\0\x10\0\0\0" + bytes(8), b"short"])
+def test_not_a_capture(tmp_path: Path, content: bytes) -> None:
+    """Another file is refused by its name."""
+    (tmp_path / "x").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"x is not a whole file of 'vxlane capture'"):
+        list(read(tmp_path / "x"))
+    with pytest.raises(ConfigError, match=r"read .*: No such file"):
+        list(read(tmp_path / "none"))
+
+
+def test_two_nodes(lab: LabUnderTest, tmp_path: Path) -> None:
+    """Of echoes between two nodes that share a clock, the offset is found to within its error, and
+    those by the kernel path have all three times.
+    """
+    files = [str(tmp_path / f"{node}.pcapng") for node in ("node1", "node2")]
+    with ExitStack() as stack:
+        captures = []
+        for node, file in zip(("node1", "node2"), files, strict=True):
+            env = os.environ | {"VXLANE_STATE_DIR": str(lab.node(node).directory)}
+            argv = [program("vxlane"), "capture", "-w", file, "--proto", "icmp"]
+            child = stack.enter_context(lab.spawn(node, *argv, env=env, stderr=subprocess.PIPE))
+            captures.append(child)
+        for child in captures:
+            assert child.stderr
+            child.stderr.readline()
+        ping(lab, CLIENT, SERVER, 10, 301)
+        for child in captures:
+            child.send_signal(signal.SIGINT)
+            assert child.wait() == 0
+    told = lab.vxlane("node1", "path", *files)
+    # Each process reads the one clock by itself, to a microsecond or so.
+    assert abs(told["offset"]) <= told["offset_error"] + 10
+    assert len(told["packets"]) == 20
+    assert {packet["direction"] for packet in told["packets"]} == {"a to b", "b to a"}
+    kernel = [packet for packet in told["packets"] if packet["path"] == "kernel"]
+    assert kernel
+    assert all(packet["sender"] > 0 and packet["receiver"] > 0 for packet in kernel)
+    assert sum(bucket["packets"] for bucket in told["histogram"]) == 20
+    shown = lab.exec("node1", program("vxlane"), "path", *files).stdout
+    assert shown.startswith("B's clock less A's: ")
+    assert "a to b     kernel" in shown

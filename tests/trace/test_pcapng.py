@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bytes of a pcapng file, block by block, and the files that follow each other."""
+
+from __future__ import annotations
+
+import struct
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+from test_event import event
+
+from vxlane.datapath.abi import Program, Verdict
+from vxlane.errors import ConfigError, VxlaneError
+from vxlane.trace import pcapng
+from vxlane.trace.capture_file import CaptureFile, Rotation
+
+HEAD = pcapng.head("node1", {IPv4Address("10.42.1.5"): "default/web"}, 256)
+
+
+def blocks(data: bytes) -> list[tuple[int, bytes]]:
+    """Type and body of each block; every length is there twice and fits."""
+    found = []
+    while data:
+        kind, length = struct.unpack_from("=II", data)
+        assert length % 4 == 0
+        assert struct.unpack_from("=I", data, length - 4) == (length,)
+        found.append((kind, data[8 : length - 4]))
+        data = data[length:]
+    return found
+
+
+def test_head() -> None:
+    """A section, an interface for each program in nanoseconds, and the names."""
+    (section, _), *interfaces, (names, resolution) = blocks(HEAD)
+    assert (section, names) == (0x0A0D0D0A, 4)
+    assert [kind for kind, _ in interfaces] == [1] * len(Program)
+    for program, (_, body) in zip(Program, interfaces, strict=True):
+        assert body[:8] == struct.pack("=HHI", 1, 0, 256)
+        assert program.label.encode() in body
+        assert b"node1: what " in body
+        assert struct.pack("=HHB", 9, 1, 9) in body
+    name = b"\x0a\x2a\x01\x05default/web\0"
+    assert resolution == struct.pack("=HH", 1, len(name)) + name + bytes(4)
+
+
+@pytest.mark.parametrize(("outer", "length"), [(False, 84), (True, 134)])
+def test_packet(outer: bool, length: int) -> None:  # noqa: FBT001 (a row of a table)
+    """A packet's interface, time, lengths, bytes and comment."""
+    made = event(
+        data=b"frame", time=1 << 32, program=Program.TO_NIC, verdict=Verdict.LEARNED, gso_size=9
+    )
+    ((kind, body),) = blocks(pcapng.packet(made, 7, outer=outer))
+    assert kind == 6
+    assert struct.unpack_from("=5I", body) == (Program.TO_NIC, 1, 7, 5, length)
+    assert body[20:28] == b"frame\0\0\0"
+    comment = b"learned: came out of the kernel path: its half of the flow is approved"
+    assert comment + b" (super-packet: 0 segments of 9 bytes)" in body
+
+
+def test_tail() -> None:
+    """How many packets were lost stands at the end."""
+    ((kind, body),) = blocks(pcapng.tail(1234, 0))
+    assert kind == 5
+    assert struct.pack("=HHQ", 5, 8, 1234) in body
+
+
+def capture_file(path: Path, rotation: Rotation | None) -> CaptureFile:
+    """A file whose begin and end can be seen."""
+    return CaptureFile(str(path), rotation, head=lambda: b"<", tail=lambda: b">")
+
+
+def test_rotation(tmp_path: Path) -> None:
+    """A full file goes one number up, as many as are kept stay, and each is whole."""
+    path = tmp_path / "x.pcapng"
+    file = capture_file(path, Rotation(size=4, keep=3))
+    for packet in (b"aa", b"bb", b"cc", b"ddddd", b"e", b"ff", b"ggg"):
+        file.write(packet)
+    file.close()
+    names = {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()}
+    assert names == {"x.pcapng": b"<ggg>", "x.pcapng.1": b"<eff>", "x.pcapng.2": b"<ddddd>"}
+
+
+def test_one_is_kept(tmp_path: Path) -> None:
+    """Where one file is kept it begins anew."""
+    file = capture_file(tmp_path / "x", Rotation(size=1, keep=1))
+    for packet in (b"a", b"b"):
+        file.write(packet)
+    file.close()
+    assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [("x", b"<b>")]
+
+
+def test_a_capture_is_its_owners(tmp_path: Path) -> None:
+    """A new file may be read by its owner alone."""
+    capture_file(tmp_path / "x", None).close()
+    assert (tmp_path / "x").stat().st_mode & 0o777 == 0o600
+
+
+def test_refusals(tmp_path: Path) -> None:
+    """A file that can't be made, a second standard output and a full disk each have a sentence."""
+    with pytest.raises(ConfigError, match=r"-w .*/none/x: No such file or directory"):
+        capture_file(tmp_path / "none" / "x", None)
+    with pytest.raises(ConfigError, match="standard output has no second one"):
+        capture_file(Path("-"), Rotation(1, 1))
+    full = capture_file(Path("/dev/full"), None)
+    with pytest.raises(VxlaneError, match="write /dev/full: No space left on device"):
+        full.close()
