@@ -23,6 +23,7 @@ from vxlane.host import blackhole, entries, sysctls, users, vtep
 from vxlane.host.devices import Devices
 from vxlane.host.iptables import Iptables
 from vxlane.host.nftables import Nftables
+from vxlane.host.notrack import Notrack
 from vxlane.host.undo import Undo, UndoFile
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,8 @@ def detach(state: Path, *, network: bool = False) -> None:
         # An agent that its service manager starts again must not meet a half of this.
         with sole.sole_agent(state):
             _remove_bypass(state, devices)
+            if undo.known.notrack and Notrack().remove():
+                log.info("remove nftables table ip %s", undo.known.notrack)
             if network:
                 _remove_network(devices, undo.known)
             _tell_sysctls(undo.known)
