@@ -56,8 +56,8 @@ def detach(state: Path, *, network: bool = False) -> None:
         # An agent that its service manager starts again must not meet a half of this.
         with sole.sole_agent(state):
             _remove_bypass(state, devices)
-            if undo.known.notrack and Notrack().remove():
-                log.info("remove nftables table ip %s", undo.known.notrack)
+            if undo.known.notrack:
+                _remove_notrack(undo.known)
             if network:
                 _remove_network(devices, undo.known)
             _tell_sysctls(undo.known)
@@ -85,6 +85,13 @@ def _remove_bypass(state: Path, devices: Devices) -> None:
         Hooks(pins, Method.AUTO, devices.socket).detach_all()
         log.info("detach all programs")
     remove_bpffs(state / "bpf")
+
+
+def _remove_notrack(undo: Undo) -> None:
+    """Let conntrack see the tunnel's packets again."""
+    with contextlib.closing(Notrack()) as rules:
+        if rules.remove():
+            log.info("remove nftables table ip %s", undo.notrack)
 
 
 def _remove_network(devices: Devices, undo: Undo) -> None:

@@ -12,6 +12,7 @@ import os
 import threading
 import time
 from dataclasses import dataclass, replace
+from math import inf
 
 from vxlane.errors import VxlaneError
 from vxlane.host.events import ObjectName, RulesetChange
@@ -30,6 +31,10 @@ log = logging.getLogger(__name__)
 
 _NOTHING = RulesetChange()
 
+_NAT_EVERY = 25.0
+"""Seconds between two readings of rules that translate tunnels: of kube-proxy's chains, of which
+there may be thousands, each is listed for that.
+"""
 _LEGACY = "iptables-legacy, whose changes have no events"
 
 SILENT_EVERY = 1.0
@@ -86,8 +91,7 @@ class _Reader:
         self._beside: tuple[Finding, ...] = ()
         """Of devices and connections, which cost more and change less than rules."""
         self._binding: frozenset[Kind] = frozenset()
-        self._translating: tuple[str, ...] = ()
-        """Chains that translate the tunnel's packets."""
+        self._nat_read = -inf
         self._failure = ""
 
     def close(self) -> None:
@@ -106,7 +110,7 @@ class _Reader:
             found = self._read_rules(work, work.question)
             self._read_beside(work, work.question, found)
             found += self._beside + self._ipvs.findings()
-            hindrances = self._hindrances(work, work.question)
+            hindrances = self._hindrances(work.question)
             self._note("")
         except (VxlaneError, OSError) as error:
             self._note(str(error))
@@ -135,21 +139,21 @@ class _Reader:
             self._beside += self._conntrack.findings(question.view)
         self._binding = binding
 
-    def _hindrances(self, work: _Work, question: Question) -> tuple[str, ...]:
+    def _hindrances(self, question: Question) -> tuple[str, ...]:
         """NAT is decided on a connection's first packet, so rules of it may be read some time after
-        they changed: with the devices.
+        they changed.
         """
         if not question.untracks:
             return ()
         if self._legacy.is_used:
             return (_LEGACY,)
-        if work.has_all:
+        if time.monotonic() > self._nat_read + _NAT_EVERY:
+            self._nat_read = time.monotonic()
             self._nat.forget(RulesetChange(lost=True))
-            nats = [base for base in self._nat.bases() if base.is_nat]
-            self._translating = untracked.hindrances(nats, self._nat.rules, question.view)
+        nats = [base for base in self._nat.bases() if base.is_nat]
         filters = [base for base in self._nft.bases() if not base.is_nat]
-        found = untracked.hindrances(filters, self._nft.rules, question.view)
-        return self._translating + found
+        translating = untracked.hindrances(nats, self._nat.rules, question.view)
+        return translating + untracked.hindrances(filters, self._nft.rules, question.view)
 
     @property
     def known(self) -> frozenset[ObjectName]:
