@@ -77,6 +77,8 @@ def table(lab, node):
 def test_tunnels_leave_no_entry(pair):
     """Pings by the kernel path make none of the tunnel's entries, the pods' own are as ever."""
     await_on(pair)
+    for node in NODES:
+        pair.exec(node, "conntrack", "-F")  # what went before the rules held
     with ping(pair, 20) as process:
         assert answered(process) == 20
     assert [entries(pair, node) for node in NODES] == [0, 0]
@@ -92,12 +94,13 @@ def test_a_rule_for_new_packets_costs_none(pair):
     with ping(pair) as process:
         for node in NODES:
             pair.exec(node, "nft", "-f", "-", stdin=OPEN)
+            # At once, which is long before a person's next command.
+            wait_for(lambda node=node: table(pair, node) == [], "conntrack's view of tunnels")
             pair.exec(node, *CLOSE)
         assert answered(process) == PINGS
     assert all(entries(pair, node) == 2 for node in NODES)
     for node in NODES:
         wait_for(lambda node=node: "nft inet strict input" in state(pair, node), "the reason")
-        assert table(pair, node) == []
     with ping(pair) as process:
         for node in NODES:
             pair.exec(node, "nft", "delete", "table", "inet", "strict")
