@@ -30,6 +30,9 @@ OVERLAY = OverlayState(
 MOVED = replace(OVERLAY, address=IPv4Address("192.168.77.2"))
 
 
+JUST = "the node's rules have just changed, or are not read yet"
+
+
 class Rules:
     """Rules that write down what is done to them, and fail as a test says."""
 
@@ -75,17 +78,19 @@ def test_rules_hold_while_nothing_hinders(make, rules):
     keeper.settle(OVERLAY, None)
     assert (rules.take(), keeper.state) == (
         [],
-        "the node's rules have just changed, or are not read yet",
+        JUST,
     )
+    keeper.settle(OVERLAY, ())
+    assert (rules.take(), keeper.state) == (["put 192.168.77.1"], JUST)
     for _ in range(2):
         keeper.settle(OVERLAY, ())
+    assert (rules.take(), keeper.state) == (["renew 192.168.77.1"], "on")
     keeper.renew()
-    assert keeper.state == "on"
     keeper.settle(OVERLAY, None)
     keeper.settle(OVERLAY, ("nft ip filter INPUT",))
     assert keeper.state == "conntrack may decide about them: nft ip filter INPUT"
     keeper.renew()
-    assert rules.take() == ["put 192.168.77.1", "renew 192.168.77.1", "withdraw"]
+    assert rules.take() == ["renew 192.168.77.1", "withdraw"]
     keeper.settle(OVERLAY, ())
     keeper.settle(MOVED, ())
     keeper.close()
@@ -96,9 +101,10 @@ def test_rules_hold_while_nothing_hinders(make, rules):
 def test_without_a_tunnel_there_is_no_rule(make, rules, overlay):
     """host-gw, or an overlay that is not made yet, needs none; those that were there end."""
     keeper = make(untracks=True)
-    keeper.settle(OVERLAY, ())
+    for _ in range(2):
+        keeper.settle(OVERLAY, ())
     keeper.settle(overlay, ())
-    assert rules.take() == ["put 192.168.77.1", "withdraw"]
+    assert rules.take() == ["put 192.168.77.1", "renew 192.168.77.1", "withdraw"]
     assert keeper.state == "there is no tunnel"
 
 
@@ -119,14 +125,17 @@ def test_what_a_killed_agent_left_ends_first(make, rules):
 def test_rules_that_others_removed_come_back(make, rules):
     """With the next renewal, as a whole."""
     keeper = make(untracks=True)
-    keeper.settle(OVERLAY, ())
+    for _ in range(2):
+        keeper.settle(OVERLAY, ())
+    rules.take()
     rules.failing["renew"] = KernelError("renew", 2)
     keeper.renew()
-    assert rules.take() == ["put 192.168.77.1", "renew 192.168.77.1", "put 192.168.77.1"]
+    assert rules.take() == ["renew 192.168.77.1", "put 192.168.77.1"]
     rules.failing = {"withdraw": KernelError("withdraw", 2)}
+    keeper.settle(OVERLAY, ())
     keeper.settle(OVERLAY, None)
     keeper.settle(OVERLAY, ())
-    assert rules.take() == ["withdraw", "put 192.168.77.1"]
+    assert rules.take() == ["renew 192.168.77.1", "withdraw", "put 192.168.77.1"]
 
 
 def test_without_nft_it_is_told_once(make, rules, caplog):

@@ -41,13 +41,15 @@ class Tunnel:
 
 
 def script(tunnel: Tunnel, lasts: int = LASTS) -> str:
-    """The whole table, as a script for nft. Priority raw is before conntrack."""
+    """The whole table, as a script for nft. Priority raw is before conntrack.
+
+    No rule holds before it is renewed: nft may take a second, in which the node's rules change.
+    """
     nics = ", ".join(f'"{nic}"' for nic in tunnel.nics)
     return f"""\
 table ip {OWN_TABLE} {{
 	set {_SET} {{
 		type inet_service; flags timeout; timeout {lasts}s;
-		elements = {{ {tunnel.port} }}
 	}}
 	chain out {{
 		type filter hook output priority raw; policy accept;
@@ -64,7 +66,7 @@ table ip {OWN_TABLE} {{
 class Notrack:
     """Writes, renews and takes away the rules, each in one transaction.
 
-    `lasts`: seconds for which they hold without being renewed. A change of the table by others is
+    `lasts`: seconds for which they hold without being renewed. That others removed the table is
     noticed at the next renewal.
     """
 
@@ -77,7 +79,7 @@ class Notrack:
         self._netlink.close()
 
     def put(self, tunnel: Tunnel) -> None:
-        """Write the table in place of the one that is there. ToolError: nft can't."""
+        """Write the table in place of an older one; `renew` comes next. ToolError: nft can't."""
         fresh = f"add table ip {OWN_TABLE}\ndelete table ip {OWN_TABLE}\n"
         run("nft", "-f", "-", script=fresh + script(tunnel, self._lasts))
 

@@ -89,16 +89,19 @@ class NotrackKeeper:
         if tunnel == self._refused:
             return
         try:
-            self._undo.note(notrack=OWN_TABLE)
-            if tunnel == self._put:
-                self._rules.renew(tunnel)
-            else:
+            if tunnel != self._put:
+                self._undo.note(notrack=OWN_TABLE)
                 self._rules.put(tunnel)
+                # They hold from the next turn on, when what changed meanwhile has been heard.
+                self._put, self._holds = tunnel, False
+                self._tell(_UNREAD)
+                return
+            self._rules.renew(tunnel)
         except VxlaneError as error:
             self._put, self._refused = None, tunnel
             self._tell(str(error))
             return
-        self._put, self._holds = tunnel, True
+        self._holds = True
         self._tell("on")
 
     def _withdraw(self) -> None:
