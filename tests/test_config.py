@@ -7,6 +7,8 @@ from ipaddress import IPv4Network
 
 import pytest
 
+from vxlane.agent.prepare import prepare
+from vxlane.cli.agent import agent
 from vxlane.config import Network, parse_network
 from vxlane.errors import ConfigError
 
@@ -55,3 +57,19 @@ def test_a_wrong_net_conf_is_refused(text: str, reason: str) -> None:
     """What can't be in a net-conf.json is named."""
     with pytest.raises(ConfigError, match=reason):
         parse_network(text)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "untracks"),
+    [
+        ([], True),
+        (["--no-notrack"], False),
+        (["--mode", "adopt"], False),
+        (["--mode", "adopt", "--notrack"], True),
+    ],
+)
+def test_tunnels_are_untracked_in_mode_own(arguments: list[str], *, untracks: bool) -> None:
+    """In adopt nothing of flanneld's kernel path changes unless it is asked for."""
+    context = agent.make_context("agent", ["--nodes-file", "nodes.yaml", *arguments])
+    config, _ = prepare(context.params)
+    assert config.untracks == untracks

@@ -91,6 +91,8 @@ class Config:
     """Seconds."""
     ignored: frozenset[Kind] = frozenset()
     """Mechanisms that are no reason to leave packets to the kernel path."""
+    untracks: bool = False
+    """The kernel path's tunnel packets are not tracked by conntrack."""
     clears_unavailable: bool = True
     """Tell Kubernetes that the node's network is up."""
     ready_file: Path | None = None

@@ -115,7 +115,7 @@ class Parts:
 
     def _patch(self, monkeypatch: pytest.MonkeyPatch) -> None:
         others = ("Devices", "PodStore", "UndoFile", "NetlinkSocket", "Hooks", "DeviceReader")
-        for name in (*others, "Watcher"):
+        for name in (*others, "NotrackKeeper", "Watcher"):
             monkeypatch.setattr(agents, name, lambda *_, name=name: Part(name, self.done))
         monkeypatch.setattr(agents, "Pods", lambda *_: self.pods)
         monkeypatch.setattr(agents, "JudgedKeeper", lambda *_: self.judged)

@@ -249,15 +249,18 @@ def test_before_there_is_an_overlay_every_event_asks_for_the_host(parts: Parts) 
 def test_rules_that_concern_pods_withdraw_approvals(
     parts: Parts, flushes: int, *, concerns: bool
 ) -> None:
-    """The programs are told whom to leave alone before the approvals go."""
+    """First of all tunnels are tracked, for new rules may drop untracked packets. The programs are
+    told whom to leave alone before the approvals go.
+    """
     agent = running(parts)
     parts.judged.answers = {"on_rules": concerns, "on_read": concerns}
     agent.on_rules(None)
-    assert parts.calls("bypass", "lease") == ["bypass.judge", "lease.flush"] * flushes
+    done = ["NotrackKeeper.settle", "bypass.judge", "lease.flush"]
+    assert parts.calls("NotrackKeeper", "bypass", "lease") == done * flushes
     parts.done.clear()
     agent.on_read()
     assert parts.done.count("lease.flush") == flushes
-    assert parts.done[-1] == "bypass.judge"
+    assert parts.done[-2:] == ["bypass.judge", "NotrackKeeper.settle"]
     assert parts.withdrawals == [Withdrawal.RULES] * 2 * flushes
 
 
@@ -280,6 +283,7 @@ def test_what_waits_for_a_second_is_done(parts: Parts, dirty: Dirty, *, whole: b
     assert parts.done == [
         "cache.save",
         "UndoFile.save",
+        "NotrackKeeper.settle",
         "bypass.sync_connections",
         "bypass.remove_abandoned_tracer",
     ]
@@ -294,7 +298,8 @@ def test_a_cache_that_cant_be_saved_stops_nothing(parts: Parts) -> None:
     assert len(agent.failures) == 1
     parts.done.clear()
     agent.close()
-    assert parts.done == ["cache.save", "Watcher.close", "bypass.close", "Devices.close"]
+    done = ("cache.save", "Watcher.close", "NotrackKeeper.close", "bypass.close", "Devices.close")
+    assert parts.done == [*done]
 
 
 def test_the_lease_and_the_settings_are_the_programs(parts: Parts) -> None:

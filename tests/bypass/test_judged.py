@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from vxlane.bypass import judged as judged_module
 from vxlane.bypass.judged import JudgedKeeper
 from vxlane.config import Config
 from vxlane.datapath.abi import Way
@@ -65,6 +66,11 @@ class Readings:
     def take(self):
         """See Watcher."""
         return self.reading
+
+    def answer(self, *hindrances):
+        """The last question is answered."""
+        self.reading = Reading((), hindrances, self.questions[-1])
+        self.is_pending = False
 
     def read(self, *found):
         """All that was asked for is read."""
@@ -168,6 +174,44 @@ def test_the_same_is_not_read_again(keeper, watcher):
     assert len(watcher.questions) == 1
     keeper.reconcile(OVERLAY, (), NETWORK, LOCAL)
     assert len(watcher.questions) == 2
+
+
+def test_tunnels_may_be_untracked_by_what_was_read_in_calm(keeper, watcher, monkeypatch):
+    """Not before the first reading, nor after a change until it is read and some time has passed,
+    nor by what was read for another question.
+    """
+    clock = [100.0]
+    monkeypatch.setattr(judged_module.time, "monotonic", lambda: clock[0])
+    assert keeper.hindrances is None
+    watcher.read()
+    keeper.reconcile(OVERLAY, PORTS, NETWORK, LOCAL)
+    assert keeper.hindrances is None  # nobody asked yet when that was read
+    watcher.answer("nft ip t c")
+    keeper.on_read()
+    assert keeper.hindrances == ("nft ip t c",)
+    watcher.is_pending = True
+    keeper.on_rules(RulesetChange(frozenset({(2, "t", "c")})))
+    clock[0] += 10
+    assert keeper.hindrances is None
+    watcher.answer()
+    keeper.on_read()
+    assert keeper.hindrances == ()
+    keeper.on_rules(RulesetChange(frozenset({(2, "t", "c")})))
+    watcher.answer()
+    keeper.on_read()
+    assert keeper.hindrances is None
+    clock[0] += 10
+    assert keeper.hindrances == ()
+    keeper.reconcile(OVERLAY, (), NETWORK, LOCAL)
+    assert keeper.hindrances is None
+
+
+def test_an_address_that_a_pod_may_have_stays_tracked(keeper, watcher):
+    """Where the pods' network is not known, it may be any address."""
+    keeper.reconcile(OVERLAY, PORTS, None, None)
+    watcher.answer()
+    keeper.on_read()
+    assert keeper.hindrances == ("192.168.77.1 may be a pod's address",)
 
 
 @pytest.mark.parametrize(

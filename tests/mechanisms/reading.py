@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv4Network
 from vxlane.mechanisms.legacy_reader import LegacyReader
 from vxlane.mechanisms.nft_reader import NftReader
 from vxlane.mechanisms.packet import View
+from vxlane.mechanisms.untracked import hindrances
 from vxlane.mechanisms.walk import findings
 
 VIEW = View(
@@ -38,6 +39,12 @@ def found(view=VIEW):
         reader = {False: nft, True: legacy}
         bases = nft.bases() + legacy.bases()
         return findings(bases, lambda key: reader[key.is_legacy].rules(key), view)
+
+
+def hindering(view=VIEW):
+    """Chains of nftables that may treat the tunnel's packets in another way when not tracked."""
+    with contextlib.closing(NftReader()) as nft:
+        return set(hindrances(nft.bases(), nft.rules, view))
 
 
 def kinds(view=VIEW):

@@ -70,7 +70,7 @@ def test_extensions_of_other_kernels(steps, kind):
 
 def test_a_match_of_an_old_revision_is_not_known():
     """A structure that is too short for its fields is a test that may fit."""
-    assert xtables.match_steps("conntrack", bytes(100)) == [Unknown.TEST]
+    assert xtables.match_steps("conntrack", bytes(100)) == [Unknown.CONNECTION]
 
 
 def test_a_timeout_of_a_rule_is_found():

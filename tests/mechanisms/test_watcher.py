@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import select
+from dataclasses import replace
 
 import pytest
 from reading import VIEW, sh
@@ -112,6 +113,32 @@ def test_a_change_of_legacy_rules_is_seen(watcher):
     reading = taken(watcher)
     assert [finding.kind for finding in reading.found] == [Kind.LOG]
     assert reading.has_silent_change
+
+
+def test_what_hinders_untracked_tunnels_is_told_where_it_is_asked(watcher):
+    """Rules that tell them apart and rules that translate them; a change of the latter is none that
+    withdraws approvals.
+    """
+    nat = "type nat hook postrouting priority 100"
+    sh("nft", f"add table ip t; add chain ip t n {{ {nat}; }}; add rule ip t n masquerade")
+    sh("nft", "add chain ip t c { type filter hook input priority 0; policy drop; }")
+    sh("nft", "add rule ip t c ct state new accept")
+    watcher.request(QUESTION)
+    assert taken(watcher).hindrances == ()
+    asking = replace(QUESTION, untracks=True)
+    watcher.request(asking)
+    reading = taken(watcher)
+    assert reading.hindrances == ("nft ip t n", "nft ip t c")
+    assert reading.question == asking
+    assert watcher.concerns(RulesetChange(frozenset({(2, "t", "c")})))
+    assert not watcher.concerns(RulesetChange(frozenset({(2, "t", "n")})))
+
+
+def test_beside_iptables_legacy_tunnels_are_tracked(watcher):
+    """Its changes have no events, so a rule of it might cost packets until it is read."""
+    sh("iptables-legacy", "-t", "nat", "-L")
+    watcher.request(replace(QUESTION, untracks=True))
+    assert taken(watcher).hindrances == ("iptables-legacy, whose changes have no events",)
 
 
 def test_services_of_ipvs_concern_translated_flows(watcher, services):

@@ -32,6 +32,7 @@ from vxlane.overlay.adopted import AdoptedOverlay
 from vxlane.overlay.backend import OverlayBackend, OverlayState
 from vxlane.overlay.hold_down import HoldDown
 from vxlane.overlay.node_cache import NodeCache
+from vxlane.overlay.notrack import NotrackKeeper
 from vxlane.overlay.owned import OwnedOverlay
 from vxlane.pods.interfaces import PodStore
 from vxlane.pods.pods import Pods
@@ -44,14 +45,8 @@ log = logging.getLogger(__name__)
 
 _OF_THE_BYPASS = frozenset(
     {
-        "bypass",
-        "conntrack",
-        "node cache",
-        "pods",
-        "resync of maps",
-        "resync of overlay",
-        "tracer",
-        "undo",
+        *("bypass", "conntrack", "node cache", "notrack", "pods", "resync of maps"),
+        *("resync of overlay", "tracer", "undo"),
     }
 )
 """Failures that leave the node its network."""
@@ -91,6 +86,7 @@ class Agent:
         self._watcher = Watcher(self._device_reader(), ipvs.IpvsReader(ipvs.SERVICES))
         self.judged = JudgedKeeper(self._watcher, config, self.tally.rule_changes)
         self._loading = Retry(_LOAD_AGAIN)
+        self.notrack = NotrackKeeper(config, self._undo)
 
     @property
     def has_failed(self) -> bool:
@@ -119,6 +115,8 @@ class Agent:
         """Close what is open. Device, entries, rules and programs stay."""
         self._save_nodes()
         self._watcher.close()
+        with self._attempt("notrack"):
+            self.notrack.close()
         if self.bypass:
             self.bypass.close()
         self._devices.close()
@@ -141,6 +139,7 @@ class Agent:
                 left_out = self._reconcile_bypass(overlay, dirty)
             if not self._failures.reasons.keys() - _OF_THE_BYPASS:
                 self._become_ready()
+        self._settle_notrack()
         self.is_current = overlay is not None and "bypass" not in self._failures.reasons
         self._report(overlay, left_out)
         if dirty == ALL:
@@ -206,6 +205,8 @@ class Agent:
         ones gave, and leave all packets to the kernel path until the new ones are read.
         """
         if self.judged.on_rules(change):
+            # First of all: packets that a new rule tells apart may be dropped by now.
+            self._settle_notrack()
             self.withdraw_approvals(Withdrawal.RULES)
 
     def on_read(self) -> None:
@@ -213,12 +214,22 @@ class Agent:
         if self.judged.on_read():
             self.withdraw_approvals(Withdrawal.RULES)
         self._judge()
+        self._settle_notrack()
 
     def withdraw_approvals(self, reason: Withdrawal) -> None:
         """What the kernel path does may be another now: each flow goes through it once more."""
         if self.bypass and self.overlay:
             self._judge()
             self.bypass.lease.flush(reason)
+
+    def renew_notrack(self) -> None:
+        """Keep the rule, which ends by itself: called every so many seconds."""
+        with self._attempt("notrack"):
+            self.notrack.renew()
+
+    def _settle_notrack(self) -> None:
+        with self._attempt("notrack"):
+            self.notrack.settle(self.overlay, self.judged.hindrances)
 
     def _judge(self) -> None:
         if bypass := self.bypass:
@@ -249,6 +260,7 @@ class Agent:
         self._save_nodes()
         with self._attempt("undo"):
             self._undo.save()
+        self._settle_notrack()
         bypass = self.bypass
         if bypass is None:
             return Dirty(0)

@@ -23,6 +23,7 @@ from vxlane.host import blackhole, entries, sysctls, users, vtep
 from vxlane.host.devices import Devices
 from vxlane.host.iptables import Iptables
 from vxlane.host.nftables import Nftables
+from vxlane.host.notrack import Notrack
 from vxlane.host.undo import Undo, UndoFile
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,8 @@ def detach(state: Path, *, network: bool = False) -> None:
         # An agent that its service manager starts again must not meet a half of this.
         with sole.sole_agent(state):
             _remove_bypass(state, devices)
+            if undo.known.notrack:
+                _remove_notrack(undo.known)
             if network:
                 _remove_network(devices, undo.known)
             _tell_sysctls(undo.known)
@@ -84,6 +87,13 @@ def _remove_bypass(state: Path, devices: Devices) -> None:
         Hooks(pins, Method.AUTO, devices.socket).detach_all()
         log.info("detach all programs")
     remove_bpffs(state / "bpf")
+
+
+def _remove_notrack(undo: Undo) -> None:
+    """Let conntrack see the tunnel's packets again."""
+    with contextlib.closing(Notrack()) as rules:
+        if rules.remove():
+            log.info("remove nftables table ip %s", undo.notrack)
 
 
 def _remove_network(devices: Devices, undo: Undo) -> None:

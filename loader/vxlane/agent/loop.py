@@ -22,6 +22,7 @@ from vxlane.bypass.heartbeat import Heartbeat
 from vxlane.config import Mode
 from vxlane.host.events import RouteEvents, RulesetEvents, xfrm_events
 from vxlane.host.firewall import is_about
+from vxlane.host.notrack import RENEW_EVERY
 from vxlane.sources.snapshot import NodeSource
 from vxlane.util.dirty import Dirty
 from vxlane.util.tally import Withdrawal
@@ -81,6 +82,7 @@ class Loop:
             Timer(_SETTINGS_EVERY, agent.apply_settings, now + _SETTINGS_EVERY),
             Timer(_SYNC_EVERY, lambda: self._request(agent.sync()), now + _SYNC_EVERY),
             Timer(_SYNC_EVERY, self._server.listen, now + _SYNC_EVERY),
+            Timer(RENEW_EVERY, agent.renew_notrack, now + RENEW_EVERY),
         ]
         if agent.config.mode is Mode.OWN:
             every = agent.config.rules_interval

@@ -9,9 +9,11 @@ seen.
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Collection, Sequence
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from math import inf
 from typing import Any
 
 from vxlane.config import Config
@@ -21,7 +23,7 @@ from vxlane.mechanisms.concern import Judged, Pods, judged
 from vxlane.mechanisms.devices import Devices, PodDevice
 from vxlane.mechanisms.kinds import MEANING, Finding, Scope
 from vxlane.mechanisms.packet import View
-from vxlane.mechanisms.watcher import Question, Watcher
+from vxlane.mechanisms.watcher import Question, Reading, Watcher
 from vxlane.overlay.backend import OverlayState
 from vxlane.overlay.desired import Path
 from vxlane.pods.pod_state import PodPort
@@ -43,6 +45,7 @@ class JudgedKeeper:
         self._changes = changes
         self._ignored = config.ignored
         self._subnet_file = config.subnet_file
+        self._untracks = config.untracks
         self._question: Question | None = None
         self._pods: Pods = {}
         self._local = _NOWHERE
@@ -52,6 +55,9 @@ class JudgedKeeper:
         self._peers: tuple[IPv4Address, ...] = ()
         self.found: tuple[Finding, ...] = ()
         """What was read last."""
+        self._reading = Reading()
+        self._changed = -inf
+        """When rules changed last that packets of pods may meet (CLOCK_MONOTONIC)."""
 
     @property
     def judged(self) -> Judged:
@@ -59,6 +65,18 @@ class JudgedKeeper:
         if self.is_unread:
             return Judged(all=True)
         return judged(self.found, self._pods, self._local, self._ignored)
+
+    @property
+    def hindrances(self) -> tuple[str, ...] | None:
+        """What hinders the tunnel's packets from being untracked; None: that is not known now."""
+        question, is_calm = self._question, time.monotonic() > self._changed + _CALM
+        if not is_calm or self.is_unread or not question or self._reading.question != question:
+            return None
+        view = question.view
+        if view.address in view.network:
+            # Rules for our address would be rules for a pod's.
+            return (f"{view.address} may be a pod's address",)
+        return self._reading.hindrances
 
     def reconcile(
         self,
@@ -99,6 +117,7 @@ class JudgedKeeper:
         if not concerns:
             return False
         self.is_unread = True
+        self._changed = time.monotonic()
         self._watcher.request(change=change)
         return True
 
@@ -112,6 +131,7 @@ class JudgedKeeper:
         self._report(reading.found)
         self.found = reading.found
         self._changes[True] += reading.has_silent_change
+        self._reading = reading
         return reading.has_silent_change
 
     def document(self) -> list[dict[str, Any]]:
@@ -149,7 +169,7 @@ class JudgedKeeper:
         )
         inner = sorted({**bridges, **({overlay.device: device} if device else {})}.items())
         pods = tuple(PodDevice(port.ifindex, port.name, port.netns) for port in ports)
-        return Question(view, Devices(tuple(inner), pods))
+        return Question(view, Devices(tuple(inner), pods), self._untracks)
 
     def _report(self, found: tuple[Finding, ...]) -> None:
         for finding in (*dict.fromkeys(found),)[:_MOST_LINES]:
@@ -161,6 +181,10 @@ class JudgedKeeper:
                 log.info("no longer there: %s", _named(finding))
 
 
+_CALM = 2.0
+"""Seconds without a change before the tunnel's packets may be untracked: rules that open a firewall
+and those that close it come one after the other.
+"""
 _FIRST = 1.0
 """Seconds that the agent's start waits for the first reading; later nothing waits."""
 

@@ -44,7 +44,7 @@ def _own(name: str, *, help: str, **rest: Any) -> InGroup:  # noqa: A002
     return _option(name, envvar=f"VXLANE_{name.upper().replace('-', '_')}", help=help, **rest)
 
 
-def _switch(name: str, *, default: bool = False, **rest: Any) -> InGroup:
+def _switch(name: str, *, default: bool | None = False, **rest: Any) -> InGroup:
     return _option(f"{name}/--no-{name}", default=default, type=GoBool(), **rest)
 
 
@@ -160,6 +160,13 @@ _DATAPATH = (
         multiple=True,
         help="Bypass this mechanism of rules and devices, which then acts on a flow's first "
         "packets only. May be repeated.",
+    ),
+    _switch(
+        "notrack",
+        default=None,
+        envvar="VXLANE_NOTRACK",
+        help="Keep the kernel path's tunnel packets out of conntrack where no rule of the node can "
+        "tell the difference. The default is on in mode own and off in mode adopt.",
     ),
     _switch(
         "strict", envvar="VXLANE_STRICT", help="Drop packets that fail a check of their sender."

@@ -114,6 +114,12 @@ def _sort(message: Message, device: int, events: Events) -> None:
         events.touched.add(rt.IFINDEX.unpack_from(body)[0])
 
 
+OWN_TABLE = "vxlane"
+"""vxlane's own table of family ip, see `notrack`. Its changes concern nobody: no packet of a pod
+meets its rules, and what is written in it every few seconds must withdraw nothing.
+"""
+_OWN_TABLE = (socket.AF_INET, OWN_TABLE.encode() + b"\0")
+
 ObjectName = tuple[int, str, str]
 """Family (NFPROTO_*), table, and the chain, set or object in it; empty: the table itself."""
 
@@ -176,7 +182,7 @@ _ATTRIBUTES, _NAME = 20, 4  # bytes of both headers; of an attribute's
 
 
 def _note(datagram: bytes, found: set[_RawName]) -> None:
-    """Add the names in the messages of one datagram.
+    """Add the names in the messages of one datagram, but for those of vxlane's own table.
 
     kube-proxy's full synchronisation is tens of thousands of messages, so only two attributes are
     read. The first attribute of each is the table, the second a name in it (NFTA_RULE_CHAIN,
@@ -188,7 +194,8 @@ def _note(datagram: bytes, found: set[_RawName]) -> None:
         first = offset + _ATTRIBUTES
         second = first + ((size + 3) & ~3)
         after = second + int.from_bytes(datagram[second : second + 2], sys.byteorder)
-        if kind != nf.NFT_MSG_NEWGEN:
+        table = datagram[first + _NAME : first + size]
+        if kind != nf.NFT_MSG_NEWGEN and (family, table) != _OWN_TABLE:
             is_table = kind in nf.NFT_MSGS_OF_TABLES
             is_base = kind == nf.NFT_MSG_DELTABLE or (
                 kind == nf.NFT_MSG_NEWCHAIN
@@ -198,7 +205,7 @@ def _note(datagram: bytes, found: set[_RawName]) -> None:
                 (
                     kind if is_base else 0,
                     family,
-                    datagram[first + _NAME : first + size],
+                    table,
                     b"" if is_table else datagram[second + _NAME : after],
                 )
             )

@@ -35,6 +35,8 @@ class Undo:
     subnet_file: str = ""
     blackhole: str = ""
     """Pod CIDR that a blackhole route was made for."""
+    notrack: str = ""
+    """The nftables table by which the tunnel's packets are not tracked."""
 
 
 class UndoFile:

@@ -52,6 +52,11 @@ class LegacyReader:
         self._tables = {name: self._tables[name] for name in self._blocks}
         return self._blocks != before
 
+    @property
+    def is_used(self) -> bool:
+        """Whether there are tables, that for NAT included."""
+        return bool(_names())
+
     def bases(self) -> tuple[Base, ...]:
         """The chains that the kernel calls."""
         return tuple(base for found in self._tables.values() for base in found.bases)

@@ -39,9 +39,10 @@ from vxlane.mechanisms.nft_words import (
     META_SETS,
     OBJECTS,
     OF_CONNECTION,
+    TRANSLATIONS,
 )
 from vxlane.mechanisms.packet import Field
-from vxlane.mechanisms.rules import Choice, Code, Family, Rule, Step, Unknown, Verdict
+from vxlane.mechanisms.rules import Action, Choice, Code, Family, Rule, Step, Unknown, Verdict
 from vxlane.netlink import nftables as nft
 from vxlane.netlink import rtnetlink as rt
 from vxlane.netlink.socket import attribute_list, attributes
@@ -90,6 +91,8 @@ class Decoder:
             return
         if name in ACTIONS:
             yield ACTIONS[name]
+        elif name in TRANSLATIONS:
+            yield Action.TRANSLATE
         elif name == "reject":
             yield Verdict(Code.DROP)
         elif name == "objref":
@@ -147,6 +150,8 @@ class Decoder:
         if key in CT_KINDS:
             yield CT_KINDS[key]
         is_state = key == nft.NFT_CT_STATE
+        if not is_state:
+            yield Unknown.CONNECTION
         self._registers[_be32(found, nft.NFTA_CT_DREG)] = STATE if is_state else OTHER
 
     def _payload(self, found: Found) -> Iterator[Step]:
@@ -202,7 +207,9 @@ class Decoder:
         operation, data = _be32(found, nft.NFTA_CMP_OP), _data(found[nft.NFTA_CMP_DATA])
         pieces = source if isinstance(source, tuple) else OTHER
         assert isinstance(pieces, tuple)
-        if len(pieces) == 1:
+        if source in {MARK, 0} and any(data) == (operation == nft.NFT_CMP_EQ):
+            yield Unknown.MARKED
+        elif len(pieces) == 1:
             yield pieces[0].compared(operation, data, self._name_of)
         elif operation != nft.NFT_CMP_EQ:
             yield Unknown.TEST

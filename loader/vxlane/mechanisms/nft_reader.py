@@ -128,6 +128,7 @@ def _base(body: bytes) -> Base | None:
         _signed(_be32(hook, nf.NFTA_HOOK_PRIORITY)),
         is_nat=_text(found.get(nf.NFTA_CHAIN_TYPE, b"")) == "nat",
         devices=frozenset(devices),
+        drops=_be32(found, nf.NFTA_CHAIN_POLICY) == nft.NF_DROP and nf.NFTA_CHAIN_POLICY in found,
     )
 
 

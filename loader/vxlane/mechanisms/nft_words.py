@@ -25,7 +25,8 @@ ACTIONS = {
     "notrack": Kind.NOTRACK,
 }
 """Expressions that are a mechanism by themselves, by name."""
-HARMLESS = frozenset({"counter", "last", "nat", "masq", "redir", "byteorder"})
+HARMLESS = frozenset({"counter", "last", "byteorder"})
+TRANSLATIONS = frozenset({"nat", "masq", "redir"})
 OF_CONNECTION = frozenset({"hash", "socket", "osf", "rt", "xfrm", "tunnel", "secmark"})
 """Expressions whose outcome is the same for all packets of a flow."""
 

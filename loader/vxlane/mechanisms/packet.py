@@ -170,6 +170,11 @@ def unfollowed(packet: Packet) -> Packet:
     return replace(packet, numbers={**packet.numbers, Field.STATE: states})
 
 
+def untracked(packet: Packet) -> Packet:
+    """The same packets where conntrack was told to leave them alone."""
+    return replace(packet, numbers={**packet.numbers, Field.STATE: _values(_UNTRACKED)})
+
+
 def sent(view: View) -> Packet:
     """The tunnel's packets to peers."""
     types = {Field.SOURCE_TYPE: _values(_LOCAL), Field.DESTINATION_TYPE: _values(_UNICAST)}

@@ -35,6 +35,17 @@ class Unknown(enum.Enum):
     """A test that fits some packets, as far as we know."""
 
     TEST = enum.auto()
+    CONNECTION = enum.auto()
+    """Of conntrack's entry, which an untracked packet does not have."""
+    MARKED = enum.auto()
+    """For a mark that rules put on packets; an unmarked one does not fit."""
+
+
+class Action(enum.Enum):
+    """What a rule does that is no mechanism, for it concerns a connection's first packet."""
+
+    TRANSLATE = enum.auto()
+    """NAT."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +55,7 @@ class Choice:
     branches: tuple[tuple[Test | None, Verdict], ...]
 
 
-Step = Test | Unknown | Kind | Choice | Verdict
+Step = Test | Unknown | Action | Kind | Choice | Verdict
 Rule = tuple[Step, ...]
 """In the order in which the kernel takes them: the first test that does not fit ends it."""
 
@@ -95,5 +106,7 @@ class Base:
     """Of the chains of one hook those with lower ones come first."""
     is_nat: bool = False
     """Sees a connection's first packet only."""
+    drops: bool = False
+    """Its policy: what comes to its end is dropped."""
     devices: frozenset[str] = frozenset()
     """Of a chain of devices."""

@@ -7,7 +7,7 @@ A rule matters only if such a packet may reach it: one that fits all of them and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 
 from vxlane.mechanisms.kinds import OF_A_CONNECTION, Finding, Kind, Ranges, Scope
@@ -27,6 +27,7 @@ from vxlane.mechanisms.packet import (
     unfollowed,
 )
 from vxlane.mechanisms.rules import (
+    Action,
     Base,
     ChainKey,
     Choice,
@@ -39,6 +40,8 @@ from vxlane.mechanisms.rules import (
 )
 
 RulesOf = Callable[[ChainKey], Sequence[Rule]]
+Met = Kind | Field | Unknown | Action | Code
+"""What a walk is asked to note: mechanisms, tests and verdicts."""
 
 _PER_PACKET = frozenset(Kind) - OF_A_CONNECTION
 _CONNTRACK = -200
@@ -62,8 +65,14 @@ def findings(bases: Sequence[Base], rules: RulesOf, view: View) -> tuple[Finding
         if base.is_nat:
             continue
         for packet, kinds, scope in _walks(base, packets):
-            seen = unfollowed(packet) if _is_before_conntrack(base) else packet
-            met = _Walk(rules, seen, kinds).findings(base.key, scope)
+            seen = unfollowed(packet) if is_before_conntrack(base) else packet
+            walk = Walk(rules, seen, kinds)
+            walk.chain(base.key, scope)
+            met = [
+                Finding(what, str(key), narrowed)
+                for what, key, narrowed in walk.met
+                if isinstance(what, Kind)
+            ]
             if packet.moved:
                 translated |= dict.fromkeys(met)
             else:
@@ -109,18 +118,28 @@ def _walks(base: Base, packets: _Packets) -> _Walks:
             for pods in of_pods:
                 yield pods.established, pods.kinds & _PER_PACKET, Scope()
                 yield pods.of_any_state, pods.kinds & OF_A_CONNECTION, Scope()
+        for packet in of_tunnel(base, packets.view, packets.sent, packets.received):
+            yield packet, _PER_PACKET, Scope()
+
+
+def of_tunnel(base: Base, view: View, sent: Packet, received: Packet) -> Iterator[Packet]:
+    """The packets of the tunnel that meet a base chain."""
+    if _is_of_devices(base):
+        if base.devices & view.nics:
+            yield from (sent, received)
+    elif base.key.family is not Family.BRIDGE:
         if base.hook in _RECEIVED_HOOKS:
-            yield packets.received, _PER_PACKET, Scope()
+            yield received
         if base.hook in _SENT_HOOKS:
-            yield packets.sent, _PER_PACKET, Scope()
+            yield sent
 
 
 def _device_walks(devices: frozenset[str], packets: _Packets, of_pods: Sequence[_OfPods]) -> _Walks:
     """Of a chain of devices: the tunnel's packets pass NICs, those of pods every other device."""
     view = packets.view
     if devices & view.nics:
-        yield packets.sent, _PER_PACKET, Scope()
-        yield packets.received, _PER_PACKET, Scope()
+        for packet in (packets.sent, packets.received):
+            yield packet, _PER_PACKET, Scope()
     others = devices - view.nics - view.bridges - {view.overlay}
     for pods in of_pods:
         if devices & (view.bridges | view.direct | {view.overlay}):
@@ -133,7 +152,8 @@ def _is_of_devices(base: Base) -> bool:
     return base.key.family is Family.NETDEV or base.hook == Hook.INGRESS
 
 
-def _is_before_conntrack(base: Base) -> bool:
+def is_before_conntrack(base: Base) -> bool:
+    """Whether conntrack has not seen a packet yet that meets a base chain."""
     return base.hook in {Hook.PREROUTING, Hook.OUTPUT} and base.priority <= _CONNTRACK
 
 
@@ -156,21 +176,24 @@ def _moved(base: Base) -> tuple[Field, ...]:
 _ENDS = (Field.SOURCE, Field.DESTINATION)
 
 
-class _Walk:
-    """One kind of packet from one base chain on."""
+class Walk:
+    """One kind of packet from one base chain on. What is `wanted` is noted where it is met: of
+    tests those that decide about a verdict and do not fit all.
+    """
 
-    def __init__(self, rules: RulesOf, packet: Packet, kinds: frozenset[Kind]) -> None:
+    def __init__(self, rules: RulesOf, packet: Packet, wanted: Collection[Met]) -> None:
         self._rules = rules
         self._packet = packet
-        self._kinds = kinds
-        self._found: list[Finding] = []
+        self._wanted = wanted
+        self.met: list[tuple[Met, ChainKey, Scope]] = []
         self._walked: dict[tuple[ChainKey, Scope], bool] = {}
 
-    def findings(self, base: ChainKey, scope: Scope) -> list[Finding]:
-        self._chain(base, scope)
-        return self._found
+    @property
+    def chains(self) -> set[ChainKey]:
+        """Where the packets have come."""
+        return {key for key, _ in self._walked}
 
-    def _chain(self, key: ChainKey, scope: Scope) -> bool:
+    def chain(self, key: ChainKey, scope: Scope) -> bool:
         """Walk a chain; whether some packet comes out at its end, or by a RETURN."""
         if (key, scope) not in self._walked:
             self._walked[key, scope] = True  # the kernel refuses loops; a wrong reading ends here
@@ -189,13 +212,17 @@ class _Walk:
     def _rule(self, key: ChainKey, rule: Rule, scope: Scope) -> tuple[bool, bool]:
         """Whether some packet goes on with the next rule, and whether some leaves the chain."""
         match, returns, has_flags = Match.ALL, False, False
+        deciding: list[Met] = []
         for step in rule:
-            if isinstance(step, Kind):
+            if isinstance(step, (Kind, Action)):
                 self._find(step, key, scope)
                 match = Match.SOME  # whether it is a test or an action
-            elif step is Unknown.TEST:
+            elif isinstance(step, Unknown):
                 match = Match.SOME
+                deciding.append(step)
             elif isinstance(step, (Choice, Verdict)):
+                for test in deciding:
+                    self._find(test, key, scope)
                 if has_flags and isinstance(step, Verdict) and step.code in _NOT_KIND:
                     self._find(Kind.HEADER, key, scope)
                 goes_on, leaves = self._ending(key, step, scope, match)
@@ -207,15 +234,17 @@ class _Walk:
                 if fits is Match.NONE:
                     return True, returns
                 match, scope = min(match, fits), self._narrowed(scope, step)
+                if fits is Match.SOME:
+                    deciding.append(step.field)
                 if step.field is Field.TCP_FLAGS:
                     has_flags = True
                     if fits is Match.SOME:
                         self._find(Kind.HEADER, key, scope)
         return True, returns
 
-    def _find(self, kind: Kind, key: ChainKey, scope: Scope) -> None:
-        if kind in self._kinds:
-            self._found.append(Finding(kind, str(key), scope))
+    def _find(self, what: Met, key: ChainKey, scope: Scope) -> None:
+        if what in self._wanted:
+            self.met.append((what, key, scope))
 
     def _ending(
         self, key: ChainKey, step: Choice | Verdict, scope: Scope, match: Match
@@ -225,6 +254,8 @@ class _Walk:
         for test, verdict in step.branches if isinstance(step, Choice) else ((None, step),):
             if test:
                 fits, inner = self._packet.match(test), self._narrowed(scope, test)
+                if fits is Match.SOME:
+                    self._find(test.field, key, scope)
             else:
                 fits, inner = Match.ALL if step is verdict else Match.SOME, scope
             if fits is Match.NONE:
@@ -238,10 +269,11 @@ class _Walk:
     def _verdict(self, key: ChainKey, verdict: Verdict, scope: Scope) -> tuple[bool, bool]:
         """As `_rule`, for packets that all come here."""
         if verdict.code in {Code.ACCEPT, Code.DROP}:
+            self._find(verdict.code, key, scope)
             return False, False
         if verdict.code is Code.RETURN:
             return False, True
-        comes_out = self._chain(replace(key, chain=verdict.chain), scope)
+        comes_out = self.chain(replace(key, chain=verdict.chain), scope)
         return (comes_out, False) if verdict.code is Code.JUMP else (False, comes_out)
 
     def _narrowed(self, scope: Scope, test: Test) -> Scope:

@@ -12,9 +12,11 @@ import os
 import threading
 import time
 from dataclasses import dataclass, replace
+from math import inf
 
 from vxlane.errors import VxlaneError
 from vxlane.host.events import ObjectName, RulesetChange
+from vxlane.mechanisms import untracked
 from vxlane.mechanisms.conntrack import ConntrackReader
 from vxlane.mechanisms.devices import DeviceReader, Devices
 from vxlane.mechanisms.ipvs import IpvsReader
@@ -29,6 +31,12 @@ log = logging.getLogger(__name__)
 
 _NOTHING = RulesetChange()
 
+_NAT_EVERY = 25.0
+"""Seconds between two readings of rules that translate tunnels: of kube-proxy's chains, of which
+there may be thousands, each is listed for that.
+"""
+_LEGACY = "iptables-legacy, whose changes have no events"
+
 SILENT_EVERY = 1.0
 """Seconds between two readings of iptables-legacy and IPVS, whose changes have no events."""
 
@@ -39,6 +47,8 @@ class Question:
 
     view: View
     devices: Devices
+    untracks: bool = False
+    """Whether it is asked what hinders the tunnel's packets from being untracked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +56,10 @@ class Reading:
     """What was read last."""
 
     found: tuple[Finding, ...] = ()
+    hindrances: tuple[str, ...] = ()
+    """See `untracked.hindrances`, where it was asked."""
+    question: Question | None = None
+    """What was asked."""
     has_silent_change: bool = False
     """Something without events changed: approvals that it gave are to be withdrawn."""
     seconds: float = 0.0
@@ -70,15 +84,19 @@ class _Reader:
         self._devices = devices
         self._ipvs = ipvs
         self._nft = NftReader()
+        self._nat = NftReader()
+        """Apart, for what it reads is no reason to withdraw approvals."""
         self._legacy = LegacyReader()
         self._conntrack = ConntrackReader()
         self._beside: tuple[Finding, ...] = ()
         """Of devices and connections, which cost more and change less than rules."""
         self._binding: frozenset[Kind] = frozenset()
+        self._nat_read = -inf
         self._failure = ""
 
     def close(self) -> None:
         self._nft.close()
+        self._nat.close()
         self._legacy.close()
         self._conntrack.close()
 
@@ -92,6 +110,7 @@ class _Reader:
             found = self._read_rules(work, work.question)
             self._read_beside(work, work.question, found)
             found += self._beside + self._ipvs.findings()
+            hindrances = self._hindrances(work.question)
             self._note("")
         except (VxlaneError, OSError) as error:
             self._note(str(error))
@@ -102,8 +121,10 @@ class _Reader:
             # Next time everything is read.
             self._nft.forget(RulesetChange(lost=True))
             self._binding = frozenset({Kind.UNKNOWN})
-            return Reading((Finding(Kind.UNKNOWN, f"not readable: {self._failure}"),))
-        return Reading(found, is_silent, time.monotonic() - began)
+            unknown = f"not readable: {self._failure}"
+            return Reading((Finding(Kind.UNKNOWN, unknown),), (unknown,), work.question)
+        seconds = time.monotonic() - began
+        return Reading(found, hindrances, work.question, is_silent, seconds)
 
     def _read_rules(self, work: _Work, question: Question) -> tuple[Finding, ...]:
         self._nft.forget(work.change)
@@ -117,6 +138,22 @@ class _Reader:
             self._beside = self._devices.findings(question.devices)
             self._beside += self._conntrack.findings(question.view)
         self._binding = binding
+
+    def _hindrances(self, question: Question) -> tuple[str, ...]:
+        """NAT is decided on a connection's first packet, so rules of it may be read some time after
+        they changed.
+        """
+        if not question.untracks:
+            return ()
+        if self._legacy.is_used:
+            return (_LEGACY,)
+        if time.monotonic() > self._nat_read + _NAT_EVERY:
+            self._nat_read = time.monotonic()
+            self._nat.forget(RulesetChange(lost=True))
+        nats = [base for base in self._nat.bases() if base.is_nat]
+        filters = [base for base in self._nft.bases() if not base.is_nat]
+        translating = untracked.hindrances(nats, self._nat.rules, question.view)
+        return translating + untracked.hindrances(filters, self._nft.rules, question.view)
 
     @property
     def known(self) -> frozenset[ObjectName]:

@@ -12,7 +12,7 @@ import struct
 
 from vxlane.mechanisms.kinds import Kind
 from vxlane.mechanisms.packet import Field, NameTest, NumberTest, Test
-from vxlane.mechanisms.rules import Code, Step, Unknown, Verdict
+from vxlane.mechanisms.rules import Action, Code, Step, Unknown, Verdict
 
 _NAME_SIZE = 16  # IFNAMSIZ
 _TCP_INV_SOURCE, _TCP_INV_DESTINATION, _TCP_INV_FLAGS = 1, 2, 4
@@ -25,12 +25,14 @@ _PORT_MOST = 0xFFFF
 
 _OF_CONNECTION = frozenset(
     {
-        *("cgroup", "cluster", "connlabel", "connmark", "devgroup", "helper", "iprange", "ipvs"),
-        *("mark", "osf", "owner", "pkttype", "policy", "realm", "rpfilter", "set", "socket"),
+        *("cgroup", "devgroup", "iprange", "ipvs", "osf", "owner", "pkttype", "policy"),
+        *("realm", "rpfilter", "set", "socket"),
         *("ah", "dccp", "esp", "icmp", "icmp6", "ipcomp", "l2tp", "sctp", "udplite"),
     }
 )
 """Matches whose answer is the same for all packets of a bypassed flow."""
+_OF_ENTRY = frozenset({"cluster", "connlabel", "connmark", "helper"})
+"""Those of them that ask conntrack's entry."""
 
 _MATCHES = {
     "limit": Kind.LIMIT,
@@ -58,9 +60,8 @@ _MATCHES = {
     "mac": Kind.HEADER,
 }
 
-_HARMLESS = frozenset(
-    {"DNAT", "SNAT", "MASQUERADE", "REDIRECT", "NETMAP", "SAME", "CLUSTERIP", "TCPMSS"}
-)
+_TRANSLATIONS = frozenset({"DNAT", "SNAT", "MASQUERADE", "REDIRECT", "NETMAP", "SAME"})
+_HARMLESS = frozenset({"CLUSTERIP", "TCPMSS"})
 """Targets that act on a connection's first packet alone; TCPMSS takes packets with SYN only."""
 
 _TARGETS = {
@@ -102,9 +103,11 @@ def match_steps(name: str, data: bytes) -> list[Step]:
         if name in _DECODED:
             return _DECODED[name](data)
     except struct.error:
-        return [Unknown.TEST]  # an older revision, which is shorter
+        return [Unknown.CONNECTION]  # an older revision, which is shorter
     if name == "comment":
         return []
+    if name in _OF_ENTRY:
+        return [Unknown.CONNECTION]
     return [Unknown.TEST] if name in _OF_CONNECTION else [Kind.UNKNOWN]
 
 
@@ -120,6 +123,8 @@ def target_steps(name: str, data: bytes) -> list[Step]:
         return list(_ct(data))
     if name in _TARGETS:
         return [_TARGETS[name]]
+    if name in _TRANSLATIONS:
+        return [Action.TRANSLATE]
     return [] if name in _HARMLESS else [Kind.UNKNOWN]
 
 
@@ -135,10 +140,15 @@ def _ct(data: bytes) -> list[Kind]:
     return found
 
 
+def _mark(data: bytes) -> list[Step]:
+    mark, _, is_negated = struct.unpack_from("=IIB", data)
+    return [Unknown.MARKED if mark and not is_negated else Unknown.TEST]
+
+
 def _conntrack(data: bytes) -> list[Step]:
     flags, inverted, state = struct.unpack_from("=HHH", data, 146)
     if flags not in _STATE_ONLY or state & _STATE_TRANSLATED:
-        return [Unknown.TEST]
+        return [Unknown.CONNECTION]
     if state & _STATE_UNTRACKED:
         state ^= _STATE_UNTRACKED | _UNTRACKED
     return [state_test(state, is_negated=bool(inverted & 1))]
@@ -234,6 +244,7 @@ def name_test(field: Field, name: bytes, mask: bytes, *, is_negated: bool = Fals
 
 _DECODED = {
     "conntrack": _conntrack,
+    "mark": _mark,
     "state": _state,
     "tcp": _tcp,
     "udp": _udp,

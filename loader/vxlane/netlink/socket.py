@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from vxlane.errors import KernelError
+from vxlane.netlink import nfnetlink as nf
 
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 _ATTRIBUTE = struct.Struct("=HH")  # nlattr: length, type
@@ -148,7 +149,7 @@ class NetlinkSocket:
         for start in range(0, len(requests), _LUMP):
             lump = requests[start : start + _LUMP]
             # The kernel answers each failure. So only the last request must ask for an answer.
-            first = self._send(lump, 0, last=_NLM_F_ACK)
+            first = self._send(lump, 0, acknowledged=len(lump) - 1)
             outcome = dict.fromkeys(range(first, first + len(lump)), 0)
             while not self._collect(outcome, first + len(lump) - 1):
                 pass
@@ -164,6 +165,22 @@ class NetlinkSocket:
                 done |= message.sequence == last
         return done
 
+    def transact(self, requests: Sequence[Request], resource: int) -> int:
+        """Carry out all `requests` of an nfnetlink subsystem (`resource`) or none of them.
+
+        The answer is 0, or the errno of the first that failed. Kernels before 6.10 acknowledge
+        no end of a batch, so the last request of it is asked for an answer.
+        """
+        ends = nf.NFGENMSG.pack(socket.AF_UNSPEC, 0, resource)
+        begin, end = Request(nf.NFNL_MSG_BATCH_BEGIN, ends), Request(nf.NFNL_MSG_BATCH_END, ends)
+        first = self._send([begin, *requests, end], 0, acknowledged=len(requests))
+        while True:
+            for message in self._receive():
+                code = _code(message)
+                is_ours = first <= message.sequence <= first + len(requests)
+                if is_ours and (code or message.sequence == first + len(requests)):
+                    return code
+
     def request(self, requests: Sequence[Request]) -> list[bytes | int]:
         """The answer to each of `requests` in order: its body, or the errno of a refusal."""
         answers: list[bytes | int] = []
@@ -178,13 +195,18 @@ class NetlinkSocket:
             answers += [found[first + i] for i in range(len(lump))]
         return answers
 
-    def _send(self, requests: Sequence[Request], flags: int, *, last: int = 0) -> int:
-        """Send `requests` in one system call; the sequence number of the first."""
+    def _send(
+        self, requests: Sequence[Request], flags: int, *, acknowledged: int | None = None
+    ) -> int:
+        """Send `requests` in one system call; the sequence number of the first.
+
+        `acknowledged`: the place of the one that is answered after a success too.
+        """
         first = self._sequence + 1
         self._sequence += len(requests)
         parts = []
         for sequence, request in enumerate(requests, start=first):
-            ack = last if sequence == self._sequence else 0
+            ack = _NLM_F_ACK if sequence - first == acknowledged else 0
             bits = _NLM_F_REQUEST | flags | request.intent | ack
             length = _HEADER.size + len(request.body)
             parts += [_HEADER.pack(length, request.kind, bits, sequence, 0), request.body]

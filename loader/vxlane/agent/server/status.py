@@ -47,6 +47,7 @@ def document(agent: Agent) -> Json:
         "source_age_seconds": None if read_at is None else round(time.monotonic() - read_at, 3),
         "source_error": snapshot.error or None,
         "mechanisms": agent.judged.document(),
+        "notrack": agent.notrack.state,
         "rules_unread": agent.judged.is_unread,
         "failures": list(agent.failures),
         "problems": [

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeps the tunnel's packets out of conntrack, by an nftables table of vxlane's own.
+
+Each flow's tunnel would have an entry on either node, which costs 5 % of a short connection. The
+rules ask a set whose one element ends after some seconds, so that they end with the agent that
+renews it. nft writes the table. The element goes by netlink: nft may take a second beside the
+rules of thousands of Services.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from vxlane.errors import KernelError
+from vxlane.host.events import OWN_TABLE
+from vxlane.host.firewall import run
+from vxlane.netlink import nfnetlink as nf
+from vxlane.netlink import nftables as nft
+from vxlane.netlink.socket import Intent, NetlinkSocket, Request, attribute, nested
+
+LASTS, RENEW_EVERY = 30, 10.0
+"""Seconds for which the rules hold, and until they are renewed. More often would do harm: whoever
+lists rules begins anew when a transaction comes between, which of thousands of Services takes nft
+more than a second.
+"""
+_SET = "held"
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnel:
+    """Whose packets are not tracked."""
+
+    address: IPv4Address
+    """Of this node's end. Pods have others, and so never meet the rules."""
+    port: int
+    nics: tuple[str, ...]
+    """By which packets from peers come; a pod's to this address are tracked."""
+
+
+def script(tunnel: Tunnel, lasts: int = LASTS) -> str:
+    """The whole table, as a script for nft. Priority raw is before conntrack.
+
+    No rule holds before it is renewed: nft may take a second, in which the node's rules change.
+    """
+    nics = ", ".join(f'"{nic}"' for nic in tunnel.nics)
+    return f"""\
+table ip {OWN_TABLE} {{
+	set {_SET} {{
+		type inet_service; flags timeout; timeout {lasts}s;
+	}}
+	chain out {{
+		type filter hook output priority raw; policy accept;
+		ip saddr {tunnel.address} udp dport @{_SET} notrack
+	}}
+	chain in {{
+		type filter hook prerouting priority raw; policy accept;
+		ip daddr {tunnel.address} udp dport @{_SET} iifname {{ {nics} }} notrack
+	}}
+}}
+"""
+
+
+class Notrack:
+    """Writes, renews and takes away the rules, each in one transaction.
+
+    `lasts`: seconds for which they hold without being renewed. That others removed the table is
+    noticed at the next renewal.
+    """
+
+    def __init__(self, lasts: int = LASTS) -> None:
+        self._lasts = lasts
+        self._netlink = NetlinkSocket(nf.NETLINK_NETFILTER)
+
+    def close(self) -> None:
+        """Close the socket; the rules hold for some seconds more."""
+        self._netlink.close()
+
+    def put(self, tunnel: Tunnel) -> None:
+        """Write the table in place of an older one; `renew` comes next. ToolError: nft can't."""
+        fresh = f"add table ip {OWN_TABLE}\ndelete table ip {OWN_TABLE}\n"
+        run("nft", "-f", "-", script=fresh + script(tunnel, self._lasts))
+
+    def renew(self, tunnel: Tunnel) -> None:
+        """Let the rules hold from now on. KernelError: they are not there as they were put.
+
+        The element is replaced, for kernels before 6.12 extend none that is there.
+        """
+        key = nested(nf.NFTA_SET_ELEM_KEY, attribute(nft.NFTA_DATA_VALUE, _port(tunnel)))
+        element = nested(nf.NFTA_SET_ELEM_LIST_ELEMENTS, nested(nf.NFTA_LIST_ELEM, key))
+        add = Request(nf.NFT_MSG_NEWSETELEM, _IN_SET + element, Intent.PUT)
+        self._write("renew", _EMPTY, add)
+
+    def withdraw(self) -> None:
+        """Let no rule hold any more, from the next packet on."""
+        self._write("withdraw", _EMPTY)
+
+    def remove(self) -> bool:
+        """Remove the table. True: it was there."""
+        table = _string(nf.NFTA_TABLE_NAME, OWN_TABLE)
+        try:
+            self._write("remove", Request(nf.NFT_MSG_DELTABLE, _HEADER + table))
+        except KernelError as error:
+            if error.errno in {errno.ENOENT, errno.EINVAL}:
+                return False  # there is none, or this kernel has no nftables
+            raise
+        return True
+
+    def _write(self, verb: str, *requests: Request) -> None:
+        if code := self._netlink.transact(requests, nf.NFNL_SUBSYS_NFTABLES):
+            raise KernelError(f"{verb} the rules of nftables table ip {OWN_TABLE}", code)
+
+
+def _string(kind: int, text: str) -> bytes:
+    return attribute(kind, text.encode() + b"\0")
+
+
+def _port(tunnel: Tunnel) -> bytes:
+    return tunnel.port.to_bytes(2, "big")
+
+
+_HEADER = nf.NFGENMSG.pack(socket.AF_INET, 0, 0)
+_IN_SET = (
+    _HEADER
+    + _string(nf.NFTA_SET_ELEM_LIST_TABLE, OWN_TABLE)
+    + _string(nf.NFTA_SET_ELEM_LIST_SET, _SET)
+)
+_EMPTY = Request(nf.NFT_MSG_DELSETELEM, _IN_SET)
