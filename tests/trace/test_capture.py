@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 from labundertest import LabUnderTest
-from listening import CLIENT, NODE, SERVER, ping
+from listening import CLIENT, NODE, SERVER, ping, tshark
 
 from vxlane.lab.agents import program
 
@@ -25,14 +25,6 @@ def capture(lab: LabUnderTest, file: Path, *options: str, identifier: int) -> No
         child.send_signal(signal.SIGINT)
         assert child.stderr.read().endswith(" packets, 0 lost\n")
         assert child.wait() == 0
-
-
-def tshark(file: Path, *fields: str) -> list[tuple[str, ...]]:
-    """The fields of each packet; names come from the file alone."""
-    argv = ["tshark", "-r", str(file), "-N", "n", "-d", "udp.port==8472,vxlan", "-T", "fields"]
-    argv += [word for field in fields for word in ("-e", field)]
-    done = subprocess.run(argv, check=True, capture_output=True, text=True)
-    return [tuple(row.split("\t")) for row in done.stdout.splitlines()]
 
 
 def test_inner(lab: LabUnderTest, tmp_path: Path) -> None:

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from frames import Frame, Tcp, Udp
 from labundertest import LabUnderTest
-from listening import CLIENT, SERVER, ping
+from listening import CLIENT, SERVER, ping, tshark
 from world import BRIDGE_MAC, POD, REMOTE
 
 from vxlane.datapath.abi import Program, Verdict
 from vxlane.errors import ConfigError
 from vxlane.lab.agents import program
-from vxlane.trace.path import Offset, Trip, corrected, histogram, offset_of, trips
+from vxlane.trace.path import Offset, Trip, corrected, histogram, key_of, offset_of, trips
 from vxlane.trace.pcapng_reader import Captured, read
 
 SENT, ARRIVED = Program.FROM_POD, Program.FROM_NIC
@@ -41,14 +41,18 @@ def seen(
     hook: Program, time: int, data: bytes, verdict: str = "encapsulated", *, is_super: bool = False
 ) -> Captured:
     """A packet of a file."""
-    return Captured(hook, time, data, Verdict[verdict.upper()], is_super)
+    return Captured(
+        hook, time, data, Verdict[verdict.upper()], is_super, length=len(data), comment=verdict
+    )
 
 
 def test_bypassed() -> None:
     """A packet is found again one hop older; the bypass has its time on the wire alone."""
     a = [seen(SENT, 100, frame())]
     b = [seen(ARRIVED, 150, frame(ttl=63), "decapsulated")]
-    expected = Trip(is_forward=True, began=100, sender=None, wire=50, receiver=None)
+    expected = Trip(
+        key=key_of(a[0]), is_forward=True, began=100, sender=None, wire=50, receiver=None
+    )
     assert trips(a, b) == [expected]
 
 
@@ -100,19 +104,30 @@ def test_histogram() -> None:
     assert histogram([]) == []
 
 
-@pytest.mark.parametrize("content", [b"\x00" * 16, b"\x06\0\0\0\x10\0\0\0" + bytes(8), b"short"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x00" * 16,
+        b"\x06\0\0\0\x10\0\0\0" + bytes(8),
+        b"short",
+        b"\xd4\xc3\xb2\xa1\x02\0\x04\0" + bytes(16),
+    ],
+    ids=["empty", "zeros", "no_section", "short", "pcap"],
+)
 def test_not_a_capture(tmp_path: Path, content: bytes) -> None:
     """Another file is refused by its name."""
     (tmp_path / "x").write_bytes(content)
     with pytest.raises(ConfigError, match=r"x is not a whole file of 'vxlane capture'"):
-        list(read(tmp_path / "x"))
+        read(tmp_path / "x")
     with pytest.raises(ConfigError, match=r"read .*: No such file"):
-        list(read(tmp_path / "none"))
+        read(tmp_path / "none")
 
 
 def test_two_nodes(lab: LabUnderTest, tmp_path: Path) -> None:
     """Of echoes between two nodes that share a clock, the offset is found to within its error, and
-    those by the kernel path have all three times.
+    those by the kernel path have all three times. The files merged hold each echo's way in order:
+    from the pod of one node to the pod of the other.
     """
     files = [str(tmp_path / f"{node}.pcapng") for node in ("node1", "node2")]
     with ExitStack() as stack:
@@ -141,3 +156,24 @@ def test_two_nodes(lab: LabUnderTest, tmp_path: Path) -> None:
     shown = lab.exec("node1", program("vxlane"), "path", *files).stdout
     assert shown.startswith("B's clock less A's: ")
     assert "a to b     kernel" in shown
+    check_merged(lab, files, tmp_path / "merged.pcapng")
+
+
+def check_merged(lab: LabUnderTest, files: list[str], merged: Path) -> None:
+    """In the files merged each echo goes from its pod over both NICs to the other pod."""
+    one, two = (lab.node(node).name for node in ("node1", "node2"))
+    argv = [program("vxlane"), "capture", "merge", *files, "-w", str(merged)]
+    assert f" 20 pairs; {two}'s clock less {one}'s: " in lab.exec("node1", *argv).stderr
+    ways: dict[str, list[tuple[str, str]]] = {}
+    fields = ("frame.comment", "frame.interface_description", "frame.interface_name")
+    for comment, description, program_name in tshark(merged, *fields):
+        pair = comment.rpartition(",")[2]
+        if pair.startswith("pair "):
+            ways.setdefault(pair, []).append((description.partition(":")[0], program_name))
+    assert len(ways) == 20
+    for way in ways.values():
+        sender, receiver = (one, two) if way[0][0] == one else (two, one)
+        entrances = [(sender, "from_pod"), (receiver, "from_nic")]
+        exits = [(sender, "to_nic"), (receiver, "to_pod")]
+        whole = [entrances[0], exits[0], entrances[1], exits[1]]
+        assert way == [step for step in whole if step in entrances or step in way]

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from vxlane.cli import packet_options
+from vxlane.cli.capture_merge import merge
 from vxlane.cli.common import examples
 from vxlane.trace import pcapng
 from vxlane.trace.capture_file import CaptureFile, Rotation
@@ -35,20 +36,21 @@ def _size(_ctx: click.Context, option: click.Parameter, value: str | None) -> in
     return int(found[1]) * _UNITS[found[2]]
 
 
-@click.command(
+@click.group(
+    invoke_without_command=True,
+    subcommand_metavar="[COMMAND [ARGS]...]",
     epilog=examples(
         "vxlane capture -w web.pcapng --pod 10.42.1.5 --port 80",
         "vxlane capture -w - --verdict kernel_path | tshark -r -",
         "vxlane capture -w long.pcapng --outer --snaplen 128 --rotate 100M --keep 10",
-    )
+    ),
 )
 @click.option(
     "-w",
     "--write",
     "name",
-    required=True,
     metavar="FILE",
-    help="Where to; - is standard output.",
+    help="Where to; - is standard output. Required to capture.",
 )
 @packet_options.packet_options(_BUFFER)
 @click.option(
@@ -78,7 +80,8 @@ def _size(_ctx: click.Context, option: click.Parameter, value: str | None) -> in
     show_default=True,
     help="Without the headers of the tunnel, or with them.",
 )
-def capture(name: str, count: int | None, **options: Any) -> None:
+@click.pass_context
+def capture(context: click.Context, /, name: str | None, count: int | None, **options: Any) -> None:
     """Write packets as pcapng, each with its verdict as a comment.
 
     Each program is an interface of the file: from_pod, to_pod, from_nic, to_nic. Pods and nodes
@@ -87,6 +90,10 @@ def capture(name: str, count: int | None, **options: Any) -> None:
 
     The file is root's alone: it holds what pods say to each other.
     """
+    if context.invoked_subcommand is not None:
+        return
+    if name is None:
+        raise click.UsageError("Missing option '-w' / '--write'.")
     snaplen, inner = options.pop("snaplen"), options.pop("inner")
     size, keep = options.pop("rotate"), options.pop("keep")
     names = read_names(state_directory())
@@ -107,3 +114,6 @@ def capture(name: str, count: int | None, **options: Any) -> None:
         outcome = follow(session, write, count)
         file.close()
     click.echo(packet_options.summary(outcome), err=True)
+
+
+capture.add_command(merge)

@@ -41,7 +41,7 @@ def path(a: Path, b: Path, *, as_json: bool) -> None:
     as exact as that estimate, whose error is told. Super-packets, fragments and translated packets
     are left out.
     """
-    found = trips(read(a), read(b))
+    found = trips(read(a).packets, read(b).packets)
     offset = offset_of(found)
     if offset is None:
         raise VxlaneError(

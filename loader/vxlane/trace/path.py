@@ -32,6 +32,8 @@ class Offset:
 class Trip:
     """One packet's times, ns. None: the bypass is one program, from its begin to its end."""
 
+    key: Key
+    """By which its packets are found in both files."""
     is_forward: bool
     """From A to B."""
     began: int
@@ -51,7 +53,7 @@ def trips(a: Iterable[Captured], b: Iterable[Captured]) -> list[Trip]:
         trip
         for is_forward, first, second in ((True, at_a, at_b), (False, at_b, at_a))
         for key, sent in first.items()
-        if key in second and (trip := _trip(sent, second[key], is_forward=is_forward))
+        if key in second and (trip := _trip(key, sent, second[key], is_forward=is_forward))
     ]
     return sorted(found, key=lambda trip: trip.began)
 
@@ -79,7 +81,7 @@ def _by_key(packets: Iterable[Captured]) -> dict[Key, Seen]:
     found: dict[Key, Seen] = {}
     twice = set()
     for packet in packets:
-        key = None if packet.is_super else _key(packet.data)
+        key = key_of(packet)
         if key is None:
             continue
         seen = found.setdefault(key, {})
@@ -89,9 +91,10 @@ def _by_key(packets: Iterable[Captured]) -> dict[Key, Seen]:
     return {key: seen for key, seen in found.items() if key not in twice}
 
 
-def _key(data: bytes) -> Key | None:
-    """Of an IPv4 packet without options; None of any other."""
-    if len(data) < 42 or data[12:15] != b"\x08\x00\x45":
+def key_of(packet: Captured) -> Key | None:
+    """Of an IPv4 packet without options that is no super-packet; None of any other."""
+    data = packet.data
+    if packet.is_super or len(data) < 42 or data[12:15] != b"\x08\x00\x45":
         return None
     # Before a TCP checksum stand 16 bytes, before a UDP one 6. An ICMP one is in a device's hands
     # never.
@@ -101,7 +104,7 @@ def _key(data: bytes) -> Key | None:
     return data[26:34], data[23:24], data[16:22], data[34 : 34 + length]
 
 
-def _trip(sent: Seen, received: Seen, *, is_forward: bool) -> Trip | None:
+def _trip(key: Key, sent: Seen, received: Seen, *, is_forward: bool) -> Trip | None:
     first, arrived = sent.get(Program.FROM_POD), received.get(Program.FROM_NIC)
     if not first or not arrived:
         return None
@@ -109,6 +112,7 @@ def _trip(sent: Seen, received: Seen, *, is_forward: bool) -> Trip | None:
     if first.verdict.kind is not VerdictKind.BYPASSED and not left:
         return None
     return Trip(
+        key=key,
         is_forward=is_forward,
         began=first.time,
         sender=left.time - first.time if left else None,

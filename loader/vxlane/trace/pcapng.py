@@ -9,16 +9,28 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping
+from enum import IntEnum
 from ipaddress import IPv4Address
 
 from vxlane.datapath.abi import Program
 from vxlane.trace.event import Event
 
-_SECTION, _INTERFACE, _NAMES, _STATISTICS, _PACKET = 0x0A0D0D0A, 1, 4, 5, 6
+
+class Block(IntEnum):
+    """What a block holds."""
+
+    SECTION = 0x0A0D0D0A
+    INTERFACE = 1
+    NAMES = 4
+    STATISTICS = 5
+    PACKET = 6
+
+
 _BYTE_ORDER = 0x1A2B3C4D
+COMMENT, IF_DESCRIPTION = 1, 3
+_APPLICATION, _IF_NAME, _RESOLUTION, _DROPPED = 4, 2, 9, 5
 _ETHERNET = 1
 _NAME_IPV4 = 1
-_COMMENT, _APPLICATION, _IF_NAME, _IF_DESCRIPTION, _RESOLUTION, _DROPPED = 1, 4, 2, 3, 9, 5
 _NANOSECONDS = b"\x09"
 SUPER_PACKET = "super-packet"
 """In the comment of each."""
@@ -37,21 +49,27 @@ def head(node: str, names: Mapping[IPv4Address, str], snaplen: int) -> bytes:
     The node's name is in each interface's description: mergecap takes interfaces that are alike for
     one.
     """
-    section = struct.pack("=IHHq", _BYTE_ORDER, 1, 0, -1)
-    blocks = [_block(_SECTION, section, [(_APPLICATION, b"vxlane")])]
+    blocks = [section()]
     for program in Program:
         options = [
             (_IF_NAME, program.label.encode()),
-            (_IF_DESCRIPTION, f"{node}: {_WHERE[program]}".encode()),
+            (IF_DESCRIPTION, f"{node}: {_WHERE[program]}".encode()),
             (_RESOLUTION, _NANOSECONDS),
         ]
-        blocks.append(_block(_INTERFACE, struct.pack("=HHI", _ETHERNET, 0, snaplen), options))
+        blocks.append(block(Block.INTERFACE, struct.pack("=HHI", _ETHERNET, 0, snaplen), options))
     records = b"".join(
         _record(_NAME_IPV4, address.packed + name.encode() + b"\0")
         for address, name in names.items()
     )
-    blocks.append(_block(_NAMES, records + _record(0, b""), []))
+    blocks.append(block(Block.NAMES, records + _record(0, b"")))
     return b"".join(blocks)
+
+
+def section(comment: str = "") -> bytes:
+    """The first block of a file."""
+    options = [(COMMENT, comment.encode())] if comment else []
+    body = struct.pack("=IHHq", _BYTE_ORDER, 1, 0, -1)
+    return block(Block.SECTION, body, [*options, (_APPLICATION, b"vxlane")])
 
 
 def packet(event: Event, real: int, *, outer: bool) -> bytes:
@@ -59,25 +77,36 @@ def packet(event: Event, real: int, *, outer: bool) -> bytes:
     its tunnel's headers.
     """
     length = event.length + (event.tunnel if outer else 0)
-    fixed = struct.pack("=IIIII", event.program, *_time(event.time + real), len(event.data), length)
     comment = f"{event.verdict.label}: {event.verdict.meaning}"
     if event.gso:
         comment += f" ({SUPER_PACKET}: {event.gso[1]} segments of {event.gso[0]} bytes)"
-    return _block(_PACKET, fixed + _padded(event.data), [(_COMMENT, comment.encode())])
+    time = event.time + real
+    return packet_block(event.program, time, event.data, length=length, comments=[comment])
+
+
+def packet_block(
+    interface: int, time: int, data: bytes, *, length: int, comments: Iterable[str]
+) -> bytes:
+    """A packet that had `length` bytes, at `time` (ns since 1970)."""
+    fixed = struct.pack("=I", interface) + timestamp(time) + struct.pack("=II", len(data), length)
+    options = [(COMMENT, comment.encode()) for comment in comments]
+    return block(Block.PACKET, fixed + _padded(data), options)
 
 
 def tail(lost: int, now: int) -> bytes:
     """The end of a file: how many packets were lost. `now`: ns of CLOCK_REALTIME."""
-    fixed = struct.pack("=III", 0, *_time(now))
-    options = [(_COMMENT, b"of all interfaces"), (_DROPPED, struct.pack("=Q", lost))]
-    return _block(_STATISTICS, fixed, options)
+    fixed = struct.pack("=I", 0) + timestamp(now)
+    options = [(COMMENT, b"of all interfaces"), (_DROPPED, struct.pack("=Q", lost))]
+    return block(Block.STATISTICS, fixed, options)
 
 
-def _time(nanoseconds: int) -> tuple[int, int]:
-    return nanoseconds >> 32, nanoseconds & 0xFFFFFFFF
+def timestamp(nanoseconds: int) -> bytes:
+    """A time, ns since 1970: its upper half comes first on every machine."""
+    return struct.pack("=II", nanoseconds >> 32, nanoseconds & 0xFFFFFFFF)
 
 
-def _block(kind: int, body: bytes, options: Iterable[tuple[int, bytes]]) -> bytes:
+def block(kind: Block, body: bytes, options: Iterable[tuple[int, bytes]] = ()) -> bytes:
+    """A block: `body` as it is, and behind it the options, each a code and a value."""
     listed = b"".join(_record(code, value) for code, value in options)
     content = body + (listed + _record(0, b"") if listed else b"")
     length = struct.pack("=I", len(content) + 12)

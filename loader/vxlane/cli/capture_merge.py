@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`vxlane capture merge`: two nodes' captures as one file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from vxlane.cli.common import examples
+from vxlane.errors import ConfigError
+from vxlane.trace.capture_file import CaptureFile
+from vxlane.trace.merge import merge as merge_captures
+from vxlane.trace.pcapng_reader import read
+
+_FILE = click.Path(path_type=Path)
+
+
+@click.command(
+    epilog=examples(
+        "vxlane capture merge node1.pcapng node2.pcapng -w both.pcapng",
+        "vxlane capture merge node1.pcapng node2.pcapng -w - | tshark -r -",
+    )
+)
+@click.argument("a", type=_FILE)
+@click.argument("b", type=_FILE)
+@click.option(
+    "-w",
+    "--write",
+    "name",
+    required=True,
+    metavar="FILE",
+    help="Where to; - is standard output.",
+)
+def merge(a: Path, b: Path, name: str) -> None:
+    """Merge two nodes' captures into one file, in order of time.
+
+    A and B are files of `vxlane capture` that ran on the two nodes at the same time. Times of B are
+    shifted to A's clock by what `vxlane path` finds of the two, which is told with its error, here
+    and in the file's comment. Without packets of both directions that both nodes have seen no time
+    is shifted, and that is told.
+
+    The interfaces of A come first; the description of each begins with its node. What both nodes
+    have seen of one packet has the same comment, such as `pair 7`: in Wireshark
+    frame.comment == "pair 7" shows it on its way.
+    """
+    captures = [read(file) for file in (a, b)]
+    if any(Path(name).resolve() == file.resolve() for file in (a, b)):
+        raise ConfigError(f"-w {name} would overwrite what is merged; name another file")
+    merged = merge_captures(*captures)
+    file = CaptureFile(name, None, head=merged.head, tail=merged.tail)
+    for packet in merged.packets():
+        file.write(packet)
+        file.flush()
+    file.close()
+    count = sum(len(capture.packets) for capture in captures)
+    click.echo(f"{count:,} packets, {len(merged.pairs):,} pairs; {merged.clocks}", err=True)
