@@ -180,20 +180,10 @@ class Agent:
         """
         yield Dirty.NODES | Dirty.HOST
         if self.overlay:
-            yield from self._guarded("overlay", self._backend.resync())
+            yield from self._failures.up_to_one("resync of overlay", self._backend.resync())
         if self.bypass:
-            yield from self._guarded("maps", self.bypass.resync())
+            yield from self._failures.up_to_one("resync of maps", self.bypass.resync())
             self.judged.read_devices()
-
-    def _guarded(self, part: str, steps: Iterator[Dirty]) -> Iterator[Dirty]:
-        """`steps` up to the first that fails."""
-        while True:
-            dirty = None
-            with self._attempt(f"resync of {part}"):
-                dirty = next(steps, None)
-            if dirty is None:
-                return
-            yield dirty
 
     @property
     def readings(self) -> int:

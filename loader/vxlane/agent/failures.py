@@ -3,12 +3,17 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+from collections.abc import Iterator
 from types import TracebackType
+from typing import TypeVar
 
 from vxlane.errors import VxlaneError
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Failures:
@@ -28,6 +33,16 @@ class Failures:
     def attempt(self, what: str) -> Attempt:
         """A block that may fail."""
         return Attempt(self, what)
+
+    def up_to_one(self, what: str, steps: Iterator[T]) -> Iterator[T]:
+        """`steps`, each an attempt, up to the first that fails."""
+        while True:
+            made: list[T] = []
+            with self.attempt(what):
+                made += itertools.islice(steps, 1)
+            if not made:
+                return
+            yield from made
 
     def ended(self, what: str, error: Exception | None) -> None:
         """Note how an attempt ended."""
