@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import itertools
 
+from vxlane.bench.services import BASE
+
 ENDPOINTS = 2
 WITHOUT_ENDPOINTS = 5
 """In every so many changes a Service loses its last one."""
@@ -15,24 +17,6 @@ WITHOUT_ENDPOINTS = 5
 
 class Iptables:
     """Chains of tables that iptables-nft has, two rules for each endpoint."""
-
-    BASE = """\
-table ip filter {
- chain FORWARD { type filter hook forward priority 0; policy accept; jump KUBE-FORWARD
- }
- chain KUBE-FORWARD { ct state invalid drop
-  ct state related,established accept
- }
-}
-table ip nat {
- chain PREROUTING { type nat hook prerouting priority -100; policy accept; jump KUBE-SERVICES
- }
- chain KUBE-SERVICES {
- }
- chain KUBE-MARK-MASQ { meta mark set meta mark or 0x4000
- }
-}
-"""
 
     def __init__(self, count):
         self._count = count
@@ -43,7 +27,7 @@ table ip nat {
         for number in range(self._count):
             chains += [f"add chain ip nat {name}" for name in self._chains(number)]
             rules += [*self._service(number, 1), self._portal(number)]
-        return self.BASE + "\n".join([*chains, *rules, ""])
+        return BASE + "\n".join([*chains, *rules, ""])
 
     def change(self, number, turn):
         """As kube-proxy's partial sync: the filter chains, every portal, and one Service."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from vxlane.lab import namespaces
 
 _ENDPOINTS = 2
-_BASE = """\
+BASE = """\
 table ip filter {
  chain FORWARD { type filter hook forward priority 0; policy accept; jump KUBE-FORWARD
  }
@@ -28,12 +28,13 @@ table ip nat {
  }
 }
 """
+"""Tables, hooks and what packets of established connections meet: all but the Services."""
 
 
 def rules(count: int) -> str:
     """For nft: the rules of `count` Services of two endpoints each."""
     lines = [line for number in range(count) for line in _service(number)]
-    return _BASE + "\n".join([*lines, ""])
+    return BASE + "\n".join([*lines, ""])
 
 
 def _service(number: int) -> Iterator[str]:
