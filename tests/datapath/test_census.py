@@ -208,7 +208,7 @@ def test_every_map_is_counted(memory: tuple[Maps, Bpf]) -> None:
         "translations": 3,
         "resets": 0,
     }
-    arrays = {"settings", "drafts", "notes", "turns", "counters", "peer_counters"}
+    arrays = {"settings", "drafts", "notes", "turns", "counters", "peer_counters", "tracer"}
     assert usage(maps, peers=4, flows=6).keys() | arrays == bpf.entries.keys()
 
 
