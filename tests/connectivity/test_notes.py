@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from vxlane.connectivity.pod import ProbePods
+from vxlane.connectivity.pod import Network, ProbePods
 
 PLUGIN = """\
 #!/bin/sh
@@ -66,3 +66,17 @@ def test_an_empty_note_has_no_pod(note):
     note.write_bytes(b"")
     assert ProbePods(note.parent).remove_leftovers() == []
     assert not note.exists()
+
+
+def test_a_pod_of_the_kernel_path_has_every_plugin():
+    """The plugin of vxlane finds no agent then, in either role, and does not insist on one."""
+    listed = [{"type": "flannel"}, {"type": "portmap"}, {"type": "vxlane", "required": True}]
+    made = Network({"name": "cbr0", "plugins": listed}, "bin").without_agent()
+    no_agent = {"stateDir": "/nonexistent", "required": False}
+    assert made.conflist["plugins"] == [
+        {"type": "flannel", **no_agent},
+        {"type": "portmap"},
+        {"type": "vxlane", **no_agent},
+    ]
+    assert made.conflist["name"] == "cbr0"
+    assert listed[2]["required"]
