@@ -94,8 +94,8 @@ class ProbePods:
                 yield ProbePod(interface.netns, _address(chain.add(interface)))
             finally:
                 _remove(chain, interface)
-            with self._turn():
-                file.unlink()
+                with self._turn():  # where it could not be removed, the next run tries again
+                    file.unlink()
         finally:
             os.close(note)
 
