@@ -7,7 +7,6 @@ import contextlib
 import json
 import signal
 import subprocess
-from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -36,33 +35,19 @@ def after(**moved):
     ("path", "is_long", "moved", "said"),
     [
         (plan.KERNEL, True, {"sent": 100, "passed_there": 100}, ""),
-        (plan.KERNEL, False, {"sent": 100}, "no packet came out of the other node's kernel path"),
-        (plan.BYPASS, True, {"sent": 1000, "tunnelled": 990, "passed_in": 10}, ""),
-        (plan.BYPASS, True, {"sent": 1000, "tunnelled": 980}, "only 98.0% of the packets"),
-        (plan.BYPASS, True, {"sent": 100, "tunnelled": 900, "passed_in": 20}, "path of this node"),
-        (
-            plan.BYPASS,
-            True,
-            {"sent": 9, "tunnelled": 9, "passed_there": 1},
-            "path of the other node",
-        ),
-        (plan.BYPASS, True, {}, "nothing was sent"),
+        (plan.KERNEL, False, {"sent": 100}, "no packet came in by the kernel path of the other"),
+        (plan.BYPASS, True, {"sent": 1000, "tunnelled": 970, "passed_in": 30}, ""),
+        (plan.BYPASS, True, {"sent": 1000, "tunnelled": 969}, "31 packets did not leave by the"),
+        (plan.BYPASS, True, {"sent": 9, "tunnelled": 9, "passed_in": 21}, "path of this node"),
+        (plan.BYPASS, True, {"sent": 9, "tunnelled": 9, "passed_there": 21}, "of the other node"),
         (plan.BYPASS, False, {"sent": 1000, "tunnelled": 1}, ""),
     ],
 )
 def test_the_wrong_path_is_a_complaint(path, is_long, moved, said):
-    """Of a long work all but 1 % are bypassed, at both nodes; others' kernel path is seen."""
+    """Of a long work all but 1 % and a few are bypassed at both nodes; the kernel path is seen."""
     found = live_paths.complaint(path, BEFORE, after(**moved), is_long=is_long)
     assert said in found
     assert bool(found) == bool(said)
-
-
-def test_a_server_on_a_node_without_vxlane_proves_nothing():
-    """Its kernel path is the only one there, so it is not looked at."""
-    before, later = (
-        replace(one, passed_there=None) for one in (BEFORE, after(sent=9, tunnelled=9))
-    )
-    assert live_paths.complaint(plan.BYPASS, before, later, is_long=True) == ""
 
 
 @pytest.mark.parametrize(("here", "there"), [(None, True), ("/usr/bin/iperf3", False)])
@@ -78,8 +63,9 @@ def test_tcp_needs_iperf3_at_both_ends(monkeypatch, here, there):
 
 
 def test_no_figure_is_of_one_nodes_cpu():
-    """Each work has a figure, and none is CPU time: that of the far end is not known."""
+    """Each work can run and has a figure, and none is CPU time: the far end's is not known."""
     for cell in plan.live_cells(Depth.FULL):
+        assert cell.work in live_works._RUN
         names = [f"{figure.name} {figure.unit}" for figure in live_works.figures(cell.work)]
         assert names
         assert not [name for name in names if "CPU" in name or "softirq" in name]

@@ -2,8 +2,8 @@
 """The far end of `vxlane bench --between`: servers in two probe pods, and what these count.
 
 `talk` and, where it is installed, iperf3 answer on fixed ports of both pods until the block ends.
-One more port, of the pod that may be bypassed, tells whoever connects what has arrived: who sends
-can't know that.
+One more port, of the pod of the kernel path, tells whoever connects what has arrived: who sends
+can't know that. Questions to the other pod would be among the packets that are counted there.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from vxlane.bench import live_paths
 from vxlane.bench.live_paths import MORTAL, Pods
-from vxlane.bench.plan import BYPASS
+from vxlane.bench.plan import KERNEL
 from vxlane.bench.works import dropped_at
 from vxlane.errors import VxlaneError
 from vxlane.lab import traffic
@@ -104,7 +104,7 @@ def serving(pods: Pods, talk: Path) -> Iterator[FarEnd]:
             if has_iperf3:
                 command = ("iperf3", "--server", "--port", str(IPERF3))
                 stack.enter_context(traffic.serving(ends, IPERF3, *MORTAL, *command))
-        with netns.entered(pods[BYPASS].pod.netns):
+        with netns.entered(pods[KERNEL].pod.netns):
             listener = stack.enter_context(socket.create_server(("", COUNTS)))
         yield FarEnd(listener, pods, talks, has_iperf3)
 

@@ -16,7 +16,7 @@ from vxlane.bench.grounds import Stand, mtu
 from vxlane.bench.live_paths import Pods, Reading
 from vxlane.bench.live_works import Pair
 from vxlane.bench.model import Missing, Taken
-from vxlane.bench.plan import BYPASS, Cell
+from vxlane.bench.plan import BYPASS, KERNEL, Cell
 from vxlane.bench.rounds import Findings
 from vxlane.bench.run import Wanted, need_some, now, whole
 from vxlane.bench.works import WORKS
@@ -72,8 +72,7 @@ class _Rounds:
 
     def _read(self, path: str) -> Reading:
         far = self.pairs[path].far()
-        knows = path != BYPASS or far.is_accelerated
-        there = far.passed_in if knows else None
+        there = far.passed_in if path == KERNEL or far.is_accelerated else 0
         return live_paths.read(self.pods[path], self.maps, self.slot, there)
 
 
@@ -96,7 +95,7 @@ def run(
                 "the node's network does not call vxlane for its pods: vxlane install"
             )
         slot = live_paths.slot_of(str(address), maps)
-        far = far_end.ask(pods[BYPASS].netns, str(address))
+        far = far_end.ask(pods[KERNEL].netns, str(address))
         cells, missing = _cells(wanted, has_iperf3=far[BYPASS].has_iperf3)
         program = talk.build(Path(scratch))
         pairs = {

@@ -18,7 +18,7 @@ from vxlane.bench import far_end, plan, talk
 from vxlane.bench.far_end import Counts
 from vxlane.bench.live_paths import MORTAL, Pods
 from vxlane.bench.model import Figure, Taken
-from vxlane.bench.plan import BYPASS
+from vxlane.bench.plan import KERNEL
 from vxlane.bench.works import WORKS, asked_values, poured_values, received_of
 from vxlane.lab import namespaces
 
@@ -47,7 +47,7 @@ class Pair:
 
     def far(self) -> Counts:
         """What the server's pod has counted. VxlaneError: it does not answer."""
-        return far_end.ask(self.here[BYPASS].pod.netns, self.asked)[self.path]
+        return far_end.ask(self.here[KERNEL].pod.netns, self.asked)[self.path]
 
     def run(self, *argv: str) -> tuple[str, str]:
         """Run a client to its end: what it printed, and the command line. LabError: it failed."""
@@ -85,7 +85,7 @@ def _asked(what: str, pair: Pair) -> Taken:
 
 
 def _poured(size: int, pair: Pair) -> Taken:
-    """The few packets of the two questions are among those that arrived."""
+    """On the kernel path the few packets of a question are among those that arrived."""
     before = pair.far()
     said, command = _talk(pair, "pour", str(size), "0")
     after = pair.far()

@@ -138,7 +138,7 @@ def _serve(options: Json) -> None:
             stack.enter_context(_pods(options, state)), probe_pods.maps(stack, state)
         )
         end = stack.enter_context(far_end.serving(pods, program))
-        address = pods[BYPASS].pod.address
+        address = pods[KERNEL].pod.address
         lacks = "" if end.has_iperf3 else "; TCP throughput needs iperf3 here"
         with contextlib.suppress(KeyboardInterrupt):
             click.echo(f"{address} answers vxlane bench until Ctrl-C{lacks}.")
