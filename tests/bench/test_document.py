@@ -36,6 +36,12 @@ def test_a_row_below_stock_is_a_failure():
     )
 
 
+def test_a_row_below_the_kernel_path_is_a_failure():
+    """Where the two paths of one pair of nodes were measured, that is what it is compared with."""
+    (sentence,) = document.slower([row({**SLOWER, "kernel": SLOWER["stock"], "stock": [0.1] * 5})])
+    assert "0.82x of kernel" in sentence
+
+
 def test_what_was_not_run_is_told_once():
     """However many cells a missing tool leaves out."""
     missing = [Missing("nginx", "no wrk"), Missing("nginx", "no wrk")]

@@ -3,10 +3,13 @@
 
 import fcntl
 import json
+from pathlib import Path
 
 import pytest
 
-from vxlane.connectivity.pod import ProbePods
+from vxlane.connectivity.pod import Network, ProbePods
+from vxlane.errors import ToolError
+from vxlane.runtime import netns
 
 PLUGIN = """\
 #!/bin/sh
@@ -66,3 +69,28 @@ def test_an_empty_note_has_no_pod(note):
     note.write_bytes(b"")
     assert ProbePods(note.parent).remove_leftovers() == []
     assert not note.exists()
+
+
+def test_an_error_leaves_no_note(tmp_path, plugins, monkeypatch):
+    """A pod that a plugin does not make is deleted, and its note goes with it."""
+    monkeypatch.setattr(netns, "make", Path.touch)
+    conflist = {"cniVersion": "1.0.0", "name": "cbr0", "plugins": [{"type": "maker"}]}
+    pods = ProbePods(tmp_path / "probes")
+    with pytest.raises(ToolError), pods.made(Network(conflist, plugins)):
+        pass
+    assert [line.split()[0] for line in (plugins / "calls").read_text().splitlines()][-1] == "DEL"
+    assert not (tmp_path / "probes").exists()
+
+
+def test_a_pod_of_the_kernel_path_has_every_plugin():
+    """The plugin of vxlane finds no agent then, in either role, and does not insist on one."""
+    listed = [{"type": "flannel"}, {"type": "portmap"}, {"type": "vxlane", "required": True}]
+    made = Network({"name": "cbr0", "plugins": listed}, "bin").without_agent()
+    no_agent = {"stateDir": "/nonexistent", "required": False}
+    assert made.conflist["plugins"] == [
+        {"type": "flannel", **no_agent},
+        {"type": "portmap"},
+        {"type": "vxlane", **no_agent},
+    ]
+    assert made.conflist["name"] == "cbr0"
+    assert listed[2]["required"]

@@ -160,10 +160,10 @@ def _stand(text: str) -> Stand:
     for name in (client, server):
         if name not in namespaces.existing():
             raise ConfigError(f'there is no network namespace "{name}"; see: ip netns list')
-    return Stand(Ends(client, server, address), address, _mtu(client, address))
+    return Stand(Ends(client, server, address), address, mtu(client, address))
 
 
-def _mtu(namespace: str, address: str) -> int:
+def mtu(namespace: str, address: str) -> int:
     """Of the device by which `namespace` reaches `address`, bytes."""
     route = namespaces.run(namespace, "ip", "-j", "route", "get", address, check=False)
     if route.returncode:

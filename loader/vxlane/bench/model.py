@@ -22,6 +22,7 @@ class Placement(enum.Enum):
 
     ONE = "one CPU"
     TWO = "two CPUs"
+    NODES = "two nodes"
 
 
 @dataclass(frozen=True, slots=True)

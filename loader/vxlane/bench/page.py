@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
 from vxlane.bench import plot
-from vxlane.bench.document import BASELINES, SUBJECT, Json
+from vxlane.bench.document import BASELINES, OWED, SUBJECT, Json
 from vxlane.bench.ratios import FEWEST, WIDEST, Verdict
 from vxlane.bench.text import ratio, shown
 
@@ -101,11 +101,11 @@ def _values_table(rows: Sequence[Json]) -> str:
 
 
 def _ratio_cell(path: str, found: Json | None) -> str:
-    """Red is what fails a run: worse than stock. Other paths are goals."""
+    """Red is what fails a run: worse than stock or the kernel path. Other paths are goals."""
     if found is None:
         return _cell("")
     verdict = Verdict(found["verdict"])
-    is_failure = path == BASELINES[0] and verdict is Verdict.WORSE
+    is_failure = path in OWED and verdict is Verdict.WORSE
     kind = "unclear" if not verdict.is_result else "worse" if is_failure else ""
     return _cell(ratio(found), kind)
 

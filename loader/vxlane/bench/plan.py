@@ -12,13 +12,15 @@ from dataclasses import dataclass
 
 from vxlane.bench.model import Placement
 
-BYPASS = "bypass"
+BYPASS, KERNEL = "bypass", "kernel"
 PATHS = {
     "host": "from node to node: the NICs' own addresses, no overlay",
     "stock": "flannel's path with its rules: bridge, netfilter, flannel.1; no program of vxlane's",
     "flowtable": "stock, with an nftables flowtable on veths, flannel.1 and NIC",
     "device": "a tunnel key and a redirect to a vxlan device that collects metadata, as Cilium's"
     " tunnel mode, without its policy and conntrack",
+    KERNEL: "the kernel path of the same two nodes: pods that no agent was told of; the programs on"
+    " the NICs stay attached",
     BYPASS: "vxlane",
 }
 
@@ -40,6 +42,7 @@ SERVICE = Place("through a ClusterIP")
 FEW_SERVICES = Place("between nodes, 200 Services", services=200)
 MANY_SERVICES = Place("between nodes, 5,000 Services", services=5000)
 GIVEN = Place("between the given ends")
+LIVE = Place("between probe pods")
 
 
 class Depth(enum.Enum):
@@ -74,7 +77,7 @@ FLOODED = "request-response beside a flood"
 
 _ONE, _TWO = (Placement.ONE,), (Placement.TWO,)
 _BOTH = (Placement.ONE, Placement.TWO)
-_ALL_PATHS = tuple(PATHS)
+_ALL_PATHS = tuple(path for path in PATHS if path != KERNEL)
 _IN_ONE_NODE = ("stock", "flowtable", "device", "bypass")
 _PAIR = ("stock", "bypass")
 
@@ -123,6 +126,9 @@ _FULL: tuple[_Plan, ...] = (
 )
 _PLANS = {Depth.QUICK: _QUICK, Depth.DEFAULT: _DEFAULT, Depth.FULL: _FULL}
 
+_LIVE = (TCP1, TCP8, UDP64, UDP512, UDP1380, TCP_RR, UDP_RR, CRR)
+"""What needs no more than a pod on each of two nodes."""
+
 _LEFT_AS_THEY_ARE = (TCP1_CUT, TCP8_CUT, FLOODED)
 """Not for ends that are given: they change a device's settings, or need two pods more."""
 
@@ -146,6 +152,12 @@ def given_cells(depth: Depth, paths: Sequence[str]) -> list[Cell]:
             if cell.place == BETWEEN and cell.work not in _LEFT_AS_THEY_ARE
         )
     )
+
+
+def live_cells(depth: Depth) -> list[Cell]:
+    """What is measured between probe pods of two nodes that run."""
+    works = [work for work in _LIVE if depth is not Depth.QUICK or work in _CORE]
+    return [Cell(LIVE, work, Placement.NODES, (KERNEL, BYPASS)) for work in works]
 
 
 def chosen(planned: Sequence[Cell], works: Sequence[str]) -> list[Cell]:

@@ -13,6 +13,7 @@ from vxlane.bench.ratios import Verdict
 COLOURS = {
     SUBJECT: "#d9480f",
     "stock": "#1971c2",
+    "kernel": "#1971c2",
     "flowtable": "#9c36b5",
     "device": "#2f9e44",
     "host": "#868e96",

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from vxlane.bench import parity, plan, witness
 from vxlane.bench.grounds import Grounds, Stand
-from vxlane.bench.model import Missing, Placement, Row, Taken
+from vxlane.bench.model import Figure, Missing, Placement, Row, Taken
 from vxlane.bench.plan import Cell, Place
 from vxlane.bench.setting import Setting
 from vxlane.bench.works import WORKS, Work
@@ -35,6 +35,15 @@ class Findings:
     """By cell and figure."""
     commands: dict[str, tuple[str, ...]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
+
+    def add(self, cell: Cell, figures: Iterable[Figure], path: str, taken: Taken | None) -> None:
+        """One round of a work on one path; None: it has no value."""
+        for figure in figures:
+            row = self.rows.setdefault(
+                (cell, figure.name),
+                Row(cell.place.name, cell.work, cell.placement.value, figure),
+            )
+            row.values.setdefault(path, []).append(taken.values[figure.name] if taken else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +78,7 @@ class Rounds:
                     taken = None
                     if (path, cell.place) not in wrong:
                         taken = self._take(cell, path, turn, findings)
-                    _add(findings, cell, path, taken)
+                    findings.add(cell, WORKS[cell.work].figures, path, taken)
         return findings
 
     def _warm_up(self, path: str, place: Place) -> None:
@@ -124,15 +133,6 @@ class Rounds:
         return Setting(stand.ends, cpus, self.seconds, self.talk, stand.beside)
 
 
-def _add(findings: Findings, cell: Cell, path: str, taken: Taken | None) -> None:
-    for figure in WORKS[cell.work].figures:
-        row = findings.rows.setdefault(
-            (cell, figure.name),
-            Row(cell.place.name, cell.work, cell.placement.value, figure),
-        )
-        row.values.setdefault(path, []).append(taken.values[figure.name] if taken else None)
-
-
 def possible(cells: Iterable[Cell], cpus: Sequence[int]) -> tuple[list[Cell], list[Missing]]:
     """The cells that this machine can measure, and what keeps it from the others."""
     kept, missing = [], []
@@ -141,7 +141,7 @@ def possible(cells: Iterable[Cell], cpus: Sequence[int]) -> tuple[list[Cell], li
         if lacks:
             why = f"{' and '.join(lacks)} not installed here; they are packages of the distribution"
             missing.append(Missing(cell.work, why))
-        elif cell.placement is Placement.TWO and len(cpus) < len(Placement):
+        elif cell.placement is Placement.TWO and len(cpus) < 2:
             missing.append(Missing("ends on two CPUs", "this process may run on one CPU only"))
         else:
             kept.append(cell)

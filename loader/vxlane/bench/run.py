@@ -44,7 +44,7 @@ class Wanted:
 
 def run(wanted: Wanted, progress: Callable[[str], None]) -> Json:
     """Measure, and answer with the document. VxlaneError: nothing could be measured."""
-    began = dt.datetime.now(dt.timezone.utc).isoformat(sep=" ", timespec="minutes")
+    began = now()
     cpus = sorted(os.sched_getaffinity(0))[:2]
     described = environment.describe(cpus)
     cells, missing = _cells(wanted, cpus)
@@ -67,7 +67,8 @@ def run(wanted: Wanted, progress: Callable[[str], None]) -> Json:
             finally:
                 progress("removing the labs")
                 labs.down()
-    return _document(wanted, began, described, cells, findings, missing, costs)
+    used = [path for path in plan.PATHS if any(path in cell.paths for cell in cells)]
+    return whole(wanted, began, described, used, findings, missing, costs)
 
 
 def _cells(wanted: Wanted, cpus: Sequence[int]) -> tuple[list[Cell], list[Missing]]:
@@ -77,10 +78,15 @@ def _cells(wanted: Wanted, cpus: Sequence[int]) -> tuple[list[Cell], list[Missin
     else:
         planned = plan.cells(wanted.depth)
     cells, missing = possible(plan.chosen(planned, wanted.works), cpus)
+    need_some(cells, planned)
+    return cells, missing
+
+
+def need_some(cells: Sequence[Cell], planned: Sequence[Cell]) -> None:
+    """ConfigError: nothing is left to measure of what was planned."""
     if not cells:
         names = ", ".join(dict.fromkeys(cell.work for cell in planned))
         raise ConfigError(f"no work that can be measured here has such a name; there are: {names}")
-    return cells, missing
 
 
 def _costs(labs: Labs, rounds: Rounds, findings: Findings, wanted: Wanted) -> list[Json]:
@@ -106,24 +112,30 @@ def _costs(labs: Labs, rounds: Rounds, findings: Findings, wanted: Wanted) -> li
     return costs
 
 
-def _document(
+def now() -> str:
+    """The time, as documents have it."""
+    told = dt.datetime.now(dt.timezone.utc).isoformat(sep=" ", timespec="minutes")
+    return f"{told.removesuffix('+00:00')} UTC"
+
+
+def whole(
     wanted: Wanted,
     began: str,
     described: Mapping[str, str],
-    cells: Sequence[Cell],
+    paths: Sequence[str],
     findings: Findings,
     missing: Sequence[Missing],
-    costs: Sequence[Json],
+    costs: Sequence[Json] = (),
 ) -> Json:
+    """The document of a run."""
     rows = [document.row_document(row) for row in findings.rows.values()]
-    used = dict.fromkeys(path for path in plan.PATHS for cell in cells if path in cell.paths)
     return {
         "version": document.VERSION,
-        "began": f"{began.removesuffix('+00:00')} UTC",
+        "began": began,
         "command": ["vxlane", *sys.argv[1:]],
         "environment": dict(described),
         "method": {"rounds": wanted.rounds, "seconds": wanted.seconds, "depth": wanted.depth.value},
-        "paths": {path: plan.PATHS[path] for path in used},
+        "paths": {path: plan.PATHS[path] for path in paths},
         "rows": rows,
         "programs": list(costs),
         "not_run": document.missing_documents(missing),

@@ -213,9 +213,15 @@ static int listener(int type, uint16_t port)
 	return fd;
 }
 
-static void watch(int epoll, int fd)
+enum kind {
+	DATAGRAMS,
+	LISTENER,
+	CONNECTION,
+};
+
+static void watch(int epoll, enum kind kind, int fd)
 {
-	struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
+	struct epoll_event event = {.events = EPOLLIN, .data.u64 = (uint64_t)kind << 32 | fd};
 
 	if (epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event))
 		fail("epoll_ctl");
@@ -239,28 +245,30 @@ static void answer_datagrams(int fd)
 }
 
 /* Sends back what it gets, and the client closes first, so that TIME_WAIT is the client's. */
-static void serve(uint16_t port)
+static void serve(uint16_t first, int ports)
 {
-	int tcp = listener(SOCK_STREAM, port), udp = listener(SOCK_DGRAM, port);
 	int epoll = epoll_create1(0), one = 1;
 	struct epoll_event ready[EVENTS];
 	char message[LONGEST];
 
-	watch(epoll, tcp);
-	watch(epoll, udp);
+	for (int i = 0; i < ports; i++) {
+		watch(epoll, LISTENER, listener(SOCK_STREAM, first + i));
+		watch(epoll, DATAGRAMS, listener(SOCK_DGRAM, first + i));
+	}
 	for (;;) {
 		int count = epoll_wait(epoll, ready, EVENTS, -1);
 
 		for (int i = 0; i < count; i++) {
-			int fd = ready[i].data.fd;
+			enum kind kind = ready[i].data.u64 >> 32;
+			int fd = (uint32_t)ready[i].data.u64;
 
-			if (fd == udp) {
-				answer_datagrams(udp);
-			} else if (fd == tcp) {
-				fd = accept(tcp, NULL, NULL);
+			if (kind == DATAGRAMS) {
+				answer_datagrams(fd);
+			} else if (kind == LISTENER) {
+				fd = accept(fd, NULL, NULL);
 				if (fd >= 0) {
 					setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-					watch(epoll, fd);
+					watch(epoll, CONNECTION, fd);
 				}
 			} else {
 				ssize_t got = recv(fd, message, sizeof(message), 0);
@@ -274,7 +282,7 @@ static void serve(uint16_t port)
 
 static int usage(void)
 {
-	fputs("talk serve PORT\n"
+	fputs("talk serve PORT [COUNT]                      on COUNT ports from PORT on\n"
 	      "talk tcp|udp|connect ADDRESS PORT SECONDS    prints COUNT P50 P99 P99.9, in ns\n"
 	      "talk slow ADDRESS PORT SECONDS FLOWS EVERY   the same; a request EVERY seconds\n"
 	      "talk flows ADDRESS PORT 0 COUNT              COUNT flows of UDP, one after the "
@@ -291,8 +299,8 @@ int main(int argc, char **argv)
 	struct sockaddr_in at;
 	double seconds;
 
-	if (argc == 3 && !strcmp(what, "serve"))
-		serve(atoi(argv[2]));
+	if ((argc == 3 || argc == 4) && !strcmp(what, "serve"))
+		serve(atoi(argv[2]), argc == 4 ? atoi(argv[3]) : 1);
 	if (argc < 5)
 		return usage();
 	at = place(argv[2], argv[3]);

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,9 +73,7 @@ def _bulk(flows: int) -> Callable[[Setting], Taken]:
             before = cpu.read()
             said = setting.run(client)
             used = cpu.read() - before
-        received = json.loads(said)["end"]["sum_received"]
-        if not received["bytes"]:
-            raise LabError(f"TCP {setting.ends.source} -> {setting.ends.target}: nothing arrived")
+        received = received_of(said)
         gigabytes = received["bytes"] / 1e9
         values = {
             _THROUGHPUT.name: received["bits_per_second"] / 1e9,
@@ -85,6 +83,14 @@ def _bulk(flows: int) -> Callable[[Setting], Taken]:
         return Taken(values, setting.shown(server, client))
 
     return run
+
+
+def received_of(said: str) -> dict[str, float]:
+    """What the server received, as iperf3's client prints it. LabError: nothing."""
+    received: dict[str, float] = json.loads(said)["end"]["sum_received"]
+    if not received["bytes"]:
+        raise LabError("TCP: nothing arrived")
+    return received
 
 
 def _cut(run: Callable[[Setting], Taken]) -> Callable[[Setting], Taken]:
@@ -117,19 +123,25 @@ def _asked(what: str, *more: str) -> Callable[[Setting], Taken]:
         client += [f"{setting.seconds:g}", *more]
         with setting.serving(int(port), server):
             before = cpu.read()
-            count, p50, p99, p999 = talk.parse(setting.run(client))
+            count, *times = talk.parse(setting.run(client))
             used = cpu.read() - before
         values = {
-            _RATE.name: count / setting.seconds / 1e3,
-            _P50.name: p50 / 1e3,
-            _P99.name: p99 / 1e3,
-            _P999.name: p999 / 1e3,
+            **asked_values(count, times, setting.seconds),
             _CPU_EACH.name: used.busy / count * 1e6,
             _SOFTIRQ_EACH.name: used.softirq / count * 1e6,
         }
         return Taken(values, setting.shown(server, client))
 
     return run
+
+
+def asked_values(count: int, times: Sequence[int], seconds: float) -> dict[str, float]:
+    """Of `count` exchanges in `seconds`; `times`: the three percentiles, ns."""
+    percentiles = zip((_P50, _P99, _P999), times, strict=True)
+    return {
+        _RATE.name: count / seconds / 1e3,
+        **{figure.name: time / 1e3 for figure, time in percentiles},
+    }
 
 
 def _poured(size: int, rate: int = 0) -> Callable[[Setting], Taken]:
@@ -142,17 +154,13 @@ def _poured(size: int, rate: int = 0) -> Callable[[Setting], Taken]:
         server = setting.server(str(setting.talk), "serve", port)
         client = setting.client(*_pour(setting, setting.ends.address, port, size, rate))
         with setting.serving(int(port), server) as process:
-            arrived, dropped = traffic.arrived(process), _dropped(process)
+            arrived, dropped = traffic.arrived(process), dropped_at(process)
             before = cpu.read()
             (sent,) = talk.parse(setting.run(client))
             used, arrived = cpu.read() - before, traffic.arrived(process) - arrived
-            dropped = _dropped(process) - dropped
-        if not arrived:
-            raise LabError(f"UDP {setting.ends.source} -> {setting.ends.target}: nothing arrived")
+            dropped = dropped_at(process) - dropped
         values = {
-            _RATE.name: arrived / setting.seconds / 1e3,
-            _LOST.name: max(0.0, 100 * (1 - arrived / sent)),
-            _UNREAD.name: 100 * dropped / sent,
+            **poured_values(sent, arrived, dropped, setting.seconds),
             **_share_of_a_cpu(used, setting.seconds),
         }
         return Taken(values, setting.shown(server, client))
@@ -160,7 +168,19 @@ def _poured(size: int, rate: int = 0) -> Callable[[Setting], Taken]:
     return run
 
 
-def _dropped(process: subprocess.Popen[bytes]) -> int:
+def poured_values(sent: int, arrived: int, dropped: int, seconds: float) -> dict[str, float]:
+    """Of `sent` datagrams in `seconds`. LabError: none arrived."""
+    if not arrived:
+        raise LabError("UDP: nothing arrived")
+    return {
+        _RATE.name: arrived / seconds / 1e3,
+        _LOST.name: max(0.0, 100 * (1 - arrived / sent)),
+        _UNREAD.name: 100 * dropped / sent,
+    }
+
+
+def dropped_at(process: subprocess.Popen[bytes]) -> int:
+    """Datagrams that sockets in the namespace of `process` had no room for."""
     text = Path(f"/proc/{process.pid}/net/snmp").read_text(encoding="ascii")
     return socket_drops(text)
 

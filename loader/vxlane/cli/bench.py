@@ -6,8 +6,12 @@ Imports the bench's modules and click.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import tempfile
+from collections.abc import Iterator
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +19,32 @@ import click
 
 from vxlane.bench import compare as comparing
 from vxlane.bench import document as documents
+from vxlane.bench import far_end, live, live_paths, talk
 from vxlane.bench.page import page
-from vxlane.bench.plan import SECONDS, Depth
+from vxlane.bench.plan import BYPASS, KERNEL, SECONDS, Depth
 from vxlane.bench.ratios import FEWEST
 from vxlane.bench.run import Wanted, run
 from vxlane.bench.text import text
+from vxlane.cli import probe_pods
+from vxlane.cli.cni_options import places
 from vxlane.cli.common import Json, examples, need_root
+from vxlane.connectivity.pod import ProbePod
 from vxlane.errors import ConfigError
 from vxlane.lab.plan import check_name
 from vxlane.util import interrupt
 from vxlane.util.jsontext import parse_json
+from vxlane.util.places import state_directory
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _ENDS = "CLIENT,SERVER,ADDRESS"
+
+
+def _address(_ctx: click.Context, _param: click.Parameter, text: str | None) -> IPv4Address | None:
+    """ADDRESS, read."""
+    try:
+        return None if text is None else IPv4Address(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not an IPv4 address") from None
 
 
 @click.group(
@@ -37,6 +54,8 @@ _ENDS = "CLIENT,SERVER,ADDRESS"
         "vxlane bench --json run.json --html run.html",
         "vxlane bench --work request --rounds 11",
         "vxlane bench --stock a,b,10.0.0.2 --bypass c,d,10.1.0.2",
+        "vxlane bench --serve",
+        "vxlane bench --between 10.42.2.9 --quick",
     ),
 )
 @click.option("--quick", "depth", flag_value="quick", help="Measure for less than three minutes.")
@@ -54,22 +73,42 @@ _ENDS = "CLIENT,SERVER,ADDRESS"
 @click.option("--html", "html_file", type=_FILE, metavar="FILE", help="Write a page with plots.")
 @click.option("--stock", metavar=_ENDS, help="Measure stock between these ends, not in a lab.")
 @click.option("--bypass", metavar=_ENDS, help="The same for the bypass.")
+@click.option(
+    "--between",
+    callback=_address,
+    metavar="ADDRESS",
+    help="Measure from this node to the pods that --serve made on another.",
+)
+@click.option(
+    "--serve", is_flag=True, help="Make the pods for that, tell an address, wait for Ctrl-C."
+)
+@places
 @click.option("--name", default="bench", show_default=True, help="Begins the labs' names.")
 @click.pass_context
 def bench(context: click.Context, /, **options: Any) -> None:
     """Measure the bypass against stock flannel and other paths.
 
     Without --stock and --bypass, labs are made for that and removed after it. With them CLIENT and
-    SERVER are network namespaces, and ADDRESS is the server's. The exit status is 1 if a row is
-    slower than stock by more than its spread, or if a check of the paths failed.
+    SERVER are network namespaces, and ADDRESS is the server's.
+
+    With --between the bypass is measured against the kernel path on nodes that run, between pods
+    that their own CNI plugins make and that go at the end: run --serve on the other node first.
+    One pair of pods may be bypassed, and of another one no agent is told. Other pods keep their
+    path, but the measurements load the network as much as they can.
+
+    The exit status is 1 if a row is slower than stock, or than the kernel path, by more than its
+    spread, or if a check of the paths failed.
     """
     if context.invoked_subcommand is not None:
         return
     interrupt.catch()
     wanted = _wanted(options)
     need_root()
+    if options["serve"]:
+        _serve(options)
+        return
     _writable(options["json_file"], options["html_file"])
-    found = run(wanted, lambda word: click.echo(f"bench: {word}", err=True))
+    found = _measured(wanted, options)
     click.echo(text(found))
     if options["json_file"]:
         options["json_file"].write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
@@ -78,8 +117,50 @@ def bench(context: click.Context, /, **options: Any) -> None:
     context.exit(1 if found["failures"] else 0)
 
 
+def _measured(wanted: Wanted, options: Json) -> Json:
+    def progress(word: str) -> None:
+        click.echo(f"bench: {word}", err=True)
+
+    if not options["between"]:
+        return run(wanted, progress)
+    state = state_directory()
+    with _pods(options, state) as pods:
+        return live.run(wanted, pods, options["between"], state, progress)
+
+
+def _serve(options: Json) -> None:
+    """Answer until Ctrl-C, which is the usual end."""
+    state = state_directory()
+    with contextlib.ExitStack() as stack:
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="vxlane-bench-"))
+        program = talk.build(Path(scratch))
+        pods = live_paths.ends(
+            stack.enter_context(_pods(options, state)), probe_pods.maps(stack, state)
+        )
+        end = stack.enter_context(far_end.serving(pods, program))
+        address = pods[KERNEL].pod.address
+        lacks = "" if end.has_iperf3 else "; TCP throughput needs iperf3 here"
+        with contextlib.suppress(KeyboardInterrupt):
+            click.echo(f"{address} answers vxlane bench until Ctrl-C{lacks}.")
+            click.echo(f"On another node: vxlane bench --between {address}")
+            end.run()
+
+
+@contextlib.contextmanager
+def _pods(options: Json, state: Path) -> Iterator[dict[str, ProbePod]]:
+    """A pod for each path within the block."""
+    names = ("cni_bin_dir", "cni_conf_dir", "network_name")
+    network = probe_pods.network(*(options[name] for name in names))
+    pods = probe_pods.cleared(state)
+    with pods.made(network) as bypass, pods.made(network.without_agent()) as kernel:
+        yield {BYPASS: bypass, KERNEL: kernel}
+
+
 def _wanted(options: Json) -> Wanted:
     """click.UsageError: the options don't fit together."""
+    kinds = [bool(options[kind]) for kind in ("serve", "between", "stock")]
+    if sum(kinds) > 1:
+        raise click.UsageError("give one of --serve, --between and --stock")
     depth = Depth(options["depth"] or "default")
     given = {path: options[path] for path in ("stock", "bypass") if options[path]}
     if "bypass" in given and "stock" not in given:

@@ -10,20 +10,17 @@ from pathlib import Path
 
 import click
 
-from vxlane.cli import complete
+from vxlane.cli import complete, probe_pods
 from vxlane.cli.cni_options import places
 from vxlane.cli.common import Json, as_json, emit, examples, need_root
 from vxlane.connectivity import echo, peers
 from vxlane.connectivity.checks import NO_SERVICE, NO_TARGET, Prober
 from vxlane.connectivity.peers import Known
-from vxlane.connectivity.pod import Network, ProbePod, ProbePods
+from vxlane.connectivity.pod import ProbePod
 from vxlane.connectivity.result import Finding, document
-from vxlane.datapath.maps import Maps
 from vxlane.errors import ConfigError, VxlaneError
-from vxlane.install import network, runtime
 from vxlane.overlay.node_cache import saved_peers
 from vxlane.runtime import netns
-from vxlane.show import node
 from vxlane.show.table import columns
 from vxlane.util import interrupt
 from vxlane.util.places import state_directory
@@ -110,20 +107,18 @@ def test(  # noqa: PLR0913 (a command's options are its arguments)
     _check_use(node_name, target, service, serve=serve)
     need_root()
     interrupt.catch()
-    listed = network.in_force(cni_conf_dir, network_name, drop_ins=runtime.read_drop_ins())
+    network = probe_pods.network(cni_bin_dir, cni_conf_dir, network_name)
     state = state_directory()
-    pods = ProbePods(state / "probes")
-    for sentence in pods.remove_leftovers():
-        click.echo(f"vxlane: {sentence}", err=True)
+    pods = probe_pods.cleared(state)
     with contextlib.ExitStack() as stack:
         if serve:
-            _serve(stack.enter_context(pods.made(Network(listed, cni_bin_dir))), as_json=as_json)
+            _serve(stack.enter_context(pods.made(network)), as_json=as_json)
             return
-        maps = _maps(stack, state)
+        maps = probe_pods.maps(stack, state)
         saved = saved_peers(state)
         known = peers.read(maps, {peer.pod_cidr: peer.name for peer in saved})
         chosen = _chosen(known, node_name, is_needed=not (target or service))
-        pod = stack.enter_context(pods.made(Network(listed, cni_bin_dir)))
+        pod = stack.enter_context(pods.made(network))
         findings = list(_findings(Prober(pod, maps, state), known, chosen, target, service))
     made = document(str(pod.address), findings)
     emit(made, _text, as_json=as_json)
@@ -139,14 +134,6 @@ def _check_use(
         raise click.UsageError("--serve answers tests, and tests nothing itself; run it alone")
     if node_name and target:
         raise click.UsageError("give NODE or --target: a target is tested wherever it is")
-
-
-def _maps(stack: contextlib.ExitStack, state: Path) -> Maps | None:
-    """The maps of this node's programs; None: it has none, and its kernel path is tested."""
-    try:
-        return stack.enter_context(node.open_maps(state))
-    except VxlaneError:
-        return None
 
 
 def _chosen(known: list[Known], node_name: str | None, *, is_needed: bool) -> list[Known]:

@@ -28,6 +28,9 @@ from vxlane.util.jsontext import parse_json
 Json = dict[str, Any]
 
 _PREFIX = "vxlane-test-"
+_NO_AGENT = "/nonexistent"
+_ROLES = ("vxlane", "flannel")
+"""Types of entries that call vxlane's plugin; the second one's may be flannel's."""
 _KUBERNETES = "K8S_POD_NAMESPACE=vxlane;K8S_POD_NAME"
 
 
@@ -37,6 +40,19 @@ class Network:
 
     conflist: Mapping[str, Any]
     plugins: Path
+
+    def without_agent(self) -> Network:
+        """The same for a pod of the kernel path: vxlane's plugin, in either role, finds no agent.
+
+        flannel's own plugin overlooks the keys.
+        """
+        plugins = [
+            {**plugin, "stateDir": _NO_AGENT, "required": False}
+            if plugin.get("type") in _ROLES
+            else plugin
+            for plugin in self.conflist["plugins"]
+        ]
+        return Network({**self.conflist, "plugins": plugins}, self.plugins)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +94,8 @@ class ProbePods:
                 yield ProbePod(interface.netns, _address(chain.add(interface)))
             finally:
                 _remove(chain, interface)
-            with self._turn():
-                file.unlink()
+                with self._turn():  # where it could not be removed, the next run tries again
+                    file.unlink()
         finally:
             os.close(note)
 
