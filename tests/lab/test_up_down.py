@@ -72,7 +72,7 @@ def test_down_spares_a_lab_with_a_longer_name():
 def test_up_after_a_killed_up(moment):
     """Whenever `up` is killed with -9, the next `up` makes a whole lab of what is there."""
     first = subprocess.Popen([program("vxlane"), "lab", "up", *TWO_KERNEL_NODES])
-    wait_for((LABS / NAME).exists, "the lab's directory")
+    wait_for((LABS / NAME).exists, "the lab's directory", seconds=30)
     time.sleep(moment * 0.02)
     first.kill()
     first.wait()
@@ -87,7 +87,7 @@ def test_down_after_a_killed_up_with_agents(moment):
     up = subprocess.Popen(
         [program("vxlane"), "lab", "up", "--name", NAME], stdout=subprocess.DEVNULL
     )
-    wait_for((LABS / NAME).exists, "the lab's directory")
+    wait_for((LABS / NAME).exists, "the lab's directory", seconds=30)
     time.sleep(moment)
     up.kill()
     up.wait()
