@@ -132,9 +132,10 @@ static __always_inline enum verdict flow_learn(struct flow_key *key, struct flow
 	if (known && known->epoch == seen->epoch && known->ifindex == seen->ifindex &&
 	    translates_alike(known, seen)) {
 		/* A record made by a SYN is completed by the SYN-ACK. No program reads where the
-		 * flow leaves before an ACK has come out, which takes a way through the peer. */
+		 * flow leaves before an ACK has come out, which takes a way through the peer. It
+		 * was found before the FIB was asked: an LRU may have given it away since. */
 		completes = is_syn && direction == DIRECTION_OUT && !known->seen_out &&
-			    has_same_end(known, seen);
+			    has_same_end(known, seen) && flows.lookup(key) == known;
 		if (completes)
 			take_way_out(known, seen);
 		if (direction == DIRECTION_IN || completes ||

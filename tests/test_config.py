@@ -59,17 +59,10 @@ def test_a_wrong_net_conf_is_refused(text: str, reason: str) -> None:
         parse_network(text)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "untracks"),
-    [
-        ([], True),
-        (["--no-notrack"], False),
-        (["--mode", "adopt"], False),
-        (["--mode", "adopt", "--notrack"], True),
-    ],
-)
-def test_tunnels_are_untracked_in_mode_own(arguments: list[str], *, untracks: bool) -> None:
-    """In adopt nothing of flanneld's kernel path changes unless it is asked for."""
-    context = agent.make_context("agent", ["--nodes-file", "nodes.yaml", *arguments])
-    config, _ = prepare(context.params)
-    assert config.untracks == untracks
+@pytest.mark.parametrize("mode", ["own", "adopt"])
+def test_tunnels_are_tracked_unless_it_is_asked(mode: str) -> None:
+    """The node's rules change only where somebody wants that."""
+    for arguments, untracks in (([], False), (["--notrack"], True)):
+        arguments += ["--mode", mode, "--nodes-file", "nodes.yaml"]
+        config, _ = prepare(agent.make_context("agent", arguments).params)
+        assert config.untracks == untracks

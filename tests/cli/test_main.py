@@ -5,6 +5,7 @@ import importlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -57,3 +58,17 @@ def test_an_error_is_one_sentence():
     sentence = 'vxlane: there is no lab "nosuch"; make it with: vxlane lab up --name nosuch'
     advice = "; vxlane needs root, run it again with sudo" if os.geteuid() else ""
     assert done.stderr == f"{sentence}{advice}\n"
+
+
+def test_an_output_that_is_full_has_a_sentence() -> None:
+    """What can't be written ends with status 1 and one line, not with a traceback."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [program("vxlane"), "lab", "--help"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "vxlane: standard output: No space left on device\n"

@@ -16,7 +16,7 @@ from vxlane.host.events import RulesetEvents
 from vxlane.host.notrack import Notrack, Tunnel
 from vxlane.lab.waiting import wait_for
 
-TUNNEL = Tunnel(VIEW.address, VIEW.port, ("eth0", "eth1"))
+TUNNEL = Tunnel(VIEW.address, VIEW.port, 1, ("eth0", "eth1"))
 
 
 def listed():
@@ -69,7 +69,7 @@ def test_rules_that_are_gone_can_not_be_renewed(rules):
     with pytest.raises(KernelError, match="No such file"):
         rules.renew(TUNNEL)
     rules.put(TUNNEL)
-    rules.put(Tunnel(IPv4Address("192.168.7.9"), 4789, ("eth0",)))
+    rules.put(Tunnel(IPv4Address("192.168.7.9"), 4789, 2, ("eth0",)))
     listing = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=True)
     assert "192.168.7.9" in listing.stdout
     assert str(VIEW.address) not in listing.stdout
@@ -78,7 +78,7 @@ def test_rules_that_are_gone_can_not_be_renewed(rules):
 def test_what_nft_refuses(rules):
     """Words of nft's own are in the error."""
     with pytest.raises(ToolError, match=r"nft -f -: .*syntax error"):
-        rules.put(Tunnel(VIEW.address, VIEW.port, ()))
+        rules.put(Tunnel(VIEW.address, VIEW.port, 1, ()))
 
 
 def test_they_concern_nobody(rules):

@@ -12,6 +12,15 @@ from reading import hindering, sh
 RULESETS = Path(__file__).parent / "rulesets"
 TABLE = """\
 table inet t {{
+	set states {{
+		type ct_state;
+	}}
+	set pairs {{
+		type inet_service . ct_state;
+	}}
+	set seen {{
+		type ipv4_addr; flags dynamic;
+	}}
 	chain opened {{
 		accept
 	}}
@@ -55,6 +64,12 @@ NEED = (
     ("drop", "ct zone 1 accept"),
     ("accept", "ct state new meta mark set 1"),
     ("accept", "meta mark set ct mark"),
+    ("drop", "udp dport . ct state { 8472 . new } accept"),
+    ("drop", "ct state . udp dport { new . 8472 } accept"),
+    ("drop", "udp dport . ct state vmap { 8472 . new : accept }"),
+    ("drop", "ct state @states accept"),
+    ("drop", "udp dport . ct state @pairs accept"),
+    ("drop", "ct state new add @seen { ip saddr }; ip saddr @seen accept"),
 )
 
 

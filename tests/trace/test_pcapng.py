@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -55,7 +56,7 @@ def test_packet(outer: bool, length: int) -> None:  # noqa: FBT001 (a row of a t
     assert struct.unpack_from("=5I", body) == (Program.TO_NIC, 1, 7, 5, length)
     assert body[20:28] == b"frame\0\0\0"
     comment = b"learned: came out of the kernel path: its half of the flow is approved"
-    assert comment + b" (super-packet: 0 segments of 9 bytes)" in body
+    assert comment + b" (super-packet: 10 segments of 9 bytes)" in body
 
 
 def test_tail() -> None:
@@ -96,12 +97,28 @@ def test_a_capture_is_its_owners(tmp_path: Path) -> None:
     assert (tmp_path / "x").stat().st_mode & 0o777 == 0o600
 
 
+def test_a_file_that_is_there_becomes_private(tmp_path: Path) -> None:
+    """Nobody else reads what is captured into a file that everybody could read."""
+    path = tmp_path / "file"
+    path.write_text("old")
+    path.chmod(0o644)
+    capture_file(path, None).close()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert not path.read_bytes().startswith(b"old")
+
+
 def test_refusals(tmp_path: Path) -> None:
     """A file that can't be made, a second standard output and a full disk each have a sentence."""
     with pytest.raises(ConfigError, match=r"-w .*/none/x: No such file or directory"):
         capture_file(tmp_path / "none" / "x", None)
     with pytest.raises(ConfigError, match="standard output has no second one"):
         capture_file(Path("-"), Rotation(1, 1))
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match=r"--rotate needs a plain file, and .*pipe is none"):
+        capture_file(tmp_path / "pipe", Rotation(1, 1))
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    with pytest.raises(ConfigError, match=r"-w .*/link: Too many levels of symbolic links"):
+        capture_file(tmp_path / "link", None)
     full = capture_file(Path("/dev/full"), None)
     with pytest.raises(VxlaneError, match="write /dev/full: No space left on device"):
         full.close()

@@ -20,7 +20,7 @@ from vxlane.bench.plan import BYPASS, KERNEL, Cell
 from vxlane.bench.rounds import Findings
 from vxlane.bench.run import Wanted, need_some, now, whole
 from vxlane.bench.works import WORKS
-from vxlane.connectivity.pod import ProbePod
+from vxlane.connectivity.pod import ProbePod, why_not_added
 from vxlane.datapath.maps import Maps
 from vxlane.errors import VxlaneError
 from vxlane.lab.traffic import Ends
@@ -91,9 +91,7 @@ def run(
     with open_maps(state) as maps, tempfile.TemporaryDirectory(prefix="vxlane-bench-") as scratch:
         here = live_paths.ends(pods, maps)
         if not here[BYPASS].is_accelerated:
-            raise VxlaneError(
-                "the node's network does not call vxlane for its pods: vxlane install"
-            )
+            raise VxlaneError(why_not_added(state))
         slot = live_paths.slot_of(str(address), maps)
         far = far_end.ask(pods[KERNEL].netns, str(address))
         cells, missing = _cells(wanted, has_iperf3=far[BYPASS].has_iperf3)

@@ -163,10 +163,9 @@ _DATAPATH = (
     ),
     _switch(
         "notrack",
-        default=None,
         envvar="VXLANE_NOTRACK",
         help="Keep the kernel path's tunnel packets out of conntrack where no rule of the node can "
-        "tell the difference. The default is on in mode own and off in mode adopt.",
+        "tell the difference. docs/operate.md says what that may cost.",
     ),
     _switch(
         "strict", envvar="VXLANE_STRICT", help="Drop packets that fail a check of their sender."

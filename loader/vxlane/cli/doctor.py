@@ -53,6 +53,8 @@ def doctor(as_json: bool, bundle: Path | None, tried: str | None) -> None:  # no
         raise click.UsageError("this reads the kernel's programs and rules; run it with sudo")
     if bundle and tried:
         raise click.UsageError("--bundle and --try are two commands; run one after the other")
+    if bundle and (not bundle.parent.is_dir() or (bundle.exists() and not bundle.is_file())):
+        raise click.UsageError(f"{bundle}: no file can be written there; name another")
     state = state_directory()
     if tried:
         _try(state, tried, as_json=as_json)

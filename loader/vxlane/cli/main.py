@@ -7,6 +7,7 @@ Every failure is one sentence on stderr and exit status 1. Imports click and err
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import sys
@@ -89,3 +90,8 @@ def main() -> None:
         is_told = os.geteuid() == 0 or "root" in str(error)
         advice = "" if is_told else "; vxlane needs root, run it again with sudo"
         sys.exit(f"vxlane: {error}{advice}")
+    except OSError as error:
+        # What is left is written at exit, and would fail again in the interpreter's words.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        where = error.filename or ("standard output" if error.errno == errno.ENOSPC else "")
+        sys.exit(": ".join(filter(None, ("vxlane", where, error.strerror or str(error)))))

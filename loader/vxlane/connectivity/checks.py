@@ -17,7 +17,7 @@ from vxlane.connectivity import bypassed, echo, icmp
 from vxlane.connectivity.bypassed import Trips
 from vxlane.connectivity.icmp import Echo
 from vxlane.connectivity.peers import Known, fault
-from vxlane.connectivity.pod import ProbePod
+from vxlane.connectivity.pod import ProbePod, why_not_added
 from vxlane.connectivity.result import Finding, Result
 from vxlane.datapath.maps import Maps
 from vxlane.runtime import netns
@@ -154,8 +154,7 @@ class Prober:
             said = "no programs are pinned on this node: vxlane status"
             return Finding(to, "bypass", Result.SKIPPED, said)
         if self._pod.address not in self._maps.pods():
-            said = "the node's network does not call vxlane for its pods: vxlane install"
-            return Finding(to, "bypass", Result.SKIPPED, said)
+            return Finding(to, "bypass", Result.SKIPPED, why_not_added(self._state))
         flow = bypassed.record_of(self._maps.flows(), trips)
         count = bypassed.count(flow, trips, self._maps.settings())
         share = count / len(trips.begun)

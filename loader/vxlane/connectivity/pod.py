@@ -20,6 +20,7 @@ from ipaddress import IPv4Address, ip_interface
 from pathlib import Path
 from typing import Any
 
+from vxlane.agent import sole
 from vxlane.errors import ToolError, VxlaneError
 from vxlane.runtime import netns
 from vxlane.runtime.chain import Chain, ContainerInterface
@@ -174,3 +175,10 @@ def _address(result: Json) -> IPv4Address:
         if isinstance(address, IPv4Address):
             return address
     raise ToolError("the node's CNI plugins gave the probe pod no IPv4 address")
+
+
+def why_not_added(state: Path) -> str:
+    """Why the agent does not know of a probe pod, and the next step."""
+    if sole.holder(state):
+        return "the node's network does not call vxlane for its pods: vxlane install"
+    return "no agent runs on this node, which is to be told of the pod: start vxlane agent"

@@ -27,6 +27,8 @@ lists rules begins anew when a transaction comes between, which of thousands of 
 more than a second.
 """
 _SET = "held"
+_FLAGS = 0x08000000
+"""The first word of a VXLAN header: it has a VNI (RFC 7348, 5)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ class Tunnel:
     address: IPv4Address
     """Of this node's end. Pods have others, and so never meet the rules."""
     port: int
+    vni: int
     nics: tuple[str, ...]
     """By which packets from peers come; a pod's to this address are tracked."""
 
@@ -46,6 +49,8 @@ def script(tunnel: Tunnel, lasts: int = LASTS) -> str:
     No rule holds before it is renewed: nft may take a second, in which the node's rules change.
     """
     nics = ", ".join(f'"{nic}"' for nic in tunnel.nics)
+    # NAT may give a pod's packets the port too: a VXLAN socket does not keep it from that.
+    ours = f"udp dport @{_SET} @th,64,32 {_FLAGS:#x} @th,96,24 {tunnel.vni}"
     return f"""\
 table ip {OWN_TABLE} {{
 	set {_SET} {{
@@ -53,11 +58,11 @@ table ip {OWN_TABLE} {{
 	}}
 	chain out {{
 		type filter hook output priority raw; policy accept;
-		ip saddr {tunnel.address} udp dport @{_SET} notrack
+		ip saddr {tunnel.address} {ours} notrack
 	}}
 	chain in {{
 		type filter hook prerouting priority raw; policy accept;
-		ip daddr {tunnel.address} udp dport @{_SET} iifname {{ {nics} }} notrack
+		ip daddr {tunnel.address} {ours} iifname {{ {nics} }} notrack
 	}}
 }}
 """

@@ -229,6 +229,8 @@ class Decoder:
         piece = self._piece(_be32(found, nft.NFTA_LOOKUP_SREG))
         content = self._set_of(_text(found[nft.NFTA_LOOKUP_SET]))
         yield from content.kinds
+        if self._asks_in_part(piece, content):
+            yield Unknown.CONNECTION
         if nft.NFTA_LOOKUP_DREG not in found:
             is_negated = bool(_be32(found, nft.NFTA_LOOKUP_FLAGS) & nft.NFT_LOOKUP_F_INV)
             yield piece.member(content, self._name_of, is_negated=is_negated)
@@ -244,6 +246,20 @@ class Decoder:
             yield Unknown.TEST
             self._registers[register] = OTHER
 
+    def _asks_in_part(self, piece: Piece, content: SetContent) -> bool:
+        """Whether a set's key has conntrack's state in it, in a way that is not decoded: beside
+        other fields, or by elements that are not known.
+        """
+        known = [piece.element(low, high, self._name_of) for low, high, _ in content.elements]
+        if piece.what is Field.STATE and content.is_whole and known and None not in known:
+            return False
+        # A field that stands alone fills a word. The state may be any of several.
+        is_one = bool(known) and max(len(low) for low, _, _ in content.elements) <= INDEX_SIZE
+        loaded = (
+            [piece] if is_one else [one for held in self._registers.values() for one in _all(held)]
+        )
+        return any(one.what is Field.STATE for one in loaded)
+
     def _piece(self, register: int) -> Piece:
         """The one field that a register holds; anything, where it holds several or none."""
         held = self._registers.get(register, OTHER)
@@ -255,6 +271,10 @@ class Decoder:
             self._registers[register] = int(any(_data(data)))
         elif verdict := verdict_of(data):
             yield verdict
+
+
+def _all(held: Register) -> tuple[Piece, ...]:
+    return held if isinstance(held, tuple) else ()
 
 
 def verdict_of(data: bytes) -> Verdict | None:

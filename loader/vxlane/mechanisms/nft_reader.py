@@ -12,7 +12,7 @@ import socket
 from collections.abc import Iterator
 
 from vxlane.errors import KernelError
-from vxlane.host.events import ObjectName, RulesetChange
+from vxlane.host.events import OWN_TABLE, ObjectName, RulesetChange
 from vxlane.mechanisms.nft import Decoder, verdict_of
 from vxlane.mechanisms.nft_register import SetContent
 from vxlane.mechanisms.nft_words import ACTIONS, OBJECTS
@@ -122,6 +122,8 @@ def _base(body: bytes) -> Base | None:
     if nf.NFTA_HOOK_DEV in hook:
         devices.add(_text(hook[nf.NFTA_HOOK_DEV]))
     table, chain = _text(found[nf.NFTA_CHAIN_TABLE]), _text(found[nf.NFTA_CHAIN_NAME])
+    if (family, table) == (Family.IP, OWN_TABLE):
+        return None  # it looks at a tunnel's bytes, and judges no packet
     return Base(
         ChainKey(Family(family), table, chain),
         _be32(hook, nf.NFTA_HOOK_HOOKNUM),

@@ -7,7 +7,7 @@ A rule matters only if such a packet may reach it: one that fits all of them and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from vxlane.mechanisms.kinds import OF_A_CONNECTION, Finding, Kind, Ranges, Scope
@@ -215,14 +215,14 @@ class Walk:
         deciding: list[Met] = []
         for step in rule:
             if isinstance(step, (Kind, Action)):
-                self._find(step, key, scope)
+                # What comes into a set may decide about a later packet.
+                self._find_all([*(deciding if step is Kind.SET else ()), step], key, scope)
                 match = Match.SOME  # whether it is a test or an action
             elif isinstance(step, Unknown):
                 match = Match.SOME
                 deciding.append(step)
             elif isinstance(step, (Choice, Verdict)):
-                for test in deciding:
-                    self._find(test, key, scope)
+                self._find_all(deciding, key, scope)
                 if has_flags and isinstance(step, Verdict) and step.code in _NOT_KIND:
                     self._find(Kind.HEADER, key, scope)
                 goes_on, leaves = self._ending(key, step, scope, match)
@@ -241,6 +241,10 @@ class Walk:
                     if fits is Match.SOME:
                         self._find(Kind.HEADER, key, scope)
         return True, returns
+
+    def _find_all(self, found: Iterable[Met], key: ChainKey, scope: Scope) -> None:
+        for what in found:
+            self._find(what, key, scope)
 
     def _find(self, what: Met, key: ChainKey, scope: Scope) -> None:
         if what in self._wanted:

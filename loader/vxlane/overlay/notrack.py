@@ -128,4 +128,4 @@ class NotrackKeeper:
 
     def _tunnel(self, overlay: OverlayState) -> Tunnel:
         nics = tuple(sorted(map(device_name, overlay.nics)))
-        return Tunnel(overlay.address, overlay.port, nics)
+        return Tunnel(overlay.address, overlay.port, overlay.vni, nics)

@@ -43,7 +43,7 @@ def _why_none(state: Path) -> str:
         if agent and Path(f"/proc/{agent}/ns/mnt").readlink() != here:
             place = f"mount {state} into its container with propagation Bidirectional"
             return f"agent {agent} has them in a mount namespace of its own: {place}"
-    return "'vxlane status' says whether an agent is about to"
+    return f"agent {agent} may be about to" if agent else "no agent runs; start 'vxlane agent'"
 
 
 def call(state: Path, request: dict[str, Any], seconds: float | None = None) -> dict[str, Any]:

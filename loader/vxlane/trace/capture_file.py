@@ -7,7 +7,9 @@ overwritten. Each is whole by itself.
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,6 +48,8 @@ class CaptureFile:
             raise ConfigError("--rotate needs a file: standard output has no second one")
         if not self._path and sys.stdout.isatty():
             raise ConfigError("a terminal can't show packets; give -w FILE, or a pipe behind -w -")
+        if self._path and rotation and self._path.exists() and not self._path.is_file():
+            raise ConfigError(f"--rotate needs a plain file, and {name} is none")
         try:
             self._file = self._open()
         except OSError as error:
@@ -87,7 +91,21 @@ class CaptureFile:
     def _open(self) -> FileIO:
         if not self._path:
             return FileIO(sys.stdout.fileno(), "wb", closefd=False)
-        return FileIO(self._path, "wb", opener=lambda name, flags: os.open(name, flags, _MODE))
+        return FileIO(self._path, "wb", opener=_private)
+
+
+def _private(name: str, flags: int) -> int:
+    """Open a file that nobody else may read, one that is there already too. OSError: it is a link,
+    or another user's. A device or a pipe stays what it is.
+    """
+    descriptor = os.open(name, flags | os.O_NOFOLLOW, _MODE)
+    found = os.fstat(descriptor)
+    if stat.S_ISREG(found.st_mode):
+        if found.st_uid != os.geteuid():
+            os.close(descriptor)
+            raise PermissionError(errno.EPERM, "it is another user's; name another file", name)
+        os.fchmod(descriptor, _MODE)
+    return descriptor
 
 
 def _shift(path: Path, keep: int) -> None:
