@@ -94,7 +94,9 @@ def test_works(lab, tmp_path, name):
     taken = WORKS[name].run(setting)
     for figure in WORKS[name].figures:
         value = taken.values[figure.name]
-        assert value >= 0 if figure.better is Better.NEITHER or "soft" in figure.name else value > 0
+        # The kernel counts CPU time in ticks of 10 ms: of so short a time it may have none.
+        may_be_none = figure.better is Better.NEITHER or figure.name.startswith(("CPU", "softirq"))
+        assert value >= 0 if may_be_none else value > 0
     assert [line.split()[1] for line in taken.commands] == [
         f"--net=/run/netns/{namespace}" for namespace in (server, client)
     ]
