@@ -9,16 +9,15 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 import pytest
+from overlaystate import OVERLAY
 
 from vxlane.bypass import judged as judged_module
 from vxlane.bypass.judged import JudgedKeeper
 from vxlane.config import Config
-from vxlane.datapath.abi import Way
 from vxlane.host.events import RulesetChange
 from vxlane.mechanisms.concern import Judged
 from vxlane.mechanisms.kinds import Finding, Kind, Scope
 from vxlane.mechanisms.watcher import Question, Reading
-from vxlane.overlay.backend import OverlayState
 from vxlane.pods.pods import PodPort
 
 NETWORK, LOCAL = IPv4Network("10.42.0.0/16"), IPv4Network("10.42.1.0/24")
@@ -26,17 +25,6 @@ POD = IPv4Address("10.42.1.5")
 PORTS = (PodPort(7, "veth7", 4, "", (POD,)),)
 LIMIT = Finding(Kind.LIMIT, "here")
 OF_POD = Finding(Kind.LIMIT, "here", Scope(sources=((int(POD), int(POD)),)))
-OVERLAY = OverlayState(
-    device=9,
-    device_mtu=1450,
-    address=IPv4Address("192.168.77.1"),
-    vtep_mac="02:00:00:00:00:01",
-    vni=1,
-    port=8472,
-    underlay=3,
-    paths=(),
-    exits=frozenset({(Way.TUNNEL, 3)}),
-)
 
 
 @dataclass

@@ -7,30 +7,18 @@ import dataclasses
 import math
 import time
 from collections import Counter
-from ipaddress import IPv4Address
 
 import pytest
 from memorymaps import in_memory
+from overlaystate import OVERLAY
 
 from vxlane.bypass import lease as leases
 from vxlane.bypass.lease import Lease, Terms
 from vxlane.datapath.abi import Way
 from vxlane.datapath.maps import Maps
-from vxlane.overlay.backend import OverlayState
 from vxlane.util.tally import Withdrawal
 
 SECOND = 1_000_000_000
-OVERLAY = OverlayState(
-    device=9,
-    device_mtu=1450,
-    address=IPv4Address("192.168.77.1"),
-    vtep_mac="02:00:00:00:00:01",
-    vni=1,
-    port=8472,
-    underlay=3,
-    paths=(),
-    exits=frozenset({(Way.TUNNEL, 3)}),
-)
 ESTABLISHED, CLOSE_WAIT, UDP = 432000.0, 60.0, 120.0
 
 

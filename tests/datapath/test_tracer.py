@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import struct
 from collections.abc import Iterator
@@ -184,7 +185,7 @@ def test_outer(strict_bench: Bench, looking: Tracer) -> None:
 
 def test_what_a_killed_one_leaves(bench: Bench) -> None:
     """A tracer in the place and a free lock: the agent empties it, the next one takes it over."""
-    with Tracer(bench.state, 4096) as left:
+    with contextlib.closing(Tracer(bench.state, 4096)) as left:
         bench.maps.put_tracer(left.program)
         assert tracer.remove_abandoned(bench.state, bench.maps)
         assert not bench.maps.has_tracer()
@@ -203,7 +204,10 @@ def test_the_ring_goes_round(bench: Bench) -> None:
     wanted = new_filter()
     wanted.capture = 256
     stand(bench.maps, APPROVED)
-    with Tracer(bench.state, 4096) as looking, tracer.in_place(bench.maps, looking):
+    with (
+        contextlib.closing(Tracer(bench.state, 4096)) as looking,
+        tracer.in_place(bench.maps, looking),
+    ):
         for number in range(100):
             looking.ask(wanted)
             frame = bytes(sent(Udp(source=number, dest=53, payload=bytes([number]) * number)))

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import IPv4Address
 
+import overlaystate
 import pytest
 
 from vxlane.config import Config
@@ -13,20 +14,9 @@ from vxlane.datapath.abi import Way
 from vxlane.errors import KernelError, ToolError
 from vxlane.host.undo import UndoFile
 from vxlane.overlay import notrack
-from vxlane.overlay.backend import OverlayState
 from vxlane.overlay.notrack import NotrackKeeper
 
-OVERLAY = OverlayState(
-    device=9,
-    device_mtu=1450,
-    address=IPv4Address("192.168.77.1"),
-    vtep_mac="02:00:00:00:00:01",
-    vni=1,
-    port=8472,
-    underlay=1,
-    paths=(),
-    exits=frozenset({(Way.TUNNEL, 1)}),
-)
+OVERLAY = replace(overlaystate.OVERLAY, underlay=1, exits=frozenset({(Way.TUNNEL, 1)}))
 MOVED = replace(OVERLAY, address=IPv4Address("192.168.77.2"))
 
 

@@ -18,6 +18,7 @@ from itertools import islice
 from socket import IPPROTO_TCP, IPPROTO_UDP
 
 from vxlane.datapath.abi import HEADER
+from vxlane.datapath.admission import longest
 from vxlane.datapath.batches import Page, cut
 from vxlane.datapath.maps import Maps
 from vxlane.datapath.records import STRUCTS, Settings
@@ -33,8 +34,6 @@ _HASHES = ("vteps", "pods", "interfaces", "translations", "resets")
 _KEY, _FLOW = STRUCTS["flow_key"], STRUCTS["flow"]
 _KEY_SIZE, _FLOW_SIZE = ctypes.sizeof(_KEY), ctypes.sizeof(_FLOW)
 _LOCAL = HEADER.enums["translated"]["TRANSLATED_LOCAL"]
-_BACKEND_AGE = 900_000_000
-"""ns; BACKEND_AGE of bpf/flow.h."""
 _FREE_ON_A_CPU = 128
 """Entries that each CPU keeps free for itself (LOCAL_FREE_TARGET in kernel/bpf/bpf_lru_list.c): an
 LRU evicts before its last entry is taken."""
@@ -151,13 +150,10 @@ def _states(page: Page, settings: Settings, now: int) -> Iterator[tuple[FlowStat
         if epoch != settings.epoch:
             yield FlowState.WITHDRAWN, is_translated
             continue
-        longest = settings.revalidate if protocol == IPPROTO_TCP else settings.revalidate_datagram
-        is_udp = protocol == IPPROTO_UDP
-        if is_udp and is_translated:
-            longest = min(longest, _BACKEND_AGE)
-        fresh = (now - seen_out < longest) + (now - seen_in < longest)
+        most = longest(settings, protocol, is_translated=is_translated)
+        fresh = (now - seen_out < most) + (now - seen_in < most)
         is_complete = is_open if protocol == IPPROTO_TCP else is_confirmed or not is_translated
-        needed = 1 if is_udp and translated != _LOCAL else 2
+        needed = 1 if protocol == IPPROTO_UDP and translated != _LOCAL else 2
         if not fresh:
             yield FlowState.AGED, is_translated
         elif fresh >= needed and is_complete:

@@ -10,7 +10,8 @@ import ctypes
 import os
 import struct
 
-from vxlane.datapath.syscall import _OBJ_INFO, _address, _bpf
+from vxlane.datapath.syscall import _address, _bpf, object_info
+from vxlane.errors import KernelError
 
 _PROG_LOAD, _PROG_TEST_RUN, _PROG_BY_ID = 5, 10, 13
 _SCHED_CLS = 3
@@ -23,14 +24,13 @@ def program_name(number: int) -> str:
         descriptor = _bpf(_PROG_BY_ID, struct.pack("=III", number, 0, 0))[0]
     except OSError:
         return ""
-    info = ctypes.create_string_buffer(80)  # struct bpf_prog_info as far as its name
     try:
-        _bpf(_OBJ_INFO, struct.pack("=IIQ", descriptor, len(info), _address(info)))
-    except OSError:
+        info = object_info(descriptor, 80)  # struct bpf_prog_info as far as its name
+    except KernelError:
         return ""
     finally:
         os.close(descriptor)
-    return info.raw[64:80].rstrip(b"\0").decode(errors="replace")
+    return info[64:80].rstrip(b"\0").decode(errors="replace")
 
 
 def prog_load(instructions: bytes) -> int:

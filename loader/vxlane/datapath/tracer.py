@@ -19,7 +19,6 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from vxlane.datapath import compiler, syscall
@@ -30,7 +29,7 @@ from vxlane.datapath.ring import Ring
 from vxlane.errors import VxlaneError
 
 if TYPE_CHECKING:
-    from typing_extensions import Self  # typing's own is 3.11's
+    pass  # typing's own is 3.11's
 
 LEASE = 2.0
 """Seconds."""
@@ -78,17 +77,6 @@ class Tracer:
         self.ring.close()
         while self._fds:
             os.close(self._fds.pop())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def new_filter() -> Any:

@@ -54,7 +54,8 @@ class Session:
     def __enter__(self) -> Self:
         try:
             self._opened.enter_context(sole_looker(self._state))
-            self._tracer = self._opened.enter_context(Tracer(self._state, self._buffer))
+            self._tracer = Tracer(self._state, self._buffer)
+            self._opened.callback(self._tracer.close)
             self._tracer.ask(self._wanted)
             self._placed.enter_context(in_place(self._maps, self._tracer))
             thread = threading.Thread(target=self._renew, name="lease", daemon=True)

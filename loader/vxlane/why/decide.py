@@ -10,12 +10,10 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 
+from vxlane.datapath import admission
 from vxlane.datapath.abi import Guard, Verdict, VerdictKind, Way
 from vxlane.datapath.records import Flow, Pod, Settings
 from vxlane.why.facts import Facts, Packet
-
-BACKEND_AGE = 900_000_000
-"""ns, as in bpf/flow.h: of a translated datagram's approval."""
 
 PASSING = frozenset(
     {
@@ -155,11 +153,8 @@ def _not_admitted(facts: Facts, pod: Pod, flow: Flow, *, is_leaving: bool) -> It
 
 def longest(settings: Settings, flow: Flow) -> int:
     """For how long an approval of the flow holds, ns."""
-    if flow.tuple.protocol == socket.IPPROTO_TCP:
-        return settings.revalidate
-    if flow.tuple.protocol == socket.IPPROTO_UDP and _is_translated(flow):
-        return min(settings.revalidate_datagram, BACKEND_AGE)
-    return settings.revalidate_datagram
+    protocol, is_translated = flow.tuple.protocol, _is_translated(flow)
+    return admission.longest(settings, protocol, is_translated=is_translated)
 
 
 def _lasting(facts: Facts, *, is_leaving: bool) -> Iterator[Verdict]:
