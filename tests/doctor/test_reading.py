@@ -8,11 +8,11 @@ import subprocess
 import pytest
 from chamber import Chamber, ip
 
-from vxlane.doctor.facts import Conntrack
 from vxlane.doctor.read import kernel
 from vxlane.doctor.read.links import LinkReader
 from vxlane.doctor.read.programs import ProgramReader
 from vxlane.doctor.read.rules import rules
+from vxlane.host import sysctls
 from vxlane.host.devices import Devices
 from vxlane.netlink.socket import NetlinkSocket
 
@@ -162,11 +162,21 @@ def test_flannels_devices(chamber):
     assert found.features
 
 
+def test_what_the_reverse_path_filter_dropped(monkeypatch, tmp_path):
+    """The number stands where its name does, in the line after the names."""
+    netstat = tmp_path / "netstat"
+    netstat.write_text("Tcp: A B\nTcp: 1 2\nIp: C IPReversePathFilter D\nIp: 3 7 4\n")
+    monkeypatch.setattr(kernel, "_NETSTAT", netstat)
+    assert kernel.reverse_path_drops() == 7
+
+
 def test_settings_and_conntrack(chamber):
     """Settings are those of the namespace; what a kernel lacks is missing."""
     chamber.run(run, "sysctl -qw net.ipv4.conf.lo.rp_filter=1 net.ipv4.ip_forward=1")
     found = chamber.run(kernel.settings, ["lo", "no.such"])
     assert found["net/ipv4/conf/lo/rp_filter"] == found["net.ipv4.ip_forward"] == "1"
     assert "net/ipv4/conf/no.such/rp_filter" not in found
-    assert isinstance(chamber.run(kernel.conntrack), Conntrack)
+    table = chamber.run(kernel.conntrack)
+    assert table.most == int(sysctls.read("net.netfilter.nf_conntrack_max"))
+    assert table.count < table.most
     assert chamber.run(kernel.reverse_path_drops) == 0

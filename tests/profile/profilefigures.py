@@ -34,8 +34,8 @@ def seen(leg, path, latencies, sizes, longest):
 
 
 def machine(ticks, net_rx):
-    """Two CPUs alike."""
-    return Machine({number: Cpu(dict(ticks), net_rx, 0) for number in (0, 1)}, net_rx, 0)
+    """Two CPUs alike, and one between them that is offline."""
+    return Machine({number: Cpu(dict(ticks), net_rx, 0) for number in (0, 2)}, net_rx, 0)
 
 
 def figures():

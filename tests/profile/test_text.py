@@ -55,6 +55,16 @@ def test_the_page_has_the_documents_figures():
     assert found["machine.total.softirq"] == "0.25"
 
 
+def test_a_cpu_has_its_number():
+    """Text and page call a CPU as the kernel does, beside one that is offline."""
+    html = page(figures())
+    assert "<td>2</td>" in html
+    assert "<td>1</td>" not in html
+    assert [line.split()[0] for line in text(figures()).splitlines() if "25.0" in line][:2] == [
+        *("0", "2")
+    ]
+
+
 def test_the_page_needs_nothing_else():
     """No script, picture or link: plots are inline, with a bar for each power of two and path."""
     tags = Page(page(figures())).tags

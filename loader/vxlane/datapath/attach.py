@@ -31,13 +31,13 @@ _HOOKS = {
     Program.FROM_NIC: TcxHook.INGRESS,
     Program.TO_NIC: TcxHook.EGRESS,
 }
-_PARENTS = {TcxHook.INGRESS: rt.CLSACT_INGRESS, TcxHook.EGRESS: rt.CLSACT_EGRESS}
+PARENTS = {TcxHook.INGRESS: rt.CLSACT_INGRESS, TcxHook.EGRESS: rt.CLSACT_EGRESS}
 _BEHIND_OTHERS = (Program.FROM_NIC, Program.TO_NIC)
 OWNER = "vxlane/"
 """Begins the names of our filters."""
 _LAST_PRIORITY = 0xFFF0
 _HANDLE = 1
-_ETH_P_ALL = 3
+ETH_P_ALL = 3
 _BPF = b"bpf\0"
 
 
@@ -208,7 +208,7 @@ class Hooks:
 
     def _filter_names(self, hook: TcxHook, ifindex: int) -> list[str]:
         """Names of a hook's filters, "" for one that has none."""
-        selection = rt.TCMSG.pack(socket.AF_UNSPEC, ifindex, 0, _PARENTS[hook], 0)
+        selection = rt.TCMSG.pack(socket.AF_UNSPEC, ifindex, 0, PARENTS[hook], 0)
         try:
             filters = self._netlink.dump(Request(rt.RTM_GETTFILTER, selection))
         except KernelError as error:
@@ -225,7 +225,7 @@ class Hooks:
         if not self._takes_filters(_HOOKS[program], ifindex):
             operation = f"attach {program.label} to interface {ifindex} by clsact"
             advice = "an ingress qdisc of someone else has no egress; see 'tc qdisc show'"
-            self._tell(Request(rt.RTM_NEWQDISC, _clsact(ifindex), Intent.ADD), operation, advice)
+            self._tell(Request(rt.RTM_NEWQDISC, clsact(ifindex), Intent.ADD), operation, advice)
         self._replace_filter(program, ifindex, descriptor)
 
     def _replace_filter(self, program: Program, ifindex: int, descriptor: int) -> None:
@@ -242,7 +242,7 @@ class Hooks:
         self._tell(Request(rt.RTM_DELTFILTER, _filter(program, ifindex)), operation)
         is_clsact = self._qdiscs().get(ifindex) == "clsact"
         if is_clsact and not any(self._filter_names(hook, ifindex) for hook in TcxHook):
-            self._tell(Request(rt.RTM_DELQDISC, _clsact(ifindex)), operation)
+            self._tell(Request(rt.RTM_DELQDISC, clsact(ifindex)), operation)
 
     def _tell(self, request: Request, operation: str, advice: str = "") -> None:
         (code,) = self._netlink.write([request])
@@ -250,15 +250,16 @@ class Hooks:
             raise KernelError(operation, code, advice)
 
 
-def _clsact(ifindex: int) -> bytes:
+def clsact(ifindex: int) -> bytes:
+    """The qdisc that filters of both directions stand in, for a request."""
     head = rt.TCMSG.pack(socket.AF_UNSPEC, ifindex, rt.CLSACT_HANDLE, rt.TC_H_CLSACT, 0)
     return head + attribute(rt.TCA_KIND, b"clsact\0")
 
 
 def _filter(program: Program, ifindex: int) -> bytes:
     """Ours for `program`: what tells it from others."""
-    which = _LAST_PRIORITY << 16 | socket.htons(_ETH_P_ALL)
-    head = rt.TCMSG.pack(socket.AF_UNSPEC, ifindex, _HANDLE, _PARENTS[_HOOKS[program]], which)
+    which = _LAST_PRIORITY << 16 | socket.htons(ETH_P_ALL)
+    head = rt.TCMSG.pack(socket.AF_UNSPEC, ifindex, _HANDLE, PARENTS[_HOOKS[program]], which)
     return head + attribute(rt.TCA_KIND, _BPF)
 
 

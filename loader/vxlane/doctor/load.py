@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 _ENOUGH = 10_000_000
 """Bytes. With less in a span its cost for each byte, and its rate, tell nothing."""
@@ -30,15 +30,8 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
-    """What happened between two readings."""
-
-    seconds: float
-    packets: int
-    octets: int
-    lost: int
-    invalid: int
-    kernel_seconds: float
+class Load(Reading):
+    """What happened between two readings: the growth of each counter."""
 
     @property
     def is_enough(self) -> bool:
@@ -58,14 +51,11 @@ class Load:
 
 def between(first: Reading, last: Reading) -> Load:
     """What happened from `first` to `last`."""
-    return Load(
-        seconds=last.seconds - first.seconds,
-        packets=last.packets - first.packets,
-        octets=last.octets - first.octets,
-        lost=last.lost - first.lost,
-        invalid=last.invalid - first.invalid,
-        kernel_seconds=last.kernel_seconds - first.kernel_seconds,
-    )
+    grown = {
+        field.name: getattr(last, field.name) - getattr(first, field.name)
+        for field in fields(Reading)
+    }
+    return Load(**grown)
 
 
 def worse(before: Load, after: Load) -> str:

@@ -12,15 +12,10 @@ import socket
 from collections.abc import Iterator
 
 from vxlane.datapath import syscall
-from vxlane.datapath.attach import Method
+from vxlane.datapath.attach import ETH_P_ALL, PARENTS, Method, clsact
 from vxlane.datapath.syscall import TcxHook
 from vxlane.netlink import rtnetlink as rt
 from vxlane.netlink.socket import Intent, NetlinkSocket, Request, attribute
-
-__all__ = ["Method", "held"]
-
-_PARENTS = {TcxHook.INGRESS: rt.CLSACT_INGRESS, TcxHook.EGRESS: rt.CLSACT_EGRESS}
-_ETH_P_ALL = 3
 
 
 @contextlib.contextmanager
@@ -35,26 +30,26 @@ def held(
         finally:
             os.close(link)
         return
-    head = rt.TCMSG.pack(socket.AF_UNSPEC, ifindex, rt.CLSACT_HANDLE, rt.TC_H_CLSACT, 0)
-    qdisc = head + attribute(rt.TCA_KIND, b"clsact\0")
-    _tell(netlink, Request(rt.RTM_NEWQDISC, qdisc, Intent.ADD))
+    qdisc = clsact(ifindex)
+    tell(netlink, Request(rt.RTM_NEWQDISC, qdisc, Intent.ADD))
     try:
-        _tell(netlink, Request(rt.RTM_NEWTFILTER, _filter(program, ifindex, hook), Intent.ADD))
+        tell(netlink, Request(rt.RTM_NEWTFILTER, _filter(program, ifindex, hook), Intent.ADD))
         yield
     finally:
-        _tell(netlink, Request(rt.RTM_DELQDISC, qdisc))
+        tell(netlink, Request(rt.RTM_DELQDISC, qdisc))
 
 
 def _filter(program: int, ifindex: int, hook: TcxHook) -> bytes:
-    which = 1 << 16 | socket.htons(_ETH_P_ALL)
-    head = rt.TCMSG.pack(socket.AF_UNSPEC, ifindex, 1, _PARENTS[hook], which)
+    which = 1 << 16 | socket.htons(ETH_P_ALL)
+    head = rt.TCMSG.pack(socket.AF_UNSPEC, ifindex, 1, PARENTS[hook], which)
     options = attribute(rt.TCA_BPF_FD, rt.U32.pack(program))
     options += attribute(rt.TCA_BPF_NAME, b"probe\0")
     options += attribute(rt.TCA_BPF_FLAGS, rt.U32.pack(rt.TCA_BPF_FLAG_ACT_DIRECT))
     return head + attribute(rt.TCA_KIND, b"bpf\0") + attribute(rt.TCA_OPTIONS, options)
 
 
-def _tell(netlink: NetlinkSocket, request: Request) -> None:
+def tell(netlink: NetlinkSocket, request: Request) -> None:
+    """Have the kernel do that. OSError: it does not."""
     (code,) = netlink.write([request])
     if code:
         raise OSError(code, os.strerror(code))

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from vxlane.datapath import loose
+from vxlane.datapath.attach import Method
 from vxlane.probes import instructions as bpf
-from vxlane.probes.attach import Method
 from vxlane.probes.place import MARKER, Place, arrived, run
 
 _POD_MAC = bytes.fromhex("02766c616e01")

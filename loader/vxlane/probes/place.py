@@ -21,16 +21,16 @@ from pathlib import Path
 from typing import TypeVar
 
 from vxlane.datapath import loose, syscall
+from vxlane.datapath.attach import ETH_P_ALL, Method
 from vxlane.netlink import rtnetlink as rt
 from vxlane.netlink.socket import Intent, NetlinkSocket, Request, attribute, attributes
-from vxlane.probes.attach import Method, held
+from vxlane.probes.attach import held, tell
 
 T = TypeVar("T")
 Closable = TypeVar("Closable", NetlinkSocket, socket.socket)
 
 _HERE = "/proc/thread-self/ns/net"
 _CLONE_NEWNET = 0x40000000
-_ETH_P_ALL = 3
 _PACKET_OUTGOING = 4
 _ARRIVES_WITHIN = 0.2
 """Seconds. A veth hands a frame over within the sender's system call or the softirq after it."""
@@ -55,7 +55,7 @@ class Place:
             self._netlink_there = self._closed_at_end(NetlinkSocket())
             for device in ("far", "pod"):
                 ready = _up(socket.if_nametoindex(device))
-                _tell(self._netlink_there, Request(rt.RTM_NEWLINK, ready))
+                tell(self._netlink_there, Request(rt.RTM_NEWLINK, ready))
             self._sender = self._closed_at_end(_tap("far"))
 
     def close(self) -> None:
@@ -113,13 +113,13 @@ class Place:
         for port in (self.wire, self.port):
             self._change(port, attribute(rt.IFLA_MASTER, rt.U32.pack(bridge)), Intent.PLAIN)
         yield
-        _tell(self._netlink, Request(rt.RTM_DELLINK, _up(bridge)))
+        tell(self._netlink, Request(rt.RTM_DELLINK, _up(bridge)))
 
     def set_neighbour(self, address: bytes, mac: bytes) -> None:
         """Have an IPv4 neighbour at `port`."""
         body = rt.NDMSG.pack(socket.AF_INET, self.port, rt.NUD_PERMANENT, 0, rt.RTN_UNICAST)
         body += attribute(rt.NDA_DST, address) + attribute(rt.NDA_LLADDR, mac)
-        _tell(self._netlink, Request(rt.RTM_NEWNEIGH, body, Intent.PUT))
+        tell(self._netlink, Request(rt.RTM_NEWNEIGH, body, Intent.PUT))
 
     def _make_veth(self, near: str, far: str) -> None:
         there = attribute(rt.IFLA_NET_NS_FD, rt.U32.pack(self._there))
@@ -130,7 +130,7 @@ class Place:
         self._change(0, _name(near) + attribute(rt.IFLA_LINKINFO, info), Intent.ADD)
 
     def _change(self, ifindex: int, wanted: bytes, intent: Intent) -> None:
-        _tell(self._netlink, Request(rt.RTM_NEWLINK, _up(ifindex) + wanted, intent))
+        tell(self._netlink, Request(rt.RTM_NEWLINK, _up(ifindex) + wanted, intent))
 
     def _namespace(self) -> int:
         """Enter a new namespace; a descriptor of it."""
@@ -177,15 +177,9 @@ def arrived(tap: socket.socket) -> bytes | None:
     return None
 
 
-def _tell(netlink: NetlinkSocket, request: Request) -> None:
-    (code,) = netlink.write([request])
-    if code:
-        raise OSError(code, os.strerror(code))
-
-
 def _tap(device: str) -> socket.socket:
-    tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
-    tap.bind((device, _ETH_P_ALL))
+    tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
+    tap.bind((device, ETH_P_ALL))
     return tap
 
 

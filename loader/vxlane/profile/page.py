@@ -91,12 +91,8 @@ def _programs(programs: Json) -> Iterator[str]:
 
 
 def _machine(machine: Json) -> Iterator[str]:
-    cpus = {
-        str(number): {key: cpu[key] for key in (*_STATES, "net_rx", "net_tx")}
-        for number, cpu in enumerate(machine["cpus"])
-    }
     total = {state: machine["total"][state] for state in _STATES}
-    rows = [*_rows("machine.cpus", cpus), *_rows("machine", {"total": total})]
+    rows = [*_cpus(machine["cpus"]), *_rows("machine", {"total": total})]
     yield "<h2>The machine</h2><p>Shares of each CPU's time, and softirqs.</p>"
     yield _table(("CPU", *_STATES, "NET_RX", "NET_TX"), rows)
     backlog = {
@@ -107,6 +103,13 @@ def _machine(machine: Json) -> Iterator[str]:
         f"<td>{what}</td>{_cell(machine[key], f'machine.{key}')}" for key, what in backlog.items()
     )
     yield _table(("a CPU's backlog", "count"), counts)
+
+
+def _cpus(cpus: list[Json]) -> Iterator[str]:
+    for place, cpu in enumerate(cpus):  # a CPU that is offline has no place
+        keys = (*_STATES, "net_rx", "net_tx")
+        cells = (_cell(cpu[key], f"machine.cpus.{place}.{key}") for key in keys)
+        yield "".join((f"<td>{cpu['cpu']}</td>", *cells))
 
 
 def _losses(losses: list[Json]) -> Iterator[str]:

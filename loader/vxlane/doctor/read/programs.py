@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from vxlane.datapath import loose, syscall
 from vxlane.datapath.abi import Program as Ours
-from vxlane.datapath.attach import OWNER
+from vxlane.datapath.attach import OWNER, PARENTS
 from vxlane.datapath.syscall import TcxHook
 from vxlane.doctor.facts import Program
 from vxlane.errors import KernelError
@@ -16,7 +16,6 @@ from vxlane.host.veths import has_xdp
 from vxlane.netlink import rtnetlink as rt
 from vxlane.netlink.socket import NetlinkSocket, Request, attributes
 
-_PARENTS = {TcxHook.INGRESS: rt.CLSACT_INGRESS, TcxHook.EGRESS: rt.CLSACT_EGRESS}
 _OURS = frozenset(program.label for program in Ours)
 
 
@@ -48,7 +47,7 @@ class ProgramReader:
         # An ingress qdisc has no egress; asked for it, the kernel names the filters of its ingress.
         if self._filtering.get(ifindex) not in {"clsact", hook.name.lower()}:
             return
-        head = rt.TCMSG.pack(socket.AF_UNSPEC, ifindex, 0, _PARENTS[hook], 0)
+        head = rt.TCMSG.pack(socket.AF_UNSPEC, ifindex, 0, PARENTS[hook], 0)
         for body in self._dump(Request(rt.RTM_GETTFILTER, head)):
             _, _, handle, _, info = rt.TCMSG.unpack_from(body)
             found = attributes(body, rt.TCMSG.size)
