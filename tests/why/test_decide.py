@@ -322,3 +322,11 @@ def test_largest_packet():
 def test_next_packet_of_a_connection(state, packet):
     """The state that conntrack has tells whether a connection's next packet is data or a SYN."""
     assert facts_of(STREAM, connection=connection_of(STREAM, state)).packet is packet
+
+
+@pytest.mark.parametrize(("flow", "left"), [(STREAM, "23.0"), (DATAGRAM, "9.0")])
+def test_the_older_of_the_halves_that_count_tells_the_age(flow, left):
+    """TCP goes through netfilter again when either half is too old, datagrams by their own."""
+    facts = facts_of(flow, record={"seen_out": NOW - SECOND, "seen_in": NOW - 7 * SECOND})
+    sentence, _ = explain(Verdict.ENCAPSULATED, Context(facts, True, Agent(), str))  # noqa: FBT003
+    assert f"In {left} s one packet" in sentence

@@ -23,7 +23,7 @@ def kernel(make_netns):
     """Asks a namespace with a NIC on the peer's link."""
     with entered(make_netns("why")):
         ip("link add nic type bridge", f"address add {NODE}/24 dev nic", "link set nic up")
-        with contextlib.closing(Kernel()) as made:
+        with contextlib.closing(Kernel(8472)) as made:
             yield made
 
 

@@ -13,9 +13,10 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
-from pathlib import Path
 
 from vxlane.errors import KernelError
+from vxlane.host import sysctls
+from vxlane.host.conntrack import tuple_attributes
 from vxlane.netlink import nfnetlink as nf
 from vxlane.netlink.socket import NetlinkSocket, Request, attribute, attributes, nested
 from vxlane.util.five_tuple import FiveTuple
@@ -23,7 +24,6 @@ from vxlane.util.five_tuple import FiveTuple
 _BE16, _BE32, _BE64 = struct.Struct("!H"), struct.Struct("!I"), struct.Struct("!Q")
 _HEAD = nf.NFGENMSG.pack(socket.AF_INET, 0, 0)
 _ABSENT = frozenset({errno.EINVAL, errno.ENOENT, errno.EOPNOTSUPP})
-_SETTINGS = Path("/proc/sys/net/netfilter")
 
 TCP_STATES = (
     *("none", "syn_sent", "syn_recv", "established", "fin_wait", "close_wait"),
@@ -80,10 +80,8 @@ def _timeout_name(connection: Connection) -> str:
 
 
 def _number(setting: str) -> int | None:
-    try:
-        return int((_SETTINGS / setting).read_text())
-    except (OSError, ValueError):
-        return None
+    value = sysctls.read(f"net.netfilter.{setting}")
+    return int(value) if value else None
 
 
 class ConnectionReader:
@@ -99,7 +97,7 @@ class ConnectionReader:
 
     def find(self, sent: FiveTuple) -> Connection | None:
         """The entry of packets of this 5-tuple, in whichever direction they go."""
-        body = _HEAD + nested(nf.CTA_TUPLE_ORIG, _tuple(sent))
+        body = _HEAD + nested(nf.CTA_TUPLE_ORIG, tuple_attributes(sent))
         (answer,) = self._netlink.request([Request(nf.IPCTNL_MSG_CT_GET, body)])
         return _connection(answer) if isinstance(answer, bytes) else None
 
@@ -142,21 +140,6 @@ def _ends(source: IPv4Address, destination: IPv4Address) -> bytes:
     return attribute(nf.CTA_IP_V4_SRC, source.packed) + attribute(
         nf.CTA_IP_V4_DST, destination.packed
     )
-
-
-def _tuple(flow: FiveTuple) -> bytes:
-    assert isinstance(flow.local, IPv4Address)
-    assert isinstance(flow.remote, IPv4Address)
-    ports = attribute(nf.CTA_PROTO_NUM, bytes([flow.protocol]))
-    if flow.protocol == socket.IPPROTO_ICMP:
-        ports += attribute(nf.CTA_PROTO_ICMP_ID, _BE16.pack(flow.local_port))
-        ports += attribute(nf.CTA_PROTO_ICMP_TYPE, bytes([flow.remote_port]))
-        ports += attribute(nf.CTA_PROTO_ICMP_CODE, b"\0")
-    else:
-        ports += attribute(nf.CTA_PROTO_SRC_PORT, _BE16.pack(flow.local_port))
-        ports += attribute(nf.CTA_PROTO_DST_PORT, _BE16.pack(flow.remote_port))
-    addresses = nested(nf.CTA_TUPLE_IP, _ends(flow.local, flow.remote))
-    return addresses + nested(nf.CTA_TUPLE_PROTO, ports)
 
 
 def _connection(entry: bytes) -> Connection | None:

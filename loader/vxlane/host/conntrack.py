@@ -75,14 +75,22 @@ def _setting(name: str) -> Path:
 def _entry(connection: FiveTuple) -> bytes:
     """What selects the entry; the kernel finds it by the tuple of either direction."""
     family = _FAMILY[connection.local.version]
-    return nf.NFGENMSG.pack(family, 0, 0) + nested(nf.CTA_TUPLE_ORIG, _tuple(connection))
+    return nf.NFGENMSG.pack(family, 0, 0) + nested(nf.CTA_TUPLE_ORIG, tuple_attributes(connection))
 
 
-def _tuple(connection: FiveTuple) -> bytes:
+def tuple_attributes(connection: FiveTuple) -> bytes:
+    """Of either direction, as the kernel names an entry. Of an ICMP echo a five-tuple has the
+    identifier and the type for its ports.
+    """
     source, destination = _ADDRESSES[connection.local.version]
     addresses = attribute(source, connection.local.packed)
     addresses += attribute(destination, connection.remote.packed)
     ports = attribute(nf.CTA_PROTO_NUM, bytes([connection.protocol]))
-    ports += attribute(nf.CTA_PROTO_SRC_PORT, struct.pack(">H", connection.local_port))
-    ports += attribute(nf.CTA_PROTO_DST_PORT, struct.pack(">H", connection.remote_port))
+    if connection.protocol == socket.IPPROTO_ICMP:
+        ports += attribute(nf.CTA_PROTO_ICMP_ID, struct.pack(">H", connection.local_port))
+        ports += attribute(nf.CTA_PROTO_ICMP_TYPE, bytes([connection.remote_port]))
+        ports += attribute(nf.CTA_PROTO_ICMP_CODE, b"\0")
+    else:
+        ports += attribute(nf.CTA_PROTO_SRC_PORT, struct.pack(">H", connection.local_port))
+        ports += attribute(nf.CTA_PROTO_DST_PORT, struct.pack(">H", connection.remote_port))
     return nested(nf.CTA_TUPLE_IP, addresses) + nested(nf.CTA_TUPLE_PROTO, ports)

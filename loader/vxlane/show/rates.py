@@ -140,14 +140,13 @@ def _programs(
     """Of the programs that the kernel has counted runs of meanwhile."""
     rows = []
     for program, now in after.items():
-        then = before.get(program, RunTime(0, 0))
-        runs = now.runs - then.runs
-        if runs > 0:
+        spent = now.since(before.get(program, RunTime(0, 0)))
+        if spent.runs > 0:
             rows.append(
                 {
                     "program": program.label,
-                    "runs_per_second": _rate(runs, seconds),
-                    "ns_per_run": round((now.nanoseconds - then.nanoseconds) / runs, 1),
+                    "runs_per_second": _rate(spent.runs, seconds),
+                    "ns_per_run": round(spent.nanoseconds / spent.runs, 1),
                 }
             )
     return rows

@@ -135,20 +135,24 @@ _ARRIVED = {Way.TUNNEL: Verdict.DECAPSULATED, Way.DIRECT: Verdict.ROUTED}
 def _not_admitted(facts: Facts, pod: Pod, flow: Flow, *, is_leaving: bool) -> Iterator[Verdict]:
     """flow_admit() of bpf/flow.h."""
     settings, is_tcp = facts.settings, flow.tuple.protocol == socket.IPPROTO_TCP
-    is_datagram = flow.tuple.protocol == socket.IPPROTO_UDP
     if _is_translated(flow) and settings.judged_nat:
         yield Verdict.JUDGED
     if flow.epoch != settings.epoch or flow.ifindex != pod.ifindex:
         yield Verdict.FLOW_WITHDRAWN
-    halves = (flow.seen_out, flow.seen_in) if is_leaving else (flow.seen_in, flow.seen_out)
-    needs_both = not is_datagram or flow.behind.local != flow.tuple.local
-    needed = halves if needs_both else halves[:1]
-    if not all(needed):
+    halves = needed(flow, is_leaving=is_leaving)
+    if not all(halves):
         yield Verdict.FLOW_HALF
     if not (flow.is_open if is_tcp else flow.is_confirmed or not _is_translated(flow)):
         yield Verdict.FLOW_HALF
-    if facts.now - min(needed) >= longest(settings, flow):
+    if facts.now - min(halves) >= longest(settings, flow):
         yield Verdict.FLOW_AGED
+
+
+def needed(flow: Flow, *, is_leaving: bool) -> tuple[int, ...]:
+    """When the halves were seen that packets of a direction are bypassed by, ns; 0: never."""
+    halves = (flow.seen_out, flow.seen_in) if is_leaving else (flow.seen_in, flow.seen_out)
+    is_datagram = flow.tuple.protocol == socket.IPPROTO_UDP
+    return halves[:1] if is_datagram and flow.behind.local == flow.tuple.local else halves
 
 
 def longest(settings: Settings, flow: Flow) -> int:

@@ -16,17 +16,17 @@ from vxlane.host.veths import far_end, root_qdisc
 from vxlane.netlink.socket import NetlinkSocket
 from vxlane.util.names import device_name
 
-_PORT = 8472
-"""flannel's: a rule may route by it."""
-
 
 class Kernel:
     """Reads, and changes nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int) -> None:
+        """`port`: of VXLAN, for a rule may route by it."""
+        self._port = port
         self._netlink = NetlinkSocket()
         self._conntrack = ConnectionReader()
         self._macs: dict[int, str | None] = {}
+        self._qdiscs: dict[int, str] = {}
         self._routes: dict[IPAddress, str] = {}
 
     def close(self) -> None:
@@ -61,7 +61,9 @@ class Kernel:
 
     def qdisc(self, veth: int) -> str:
         """The kind of the qdisc at a veth's root, by which it shapes what the pod is sent."""
-        return root_qdisc(self._netlink, veth)
+        if veth not in self._qdiscs:
+            self._qdiscs[veth] = root_qdisc(self._netlink, veth)
+        return self._qdiscs[veth]
 
     def strayed(self, peer: Peer, source: IPAddress) -> str:
         """How the route from `source` to a peer differs from what the programs know, in words."""
@@ -73,7 +75,7 @@ class Kernel:
         address = peer.address
         if not (isinstance(address, IPv4Address) and isinstance(source, IPv4Address)):
             return ""  # no agent has written this node's address yet
-        hop = resolve(self._netlink, [address], Query(source, _PORT))[address]
+        hop = resolve(self._netlink, [address], Query(source, self._port))[address]
         if hop.reason or (hop.ifindex, hop.neighbour) == (peer.ifindex, peer.next_hop):
             return hop.reason
         now = f"{hop.neighbour} on {device_name(hop.ifindex)}"

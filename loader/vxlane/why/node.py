@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
 
+from vxlane.config import DEFAULT_PORT
+from vxlane.datapath.programs import loaded_defines
 from vxlane.errors import VxlaneError
 from vxlane.host import sysctls
 from vxlane.pods.interfaces import PodStore
@@ -39,7 +41,8 @@ def why(state: Path, source: str, destination: str, protocol: str | None) -> Jso
 @contextlib.contextmanager
 def opened(state: Path) -> Iterator[Reader]:
     """A reader of this node's facts. VxlaneError: nothing is pinned."""
-    with open_maps(state) as maps, contextlib.closing(Kernel()) as kernel:
+    port = loaded_defines(state).get("PORT", DEFAULT_PORT)
+    with open_maps(state) as maps, contextlib.closing(Kernel(port)) as kernel:
         yield Reader(maps, kernel)
 
 

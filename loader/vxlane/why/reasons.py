@@ -10,7 +10,7 @@ from typing import Any
 
 from vxlane.datapath.abi import Guard, Verdict
 from vxlane.datapath.records import Flow, Pod
-from vxlane.why.decide import longest
+from vxlane.why.decide import longest, needed
 from vxlane.why.facts import Facts, Packet
 
 _SECOND = 1_000_000_000
@@ -55,7 +55,7 @@ def explain(verdict: Verdict, context: Context) -> Reason:
 def _bypassed(context: Context) -> Reason:
     flow, facts = context.flow, context.facts
     assert flow is not None
-    seen = flow.seen_out if context.is_leaving else flow.seen_in
+    seen = min(needed(flow, is_leaving=context.is_leaving))
     left = (seen + longest(facts.settings, flow) - facts.now) / _SECOND
     sentence = "it is bypassed; tcpdump on cni0 or flannel.1 shows nothing of it"
     return f"{sentence}. In {left:.1f} s one packet goes through netfilter again", "vxlane flows"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from vxlane.datapath.abi import Verdict
@@ -43,7 +44,7 @@ def slow_flows(state: Path) -> Json:
         slow = (document for each in found if (document := _slow(reader, *each, agent)))
         return {
             "order": BY_BYTES if has_counters else BY_RECENCY,
-            "flows": [document for document, _ in zip(slow, range(MOST), strict=False)],
+            "flows": list(islice(slow, MOST)),
             "notes": notes(agent),
         }
 
