@@ -69,6 +69,9 @@ def test_no_figure_is_of_one_nodes_cpu():
         names = [f"{figure.name} {figure.unit}" for figure in live_works.figures(cell.work)]
         assert names
         assert not [name for name in names if "CPU" in name or "softirq" in name]
+    poured = ["rate", "lost on the way", "dropped at the socket"]
+    assert [figure.name for figure in live_works.figures(plan.UDP64)] == poured
+    assert [figure.name for figure in live_works.figures(plan.CRR)] == ["rate", "p50", "p99"]
 
 
 @pytest.mark.parametrize(

@@ -31,21 +31,21 @@ def test_some_figures_are_not_compared():
 
 
 @pytest.mark.parametrize(
-    ("values", "verdict"),
+    ("values", "verdict", "is_result"),
     [
-        ([110, 111, 112, 113, 114], Verdict.BETTER),
-        ([98, 99, 100, 101, 102], Verdict.ALIKE),
-        ([96, 97, 98, 99, 103], Verdict.ALIKE),
-        ([88, 89, 90, 91, 92], Verdict.WORSE),
-        ([50, 60, 80, 120, 300], Verdict.WIDE),
-        ([10, 11, 12, 13], Verdict.FEW),
+        ([110, 111, 112, 113, 114], Verdict.BETTER, True),
+        ([98, 99, 100, 101, 102], Verdict.ALIKE, True),
+        ([96, 97, 98, 99, 103], Verdict.ALIKE, True),
+        ([88, 89, 90, 91, 92], Verdict.WORSE, True),
+        ([50, 60, 80, 120, 300], Verdict.WIDE, False),
+        ([10, 11, 12, 13], Verdict.FEW, False),
     ],
 )
-def test_a_verdict_heeds_the_spread(values, verdict):
+def test_a_verdict_heeds_the_spread(values, verdict, is_result):
     """Better and worse are beyond the spread, and a wide spread or few rounds are no result."""
     found = ratio([float(value) for value in values], STEADY[: len(values)], Better.MORE)
     assert found.verdict is verdict
-    assert verdict.is_result == (verdict not in (Verdict.WIDE, Verdict.FEW))
+    assert verdict.is_result == is_result
 
 
 def test_a_round_without_a_value_is_left_out():

@@ -97,6 +97,7 @@ SETTINGS = Settings(200 * SECOND, 30 * SECOND, 10 * SECOND, ADDRESS, 5, MAC)
         (flow(seen_out=int(100.3 * SECOND)), 1),
         (flow(seen_in=0), 0),
         (flow(epoch=4), 0),
+        (flow(used=int(99.5 * SECOND)), 2),
         (flow(used=98 * SECOND), 0),
         (None, 0),
     ],

@@ -13,14 +13,11 @@ import tempfile
 from pathlib import Path
 
 from vxlane.bench import cpu
-from vxlane.bench.model import Better, Figure, Taken
+from vxlane.bench.model import CPU_EACH, P50, P99, RATE, Taken
 from vxlane.bench.setting import Setting, new_port
 from vxlane.errors import LabError, ToolError
 
-_RATE = Figure("rate", "k/s", Better.MORE)
-_P50, _P99 = Figure("p50", "us", Better.LESS), Figure("p99", "us", Better.LESS)
-_CPU_EACH = Figure("CPU per transaction", "us", Better.LESS)
-FIGURES = (_RATE, _P50, _P99, _CPU_EACH)
+FIGURES = (RATE, P50, P99, CPU_EACH)
 
 _NGINX = """\
 daemon off; master_process off; pid {directory}/pid; error_log stderr crit;
@@ -106,8 +103,8 @@ def _values(rate: float, p50: float, p99: float, count: int, busy: float) -> dic
     if not count:
         raise LabError("not one request was answered")
     return {
-        _RATE.name: rate / 1e3,
-        _P50.name: p50,
-        _P99.name: p99,
-        _CPU_EACH.name: busy / count * 1e6,
+        RATE.name: rate / 1e3,
+        P50.name: p50,
+        P99.name: p99,
+        CPU_EACH.name: busy / count * 1e6,
     }

@@ -18,6 +18,7 @@ from bcc import BPF
 
 from vxlane.datapath import syscall
 from vxlane.datapath.source import kernel_headers
+from vxlane.util.names import mac_octets
 
 
 def main() -> None:
@@ -37,8 +38,8 @@ def main() -> None:
         leaf = pods.Leaf()
         leaf.node = _word(pod["node"])
         leaf.ifindex = pod["ifindex"]
-        leaf.mac[:] = bytes.fromhex(pod["mac"].replace(":", ""))
-        leaf.gateway_mac[:] = bytes.fromhex(pod["gateway_mac"].replace(":", ""))
+        leaf.mac[:] = mac_octets(pod["mac"])
+        leaf.gateway_mac[:] = mac_octets(pod["gateway_mac"])
         pods[pods.Key(_word(pod["address"]))] = leaf
     for name in ("from_pod", "from_tunnel"):
         function = module.load_func(name, BPF.SCHED_CLS)

@@ -14,6 +14,7 @@ from vxlane.bench.document import Json
 from vxlane.bench.setting import Setting, new_port
 from vxlane.datapath.maps import Maps
 from vxlane.datapath.programs import pin_directory
+from vxlane.errors import LabError
 from vxlane.lab import agents
 from vxlane.lab.lab import Lab
 from vxlane.lab.plan import LabNode
@@ -29,12 +30,12 @@ _FIRST_CIDR, _FIRST_ADDRESS = IPv4Network("10.42.64.0/30"), IPv4Address("192.168
 
 
 def costs(
-    lab: Lab, setting: Setting, ready: Callable[[], object], progress: Callable[[str], None]
+    lab: Lab, setting: Setting, ready: Callable[[], str], progress: Callable[[str], None]
 ) -> Iterator[Json]:
     """The programs' costs at each size, as `programs.under_load` has them.
 
-    `ready` returns when packets are bypassed: while an agent writes 10,000 peers they are not. The
-    lab keeps the last size.
+    `ready` returns when packets are bypassed, or what keeps them from it: while an agent writes
+    10,000 peers they are not. LabError: they never were. The lab keeps the last size.
     """
     pinned = programs.of_bypass(lab)
     for count in PEERS:
@@ -42,13 +43,19 @@ def costs(
         agents.write_nodes(lab.nodes_file, [*lab.nodes, *_strangers(count - len(lab.nodes) + 1)])
         for node in lab.accelerated():
             wait_for(partial(_has_peers, node, count), f"{count} peers", seconds=_SECONDS)
-        ready()
+        _need(ready())
         yield from programs.under_load(pinned, _named(f"among {count:,} peers"), setting)
     for count in FLOWS:
         progress(f"what the programs cost beside {count:,} flows")
         _fill(setting, count)
-        ready()
+        _need(ready())
         yield from programs.under_load(pinned, _named(f"beside {count:,} flows"), setting)
+
+
+def _need(complaint: str) -> None:
+    """What the kernel path's packets cost is no answer."""
+    if complaint:
+        raise LabError(f"no packet was bypassed to measure: {complaint}")
 
 
 def _named(where: str) -> Mapping[str, str]:

@@ -34,6 +34,12 @@ class Figure:
     better: Better
 
 
+RATE = Figure("rate", "k/s", Better.MORE)
+P50, P99 = Figure("p50", "us", Better.LESS), Figure("p99", "us", Better.LESS)
+CPU_EACH = Figure("CPU per transaction", "us", Better.LESS)
+"""Figures that several kinds of works have."""
+
+
 @dataclass(frozen=True, slots=True)
 class Taken:
     """One measurement: a value for each figure, and the command lines that made them."""

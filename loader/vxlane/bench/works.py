@@ -16,7 +16,7 @@ from pathlib import Path
 
 from vxlane.bench import apps, cpu, plan, talk
 from vxlane.bench.cpu import CpuTime
-from vxlane.bench.model import Better, Figure, Taken
+from vxlane.bench.model import CPU_EACH, P50, P99, RATE, Better, Figure, Taken
 from vxlane.bench.setting import Setting, new_port
 from vxlane.errors import LabError
 from vxlane.lab import namespaces, traffic
@@ -26,19 +26,17 @@ MORE, LESS, NEITHER = Better.MORE, Better.LESS, Better.NEITHER
 _THROUGHPUT = Figure("throughput", "Gbit/s", MORE)
 _CPU_GB = Figure("CPU per GB", "s", LESS)
 _SOFTIRQ_GB = Figure("softirq per GB", "s", LESS)
-_P50, _P99, _P999 = (Figure(name, "us", LESS) for name in ("p50", "p99", "p99.9"))
-_CPU_EACH = Figure("CPU per transaction", "us", LESS)
+_P999 = Figure("p99.9", "us", LESS)
 _SOFTIRQ_EACH = Figure("softirq per transaction", "us", LESS)
-_RATE = Figure("rate", "k/s", MORE)
 _LOST = Figure("lost on the way", "%", NEITHER)
 _UNREAD = Figure("dropped at the socket", "%", NEITHER)
 _CPU = Figure("CPU", "% of a CPU", LESS)
 _SOFTIRQ = Figure("softirq", "% of a CPU", LESS)
 
 _BULK = (_THROUGHPUT, _CPU_GB, _SOFTIRQ_GB)
-_ASKED = (_P50, _P99, _P999, _CPU_EACH, _SOFTIRQ_EACH)
-_POURED = (_RATE, _LOST, _UNREAD)
-_CONNECTED = (_RATE, _P50, _P99, _CPU_EACH, _SOFTIRQ_EACH)
+_ASKED = (P50, P99, _P999, CPU_EACH, _SOFTIRQ_EACH)
+_POURED = (RATE, _LOST, _UNREAD)
+_CONNECTED = (RATE, P50, P99, CPU_EACH, _SOFTIRQ_EACH)
 
 FIXED_RATE = 20_000
 """Datagrams a second: a rate that every path carries on a small machine."""
@@ -127,7 +125,7 @@ def _asked(what: str, *more: str) -> Callable[[Setting], Taken]:
             used = cpu.read() - before
         values = {
             **asked_values(count, times, setting.seconds),
-            _CPU_EACH.name: used.busy / count * 1e6,
+            CPU_EACH.name: used.busy / count * 1e6,
             _SOFTIRQ_EACH.name: used.softirq / count * 1e6,
         }
         return Taken(values, setting.shown(server, client))
@@ -137,9 +135,9 @@ def _asked(what: str, *more: str) -> Callable[[Setting], Taken]:
 
 def asked_values(count: int, times: Sequence[int], seconds: float) -> dict[str, float]:
     """Of `count` exchanges in `seconds`; `times`: the three percentiles, ns."""
-    percentiles = zip((_P50, _P99, _P999), times, strict=True)
+    percentiles = zip((P50, P99, _P999), times, strict=True)
     return {
-        _RATE.name: count / seconds / 1e3,
+        RATE.name: count / seconds / 1e3,
         **{figure.name: time / 1e3 for figure, time in percentiles},
     }
 
@@ -173,7 +171,7 @@ def poured_values(sent: int, arrived: int, dropped: int, seconds: float) -> dict
     if not arrived:
         raise LabError("UDP: nothing arrived")
     return {
-        _RATE.name: arrived / seconds / 1e3,
+        RATE.name: arrived / seconds / 1e3,
         _LOST.name: max(0.0, 100 * (1 - arrived / sent)),
         _UNREAD.name: 100 * dropped / sent,
     }
