@@ -96,3 +96,11 @@ def test_every_key_is_explained():
     code = "".join(map(inspect.getsource, PRINTING))
     keys = re.findall(r'^\s+"(\w+)":', code, re.MULTILINE)
     assert {key for key in keys if f"**{key}**" not in text} == set()
+
+
+def test_the_glossary_is_short():
+    """It has at most 40 lines, so that only words stand there whose sense is narrow."""
+    lines = (DOCS / "glossary.md").read_text().splitlines()
+    assert len(lines) <= 40
+    words = [line.split(" | ")[0] for line in lines if line.startswith("| ")][1:]
+    assert words == sorted(words, key=str.lower)
