@@ -1,27 +1,24 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* A stand-in for what bcc and the loader provide. With it an editor, clangd or
- * `clang -fsyntax-only` reads every file here alone, with no step before. The
- * loader defines PIN_DIR, and then nothing of this file is compiled. */
+ * `clang -fsyntax-only` reads every file here alone, with no step before. With
+ * bcc, which defines BPF_F_TABLE, nothing of this file is compiled. */
 #ifndef VXLANE_EDITOR_H
 #define VXLANE_EDITOR_H
 
 #include <linux/bpf.h>
 
-#define VNI 1
-#define PORT 8472
-#define STRICT 0
 #define MAX_PEERS 16384
 #define MAX_PODS 1024
 #define MAX_FLOWS 262144
-#define PIN_DIR "/sys/fs/bpf/vxlane"
+#define MAX_TRANSLATIONS 65537
 #define RING_PAGES 64
 
-#define BPF_TABLE_PINNED(type, key, leaf, name, size, pin, flags) \
-	struct {                                                  \
-		leaf *(*lookup)(key *);                           \
-		long (*update)(key *, leaf *);                    \
-		long (*delete)(key *);                            \
-		void (*call)(struct __sk_buff *, int);            \
+#define BPF_F_TABLE(type, key, leaf, name, size, flags) \
+	struct {                                        \
+		leaf *(*lookup)(key *);                 \
+		long (*update)(key *, leaf *);          \
+		long (*delete)(key *);                  \
+		void (*call)(struct __sk_buff *, int);  \
 	} name
 
 #define BPF_ARRAY(name, leaf, size)            \
@@ -36,6 +33,7 @@
 		void (*ringbuf_submit)(void *, __u64); \
 	} name
 
+__u64 bpf_pseudo_fd(__u64 source, __u64 number);
 __u64 bpf_ktime_get_ns(void);
 __u64 bpf_ktime_get_coarse_ns(void);
 __u32 bpf_get_prandom_u32(void);

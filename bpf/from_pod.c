@@ -52,7 +52,7 @@ check_forgery(const struct cursor *at, const struct packet *packet, enum verdict
 	if (packet->ip.protocol != IPPROTO_UDP || (packet->ip.frag_off & IP_OFFSET))
 		return otherwise;
 	transport.offset += (packet->ip.ihl - 5) * 4;
-	if (take(&transport, &udp, sizeof(udp)) || udp.dest != be16(PORT))
+	if (take(&transport, &udp, sizeof(udp)) || udp.dest != VXLAN_PORT)
 		return otherwise;
 	return VERDICT_FORGED_TUNNEL;
 }

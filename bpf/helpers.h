@@ -3,7 +3,7 @@
 #ifndef VXLANE_HELPERS_H
 #define VXLANE_HELPERS_H
 
-#ifndef PIN_DIR
+#ifndef BPF_F_TABLE
 #include "editor.h"
 #endif
 

@@ -3,10 +3,10 @@
 #ifndef VXLANE_OUTER_H
 #define VXLANE_OUTER_H
 
+#include "node.h"
 #include "parse.h"
 
 #define VXLAN_FLAGS be32(0x08000000) /* VNI present, nothing else */
-#define VXLAN_VNI be32((__u32)VNI << 8)
 #define OUTER_TTL 64
 #define ECN_ECT1 1
 #define ECN_ECT0 2
@@ -62,7 +62,7 @@ static __always_inline enum verdict parse_outer(struct cursor *at, struct outer 
 	if (outer->ip.frag_off & IP_OFFSET)
 		return VERDICT_FRAGMENT;
 	at->offset += (outer->ip.ihl - 5) * 4;
-	if (take(at, &outer->udp, sizeof(outer->udp)) || outer->udp.dest != be16(PORT))
+	if (take(at, &outer->udp, sizeof(outer->udp)) || outer->udp.dest != VXLAN_PORT)
 		return VERDICT_NOT_OVERLAY;
 	/* A first fragment without a whole VXLAN header is suspicious: the identity checks
 	 * must see it. */

@@ -17,7 +17,7 @@
 #include <linux/tcp.h>
 #include <linux/udp.h>
 
-#ifndef PIN_DIR
+#ifndef BPF_F_TABLE
 #include "editor.h"
 #endif
 

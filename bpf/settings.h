@@ -4,6 +4,7 @@
 #define VXLANE_SETTINGS_H
 
 #include "maps.h"
+#include "node.h"
 
 static __always_inline const struct settings *settings_now(void)
 {

@@ -7,6 +7,7 @@
 #include <linux/pkt_cls.h>
 
 #include "maps.h"
+#include "node.h"
 
 static __always_inline int is_bypassed(enum verdict verdict)
 {

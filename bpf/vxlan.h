@@ -40,7 +40,7 @@ static __always_inline enum verdict vxlan_push(struct __sk_buff *skb, struct pac
 	outer.check = ip_checksum(&outer);
 	headers.outer.ip = outer;
 	headers.outer.udp.source = flow->source_port;
-	headers.outer.udp.dest = be16(PORT);
+	headers.outer.udp.dest = VXLAN_PORT;
 	headers.outer.udp.len = be16(inner + ENCAPSULATION - sizeof(struct iphdr));
 	headers.outer.vxlan.flags = VXLAN_FLAGS;
 	headers.outer.vxlan.vni = VXLAN_VNI;

@@ -16,6 +16,20 @@ enum contract {
 	VXLANE_ABI = 5,
 };
 
+/* Numbers that the loader writes into the instructions; see node.h. */
+enum node {
+	NODE_VNI, /* as in the VXLAN header, which is big-endian and has eight bits behind it */
+	NODE_PORT, /* the VXLAN port, big-endian */
+	NODE_STRICT, /* 1: what fails an identity check is dropped */
+	NODE_COUNT,
+};
+
+/* Stands where an instruction that loads such a number has its source register. The kernel knows
+ * no such register (BPF_PSEUDO_...), so nothing that was left as it is can be loaded. */
+enum mark {
+	MARK_OF_NODE = 15,
+};
+
 enum program {
 	PROGRAM_FROM_POD,
 	PROGRAM_TO_POD,

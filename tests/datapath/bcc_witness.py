@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What bcc makes of every map's key and leaf, as JSON; run by test_contract.py in a process apart.
+"""What bcc makes of the programs by itself, as JSON; run in a process apart.
 
-Argument: a directory on a bpffs for the pins. Answer: {map: {"key"|"leaf": {"size": bytes,
-"members": {name: offset}}}}; of a per-CPU map the leaf of one CPU.
+It makes the maps, and loads the programs with their numbers compiled in. Argument: the numbers, as
+{"NODE_...": number}. Answer: {"tables": {map: {"key"|"leaf": {"size": bytes, "members": {name:
+offset}}}}, "tags": {program: the kernel's digest of its instructions}}. Of a per-CPU map it is the
+leaf of one CPU.
 """
 
 from __future__ import annotations
@@ -17,8 +19,12 @@ from typing import Any
 
 from bcc import BPF
 
-from vxlane.datapath.programs import Constants
-from vxlane.datapath.source import flatten, kernel_headers
+from vxlane.datapath import syscall
+from vxlane.datapath.records import SHAPES
+from vxlane.datapath.source import Part, flatten, kernel_headers
+
+SIZES = {"MAX_PEERS": 64, "MAX_PODS": 64, "MAX_FLOWS": 64, "MAX_TRANSLATIONS": 64}
+OF_NODE = "bpf_pseudo_fd(MARK_OF_NODE, constant)"
 
 
 def layout(kind: Any) -> dict[str, Any]:
@@ -31,23 +37,31 @@ def layout(kind: Any) -> dict[str, Any]:
     }
 
 
+def tag(program: int) -> str:
+    """The kernel's, in which descriptors of maps don't count (struct bpf_prog_info)."""
+    return syscall.object_info(program, 16)[8:].hex()
+
+
 def main() -> None:
-    """Compile the real text."""
-    defines = [f"-D{name}={value}" for name, value in Constants().defines().items()]
+    """Compile and load the real text."""
+    numbers = {f"NUMBER_{name}": value for name, value in json.loads(sys.argv[1]).items()}
+    defines = [f"-D{name}={value}" for name, value in {**SIZES, **numbers}.items()]
+    text = flatten()
+    assert OF_NODE in text
+    text = text.replace(OF_NODE, "bpf_pseudo_fd(0, NUMBER_##constant)")
     with tempfile.TemporaryDirectory() as scratch:
         headers = kernel_headers(Path(scratch))
         if headers.path:
             os.environ["BCC_KERNEL_SOURCE"] = str(headers.path)
-        module = BPF(
-            text=f'#define PIN_DIR "{sys.argv[1]}"\n{flatten()}', cflags=[*defines, *headers.flags]
-        )
-    # The kernel itself may put progs.debug and maps.debug on a bpffs.
-    names = [pin.name for pin in Path(sys.argv[1]).iterdir() if not pin.suffix]
-    tables = {name: module[name] for name in names}
-    json.dump(
-        {name: {"key": layout(t.Key), "leaf": layout(t.Leaf)} for name, t in tables.items()},
-        sys.stdout,
-    )
+        module = BPF(text=text, cflags=[*defines, *headers.flags])
+    tables = {name: module[name] for name in SHAPES}
+    answer = {
+        "tables": {n: {"key": layout(t.Key), "leaf": layout(t.Leaf)} for n, t in tables.items()},
+        "tags": {
+            name: tag(module.load_func(name, BPF.SCHED_CLS).fd) for name in Part.PROGRAMS.functions
+        },
+    }
+    json.dump(answer, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import struct
 
 from vxlane.datapath import syscall
 
-_PROG_LOAD, _SCHED_CLS, _PROG_ARRAY = 5, 3, 3
+_MAP_CREATE, _PROG_LOAD, _SCHED_CLS, _PROG_ARRAY = 0, 5, 3, 3
 _TAIL_CALL = 12
 _TC_INDEX, _CB = 44, 48  # offsets in struct __sk_buff
 _FAILED = 99
@@ -25,7 +25,7 @@ class Stamper:
     def __init__(self, program: int) -> None:
         attr = struct.pack("=IIIII", _PROG_ARRAY, 4, 4, 1, 0)
         # The kernel empties such an array when its last descriptor is closed, used or not.
-        self._array, _ = syscall._bpf(syscall._MAP_CREATE, attr)
+        self._array, _ = syscall._bpf(_MAP_CREATE, attr)
         syscall.map_update(self._array, bytes(4), struct.pack("=I", program))
         self.descriptor = _load(_instructions(self._array))
 

@@ -19,7 +19,7 @@ from vxlane.datapath.census import Evictions, FlowState, flow_census, usage
 from vxlane.datapath.maps import Maps
 from vxlane.datapath.records import STRUCTS, Settings
 
-MAP_CREATE, LRU_HASH = 0, 9
+MAP_CREATE, LRU_HASH, DEVMAP_HASH = 0, 9, 25
 SECOND = 1_000_000_000
 NOW = 1000 * SECOND
 YOUNG, OLD = NOW - SECOND, NOW - 50 * SECOND
@@ -215,7 +215,7 @@ def test_every_map_is_counted(memory: tuple[Maps, Bpf]) -> None:
 @pytest.mark.usefixtures("_machine")
 def test_a_devmap_is_counted() -> None:
     """The kernel reads none in batches, so its keys are walked."""
-    fd, _ = syscall._bpf(MAP_CREATE, struct.pack("=IIIII", syscall._DEVMAP_HASH, 4, 4, 8, 0))
+    fd, _ = syscall._bpf(MAP_CREATE, struct.pack("=IIIII", DEVMAP_HASH, 4, 4, 8, 0))
     counts = [syscall.map_count(fd, 4)]
     syscall.devmap_put(fd, 1)
     counts.append(syscall.map_count(fd, 4))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import tarfile
@@ -10,7 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from vxlane.datapath import compiler, source
+from vxlane.datapath import compiler, precompiled, source
+from vxlane.datapath.source import Part
 from vxlane.errors import CompileError
 
 TRACE = 'Traceback (most recent call last):\n  File "x.py", line 1, in <module>\n'
@@ -26,7 +28,11 @@ REFUSED = f"""could not open bpf map: settings, error: Operation not permitted
         (-signal.SIGKILL, "", "the compiler was killed: it needs 120 MB"),
         (1, "LLVM ERROR: out of memory\n", "the compiler was killed: it needs 120 MB"),
         (-signal.SIGABRT, "terminate called, std::bad_alloc", "it needs 120 MB"),
-        (1, f"{TRACE}ModuleNotFoundError: No module named 'bcc'\n", "package python3-bpfcc"),
+        (
+            1,
+            f"{TRACE}ModuleNotFoundError: No module named 'bcc'\n",
+            "no compiled programs came with this vxlane, and bcc is missing",
+        ),
         (1, "bpf/flow.h:7:3: error: no such\n", "bpf/flow.h:7:3: error: no such"),
         (1, REFUSED, "could not open bpf map: settings, error: Operation not permitted | Exc"),
         (-signal.SIGSEGV, "Stack dump\n", "Stack dump (the compiler was ended by SIGSEGV)"),
@@ -40,10 +46,29 @@ def test_sentences(status: int, output: str, sentence: str) -> None:
     assert "\n" not in said
 
 
+def test_programs_of_another_version_are_named(tmp_path, monkeypatch) -> None:
+    """What was compiled of other sources is not the same as nothing."""
+    monkeypatch.setattr(precompiled, "FILE", tmp_path / "compiled.json")
+    precompiled.FILE.write_text(json.dumps({"sources": "of another version"}))
+    assert precompiled.find(Part.PROGRAMS) is None
+    said = compiler.sentence(1, "ModuleNotFoundError: No module named 'bcc'\n")
+    assert said.startswith(f"the programs in {precompiled.FILE} are of another version's sources")
+    assert "install the package python3-bpfcc" in said
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"sources": 7'])
+def test_damaged_programs_have_a_sentence(tmp_path, monkeypatch, content) -> None:
+    """No compiler is asked in their place: the package is not what was shipped."""
+    monkeypatch.setattr(precompiled, "FILE", tmp_path / "compiled.json")
+    precompiled.FILE.write_text(content)
+    with pytest.raises(CompileError, match="is damaged; install vxlane again"):
+        precompiled.find(Part.PROGRAMS)
+
+
 def test_a_capability_that_lacks_is_named(monkeypatch) -> None:
     """EPERM alone does not tell what a container has to be given."""
-    monkeypatch.setattr(compiler, "missing", lambda _: "CAP_SYS_ADMIN")
-    assert compiler.sentence(1, REFUSED).endswith("; the agent lacks CAP_SYS_ADMIN")
+    monkeypatch.setattr(compiler, "missing", lambda _: "CAP_BPF")
+    assert compiler.sentence(1, REFUSED).endswith("; the agent lacks CAP_BPF")
 
 
 def test_all_that_was_said_is_kept(tmp_path, monkeypatch) -> None:
@@ -52,10 +77,10 @@ def test_all_that_was_said_is_kept(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(compiler, "missing", lambda _: "")
     log = tmp_path / "compile.log"
     with pytest.raises(CompileError, match=f"all of its output is in {log}"):
-        compiler.run({}, log)
+        compiler.run(Part.PROGRAMS, log)
     assert log.stat().st_mode & 0o777 == 0o600
-    with pytest.raises(CompileError, match=r"did not load: no word why$"):
-        compiler.run({}, tmp_path / "missing" / "compile.log")
+    with pytest.raises(CompileError, match=r"did not compile: no word why$"):
+        compiler.run(Part.PROGRAMS, tmp_path / "missing" / "compile.log")
 
 
 def test_kernel_headers_are_unpacked_to_a_place_of_our_own(tmp_path, monkeypatch) -> None:

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Python, clang and bcc read bpf/vxlane.h alike: every size, offset and value."""
+"""Python, clang and bcc read bpf/vxlane.h alike, and every way to load ends in the same code."""
 
 from __future__ import annotations
 
 import ctypes
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -13,10 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from node import Node
 
+from vxlane.datapath import compiler, load, precompiled, syscall
 from vxlane.datapath.abi import HEADER
 from vxlane.datapath.bpffs import ensure_bpffs
+from vxlane.datapath.programs import Constants, Strictness
 from vxlane.datapath.records import SHAPES
+from vxlane.datapath.source import Part
 
 
 @pytest.fixture(scope="module")
@@ -71,16 +76,51 @@ def test_enums_are_clangs(types: list[dict[str, Any]]) -> None:
     assert enums == HEADER.enums
 
 
-@pytest.mark.usefixtures("node")
-def test_maps_are_bccs(tmp_path: Path) -> None:
-    """Bcc gives every map the keys and leaves that Python writes and reads."""
-    ensure_bpffs(tmp_path / "bpf")
-    witness = Path(__file__).with_name("bcc_witness.py")
+CONSTANTS = Constants(vni=0xABCDEF, port=4789, strict=Strictness.DROP)
+
+
+@pytest.fixture(scope="module")
+def witness(_machine: None) -> dict[str, Any]:
+    """The maps and programs as bcc makes and loads them by itself."""
+    numbers = dict(zip(HEADER.enums["node"], CONSTANTS.terms().numbers, strict=False))
+    script = Path(__file__).with_name("bcc_witness.py")
     done = subprocess.run(
-        [sys.executable, witness, tmp_path / "bpf"], capture_output=True, text=True, check=False
+        [sys.executable, script, json.dumps(numbers)], capture_output=True, text=True, check=False
     )
     assert not done.returncode, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_maps_are_bccs(witness: dict[str, Any]) -> None:
+    """Bcc gives every map the keys and leaves that Python writes and reads."""
     expected = {
         name: {"key": layout(key), "leaf": layout(leaf)} for name, (key, leaf) in SHAPES.items()
     }
-    assert json.loads(done.stdout) == expected
+    assert witness["tables"] == expected
+
+
+def test_programs_are_bccs(node: Node, witness: dict[str, Any], tmp_path, monkeypatch) -> None:
+    """Programs that were compiled elsewhere, those compiled here, and those that bcc loads with the
+    numbers compiled in are the same instructions.
+    """
+    assert node
+    compiled = compiler.run(Part.PROGRAMS, tmp_path / "log")
+    portable = compiler.run(Part.PROGRAMS, tmp_path / "log", is_portable=True)
+    monkeypatch.setattr(precompiled, "FILE", tmp_path / "compiled.json")
+    precompiled.FILE.write_text(precompiled.text({Part.PROGRAMS: portable}))
+    brought = precompiled.find(Part.PROGRAMS)
+    assert brought
+    ensure_bpffs(tmp_path / "bpf")
+    for made in (compiled, brought):
+        load.pin(made, tmp_path / "bpf", CONSTANTS.terms(), tmp_path / "log")
+        assert {label: tag(tmp_path / "bpf" / label) for label in made.programs} == witness["tags"]
+
+
+def tag(pin: Path) -> str:
+    """The kernel's digest of a program's instructions."""
+    descriptor = syscall.obj_get(pin)
+    try:
+        return syscall.object_info(descriptor, 16)[8:].hex()
+    finally:
+        os.close(descriptor)

@@ -6,27 +6,29 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import re
 import select
+import shutil
 import signal
 import struct
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
 
 import pytest
 from node import Node
 
-from vxlane.datapath import compiler, syscall
+import vxlane
+from vxlane.datapath import compiler, load, syscall
 from vxlane.datapath.abi import Program
-from vxlane.datapath.bpffs import ensure_bpffs
+from vxlane.datapath.compiled import Compiled, Table
 from vxlane.datapath.maps import Maps
 from vxlane.datapath.programs import Constants, ensure_loaded, pin_directory, retire_others
-from vxlane.errors import CompileError
+from vxlane.datapath.source import Part
+from vxlane.errors import CompileError, KernelError
 from vxlane.lab.waiting import wait_for
 
+EXIT = bytes.fromhex("b700000000000000 9500000000000000")
 LABELS = {program.label for program in Program}
 OBJ_INFO = 15
 
@@ -46,47 +48,67 @@ def identities(state: Path) -> dict[str, int]:
 
 
 @pytest.mark.usefixtures("node")
-@pytest.mark.parametrize("missing", ["VNI", "STRICT", "PORT"])
-def test_error_names_file_and_line(tmp_path: Path, missing: str) -> None:
-    """Without one of the constants the error names a line of a real file that needs it."""
-    defines = {name: value for name, value in Constants().defines().items() if name != missing}
-    ensure_bpffs(tmp_path / "bpf")
-    with pytest.raises(CompileError) as raised:
-        compiler.run({"pins": str(tmp_path / "bpf"), "defines": defines}, tmp_path / "compile.log")
-    located = re.match(r"bpf/(\w+\.[ch]):(\d+):(\d+): error: .*'(\w+)'; all", str(raised.value))
-    assert located, raised.value
-    name, line, column, identifier = located.groups()
-    text = resources.files("vxlane").joinpath("bpf").joinpath(name).read_text().splitlines()
-    assert identifier == missing
-    # At the column stands the constant, or the macro that needs it: VXLAN_VNI, be16(PORT).
-    assert re.match(rf"[\w(]*{missing}\b", text[int(line) - 1][int(column) - 1 :])
+def test_error_names_file_and_line(tmp_path: Path, monkeypatch) -> None:
+    """An error in the programs is told by the real file, and the line in it."""
+    broken = tmp_path / "vxlane"
+    shutil.copytree(Path(vxlane.__file__).parent, broken)
+    text = (
+        (broken / "bpf" / "nat.h")
+        .read_text()
+        .replace("#include", "int wrong = unknown;\n#include", 1)
+    )
+    (broken / "bpf" / "nat.h").write_text(text)
+    line = text[: text.index("unknown")].count("\n") + 1
+    # Isolated Python reads no PYTHONPATH, so the child is told of the copy by a launcher.
+    launcher = tmp_path / "python"
+    launcher.write_text(
+        f"#!/bin/sh\nexec {sys.executable} -c 'import sys, runpy; sys.path.insert(0, "
+        f'"{tmp_path}"); runpy.run_module("vxlane.datapath.compile", run_name="__main__")\'\n'
+    )
+    launcher.chmod(0o755)
+    monkeypatch.setattr(compiler.sys, "executable", str(launcher))
+    with pytest.raises(CompileError, match=rf"^bpf/nat\.h:{line}:\d+: error: .*'unknown'; all"):
+        compiler.run(Part.PROGRAMS, tmp_path / "compile.log")
 
 
 @pytest.mark.usefixtures("node")
-def test_refusal_of_the_verifier(tmp_path: Path) -> None:
-    """Programs that compile and don't load make an error with the last words; a file has all."""
-    ensure_bpffs(tmp_path / "bpf")
-    defines = {**Constants().defines(), "MAX_PEERS": 0}
+def test_refusal_of_the_verifier(tmp_path: Path, state: Path) -> None:
+    """A program that is refused makes an error with the last words, a file has all of them, and
+    none was replaced.
+    """
+    pinned = identities(state)
+    endless = {**dict.fromkeys(LABELS, EXIT), "to_pod": bytes.fromhex("0500ffff00000000")}
     log = tmp_path / "compile.log"
-    with pytest.raises(CompileError, match=r"did not load: .*; all of its output is in"):
-        compiler.run({"pins": str(tmp_path / "bpf"), "defines": defines}, log)
-    assert "Traceback (most recent call last)" in log.read_text()
+    with pytest.raises(
+        CompileError, match=r"did not load: to_pod: .*; all of the verifier's words"
+    ):
+        load.pin(Compiled("", {}, endless), pin_directory(state), Constants().terms(), log)
+    assert log.read_text()
+    assert identities(state) == pinned
+
+
+def test_a_size_that_the_kernel_refuses(tmp_path: Path, state: Path) -> None:
+    """The error names the map."""
+    terms = Constants(max_pods=0).terms()
+    table = {"pods": Table(kind=1, key=4, value=4, entries="MAX_PODS", flags=0)}
+    with pytest.raises(KernelError, match="make the map pods: Invalid argument"):
+        load.pin(Compiled("", table, {}), state / "bpf", terms, tmp_path / "log")
 
 
 @pytest.fixture(scope="module")
 def state(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A state directory in which this build is loaded."""
     made = tmp_path_factory.mktemp("state")
-    assert node.chamber.run(ensure_loaded, made, Constants()).compiled
+    assert node.chamber.run(ensure_loaded, made, Constants()).loaded
     return made
 
 
 def test_same_build_needs_no_compiler(state: Path) -> None:
-    """A second start with the same constants compiles nothing and finds all in place."""
+    """A second start with the same constants loads nothing and finds all in place."""
     ensure_loaded(state, Constants())
     pinned = identities(state)
     report = ensure_loaded(state, Constants())
-    assert not report.compiled
+    assert not report.loaded
     assert "headers" in report.headers
     assert identities(state) == pinned
 
@@ -96,7 +118,7 @@ def test_other_constants_are_another_build(state: Path) -> None:
     ensure_loaded(state, Constants())
     pinned = identities(state)
     for constants in (Constants(vni=77), Constants()):
-        assert ensure_loaded(state, constants).compiled
+        assert ensure_loaded(state, constants).loaded
         after = identities(state)
         assert {name for name, number in after.items() if pinned.pop(name) != number} == LABELS
         assert not pinned
@@ -107,15 +129,15 @@ def test_damaged_note(state: Path) -> None:
     """A note that can't be read means compiling once more, nothing worse."""
     ensure_loaded(state, Constants())
     next(state.glob("programs-*.json")).write_text("{")
-    assert ensure_loaded(state, Constants()).compiled
-    assert not ensure_loaded(state, Constants()).compiled
+    assert ensure_loaded(state, Constants()).loaded
+    assert not ensure_loaded(state, Constants()).loaded
 
 
 def test_missing_pin(state: Path) -> None:
     """A pin that someone removed is there again."""
     ensure_loaded(state, Constants())
     pin_directory(state).joinpath("to_pod").unlink()
-    assert ensure_loaded(state, Constants()).compiled
+    assert ensure_loaded(state, Constants()).loaded
     assert identities(state).keys() >= LABELS
 
 
@@ -127,7 +149,7 @@ def test_replaced_pin(state: Path, name: str) -> None:
     other = syscall.obj_get(pins / ("pods" if name == "from_nic" else "from_pod"))
     syscall.obj_replace(other, pins / name)
     os.close(other)
-    assert ensure_loaded(state, Constants()).compiled
+    assert ensure_loaded(state, Constants()).loaded
     after = identities(state)
     assert after.keys() == pinned.keys()
     assert not set(after.values()) & set(pinned.values())
@@ -138,7 +160,7 @@ def test_a_strangers_bcc_is_not_imported(state: Path, tmp_path, monkeypatch) -> 
     (tmp_path / "bcc.py").write_text(f"open({str(tmp_path / 'came')!r}, 'w')")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    assert ensure_loaded(state, Constants(vni=5)).compiled
+    assert ensure_loaded(state, Constants(vni=5)).loaded
     assert not (tmp_path / "came").exists()
 
 
@@ -163,7 +185,7 @@ def compiling(state: Path, vni: int) -> Iterator[tuple[subprocess.Popen[str], in
 
 
 def test_a_compiler_without_a_parent_ends(state: Path) -> None:
-    """Kill -9 of the agent ends its compiler: it pins nothing, and no note vouches for the pins."""
+    """Kill -9 of the agent ends its compiler, and what was pinned is as it was."""
     ensure_loaded(state, Constants())
     pinned = identities(state)
     with compiling(state, 8) as (process, child):
@@ -172,7 +194,7 @@ def test_a_compiler_without_a_parent_ends(state: Path) -> None:
         assert select.select([end], [], [], 5)[0]
         os.close(end)
     assert identities(state) == pinned
-    assert ensure_loaded(state, Constants()).compiled
+    assert not ensure_loaded(state, Constants()).loaded
 
 
 def test_want_of_memory_has_words(state: Path) -> None:
@@ -199,7 +221,7 @@ def test_retirement(state: Path) -> None:
 def test_another_size(state: Path) -> None:
     """With another size of a map all maps are new, and have the size that was asked for."""
     pinned = identities(state)
-    assert ensure_loaded(state, Constants(max_pods=77)).compiled
+    assert ensure_loaded(state, Constants(max_pods=77)).loaded
     after = identities(state)
     assert after.keys() == pinned.keys()
     assert not set(after.values()) & set(pinned.values())

@@ -3,31 +3,26 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from vxlane.datapath import programs
-from vxlane.datapath.abi import ABI
-from vxlane.datapath.programs import Constants, Strictness, ensure_loaded, pin_directory
-from vxlane.errors import ConfigError
+from vxlane.datapath.abi import ABI, HEADER
+from vxlane.datapath.programs import Constants, Strictness, pin_directory
 
 
-@pytest.mark.parametrize("name", ["a b", 'a"b', "a:b", "a\\b", "a\nb"])
-def test_state_directory_with_a_special_character(tmp_path: Path, name: str) -> None:
-    """A path that can't stand in the programs' text is refused before anything is made."""
-    with pytest.raises(ConfigError, match="must be free of spaces, quotes, colons, backslashes"):
-        ensure_loaded(tmp_path / name, Constants())
-    assert not (tmp_path / name).exists()
-
-
-def test_constants_become_defines() -> None:
-    """Every constant is a number under its name in capitals."""
-    defines = Constants(vni=9, strict=Strictness.DROP).defines()
-    assert defines["VNI"] == 9
-    assert defines["STRICT"] == 1
-    assert defines["PORT"] == 8472
-    assert all(type(value) is int for value in defines.values())
+def test_constants_become_numbers_and_sizes() -> None:
+    """VNI and port are as they stand in a packet, in the order of the header's NODE_...."""
+    terms = Constants(vni=9, strict=Strictness.DROP, max_flows=400).terms()
+    numbers = dict(zip(HEADER.enums["node"], terms.numbers, strict=False))
+    assert numbers["NODE_VNI"].to_bytes(4, sys.byteorder) == bytes((0, 0, 9, 0))
+    assert numbers["NODE_PORT"].to_bytes(2, sys.byteorder) == (8472).to_bytes(2, "big")
+    assert numbers["NODE_STRICT"] == 1
+    assert len(terms.numbers) == HEADER.enums["node"]["NODE_COUNT"]
+    assert terms.sizes["MAX_FLOWS"] == 400
+    assert terms.sizes["MAX_TRANSLATIONS"] == 101
 
 
 def test_builds_are_told_apart() -> None:

@@ -78,7 +78,7 @@ def test_no_packet_meets_no_program(
     hooks = Hooks(own.pins, method, netlink)
     hooks.attach(Program.FROM_NIC, INDEX)
     with own.counting() as moved, traffic(device) as sent:
-        assert ensure_loaded(own.state, Constants(port=after)).compiled
+        assert ensure_loaded(own.state, Constants(port=after)).loaded
         for _ in range(50):
             hooks.refresh()
     hooks.detach_all()

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from importlib import resources
 
-from vxlane.datapath.source import PROGRAM_FILES, TRACER_FILES, flatten
+from vxlane.datapath.source import Part, flatten
 
 
 def located() -> Iterator[tuple[str, int, str]]:
@@ -56,12 +56,12 @@ def test_all_files_are_in() -> None:
         for entry in resources.files("vxlane").joinpath("bpf").iterdir()
         if entry.name.endswith((".c", ".h"))
     }
-    assert {name for name, _, _ in located()} == there - {*TRACER_FILES}
-    assert set(PROGRAM_FILES) <= there
+    assert {name for name, _, _ in located()} == there - {*Part.TRACER.value}
+    assert set(Part.PROGRAMS.value) <= there
 
 
 def test_headers_come_before_their_users() -> None:
     """A header's text stands before the line that includes it is over."""
     text = flatten()
-    assert text.index('"bpf/vxlane.h"') < text.index("#define PINNED(type")
+    assert text.index('"bpf/vxlane.h"') < text.index("#define PINNED")
     assert '#include "' not in text

@@ -91,6 +91,7 @@ def test_compiler():
         ("compiler", "fail", ("apt-get install python3-bpfcc",))
     ]
     assert told("kernel", headers="") == [("compiler", "fail", ("apt-get install linux-libc-dev",))]
+    assert told("kernel", has_compiled=True, has_bcc=False, headers="") == []
 
 
 def lease(seconds):

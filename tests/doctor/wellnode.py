@@ -67,6 +67,7 @@ WELL = Facts(
     kernel=Kernel(
         release="6.18.4",
         probes=tuple(Result(each.name, Answer.YES, "", "so", is_needed=True) for each in PROBES),
+        has_compiled=False,
         has_bcc=True,
         headers="some",
     ),

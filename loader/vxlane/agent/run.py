@@ -34,7 +34,7 @@ def run(values: Mapping[str, Any]) -> None:
     """Run the agent that the options `values` describe until a signal stops it."""
     state = Path(values["state_dir"])
     if lacks := missing(["NET_ADMIN"]):
-        raise ConfigError(f"the agent lacks {lacks}; give its container NET_ADMIN and NET_RAW")
+        raise ConfigError(f"the agent lacks {lacks}; give its container NET_ADMIN")
     make_directory(state)
     with _until_interrupted(), contextlib.ExitStack() as stack:
         stack.enter_context(sole_agent(state))

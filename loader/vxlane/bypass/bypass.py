@@ -65,7 +65,7 @@ class Bypass:
         self._devices = devices
         log.info(
             "programs %s %s",
-            "compiled with" if self.report.compiled else "taken over as compiled with",
+            "loaded, compiled with" if self.report.loaded else "taken over as compiled with",
             self.report.headers,
         )
         self._pins = pin_directory(config.state)

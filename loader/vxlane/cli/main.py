@@ -20,6 +20,7 @@ COMMANDS = {
     "agent": ("vxlane.cli.agent:agent", "Run this node's agent."),
     "bench": ("vxlane.cli.bench:bench", "Measure the bypass against other paths."),
     "capture": ("vxlane.cli.capture:capture", "Write packets to a pcapng file."),
+    "compile": ("vxlane.cli.compile:compile", "Compile for nodes without a compiler."),
     "detach": ("vxlane.cli.detach:detach", "Remove the bypass from this node."),
     "doctor": ("vxlane.cli.doctor:doctor", "Look for what is wrong with this node."),
     "flows": ("vxlane.cli.flows:flows", "List, or flush, approved flows."),

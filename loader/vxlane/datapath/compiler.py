@@ -1,71 +1,66 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the process that compiles, and says in a sentence what went wrong there.
+"""Compiled programs: those that the package brings, else made by a process that compiles.
 
-The whole output of compiler and verifier goes to a file that the sentence names. Imports errors,
-files and process; bcc is the child's alone (`compile`).
+What went wrong there is said in a sentence; the compiler's whole output goes to a file that the
+sentence names. bcc is the child's alone (`compile`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
+from vxlane.datapath import precompiled
+from vxlane.datapath.compiled import Compiled
+from vxlane.datapath.source import Part
 from vxlane.errors import CompileError
 from vxlane.util import files
 from vxlane.util.capabilities import missing
 
+log = logging.getLogger(__name__)
+
 _TIMEOUT = 120.0
 """Seconds; a slow machine under load takes ten."""
 _LOCATED = re.compile(r"^bpf/\w+\.[ch]:\d+:\d+: (?:fatal )?error: .*$", re.MULTILINE)
+_INSTALL_BCC = "install the package python3-bpfcc (PyPI's bcc is another project)"
 _NO_MEMORY = ("out of memory", "bad_alloc", "MemoryError", "Cannot allocate memory")
-_CAPABILITIES = frozenset({"SYS_ADMIN"})
-"""What bcc needs: its maps are pinned by paths, and CAP_BPF and CAP_PERFMON don't reach them."""
+_CAPABILITIES = frozenset({"BPF", "NET_ADMIN"})
+"""What bcc needs, which makes each map that it compiles a use of; a devmap is the network's."""
 
 
-TRACER_MAPS = ("filter", "lost", "events")
-"""What comes with the tracer's program, in this order."""
+def obtain(part: Part, log_file: Path) -> Compiled:
+    """As the package brings it, else compiled now; CompileError: neither is possible."""
+    return precompiled.find(part) or run(part, log_file)
 
 
-def tracer(request: Mapping[str, object], log_file: Path) -> list[int]:
-    """Descriptors of the tracer's program and of `TRACER_MAPS`; CompileError as `run`."""
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        run({**request, "channel": theirs.fileno()}, log_file, inherited=theirs.fileno())
-        return socket.recv_fds(ours, 1, 1 + len(TRACER_MAPS))[1]
+def run(part: Part, log_file: Path, *, is_portable: bool = False) -> Compiled:
+    """What the child made; CompileError with its first error, and the rest in `log_file`.
 
-
-def run(
-    request: Mapping[str, object], log_file: Path, *, inherited: int | None = None
-) -> dict[str, str]:
-    """The child's answer; CompileError with its first error, and the rest in `log_file`.
-
-    `inherited`: a descriptor that the child shall have too.
+    `is_portable`: for nodes whose kernels and headers are not known here.
     """
-    command = [sys.executable, "-I", "-m", "vxlane.datapath.compile"]
+    log.info("compile the programs: this takes a second, and 120 MB of memory meanwhile")
+    request = {"part": part.name, "parent": os.getpid(), "is_portable": is_portable}
     try:
         child = subprocess.run(
-            command,
-            input=json.dumps({**request, "parent": os.getpid()}),
+            [sys.executable, "-I", "-m", "vxlane.datapath.compile"],
+            input=json.dumps(request),
             capture_output=True,
             text=True,
             errors="backslashreplace",
             check=False,
             timeout=_TIMEOUT,
-            pass_fds=() if inherited is None else (inherited,),
         )
     except subprocess.TimeoutExpired:
         raise CompileError(f"the compiler did not end within {_TIMEOUT:g} s") from None
     if child.returncode == 0:
-        answer: dict[str, str] = json.loads(child.stdout.splitlines()[-1])
-        return answer
+        return Compiled.of(json.loads(child.stdout.splitlines()[-1]))
     where = ""
     with contextlib.suppress(OSError):
         files.replace(log_file, child.stdout + child.stderr, mode=0o600)
@@ -78,18 +73,24 @@ def sentence(status: int, output: str) -> str:
     if status == -signal.SIGKILL or any(words in output for words in _NO_MEMORY):
         return "the compiler was killed: it needs 120 MB of memory; raise the limit"
     if "No module named 'bcc'" in output:
-        return "bcc is missing; install the package python3-bpfcc (PyPI's bcc is another project)"
+        return f"{_without_bcc()}, and bcc is missing; {_INSTALL_BCC}"
     if located := _LOCATED.search(output):
         return located[0]
-    said = "the programs did not load: " + " | ".join(_last_words(output) or ["no word why"])
+    said = "the programs did not compile: " + " | ".join(_last_words(output) or ["no word why"])
     if status < 0:
         said += f" (the compiler was ended by {signal.Signals(-status).name})"
     lacks = missing(_CAPABILITIES)
     return f"{said}; the agent lacks {lacks}" if lacks else said
 
 
+def _without_bcc() -> str:
+    if precompiled.FILE.exists():
+        return f"the programs in {precompiled.FILE} are of another version's sources"
+    return "no compiled programs came with this vxlane"
+
+
 def _last_words(output: str) -> list[str]:
-    """The last that bcc and the verifier said, and what Python made of it."""
+    """The last that bcc said, and what Python made of it."""
     said, _, trace = output.partition("Traceback (most recent call last):")
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     return lines[-5:] + [line.strip() for line in trace.splitlines() if line.strip()][-1:]

@@ -14,7 +14,7 @@ from vxlane.datapath.syscall import _address, _bpf, object_info
 from vxlane.errors import KernelError
 
 _PROG_LOAD, _PROG_TEST_RUN, _PROG_BY_ID = 5, 10, 13
-_SCHED_CLS = 3
+SCHED_CLS = 3
 _FRAME = 4096
 
 
@@ -37,7 +37,7 @@ def prog_load(instructions: bytes) -> int:
     """Load a TC program of struct bpf_insn's; raises OSError where the verifier refuses it."""
     code = ctypes.create_string_buffer(instructions, len(instructions))
     licence = ctypes.create_string_buffer(b"GPL")
-    sizes = _SCHED_CLS, len(instructions) // 8
+    sizes = SCHED_CLS, len(instructions) // 8
     return _bpf(_PROG_LOAD, struct.pack("=IIQQ", *sizes, _address(code), _address(licence)))[0]
 
 

@@ -2,7 +2,7 @@
 """Make sure that the programs of this build are loaded and pinned.
 
 Owns the note beside the pins that says which objects they are and what they were made of, so that
-an agent restarting with the same build and settings needs no compiler.
+an agent restarting with the same build and settings loads nothing.
 """
 
 from __future__ import annotations
@@ -12,26 +12,31 @@ import hashlib
 import json
 import logging
 import os
-import re
 from dataclasses import asdict, dataclass
 from enum import IntEnum
 from pathlib import Path
+from socket import htonl, htons
 from typing import Any
 
-from vxlane.datapath import compiler, pins, syscall
-from vxlane.datapath.abi import ABI
+from vxlane.datapath import compiler, load, pins, syscall
+from vxlane.datapath.abi import ABI, HEADER
 from vxlane.datapath.bpffs import ensure_bpffs
-from vxlane.datapath.source import flatten
-from vxlane.errors import ConfigError, KernelError
+from vxlane.datapath.load import Terms
+from vxlane.datapath.source import Part, flatten
 from vxlane.util import files
 from vxlane.util.jsontext import parse_json
 
 log = logging.getLogger(__name__)
 
 _NO_PROPAGATION = (
-    "in a container each restart compiles again, unless the state directory is mounted with"
+    "in a container each restart loads them again, unless the state directory is mounted with"
     " propagation Bidirectional"
 )
+
+
+_NODE_NUMBERS = [
+    name.removeprefix("NODE_") for name in HEADER.enums["node"] if name != "NODE_COUNT"
+]
 
 
 class Strictness(IntEnum):
@@ -43,7 +48,7 @@ class Strictness(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Constants:
-    """Compiled into the programs; the sizes count map entries."""
+    """What a node's programs and maps are loaded with; the sizes count map entries."""
 
     vni: int = 1
     port: int = 8472
@@ -52,16 +57,26 @@ class Constants:
     max_pods: int = 1024
     max_flows: int = 262144
 
-    def defines(self) -> dict[str, int]:
-        """The constants as the preprocessor's names and values."""
-        return {name.upper(): int(value) for name, value in asdict(self).items()}
+    def terms(self) -> Terms:
+        """As the loader takes them; numbers in network byte order as the header has them."""
+        number_of = {"VNI": htonl(self.vni << 8), "PORT": htons(self.port), "STRICT": self.strict}
+        return Terms(
+            numbers=[int(number_of[name]) for name in _NODE_NUMBERS],
+            sizes={
+                "MAX_PEERS": self.max_peers,
+                "MAX_PODS": self.max_pods,
+                "MAX_FLOWS": self.max_flows,
+                # Most flows are not translated at all.
+                "MAX_TRANSLATIONS": self.max_flows // 4 + 1,
+            },
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """`compiled`: were programs made now; `headers`: which kernel headers they were made with."""
+    """`loaded`: were programs loaded now; `headers`: which kernel headers they were made with."""
 
-    compiled: bool
+    loaded: bool
     headers: str
 
 
@@ -71,14 +86,11 @@ def pin_directory(state: Path) -> Path:
 
 
 def ensure_loaded(state: Path, constants: Constants) -> LoadReport:
-    """Mount the bpffs, compile and pin unless this very build is pinned already.
+    """Mount the bpffs, load and pin unless this very build is pinned already.
 
-    Raises CompileError with the compiler's first error, by real file and line. The programs that
-    stand attached go on until Hooks.refresh() replaces them.
+    Raises CompileError with the compiler's first error, by real file and line, before anything is
+    changed. The programs that stand attached go on until Hooks.refresh() replaces them.
     """
-    if re.search(r'[:"\\\s]', str(state)):
-        msg = f"state directory {str(state)!r} must be free of spaces, quotes, colons, backslashes"
-        raise ConfigError(msg)
     directory = pin_directory(state)
     ensure_bpffs(state / "bpf")
     directory.mkdir(mode=0o700, exist_ok=True)
@@ -86,53 +98,34 @@ def ensure_loaded(state: Path, constants: Constants) -> LoadReport:
     digest, pinned = _digest(constants), pins.read(directory)
     known = _read_note(note)
     if known and known["pins"] == pinned and known["digest"] == digest:
-        return LoadReport(compiled=False, headers=known["headers"])
+        return LoadReport(loaded=False, headers=known["headers"])
     if known and not pinned:
         log.warning("what the last agent pinned is gone; %s", _NO_PROPAGATION)
-    if (known and known["pins"] != pinned) or not _fits(directory, constants):
-        pins.remove(directory)
+    compiled = compiler.obtain(Part.PROGRAMS, state / "compile.log")
     # From here on until it is written again nothing vouches for what is pinned. One that can't be
     # removed names objects that are there no more.
     with contextlib.suppress(OSError):
         note.unlink()
-    log.info("compile the programs: this takes a second, and 120 MB of memory meanwhile")
-    request = {"pins": str(directory), "defines": constants.defines()}
-    headers = compiler.run(request, state / "compile.log")["headers"]
-    made = {"digest": digest, "headers": headers, "pins": pins.read(directory)}
-    _write_note(note, {**made, "defines": constants.defines()})
-    return LoadReport(compiled=True, headers=headers)
+    terms = constants.terms()
+    # A map that is pinned stays as it is, whatever size is asked for.
+    if (known and known["pins"] != pinned) or not load.fits(compiled, directory, terms):
+        pins.remove(directory)
+    load.pin(compiled, directory, terms, state / "compile.log")
+    made = {"digest": digest, "headers": compiled.headers, "pins": pins.read(directory)}
+    _write_note(note, {**made, "constants": asdict(constants)})
+    return LoadReport(loaded=True, headers=compiled.headers)
 
 
-def loaded_defines(state: Path) -> dict[str, int]:
-    """What the pinned programs were compiled with; empty where nothing (readable) is noted."""
-    known: dict[str, int] = _read_note(_note_path(state)).get("defines", {})
-    return known
+def loaded_constants(state: Path) -> Constants | None:
+    """What the pinned programs were loaded with; None where nothing (readable) is noted."""
+    try:
+        return Constants(**_read_note(_note_path(state))["constants"])
+    except (KeyError, TypeError):
+        return None
 
 
 def _note_path(state: Path) -> Path:
     return state / f"programs-{ABI}.json"
-
-
-def _fits(directory: Path, constants: Constants) -> bool:
-    """Whether the maps that are pinned have the sizes asked for.
-
-    A map that is pinned stays as it is, whatever the programs are compiled with.
-    """
-    for name in ("peers", "pods", "flows"):
-        try:
-            descriptor = syscall.obj_get(directory / name)
-        except FileNotFoundError:
-            continue
-        except KernelError:
-            return False
-        try:
-            if syscall.map_shape(descriptor).max_entries != getattr(constants, f"max_{name}"):
-                return False
-        except KernelError:
-            return False
-        finally:
-            os.close(descriptor)
-    return True
 
 
 def retire_others(state: Path) -> bool:
@@ -157,7 +150,7 @@ def retire_others(state: Path) -> bool:
 
 
 def _digest(constants: Constants) -> str:
-    made_of = json.dumps([flatten(), constants.defines(), os.uname().release])
+    made_of = json.dumps([flatten(), asdict(constants), os.uname().release])
     return hashlib.sha256(made_of.encode()).hexdigest()
 
 
@@ -172,8 +165,8 @@ def _read_note(path: Path) -> dict[str, Any]:
 
 
 def _write_note(path: Path, note: dict[str, Any]) -> None:
-    """Without it the next agent compiles again, so a full disk is no reason to fail."""
+    """Without it the next agent loads again, so a full disk is no reason to fail."""
     try:
         files.replace(path, json.dumps(note))
     except OSError as error:
-        log.warning("%s: %s; the next agent will compile again", path, error.strerror)
+        log.warning("%s: %s; the next agent will load them again", path, error.strerror)

@@ -8,19 +8,19 @@ the real file and line. Imports only the errors.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import re
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum
 from importlib import resources
 from pathlib import Path
 
 from vxlane.errors import CompileError
 
-PROGRAM_FILES = ("from_pod.c", "to_pod.c", "from_nic.c", "to_nic.c")
-TRACER_FILES = ("trace.c",)
 _KHEADERS = Path("/sys/kernel/kheaders.tar.xz")
 """bcc would unpack it to a fixed name in /tmp, or take what anyone has put there."""
 _OWN = "headers of the running kernel"
@@ -34,10 +34,27 @@ an error still, for it becomes a call of -1."""
 _INCLUDE = re.compile(r'#include "(\w+\.h)"')
 
 
-def flatten(names: Sequence[str] = PROGRAM_FILES) -> str:
-    """Files of bpf/ as one text, each local header at its first include."""
+class Part(Enum):
+    """What is compiled as one text: files of bpf/, each with the program of its name."""
+
+    PROGRAMS = ("from_pod.c", "to_pod.c", "from_nic.c", "to_nic.c")
+    TRACER = ("trace.c",)
+
+    @property
+    def functions(self) -> list[str]:
+        """The names of the programs."""
+        return [name.removesuffix(".c") for name in self.value]
+
+
+def flatten(part: Part = Part.PROGRAMS) -> str:
+    """Its files as one text, each local header at its first include."""
     seen: set[str] = set()
-    return "".join(line for name in names for line in _lines(name, seen))
+    return "".join(line for name in part.value for line in _lines(name, seen))
+
+
+def digest() -> str:
+    """Tells the sources of all parts from any others."""
+    return hashlib.sha256("".join(map(flatten, Part)).encode()).hexdigest()
 
 
 def _lines(name: str, seen: set[str]) -> Iterator[str]:
@@ -76,12 +93,15 @@ def headers_kind() -> str:
     return _STAND_IN
 
 
-def kernel_headers(scratch: Path) -> KernelHeaders:
+def kernel_headers(scratch: Path, *, is_portable: bool = False) -> KernelHeaders:
     """The running kernel's own headers, else kheaders, else a stand-in made in `scratch`.
 
     The programs use UAPI types only, so the stand-in, made of the distribution's UAPI headers, is
-    as good as the others. Raises CompileError where not even those are installed.
+    as good as the others. With `is_portable` it is taken whatever else is here. Raises CompileError
+    where not even those are installed.
     """
+    if is_portable:
+        return _stand_in(scratch)
     if _has_own():
         return KernelHeaders(_OWN, flags=_OF_A_KERNEL)
     if _KHEADERS.exists():

@@ -24,11 +24,10 @@ from vxlane.errors import KernelError
 _NR_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
 _libc = ctypes.CDLL(None, use_errno=True)
 
-_MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _MAP_NEXT_KEY = 0, 1, 2, 3, 4
+_MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _MAP_NEXT_KEY = 1, 2, 3, 4
 _OBJ_PIN, _OBJ_GET, _OBJ_INFO = 6, 7, 15
 _LINK_CREATE, _LINK_UPDATE, _LINK_DETACH, _PROG_QUERY = 28, 29, 34, 16
 
-_DEVMAP_HASH = 25
 _TCX_MOST = 64  # BPF_MPROG_MAX
 ATTR_SIZE = 128
 """Bytes; no command knows a longer union bpf_attr."""
@@ -102,21 +101,6 @@ def obj_replace(fd: int, path: Path) -> None:
     new.unlink(missing_ok=True)
     obj_pin(fd, new)
     new.rename(path)
-
-
-def ensure_devmap(path: Path, entries: int) -> None:
-    """Pin a map of devices by u32 unless one is pinned there; the kernel empties it of those gone.
-
-    A device is given by its ifindex, in the network namespace of the calling thread.
-    """
-    if path.exists():
-        return
-    with explained("make a map of devices"):
-        made, _ = _bpf(_MAP_CREATE, struct.pack("=IIIII", _DEVMAP_HASH, 4, 4, entries, 0))
-    try:
-        obj_pin(made, path)
-    finally:
-        os.close(made)
 
 
 def map_shape(fd: int) -> MapShape:

@@ -18,14 +18,17 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vxlane.datapath import compiler, syscall
+from vxlane.datapath import compiler, load, syscall
 from vxlane.datapath.abi import HEADER
+from vxlane.datapath.compiled import RING_BYTES
 from vxlane.datapath.maps import Maps
-from vxlane.datapath.programs import loaded_defines, pin_directory
+from vxlane.datapath.programs import loaded_constants
 from vxlane.datapath.ring import Ring
+from vxlane.datapath.source import Part
 from vxlane.errors import VxlaneError
 
 if TYPE_CHECKING:
@@ -36,9 +39,7 @@ LEASE = 2.0
 _LOCK = "tracer.lock"
 _PATIENCE = 0.5
 """Seconds to wait for the lock: the agent holds it while it empties the place."""
-_PAGE = 4096
-"""What PAGE_SIZE is to the compiler with the stand-in for kernel headers; a larger one only makes
-the buffer larger."""
+_MAPS = ("filter", "lost", "events")
 
 
 class Tracer:
@@ -49,17 +50,18 @@ class Tracer:
 
         Raises CompileError, and VxlaneError where no programs are loaded.
         """
-        defines = loaded_defines(state)
-        if not defines:
+        constants = loaded_constants(state)
+        if not constants:
             raise VxlaneError(
-                f"{state} does not say what its programs were compiled with; start the agent again"
+                f"{state} does not say what its programs were loaded with; start the agent again"
             )
-        request = {
-            "pins": str(pin_directory(state)),
-            "defines": {**defines, "RING_PAGES": buffer // _PAGE},
-        }
-        self._fds = compiler.tracer(request, state / "compile-trace.log")
-        self.program, self._filter, self._lost, events = self._fds
+        log_file = state / "compile-trace.log"
+        terms = constants.terms()
+        terms = replace(terms, sizes={**terms.sizes, RING_BYTES: buffer})
+        compiled = compiler.obtain(Part.TRACER, log_file)
+        self.program, maps = load.loose(compiled, _MAPS, terms, log_file)
+        self._fds = [self.program, *maps]
+        self._filter, self._lost, events = maps
         self.ring = Ring(events)
 
     def ask(self, wanted: Any) -> None:

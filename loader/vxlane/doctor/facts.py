@@ -27,6 +27,8 @@ class Kernel:
 
     release: str
     probes: tuple[Result, ...]
+    has_compiled: bool
+    """Whether the package brings them compiled."""
     has_bcc: bool
     headers: str
     """Which kernel headers there are; empty: none."""

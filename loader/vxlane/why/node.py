@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from vxlane.config import DEFAULT_PORT
-from vxlane.datapath.programs import loaded_defines
+from vxlane.datapath.programs import Constants, loaded_constants
 from vxlane.errors import VxlaneError
 from vxlane.host import sysctls
 from vxlane.pods.interfaces import PodStore
@@ -41,7 +40,7 @@ def why(state: Path, source: str, destination: str, protocol: str | None) -> Jso
 @contextlib.contextmanager
 def opened(state: Path) -> Iterator[Reader]:
     """A reader of this node's facts. VxlaneError: nothing is pinned."""
-    port = loaded_defines(state).get("PORT", DEFAULT_PORT)
+    port = (loaded_constants(state) or Constants()).port
     with open_maps(state) as maps, contextlib.closing(Kernel(port)) as kernel:
         yield Reader(maps, kernel)
 

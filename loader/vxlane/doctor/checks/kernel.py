@@ -53,7 +53,10 @@ def helpers(facts: Facts) -> Iterator[Finding]:
 
 
 def compiler(facts: Facts) -> Iterator[Finding]:
-    """The agent can compile its programs when it starts the next time."""
+    """The agent has its programs, or can compile them, when it starts the next time."""
+    if facts.kernel.has_compiled:
+        yield ok("compiler", "none is needed: vxlane came with compiled programs")
+        return
     meaning = "the agent can't compile its programs, and then makes the kernel path only"
     if not facts.kernel.has_bcc:
         says = "bcc is missing (PyPI's bcc is another project)"

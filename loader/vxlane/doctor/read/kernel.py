@@ -8,7 +8,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from vxlane.datapath.source import headers_kind
+from vxlane.datapath import precompiled
+from vxlane.datapath.source import Part, headers_kind
 from vxlane.doctor.checks.settings import (
     BRIDGE_NETFILTER,
     FORWARDING,
@@ -31,7 +32,20 @@ def kernel(probes: tuple[Result, ...]) -> Kernel:
         headers = headers_kind()
     except CompileError:
         headers = ""
-    return Kernel(release=os.uname().release, probes=probes, has_bcc=_has_bcc(), headers=headers)
+    return Kernel(
+        release=os.uname().release,
+        probes=probes,
+        has_compiled=_has_compiled(),
+        has_bcc=_has_bcc(),
+        headers=headers,
+    )
+
+
+def _has_compiled() -> bool:
+    try:
+        return precompiled.find(Part.PROGRAMS) is not None
+    except CompileError:
+        return False
 
 
 def _has_bcc() -> bool:

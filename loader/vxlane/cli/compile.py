@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`vxlane compile`: the programs for nodes that have no compiler."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from vxlane.cli.common import examples, need_root
+from vxlane.datapath import compiler, precompiled
+from vxlane.datapath.source import Part
+from vxlane.util import files
+
+
+@click.command(
+    epilog=examples(
+        "vxlane compile compiled.json", "vxlane compile build/lib/vxlane/datapath/compiled.json"
+    )
+)
+@click.argument("output", type=click.Path(path_type=Path, dir_okay=False))
+def compile(output: Path) -> None:  # noqa: A001 (the command's name)
+    """Compile the programs for nodes that have no compiler, into the file OUTPUT.
+
+    It goes into the package as vxlane/datapath/compiled.json, and belongs to this very version. The
+    programs fit every supported kernel and every setting of the agent. Root is needed, since the
+    compiler makes maps.
+    """
+    need_root()
+    log_file = output.with_name(f"{output.name}.log")
+    parts = {part: compiler.run(part, log_file, is_portable=True) for part in Part}
+    files.replace(output, precompiled.text(parts))

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes maps and loads programs by bpf(2), wherever they were compiled.
+
+It needs no compiler. The program's names in the kernel are their functions', and it has no debug
+information: the verifier's log names registers, not lines. Knows descriptors and pins, not what the
+maps mean.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vxlane.datapath import syscall
+from vxlane.datapath.compiled import Compiled, Table, linked
+from vxlane.datapath.loose import SCHED_CLS
+from vxlane.datapath.syscall import MapShape, _address, _bpf
+from vxlane.errors import CompileError, KernelError
+from vxlane.util import files
+from vxlane.util.capabilities import missing
+
+_MAP_CREATE, _PROG_LOAD = 0, 5
+_CAPABILITIES = frozenset({"BPF", "NET_ADMIN", "PERFMON"})
+"""CAP_PERFMON: without it the verifier lets no program compare pointers, and slows down its loads
+against Spectre (bpf_allow_ptr_leaks(), bpf_bypass_spec_v1() in linux/bpf.h)."""
+_LOG = 1 << 22
+"""Bytes. The verifier says about 200 of each instruction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a node is: `numbers` by NODE_... of bpf/vxlane.h, `sizes` by the names of a Table."""
+
+    numbers: Sequence[int]
+    sizes: Mapping[str, int]
+
+
+def fits(compiled: Compiled, directory: Path, terms: Terms) -> bool:
+    """Whether every map that is pinned there is as it would be made now, sizes included."""
+    for name, table in compiled.maps.items():
+        wanted = MapShape(table.key, table.value, table.most(terms.sizes))
+        try:
+            descriptor = syscall.obj_get(directory / name)
+        except FileNotFoundError:
+            continue
+        except KernelError:
+            return False
+        try:
+            if syscall.map_shape(descriptor) != wanted:
+                return False
+        except KernelError:
+            return False
+        finally:
+            os.close(descriptor)
+    return True
+
+
+def pin(compiled: Compiled, directory: Path, terms: Terms, log_file: Path) -> None:
+    """Take over the maps that are pinned there, make the others, and pin the programs over older
+    ones. CompileError: a program is refused, and none was replaced.
+    """
+    with contextlib.ExitStack() as opened:
+        maps = []
+        for name, table in compiled.maps.items():
+            maps.append(_pinned(directory / name, table, terms))
+            opened.callback(os.close, maps[-1])
+        loaded = {}
+        for name, code in compiled.programs.items():
+            loaded[name] = _load(name, linked(code, maps, terms.numbers), log_file)
+            opened.callback(os.close, loaded[name])
+        for name, program in loaded.items():
+            syscall.obj_replace(program, directory / name)
+
+
+def loose(
+    compiled: Compiled, names: Sequence[str], terms: Terms, log_file: Path
+) -> tuple[int, list[int]]:
+    """Descriptors of the one program, and of its maps of these names; nothing is pinned, so all of
+    it goes with the last process that has them open.
+    """
+    maps: dict[str, int] = {}
+    try:
+        for name, table in compiled.maps.items():
+            maps[name] = _make(name, table, terms)
+        ((name, code),) = compiled.programs.items()
+        program = _load(name, linked(code, list(maps.values()), terms.numbers), log_file)
+        return program, [os.dup(maps[name]) for name in names]
+    finally:
+        for descriptor in maps.values():
+            os.close(descriptor)
+
+
+def _pinned(path: Path, table: Table, terms: Terms) -> int:
+    try:
+        return syscall.obj_get(path)
+    except FileNotFoundError:
+        made = _make(path.name, table, terms)
+    try:
+        syscall.obj_pin(made, path)
+    except KernelError:
+        os.close(made)
+        raise
+    return made
+
+
+def _make(name: str, table: Table, terms: Terms) -> int:
+    sizes = table.kind, table.key, table.value, table.most(terms.sizes), table.flags
+    attr = struct.pack("=IIIIIII16s", *sizes, 0, 0, name.encode()[:15])
+    with _allowed(f"make the map {name}"):
+        return _bpf(_MAP_CREATE, attr)[0]
+
+
+def _load(name: str, code: bytes, log_file: Path) -> int:
+    """CompileError with the verifier's last words; the file has all of them."""
+    try:
+        return _prog_load(name, code)
+    except OSError:
+        pass  # Once more, with a log: to write one takes longer than all else.
+    log = ctypes.create_string_buffer(_LOG)
+    try:
+        with _allowed(f"load the program {name}"):
+            return _prog_load(name, code, log)
+    except KernelError:
+        said = log.value.decode(errors="replace")
+        if not said:
+            raise
+    where = ""
+    with contextlib.suppress(OSError):
+        files.replace(log_file, said, mode=0o600)
+        where = f"; all of the verifier's words are in {log_file}"
+    words = " | ".join(line.strip() for line in said.splitlines()[-5:] if line.strip())
+    lacks = _lacks()
+    raise CompileError(
+        f"the programs did not load: {name}: {words}{f'; {lacks}' if lacks else ''}{where}"
+    )
+
+
+def _prog_load(name: str, code: bytes, log: ctypes.Array[ctypes.c_char] | None = None) -> int:
+    held = ctypes.create_string_buffer(code, len(code))
+    licence = ctypes.create_string_buffer(b"GPL")
+    words = (1, len(log), _address(log)) if log else (0, 0, 0)
+    places = _address(held), _address(licence)
+    attr = struct.pack(
+        "=IIQQIIQII16s", SCHED_CLS, len(code) // 8, *places, *words, 0, 0, name.encode()[:15]
+    )
+    return _bpf(_PROG_LOAD, attr)[0]
+
+
+@contextlib.contextmanager
+def _allowed(operation: str) -> Iterator[None]:
+    """An OSError of the block as a KernelError that names the capabilities that lack."""
+    with syscall.explained(operation, _lacks()):
+        yield
+
+
+def _lacks() -> str:
+    lacks = missing(_CAPABILITIES)
+    return f"the agent lacks {lacks}" if lacks else ""
