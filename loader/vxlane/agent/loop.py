@@ -74,6 +74,8 @@ class Loop:
             self._selector.register(descriptor, selectors.EVENT_READ, action)
         if self._xfrm:
             self._selector.register(self._xfrm.fileno(), selectors.EVENT_READ, self._on_xfrm)
+        if (cache := agent.follow_pods()) is not None:
+            self._selector.register(cache, selectors.EVENT_READ, self._on_pods)
         now = time.monotonic()
         self._steps = agent.resync()
         self._walk = Timer(_STEP_EVERY, self._resync, now + RESYNC_EVERY)
@@ -153,6 +155,9 @@ class Loop:
     def _on_nodes(self) -> None:
         if self._source.on_event():
             self._request(Dirty.NODES)
+
+    def _on_pods(self) -> None:
+        self._request(self._agent.on_cached_pods())
 
     def _on_routes(self) -> None:
         self._heartbeat.fall_behind()

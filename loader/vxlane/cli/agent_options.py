@@ -14,7 +14,7 @@ import click
 
 from vxlane.agent.server.logs import LogFormat
 from vxlane.cli.go_flags import GoBool, GroupedOption
-from vxlane.config import SUBNET_FILE, Mode
+from vxlane.config import SUBNET_FILE, Mode, PodSource
 from vxlane.datapath.attach import Method
 from vxlane.datapath.programs import Constants
 from vxlane.mechanisms.kinds import Kind
@@ -48,7 +48,7 @@ def _switch(name: str, *, default: bool | None = False, **rest: Any) -> InGroup:
     return _option(f"{name}/--no-{name}", default=default, type=GoBool(), **rest)
 
 
-def _choice(kind: type[Mode | Method | LogFormat]) -> click.Choice[str]:
+def _choice(kind: type[Mode | Method | LogFormat | PodSource]) -> click.Choice[str]:
     return click.Choice([item.value for item in kind])
 
 
@@ -185,8 +185,17 @@ _DATAPATH = (
         multiple=True,
         default=[str(cni_cache.CACHE)],
         show_default=True,
-        help="Find pods that ran before the agent in results/ and networks/ of this directory. May "
-        "be repeated.",
+        help="Find pods that the CNI plugin did not tell of in results/ and networks/ of this "
+        "directory. May be repeated.",
+    ),
+    _own(
+        "pods",
+        type=_choice(PodSource),
+        default=PodSource.BOTH.value,
+        show_default=True,
+        help="Learn of new pods from the CNI plugin, which has a pod accelerated before its first "
+        "packet; from the runtime's cache, which needs no plugin and takes some milliseconds more; "
+        "or from whichever tells first.",
     ),
 )
 
