@@ -110,6 +110,10 @@ class Config:
     pod_source: PodSource = PodSource.BOTH
     caches: tuple[Path, ...] = ()
     """Of libcni: directories with `results` and `networks`."""
+    cni_conf_dir: Path | None = None
+    """Where the runtime finds networks; None: where its configuration says."""
+    host_root: Path = Path("/")
+    """Where the node's root directory is seen from here."""
 
 
 def read_network(path: Path) -> Network:

@@ -87,8 +87,9 @@ class Desk:
             for name in ("source", "routes", "rulesets", "readings", "cache")
         )
         self.agent.readings = self.readings.changed
-        self.agent.answers["follow_pods"] = self.cache.changed
-        self.agent.on_cached_pods = self.cache.read
+        self.agent.runtime_files = Part("runtime_files", self.done)
+        followed = [(self.cache.changed, self.cache.read)]
+        self.agent.runtime_files.answers["follow"] = followed
         self.heartbeat = Part("heartbeat", self.done)
         self.xfrm: Followed | None = Followed("xfrm", self.done)
         for name in ("Readiness", "Server"):
@@ -137,8 +138,8 @@ def test_all_is_reconciled_at_first(desk: Desk) -> None:
     assert desk.run() == [ALL]
 
 
-def test_pods_that_the_runtime_wrote_are_reconciled(desk: Desk) -> None:
-    """Where the agent follows the runtime's cache."""
+def test_what_the_runtime_wrote_is_reconciled(desk: Desk) -> None:
+    """As the follower of its files says."""
     desk.settle()
     desk.cache.answers["read"] = Dirty.PODS
     desk.cache.tell()

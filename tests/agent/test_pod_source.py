@@ -56,12 +56,22 @@ def test_which_agents_follow_the_cache(
     agent reads it once at its start.
     """
     done: list[str] = []
-    monkeypatch.setattr("vxlane.agent.agent.CacheWatch", lambda *_: Part("watch", done))
-    agent = Parts(monkeypatch, tmp_path).agent(pod_source=source)
-    agent.read_pods()
-    agent.follow_pods()
-    list(agent.resync())
-    follows = source is not PodSource.PLUGIN
-    assert done == (["watch.read", "watch.start", "watch.read"] if follows else ["watch.read"])
-    assert agent.on_cached_pods() is Dirty.PODS
-    assert done[-1] == "watch.on_event"
+    cache, keeper = Part("cache", done), Part("keeper", done)
+    cache.answers["start"], keeper.answers["start"] = 7, None
+    monkeypatch.setattr("vxlane.agent.runtime_files.CacheWatch", lambda *_: cache)
+    monkeypatch.setattr("vxlane.agent.runtime_files.PluginKeeper", lambda *_: keeper)
+    files = Parts(monkeypatch, tmp_path).agent(pod_source=source).runtime_files
+    files.read_pods()
+    followed = files.follow()
+    files.resync()
+    pods = [call for call in done if call.startswith("cache.")]
+    assert [call for call in done if call.startswith("keeper.")] == [
+        *("keeper.start", "keeper.settle", "keeper.settle")
+    ]
+    if source is PodSource.PLUGIN:
+        assert (pods, followed) == (["cache.read"], [])
+        return
+    assert pods == ["cache.read", "cache.start", "cache.read"]
+    [(descriptor, action)] = followed
+    assert (descriptor, action()) == (7, Dirty.PODS)
+    assert done[-1] == "cache.on_event"

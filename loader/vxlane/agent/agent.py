@@ -16,9 +16,10 @@ from functools import partial
 from vxlane.agent.failures import Failures
 from vxlane.agent.problems import Problems
 from vxlane.agent.retry import Retry
+from vxlane.agent.runtime_files import RuntimeFiles
 from vxlane.bypass.bypass import Bypass, constants_for
 from vxlane.bypass.judged import JudgedKeeper
-from vxlane.config import Config, Mode, PodSource
+from vxlane.config import Config, Mode
 from vxlane.datapath.attach import Hooks
 from vxlane.datapath.programs import pin_directory
 from vxlane.host.devices import Devices
@@ -36,7 +37,6 @@ from vxlane.overlay.notrack import NotrackKeeper
 from vxlane.overlay.owned import OwnedOverlay
 from vxlane.pods.interfaces import PodStore
 from vxlane.pods.pods import Pods
-from vxlane.pods.watch import CacheWatch
 from vxlane.sources.model import Announcement, Problem
 from vxlane.sources.snapshot import NodeSource, Snapshot
 from vxlane.util.dirty import ALL, Dirty
@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 
 _OF_THE_BYPASS = frozenset(
     {
-        *("bypass", "conntrack", "node cache", "notrack", "pods", "resync of maps"),
+        *("bypass", "CNI plugin", "conntrack", "node cache", "notrack", "pods", "resync of maps"),
         *("resync of overlay", "tracer", "undo"),
     }
 )
@@ -76,7 +76,6 @@ class Agent:
         self._source = source
         self._devices = Devices()
         self.pods = Pods(self._devices, PodStore(config.state / "pods"))
-        self.pod_watch = CacheWatch(config.caches, self.pods)
         self._undo = UndoFile(config.state)
         self._backend = self._new_backend()
         self._node_cache = cache
@@ -84,6 +83,7 @@ class Agent:
         self._announced: Announcement | None = None
         self._failures = Failures()
         self._attempt = self._failures.attempt
+        self.runtime_files = RuntimeFiles(config, self.pods, self._attempt)
         self._nics: frozenset[int] = frozenset()
         self._watcher = Watcher(self._device_reader(), ipvs.IpvsReader(ipvs.SERVICES))
         self.judged = JudgedKeeper(self._watcher, config, self.tally.rule_changes)
@@ -117,7 +117,7 @@ class Agent:
         """Close what is open. Device, entries, rules and programs stay."""
         self._save_nodes()
         self._watcher.close()
-        self.pod_watch.close()
+        self.runtime_files.close()
         with self._attempt("notrack"):
             self.notrack.close()
         if self.bypass:
@@ -176,32 +176,13 @@ class Agent:
             dirty |= Dirty.HOST | Dirty.ROUTES | Dirty.ENTRIES
         return dirty | self._backend.on_event(events)
 
-    def read_pods(self) -> None:
-        """Add the pods that the runtime's cache has, those of before the agent too."""
-        with self._attempt("pods"):
-            self.pod_watch.read()
-
-    def follow_pods(self) -> int | None:
-        """Follow the runtime's cache: call `on_cached_pods` when the descriptor is readable."""
-        if self.config.pod_source is PodSource.PLUGIN:
-            return None
-        return self.pod_watch.start()
-
-    def on_cached_pods(self) -> Dirty:
-        """The runtime has written of pods; the answer is to be reconciled."""
-        with self._attempt("pods"):
-            self.pod_watch.on_event()
-        return Dirty.PODS
-
     def resync(self) -> Iterator[Dirty]:
         """Compare all that may change without an event. Each step says what is to be reconciled.
 
         A step takes some milliseconds: a change of a node must not wait for a comparison of all.
         """
         yield Dirty.NODES | Dirty.HOST
-        if self.config.pod_source is not PodSource.PLUGIN:
-            # Some file systems have no inotify events, and a queue of them may run over.
-            self.read_pods()
+        self.runtime_files.resync()
         if self.overlay:
             yield from self._failures.up_to_one("resync of overlay", self._backend.resync())
         if self.bypass:

@@ -144,6 +144,8 @@ def _config(values: Values, name: str, network: Network, *, origin: str) -> Conf
         ready_file=_path(values["ready_file"]),
         pod_source=PodSource(values["pods"]),
         caches=tuple(map(Path, values["cni_cache_dir"])),
+        cni_conf_dir=_path(values["cni_conf_dir"]),
+        host_root=Path(values["host_root"]),
     )
 
 

@@ -47,7 +47,7 @@ def run(values: Mapping[str, Any]) -> None:
         stack.callback(source.close)
         agent = Agent(config, source, cache=cache, served=served)
         stack.callback(agent.close)
-        agent.read_pods()
+        agent.runtime_files.read_pods()
         loop = Loop(agent, source, statuses)
         stack.callback(loop.close)
         loop.run()

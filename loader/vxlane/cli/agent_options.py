@@ -19,6 +19,7 @@ from vxlane.datapath.attach import Method
 from vxlane.datapath.programs import Constants
 from vxlane.mechanisms.kinds import Kind
 from vxlane.pods import cni_cache
+from vxlane.runtime import cni_places
 from vxlane.sources.etcd.access import DEFAULT_ENDPOINTS
 from vxlane.sources.etcd.access import DEFAULT_PREFIX as ETCD_PREFIX
 from vxlane.sources.kubernetes.annotations import DEFAULT_PREFIX as ANNOTATION_PREFIX
@@ -187,6 +188,18 @@ _DATAPATH = (
         show_default=True,
         help="Find pods that the CNI plugin did not tell of in results/ and networks/ of this "
         "directory. May be repeated.",
+    ),
+    _own(
+        "cni-conf-dir",
+        default="",
+        help="Keep an installed CNI plugin in the lists of this directory. The default is what the "
+        "runtime's configuration says.",
+    ),
+    _own(
+        "host-root",
+        default=str(cni_places.ROOT),
+        show_default=True,
+        help="Look for the runtime below this directory: where a container has the node's root.",
     ),
     _own(
         "pods",

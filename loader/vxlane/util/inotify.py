@@ -47,6 +47,11 @@ class DirectoryWatch:
             self.close()
             raise
 
+    def follow(self, directory: Path) -> None:
+        """Follow one more, if it is not followed yet. OSError: it can't be."""
+        if directory not in self._directories():
+            self._follow(directory)
+
     def fileno(self) -> int:
         """For a selector."""
         return self._descriptor
