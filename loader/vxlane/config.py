@@ -38,6 +38,17 @@ class Mode(enum.Enum):
     """flanneld or k3s makes them; vxlane only reads them and accelerates."""
 
 
+class PodSource(enum.Enum):
+    """Who tells the agent of new pods."""
+
+    PLUGIN = "plugin"
+    """The CNI plugin."""
+    WATCH = "watch"
+    """The runtime's cache, which the agent follows."""
+    BOTH = "both"
+    """Whichever does first."""
+
+
 @dataclass(frozen=True, slots=True)
 class Network:
     """flannel's net-conf.json, which is the same on all nodes."""
@@ -96,6 +107,13 @@ class Config:
     clears_unavailable: bool = True
     """Tell Kubernetes that the node's network is up."""
     ready_file: Path | None = None
+    pod_source: PodSource = PodSource.BOTH
+    caches: tuple[Path, ...] = ()
+    """Of libcni: directories with `results` and `networks`."""
+    cni_conf_dir: Path | None = None
+    """Where the runtime finds networks; None: where its configuration says."""
+    host_root: Path = Path("/")
+    """Where the node's root directory is seen from here."""
 
 
 def read_network(path: Path) -> Network:

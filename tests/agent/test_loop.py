@@ -82,10 +82,14 @@ class Desk:
         self.agent.reconcile = self._reconcile
         self.agent.tally = Tally()
         self.agent.answers = {"sync": Dirty(0), "on_event": Dirty(0), "resync": iter(())}
-        self.source, self.routes, self.rulesets, self.readings = (
-            Followed(name, self.done) for name in ("source", "routes", "rulesets", "readings")
+        self.source, self.routes, self.rulesets, self.readings, self.cache = (
+            Followed(name, self.done)
+            for name in ("source", "routes", "rulesets", "readings", "cache")
         )
         self.agent.readings = self.readings.changed
+        self.agent.runtime_files = Part("runtime_files", self.done)
+        followed = [(self.cache.changed, self.cache.read)]
+        self.agent.runtime_files.answers["follow"] = followed
         self.heartbeat = Part("heartbeat", self.done)
         self.xfrm: Followed | None = Followed("xfrm", self.done)
         for name in ("Readiness", "Server"):
@@ -132,6 +136,15 @@ def desk(monkeypatch: pytest.MonkeyPatch, tmp_path: File) -> Iterator[Desk]:
 def test_all_is_reconciled_at_first(desk: Desk) -> None:
     """Before any event."""
     assert desk.run() == [ALL]
+
+
+def test_what_the_runtime_wrote_is_reconciled(desk: Desk) -> None:
+    """As the follower of its files says."""
+    desk.settle()
+    desk.cache.answers["read"] = Dirty.PODS
+    desk.cache.tell()
+    assert desk.run() == [Dirty.PODS]
+    assert desk.done[0] == "cache.read"
 
 
 def test_a_change_of_nodes_is_reconciled(desk: Desk) -> None:

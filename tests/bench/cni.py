@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`scripts/bench cni [--json]`: what the chained plugin costs a pod's start.
+"""`scripts/bench cni [--json]`: what the chained plugin costs a pod's start, and what it spares.
 
 On a lab of one node with a real agent and a hundred pods that the bridge plugin has made, each
 ADD is one process, as a runtime starts it. Measured in turns with a bare `python3 -I -c pass`,
 then all hundred at once, after a hundred bare ones at once. Exit status 1 if a budget is missed:
 40 ms of the median over the bare interpreter; no ADD of the hundred fails, and 99 of them take less
 than four seconds: the kernel attaches one program after the other, 26 ms for each pod.
+
+Then pods of the bridge plugin alone: how long after their ADD the agent, which follows libcni's
+cache, has their programs in place. The budget is 100 ms of the 99th percentile.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import socket
 import statistics
 import sys
 import tempfile
@@ -24,6 +28,8 @@ from typing import Any
 import leftovers
 from standing import entered
 
+from vxlane.datapath import syscall
+from vxlane.datapath.syscall import TcxHook
 from vxlane.install import executable
 from vxlane.lab import lab as labs
 from vxlane.lab import namespaces, pods
@@ -33,6 +39,7 @@ from vxlane.runtime.chain import Chain, ContainerInterface
 PODS = 100
 OVER_BARE_MS = 40.0
 PARALLEL_P99_MS = 4000.0
+WATCHED_P99_MS = 100.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +121,29 @@ def _add(node: LabNode, name: str, plugin: Path, directory: Path) -> Call:
     return Call([str(plugin)], {**env, "CNI_NETNS": str(namespaces.path(name))}, stdin)
 
 
+def watched(node: LabNode, cache: Path) -> dict[str, Any]:
+    """From the end of a chain without our plugin to both programs on the veth."""
+    usual = pods.chain(node)
+    conflist = {**usual.conflist, "plugins": usual.conflist["plugins"][:1]}
+    chain = Chain(conflist, namespace=node.name, path=usual.path, cache=cache)
+    taken = []
+    for number in range(PODS):
+        name = f"{node.name}-seen{number}"
+        namespaces.create(name)
+        with entered(node.name):
+            result = chain.add(ContainerInterface(name, namespaces.path(name)))
+            began = time.perf_counter()
+            veth = socket.if_nametoindex(result["interfaces"][1]["name"])
+            while not all(syscall.tcx_programs(veth, hook) for hook in TcxHook):
+                time.sleep(0.0002)
+        taken.append((time.perf_counter() - began) * 1000)
+    taken.sort()
+    return {
+        "watched_p50_ms": round(statistics.median(taken), 1),
+        "watched_p99_ms": round(taken[PODS * 99 // 100 - 1], 1),
+    }
+
+
 def misses(figures: dict[str, Any]) -> list[str]:
     """The budgets that were missed, a sentence each."""
     missed = []
@@ -123,6 +153,8 @@ def misses(figures: dict[str, Any]) -> list[str]:
         missed.append(f"of {PODS} ADDs at once not all were accelerated")
     if figures["parallel_p99_ms"] >= PARALLEL_P99_MS:
         missed.append(f"of {PODS} ADDs at once 99 % take more than {PARALLEL_P99_MS:g} ms")
+    if figures["watched_p99_ms"] >= WATCHED_P99_MS:
+        missed.append(f"99 % of watched pods take more than {WATCHED_P99_MS:g} ms after their ADD")
     return missed
 
 
@@ -134,9 +166,11 @@ def main() -> None:
     leftovers.remove("bench")
     name = f"bench-{os.getpid()}"
     try:
-        lab = labs.up(name, nodes=1, pods_per_node=0, kernel_only=0)
         with tempfile.TemporaryDirectory() as directory:
-            figures = run(lab.nodes[0], Path(directory))
+            cache = Path(directory) / "cni"
+            options = ["--cni-cache-dir", str(cache)]
+            lab = labs.up(name, nodes=1, pods_per_node=0, kernel_only=0, agent_options=options)
+            figures = run(lab.nodes[0], Path(directory)) | watched(lab.nodes[0], cache)
     finally:
         labs.down(name)
     missed = misses(figures)

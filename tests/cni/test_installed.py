@@ -6,7 +6,7 @@ import dataclasses
 import pytest
 from cniplace import FLANNEL, Place
 
-from vxlane.install import network
+from vxlane.runtime import network
 
 
 @pytest.fixture

@@ -332,6 +332,30 @@ def test_the_list_of_a_dead_agent_may_be_old():
     assert meaning.endswith("of an agent that is dead, and may be old")
 
 
+@pytest.mark.parametrize(
+    ("change", "told_by", "wanted"),
+    [
+        ({}, "both", ("ok", "/opt/cni/bin/vxlane is there")),
+        ({"is_there": False}, "both", ("fail", "/opt/cni/bin/vxlane can't be run")),
+        ({"is_called": False}, "both", ("warn", "no list in /etc/cni/net.d names it any more")),
+        ({"is_called": False}, "plugin", ("fail", "the agent hears nothing else")),
+        ({"is_called": False, "is_installed": False}, "both", ("ok", "in the runtime's cache")),
+        ({"is_called": False, "is_installed": False}, "watch", ("ok", "in the runtime's cache")),
+        ({"error": "x is not TOML"}, "both", ("warn", "x is not TOML")),
+    ],
+)
+def test_who_tells_of_pods(change, told_by, wanted):
+    """A plugin that is named must be there, and one that is not must not be needed."""
+    status = {**WELL.agent.status, "pods_told_by": told_by}
+    facts = replace(
+        WELL, plugin=replace(WELL.plugin, **change), agent=replace(WELL.agent, status=status)
+    )
+    [found] = [each for each in findings(facts) if each.check == "cni-plugin"]
+    level, says = wanted
+    assert found.level is Level[level.upper()]
+    assert says in found.says
+
+
 def test_missing_entries():
     """Each entry that is missing is put back by its own command."""
     neighbour = f"ip neigh replace 10.42.2.0 lladdr {MAC} dev flannel.1 nud permanent"

@@ -18,6 +18,7 @@ from vxlane.doctor.facts import (
     Link,
     Links,
     Peers,
+    Plugin,
     Rules,
     Tunnel,
 )
@@ -108,6 +109,13 @@ WELL = Facts(
         forwarding={MAC: Forwarding(MAC, int(PEER), 3)},
         ways={PEER: NextHop(2, PEER)},
         states={(2, PEER): REACHABLE},
+    ),
+    plugin=Plugin(
+        conf_dir="/etc/cni/net.d",
+        program="/opt/cni/bin/vxlane",
+        is_called=True,
+        is_there=True,
+        is_installed=True,
     ),
 )
 

@@ -30,7 +30,11 @@ class Place:
         places = ["--cni-bin-dir", self.bin, "--cni-conf-dir", self.conf]
         if command == "uninstall":
             places += ["--cni-cache-dir", self.cache]
-        argv = [program("vxlane"), command, *places, *options]
+        return self.run(command, *places, *options)
+
+    def run(self, *arguments):
+        """Run the command line with these arguments alone."""
+        argv = [program("vxlane"), *arguments]
         return subprocess.run(list(map(str, argv)), capture_output=True, text=True, check=False)
 
     def flannel(self, **keys):
@@ -41,12 +45,12 @@ class Place:
         return file
 
     def files(self):
-        """Every file there is, by its path."""
+        """Every file there is, by its path, but the note of what was installed."""
         return sorted(
             str(file.relative_to(self.bin.parent))
             for directory in (self.bin, self.conf)
             for file in directory.rglob("*")
-            if file.is_file()
+            if file.is_file() and file.name != ".vxlane.installed"
         )
 
     def listed(self, name="00-vxlane.conflist"):

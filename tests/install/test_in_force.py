@@ -7,7 +7,7 @@ import pytest
 from cniplace import FLANNEL, Place
 
 from vxlane.errors import ConfigError
-from vxlane.install import network
+from vxlane.runtime import network
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from functools import partial
 from vxlane.agent.failures import Failures
 from vxlane.agent.problems import Problems
 from vxlane.agent.retry import Retry
+from vxlane.agent.runtime_files import RuntimeFiles
 from vxlane.bypass.bypass import Bypass, constants_for
 from vxlane.bypass.judged import JudgedKeeper
 from vxlane.config import Config, Mode
@@ -45,7 +46,7 @@ log = logging.getLogger(__name__)
 
 _OF_THE_BYPASS = frozenset(
     {
-        *("bypass", "conntrack", "node cache", "notrack", "pods", "resync of maps"),
+        *("bypass", "CNI plugin", "conntrack", "node cache", "notrack", "pods", "resync of maps"),
         *("resync of overlay", "tracer", "undo"),
     }
 )
@@ -82,6 +83,7 @@ class Agent:
         self._announced: Announcement | None = None
         self._failures = Failures()
         self._attempt = self._failures.attempt
+        self.runtime_files = RuntimeFiles(config, self.pods, self._attempt)
         self._nics: frozenset[int] = frozenset()
         self._watcher = Watcher(self._device_reader(), ipvs.IpvsReader(ipvs.SERVICES))
         self.judged = JudgedKeeper(self._watcher, config, self.tally.rule_changes)
@@ -115,6 +117,7 @@ class Agent:
         """Close what is open. Device, entries, rules and programs stay."""
         self._save_nodes()
         self._watcher.close()
+        self.runtime_files.close()
         with self._attempt("notrack"):
             self.notrack.close()
         if self.bypass:
@@ -179,6 +182,7 @@ class Agent:
         A step takes some milliseconds: a change of a node must not wait for a comparison of all.
         """
         yield Dirty.NODES | Dirty.HOST
+        self.runtime_files.resync()
         if self.overlay:
             yield from self._failures.up_to_one("resync of overlay", self._backend.resync())
         if self.bypass:

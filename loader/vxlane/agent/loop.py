@@ -11,6 +11,7 @@ import selectors
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from vxlane.agent.agent import Agent
 from vxlane.agent.pace import Pace
@@ -74,6 +75,8 @@ class Loop:
             self._selector.register(descriptor, selectors.EVENT_READ, action)
         if self._xfrm:
             self._selector.register(self._xfrm.fileno(), selectors.EVENT_READ, self._on_xfrm)
+        for descriptor, follow in agent.runtime_files.follow():
+            self._selector.register(descriptor, selectors.EVENT_READ, partial(self._do, follow))
         now = time.monotonic()
         self._steps = agent.resync()
         self._walk = Timer(_STEP_EVERY, self._resync, now + RESYNC_EVERY)
@@ -153,6 +156,9 @@ class Loop:
     def _on_nodes(self) -> None:
         if self._source.on_event():
             self._request(Dirty.NODES)
+
+    def _do(self, action: Callable[[], Dirty]) -> None:
+        self._request(action())
 
     def _on_routes(self) -> None:
         self._heartbeat.fall_behind()

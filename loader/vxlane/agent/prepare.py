@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vxlane.agent.answers import Answers
-from vxlane.config import Config, Mode, Network, parse_network, read_network
+from vxlane.config import Config, Mode, Network, PodSource, parse_network, read_network
 from vxlane.datapath.attach import Method
 from vxlane.datapath.programs import Constants, Strictness
 from vxlane.errors import ConfigError, SourceError
@@ -142,6 +142,10 @@ def _config(values: Values, name: str, network: Network, *, origin: str) -> Conf
         untracks=values["notrack"],
         clears_unavailable=values["set_node_network_unavailable"],
         ready_file=_path(values["ready_file"]),
+        pod_source=PodSource(values["pods"]),
+        caches=tuple(map(Path, values["cni_cache_dir"])),
+        cni_conf_dir=_path(values["cni_conf_dir"]),
+        host_root=Path(values["host_root"]),
     )
 
 

@@ -21,7 +21,6 @@ from vxlane.config import Config, Listen
 from vxlane.datapath.programs import pin_directory
 from vxlane.errors import ConfigError, SourceError
 from vxlane.overlay.node_cache import NodeCache
-from vxlane.pods import cni_cache
 from vxlane.sources.follow import DEFAULT_TIMING
 from vxlane.sources.snapshot import NodeSource
 from vxlane.util import interrupt
@@ -48,8 +47,7 @@ def run(values: Mapping[str, Any]) -> None:
         stack.callback(source.close)
         agent = Agent(config, source, cache=cache, served=served)
         stack.callback(agent.close)
-        for directory in values["cni_cache_dir"]:
-            agent.pods.add_cached(cni_cache.read(Path(directory)))
+        agent.runtime_files.read_pods()
         loop = Loop(agent, source, statuses)
         stack.callback(loop.close)
         loop.run()

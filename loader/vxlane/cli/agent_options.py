@@ -14,11 +14,12 @@ import click
 
 from vxlane.agent.server.logs import LogFormat
 from vxlane.cli.go_flags import GoBool, GroupedOption
-from vxlane.config import SUBNET_FILE, Mode
+from vxlane.config import SUBNET_FILE, Mode, PodSource
 from vxlane.datapath.attach import Method
 from vxlane.datapath.programs import Constants
 from vxlane.mechanisms.kinds import Kind
 from vxlane.pods import cni_cache
+from vxlane.runtime import cni_places
 from vxlane.sources.etcd.access import DEFAULT_ENDPOINTS
 from vxlane.sources.etcd.access import DEFAULT_PREFIX as ETCD_PREFIX
 from vxlane.sources.kubernetes.annotations import DEFAULT_PREFIX as ANNOTATION_PREFIX
@@ -48,7 +49,7 @@ def _switch(name: str, *, default: bool | None = False, **rest: Any) -> InGroup:
     return _option(f"{name}/--no-{name}", default=default, type=GoBool(), **rest)
 
 
-def _choice(kind: type[Mode | Method | LogFormat]) -> click.Choice[str]:
+def _choice(kind: type[Mode | Method | LogFormat | PodSource]) -> click.Choice[str]:
     return click.Choice([item.value for item in kind])
 
 
@@ -185,8 +186,29 @@ _DATAPATH = (
         multiple=True,
         default=[str(cni_cache.CACHE)],
         show_default=True,
-        help="Find pods that ran before the agent in results/ and networks/ of this directory. May "
-        "be repeated.",
+        help="Find pods that the CNI plugin did not tell of in results/ and networks/ of this "
+        "directory. May be repeated.",
+    ),
+    _own(
+        "cni-conf-dir",
+        default="",
+        help="Keep an installed CNI plugin in the lists of this directory. The default is what the "
+        "runtime's configuration says.",
+    ),
+    _own(
+        "host-root",
+        default=str(cni_places.ROOT),
+        show_default=True,
+        help="Look for the runtime below this directory: where a container has the node's root.",
+    ),
+    _own(
+        "pods",
+        type=_choice(PodSource),
+        default=PodSource.BOTH.value,
+        show_default=True,
+        help="Learn of new pods from the CNI plugin, which has a pod accelerated before its first "
+        "packet; from the runtime's cache, which needs no plugin and takes some milliseconds more; "
+        "or from whichever tells first.",
     ),
 )
 

@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `vxlane install` and `vxlane uninstall` share: where a runtime has its CNI files."""
+"""What commands that need a runtime's CNI files share: where they are, found or given."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-PLUGIN = "vxlane"
-"""The plugin's name: its type in a network's list, and its executable."""
+from vxlane.runtime import cni_places, network
+
 PLUGINS_VARIABLE, NETWORKS_VARIABLE = "VXLANE_CNI_BIN_DIR", "VXLANE_CNI_CONF_DIR"
 DIRECTORY = click.Path(path_type=Path, file_okay=False)
 
@@ -18,34 +19,66 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def places(command: Function) -> Function:
-    """Give `command` the options that tell where a runtime has its CNI files."""
+    """Give `command` the options that tell where a runtime has its CNI files.
+
+    It gets `cni_bin_dir`, `cni_conf_dir` and `network_name`. Directories that are not given are
+    those of the runtime.
+    """
     options = (
         click.option(
             "--cni-bin-dir",
             type=DIRECTORY,
-            default="/opt/cni/bin",
             envvar=PLUGINS_VARIABLE,
-            show_default=True,
-            help="Where the runtime finds plugins.",
+            help="Where the runtime finds plugins. The default is what its configuration says.",
         ),
         click.option(
             "--cni-conf-dir",
             type=DIRECTORY,
-            default="/etc/cni/net.d",
             envvar=NETWORKS_VARIABLE,
+            help="Where the runtime finds networks. The default is what its configuration says.",
+        ),
+        click.option(
+            "--host-root",
+            type=DIRECTORY,
+            default=str(cni_places.ROOT),
+            envvar="VXLANE_HOST_ROOT",
             show_default=True,
-            help="Where the runtime finds networks.",
+            help="Where the node's root directory is seen from here, to look for its runtime.",
         ),
         click.option(
             "--network-name",
-            default="cbr0",
+            default=network.USUAL,
             show_default=True,
             help="The name of flannel's network.",
         ),
     )
+    filled: Any = _filled(command)
     for option in reversed(options):
-        command = option(command)
-    return command
+        filled = option(filled)
+    made: Function = filled
+    return made
+
+
+def _filled(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`command`, called with the directories that were found where none are given."""
+
+    @functools.wraps(command)
+    def call(
+        *,
+        cni_bin_dir: Path | None,
+        cni_conf_dir: Path | None,
+        host_root: Path,
+        network_name: str,
+        **rest: Any,
+    ) -> Any:
+        if cni_bin_dir is None or cni_conf_dir is None:
+            found = cni_places.find(network_name, host_root)
+            cni_bin_dir = cni_bin_dir or found.bin_dir
+            cni_conf_dir = cni_conf_dir or found.conf_dir
+        given = {"cni_bin_dir": cni_bin_dir, "cni_conf_dir": cni_conf_dir}
+        return command(network_name=network_name, **given, **rest)
+
+    return call
 
 
 def report(changes: list[str]) -> None:

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import click
 
-from vxlane.cli.cni_options import PLUGIN, places, report
+from vxlane.cli.cni_options import places, report
 from vxlane.cli.common import examples
-from vxlane.install import executable, network, runtime
-from vxlane.install.network import Form
+from vxlane.install import executable, runtime
+from vxlane.runtime import installed, network
+from vxlane.runtime.installed import Installed
+from vxlane.runtime.network import Form, Role
 from vxlane.util import files
 from vxlane.util.places import STATE, state_directory
 
@@ -19,15 +21,14 @@ from vxlane.util.places import STATE, state_directory
     epilog=examples(
         "vxlane install",
         "vxlane install --role main",
-        "vxlane install --cni-bin-dir /host/opt/cni/bin --cni-conf-dir /host/etc/cni/net.d "
-        "--interpreter /usr/bin/python3",
+        "vxlane install --host-root /host --interpreter /usr/bin/python3",
     )
 )
 @places
 @click.option(
     "--role",
-    type=click.Choice(["chained", "main"]),
-    default="chained",
+    type=click.Choice([role.value for role in Role]),
+    default=Role.CHAINED.value,
     show_default=True,
     help="chained: follow flannel's plugin. main: take its place.",
 )
@@ -61,18 +62,22 @@ def install(
     """
     python = interpreter or executable.default_interpreter()
     executable.check_interpreter(python)
-    plugin, is_called = _plugin(required=required), True
-    if role == "main":
-        plan = network.main(cni_conf_dir, network_name, plugin=plugin)
-    else:
-        chosen = _form(form, cni_conf_dir, network_name)
-        plan = network.chained(cni_conf_dir, network_name, form=chosen, plugin=plugin)
-        is_called = network.is_there(cni_conf_dir, network_name)
-    program = cni_bin_dir / PLUGIN
+    program = cni_bin_dir / network.TYPE
+    is_main = Role(role) is Role.MAIN
+    wanted = Installed(
+        network=network_name,
+        role=Role(role),
+        form=Form.CONFLIST if is_main else _form(form, cni_conf_dir, network_name),
+        plugin=_plugin(required=required),
+        programs=(program,),
+    )
+    plan = wanted.plan(cni_conf_dir)
+    is_called = is_main or network.is_there(cni_conf_dir, network_name)
     # The executable first: a runtime that reads of a plugin it can't find fails every pod.
     written = files.settle(program, executable.build(python), mode=0o755)
     changes = [f"wrote {program}"] if written else []
     report(changes + network.apply(cni_conf_dir, plan))
+    installed.write(cni_conf_dir, wanted)
     if not is_called:
         click.echo(
             f"nothing calls the plugin yet: {cni_conf_dir} holds no list of network "
@@ -82,7 +87,7 @@ def install(
 
 def _plugin(*, required: bool) -> network.Json:
     """Our entry in the network's list; what has its default is left out."""
-    plugin: network.Json = {"type": PLUGIN}
+    plugin: network.Json = {"type": network.TYPE}
     if (state := state_directory()) != STATE:
         plugin["stateDir"] = str(state)
     if required:

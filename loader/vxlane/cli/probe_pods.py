@@ -11,8 +11,8 @@ import click
 from vxlane.connectivity.pod import Network, ProbePods
 from vxlane.datapath.maps import Maps
 from vxlane.errors import VxlaneError
-from vxlane.install import network as networks
 from vxlane.install import runtime
+from vxlane.runtime import network as networks
 from vxlane.show import node
 
 

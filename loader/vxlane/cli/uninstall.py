@@ -3,20 +3,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import click
 
-from vxlane.cli.cni_options import DIRECTORY, PLUGIN, places, report
+from vxlane.cli.cni_options import DIRECTORY, places, report
 from vxlane.cli.common import examples
-from vxlane.install import network
 from vxlane.pods import cni_cache
+from vxlane.runtime import installed, network
 from vxlane.util import files
 
 
-@click.command(
-    epilog=examples("vxlane uninstall", "vxlane uninstall --cni-conf-dir /host/etc/cni/net.d")
-)
+@click.command(epilog=examples("vxlane uninstall", "vxlane uninstall --host-root /host"))
 @places
 @click.option(
     "--cni-cache-dir",
@@ -33,15 +32,21 @@ def uninstall(
     It leaves the network's list at once. Its executable stays while pods that were made with it
     are there, since some runtimes need it to delete them; run this again when they are gone.
     """
+    known = installed.read(cni_conf_dir)
+    if known:
+        # First of all: an agent that lives would put the lists right again.
+        installed.write(cni_conf_dir, dataclasses.replace(known, form=None))
     changes = network.apply(cni_conf_dir, network.absent(cni_conf_dir, network_name))
-    program = cni_bin_dir / PLUGIN
+    programs = dict.fromkeys([cni_bin_dir / network.TYPE, *(known.programs if known else ())])
     # Some runtimes delete a pod by the list that made it: without the executable, never.
-    left = cni_cache.made_with(PLUGIN, cni_cache_dir)
+    left = cni_cache.made_with(network.TYPE, cni_cache_dir)
     if not left:
-        changes += [f"removed {program}"] if files.remove(program) else []
+        changes += [f"removed {program}" for program in programs if files.remove(program)]
+        installed.forget(cni_conf_dir)
     report(changes)
-    if left and program.exists():
-        click.echo(
-            f"kept {program}: pods that were made with it ({left}) may need it to be deleted; "
-            "run this again when they are gone"
-        )
+    for program in programs:
+        if program.exists():
+            click.echo(
+                f"kept {program}: pods that were made with it ({left}) may need it to be deleted; "
+                "run this again when they are gone"
+            )

@@ -19,6 +19,7 @@ from vxlane.doctor.read.agent import agent
 from vxlane.doctor.read.links import LinkReader
 from vxlane.doctor.read.load import reading
 from vxlane.doctor.read.peers import peers
+from vxlane.doctor.read.plugin import plugin
 from vxlane.doctor.read.rules import rules
 from vxlane.errors import ConfigError
 from vxlane.host.devices import Devices
@@ -66,4 +67,5 @@ def read(state: Path) -> Facts:
             rules=rules(),
             peers=peers(devices.socket, links, reader.wiring, state, pinned),
             kernel=kernel.kernel(probes.result()),
+            plugin=plugin(),
         )

@@ -183,6 +183,23 @@ class Conntrack:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Plugin:
+    """The CNI plugin, where this node's runtime looks for it."""
+
+    conf_dir: str
+    program: str
+    """Where its executable belongs."""
+    is_called: bool
+    """A list of the network has it."""
+    is_there: bool
+    """Its executable can be run."""
+    is_installed: bool
+    """`vxlane install` was run, and `vxlane uninstall` was not."""
+    error: str = ""
+    """Why the runtime's files can't be read; empty: they are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """All that is known of a node."""
 
@@ -196,3 +213,4 @@ class Facts:
     links: Links
     rules: Rules
     peers: Peers
+    plugin: Plugin

@@ -7,8 +7,10 @@ namespace is entered. Imports netlink only.
 
 from __future__ import annotations
 
+import os
 import socket
 from dataclasses import dataclass
+from pathlib import Path
 
 from vxlane.netlink import rtnetlink as rt
 from vxlane.netlink.socket import NetlinkSocket, Request, attribute, attributes
@@ -22,6 +24,8 @@ class FarEnd:
     mac: str
     """Lower-case, with colons."""
     has_xdp: bool
+    nsid: int = -1
+    """This namespace's id of the other one."""
 
 
 def far_end(netlink: NetlinkSocket, ifindex: int) -> FarEnd | None:
@@ -34,7 +38,32 @@ def far_end(netlink: NetlinkSocket, ifindex: int) -> FarEnd | None:
     if far is None:
         return None
     name = far[rt.IFLA_IFNAME].rstrip(b"\0").decode()
-    return FarEnd(name, far[rt.IFLA_ADDRESS].hex(":"), has_xdp(far))
+    nsid = int(rt.S32.unpack(near[rt.IFLA_LINK_NETNSID])[0])
+    return FarEnd(name, far[rt.IFLA_ADDRESS].hex(":"), has_xdp(far), nsid)
+
+
+def leads_elsewhere(netlink: NetlinkSocket, end: FarEnd, namespace: Path) -> bool:
+    """Whether `end` is in another namespace than the one that the file `namespace` holds.
+
+    False where that can't be told: in a container the file may not be there, and numbers in /proc
+    are those of other processes.
+    """
+    if not namespace.is_absolute() or namespace.is_relative_to("/proc"):
+        return False
+    try:
+        # What is no namespace must not block, as a FIFO would.
+        file = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        named = rt.RTGENMSG.pack(socket.AF_UNSPEC) + attribute(rt.NETNSA_FD, rt.S32.pack(file))
+        (answer,) = netlink.request([Request(rt.RTM_GETNSID, named)])
+    finally:
+        os.close(file)
+    if isinstance(answer, int):
+        return True  # It holds no namespace.
+    found = attributes(answer, rt.RTGENMSG.size).get(rt.NETNSA_NSID, b"")
+    return int(rt.S32.unpack(found)[0]) != end.nsid
 
 
 def root_qdisc(netlink: NetlinkSocket, ifindex: int) -> str:

@@ -17,6 +17,7 @@ RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
 RTM_NEWRULE, RTM_DELRULE = 32, 33
 RTM_NEWQDISC, RTM_DELQDISC, RTM_GETQDISC = 36, 37, 38
 RTM_NEWTFILTER, RTM_DELTFILTER, RTM_GETTFILTER = 44, 45, 46
+RTM_GETNSID = 90
 
 # Multicast groups (RTNLGRP_*).
 RTNLGRP_LINK, RTNLGRP_NEIGH, RTNLGRP_TC = 1, 3, 4
@@ -27,6 +28,7 @@ IFINFOMSG = struct.Struct("=BxHiII")  # family, type, index, flags, change
 RTMSG = struct.Struct("=8BI")  # family, dst_len, src_len, tos, table, protocol, scope, type; flags
 RTNEXTHOP = struct.Struct("=HBBi")  # length, flags, hops, ifindex; attributes follow
 NDMSG = struct.Struct("=BxxxiHBB")  # family, ifindex, state, flags, type
+RTGENMSG = struct.Struct("=Bxxx")  # family
 TCMSG = struct.Struct("=BxxxiIII")  # family, ifindex, handle, parent, info
 IFINDEX = struct.Struct("=xxxxi")  # of ifinfomsg, ifaddrmsg, ndmsg and tcmsg alike
 
@@ -45,6 +47,8 @@ IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 
 VETH_INFO_PEER = 1
 IFLA_BR_VLAN_FILTERING, IFLA_BRPORT_ISOLATED = 7, 33
 RTEXT_FILTER_SKIP_STATS = 1 << 3
+
+NETNSA_NSID, NETNSA_FD = 1, 3
 
 RTA_DST, RTA_SRC, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_METRICS = 1, 2, 4, 5, 6, 8
 RTA_MULTIPATH = 9

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Pods that ran before the agent came, from the files of the container runtime.
+r"""Pods that the CNI plugin did not tell of, from the files of the container runtime.
 
     <cache>/results/<network>-<container id>-<ifname>   libcni: the chain's final result
     <cache>/networks/<network>/<address>                host-local: "<container id>\r\n<ifname>"
 
-Both files outlive their pod when a runtime is killed or a node loses power. So an address counts
-only while host-local says that this container has it, and a pod only while the kernel shows it
-(`confirmed`). Reads files and devices, changes nothing.
+libcni writes its file when the last plugin of the chain has succeeded (libcni/api.go,
+AddNetworkList), so a pod that is found here is complete. Both files outlive their pod when a
+runtime is killed or a node loses power. So an address counts only while host-local says that this
+container has it, and a pod only while the kernel shows it (`confirmed`). Reads files and devices,
+changes nothing.
 """
 
 from __future__ import annotations
@@ -18,9 +20,10 @@ from ipaddress import IPv4Address, IPv6Address, ip_interface
 from pathlib import Path
 from typing import Any
 
+from vxlane.errors import ConfigError
 from vxlane.host.devices import Device, Devices
-from vxlane.host.veths import FarEnd, far_end
-from vxlane.pods.interfaces import PodInterface
+from vxlane.host.veths import FarEnd, far_end, leads_elsewhere
+from vxlane.pods.interfaces import NETWORK_NAME, Key, PodInterface, parse_key
 from vxlane.util.jsontext import parse_json
 
 CACHE = Path("/var/lib/cni")
@@ -49,19 +52,35 @@ class CachedPod:
     host_ifnames: tuple[str, ...]
     """Interfaces on the host that the chain made or used: the bridge and the veth."""
 
+    @property
+    def key(self) -> Key:
+        """See `Key`."""
+        return self.container_id, self.ifname
+
 
 def read(cache: Path) -> list[CachedPod]:
     """Pods with the addresses that host-local confirms, in order of container id.
 
     A network without a directory of leases has another IPAM; its addresses are taken unconfirmed.
     """
-    found = []
-    for pod in _cached(cache):
-        leases = cache / "networks" / pod.network
-        held = tuple(address for address in pod.addresses if _holds(pod, leases, address))
-        if held:
-            found.append(replace(pod, addresses=held))
+    results = cache / "results"
+    files = results.iterdir() if results.is_dir() else ()
+    found = (pod for file in files if (pod := read_one(cache, file.name)))
     return sorted(found, key=lambda pod: (pod.container_id, pod.ifname))
+
+
+def read_one(cache: Path, name: str) -> CachedPod | None:
+    """The pod of the file `name`, with its confirmed addresses; None: there is none, or no more."""
+    entry = _entry(cache / "results" / name)
+    try:
+        pod = _pod(entry) if entry else None
+    except (*_MALFORMED, ConfigError):
+        return None  # of an older libcni, or no entry at all
+    if pod is None:
+        return None
+    leases = cache / "networks" / pod.network
+    held = tuple(address for address in pod.addresses if _holds(pod, leases, address))
+    return replace(pod, addresses=held) if held else None
 
 
 def made_with(plugin: str, cache: Path) -> int:
@@ -73,12 +92,14 @@ def confirmed(pods: Iterable[CachedPod], devices: Devices) -> Iterator[PodInterf
     """The pods that the kernel shows, as the CNI plugin would have described them.
 
     The kernel shows a pod when a veth has one of its names on the host and the veth's other end has
-    the pod's interface name and MAC. A name that another veth has since does not pass.
+    the pod's interface name and MAC, and is in the pod's network namespace where that can be seen
+    from here. A name that another veth has since does not pass.
     """
     for pod in pods:
         for veth in _veths(pod, devices):
             end = far_end(devices.socket, veth.index)
-            if end and end.name == pod.ifname and pod.mac in ("", end.mac):
+            is_it = end and end.name == pod.ifname and pod.mac in ("", end.mac)
+            if end and is_it and not leads_elsewhere(devices.socket, end, Path(pod.netns)):
                 yield _interface(pod, veth, end)
 
 
@@ -103,24 +124,21 @@ def _interface(pod: CachedPod, veth: Device, end: FarEnd) -> PodInterface:
     )
 
 
-def _cached(cache: Path) -> Iterator[CachedPod]:
-    """The pod of each entry of libcni's that can be read."""
-    for entry in _entries(cache):
-        try:
-            yield _pod(entry)
-        except _MALFORMED:
-            continue  # of an older libcni, or no entry at all
-
-
 def _entries(cache: Path) -> Iterator[Json]:
     results = cache / "results"
-    for file in sorted(results.iterdir()) if results.is_dir() else ():
-        try:
-            entry = parse_json(file.read_bytes())
-        except (OSError, ValueError):
-            continue  # half written
-        if isinstance(entry, dict):
+    for file in results.iterdir() if results.is_dir() else ():
+        if entry := _entry(file):
             yield entry
+
+
+def _entry(file: Path) -> Json | None:
+    """What libcni wrote in a file; None: it is no such file, or half written."""
+    try:
+        # What is no regular file could block.
+        entry = parse_json(file.read_bytes()) if file.is_file() else None
+    except (OSError, ValueError):
+        return None
+    return entry if isinstance(entry, dict) else None
 
 
 def _chain(entry: Json) -> list[str]:
@@ -133,15 +151,21 @@ def _chain(entry: Json) -> list[str]:
 
 
 def _pod(entry: Json) -> CachedPod:
-    """An entry of the kind cniCacheV1 (containernetworking/cni, libcni/api.go, cachedInfo)."""
-    result, ifname = entry["result"], str(entry["ifName"])
+    """An entry of the kind cniCacheV1 (containernetworking/cni, libcni/api.go, cachedInfo).
+
+    ConfigError: its names are none of libcni's, and no file must be named by them.
+    """
+    named = {"container_id": entry["containerId"], "ifname": entry["ifName"]}
+    result, (container_id, ifname) = entry["result"], parse_key(named)
+    if not NETWORK_NAME.fullmatch(network := str(entry["networkName"])):
+        raise ConfigError(f"{network!r} is no name of a network")
     interfaces = result.get("interfaces") or []
     own = [i for i, known in enumerate(interfaces) if _is_own(known, ifname)]
     macs = [str(interfaces[i].get("mac") or "").lower() for i in own]
     return CachedPod(
-        container_id=str(entry["containerId"]),
+        container_id=container_id,
         ifname=ifname,
-        network=str(entry["networkName"]),
+        network=network,
         netns=str(entry.get("netns") or ""),
         name=_pod_name(entry.get("cniArgs") or []),
         mac=macs[0] if macs else "",

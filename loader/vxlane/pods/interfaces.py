@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 # libcni's rules for these names; they also make them safe as a file's name.
 _CONTAINER_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
 _IFNAME = re.compile(r"[^/:\s]{1,15}")
+NETWORK_NAME = _CONTAINER_ID
 
 Key = tuple[str, str]
 """Container ID and interface name in the pod."""

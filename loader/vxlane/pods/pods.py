@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """All pods of this node, and whether each is accelerated.
 
-The CNI plugin says which pods there are. The kernel says whether a veth is still the same. Pods are
-known with and without a bypass; `connect` gives them its programs.
+The CNI plugin or the runtime's cache says which pods there are. The kernel says whether a veth is
+still the same. Pods are known with and without a bypass; `connect` gives them its programs.
 """
 
 from __future__ import annotations
@@ -75,10 +75,14 @@ class Pods:
         return self._review(state, veth)
 
     def add_cached(self, pods: Iterable[CachedPod]) -> None:
-        """Add pods that ran before the agent came, and that the kernel shows."""
-        for interface in confirmed(pods, self._devices):
-            if interface.key not in self._states:
-                self.add(interface)
+        """Add pods that the plugin did not tell of, and that the kernel shows."""
+        for interface in confirmed(filter(self._is_new, pods), self._devices):
+            self.add(interface)
+
+    def _is_new(self, pod: CachedPod) -> bool:
+        """Whether `pod` is not known, or has another veth since: names of veths are random."""
+        state = self._states.get(pod.key)
+        return state is None or state.interface.host_ifname not in pod.host_ifnames
 
     def check(self, interface: PodInterface) -> str:
         """Repair a pod; why it is not accelerated, or empty."""

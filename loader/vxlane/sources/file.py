@@ -11,13 +11,9 @@ Owns reading and following it. Touches no kernel state.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import dataclasses
-import errno
 import hashlib
 import logging
-import os
 import time
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network
@@ -38,15 +34,12 @@ from vxlane.sources.model import (
     parse_mac,
 )
 from vxlane.sources.snapshot import NOTHING_READ, Snapshot, agree
+from vxlane.util.inotify import DirectoryWatch
 from vxlane.util.jsontext import parse_json
 
 log = logging.getLogger(__name__)
 
 _KEYS = frozenset({"name", "address", "podCIDR", "vtepMAC"})
-
-# <sys/inotify.h>
-_IN_CLOSE_WRITE, _IN_MOVED_FROM, _IN_MOVED_TO, _IN_DELETE = 0x8, 0x40, 0x80, 0x200
-_IN_WATCH = _IN_CLOSE_WRITE | _IN_MOVED_FROM | _IN_MOVED_TO | _IN_DELETE
 
 
 class FileSource:
@@ -54,6 +47,7 @@ class FileSource:
 
     def __init__(self, path: Path, own_name: str, backend: Backend = Backend.VXLAN) -> None:
         self.changed = -1
+        self._watch: DirectoryWatch | None = None
         self._path = path
         self._own_name = own_name
         self._backend = backend
@@ -65,14 +59,15 @@ class FileSource:
     def start(self, served: Snapshot = NOTHING_READ) -> None:
         """Watch the file's directory: an editor's rename gives the name a new inode."""
         self._served = served
-        self.changed = _watch(self._path.parent)
+        self._watch = _watch(self._path.parent)
+        self.changed = self._watch.fileno()
 
     def on_event(self) -> bool:
         """See `NodeSource`. False for events of the directory's other files: the agent may write
         its status there, and one reconcile must not cause the next.
         """
-        with contextlib.suppress(BlockingIOError):
-            os.read(self.changed, 4096)
+        assert self._watch
+        self._watch.read()
         try:
             return _digest(self._path.read_bytes()) != self._digest
         except OSError:
@@ -110,9 +105,9 @@ class FileSource:
 
     def close(self) -> None:
         """See `NodeSource`."""
-        if self.changed >= 0:
-            os.close(self.changed)
-            self.changed = -1
+        if self._watch:
+            self._watch.close()
+            self._watch, self.changed = None, -1
 
     def _fail(self, error: str) -> None:
         if error != self._last.error:
@@ -196,16 +191,11 @@ def _load(content: bytes) -> dict[str, Any]:
     return document
 
 
-def _watch(directory: Path) -> int:
-    """An inotify descriptor that is readable after a change of an entry of `directory`."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    descriptor = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
-    if descriptor < 0:
-        code = ctypes.get_errno()
-        raise ConfigError(f"inotify: {os.strerror(code)}; raise fs.inotify.max_user_instances")
-    if libc.inotify_add_watch(descriptor, os.fsencode(directory), _IN_WATCH) < 0:
-        code = ctypes.get_errno()
-        os.close(descriptor)
-        advice = "make the directory" if code == errno.ENOENT else "give another file of nodes"
-        raise ConfigError(f"{directory} can't be watched: {os.strerror(code)}; {advice}")
-    return int(descriptor)
+def _watch(directory: Path) -> DirectoryWatch:
+    if not directory.is_dir():
+        raise ConfigError(f"{directory} can't be watched: no such directory; make the directory")
+    try:
+        return DirectoryWatch([directory])
+    except OSError as error:
+        advice = "give another file of nodes, or raise fs.inotify's limits"
+        raise ConfigError(f"{directory} can't be watched: {error.strerror}; {advice}") from None

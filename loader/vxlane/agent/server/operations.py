@@ -9,12 +9,15 @@ from typing import Any
 from vxlane.agent.agent import Agent
 from vxlane.agent.server.status import document
 from vxlane.bypass.bypass import Bypass
+from vxlane.config import PodSource
 from vxlane.errors import ConfigError
-from vxlane.pods.interfaces import Key, parse_interface, parse_key
+from vxlane.pods.interfaces import Key, PodInterface, parse_interface, parse_key
 from vxlane.pods.pods import NO_BYPASS
 from vxlane.util.tally import Withdrawal
 
 Json = dict[str, Any]
+
+ONLY_WATCHED = "the agent follows the runtime's cache alone (--pods watch); run vxlane uninstall"
 
 
 class Operations:
@@ -41,10 +44,17 @@ class Operations:
         return operation(request)
 
     def _add(self, request: Json) -> Json:
-        return _outcome(self._agent.pods.add(parse_interface(request)))
+        return self._told(request, self._agent.pods.add)
 
     def _check(self, request: Json) -> Json:
-        return _outcome(self._agent.pods.check(parse_interface(request)))
+        return self._told(request, self._agent.pods.check)
+
+    def _told(self, request: Json, action: Callable[[PodInterface], str]) -> Json:
+        """Do with a pod what the plugin asks."""
+        interface = parse_interface(request)
+        if self._agent.config.pod_source is PodSource.WATCH:
+            return _outcome(ONLY_WATCHED)
+        return _outcome(action(interface))
 
     def _remove(self, request: Json) -> Json:
         self._agent.pods.remove(parse_key(request))

@@ -41,6 +41,7 @@ def document(agent: Agent) -> Json:
         "network": str(snapshot.network) if snapshot.network else None,
         "peers": len(overlay.paths) if overlay else 0,
         "pods": len(agent.pods.ports()),
+        "pods_told_by": agent.config.pod_source.value,
         "waiting_for": _waiting_for(agent),
         "reconciles": agent.reconciles,
         "headers": bypass.report.headers if bypass else None,

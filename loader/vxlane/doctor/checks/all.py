@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from vxlane.doctor.checks import agent, devices, kernel, peers, rules, settings
+from vxlane.doctor.checks import agent, devices, kernel, peers, plugin, rules, settings
 from vxlane.doctor.facts import Facts
 from vxlane.doctor.findings import Finding, worst
 
@@ -19,6 +19,7 @@ CHECKS: tuple[Check, ...] = (
     agent.agent,
     agent.lease,
     agent.pins,
+    plugin.plugin,
     devices.vtep,
     devices.mtu,
     devices.offloads,

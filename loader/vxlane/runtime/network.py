@@ -24,13 +24,25 @@ from vxlane.util.jsontext import parse_json
 
 Json = dict[str, Any]
 
-_TYPE = "vxlane"
+TYPE = "vxlane"
+"""The plugin's name: its type in a network's list, and its executable."""
+USUAL = "cbr0"
+"""What flannel's manifests and k3s call the network of pods."""
 _LIST = "00-vxlane.conflist"
 _DROP_IN = "99-vxlane.conf"
 _NO_DROP_INS = "loadOnlyInlinedPlugins"
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")  # the specification's, and a file's
 _SUFFIXES = (".conf", ".conflist", ".json")
 """What runtimes read (containerd/go-cni, cri-o/ocicni)."""
+
+
+class Role(Enum):
+    """What the plugin does for a pod."""
+
+    CHAINED = "chained"
+    """It follows flannel's plugin."""
+    MAIN = "main"
+    """It takes the place of flannel's plugin."""
 
 
 class Form(Enum):
@@ -88,6 +100,33 @@ def absent(directory: Path, network: str) -> Plan:
 def takes_drop_ins(directory: Path, network: str) -> bool:
     """Whether the network's list, if there is one, lets runtimes read drop-ins."""
     return not _named(directory, network).get(_NO_DROP_INS)
+
+
+def lists(directory: Path, network: str) -> bool:
+    """Whether a list of `network` is among the files that can be read, be it ours."""
+    for file in _lists(directory):
+        try:
+            if _read(file).get("name") == network:
+                return True
+        except ConfigError:
+            continue  # half written, or another one's fault
+    return False
+
+
+def calls_us(directory: Path, network: str) -> bool:
+    """Whether a file that can be read has our plugin in `network`: a list, or a drop-in to it."""
+    drop_in = _drop_in(directory, network)
+    if drop_in.exists():
+        return is_there(directory, network)
+    for file in _lists(directory):
+        try:
+            listed = _read(file)
+            plugins = listed["plugins"] if listed.get("name") == network else ()
+            if any(plugin["type"] == TYPE for plugin in plugins):
+                return True
+        except (ConfigError, LookupError, TypeError):
+            continue  # no list, or half written
+    return False
 
 
 def is_there(directory: Path, network: str) -> bool:
@@ -174,7 +213,7 @@ def _named(directory: Path, network: str) -> Json:
 
 def _with(listed: Json, plugin: Json) -> Json:
     """The list with the plugin once, at its end."""
-    others = [entry for entry in listed["plugins"] if entry.get("type") != _TYPE]
+    others = [entry for entry in listed["plugins"] if entry.get("type") != TYPE]
     return {**listed, "plugins": [*others, plugin]}
 
 

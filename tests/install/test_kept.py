@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An installation of the CNI plugin that others undo, and the agent's keeper puts right."""
+
+import base64
+import json
+import os
+import select
+import shutil
+
+import pytest
+from cniplace import FLANNEL, Place
+
+from vxlane.errors import ConfigError
+from vxlane.runtime import installed
+from vxlane.runtime.installed import PluginKeeper
+
+K3S = "var/lib/rancher/k3s"
+
+
+class Kept(Place):
+    """A node with a k3s of before 1.31, and an agent's keeper."""
+
+    def __init__(self, root):
+        super().__init__(root / K3S)
+        self.root = root
+        self.conf = root / K3S / "agent/etc/cni/net.d"
+        self.conf.mkdir(parents=True)
+        self.release("old")
+        self.keeper = PluginKeeper(None, root)
+        self.descriptor = self.keeper.start()
+
+    def release(self, name):
+        """Put another release of k3s in force, as its start does."""
+        self.bin = self.root / K3S / "data" / name / "bin"
+        self.bin.mkdir(parents=True)
+        file = self.root / K3S / "agent/etc/containerd/config.toml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lines = (
+            "version = 2",
+            '[plugins."io.containerd.grpc.v1.cri".cni]',
+            f'bin_dir = "/{self.bin.relative_to(self.root)}"',
+            f'conf_dir = "/{self.conf.relative_to(self.root)}"',
+        )
+        file.write_text("\n".join(lines), encoding="utf-8")
+
+    def vxlane(self, command, *options):
+        """By the node's root alone: the directories are found."""
+        return self.run(command, "--host-root", self.root, *options)
+
+    def settle(self):
+        """The keeper works for each event until there is none."""
+        while select.select([self.descriptor], [], [], 0)[0]:
+            self.keeper.settle()
+
+    def is_called(self):
+        """Whether a list names the plugin, and the plugin is there."""
+        lists = [self.conf / "00-vxlane.conflist", self.conf / "cbr0" / "99-vxlane.conf"]
+        named = [b'"vxlane"' in file.read_bytes() for file in lists if file.exists()]
+        return named == [True] and os.access(self.bin / "vxlane", os.X_OK)
+
+
+@pytest.fixture(params=["drop-in", "conflist"])
+def place(request, tmp_path):
+    """The plugin is installed, in either form."""
+    place = Kept(tmp_path)
+    place.flannel()
+    done = place.vxlane("install", "--form", request.param)
+    assert done.returncode == 0, done.stderr
+    place.keeper.settle()
+    place.settle()
+    yield place
+    place.keeper.close()
+
+
+def test_directories_are_found(place):
+    """Install writes where k3s looks, without an option that says so."""
+    assert place.is_called()
+
+
+def test_what_is_right_is_left_alone(place):
+    """The keeper writes nothing where all is as it was installed."""
+    before = {file: file.stat().st_mtime_ns for file in place.root.rglob("*")}
+    place.keeper.settle()
+    place.settle()
+    assert before == {file: file.stat().st_mtime_ns for file in place.root.rglob("*")}
+
+
+def test_k3s_writes_its_list_anew(place):
+    """As each start does, also with another content: the plugin follows the new list's."""
+    tuning = {"type": "tuning"}
+    place.flannel(plugins=[*FLANNEL["plugins"], tuning])
+    place.settle()
+    assert place.is_called()
+    ours = place.conf / "00-vxlane.conflist"
+    if ours.exists():
+        assert place.listed()["plugins"][-2:] == [tuning, {"type": "vxlane"}]
+
+
+def test_a_list_that_is_half_written(place):
+    """It is an error until the rest is there."""
+    file = place.flannel()
+    content = file.read_bytes()
+    file.write_bytes(content[:40])
+    with pytest.raises(ConfigError, match="is not JSON"):
+        place.keeper.settle()
+    file.write_bytes(content)
+    place.settle()
+    assert place.is_called()
+
+
+def test_somebody_clears_the_directory(place):
+    """All lists and drop-ins go, flannel's comes back, and so does ours."""
+    for entry in place.conf.glob("[!.]*"):
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    place.flannel()
+    place.settle()
+    assert place.is_called()
+
+
+def test_a_new_release_has_another_directory(place):
+    """The executable is where the new release of k3s looks, and uninstall removes both."""
+    old = place.bin / "vxlane"
+    place.release("new")
+    place.flannel()
+    place.settle()
+    assert place.is_called()
+    assert (place.bin / "vxlane").read_bytes() == old.read_bytes()
+    place.vxlane("uninstall", "--cni-cache-dir", place.cache)
+    assert not old.exists()
+    assert not (place.bin / "vxlane").exists()
+
+
+def test_without_its_executable_it_is_not_called(place):
+    """A plugin that is gone leaves the list, or every pod would fail; it comes back with it."""
+    program = place.bin / "vxlane"
+    content = program.read_bytes()
+    program.unlink()
+    place.settle()
+    assert b'"vxlane"' not in b"".join(f.read_bytes() for f in place.conf.rglob("*.conf*"))
+    program.write_bytes(content)
+    program.chmod(0o755)
+    place.settle()
+    assert place.is_called()
+
+
+def test_uninstall_is_respected(place):
+    """What a person takes away stays away, also while the executable waits for pods to end."""
+    results = place.cache / "results"
+    results.mkdir(parents=True)
+    plugins = json.dumps({"plugins": [{"type": "vxlane"}]}).encode()
+    entry = {"config": base64.b64encode(plugins).decode()}
+    (results / "cbr0-c1-eth0").write_text(json.dumps(entry), encoding="utf-8")
+    assert "kept" in place.vxlane("uninstall", "--cni-cache-dir", place.cache).stdout
+    place.settle()
+    place.flannel()
+    place.settle()
+    assert not place.is_called()
+    assert (place.bin / "vxlane").exists()
+    shutil.rmtree(place.cache)
+    place.vxlane("uninstall", "--cni-cache-dir", place.cache)
+    place.settle()
+    assert [file.name for file in place.conf.iterdir()] == ["10-flannel.conflist"]
+    assert not (place.bin / "vxlane").exists()
+
+
+def test_a_note_that_nobody_wrote(tmp_path):
+    """It is named, and the next step."""
+    (tmp_path / ".vxlane.installed").write_text('{"network": "cbr0"}', encoding="utf-8")
+    with pytest.raises(ConfigError, match="run vxlane install again"):
+        installed.read(tmp_path)
+
+
+def test_a_directory_that_was_given(tmp_path):
+    """A directory that --cni-conf-dir names is kept, whatever the runtime's is."""
+    place = Place(tmp_path)
+    place.flannel()
+    place.vxlane("install", "--form", "conflist")
+    (place.conf / "00-vxlane.conflist").unlink()
+    keeper = PluginKeeper(place.conf, tmp_path / "host")
+    keeper.settle()
+    assert place.files() == ["bin/vxlane", "net.d/00-vxlane.conflist", "net.d/10-flannel.conflist"]
