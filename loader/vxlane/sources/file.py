@@ -38,6 +38,7 @@ from vxlane.sources.model import (
     parse_mac,
 )
 from vxlane.sources.snapshot import NOTHING_READ, Snapshot, agree
+from vxlane.sources.steering import NoCluster
 from vxlane.util.jsontext import parse_json
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class FileSource:
 
     def __init__(self, path: Path, own_name: str, backend: Backend = Backend.VXLAN) -> None:
         self.changed = -1
+        self.cluster = NoCluster()
         self._path = path
         self._own_name = own_name
         self._backend = backend
