@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import signal
 from collections.abc import Iterator
@@ -10,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agentnode import AgentNode, eventually
+from agentnode import AgentNode, eventually, make_pod
 from apiserver import PREFIX, ApiServer, make_node
 from etcdserver import EtcdServer
 from standing import entered
 
 from vxlane.sources.model import derived_mac
+from vxlane.sources.steering import BYPASS, REPORT
 
 OWN = "node-00001"
 NET_CONF = {"Network": "10.64.0.0/10", "Backend": {"Type": "vxlan"}}
@@ -56,7 +58,21 @@ class Cluster:
         return next((c["status"] for c in conditions if c["type"] == kind), None)
 
     def annotations(self) -> dict[str, str]:
-        """Our own node's."""
+        """Our own node's, of flannel's."""
+        return {key: value for key, value in self._all().items() if "flannel" in key}
+
+    def report(self) -> dict[str, Any]:
+        """What the agent says of itself; empty: nothing yet."""
+        found: dict[str, Any] = json.loads(self._all().get(REPORT, "{}"))
+        return found
+
+    def wants(self, wish: str) -> None:
+        """Somebody annotates our node."""
+        node = copy.deepcopy(self.api.nodes[OWN])
+        node["metadata"]["annotations"][BYPASS] = wish
+        self.api.put(node)
+
+    def _all(self) -> dict[str, str]:
         found: dict[str, str] = self.api.nodes[OWN]["metadata"]["annotations"]
         return found
 
@@ -240,7 +256,7 @@ def test_an_emptied_cluster_is_not_believed(cluster: Cluster) -> None:
 
 
 def test_adopt_announces_nothing(cluster: Cluster) -> None:
-    """In mode adopt the API server is only read: flanneld announces this node."""
+    """In mode adopt flanneld announces this node; the agent writes its report and nothing else."""
     cluster.node.sh(
         "ip link add flannel.1 type vxlan id 1 dev eth0 local 172.16.0.1 dstport 8472 nolearning",
         "ip link set flannel.1 up",
@@ -249,7 +265,10 @@ def test_adopt_announces_nothing(cluster: Cluster) -> None:
         "ip route add 10.64.2.0/24 via 10.64.2.0 dev flannel.1 onlink",
     )
     cluster.start(mode="adopt")
-    assert cluster.api.patches == []
+    eventually(lambda: cluster.report() != {}, "the report")
+    [(path, _, body)] = cluster.api.patches
+    assert path == f"/api/v1/nodes/{OWN}/status"
+    assert list(json.loads(body)["metadata"]["annotations"]) == [REPORT]
     assert cluster.annotations() == {}
     with cluster.node.maps() as maps:
         assert [str(cidr) for cidr in maps.peers()] == ["10.64.2.0/24"]
@@ -292,3 +311,31 @@ def test_a_node_of_etcd_gets_a_subnet_and_its_network(node: AgentNode, tmp_path:
         eventually(lambda: "10.64.2.0" not in node.sh("ip route; ip neigh"), "the peer's end")
         node.stop()
         etcd.close()
+
+
+def test_a_node_that_is_switched_off_keeps_the_kernel_path(cluster: Cluster) -> None:
+    """By its annotation, from the agent's start; on again while it runs. The report says so."""
+    cluster.wants("off")
+    cluster.start()
+    assert cluster.node.status()["wanted"] == "off"
+    eventually(lambda: cluster.report().get("bypass") == "off", "the report")
+    with cluster.node.maps() as maps:
+        assert maps.settings().lease_until == 0
+    cluster.wants("on")
+    eventually(lambda: cluster.node.status()["bypass"] == "on", "the bypass")
+    assert (cluster.node.state / "wish").read_text() == "on\n"
+
+
+def test_a_pod_stays_on_the_kernel_path_by_its_annotation(cluster: Cluster) -> None:
+    """Others of its namespace are in the map once the API server has told their annotations."""
+    pods = "/api/v1/namespaces/default/pods"
+    cluster.api.objects = {
+        f"{pods}/pod7": {"metadata": {"annotations": {BYPASS: "off"}}},
+        f"{pods}/pod8": {"metadata": {}},
+    }
+    cluster.start()
+    for number in (7, 8):
+        assert cluster.node.ask(**make_pod(cluster.node, number))["accelerated"] is True
+    with cluster.node.maps() as maps:
+        eventually(lambda: list(map(str, maps.pods())) == ["10.42.1.8"], "the other pod")
+    assert "veth7: its annotation vxlane.io/bypass says off" in cluster.node.log()

@@ -102,7 +102,9 @@ class Desk:
         monkeypatch.setattr(loops, "is_about", lambda change: change == "ours")
         source: Any = self.source
         statuses: Any = Part("statuses", self.done)
-        self.loop = Loop(self.agent, source, statuses)
+        steering: Any = Part("steering", self.done)
+        steering.changed = -1
+        self.loop = Loop(self.agent, source, statuses, steering)
 
     def run(self, most: int = 1) -> list[Dirty]:
         """Run for so many reconciles; what each was asked for."""

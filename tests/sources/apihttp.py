@@ -97,6 +97,12 @@ class Handler(BaseHTTPRequestHandler):
             url.path.startswith("/api/v1/nodes/") and (name := url.path.split("/")[4]) in api.nodes
         ):
             self._answer(200, encoded(api.nodes[name]))
+        elif url.path in api.objects:
+            found = api.objects[url.path]
+            if isinstance(found, int):
+                self._refuse(found, f"{url.path} may not be read")
+            else:
+                self._answer(200, encoded(found))
         elif url.path in api.pods:
             self._answer(200, encoded({"spec": {"nodeName": api.pods[url.path]}}))
         else:

@@ -75,6 +75,8 @@ class ApiServer:
         self.requests: list[str] = []
         self.patches: list[tuple[str, str, bytes]] = []
         self.pods: dict[str, str] = {}
+        self.objects: dict[str, Any] = {}
+        """Other objects by their path; a number is the status of a refusal."""
         self.moved = threading.Condition()
         self.nodes: dict[str, dict[str, Any]] = {}
         self.history: list[tuple[int, str, bytes]] = []

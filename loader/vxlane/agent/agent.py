@@ -39,6 +39,7 @@ from vxlane.pods.interfaces import PodStore
 from vxlane.pods.pods import Pods
 from vxlane.sources.model import Announcement, Problem
 from vxlane.sources.snapshot import NodeSource, Snapshot
+from vxlane.sources.steering import EVERYTHING, Wish
 from vxlane.util.dirty import ALL, Dirty
 from vxlane.util.tally import Tally, Withdrawal
 
@@ -70,6 +71,8 @@ class Agent:
         """Whether the maps are what the last reconcile found."""
         self.reconciles = 0
         """How often all this was compared and repaired."""
+        self.wish = EVERYTHING
+        """How much of this node is to be bypassed."""
         self.tally = Tally()
         self.problems = Problems()
         self.snapshot = source.nodes()
@@ -123,6 +126,14 @@ class Agent:
         if self.bypass:
             self.bypass.close()
         self._devices.close()
+
+    def steer(self, wish: Wish) -> None:
+        """Bypass so much of this node from now on."""
+        self.wish = wish
+        if self.bypass and self.overlay:
+            self.bypass.lease.switch(self.overlay, is_enabled=wish.is_on)
+        with self._attempt("pods"):
+            self.pods.reconsider()
 
     def reconcile(self, dirty: Dirty) -> None:
         """Compare and repair all that `dirty` names."""
@@ -311,6 +322,8 @@ class Agent:
             overlay=overlay,
             tally=self.tally,
         )
+        if not self.wish.is_on:
+            self.bypass.lease.switch(overlay, is_enabled=False)
         return self.bypass
 
     def _become_ready(self) -> None:

@@ -19,6 +19,7 @@ from vxlane.agent.server.notify import Readiness
 from vxlane.agent.server.operations import Operations
 from vxlane.agent.server.server import Server
 from vxlane.agent.server.status import StatusStore
+from vxlane.agent.steering import Steering
 from vxlane.bypass.heartbeat import Heartbeat
 from vxlane.config import Mode
 from vxlane.host.events import RouteEvents, RulesetEvents, xfrm_events
@@ -38,6 +39,8 @@ _STEP_EVERY = 0.1
 _SYNC_EVERY = 1.0
 _SETTINGS_EVERY = 10.0
 """Some of the programs' settings follow sysctls, which have no events."""
+_TELL_EVERY = 10.0
+"""How this node is; the cluster hears of it at a slower pace."""
 _GATHER = {Mode.OWN: 0.003, Mode.ADOPT: 0.015}
 """See `Pace`. flanneld hears of a node when we do and then writes its entries: in adopt the agent
 waits for both."""
@@ -55,7 +58,9 @@ class Timer:
 class Loop:
     """Runs one agent."""
 
-    def __init__(self, agent: Agent, source: NodeSource, statuses: StatusStore) -> None:
+    def __init__(
+        self, agent: Agent, source: NodeSource, statuses: StatusStore, steering: Steering
+    ) -> None:
         self._agent = agent
         self._statuses = statuses
         self._readiness = Readiness(agent.config.ready_file)
@@ -90,6 +95,9 @@ class Loop:
         if agent.config.mode is Mode.OWN:
             every = agent.config.rules_interval
             self._timers.append(Timer(every, lambda: self._request(Dirty.RULES), now + every))
+        if steering.changed >= 0:
+            self._selector.register(steering.changed, selectors.EVENT_READ, steering.on_event)
+            self._timers.append(Timer(_TELL_EVERY, steering.tell, now + 1.0))
         self._pace = Pace(_GATHER[agent.config.mode], now)
         events = [one for one in (self._routes, self._rulesets, self._xfrm) if one]
         self._heartbeat = Heartbeat([one.fileno() for one in events], agent.renew)

@@ -64,7 +64,9 @@ def _with_kubernetes(values: Values) -> tuple[Config, NodeSource]:
     origin = f"kubernetes {prefix}"
     answers = Answers(Path(values["state_dir"]), origin)
     name = values["node_name"] or answers.to("name", lambda: own_node_name(access, os.environ))
-    network = _network(values, default=_NET_CONFIG)
+    # In adopt the overlay is there, and k3s has no such file: then the kernel tells all of it.
+    is_read = values["mode"] == Mode.OWN.value or _NET_CONFIG.exists()
+    network = _network(values, default=_NET_CONFIG if is_read else None)
     source = KubernetesSource(access, name, prefix=prefix)
     return _config(values, name, network, origin=origin), source
 

@@ -17,6 +17,7 @@ from vxlane.agent.server import health
 from vxlane.agent.server.http import HttpServer
 from vxlane.agent.server.status import StatusStore
 from vxlane.agent.sole import make_directory, sole_agent
+from vxlane.agent.steering import Steering
 from vxlane.config import Config, Listen
 from vxlane.datapath.programs import pin_directory
 from vxlane.errors import ConfigError, SourceError
@@ -47,8 +48,10 @@ def run(values: Mapping[str, Any]) -> None:
         stack.callback(source.close)
         agent = Agent(config, source, cache=cache, served=served)
         stack.callback(agent.close)
+        # Before pods are added: whether they may be is for the cluster to say.
+        steering = Steering(agent, source.cluster)
         agent.runtime_files.read_pods()
-        loop = Loop(agent, source, statuses)
+        loop = Loop(agent, source, statuses, steering)
         stack.callback(loop.close)
         loop.run()
 

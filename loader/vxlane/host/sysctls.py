@@ -20,6 +20,8 @@ CONNTRACK = {
 }
 
 _ROOT = Path("/proc/sys")
+MOUNTED = Path("/mnt/proc/sys")
+"""The node's own, where a container has them mounted: its /proc/sys is read-only."""
 
 
 def read(name: str) -> str | None:
@@ -48,10 +50,16 @@ def write(values: Mapping[str, str]) -> None:
     """Set each setting."""
     for name, value in values.items():
         try:
-            _path(name).write_text(value)
+            writable(_path(name)).write_text(value)
         except OSError as error:
             advice = f"set it on the host: sysctl -w {name}={value}"
             raise KernelError(f"set sysctl {name}={value}", error.errno or 0, advice) from error
+
+
+def writable(setting: Path) -> Path:
+    """The file to write a setting below /proc/sys to."""
+    mounted = MOUNTED / setting.relative_to(_ROOT)
+    return mounted if mounted.exists() else setting
 
 
 def _path(name: str) -> Path:

@@ -17,6 +17,7 @@ from typing import Any
 from pyroute2.netlink.exceptions import NetlinkError
 
 from vxlane.errors import KernelError
+from vxlane.host import sysctls
 from vxlane.host.devices import Device, Devices, explained
 
 OVERHEAD = 14 + 8 + 8 + 20
@@ -165,7 +166,8 @@ def _create(devices: Devices, wanted: Vtep) -> Device:
         )
     # No router sends advertisements in a tunnel; flannel turns this off too.
     with contextlib.suppress(OSError):
-        Path(f"/proc/sys/net/ipv6/conf/{wanted.name}/accept_ra").write_text("0")
+        setting = Path(f"/proc/sys/net/ipv6/conf/{wanted.name}/accept_ra")
+        sysctls.writable(setting).write_text("0")
     return _read(devices, wanted.name)
 
 

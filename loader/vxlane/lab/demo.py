@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from vxlane.datapath.maps import Maps
 from vxlane.datapath.programs import pin_directory
+from vxlane.datapath.shares import Counters
 from vxlane.lab import service, traffic
 from vxlane.lab.lab import Lab
 from vxlane.lab.plan import LabNode
@@ -118,7 +119,7 @@ def _measure(
             findings.tcp_counters.setdefault(path, []).append(counted)
 
 
-def _counters(nodes: Iterable[LabNode]) -> documents.Counters:
+def _counters(nodes: Iterable[LabNode]) -> Counters:
     """The counters of all nodes as one."""
     readings = []
     for node in nodes:

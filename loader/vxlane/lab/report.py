@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from vxlane.datapath.shares import Counters
 from vxlane.show import documents
 from vxlane.show.table import table
 
@@ -51,7 +52,7 @@ class Findings:
     pair: str
     values: dict[tuple[Quantity, DataPath], list[float]] = field(default_factory=dict)
     """One per round, in the quantity's unit."""
-    tcp_counters: dict[DataPath, list[documents.Counters]] = field(default_factory=dict)
+    tcp_counters: dict[DataPath, list[Counters]] = field(default_factory=dict)
     """The nodes' counters of the TCP measurements on each path."""
 
     def to_json(self) -> Json:

@@ -76,6 +76,11 @@ def plan_for(
     return PodPlan(veth.index, bridge.index, pods, bridge_facts=_facts(bridge))
 
 
+def left_out(veth: Device, reason: str) -> PodPlan:
+    """The plan for a pod that somebody wants to stay on the kernel path."""
+    return _refused(veth, reason)
+
+
 def is_still_so(plan: PodPlan, bridge: Device) -> bool:
     """Whether the bridge is as it was when the plan was made."""
     return not plan.pods or plan.bridge_facts == _facts(bridge)

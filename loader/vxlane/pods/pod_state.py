@@ -26,11 +26,18 @@ class PodState:
     """An event was about the veth since the last check."""
     bridge_changed: bool = False
     """The same of its bridge."""
+    refusal: str | None = ""
+    """What admission said of it last; see `Admission.reason`."""
 
     def __str__(self) -> str:
         at = self.interface
         name = at.name or at.container_id[:12]
         return f"{name} {at.ifname} {' '.join(at.addresses)} {at.host_ifname}"
+
+    @property
+    def is_left_out(self) -> bool:
+        """Whether it stays on the kernel path because somebody wants that, or may want it."""
+        return self.refusal != ""
 
     @property
     def key(self) -> Key:

@@ -11,6 +11,7 @@ import dataclasses
 import logging
 from collections.abc import Collection, Iterable, Iterator
 from ipaddress import IPv4Address
+from typing import Protocol
 
 from vxlane.datapath.abi import Guard
 from vxlane.datapath.hooks import Place
@@ -18,7 +19,7 @@ from vxlane.host.devices import Device, Devices
 from vxlane.host.veths import far_end
 from vxlane.pods.cni_cache import CachedPod, confirmed
 from vxlane.pods.interfaces import Key, PodInterface, PodStore
-from vxlane.pods.plan import PodPlan, is_still_so, plan_for
+from vxlane.pods.plan import PodPlan, is_still_so, left_out, plan_for
 from vxlane.pods.pod_state import PodPort, PodState, port_of
 from vxlane.pods.programs import PodPrograms, places_on
 from vxlane.util.dirty import Dirty
@@ -26,6 +27,28 @@ from vxlane.util.dirty import Dirty
 log = logging.getLogger(__name__)
 
 NO_BYPASS = "this node has no bypass now; see 'vxlane status'"
+NOT_YET_KNOWN = "the cluster has not said yet whether it may be bypassed"
+
+
+class Admission(Protocol):
+    """Decides which pods are to be left to the kernel path, whatever they are."""
+
+    def reason(self, pod: PodInterface) -> str | None:
+        """Why this one is, empty: it is not; None: that is not known yet."""
+
+    def forget(self, pod: PodInterface) -> None:
+        """It is gone, or another one of its name has come."""
+
+
+class Everybody:
+    """No pod is left out."""
+
+    def reason(self, pod: PodInterface) -> str | None:  # noqa: ARG002 (whoever it is)
+        """None is."""
+        return ""
+
+    def forget(self, pod: PodInterface) -> None:
+        """Does nothing."""
 
 
 class Pods:
@@ -35,6 +58,7 @@ class Pods:
         self._devices = devices
         self._store = store
         self._programs: PodPrograms | None = None
+        self.admission: Admission = Everybody()
         self._states = {key: PodState(interface) for key, interface in store.load().items()}
         """In the order in which they were added."""
         self._judged: frozenset[str] = frozenset()
@@ -59,7 +83,9 @@ class Pods:
         return tuple(port_of(state) for state in self._states.values() if state.plan.pods)
 
     def add(self, interface: PodInterface) -> str:
-        """Remember and accelerate a pod; why it is not accelerated, or empty."""
+        """Remember and accelerate a pod; why it can't be accelerated, or empty: it is, or it is
+        left out on purpose.
+        """
         veth = self._devices.by_name(interface.host_ifname)
         if veth is None:
             return f"there is no device {interface.host_ifname} in the node's network namespace"
@@ -69,6 +95,7 @@ class Pods:
                 self.remove(key)
         interface = dataclasses.replace(interface, host_mac=veth.mac)
         self._store.save(interface)
+        self.admission.forget(interface)
         before = self._states.pop(interface.key, None)
         state = PodState(interface, before.plan if before else PodPlan())
         self._states[interface.key] = state
@@ -102,6 +129,7 @@ class Pods:
         self._store.remove(key)
         if state is None:
             return
+        self.admission.forget(state.interface)
         if self._programs:
             self._programs.remove(state.plan)
         log.info("forget pod %s", state)
@@ -143,6 +171,12 @@ class Pods:
         changed, self._judged = self._judged ^ names, names
         for state in list(self._states.values()):
             if state.interface.host_ifname in changed:
+                self._check(state)
+
+    def reconsider(self) -> None:
+        """Check the pods for which admission says another thing than the last time."""
+        for state in list(self._states.values()):
+            if self.admission.reason(state.interface) != state.refusal:
                 self._check(state)
 
     def reconcile(self) -> None:
@@ -214,11 +248,14 @@ class Pods:
         state.plan = self._programs.apply(before, plan)
         if before != state.plan:
             log.info("pod %s: %s", state, state.plan)
-        return state.plan.reason
+        return "" if state.is_left_out else state.plan.reason
 
     def _planned(
         self, state: PodState, programs: PodPrograms, veth: Device, bridge: Device | None
     ) -> PodPlan:
+        state.refusal = self.admission.reason(state.interface)
+        if state.is_left_out:
+            return left_out(veth, state.refusal or NOT_YET_KNOWN)
         if state.filters is None:
             state.filters = programs.foreign(veth.index)
         others = state.filters

@@ -7,19 +7,15 @@ Pure: from the maps' dataclasses to numbers and strings.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from vxlane.datapath.abi import Guard, Program, Verdict, VerdictKind
+from vxlane.datapath.abi import Guard, Program, Verdict
 from vxlane.datapath.records import Count, Flow, Peer, PeerCount, Pod, Settings
+from vxlane.datapath.shares import ENTRANCES, Counters, bypassed_of
 
-Counters = Mapping[Program, Mapping[Verdict, Count]]
 Json = dict[str, Any]
-
-ENTRANCES = (Program.FROM_POD, Program.FROM_NIC)
-"""Where a packet may be bypassed. Each packet is counted at one of them; the other programs count
-what stays on the kernel path a second time."""
 
 _PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp"}
 _SECOND = 1_000_000_000
@@ -119,16 +115,7 @@ def bypassed_document(counters: Counters) -> Json:
 
 
 def _bypassed(counters: Counters, entrances: Sequence[Program]) -> Json:
-    counts = [
-        (verdict.kind, count.packets)
-        for entrance in entrances
-        for verdict, count in counters[entrance].items()
-        if verdict.kind is not VerdictKind.FOREIGN
-    ]
-    packets = sum(packets for _, packets in counts)
-    if Program.FROM_POD in entrances:
-        packets += sum(counters[program][Verdict.TRANSLATED].packets for program in Program)
-    bypassed = sum(packets for kind, packets in counts if kind is VerdictKind.BYPASSED)
+    bypassed, packets = bypassed_of(counters, entrances)
     return {
         "bypassed": bypassed,
         "packets": packets,

@@ -13,8 +13,9 @@ from enum import Enum
 from vxlane.datapath.abi import Program
 from vxlane.datapath.records import Peer, PeerCount
 from vxlane.datapath.runtime import RunTime
+from vxlane.datapath.shares import ENTRANCES, Counters
 from vxlane.host.traffic import Traffic
-from vxlane.show.documents import ENTRANCES, Counters, Json, bypassed_document, subtract
+from vxlane.show.documents import Json, bypassed_document, subtract
 from vxlane.show.slow import slow
 
 

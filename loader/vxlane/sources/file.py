@@ -34,6 +34,7 @@ from vxlane.sources.model import (
     parse_mac,
 )
 from vxlane.sources.snapshot import NOTHING_READ, Snapshot, agree
+from vxlane.sources.steering import NoCluster
 from vxlane.util.inotify import DirectoryWatch
 from vxlane.util.jsontext import parse_json
 
@@ -48,6 +49,7 @@ class FileSource:
     def __init__(self, path: Path, own_name: str, backend: Backend = Backend.VXLAN) -> None:
         self.changed = -1
         self._watch: DirectoryWatch | None = None
+        self.cluster = NoCluster()
         self._path = path
         self._own_name = own_name
         self._backend = backend

@@ -9,6 +9,7 @@ from ipaddress import IPv4Address
 
 from vxlane.sources.model import Announcement
 from vxlane.sources.snapshot import NOTHING_READ, Snapshot
+from vxlane.sources.steering import NoCluster
 
 
 class NoSource:
@@ -16,6 +17,7 @@ class NoSource:
 
     def __init__(self) -> None:
         self.changed = -1
+        self.cluster = NoCluster()
 
     def start(self, served: Snapshot = NOTHING_READ) -> None:  # noqa: ARG002 (nothing contradicts)
         """See `NodeSource`."""

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from vxlane.sources.claims import Claims
 from vxlane.sources.model import Announcement, Node, Problem
+from vxlane.sources.steering import Cluster
 from vxlane.util.difference import difference
 
 
@@ -46,6 +47,10 @@ class NodeSource(Protocol):
 
     changed: int
     """A non-blocking descriptor (eventfd, inotify): readable = call `on_event`."""
+
+    @property
+    def cluster(self) -> Cluster:
+        """Who steers the bypass of this node; `NoCluster` where nobody can."""
 
     def start(self, served: Snapshot = NOTHING_READ) -> None:
         """Begin to follow; returns at once. ConfigError: what a person gave can't ever work.

@@ -33,7 +33,8 @@ def document(agent: Agent) -> Json:
         "mode": agent.config.mode.value,
         "pid": os.getpid(),
         "ready": agent.is_serving,
-        "bypass": _bypass(bypass),
+        "bypass": bypass_word(bypass),
+        "wanted": str(agent.wish),
         "epoch": bypass.lease.epoch if bypass else None,
         "address": str(overlay.address) if overlay else None,
         "vtep_mac": overlay.vtep_mac if overlay else None,
@@ -68,7 +69,8 @@ def _waiting_for(agent: Agent) -> str | None:
     return next(filter(None, reasons), "a first answer of the source of nodes")
 
 
-def _bypass(bypass: Bypass | None) -> str:
+def bypass_word(bypass: Bypass | None) -> str:
+    """The state of the bypass as documents have it."""
     if bypass is None:
         return "unavailable"
     if not bypass.lease.is_enabled:

@@ -19,6 +19,7 @@ from vxlane.sources.follow import Follower, Timing
 from vxlane.sources.http import SilenceError
 from vxlane.sources.model import Announcement
 from vxlane.sources.snapshot import NOTHING_READ, Snapshot
+from vxlane.sources.steering import NoCluster
 from vxlane.sources.table import NodeTable
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ class EtcdSource:
         )
         self._follower = Follower("nodes", self._round, failed=self._table.fail, timing=timing)
         self.changed = self._table.changed
+        self.cluster = NoCluster()
 
     def start(self, served: Snapshot = NOTHING_READ) -> None:
         """See `NodeSource`."""

@@ -111,8 +111,8 @@ def uid_of(node: Mapping[str, Any]) -> str:
 
 
 def annotations_of(node: Mapping[str, Any]) -> Mapping[str, str]:
-    """The annotations of a Node object."""
-    found: Mapping[str, str] = node["metadata"].get("annotations") or {}
+    """The annotations of an object."""
+    found: Mapping[str, str] = (node.get("metadata") or {}).get("annotations") or {}
     return found
 
 

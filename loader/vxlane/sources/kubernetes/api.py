@@ -20,6 +20,7 @@ from vxlane.sources.http import HttpClient, HttpError
 from vxlane.sources.stream import lines, members
 
 NODES = "/api/v1/nodes"
+NAMESPACES = "/api/v1/namespaces"
 PAGE = 500
 """Nodes per request of a list; client-go's size too."""
 WATCH_SECONDS = (300, 600)
@@ -91,10 +92,20 @@ class NodesApi:
         path = f"{NODES}/{quote(name)}/status"
         self._client.call("PATCH", path, body=body, content_type=STRATEGIC_MERGE)
 
+    def pod(self, namespace: str, name: str) -> Mapping[str, Any]:
+        """The Pod object `name`."""
+        path = f"{NAMESPACES}/{quote(namespace)}/pods/{quote(name)}"
+        pod: Mapping[str, Any] = self._client.call("GET", path)
+        return pod
+
+    def namespace(self, name: str) -> Mapping[str, Any]:
+        """The Namespace object `name`."""
+        namespace: Mapping[str, Any] = self._client.call("GET", f"{NAMESPACES}/{quote(name)}")
+        return namespace
+
     def node_of_pod(self, namespace: str, name: str) -> str:
         """The name of the node that a pod runs on."""
-        path = f"/api/v1/namespaces/{quote(namespace)}/pods/{quote(name)}"
-        node = (self._client.call("GET", path).get("spec") or {}).get("nodeName")
+        node = (self.pod(namespace, name).get("spec") or {}).get("nodeName")
         if not node:
             raise SourceError(f"pod {namespace}/{name} names no node; set NODE_NAME")
         return str(node)

@@ -6,7 +6,8 @@ Why not one of the Kubernetes clients? They hold the whole objects: 1,000 nodes 
 deletion: initial events in the watch, bookmarks, a list that is compared after a 410, a limit on
 silence, back-off with jitter. This source needs a few MB for 10,000 nodes.
 
-Two threads: the reflector reads, the publisher writes this node's own annotations.
+Two threads: the reflector reads, the publisher writes this node's own annotations. `cluster` is
+what the cluster says of the bypass, and has two more.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from vxlane.sources.kubernetes.annotations import (
     name_of,
 )
 from vxlane.sources.kubernetes.api import NodesApi
+from vxlane.sources.kubernetes.cluster import KubernetesCluster
 from vxlane.sources.kubernetes.publisher import Publisher
 from vxlane.sources.kubernetes.reflector import Entry, Reflector
 from vxlane.sources.model import Announcement, parse_address
@@ -66,12 +68,14 @@ class KubernetesSource:
             timing=timing,
         )
         self.changed = self._table.changed
+        self.cluster = KubernetesCluster(api, own_name, timing=timing)
         self._chosen: IPv4Address | None = None
 
     def start(self, served: Snapshot = NOTHING_READ) -> None:
         """See `NodeSource`."""
         self._table.served = served
         self._follower.start()
+        self.cluster.start()
         self._publisher.start()
 
     def on_event(self) -> bool:
@@ -96,6 +100,7 @@ class KubernetesSource:
         self._client.close()
         self._follower.close()
         self._publisher.close()
+        self.cluster.close()
         self._table.close()
 
     def chosen_address(self) -> IPv4Address | None:
@@ -106,6 +111,7 @@ class KubernetesSource:
         if name_of(node) == self._own_name:
             found = annotations_of(node)
             self._publisher.seen(node)
+            self.cluster.seen(found)
             self._chosen = _address(found.get(self._annotations.address_choice))
         return self._annotations.entry(node, self._own_name)
 

@@ -1,0 +1,110 @@
+{{- define "vxlane.agent" -}}
+{{- if not .Values.skipCNIConfigInstallation -}}
+initContainers:
+  - name: install-cni
+    image: {{ include "vxlane.image" . }}
+    imagePullPolicy: {{ .Values.image.pullPolicy }}
+    command: [vxlane, install]
+    args:
+      {{- include "vxlane.cniArgs" . | nindent 6 }}
+      - --interpreter={{ .Values.cniInterpreter }}
+      {{- if eq .Values.mode "own" }}
+      - --role=main
+      {{- end }}
+    securityContext:
+      {{- include "vxlane.installSecurityContext" . | nindent 6 }}
+    volumeMounts:
+      {{- include "vxlane.cniMounts" . | nindent 6 }}
+{{- end }}
+containers:
+  - name: agent
+    image: {{ include "vxlane.image" . }}
+    imagePullPolicy: {{ .Values.image.pullPolicy }}
+    command: [vxlane, agent]
+    args:
+      - --mode={{ .Values.mode }}
+      - --kube-subnet-mgr
+      - --healthz-ip=127.0.0.1
+      - --healthz-port={{ int .Values.healthz.port }}
+      - --metrics-port={{ int .Values.metrics.port }}
+      - --revalidate={{ .Values.revalidate }}
+      {{- if eq .Values.mode "own" }}
+      - --ip-masq
+      {{- end }}
+      {{- range .Values.args }}
+      - {{ . | quote }}
+      {{- end }}
+    env:
+      - name: NODE_NAME
+        valueFrom:
+          fieldRef:
+            fieldPath: spec.nodeName
+    # The source of nodes may have to be waited for: that is no reason to start again.
+    startupProbe:
+      httpGet: {host: 127.0.0.1, path: /healthz, port: {{ int .Values.healthz.port }}}
+      {{- toYaml .Values.healthz.startupProbe | nindent 6 }}
+    livenessProbe:
+      httpGet: {host: 127.0.0.1, path: /healthz, port: {{ int .Values.healthz.port }}}
+      {{- toYaml .Values.healthz.livenessProbe | nindent 6 }}
+    readinessProbe:
+      httpGet: {host: 127.0.0.1, path: /readyz, port: {{ int .Values.healthz.port }}}
+      {{- toYaml .Values.healthz.readinessProbe | nindent 6 }}
+    {{- with .Values.resources }}
+    resources:
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
+    securityContext:
+      {{- include "vxlane.securityContext" . | nindent 6 }}
+    volumeMounts:
+      {{- include "vxlane.nodeMounts" . | nindent 6 }}
+{{- end -}}
+
+{{/* The plugin's two files, and nothing of the node's network. */}}
+{{- define "vxlane.installSecurityContext" -}}
+privileged: false
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: {{ .Values.readOnlyRootFilesystem }}
+runAsUser: 0
+runAsGroup: 0
+seccompProfile:
+  type: RuntimeDefault
+capabilities:
+  drop: [ALL]
+{{- end -}}
+
+{{/* Mode remove: the pods are ready where nothing of vxlane is left. */}}
+{{- define "vxlane.remove" -}}
+initContainers:
+  - name: uninstall-cni
+    image: {{ include "vxlane.image" . }}
+    imagePullPolicy: {{ .Values.image.pullPolicy }}
+    command: [vxlane, uninstall]
+    args:
+      {{- include "vxlane.cniArgs" . | nindent 6 }}
+    securityContext:
+      {{- include "vxlane.installSecurityContext" . | nindent 6 }}
+    volumeMounts:
+      {{- include "vxlane.cniMounts" . | nindent 6 }}
+      - name: cni-cache
+        mountPath: /var/lib/cni
+        readOnly: true
+  - name: detach
+    image: {{ include "vxlane.image" . }}
+    imagePullPolicy: {{ .Values.image.pullPolicy }}
+    command: [vxlane, detach]
+    securityContext:
+      {{- include "vxlane.securityContext" . | nindent 6 }}
+    volumeMounts:
+      {{- include "vxlane.nodeMounts" . | nindent 6 }}
+containers:
+  - name: removed
+    image: {{ include "vxlane.image" . }}
+    imagePullPolicy: {{ .Values.image.pullPolicy }}
+    command: [python3, -c, import signal; signal.pause()]
+    {{- with .Values.resources }}
+    resources:
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
+    securityContext:
+      {{- include "vxlane.installSecurityContext" . | nindent 6 }}
+{{- end -}}

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the cluster wants of this node's bypass, made so; and what it is told of the node.
+
+The wish is kept on disk: an agent that starts while the API server is down must not bypass a node
+that was switched off. Until a cluster's wish is known at all, packets are left to the kernel path.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from vxlane.agent.agent import Agent
+from vxlane.agent.server.report import Reports
+from vxlane.errors import ConfigError
+from vxlane.pods.interfaces import PodInterface
+from vxlane.sources.steering import NOTHING, Cluster, Wish, parse_wish
+from vxlane.util import files
+
+log = logging.getLogger(__name__)
+
+FILE = "wish"
+
+
+class Steering:
+    """Between one agent and its cluster; decides for its pods which are left alone."""
+
+    def __init__(self, agent: Agent, cluster: Cluster) -> None:
+        self._agent = agent
+        self._cluster = cluster
+        self._path = agent.config.state / FILE
+        self._wish = cluster.wish() or _saved(self._path) or NOTHING
+        self._reports = Reports(agent)
+        agent.pods.admission = self
+        agent.steer(self._wish)
+
+    @property
+    def changed(self) -> int:
+        """See `Cluster`."""
+        return self._cluster.changed
+
+    def on_event(self) -> None:
+        """The wish may be another, and pods that waited for their annotations may be let in."""
+        self._cluster.on_event()
+        wish = self._cluster.wish()
+        if wish is not None and (wish != self._wish or not self._path.exists()):
+            self._save(wish)
+            if wish != self._wish:
+                log.info("the bypass of this node: %s (before: %s)", wish, self._wish)
+                self._wish = wish
+                self._agent.steer(wish)
+        self._agent.pods.reconsider()
+
+    def tell(self) -> None:
+        """Tell the cluster how this node is."""
+        self._cluster.tell(self._reports.report(self._wish))
+
+    def reason(self, pod: PodInterface) -> str | None:
+        """See `Admission`."""
+        if not self._wish.is_on:
+            return "the bypass of this node is switched off"
+        if not self._wish.includes(pod.name or pod.container_id):
+            return f"it is not among the {self._wish} of this node's pods that are to be bypassed"
+        return self._cluster.excuse(pod.name)
+
+    def forget(self, pod: PodInterface) -> None:
+        """See `Admission`."""
+        self._cluster.forget(pod.name)
+
+    def _save(self, wish: Wish) -> None:
+        try:
+            files.replace(self._path, f"{wish}\n")
+        except OSError as error:
+            log.warning("write %s: %s; make room", self._path, error.strerror)
+
+
+def _saved(path: Path) -> Wish | None:
+    """The wish that an earlier agent knew of."""
+    try:
+        return parse_wish(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, ConfigError):
+        return None

@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""deploy/chart, rendered by helm and held against Kubernetes' own schemas."""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+from pathlib import Path
+
+import click
+import kubernetes_validate
+import pytest
+import yaml
+from rendering import (
+    CHART,
+    MANIFESTS,
+    ROOT,
+    Json,
+    container,
+    containers,
+    helm,
+    one,
+    pod,
+    render,
+    values,
+)
+
+from vxlane.cli.main import cli
+
+MODES = ("adopt", "own", "remove")
+EVERYTHING = {
+    "serviceMonitor__enabled": "true",
+    "prometheusRule__enabled": "true",
+    "grafanaDashboard__enabled": "true",
+    "rbac__namespaces": "true",
+}
+OF_THE_OPERATOR = {"ServiceMonitor", "PrometheusRule"}
+
+# chart/kube-flannel/templates/rbac.yaml of flannel-io/flannel: as it was until 2025 (f057792), and
+# what a later one (107be66) allows besides.
+FLANNELS_ROLE = {
+    ("pods", "get"),
+    ("nodes", "get"),
+    ("nodes", "list"),
+    ("nodes", "watch"),
+    ("nodes/status", "patch"),
+}
+LATER = {(what, verb) for what in ("pods", "namespaces") for verb in ("get", "list", "watch")}
+
+
+@functools.cache
+def rendered(mode: str) -> list[Json]:
+    """The chart with every switch on."""
+    return render(mode=mode, **EVERYTHING)
+
+
+def rights(objects: list[Json]) -> set[tuple[str, str]]:
+    """What the agents' role allows, as (resource, verb); all of the core group."""
+    rules = one(objects, "ClusterRole")["rules"]
+    assert all(rule["apiGroups"] == [""] for rule in rules)
+    return {(what, verb) for rule in rules for what in rule["resources"] for verb in rule["verbs"]}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("version", ["1.25", "1.37"])
+def test_every_object_is_one_of_kubernetes(mode: str, version: str) -> None:
+    """Its OpenAPI schema, of the oldest and the newest release, knows each field; strictly."""
+    for item in rendered(mode):
+        if item["kind"] not in OF_THE_OPERATOR:
+            kubernetes_validate.validate(item, version, strict=True)
+
+
+def test_helm_finds_nothing_to_say() -> None:
+    """`helm lint --strict` passes."""
+    done = helm("lint", "--strict", "--quiet", CHART, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"mode": "both"}, "mode"),
+        ({"imge": "x"}, "imge"),
+        ({"image__digest": "abc"}, "image/digest"),
+        ({"metrics__port": "0", "serviceMonitor__enabled": "true"}, "give metrics.port"),
+    ],
+)
+def test_a_value_that_is_wrong_is_named(given: dict[str, str], said: str) -> None:
+    """Nothing is rendered with it."""
+    done = helm("template", CHART, *values(**given), check=False)
+    assert done.returncode != 0
+    assert said in done.stderr
+
+
+def test_agents_may_do_what_flannels_daemon_may() -> None:
+    """No more than flannel's role of any version; with namespaces no more than its later one."""
+    assert rights(render()) == FLANNELS_ROLE
+    assert rights(rendered("adopt")) - FLANNELS_ROLE == {("namespaces", "get")} <= LATER
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_no_container_is_privileged(mode: str) -> None:
+    """The plugin's installer has no capability at all, the others have those of the list."""
+    named = yaml.safe_load((CHART / "values.yaml").read_text())["capabilities"]
+    assert "ALL" not in named
+    for item in containers(pod(rendered(mode))):
+        context = item["securityContext"]
+        assert context["privileged"] is False
+        assert context["readOnlyRootFilesystem"] is True
+        assert context["capabilities"]["drop"] == ["ALL"]
+        touches_the_network = item["name"] in {"agent", "detach"}
+        assert context["capabilities"].get("add", []) == (named if touches_the_network else [])
+
+
+def test_the_list_of_capabilities_is_the_proved_one() -> None:
+    """deploy/capabilities.txt has one test for each."""
+    proved = ROOT / "deploy" / "capabilities.txt"
+    if proved.exists():
+        named = yaml.safe_load((CHART / "values.yaml").read_text())["capabilities"]
+        lines = proved.read_text().splitlines()
+        assert sorted(named) == sorted(line for line in lines if line and line[0] != "#")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_no_mount_asks_for_a_privileged_container(mode: str) -> None:
+    """The API server refuses propagation Bidirectional to all others. The bpffs is the node's: its
+    mounts are seen, and its pins outlive the pod.
+    """
+    spec = pod(rendered(mode))
+    paths = {volume["name"]: volume.get("hostPath", {}).get("path") for volume in spec["volumes"]}
+    mounts = [mount for item in containers(spec) for mount in item.get("volumeMounts", [])]
+    assert {mount.get("mountPropagation", "None") for mount in mounts} == {
+        "None",
+        "HostToContainer",
+    }
+    of_pins = [mount for mount in mounts if mount["mountPath"] == "/run/vxlane/bpf"]
+    assert {paths[mount["name"]] for mount in of_pins} == {"/sys/fs/bpf/vxlane"}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mount_has_its_volume_and_every_volume_its_mount(mode: str) -> None:
+    """A hostPath that nobody mounts would still be made on every node."""
+    for skipped in ("true", "false"):
+        spec = pod(render(mode=mode, skipCNIConfigInstallation=skipped))
+        mounted = {m["name"] for item in containers(spec) for m in item.get("volumeMounts", [])}
+        assert mounted == {volume["name"] for volume in spec["volumes"]}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_pod_is_placed_as_flannels_is(mode: str) -> None:
+    """In the host's network, on every node whatever its taints, and the last to be evicted."""
+    spec = pod(rendered(mode))
+    assert (spec["hostNetwork"], spec["priorityClassName"]) == (True, "system-node-critical")
+    assert spec["tolerations"] == [
+        {"effect": "NoExecute", "operator": "Exists"},
+        {"effect": "NoSchedule", "operator": "Exists"},
+    ]
+    assert not [port for item in containers(spec) for port in item.get("ports", [])]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_each_command_takes_its_arguments(mode: str) -> None:
+    """The program itself parses them."""
+    for item in containers(pod(rendered(mode))):
+        if item["name"] == "removed":
+            continue
+        _, name = item["command"]
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
+        command.make_context(name, list(item.get("args", [])))
+
+
+def test_probes_ask_what_the_agent_answers_on_loopback() -> None:
+    """Start and life by /healthz, which answers while a source of nodes is waited for; readiness
+    by /readyz. Nobody but the node reaches the port.
+    """
+    agent = container(pod(render(healthz__port="9999")), "agent")
+    for probe, path in (("startup", "healthz"), ("liveness", "healthz"), ("readiness", "readyz")):
+        asked = agent[f"{probe}Probe"]["httpGet"]
+        assert asked == {"host": "127.0.0.1", "path": f"/{path}", "port": 9999}
+    assert {"--healthz-ip=127.0.0.1", "--healthz-port=9999"} <= set(agent["args"])
+
+
+def test_adopt_touches_nothing_of_flannels() -> None:
+    """Its files are mounted in mode own alone."""
+    paths = {v.get("hostPath", {}).get("path") for v in pod(render())["volumes"]}
+    assert not paths & {"/run/flannel", "/run/xtables.lock"}
+    own = {v.get("hostPath", {}).get("path") for v in pod(rendered("own"))["volumes"]}
+    assert {"/run/flannel", "/run/xtables.lock"} <= own
+
+
+def test_own_makes_the_network_of_the_values() -> None:
+    """net-conf.json in flannel's form."""
+    given = {"podCidr": "10.42.0.0/16", "vni": "7", "mtu": "9000", "directRouting": "true"}
+    objects = render(mode="own", **given)
+    conf = json.loads(one(objects, "ConfigMap")["data"]["net-conf.json"])
+    assert conf == {
+        "Network": "10.42.0.0/16",
+        "EnableNFTables": False,
+        "Backend": {"Type": "vxlan", "VNI": 7, "Port": 0, "MTU": 9000, "DirectRouting": True},
+    }
+    assert "--role=main" in container(pod(objects), "install-cni")["args"]
+
+
+def test_values_that_people_expect_do_what_they_say() -> None:
+    """Names as flannel's chart and others have them."""
+    digest = "sha256:" + "0" * 64
+    objects = render(
+        release="fast",
+        image__digest=digest,
+        nameOverride="lane",
+        nodeSelector__fast="yes",
+        updateStrategy__type="OnDelete",
+        updateStrategy__rollingUpdate="null",
+        readOnlyRootFilesystem="false",
+        cniBinDir="/bin/cni",
+        cniConfDir="/conf",
+        args="{-v=1}",
+    )
+    daemons, spec = one(objects, "DaemonSet"), pod(objects)
+    assert daemons["metadata"]["name"] == "fast-lane"
+    assert daemons["spec"]["updateStrategy"] == {"type": "OnDelete"}
+    assert spec["nodeSelector"] == {"kubernetes.io/os": "linux", "fast": "yes"}
+    agent = container(spec, "agent")
+    assert agent["image"] == f"ghcr.io/vxlane/vxlane@{digest}"
+    assert agent["args"][-1] == "-v=1"
+    assert agent["securityContext"]["readOnlyRootFilesystem"] is False
+    paths = {volume.get("hostPath", {}).get("path") for volume in spec["volumes"]}
+    assert {"/bin/cni", "/conf"} <= paths
+    labels = daemons["spec"]["template"]["metadata"]["labels"]
+    assert daemons["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    subject = one(objects, "ClusterRoleBinding")["subjects"][0]
+    account = {"kind": "ServiceAccount", "name": "fast-lane", "namespace": "kube-system"}
+    assert subject == account
+    assert spec["serviceAccountName"] == one(objects, "ServiceAccount")["metadata"]["name"]
+
+
+def test_what_watches_is_what_deploy_grafana_has() -> None:
+    """Rules and dashboard are the same files, and the job is named as the alerts name it."""
+    objects = rendered("adopt")
+    rules = one(objects, "PrometheusRule")["spec"]
+    assert rules == yaml.safe_load((ROOT / "deploy/grafana/alerts.yaml").read_text())
+    (board,) = (item for item in objects if item["metadata"]["name"] == "vxlane-dashboard")
+    assert board["metadata"]["labels"]["grafana_dashboard"] == "1"
+    shown = json.loads(board["data"]["vxlane.json"])
+    assert shown == json.loads((ROOT / "deploy/grafana/dashboard.json").read_text())
+    monitor, service = one(objects, "ServiceMonitor"), one(objects, "Service")
+    assert service["metadata"]["labels"][monitor["spec"]["jobLabel"]] == "vxlane"
+    assert (
+        monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    )
+    port = service["spec"]["ports"][0]
+    assert monitor["spec"]["endpoints"][0]["port"] == port["name"]
+    assert f"--metrics-port={port['port']}" in container(pod(objects), "agent")["args"]
+
+
+def test_without_switches_nothing_of_an_operator_is_asked_for() -> None:
+    """A cluster without the Prometheus operator refuses its kinds."""
+    kinds = [item["kind"] for item in render()]
+    assert sorted(kinds) == ["ClusterRole", "ClusterRoleBinding", "DaemonSet", "ServiceAccount"]
+
+
+def test_the_version_is_the_programs() -> None:
+    """Chart.yaml names the version of pyproject.toml."""
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    version = f'version = "{chart["appVersion"]}"'
+    assert version in (ROOT / "pyproject.toml").read_text()
+
+
+def test_plain_manifests_are_the_charts(tmp_path: Path) -> None:
+    """Deploy/manifests is what scripts/manifests writes of the chart as it is."""
+    subprocess.run([ROOT / "scripts/manifests", tmp_path], check=True)
+    written = {p.relative_to(tmp_path): p.read_text() for p in tmp_path.rglob("*.yaml")}
+    kept = {p.relative_to(MANIFESTS): p.read_text() for p in MANIFESTS.rglob("*.yaml")}
+    assert written == kept
