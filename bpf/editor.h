@@ -15,6 +15,7 @@
 #define MAX_FLOWS 262144
 #define PIN_DIR "/sys/fs/bpf/vxlane"
 #define RING_PAGES 64
+#define PAGE_SIZE 4096
 
 #define BPF_TABLE_PINNED(type, key, leaf, name, size, pin, flags) \
 	struct {                                                  \
