@@ -12,15 +12,17 @@
  */
 #include <linux/pkt_cls.h>
 
-#include "outer.h"
+#include "trace_filter.h"
 
 /* A record of the ring buffer has a size that is known when it is compiled. So there are some. */
 #define FEW_BYTES 256
 #define SOME_BYTES 2048
 #define ALL_BYTES 65536
+#define NOWHERE 0xffffffff
 
 BPF_ARRAY(filter, struct trace_filter, 1);
 BPF_ARRAY(lost, __u64, 1);
+BPF_ARRAY(untold, __u64, 1);
 BPF_RINGBUF_OUTPUT(events, RING_PAGES);
 
 struct few {
@@ -48,72 +50,6 @@ struct ipv6 {
 	__be32 destination[4];
 };
 
-static __always_inline int is_zero(const __be32 address[4])
-{
-	return !(address[0] | address[1] | address[2] | address[3]);
-}
-
-static __always_inline int is_within(const __be32 address[4], const __be32 network[4],
-				     const __be32 mask[4])
-{
-	return (address[0] & mask[0]) == network[0] && (address[1] & mask[1]) == network[1] &&
-	       (address[2] & mask[2]) == network[2] && (address[3] & mask[3]) == network[3];
-}
-
-static __always_inline int is_end(const struct trace_event *event, const __be32 address[4])
-{
-	return same_address(event->source, address) || same_address(event->destination, address);
-}
-
-static __always_inline int has_port(const struct trace_event *event, __be16 port)
-{
-	return event->has_ports && event->protocol != IPPROTO_ICMP &&
-	       (event->source_port == port || event->destination_port == port);
-}
-
-/* From the one end to the other. Of an echo the type differs by direction, and the identifier,
- * which stands first, does not. */
-static __always_inline int goes(const struct trace_event *event, const __be32 from[4],
-				const __be32 to[4], __be16 from_port, __be16 to_port)
-{
-	return same_address(event->source, from) && same_address(event->destination, to) &&
-	       event->source_port == from_port && event->destination_port == to_port;
-}
-
-static __always_inline int is_of_flow(const struct trace_event *event, const __be32 local[4],
-				      const __be32 remote[4], __be16 local_port, __be16 remote_port)
-{
-	if (!event->has_ports)
-		return 0;
-	if (event->protocol == IPPROTO_ICMP)
-		return is_end(event, local) && is_end(event, remote) &&
-		       event->source_port == local_port;
-	return goes(event, local, remote, local_port, remote_port) ||
-	       goes(event, remote, local, remote_port, local_port);
-}
-
-static __always_inline int is_wanted(const struct trace_filter *asked,
-				     const struct trace_event *event)
-{
-	if (asked->protocol && asked->protocol != event->protocol)
-		return 0;
-	if (asked->port && !has_port(event, asked->port))
-		return 0;
-	if (!is_zero(asked->pod) && !is_end(event, asked->pod))
-		return 0;
-	if (!is_zero(asked->host) && !is_end(event, asked->host))
-		return 0;
-	if (!is_zero(asked->peer_mask) &&
-	    !is_within(event->source, asked->peer, asked->peer_mask) &&
-	    !is_within(event->destination, asked->peer, asked->peer_mask))
-		return 0;
-	return is_zero(asked->flow_local) ||
-	       is_of_flow(event, asked->flow_local, asked->flow_remote, asked->flow_local_port,
-			  asked->flow_remote_port) ||
-	       is_of_flow(event, asked->nat_local, asked->nat_remote, asked->nat_local_port,
-			  asked->nat_remote_port);
-}
-
 /* Where the inner frame begins. Elsewhere than here a packet to the VXLAN port is no tunnel of ours
  * any more, or not yet. */
 static __always_inline __u32 tunnel_of(struct __sk_buff *skb, const struct trace_event *event,
@@ -131,10 +67,7 @@ static __always_inline __u32 tunnel_of(struct __sk_buff *skb, const struct trace
 
 static __always_inline void describe_ports(struct cursor *at, struct trace_event *event)
 {
-	struct {
-		__be16 source;
-		__be16 destination;
-	} ports;
+	struct ports ports;
 	struct icmp_echo icmp;
 	struct cursor flags = {.skb = at->skb, .offset = at->offset + 13};
 
@@ -202,6 +135,23 @@ static __always_inline void describe(struct __sk_buff *skb, struct trace_event *
 		describe_ipv6(&at, event);
 }
 
+/* The reader looks by the clock. To wake it for each packet took more of the CPU than all else
+ * here, so it is woken only when a quarter of the buffer may be full. Two CPUs may add at once, and
+ * one sum be lost: then the clock comes first. */
+static __always_inline __u64 waking(__u32 size)
+{
+	int only = 0;
+	__u64 *bytes = untold.lookup(&only);
+
+	if (!bytes)
+		return BPF_RB_FORCE_WAKEUP;
+	*bytes += size;
+	if (*bytes < events.ringbuf_query(BPF_RB_RING_SIZE) / 4)
+		return BPF_RB_NO_WAKEUP;
+	*bytes = 0;
+	return BPF_RB_FORCE_WAKEUP;
+}
+
 /* A record with room for `room` bytes of the packet, and as many of them as were asked for. */
 static __always_inline void tell(struct __sk_buff *skb, const struct trace_event *event, __u32 from,
 				 __u32 length, void *record, __u8 *bytes, __u32 room)
@@ -218,7 +168,7 @@ static __always_inline void tell(struct __sk_buff *skb, const struct trace_event
 	length = (length - 1) & (room - 1);
 	if (bpf_skb_load_bytes(skb, from, bytes, length + 1))
 		told->captured = 0;
-	events.ringbuf_submit(record, 0);
+	events.ringbuf_submit(record, waking(sizeof(*event) + room));
 }
 
 static __always_inline void tell_bytes(struct __sk_buff *skb, const struct trace_event *event,
@@ -249,29 +199,35 @@ static __always_inline void tell_event(const struct trace_event *event)
 		return;
 	}
 	*told = *event;
-	events.ringbuf_submit(told, 0);
+	events.ringbuf_submit(told, waking(sizeof(*told)));
 }
 
-int trace(struct __sk_buff *skb)
+/* Where the inner frame begins, by the verdict alone; NOWHERE: the packet must tell. */
+static __always_inline __u32 known_place(enum program program, enum verdict verdict, int action)
 {
-	int only = 0, action = skb->cb[1];
-	const struct trace_filter *asked = filter.lookup(&only);
-	__u32 index = skb->cb[0], from, length;
-	struct trace_event event = {};
+	if (verdict == VERDICT_ENCAPSULATED)
+		return sizeof(struct ethhdr) + sizeof(struct outer);
+	if (program == PROGRAM_TO_POD || verdict == VERDICT_NOT_OVERLAY ||
+	    (action == TC_ACT_REDIRECT) != (program == PROGRAM_FROM_POD))
+		return 0;
+	return NOWHERE;
+}
 
-	/* Whoever asked may have been killed. */
-	if (!asked || bpf_ktime_get_coarse_ns() >= asked->until)
-		return action;
+/* The packet that somebody may want. */
+static __always_inline void tell_of(struct __sk_buff *skb, const struct trace_filter *asked,
+				    enum program program, enum verdict verdict, int action)
+{
+	struct trace_event event = {.program = program, .verdict = verdict};
+	__u32 from, length;
+
 	event.time = bpf_ktime_get_ns();
-	event.program = index / VERDICT_COUNT;
-	event.verdict = index % VERDICT_COUNT;
-	/* Before anything of the packet is read. */
-	if (!(asked->verdicts >> (event.verdict & 63) & 1))
-		return action;
+	/* Whoever asked may have been killed. */
+	if (event.time >= asked->until)
+		return;
 	event.tunnel = tunnel_of(skb, &event, action == TC_ACT_REDIRECT);
 	describe(skb, &event);
 	if (!is_wanted(asked, &event))
-		return action;
+		return;
 	from = asked->outer ? 0 : event.tunnel;
 	length = skb->len - from;
 	if (length > asked->capture)
@@ -282,5 +238,26 @@ int trace(struct __sk_buff *skb)
 		tell_bytes(skb, &event, from, length);
 	else
 		tell_event(&event);
+}
+
+int trace(struct __sk_buff *skb)
+{
+	int only = 0, action = skb->cb[1];
+	const struct trace_filter *asked = filter.lookup(&only);
+	__u32 verdict = skb->cb[0], program = 0, place;
+
+	/* A division would take longer than all that follows. */
+#pragma unroll
+	for (int i = 1; i < PROGRAM_COUNT; i++) {
+		if (verdict >= VERDICT_COUNT) {
+			verdict -= VERDICT_COUNT;
+			program++;
+		}
+	}
+	if (!asked || !(asked->verdicts >> (verdict & 63) & 1))
+		return action;
+	place = known_place(program, verdict, action);
+	if (place == NOWHERE || !is_other(skb, asked, place))
+		tell_of(skb, asked, program, verdict, action);
 	return action;
 }

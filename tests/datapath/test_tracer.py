@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import select
 import struct
 from collections.abc import Iterator
 from ipaddress import IPv6Address
@@ -13,9 +14,9 @@ from typing import Any
 import pytest
 from bench import Bench
 from frames import Tcp, Udp
-from tables.case import sent
+from tables.case import Case, sent
 from test_tables import CASES, STAMP, action, is_encapsulated, masked
-from testrun import Context
+from testrun import Context, Result
 from world import APPROVED, POD, REMOTE, VETH, put_note, stand
 
 from vxlane.datapath import tracer
@@ -57,12 +58,7 @@ def test_it_changes_nothing(strict_bench: Bench, looking: Tracer) -> None:
     wanted.capture = 1 << 16
     for case in CASES:
         looking.ask(wanted)
-        stand(strict_bench.maps, case.world)
-        frame, stamp = bytes(case.frame), STAMP if case.note else 0
-        if case.note:
-            put_note(strict_bench.maps, case.note, stamp)
-        context = Context(ifindex=case.ifindex, mark=case.mark, gso_size=case.gso_size, stamp=stamp)
-        result = strict_bench.runners[case.program].run(frame, context)
+        result, frame = run(strict_bench, case), bytes(case.frame)
         assert result.action == action(case.verdict, strict_bench.constants.strict), str(case)
         output = frame if case.output is None else bytes(case.output)
         if is_encapsulated(case):
@@ -75,14 +71,87 @@ def test_it_changes_nothing(strict_bench: Bench, looking: Tracer) -> None:
         assert event.length == len(event.data)
 
 
+def run(strict_bench: Bench, case: Case) -> Result:
+    """Send the packet of a row through its program."""
+    stand(strict_bench.maps, case.world)
+    stamp = STAMP if case.note else 0
+    if case.note:
+        put_note(strict_bench.maps, case.note, stamp)
+    context = Context(ifindex=case.ifindex, mark=case.mark, gso_size=case.gso_size, stamp=stamp)
+    return strict_bench.runners[case.program].run(bytes(case.frame), context)
+
+
+def asking(looking: Tracer, fields: dict[str, Any]) -> None:
+    """Ask for packets that are as `fields` of a struct trace_filter say."""
+    wanted = new_filter()
+    for name, value in fields.items():
+        if isinstance(value, bytes):
+            fill(getattr(wanted, name), value)
+        else:
+            setattr(wanted, name, value)
+    looking.ask(wanted)
+
+
+def described(event: Event) -> dict[str, Any]:
+    """A filter that says all of a packet."""
+    assert event.source
+    assert event.destination
+    fields = {
+        "pod": mapped(event.source),
+        "host": mapped(event.destination),
+        "peer": mapped(event.destination),
+        "peer_mask": b"\xff" * 16,
+        "protocol": event.protocol,
+    }
+    if event.ports:
+        flow = {
+            "flow_local": mapped(event.destination),
+            "flow_remote": mapped(event.source),
+            "flow_local_port": event.ports[1],
+            "flow_remote_port": event.ports[0],
+        }
+        fields |= {"port": event.ports[1]} | flow if event.protocol in {6, 17} else {}
+    return fields
+
+
+def otherwise(fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The same filter, with one field that is another's each time."""
+    for name, value in fields.items():
+        if isinstance(value, bytes) and name not in {"peer_mask", "flow_remote"}:
+            yield fields | {name: value[:-1] + bytes([value[-1] ^ 1])}
+        elif isinstance(value, int):
+            yield fields | {name: value ^ 2}
+
+
+def test_each_row_by_its_own_fields(strict_bench: Bench, looking: Tracer) -> None:
+    """At each program and verdict a packet is told to whoever asks for just its addresses, ports
+    and protocol, and to nobody who asks for one of them otherwise.
+    """
+    rows = {(case.program, case.verdict): case for case in CASES}
+    for case in rows.values():
+        asking(looking, {})
+        run(strict_bench, case)
+        (event,) = heard(looking)
+        if not event.source or event.ethertype != 0x0800:
+            continue
+        fields = described(event)
+        asking(looking, fields)
+        run(strict_bench, case)
+        assert len(heard(looking)) == 1, str(case)
+        for other in otherwise(fields):
+            asking(looking, other)
+            run(strict_bench, case)
+            assert not heard(looking), (str(case), other)
+
+
 PACKET = sent(Tcp(source=4000, dest=80, payload=b"x"))
 OTHER = sent(Udp(source=4001, dest=53, payload=b"x"))
 
 
-def told(strict_bench: Bench, looking: Tracer, wanted: Any) -> set[str]:
+def told(strict_bench: Bench, looking: Tracer, fields: dict[str, Any]) -> set[str]:
     """Which of both packets are told."""
     stand(strict_bench.maps, APPROVED)
-    looking.ask(wanted)
+    asking(looking, fields)
     for frame in (PACKET, OTHER):
         strict_bench.runners[Program.FROM_POD].run(bytes(frame), Context(ifindex=VETH))
     names = {6: "tcp", 17: "udp"}
@@ -129,15 +198,9 @@ def test_filter(strict_bench: Bench, looking: Tracer, monkeypatch, fields, expec
     """Of a TCP segment and a datagram those are told that are as the filter says; none after its
     lease.
     """
-    wanted = new_filter()
-    for name, value in fields.items():
-        if isinstance(value, bytes):
-            fill(getattr(wanted, name), value)
-        else:
-            setattr(wanted, name, value)
     if "until" in fields:
         monkeypatch.setattr(tracer, "LEASE", -1.0)
-    found = told(strict_bench, looking, wanted)
+    found = told(strict_bench, looking, fields)
     assert found == {"both": {"tcp", "udp"}, "": set()}.get(expected, {expected})
 
 
@@ -218,6 +281,24 @@ def test_the_ring_goes_round(bench: Bench) -> None:
         for _ in range(20):
             bench.runners[Program.FROM_POD].run(frame, Context(ifindex=VETH))
         assert looking.lost() == 20 - len(heard(looking)) > 0
+
+
+def test_the_reader_is_woken_by_a_quarter_of_the_buffer(bench: Bench) -> None:
+    """One packet wakes nobody, for the reader looks by the clock; 1 KiB of a buffer of 4 does."""
+    stand(bench.maps, APPROVED)
+    with (
+        contextlib.closing(Tracer(bench.state, 4096)) as looking,
+        tracer.in_place(bench.maps, looking),
+        select.epoll() as waiting,
+    ):
+        waiting.register(looking.ring.fileno(), select.EPOLLIN | select.EPOLLET)
+        looking.ask(new_filter())
+        bench.runners[Program.FROM_POD].run(bytes(PACKET), Context(ifindex=VETH))
+        assert not waiting.poll(0.02)
+        for _ in range(19):
+            bench.runners[Program.FROM_POD].run(bytes(PACKET), Context(ifindex=VETH))
+        assert waiting.poll(10)
+        assert len(heard(looking)) == 20
 
 
 def test_replaced_programs_end_a_look(bench: Bench, monkeypatch) -> None:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self  # typing's own is 3.11's
 
 _RENEW_EVERY = 0.5
+_READ_EVERY = 0.05
+"""Seconds. Read at once, 1,400 events a second took an eighth of a CPU in wake-ups."""
 _REPLACED = (
     "this node's programs were replaced meanwhile, and show their packets no more; run it again"
 )
@@ -91,14 +93,15 @@ class Session:
 
     def batches(self) -> Iterator[list[Event]]:
         """Events as they come, at times none. VxlaneError: none will come any more."""
-        poll = select.poll()
-        poll.register(self._tracer.ring.fileno(), select.POLLIN)
-        poll.register(self._woken, select.POLLIN)
-        while not self._is_stopped:
-            poll.poll(_RENEW_EVERY * 1000)
-            yield self._read()
-            if self._is_replaced:
-                raise VxlaneError(_REPLACED)
+        with select.epoll() as waiting:
+            # Edges only: the tracer wakes who waits when much is there, and the rest can wait.
+            waiting.register(self._tracer.ring.fileno(), select.EPOLLIN | select.EPOLLET)
+            waiting.register(self._woken, select.EPOLLIN)
+            while not self._is_stopped:
+                waiting.poll(_READ_EVERY)
+                yield self._read()
+                if self._is_replaced:
+                    raise VxlaneError(_REPLACED)
 
     def end(self) -> list[Event]:
         """Look no more. The events that were not read yet."""
