@@ -31,7 +31,6 @@
 	struct {                                       \
 		void *(*ringbuf_reserve)(__u64);       \
 		void (*ringbuf_submit)(void *, __u64); \
-		__u64 (*ringbuf_query)(__u64);         \
 	} name
 
 __u64 bpf_pseudo_fd(__u64 source, __u64 number);

@@ -136,17 +136,18 @@ static __always_inline void describe(struct __sk_buff *skb, struct trace_event *
 }
 
 /* The reader looks by the clock. To wake it for each packet took more of the CPU than all else
- * here, so it is woken only when a quarter of the buffer may be full. Two CPUs may add at once, and
+ * here, so it is woken only when a part of the buffer may be full. Two CPUs may add at once, and
  * one sum be lost: then the clock comes first. */
 static __always_inline __u64 waking(__u32 size)
 {
 	int only = 0;
+	const struct trace_filter *asked = filter.lookup(&only);
 	__u64 *bytes = untold.lookup(&only);
 
-	if (!bytes)
+	if (!bytes || !asked)
 		return BPF_RB_FORCE_WAKEUP;
 	*bytes += size;
-	if (*bytes < events.ringbuf_query(BPF_RB_RING_SIZE) / 4)
+	if (*bytes < asked->wake)
 		return BPF_RB_NO_WAKEUP;
 	*bytes = 0;
 	return BPF_RB_FORCE_WAKEUP;

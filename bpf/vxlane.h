@@ -271,6 +271,8 @@ struct trace_filter {
 	__u8 protocol;
 	__u8 outer; /* packets are captured with the headers of their tunnel */
 	__u32 capture; /* bytes of each packet that are captured at most */
+	__u32 wake; /* bytes told after which the reader is woken, see waking() in trace.c */
+	__u32 pad;
 };
 
 /* A packet as it was at the end of a program. Its bytes follow, if they are captured. */

@@ -55,6 +55,7 @@ class Tracer:
             raise VxlaneError(
                 f"{state} does not say what its programs were loaded with; start the agent again"
             )
+        self._buffer = buffer
         log_file = state / "compile-trace.log"
         terms = constants.terms()
         terms = replace(terms, sizes={**terms.sizes, RING_BYTES: buffer})
@@ -67,6 +68,7 @@ class Tracer:
     def ask(self, wanted: Any) -> None:
         """Tell of packets that are as `wanted`, a struct trace_filter, says, for `LEASE`."""
         wanted.until = time.monotonic_ns() + int(LEASE * 1e9)
+        wanted.wake = self._buffer // 4
         syscall.map_update(self._filter, bytes(4), bytes(wanted))
 
     def lost(self) -> int:
