@@ -13,7 +13,7 @@
 #include <linux/types.h>
 
 enum contract {
-	VXLANE_ABI = 5,
+	VXLANE_ABI = 6,
 };
 
 enum program {
@@ -46,9 +46,11 @@ enum verdict {
 	VERDICT_NO_NEXT_HOP, /* left by a neighbour that the FIB does not name for this NIC */
 	VERDICT_GUARDED, /* the pod has a shaper, a filter or isolation in this direction */
 	VERDICT_JUDGED, /* a rule or device on the way acts on every packet, not on connections */
-	VERDICT_MARKED, /* the packet carries a firewall mark, which the bypass would not */
+	VERDICT_MARKED, /* the packet carries a firewall mark, or left with a priority of a rule's
+			 */
 
 	VERDICT_MALFORMED, /* lengths, version or header checksum do not agree */
+	VERDICT_BIG_TCP, /* a super-packet so long that no IP header can tell its length */
 	VERDICT_IP_OPTIONS, /* the IP header has options */
 	VERDICT_FRAGMENT, /* a part of a packet */
 	VERDICT_TTL, /* would expire here */

@@ -61,7 +61,7 @@ def test_it_changes_nothing(strict_bench: Bench, looking: Tracer) -> None:
         frame, stamp = bytes(case.frame), STAMP if case.note else 0
         if case.note:
             put_note(strict_bench.maps, case.note, stamp)
-        context = Context(ifindex=case.ifindex, mark=case.mark, gso_size=case.gso_size, stamp=stamp)
+        context = case.context(stamp)
         result = strict_bench.runners[case.program].run(frame, context)
         assert result.action == action(case.verdict, strict_bench.constants.strict), str(case)
         output = frame if case.output is None else bytes(case.output)

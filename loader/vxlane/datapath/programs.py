@@ -51,6 +51,10 @@ class Constants:
     max_peers: int = 16384
     max_pods: int = 1024
     max_flows: int = 262144
+    decap_l4_udp: bool = False
+    """bpf_skb_adjust_room() takes BPF_F_ADJ_ROOM_DECAP_L4_UDP, so UDP super-packets are popped."""
+    peer_takes_as_host: bool = False
+    """bpf_redirect_peer() makes PACKET_HOST of what was for another MAC."""
 
     def defines(self) -> dict[str, int]:
         """The constants as the preprocessor's names and values."""
