@@ -4,6 +4,7 @@
  * VXLAN or plain where the peer is on our link, goes straight into the pod; all
  * else is the kernel path's.
  */
+#include "carried.h"
 #include "flow.h"
 #include "nat.h"
 #include "note.h"
@@ -45,9 +46,9 @@ static __always_inline enum verdict decapsulate(struct __sk_buff *skb, struct pa
 {
 	enum verdict verdict;
 
-	/* Popping leaves the skb marked as a tunnel's; the stack re-segments a UDP
-	 * super-packet by that mark and loses every datagram of it. */
-	if (skb->gso_size && packet->ip.protocol != IPPROTO_TCP)
+	/* Without DECAP_L4_UDP popping leaves the skb marked as a tunnel's; the stack re-segments a
+	 * UDP super-packet by that mark and loses every datagram of it. */
+	if (!DECAP_L4_UDP && skb->gso_size && packet->ip.protocol != IPPROTO_TCP)
 		return VERDICT_GSO;
 	/* Behind us only the pod would verify the packet, and without an inner checksum it
 	 * can't. The kernel path verifies the outer one. */
@@ -90,7 +91,7 @@ enter_by_record(struct __sk_buff *skb, struct packet *packet, const struct outer
 		nat_finish(skb, packet, &nat, sizeof(packet->eth) + sizeof(packet->ip));
 		verdict = VERDICT_NAT;
 	}
-	bpf_redirect_peer(receiver->ifindex, 0);
+	enter_pod(skb, receiver);
 	flow_use(flow, packet, DIRECTION_IN, now);
 	count_received(flow, sizeof(struct ethhdr) + cpu16(packet->ip.tot_len));
 	return verdict;

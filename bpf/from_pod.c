@@ -3,6 +3,7 @@
  * Leaves by the NIC towards a peer, encapsulated unless the peer is on our link;
  * or straight into another pod of this node; or, when in doubt, by the kernel path.
  */
+#include "carried.h"
 #include "flow.h"
 #include "helpers.h"
 #include "nat.h"
@@ -95,7 +96,7 @@ static __always_inline enum verdict to_local_pod(struct __sk_buff *skb, struct p
 		return VERDICT_TOO_BIG;
 	if (flow->translated)
 		rewrite_local(skb, packet, receiver, flow);
-	bpf_redirect_peer(receiver->ifindex, 0);
+	enter_pod(skb, receiver);
 	return VERDICT_SWITCHED;
 }
 
@@ -138,6 +139,7 @@ static __always_inline enum verdict to_peer(struct __sk_buff *skb, struct packet
 		hop.nh_family = AF_INET6;
 		__builtin_memcpy(hop.ipv6_nh, flow->next_hop, sizeof(hop.ipv6_nh));
 	}
+	leave_node(skb, packet->ip.tos, flow->hash);
 	redirect_neigh(flow->nic, &hop, sizeof(hop), 0);
 	count_sent(flow, bytes);
 	return verdict;

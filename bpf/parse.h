@@ -181,6 +181,10 @@ static __always_inline enum verdict check_ip(const struct iphdr *ip, __u32 room)
 {
 	if (ip->ihl > 5)
 		return VERDICT_IP_OPTIONS;
+	/* BIG TCP: no UDP header of a tunnel can tell such a length either, and the kernel cuts it.
+	 */
+	if (!ip->tot_len && room > 0xffff)
+		return VERDICT_BIG_TCP;
 	if (cpu16(ip->tot_len) != room || ip_checksum(ip))
 		return VERDICT_MALFORMED;
 	if (ip->frag_off & IP_FRAGMENT)

@@ -3,6 +3,7 @@
  * and IPsec. Learns the outbound half of a pod's flow, if what leaves is what the bypass would
  * send. What the bypass itself sends carries no stamp and is dismissed by that.
  */
+#include "carried.h"
 #include "helpers.h"
 #include "learn.h"
 #include "note.h"
@@ -100,7 +101,7 @@ static __always_inline enum verdict learn(struct __sk_buff *skb, const struct no
 		return verdict;
 	if (is_taken(note->source, packet->source))
 		return VERDICT_CHANGED;
-	if (skb->mark)
+	if (skb->mark || skb->priority != priority_of(packet->ip.tos))
 		return VERDICT_MARKED;
 	if (peer->way == WAY_TUNNEL ? !outer || !is_our_outer(outer, packet, settings, peer)
 				    : !!outer)

@@ -14,6 +14,12 @@
 	(BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP | \
 	 BPF_F_ADJ_ROOM_ENCAP_L2_ETH | BPF_F_ADJ_ROOM_ENCAP_L2(sizeof(struct ethhdr)))
 
+/* FIXED_GSO: without it gso_size grows by what was removed, and a pod that forwards sends segments
+ * larger than its MTU. NO_CSUM_RESET: what the NIC or GRO has verified of the inner packet stays
+ * verified. BPF_F_ADJ_ROOM_DECAP_L4_UDP is in no header before Linux 7.2. */
+#define POP_FLAGS \
+	(BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET | (DECAP_L4_UDP ? 1ULL << 10 : 0))
+
 /* The packet behind its Ethernet header becomes the payload of a VXLAN frame to the flow's peer.
  * The outer Ethernet header is left: the neighbour layer writes it. The source port is the one that
  * the kernel gave the flow, so ECMP and receive queues do not see it move. */
@@ -77,11 +83,10 @@ static __always_inline enum verdict merge_ecn(__u8 outer, struct iphdr *inner)
 static __always_inline enum verdict vxlan_pop(struct __sk_buff *skb, const struct packet *packet,
 					      const struct pod *pod)
 {
-	/* FIXED_GSO: without it gso_size grows by what was removed, and a pod that
-	 * forwards sends segments larger than its MTU. */
-	if (bpf_skb_adjust_room(skb, -(__s32)ENCAPSULATION, BPF_ADJ_ROOM_MAC,
-				BPF_F_ADJ_ROOM_FIXED_GSO))
+	if (bpf_skb_adjust_room(skb, -(__s32)ENCAPSULATION, BPF_ADJ_ROOM_MAC, POP_FLAGS))
 		return VERDICT_REFUSED;
+	/* One layer of checksums was the outer UDP header's. */
+	bpf_csum_level(skb, BPF_CSUM_LEVEL_DEC);
 	hand_to_pod(skb, packet, pod);
 	return VERDICT_DECAPSULATED;
 }

@@ -13,7 +13,7 @@
 #include <linux/types.h>
 
 enum contract {
-	VXLANE_ABI = 5,
+	VXLANE_ABI = 6,
 };
 
 /* Numbers that the loader writes into the instructions; see node.h. */
@@ -21,6 +21,8 @@ enum node {
 	NODE_VNI, /* as in the VXLAN header, which is big-endian and has eight bits behind it */
 	NODE_PORT, /* the VXLAN port, big-endian */
 	NODE_STRICT, /* 1: what fails an identity check is dropped */
+	NODE_DECAP_L4_UDP, /* 1: bpf_skb_adjust_room() knows BPF_F_ADJ_ROOM_DECAP_L4_UDP */
+	NODE_PEER_TAKES_AS_HOST, /* 1: bpf_redirect_peer() makes PACKET_HOST of any packet */
 	NODE_COUNT,
 };
 
@@ -60,9 +62,11 @@ enum verdict {
 	VERDICT_NO_NEXT_HOP, /* left by a neighbour that the FIB does not name for this NIC */
 	VERDICT_GUARDED, /* the pod has a shaper, a filter or isolation in this direction */
 	VERDICT_JUDGED, /* a rule or device on the way acts on every packet, not on connections */
-	VERDICT_MARKED, /* the packet carries a firewall mark, which the bypass would not */
+	VERDICT_MARKED, /* the packet carries a firewall mark, or left with a priority of a rule's
+			 */
 
 	VERDICT_MALFORMED, /* lengths, version or header checksum do not agree */
+	VERDICT_BIG_TCP, /* a super-packet so long that no IP header can tell its length */
 	VERDICT_IP_OPTIONS, /* the IP header has options */
 	VERDICT_FRAGMENT, /* a part of a packet */
 	VERDICT_TTL, /* would expire here */

@@ -114,6 +114,15 @@ def translated(frame: bytes, key: Key) -> bytes:
     return bytes(made)
 
 
+PRIORITIES = (0, 0, 0, 0, 2, 2, 2, 2, 6, 6, 6, 6, 4, 4, 4, 4)
+"""By the four bits of RFC 1349's TOS that the kernel keeps (ip_tos2prio in net/ipv4/route.c)."""
+
+
+def priority(tos: int) -> int:
+    """The skb's priority once it was forwarded."""
+    return PRIORITIES[(tos & 0x1E) >> 1]
+
+
 def hop(frame: bytes, source: bytes, target: bytes, tos: int, hops: int = 1) -> bytes:
     """The frame one hop later, or so many."""
     head = bytearray(frame[14:34])

@@ -10,7 +10,7 @@ import struct
 from dataclasses import replace
 from typing import Any
 
-from forwarding import Key, Packet, read
+from forwarding import Key, Packet, priority, read
 from frames import ACK, CE, ECT0, ENCAPSULATION, ETHERNET, FIN, ICMP, IP, RST, SYN, TCP, UDP, mac
 from halves import Halves, halves_of, key_of, key_of_note
 from testrun import Context
@@ -128,7 +128,9 @@ class Learner:
         peer = packet and self._peer(packet.destination)
         if not (outer and packet and sender and peer):
             return
-        if context.mark or not _is_same(packet, note, hops=1):
+        if (context.mark, context.priority) != (0, priority(packet.tos)):
+            return
+        if not _is_same(packet, note, hops=1):
             return
         if self._is_taken(note.source.packed, packet.source):
             return

@@ -17,7 +17,7 @@ from ipaddress import IPv4Address
 import pytest
 from bases import BASES, FLOWS, NAT_BASES, NAT_FLOWS
 from bench import Bench
-from forwarding import Key, read
+from forwarding import Key, priority, read
 from frames import ENCAPSULATION, UDP
 from halves import flow_of, halves_of, key_of
 from mutation import Mutator
@@ -159,7 +159,7 @@ class Fuzz:
         base = self._dice.choice(self._bases if self._dice.random() < 0.7 else self._nat_bases)
         frame = self._mutator.mutant(base.frame)
         note = self._note(frame)
-        context = self._context(base.ifindex, STAMP if note else 0)
+        context = self._context(base.ifindex, note)
         result = self._run(frame, context)
         due = oracle.judge(self._program, frame, context)
         if due:
@@ -247,10 +247,11 @@ class Fuzz:
             )
         return replace(note, **changes, outside=self._dice.random() < 0.5)
 
-    def _context(self, ifindex: int, stamp: int) -> Context:
+    def _context(self, ifindex: int, note: Note | None) -> Context:
         """The right context nearly always."""
+        stamp, forwarded = (STAMP, priority(note.tos)) if note else (0, 0)
         if self._dice.random() < 0.95:
-            return Context(ifindex=ifindex, stamp=stamp)
+            return Context(ifindex=ifindex, stamp=stamp, priority=forwarded)
         return Context(
             ifindex=self._dice.choice((ifindex, VETH, NEIGHBOUR_VETH, NIC)),
             mark=self._dice.choice((0, 0, 1)),

@@ -40,8 +40,8 @@ CASES = [
     *nat_learned.CASES,
     *nat_local.CASES,
 ]
-# What a test run can't show: test_full_map.py fills the map, a hash comes with a live skb.
-ELSEWHERE = {Verdict.MAP_FULL, Verdict.FLOW_REHASHED}
+# What a test run can't show: test_full_map.py fills the map; a hash and BIG TCP need a live skb.
+ELSEWHERE = {Verdict.MAP_FULL, Verdict.FLOW_REHASHED, Verdict.BIG_TCP}
 STAMP = 4711
 
 
@@ -62,7 +62,7 @@ def test_packet(either: Bench, case: Case) -> None:
     if case.note:
         stamp = STAMP
         put_note(either.maps, case.note, stamp)
-    context = Context(ifindex=case.ifindex, mark=case.mark, gso_size=case.gso_size, stamp=stamp)
+    context = case.context(stamp)
     with either.counting() as moved:
         result = either.runners[case.program].run(frame, context)
 

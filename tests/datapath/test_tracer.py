@@ -77,8 +77,7 @@ def run(strict_bench: Bench, case: Case) -> Result:
     stamp = STAMP if case.note else 0
     if case.note:
         put_note(strict_bench.maps, case.note, stamp)
-    context = Context(ifindex=case.ifindex, mark=case.mark, gso_size=case.gso_size, stamp=stamp)
-    return strict_bench.runners[case.program].run(bytes(case.frame), context)
+    return strict_bench.runners[case.program].run(bytes(case.frame), case.context(stamp))
 
 
 def asking(looking: Tracer, fields: dict[str, Any]) -> None:

@@ -3,7 +3,8 @@
 
 The kernel makes an skb of the bytes, derives packet type and protocol from its Ethernet header as
 for a received frame, runs the program once and gives the bytes back. A redirect is only an answer
-here: nothing is sent. Of the context it takes mark, interface and gso_size (never a GSO type).
+here: nothing is sent. Of the context it takes mark, priority, interface and gso_size (never a GSO
+type).
 The stamp goes by way of stamper.py.
 It refuses frames that hold less than their own IP header (net/bpf/test_run.c).
 """
@@ -63,13 +64,15 @@ class _Context(ctypes.Structure):
     _fields_ = (
         ("_1", ctypes.c_uint32 * 2),
         ("mark", ctypes.c_uint32),
-        ("_2", ctypes.c_uint32 * 7),
-        ("ifindex", ctypes.c_uint32),
+        ("_2", ctypes.c_uint32 * 5),
+        ("priority", ctypes.c_uint32),
         ("_3", ctypes.c_uint32),
+        ("ifindex", ctypes.c_uint32),
+        ("_4", ctypes.c_uint32),
         ("stamp", ctypes.c_uint32),  # cb[0]
-        ("_4", ctypes.c_uint32 * 31),
+        ("_5", ctypes.c_uint32 * 31),
         ("gso_size", ctypes.c_uint32),
-        ("_5", ctypes.c_uint32 * 3),
+        ("_6", ctypes.c_uint32 * 3),
     )
 
 
@@ -79,6 +82,7 @@ class Context:
 
     ifindex: int
     mark: int = 0
+    priority: int = 0
     gso_size: int = 0
     stamp: int = 0
 
@@ -116,6 +120,7 @@ class Runner:
     def run(self, frame: bytes, context: Context) -> Result:
         """Run once."""
         self._context.mark = context.mark
+        self._context.priority = context.priority
         self._context.ifindex = context.ifindex
         self._context.gso_size = context.gso_size
         self._context.stamp = context.stamp

@@ -56,10 +56,20 @@ class Constants:
     max_peers: int = 16384
     max_pods: int = 1024
     max_flows: int = 262144
+    decap_l4_udp: bool = False
+    """bpf_skb_adjust_room() takes BPF_F_ADJ_ROOM_DECAP_L4_UDP, so UDP super-packets are popped."""
+    peer_takes_as_host: bool = False
+    """bpf_redirect_peer() makes PACKET_HOST of what was for another MAC."""
 
     def terms(self) -> Terms:
         """As the loader takes them; numbers in network byte order as the header has them."""
-        number_of = {"VNI": htonl(self.vni << 8), "PORT": htons(self.port), "STRICT": self.strict}
+        number_of = {
+            "VNI": htonl(self.vni << 8),
+            "PORT": htons(self.port),
+            "STRICT": self.strict,
+            "DECAP_L4_UDP": self.decap_l4_udp,
+            "PEER_TAKES_AS_HOST": self.peer_takes_as_host,
+        }
         return Terms(
             numbers=[int(number_of[name]) for name in _NODE_NUMBERS],
             sizes={

@@ -36,6 +36,7 @@ _FIXED_GSO = 1 << 0
 _ENCAP_FLAGS = _FIXED_GSO | 1 << 1 | 1 << 4 | 1 << 6 | 14 << 56
 """As bpf/vxlan.h has them: BPF_F_ADJ_ROOM_FIXED_GSO, _ENCAP_L3_IPV4, _ENCAP_L4_UDP, _ENCAP_L2_ETH
 and _ENCAP_L2(14) of linux/bpf.h."""
+_NO_CSUM_RESET, _DECAP_L4_UDP = 1 << 5, 1 << 10
 _ROOM_AT_MAC = 1
 _TUNNEL_KEY = 28
 """Bytes of struct bpf_tunnel_key that every kernel with IPv6 remotes takes."""
@@ -159,6 +160,12 @@ def encapsulates(_: Place) -> bool:
 def decapsulates(_: Place) -> bool:
     """bpf_skb_adjust_room() takes VXLAN's headers off."""
     return _length_after(-_ENCAPSULATION, _FIXED_GSO) == len(_FRAME) - _ENCAPSULATION
+
+
+def decapsulates_udp(_: Place) -> bool:
+    """bpf_skb_adjust_room() makes an skb no tunnel's any more (BPF_F_ADJ_ROOM_DECAP_L4_UDP)."""
+    flags = _FIXED_GSO | _NO_CSUM_RESET | _DECAP_L4_UDP
+    return _length_after(-_ENCAPSULATION, flags) == len(_FRAME) - _ENCAPSULATION
 
 
 def by_tcx(place: Place) -> bool:

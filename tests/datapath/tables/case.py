@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from frames import ETHERNET, IP, TCP, Frame, Icmp, Raw, Tcp, Udp
+from testrun import Context
 from world import (
     APPROVED,
     BRIDGE_MAC,
@@ -40,11 +41,22 @@ class Case:
     flows: frozenset[Approval] | None = None
     resets: frozenset[Tuple] | None = None
     mark: int = 0
+    priority: int = 0
     gso_size: int = 0
     note: Note | None = None
 
     def __str__(self) -> str:
         return f"{self.program.label}: {self.verdict.label}: {self.fact}"
+
+    def context(self, stamp: int) -> Context:
+        """What the frame's skb carries."""
+        return Context(
+            ifindex=self.ifindex,
+            mark=self.mark,
+            priority=self.priority,
+            gso_size=self.gso_size,
+            stamp=stamp,
+        )
 
 
 ACK_DATA = Tcp(source=40000, dest=80, payload=b"GET / HTTP/1.0\r\n\r\n")

@@ -206,6 +206,8 @@ TAUGHT_NOTHING = [
         outer={"fragment": MF},
     ),
     to_nic(Verdict.MARKED, "a mark of someone else", leaving(DATAGRAM), mark=0x4000),
+    to_nic(Verdict.MARKED, "a priority of someone else", leaving(DATAGRAM), priority=2),
+    to_nic(Verdict.MARKED, "not its TOS's priority", leaving(DATAGRAM, tos=0x10)),
 ]
 
 OTHERS_OUT = [
