@@ -18,6 +18,16 @@ REFUSED = f"""could not open bpf map: settings, error: Operation not permitted
 
 {TRACE}Exception: Failed to compile BPF module <text>
 """
+VERIFIER = f"""bpf: Failed to load program: Permission denied
+; @ settings.h:23
+12: (61) r1 = *(u32 *)(r0 +0)
+R0 invalid mem access 'map_value_or_null'
+processed 13 insns (limit 1000000) max_states_per_insn 0 total_states 0
+
+HINT: The 'map_value_or_null' error can happen if you dereference a pointer
+
+{TRACE}Exception: Failed to load BPF program b'from_pod': Permission denied
+"""
 
 
 @pytest.mark.parametrize(
@@ -28,16 +38,36 @@ REFUSED = f"""could not open bpf map: settings, error: Operation not permitted
         (-signal.SIGABRT, "terminate called, std::bad_alloc", "it needs 120 MB"),
         (1, f"{TRACE}ModuleNotFoundError: No module named 'bcc'\n", "package python3-bpfcc"),
         (1, "bpf/flow.h:7:3: error: no such\n", "bpf/flow.h:7:3: error: no such"),
-        (1, REFUSED, "could not open bpf map: settings, error: Operation not permitted | Exc"),
+        (1, REFUSED, "load: could not open bpf map: settings, error: Operation not permitted"),
+        (1, VERIFIER, "load: R0 invalid mem access 'map_value_or_null' | HINT: The 'map_value_or"),
+        (1, f"{TRACE}Exception: Unknown program\n", "load: Exception: Unknown program"),
         (-signal.SIGSEGV, "Stack dump\n", "Stack dump (the compiler was ended by SIGSEGV)"),
     ],
-    ids=["killed", "llvm", "bad-alloc", "no-bcc", "located", "refused", "crashed"],
+    ids=[
+        "killed",
+        "llvm",
+        "bad-alloc",
+        "no-bcc",
+        "located",
+        "map",
+        "verifier",
+        "python",
+        "crashed",
+    ],
 )
 def test_sentences(status: int, output: str, sentence: str) -> None:
     """One sentence has the cause, in bcc's own words where there are any."""
     said = compiler.sentence(status, output)
     assert sentence in said
     assert "\n" not in said
+    assert "Failed to" not in said
+
+
+def test_a_kernel_that_is_too_old_is_named(monkeypatch) -> None:
+    """Whatever the verifier missed there, what is needed and what is there is said."""
+    monkeypatch.setattr(compiler.os, "uname", lambda: SimpleNamespace(release="5.10.0-32-amd64"))
+    said = compiler.sentence(1, "unknown func bpf_ktime_get_coarse_ns#160\nprocessed 3 insns\n")
+    assert said == "the programs need Linux 5.15 or later, this is 5.10.0-32-amd64"
 
 
 def test_a_capability_that_lacks_is_named(monkeypatch) -> None:

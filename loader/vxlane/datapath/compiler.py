@@ -16,15 +16,20 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 
 from vxlane.errors import CompileError
 from vxlane.util import files
 from vxlane.util.capabilities import missing
+from vxlane.util.release import OLDEST, is_supported
 
-_TIMEOUT = 120.0
-"""Seconds; a slow machine under load takes ten."""
+TIMEOUT = 300.0
+"""Seconds; a slow machine under load takes ten, and an emulated processor took 67."""
 _LOCATED = re.compile(r"^bpf/\w+\.[ch]:\d+:\d+: (?:fatal )?error: .*$", re.MULTILINE)
+_TELLING = re.compile(r"HINT: |could not open bpf map")
+_END_OF_VERIFIER = "processed "
+"""It begins the verifier's last line: "processed 13 insns". The line before it is the refusal."""
 _NO_MEMORY = ("out of memory", "bad_alloc", "MemoryError", "Cannot allocate memory")
 _CAPABILITIES = frozenset({"SYS_ADMIN"})
 """What bcc needs: its maps are pinned by paths, and CAP_BPF and CAP_PERFMON don't reach them."""
@@ -58,11 +63,11 @@ def run(
             text=True,
             errors="backslashreplace",
             check=False,
-            timeout=_TIMEOUT,
+            timeout=TIMEOUT,
             pass_fds=() if inherited is None else (inherited,),
         )
     except subprocess.TimeoutExpired:
-        raise CompileError(f"the compiler did not end within {_TIMEOUT:g} s") from None
+        raise CompileError(f"the compiler did not end within {TIMEOUT:g} s") from None
     if child.returncode == 0:
         answer: dict[str, str] = json.loads(child.stdout.splitlines()[-1])
         return answer
@@ -81,15 +86,24 @@ def sentence(status: int, output: str) -> str:
         return "bcc is missing; install the package python3-bpfcc (PyPI's bcc is another project)"
     if located := _LOCATED.search(output):
         return located[0]
-    said = "the programs did not load: " + " | ".join(_last_words(output) or ["no word why"])
+    release = os.uname().release
+    if not is_supported(release):
+        return f"the programs need Linux {OLDEST} or later, this is {release}"
+    said = "the programs did not load: " + " | ".join(_reasons(output) or ["no word why"])
     if status < 0:
         said += f" (the compiler was ended by {signal.Signals(-status).name})"
     lacks = missing(_CAPABILITIES)
     return f"{said}; the agent lacks {lacks}" if lacks else said
 
 
-def _last_words(output: str) -> list[str]:
-    """The last that bcc and the verifier said, and what Python made of it."""
+def _reasons(output: str) -> list[str]:
+    """What bcc and the verifier gave as reasons; else their last words, else Python's."""
     said, _, trace = output.partition("Traceback (most recent call last):")
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    return lines[-5:] + [line.strip() for line in trace.splitlines() if line.strip()][-1:]
+    refusals = [line for line, after in pairwise(lines) if after.startswith(_END_OF_VERIFIER)]
+    reasons = refusals + [line for line in lines if _TELLING.match(line)]
+    return (
+        list(dict.fromkeys(reasons))
+        or lines[-5:]
+        or [line.strip() for line in trace.splitlines() if line.strip()][-1:]
+    )
