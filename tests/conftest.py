@@ -20,6 +20,7 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import leftovers
+import machinecan
 import pytest
 from labundertest import LabUnderTest
 
@@ -49,11 +50,17 @@ def _is_wanted(item: pytest.Item, config: pytest.Config) -> bool:
     return config.getoption("--full") or not item.get_closest_marker("full")
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave out what this kernel lacks."""
+    machinecan.check(item)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """With CI=true a skipped test is a failed one: what it proves went unproved."""
+    """With CI=true a skipped test is a failed one, unless the kernel lacks what it is about."""
     report = yield
-    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("CI") == "true":
+    is_excused = hasattr(report, "wasxfail") or machinecan.is_lack(report)
+    if report.skipped and not is_excused and os.environ.get("CI") == "true":
         report.outcome = "failed"
         report.longrepr = f"skipped in CI: {report.longrepr}"
     return report

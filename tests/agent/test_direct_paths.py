@@ -103,10 +103,10 @@ def test_rules_that_nobody_tells_of(node: AgentNode, tmp_path: Path) -> None:
         (tmp_path / name).symlink_to(str(shutil.which(legacy)))
     path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     node.start("--iptables-resync=0.5", env=path)
-    wanted = node.sh("iptables-legacy -S FLANNEL-FWD")
+    wanted = node.sh("iptables-legacy -w -S FLANNEL-FWD")
     for _ in range(2):
-        node.sh("iptables-legacy -F FLANNEL-FWD")
-        eventually(lambda: node.sh("iptables-legacy -S FLANNEL-FWD") == wanted, "the repair")
+        node.sh("iptables-legacy -w -F FLANNEL-FWD")
+        eventually(lambda: node.sh("iptables-legacy -w -S FLANNEL-FWD") == wanted, "the repair")
 
 
 def test_rules_can_be_left_out(node: AgentNode) -> None:

@@ -12,6 +12,8 @@ from vxlane.datapath.syscall import TcxHook
 from vxlane.lab.underlay import ip
 from vxlane.lab.waiting import wait_for
 
+STRANGERS = [pytest.param(tcx, marks=pytest.mark.tcx), clsact]
+
 
 @pytest.fixture
 def talks(pair):
@@ -53,6 +55,7 @@ def touch(lab, device):
     wait_for(lambda: lab.ask("node2", op="status")["status"]["reconciles"] > looks, "a look")
 
 
+@pytest.mark.tcx
 @pytest.mark.full
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("device", ["nic", "veth"])
@@ -68,7 +71,7 @@ def test_program_that_nobody_tells_of(pair, talks, device):
     touch(pair, veth)
 
 
-@pytest.mark.parametrize("stranger", [tcx, clsact])
+@pytest.mark.parametrize("stranger", STRANGERS)
 @pytest.mark.parametrize("hook", TcxHook, ids=lambda hook: hook.name.lower())
 def test_filter_on_the_nic(pair, talks, stranger, hook):
     """A filter that came after ours sees each packet of either path, and the bypass goes on."""
@@ -79,7 +82,7 @@ def test_filter_on_the_nic(pair, talks, stranger, hook):
     assert exchange(pair, talks, int) == ("none", BYPASSED)
 
 
-@pytest.mark.parametrize("stranger", [tcx, clsact])
+@pytest.mark.parametrize("stranger", STRANGERS)
 def test_filter_on_a_pods_way_out(pair, talks, stranger):
     """A filter on a pod's ingress sees all that the pod sends; what it is sent is bypassed."""
     veth = veth_of(pair, "node2", pair.netns("node2-pod1"))
@@ -96,7 +99,7 @@ def test_filter_on_a_pods_way_out(pair, talks, stranger):
     assert exchange(pair, talks, int) == ("none", BYPASSED)
 
 
-@pytest.mark.parametrize("stranger", [tcx, clsact])
+@pytest.mark.parametrize("stranger", STRANGERS)
 def test_filter_on_a_pods_way_in(pair, talks, stranger):
     """A filter on the egress to a pod sees all that it is sent; what the pod sends is bypassed."""
     veth = veth_of(pair, "node2", pair.netns("node2-pod1"))

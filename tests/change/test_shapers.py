@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 from flood import flood
+from machinecan import BOTH_OPTIONS
 from numbered import Listener, Talk, traffic
 from rig import AGENT, ROUNDS, counted
 
@@ -17,7 +18,7 @@ LIMIT, BURST = 16_000_000, 3_200_000
 """bit/s and bits: a burst that outlasts the pauses of a busy machine."""
 
 
-@pytest.fixture(scope="module", params=["tcx", "clsact"])
+@pytest.fixture(scope="module", params=BOTH_OPTIONS)
 def attached(make_module_lab, request):
     """Two nodes with a pod each, their programs attached by either method; and which one."""
     options = (*AGENT, "--attach", request.param)

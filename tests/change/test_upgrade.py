@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from everyone import BYPASSED, everyone, stream
+from machinecan import BOTH_OPTIONS
 from rig import AGENT, ROUNDS, counted
 
 from vxlane.datapath.abi import ABI
@@ -63,7 +64,7 @@ def moved(before, after):
     )
 
 
-@pytest.mark.parametrize("method", ["tcx", "clsact"])
+@pytest.mark.parametrize("method", BOTH_OPTIONS)
 def test_upgrade(make_lab, install_other, method):
     """Under UDP and TCP the old programs serve until the new ones stand: not a packet is lost.
 

@@ -4,9 +4,12 @@
 import contextlib
 import hashlib
 import json
+import os
 import random
 import shutil
+import subprocess
 
+import machinecan
 import pytest
 
 from vxlane.lab import namespaces, pods
@@ -101,8 +104,21 @@ class Podman:
                 self.remove(name)
 
 
+@pytest.fixture(scope="module")
+def _podman_has_cni(tmp_path_factory):
+    """Podman 5 is built without CNI."""
+    place = tmp_path_factory.mktemp("podman")
+    (place / "conf").write_text('[network]\nnetwork_backend = "cni"\n', encoding="utf-8")
+    places = ["--root", str(place / "root"), "--runroot", str(place / "run")]
+    argv = ["podman", "--storage-driver", "vfs", *places, "info"]
+    env = {**os.environ, "CONTAINERS_CONF": str(place / "conf")}
+    done = subprocess.run(argv, check=False, capture_output=True, text=True, env=env)
+    if "cni support is not enabled" in done.stderr:
+        machinecan.lacks("podman with CNI")
+
+
 @pytest.fixture(params=["chained", "main", "none"])
-def runtimes(request, make_lab):
+def runtimes(request, _podman_has_cni, make_lab):
     """A lab of two nodes, and a runtime on each with the plugin in either role or without it."""
     lab = make_lab(nodes=2, pods_per_node=0, kernel_only=0)
     both = []

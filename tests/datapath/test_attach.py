@@ -14,6 +14,7 @@ import pytest
 from bench import Bench
 from chamber import Port, ip
 from device import INDEX, Device, add_device, open_far, stands
+from machinecan import BOTH
 from node import Node
 from world import World, stand
 
@@ -25,7 +26,7 @@ from vxlane.errors import KernelError
 from vxlane.netlink.socket import NetlinkSocket
 
 
-@pytest.fixture(params=list(Method), ids=lambda method: method.value)
+@pytest.fixture(params=[pytest.param(Method.AUTO, id="auto"), *BOTH])
 def hooks(
     request: pytest.FixtureRequest, node: Node, bench: Bench, netlink: NetlinkSocket
 ) -> Iterator[Hooks]:
@@ -131,7 +132,7 @@ def test_half_made_pins(bench: Bench, auto: Hooks, device: Device) -> None:
     assert moved.packets == {(Program.FROM_NIC, Verdict.NOT_IP): 2}
 
 
-@pytest.mark.parametrize("method", [Method.TCX, Method.CLSACT], ids=lambda method: method.value)
+@pytest.mark.parametrize("method", BOTH)
 def test_no_device(bench: Bench, netlink: NetlinkSocket, method: Method) -> None:
     """Attaching to a device that is not there says so, and leaves no pin."""
     before = set(bench.pins.iterdir())

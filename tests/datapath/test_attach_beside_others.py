@@ -102,6 +102,7 @@ def test_nameless_filter_of_a_nic(
     assert device.far.receive(lambda frame: frame.endswith(ANSWER.payload)) == FRAME
 
 
+@pytest.mark.tcx
 def test_tcx_program_of_a_nic(node: Node, bench: Bench, someone: Bench, auto: Hooks) -> None:
     """A TCX program that stood first on a NIC still sees what the bypass takes."""
     program = syscall.obj_get(someone.pins / "from_nic")

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from vxlane.datapath import compiler, precompiled, source
+from vxlane.datapath import compiler, load, precompiled, source
 from vxlane.datapath.source import Part
 from vxlane.errors import CompileError
 
@@ -19,6 +19,10 @@ TRACE = 'Traceback (most recent call last):\n  File "x.py", line 1, in <module>\
 REFUSED = f"""could not open bpf map: settings, error: Operation not permitted
 
 {TRACE}Exception: Failed to compile BPF module <text>
+"""
+VERIFIER = """12: (61) r1 = *(u32 *)(r0 +0)
+R0 invalid mem access 'map_value_or_null'
+processed 13 insns (limit 1000000) max_states_per_insn 0 total_states 0
 """
 
 
@@ -34,16 +38,40 @@ REFUSED = f"""could not open bpf map: settings, error: Operation not permitted
             "no compiled programs came with this vxlane, and bcc is missing",
         ),
         (1, "bpf/flow.h:7:3: error: no such\n", "bpf/flow.h:7:3: error: no such"),
-        (1, REFUSED, "could not open bpf map: settings, error: Operation not permitted | Exc"),
+        (1, REFUSED, "compile: could not open bpf map: settings, error: Operation not permitted"),
+        (1, f"{TRACE}Exception: Unknown program\n", "compile: Exception: Unknown program"),
         (-signal.SIGSEGV, "Stack dump\n", "Stack dump (the compiler was ended by SIGSEGV)"),
     ],
-    ids=["killed", "llvm", "bad-alloc", "no-bcc", "located", "refused", "crashed"],
+    ids=[
+        "killed",
+        "llvm",
+        "bad-alloc",
+        "no-bcc",
+        "located",
+        "map",
+        "python",
+        "crashed",
+    ],
 )
 def test_sentences(status: int, output: str, sentence: str) -> None:
     """One sentence has the cause, in bcc's own words where there are any."""
     said = compiler.sentence(status, output)
     assert sentence in said
     assert "\n" not in said
+    assert "Failed to" not in said
+
+
+def test_the_verifiers_refusal_is_told() -> None:
+    """It stands before the last line of the log; another log's end is told as it is."""
+    assert load.refusal(VERIFIER) == "R0 invalid mem access 'map_value_or_null'"
+    assert load.refusal("unknown func\n") == "unknown func"
+
+
+def test_a_kernel_that_is_too_old_is_named(monkeypatch) -> None:
+    """Whatever the verifier missed there, what is needed and what is there is said."""
+    monkeypatch.setattr(compiler.os, "uname", lambda: SimpleNamespace(release="5.10.0-32-amd64"))
+    said = compiler.sentence(1, "unknown func bpf_ktime_get_coarse_ns#160\nprocessed 3 insns\n")
+    assert said == "the programs need Linux 5.15 or later, this is 5.10.0-32-amd64"
 
 
 def test_programs_of_another_version_are_named(tmp_path, monkeypatch) -> None:

@@ -58,7 +58,7 @@ def traffic(device: Device) -> Iterator[list[int]]:
 @pytest.mark.parametrize(
     ("method", "before", "after", "last"),
     [
-        (Method.TCX, PORT, OTHER_PORT, Verdict.VXLAN_HEADER),
+        pytest.param(Method.TCX, PORT, OTHER_PORT, Verdict.VXLAN_HEADER, marks=pytest.mark.tcx),
         (Method.CLSACT, OTHER_PORT, PORT, Verdict.NOT_OVERLAY),
     ],
     ids=["tcx", "clsact"],

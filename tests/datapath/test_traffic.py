@@ -16,6 +16,7 @@ import pytest
 from bench import Bench
 from chamber import Port, ip
 from frames import VLAN, super_packet
+from machinecan import BOTH
 from node import Node
 from tables.case import ACK_DATA, DATAGRAM, handed_over, only, sent
 from tables.from_nic import ANSWER, UNCHECKED, carried, covered, inner
@@ -34,14 +35,14 @@ from world import (
 )
 
 from vxlane.datapath.abi import Program, Verdict
-from vxlane.datapath.attach import Hooks, Method
+from vxlane.datapath.attach import Hooks
 from vxlane.lab.waiting import wait_for
 from vxlane.netlink.socket import NetlinkSocket
 
 SERVICE = IPv4Address("10.43.0.10")
 
 
-@pytest.fixture(params=[Method.TCX, Method.CLSACT], ids=lambda method: method.value)
+@pytest.fixture(params=BOTH)
 def attached(
     request: pytest.FixtureRequest, node: Node, bench: Bench, netlink: NetlinkSocket
 ) -> Iterator[None]:

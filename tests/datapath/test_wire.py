@@ -14,6 +14,7 @@ import pytest
 from bench import Bench
 from chamber import Port
 from frames import CE, ECHO_REPLY, ECT0, ECT1, Frame, Icmp, Tcp, Udp, without_chance
+from machinecan import BOTH
 from node import Node
 from tables.case import ACK_DATA, DATAGRAM, PING, handed_over, only, sent
 from tables.direct import plain
@@ -36,13 +37,11 @@ from world import (
 )
 
 from vxlane.datapath.abi import Program, Verdict, Way
-from vxlane.datapath.attach import Hooks, Method
+from vxlane.datapath.attach import Hooks
 from vxlane.netlink.socket import NetlinkSocket
 
-METHODS = [Method.TCX, Method.CLSACT]
 
-
-@pytest.fixture(params=METHODS, ids=lambda method: method.value)
+@pytest.fixture(params=BOTH)
 def hooks(request: pytest.FixtureRequest, node: Node, bench: Bench) -> Iterator[Hooks]:
     """Attaches; nothing is attached at the beginning and at the end."""
     netlink = node.chamber.run(NetlinkSocket)

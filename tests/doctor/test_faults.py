@@ -45,7 +45,7 @@ FAULTS = {
         *(ALIVE, "port"),
         "ip link add vxlan9 type vxlan id 9 dstport 8472 local {address}",
     ),
-    "legacy": (ALIVE, "silent-rules", "iptables-legacy -A FORWARD -s 192.0.2.1 -j DROP"),
+    "legacy": (ALIVE, "silent-rules", "iptables-legacy -w -A FORWARD -s 192.0.2.1 -j DROP"),
     "dead-next-hop": (ALIVE, "peers", "ip neigh replace {other} dev eth0 nud failed"),
     "stale-fdb": (
         *(DEAD, "stale-entries"),
@@ -136,6 +136,7 @@ def test_a_node_that_is_well_has_nothing_to_tell(doctor):
     assert doctor.findings(ALIVE) == []
 
 
+@pytest.mark.tcx
 def test_a_program_by_tcx_is_found_and_mended(doctor):
     """A stranger's TCX program is named with the link that `bpftool link detach` ends."""
     made = loose.prog_load(b"".join(answer(PASS)))

@@ -62,7 +62,7 @@ def test_a_namespace_without_rules(chamber):
             "nft inet t f",
         ),
         (
-            ["iptables-legacy -A FORWARD -m conntrack --ctstate INVALID -j DROP"],
+            ["iptables-legacy -w -A FORWARD -m conntrack --ctstate INVALID -j DROP"],
             "iptables-legacy ip filter FORWARD",
         ),
     ],
@@ -101,9 +101,9 @@ def test_rules_of_legacy_are_counted(chamber):
     """Rules of chains that the kernel calls are counted by table, policies and nat left out."""
     chamber.run(
         run,
-        "iptables-legacy -A FORWARD -s 192.0.2.1 -j DROP",
-        "iptables-legacy -A INPUT -s 192.0.2.1 -j DROP",
-        "iptables-legacy -t nat -A PREROUTING -j RETURN",
+        "iptables-legacy -w -A FORWARD -s 192.0.2.1 -j DROP",
+        "iptables-legacy -w -A INPUT -s 192.0.2.1 -j DROP",
+        "iptables-legacy -w -t nat -A PREROUTING -j RETURN",
     )
     assert chamber.run(rules).legacy == {"filter": 2}
 

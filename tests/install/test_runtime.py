@@ -2,6 +2,7 @@
 """Which form of configuration suits the runtime, told by its executable."""
 
 import contextlib
+import os
 import shutil
 import subprocess
 
@@ -10,6 +11,17 @@ import pytest
 from vxlane.install import runtime
 
 KEY = b"loadOnlyInlinedPlugins"
+
+
+@pytest.fixture(autouse=True)
+def _no_others(monkeypatch, tmp_path):
+    """A runtime of this machine's own is none of the test's."""
+    every = runtime._running
+
+    def ours():
+        return (one for one in every() if os.path.realpath(one).startswith(f"{tmp_path}/"))
+
+    monkeypatch.setattr(runtime, "_running", ours)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from machinecan import BOTH_OPTIONS
 
 from vxlane.datapath.abi import Program, Verdict
 from vxlane.lab.waiting import wait_for
@@ -157,7 +158,7 @@ def test_agent_killed_under_traffic(make_lab):
     assert len(numbers) >= 249
 
 
-@pytest.mark.parametrize("method", ["tcx", "clsact"])
+@pytest.mark.parametrize("method", BOTH_OPTIONS)
 def test_tcp_by_either_method(make_lab, method):
     """Attached by TCX or by clsact, the programs bypass the same."""
     lab = make_lab(nodes=2, pods_per_node=1, kernel_only=0, agent_options=["--attach", method])

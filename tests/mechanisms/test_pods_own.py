@@ -39,7 +39,7 @@ def arrived(server):
     return count
 
 
-@pytest.mark.parametrize("drop", [xdp_drop, native, tc_drop])
+@pytest.mark.parametrize("drop", [xdp_drop, native, pytest.param(tc_drop, marks=pytest.mark.tcx)])
 @pytest.mark.parametrize("client", [CLIENT, NEIGHBOUR])
 def test_a_program_in_the_pod(pair, drop, client):
     """XDP and tc programs that come onto a pod's interface are heeded when the agent has read it.

@@ -109,7 +109,7 @@ def test_a_change_of_legacy_rules_is_seen(watcher):
     """iptables-legacy tells nobody: its tables are compared once a second."""
     watcher.request(QUESTION)
     taken(watcher)
-    sh("iptables-legacy", "-A", "FORWARD", "-j", "LOG")
+    sh("iptables-legacy", "-w", "-A", "FORWARD", "-j", "LOG")
     reading = taken(watcher)
     assert [finding.kind for finding in reading.found] == [Kind.LOG]
     assert reading.has_silent_change
@@ -136,7 +136,7 @@ def test_what_hinders_untracked_tunnels_is_told_where_it_is_asked(watcher):
 
 def test_beside_iptables_legacy_tunnels_are_tracked(watcher):
     """Its changes have no events, so a rule of it might cost packets until it is read."""
-    sh("iptables-legacy", "-t", "nat", "-L")
+    sh("iptables-legacy", "-w", "-t", "nat", "-L")
     watcher.request(replace(QUESTION, untracks=True))
     assert taken(watcher).hindrances == ("iptables-legacy, whose changes have no events",)
 

@@ -61,7 +61,6 @@ class Labs:
         for path, count in needed:
             self._progress(f"making the lab of {path}" + (f", {count} Services" if count else ""))
             name = f"{self._name}-{path}{count or ''}"
-            self._named.append(name)
             stock_nodes = 1 if path == plan.BYPASS and has_stock_node else 0
             made = labs.up(
                 name,
@@ -69,6 +68,7 @@ class Labs:
                 pods_per_node=2,
                 kernel_only=stock_nodes if path == plan.BYPASS else 2,
             )
+            self._named.append(name)
             for node in made.nodes if count else ():
                 services.load(node.name, count)
             self._provide_service(made)
@@ -90,7 +90,7 @@ class Labs:
         service.provide(made.nodes[0].name, backend)
 
     def down(self) -> None:
-        """Remove all of them, also what a killed `make` left."""
+        """Remove all that were made; one that could not be made has removed itself."""
         for name in self._named:
             labs.down(name)
 

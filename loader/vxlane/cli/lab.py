@@ -137,10 +137,10 @@ def demo(name: str, rounds: int, seconds: float, as_json: bool) -> None:  # noqa
         click.echo(f"demo: {word}", err=True)
 
     progress("making a lab of 3 nodes, one of them without vxlane")
+    made = labs.up(
+        name, nodes=demos.NODES, pods_per_node=demos.PODS, kernel_only=demos.KERNEL_NODES
+    )
     try:
-        made = labs.up(
-            name, nodes=demos.NODES, pods_per_node=demos.PODS, kernel_only=demos.KERNEL_NODES
-        )
         findings = demos.run(made, rounds=rounds, seconds=seconds, progress=progress)
     finally:
         labs.down(name)

@@ -23,12 +23,14 @@ from vxlane.datapath.source import Part
 from vxlane.errors import CompileError
 from vxlane.util import files
 from vxlane.util.capabilities import missing
+from vxlane.util.release import OLDEST, is_supported
 
 log = logging.getLogger(__name__)
 
-_TIMEOUT = 120.0
-"""Seconds; a slow machine under load takes ten."""
+TIMEOUT = 300.0
+"""Seconds; a slow machine under load takes ten, and an emulated processor took 67."""
 _LOCATED = re.compile(r"^bpf/\w+\.[ch]:\d+:\d+: (?:fatal )?error: .*$", re.MULTILINE)
+_TELLING = re.compile(r"HINT: |could not ")
 _INSTALL_BCC = "install the package python3-bpfcc (PyPI's bcc is another project)"
 _NO_MEMORY = ("out of memory", "bad_alloc", "MemoryError", "Cannot allocate memory")
 _CAPABILITIES = frozenset({"BPF", "NET_ADMIN"})
@@ -55,10 +57,10 @@ def run(part: Part, log_file: Path, *, is_portable: bool = False) -> Compiled:
             text=True,
             errors="backslashreplace",
             check=False,
-            timeout=_TIMEOUT,
+            timeout=TIMEOUT,
         )
     except subprocess.TimeoutExpired:
-        raise CompileError(f"the compiler did not end within {_TIMEOUT:g} s") from None
+        raise CompileError(f"the compiler did not end within {TIMEOUT:g} s") from None
     if child.returncode == 0:
         return Compiled.of(json.loads(child.stdout.splitlines()[-1]))
     where = ""
@@ -76,7 +78,10 @@ def sentence(status: int, output: str) -> str:
         return f"{_without_bcc()}, and bcc is missing; {_INSTALL_BCC}"
     if located := _LOCATED.search(output):
         return located[0]
-    said = "the programs did not compile: " + " | ".join(_last_words(output) or ["no word why"])
+    release = os.uname().release
+    if not is_supported(release):
+        return f"the programs need Linux {OLDEST} or later, this is {release}"
+    said = "the programs did not compile: " + " | ".join(_reasons(output) or ["no word why"])
     if status < 0:
         said += f" (the compiler was ended by {signal.Signals(-status).name})"
     lacks = missing(_CAPABILITIES)
@@ -89,8 +94,9 @@ def _without_bcc() -> str:
     return "no compiled programs came with this vxlane"
 
 
-def _last_words(output: str) -> list[str]:
-    """The last that bcc said, and what Python made of it."""
+def _reasons(output: str) -> list[str]:
+    """What bcc gave as reasons; else its last words, else Python's."""
     said, _, trace = output.partition("Traceback (most recent call last):")
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    return lines[-5:] + [line.strip() for line in trace.splitlines() if line.strip()][-1:]
+    reasons = [line for line in lines if _TELLING.match(line)]
+    return reasons or lines[-5:] or [line.strip() for line in trace.splitlines() if line.strip()][-1:]

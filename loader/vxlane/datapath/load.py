@@ -14,6 +14,7 @@ import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from vxlane.datapath import syscall
@@ -23,6 +24,7 @@ from vxlane.datapath.syscall import MapShape, _address, _bpf
 from vxlane.errors import CompileError, KernelError
 from vxlane.util import files
 from vxlane.util.capabilities import missing
+from vxlane.util.release import OLDEST, is_supported
 
 _MAP_CREATE, _PROG_LOAD = 0, 5
 _CAPABILITIES = frozenset({"BPF", "NET_ADMIN", "PERFMON"})
@@ -133,11 +135,23 @@ def _load(name: str, code: bytes, log_file: Path) -> int:
     with contextlib.suppress(OSError):
         files.replace(log_file, said, mode=0o600)
         where = f"; all of the verifier's words are in {log_file}"
-    words = " | ".join(line.strip() for line in said.splitlines()[-5:] if line.strip())
+    release = os.uname().release
+    if not is_supported(release):
+        raise CompileError(f"the programs need Linux {OLDEST} or later, this is {release}{where}")
     lacks = _lacks()
     raise CompileError(
-        f"the programs did not load: {name}: {words}{f'; {lacks}' if lacks else ''}{where}"
+        f"the programs did not load: {name}: {refusal(said)}{f'; {lacks}' if lacks else ''}{where}"
     )
+
+
+def refusal(said: str) -> str:
+    """What the verifier refused, in its own words; its last ones where it gave up otherwise.
+
+    Its log ends with "processed 13 insns ...". The line before it is the refusal.
+    """
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    refused = [line for line, after in pairwise(lines) if after.startswith("processed ")]
+    return " | ".join(refused or lines[-5:])
 
 
 def _prog_load(name: str, code: bytes, log: ctypes.Array[ctypes.c_char] | None = None) -> int:

@@ -13,15 +13,18 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from vxlane.agent import sole
+from vxlane.datapath import compiler
 from vxlane.errors import LabError
 from vxlane.lab import namespaces
-from vxlane.lab.plan import POD_NETWORK, LabNode
+from vxlane.lab.plan import LABS, POD_NETWORK, LabNode
 from vxlane.lab.waiting import wait_for
 from vxlane.util import files
 from vxlane.util.places import STATE_VARIABLE
 
-READY_SECONDS = 30.0
-"""From exec to ready. Most of it is the compiler, and the machine may be busy."""
+READY_SECONDS = compiler.TIMEOUT + 30.0
+"""From exec to ready. Most of it is the compiler, and that ends in its own time; an agent that ends
+is noticed at once."""
+_LAST_LINES = 10
 
 
 def program(name: str) -> str:
@@ -64,10 +67,13 @@ def await_ready(node: LabNode) -> None:
     def is_ready() -> bool:
         alive = bool(namespaces.pids(node.name))
         if not ready.exists() and not alive:
-            raise LabError(f"the agent of {node.name} ended: {_last_words(node)}")
+            raise LabError("it ended")
         return ready.exists()
 
-    wait_for(is_ready, f"agent of {node.name}, see {_log(node)}", seconds=READY_SECONDS)
+    try:
+        wait_for(is_ready, "it is not ready", seconds=READY_SECONDS)
+    except LabError as error:
+        raise LabError(f"the agent of {node.name} failed: {error}; {_last_words(node)}") from None
 
 
 def pid(node: LabNode) -> int | None:
@@ -75,10 +81,21 @@ def pid(node: LabNode) -> int | None:
     return sole.holder(node.directory)
 
 
+def remove_kept_logs(lab: str) -> None:
+    """Remove what agents that failed left behind."""
+    for log in LABS.glob(f"{lab}-node*.log"):
+        log.unlink(missing_ok=True)
+
+
 def _last_words(node: LabNode) -> str:
-    log = _log(node)
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
-    return f"{lines[-1]} ({log})" if lines else "it said nothing"
+    """The end of the log, and a copy that outlives the lab."""
+    log, kept = _log(node), LABS / f"{node.name}.log"
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    if not text.strip():
+        return "it said nothing"
+    files.replace(kept, text)
+    lines = [f"  {line}" for line in text.splitlines()[-_LAST_LINES:]]
+    return "\n".join([f"the end of {kept}:", *lines])
 
 
 def _log(node: LabNode) -> Path:

@@ -123,6 +123,7 @@ def up(
     with contextlib.ExitStack() as turn:
         turn.enter_context(_one_at_a_time())
         _remove(name)
+        agents.remove_kept_logs(name)
         try:
             _make(lab, list(agent_options))
             for node in lab.nodes:
@@ -133,7 +134,8 @@ def up(
             # The lock is released and taken again: a command that Ctrl-C interrupted holds it to
             # its end.
             turn.close()
-            down(name)
+            with _one_at_a_time():
+                _remove(name)  # and not the log that the error speaks of
             raise
     return lab
 
@@ -165,6 +167,7 @@ def down(name: str) -> None:
     check_name(name)
     with _one_at_a_time():
         _remove(name)
+        agents.remove_kept_logs(name)
 
 
 def _remove(name: str) -> None:

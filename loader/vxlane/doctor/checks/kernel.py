@@ -3,23 +3,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from vxlane.doctor.facts import Facts
 from vxlane.doctor.findings import Finding, fail, ok, warn
 from vxlane.probes.helpers import Answer
+from vxlane.util.release import OLDEST, is_supported
 
-_OLDEST = (5, 15)
 _UPGRADE = "apt-get install linux-image-amd64    # or your distribution's newest kernel"
 
 
 def version(facts: Facts) -> Iterator[Finding]:
     """The kernel is one that vxlane supports."""
     release = facts.kernel.release
-    found = re.match(r"(\d+)\.(\d+)", release)
-    if found is None or (int(found[1]), int(found[2])) < _OLDEST:
-        meaning = "vxlane is made for Linux 5.15 and later; older ones lack helpers that it needs"
+    if not is_supported(release):
+        meaning = f"vxlane needs Linux {OLDEST} or later; older ones lack helpers that it calls"
         yield fail("kernel", f"Linux {release}", meaning, _UPGRADE)
     else:
         yield ok("kernel", f"Linux {release}")

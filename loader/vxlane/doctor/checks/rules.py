@@ -40,7 +40,7 @@ def silent(facts: Facts) -> Iterator[Finding]:
             f"{count} rules of iptables-legacy in table {table}",
             meaning,
             f"iptables-legacy-save -t {table} | iptables-nft-restore --noflush",
-            f"iptables-legacy -t {table} -F",
+            f"iptables-legacy -w -t {table} -F",
         )
     settings = facts.agent.settings
     is_short = settings is not None and 0 < settings.revalidate <= _SHORT
