@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from agentparts import Part, Parts
 
+from vxlane.agent.prepare import prepare
 from vxlane.agent.server.operations import Operations
+from vxlane.cli.agent import agent as command
 from vxlane.config import Config, PodSource
 from vxlane.util.dirty import Dirty
 
@@ -75,3 +77,19 @@ def test_which_agents_follow_the_cache(
     [(descriptor, action)] = followed
     assert (descriptor, action()) == (7, Dirty.PODS)
     assert done[-1] == "cache.on_event"
+
+
+@pytest.mark.parametrize(
+    ("words", "caches"),
+    [
+        ([], ["/var/lib/cni"]),
+        (["--host-root", "/host"], ["/host/var/lib/cni"]),
+        (["--host-root", "/host", "--cni-cache-dir", "/a", "--cni-cache-dir", "/b"], ["/a", "/b"]),
+    ],
+)
+def test_where_the_cache_is(words: list[str], caches: list[str]) -> None:
+    """Below the node's root directory, unless a person says otherwise; both tell by default."""
+    context = command.make_context("agent", ["--mode", "adopt", *words])
+    config, _ = prepare(context.params)
+    assert config.caches == tuple(map(Path, caches))
+    assert config.pod_source is PodSource.BOTH

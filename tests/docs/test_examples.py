@@ -3,13 +3,10 @@
 
 from __future__ import annotations
 
-import configparser
-import shlex
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from test_commands import check
 
 from vxlane.config import read_network
 from vxlane.sources.file import FileSource
@@ -34,17 +31,7 @@ def test_net_conf():
     assert (str(network.cidr), network.vni, network.port) == ("10.42.0.0/16", 1, 8472)
 
 
-def test_service():
-    """The command of the systemd unit is one that vxlane reads."""
-    unit = configparser.ConfigParser(strict=False, interpolation=None)
-    unit.optionxform = str
-    unit.read(EXAMPLES / "vxlane.service")
-    program, *words = shlex.split(unit["Service"]["ExecStart"])
-    assert program.endswith("/vxlane")
-    check(words)
-
-
 def test_every_example_is_tried():
     """No example is without a test here."""
     names = {path.name for path in EXAMPLES.iterdir()}
-    assert names == {"nodes.yaml", "net-conf.json", "vxlane.service"}
+    assert names == {"nodes.yaml", "net-conf.json"}

@@ -23,6 +23,7 @@ class Kept(Place):
     def __init__(self, root):
         super().__init__(root / K3S)
         self.root = root
+        self.cache = root / "var/lib/cni"
         self.conf = root / K3S / "agent/etc/cni/net.d"
         self.conf.mkdir(parents=True)
         self.release("old")
@@ -50,7 +51,7 @@ class Kept(Place):
     def settle(self):
         """The keeper works for each event until there is none."""
         while select.select([self.descriptor], [], [], 0)[0]:
-            self.keeper.settle()
+            self.keeper.on_event()
 
     def is_called(self):
         """Whether a list names the plugin, and the plugin is there."""
@@ -125,7 +126,7 @@ def test_a_new_release_has_another_directory(place):
     place.settle()
     assert place.is_called()
     assert (place.bin / "vxlane").read_bytes() == old.read_bytes()
-    place.vxlane("uninstall", "--cni-cache-dir", place.cache)
+    place.vxlane("uninstall")
     assert not old.exists()
     assert not (place.bin / "vxlane").exists()
 
@@ -135,7 +136,8 @@ def test_without_its_executable_it_is_not_called(place):
     program = place.bin / "vxlane"
     content = program.read_bytes()
     program.unlink()
-    place.settle()
+    with pytest.raises(ConfigError, match="is gone; run vxlane install again"):
+        place.settle()
     assert b'"vxlane"' not in b"".join(f.read_bytes() for f in place.conf.rglob("*.conf*"))
     program.write_bytes(content)
     program.chmod(0o755)
@@ -150,14 +152,14 @@ def test_uninstall_is_respected(place):
     plugins = json.dumps({"plugins": [{"type": "vxlane"}]}).encode()
     entry = {"config": base64.b64encode(plugins).decode()}
     (results / "cbr0-c1-eth0").write_text(json.dumps(entry), encoding="utf-8")
-    assert "kept" in place.vxlane("uninstall", "--cni-cache-dir", place.cache).stdout
+    assert "kept" in place.vxlane("uninstall").stdout
     place.settle()
     place.flannel()
     place.settle()
     assert not place.is_called()
     assert (place.bin / "vxlane").exists()
     shutil.rmtree(place.cache)
-    place.vxlane("uninstall", "--cni-cache-dir", place.cache)
+    place.vxlane("uninstall")
     place.settle()
     assert [file.name for file in place.conf.iterdir()] == ["10-flannel.conflist"]
     assert not (place.bin / "vxlane").exists()

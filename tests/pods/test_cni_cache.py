@@ -53,6 +53,17 @@ def lease(directory, address, content):
     file.write_text(content, encoding="utf-8")
 
 
+def test_names_that_cant_be_shown(node):
+    """What is no text is left out of a pod, and the pod counts by the rest."""
+    result = json.loads(json.dumps(RESULT))
+    result["interfaces"].insert(0, {"name": "veth\ud800"})
+    result["ips"][0]["interface"] = 3
+    arguments = [["K8S_POD_NAMESPACE", "a"], ["K8S_POD_NAME", "b\nWARNING"]]
+    remember(node, "c1", result, cniArgs=arguments, netns="/run/netns/\0")
+    (pod,) = found(node)
+    assert (pod.host_ifnames, pod.name, pod.netns) == (("cni0", "veth1"), "a", "")
+
+
 def found(directory):
     """The claims in a directory."""
     return cni_cache.read(directory)

@@ -80,6 +80,7 @@ HOSTILE = {
     "path": entry("../../../etc/cron.d/x"),
     "no text": entry("c1", containerId=7),
     "ifname": entry(ifName="../eth0"),
+    "no character": entry(ifName="eth\ud800"),
     "network": entry(networkName="../x"),
     "no address": entry(result={"ips": [{"address": "here"}]}),
     "no result": entry(result="none"),

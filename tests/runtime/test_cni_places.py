@@ -59,7 +59,6 @@ class Host:
         """A process that runs."""
         directory = self.root / "proc" / str(number)
         directory.mkdir(parents=True)
-        (directory / "exe").symlink_to(program)
         words = [program, *arguments]
         (directory / "cmdline").write_bytes(b"\0".join(map(str.encode, words)) + b"\0")
 

@@ -110,8 +110,11 @@ def _remove_network(devices: Devices, undo: Undo) -> None:
     entries.write(devices.socket, wanted, left)
     for line in [*map(str, wanted), *Iptables().remove(), *Nftables().remove()]:
         log.info("%s", line)
-    Path(undo.subnet_file).unlink(missing_ok=True)
-    log.info("remove %s", undo.subnet_file)
+    subnet_file = Path(undo.subnet_file)
+    subnet_file.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # Somebody else's files are in it.
+        subnet_file.parent.rmdir()
+    log.info("remove %s", subnet_file)
 
 
 def _tell_sysctls(undo: Undo) -> None:

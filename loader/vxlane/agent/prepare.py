@@ -22,6 +22,7 @@ from vxlane.host.underlay import Choice
 from vxlane.mechanisms.kinds import Kind
 from vxlane.overlay.chosen import ChosenUnderlay
 from vxlane.overlay.node_cache import NodeCache
+from vxlane.runtime.cni_places import CACHE, below
 from vxlane.sources.etcd.access import DEFAULT_ENDPOINTS, EtcdAccess, config_key
 from vxlane.sources.etcd.publisher import Term
 from vxlane.sources.etcd.source import EtcdSource, network_config
@@ -114,6 +115,7 @@ def _config(values: Values, name: str, network: Network, *, origin: str) -> Conf
         advice = "keep flanneld and give --mode adopt, or set EnableIPv6 to false"
         raise ConfigError(f"the network has IPv6, and mode own serves IPv4 alone; {advice}")
     random = not values["ip_masq_fully_random_disable"]
+    host_root = Path(values["host_root"])
     masquerade = Masquerade.FULLY_RANDOM if random else Masquerade.ON
     return Config(
         node_name=name,
@@ -145,9 +147,9 @@ def _config(values: Values, name: str, network: Network, *, origin: str) -> Conf
         clears_unavailable=values["set_node_network_unavailable"],
         ready_file=_path(values["ready_file"]),
         pod_source=PodSource(values["pods"]),
-        caches=tuple(map(Path, values["cni_cache_dir"])),
+        caches=tuple(map(Path, values["cni_cache_dir"])) or (below(host_root, CACHE),),
         cni_conf_dir=_path(values["cni_conf_dir"]),
-        host_root=Path(values["host_root"]),
+        host_root=host_root,
     )
 
 

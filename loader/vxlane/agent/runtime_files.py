@@ -38,23 +38,28 @@ class RuntimeFiles:
     def follow(self) -> Followed:
         """Follow all that is to be followed and can be."""
         wanted: list[tuple[int | None, Callable[[], Dirty]]] = [
-            (self._plugin.start(), self.keep_plugin)
+            (self._plugin.start(), self._on_plugin)
         ]
         if self._follows_pods:
             wanted.append((self._pods.start(), self._on_pods))
-        self.keep_plugin()
+        self._keep_plugin()
         return [(followed, action) for followed, action in wanted if followed is not None]
 
     def resync(self) -> None:
         """Compare all: some file systems have no events, and a queue of them may run over."""
-        self.keep_plugin()
+        self._keep_plugin()
         if self._follows_pods:
             self.read_pods()
 
-    def keep_plugin(self) -> Dirty:
+    def _keep_plugin(self) -> None:
         """Put the installation of the CNI plugin right, if there is one."""
         with self._attempt("CNI plugin"):
             self._plugin.settle()
+
+    def _on_plugin(self) -> Dirty:
+        """Somebody changed a directory that it concerns."""
+        with self._attempt("CNI plugin"):
+            self._plugin.on_event()
         return Dirty(0)
 
     def _on_pods(self) -> Dirty:

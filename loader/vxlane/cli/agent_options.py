@@ -18,7 +18,6 @@ from vxlane.config import SUBNET_FILE, Mode, PodSource
 from vxlane.datapath.attach import Method
 from vxlane.datapath.programs import Constants
 from vxlane.mechanisms.kinds import Kind
-from vxlane.pods import cni_cache
 from vxlane.runtime import cni_places
 from vxlane.sources.etcd.access import DEFAULT_ENDPOINTS
 from vxlane.sources.etcd.access import DEFAULT_PREFIX as ETCD_PREFIX
@@ -184,10 +183,8 @@ _DATAPATH = (
     _own(
         "cni-cache-dir",
         multiple=True,
-        default=[str(cni_cache.CACHE)],
-        show_default=True,
         help="Find pods that the CNI plugin did not tell of in results/ and networks/ of this "
-        "directory. May be repeated.",
+        "directory. May be repeated. The default is the node's /var/lib/cni.",
     ),
     _own(
         "cni-conf-dir",

@@ -21,8 +21,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def places(command: Function) -> Function:
     """Give `command` the options that tell where a runtime has its CNI files.
 
-    It gets `cni_bin_dir`, `cni_conf_dir` and `network_name`. Directories that are not given are
-    those of the runtime.
+    It gets `cni_bin_dir`, `cni_conf_dir` and `network_name`, and `cni_cache_dir` if it has that
+    option. Directories that are not given are those of the runtime.
     """
     options = (
         click.option(
@@ -41,7 +41,7 @@ def places(command: Function) -> Function:
             "--host-root",
             type=DIRECTORY,
             default=str(cni_places.ROOT),
-            envvar="VXLANE_HOST_ROOT",
+            envvar=cni_places.ROOT_VARIABLE,
             show_default=True,
             help="Where the node's root directory is seen from here, to look for its runtime.",
         ),
@@ -75,6 +75,9 @@ def _filled(command: Callable[..., Any]) -> Callable[..., Any]:
             found = cni_places.find(network_name, host_root)
             cni_bin_dir = cni_bin_dir or found.bin_dir
             cni_conf_dir = cni_conf_dir or found.conf_dir
+        if "cni_cache_dir" in rest:
+            usual = cni_places.below(host_root, cni_places.CACHE)
+            rest["cni_cache_dir"] = rest["cni_cache_dir"] or usual
         given = {"cni_bin_dir": cni_bin_dir, "cni_conf_dir": cni_conf_dir}
         return command(network_name=network_name, **given, **rest)
 

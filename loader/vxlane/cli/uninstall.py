@@ -20,9 +20,8 @@ from vxlane.util import files
 @click.option(
     "--cni-cache-dir",
     type=DIRECTORY,
-    default=str(cni_cache.CACHE),
-    show_default=True,
-    help="Where the runtime remembers which plugins made a pod.",
+    help="Where the runtime remembers which plugins made a pod. The default is the node's "
+    "/var/lib/cni.",
 )
 def uninstall(
     *, cni_bin_dir: Path, cni_conf_dir: Path, network_name: str, cni_cache_dir: Path

@@ -23,11 +23,8 @@ from typing import Any
 from vxlane.errors import ConfigError
 from vxlane.host.devices import Device, Devices
 from vxlane.host.veths import FarEnd, far_end, leads_elsewhere
-from vxlane.pods.interfaces import NETWORK_NAME, Key, PodInterface, parse_key
+from vxlane.pods.interfaces import NETWORK_NAME, Key, PodInterface, is_ifname, parse_key
 from vxlane.util.jsontext import parse_json
-
-CACHE = Path("/var/lib/cni")
-"""Where both are unless a runtime, or a network's ipam.dataDir, says otherwise."""
 
 _MALFORMED = (ValueError, KeyError, TypeError, AttributeError, IndexError)
 
@@ -166,7 +163,7 @@ def _pod(entry: Json) -> CachedPod:
         container_id=container_id,
         ifname=ifname,
         network=network,
-        netns=str(entry.get("netns") or ""),
+        netns=_printable(entry.get("netns")),
         name=_pod_name(entry.get("cniArgs") or []),
         mac=macs[0] if macs else "",
         addresses=tuple(
@@ -174,7 +171,9 @@ def _pod(entry: Json) -> CachedPod:
             for ip in result.get("ips") or []
             if ip.get("interface") in (None, *own)
         ),
-        host_ifnames=tuple(str(i["name"]) for i in interfaces if not i.get("sandbox")),
+        host_ifnames=tuple(
+            i["name"] for i in interfaces if not i.get("sandbox") and is_ifname(i["name"])
+        ),
     )
 
 
@@ -186,7 +185,12 @@ def _pod_name(arguments: list[list[str]]) -> str:
     """namespace/name of CNI_ARGS, which the cache holds as pairs."""
     said = {pair[0]: pair[1] for pair in arguments}
     names = (said.get("K8S_POD_NAMESPACE"), said.get("K8S_POD_NAME"))
-    return "/".join(name for name in names if name)
+    return "/".join(filter(None, map(_printable, names)))
+
+
+def _printable(text: object) -> str:
+    """`text`, or empty where it is none that can be shown and encoded."""
+    return text if isinstance(text, str) and text.isprintable() else ""
 
 
 def _holds(pod: CachedPod, leases: Path, address: Address) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from vxlane.errors import ConfigError
 from vxlane.sources.model import parse_mac
@@ -63,16 +63,21 @@ def parse_key(request: Mapping[str, Any]) -> Key:
     container_id, ifname = request.get("container_id"), request.get("ifname")
     if not isinstance(container_id, str) or not _CONTAINER_ID.fullmatch(container_id):
         raise ConfigError(f"container_id {container_id!r} is not a container's ID")
-    if not isinstance(ifname, str) or not _IFNAME.fullmatch(ifname):
+    if not is_ifname(ifname):
         raise ConfigError(f"ifname {ifname!r} is not an interface's name")
     return container_id, ifname
+
+
+def is_ifname(name: object) -> TypeGuard[str]:
+    """Whether a device can have this name, and it can be shown and encoded."""
+    return isinstance(name, str) and bool(_IFNAME.fullmatch(name)) and name.isprintable()
 
 
 def parse_interface(request: Mapping[str, Any]) -> PodInterface:
     """The interface that a request describes, or ConfigError naming the field."""
     container_id, ifname = parse_key(request)
     host_ifname, addresses = request.get("host_ifname"), request.get("addresses")
-    if not isinstance(host_ifname, str) or not _IFNAME.fullmatch(host_ifname):
+    if not is_ifname(host_ifname):
         raise ConfigError(f"host_ifname {host_ifname!r} is not an interface's name")
     if not isinstance(addresses, list):
         raise ConfigError("addresses must be a list")

@@ -15,6 +15,7 @@ upgrade. Their containerd's configuration has the path that holds. Imports error
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,6 +37,9 @@ else:
 
 
 ROOT = Path("/")
+ROOT_VARIABLE = "VXLANE_HOST_ROOT"
+CACHE = Path("/var/lib/cni")
+"""libcni's, and host-local's. No runtime's configuration names another."""
 CONF, BIN = Path("/etc/cni/net.d"), Path("/opt/cni/bin")
 """The defaults of containerd and CRI-O, which kubeadm and RKE2 leave as they are."""
 _K3S = Path("/var/lib/rancher/k3s")
@@ -76,16 +80,22 @@ def find(network_name: str, root: Path = ROOT) -> CniPlaces:
     return found[0]
 
 
+def host_root() -> Path:
+    """Where commands see the node's root directory: $VXLANE_HOST_ROOT, or `ROOT`."""
+    return Path(os.environ.get(ROOT_VARIABLE, ROOT))
+
+
 def _running(root: Path) -> Iterator[CniPlaces]:
     """Of the runtimes among the node's processes, in order of their numbers."""
     processes = (root / "proc").glob("[0-9]*")
     for process in sorted(processes, key=lambda path: int(path.name)):
         try:
-            name = (process / "exe").readlink().name
+            # Not `exe`, which a process with fewer capabilities may not read.
             arguments = (process / "cmdline").read_bytes().split(b"\0")
         except OSError:
-            continue  # it ended, or is a kernel thread
+            continue  # it ended
         words = [word.decode(errors="replace") for word in arguments]
+        name = words[0].rpartition("/")[2]
         if name == "containerd":
             file = _option(words, "--config", "-c") or _CONTAINERD
             if places := _of_containerd(root, file):
@@ -97,16 +107,16 @@ def _running(root: Path) -> Iterator[CniPlaces]:
 def _installed(root: Path) -> Iterator[CniPlaces]:
     """Of the runtimes with a configuration."""
     for file in _CONTAINERDS:
-        if _at(root, file).exists() and (places := _of_containerd(root, file)):
+        if below(root, file).exists() and (places := _of_containerd(root, file)):
             yield places
-    if _at(root, _CRIO).exists() or _at(root, _CRIO_DROP_INS).exists():
+    if below(root, _CRIO).exists() or below(root, _CRIO_DROP_INS).exists():
         yield _of_crio(root, _CRIO)
-    if _at(root, conf := _K3S / "agent/etc/cni/net.d").exists():
-        yield CniPlaces(_at(root, conf), _first(root, _k3s_plugins(_K3S)))
+    if below(root, conf := _K3S / "agent/etc/cni/net.d").exists():
+        yield CniPlaces(below(root, conf), _first(root, _k3s_plugins(_K3S)))
 
 
 def _default(root: Path) -> CniPlaces:
-    return CniPlaces(_at(root, CONF), _at(root, BIN))
+    return CniPlaces(below(root, CONF), below(root, BIN))
 
 
 def _of_containerd(root: Path, file: Path) -> CniPlaces | None:
@@ -126,8 +136,8 @@ def _of_containerd(root: Path, file: Path) -> CniPlaces | None:
 
 def _of_crio(root: Path, file: Path) -> CniPlaces:
     said: Table = {}
-    drop_ins = _at(root, _CRIO_DROP_INS)
-    for each in [_at(root, file), *sorted(drop_ins.glob("*"))]:
+    drop_ins = below(root, _CRIO_DROP_INS)
+    for each in [below(root, file), *sorted(drop_ins.glob("*"))]:
         content = _table(_read(each).get("crio"), each)
         said |= {k: v for k, v in _table(content.get("network"), each).items() if v}
     plugins = said.get("plugin_dirs") or said.get("plugin_dir") or BIN
@@ -137,15 +147,15 @@ def _of_crio(root: Path, file: Path) -> CniPlaces:
 
 def _places(root: Path, file: Path, conf: object, plugins: object) -> CniPlaces:
     (networks,) = _paths(conf, file)
-    return CniPlaces(_at(root, networks), _first(root, _paths(plugins, file)), _at(root, file))
+    return CniPlaces(below(root, networks), _first(root, _paths(plugins, file)), below(root, file))
 
 
 def _with_imports(root: Path, file: Path) -> Iterator[Path]:
     """A configuration of containerd and what it imports, which counts more, in its order."""
-    yield _at(root, file)
-    for pattern in _read(_at(root, file)).get("imports", ()):
+    yield below(root, file)
+    for pattern in _read(below(root, file)).get("imports", ()):
         path = file.parent / str(pattern)  # An absolute one stays as it is.
-        yield from sorted(_at(root, path.parent).glob(path.name))
+        yield from sorted(below(root, path.parent).glob(path.name))
 
 
 def _usual_networks(file: Path) -> Path:
@@ -188,11 +198,12 @@ def _paths(said: object, file: Path) -> list[Path]:
 
 def _first(root: Path, directories: list[Path]) -> Path:
     """The first that is there; none is: the first."""
-    seen = [_at(root, directory) for directory in directories]
+    seen = [below(root, directory) for directory in directories]
     return next((directory for directory in seen if directory.is_dir()), seen[0])
 
 
-def _at(root: Path, path: Path) -> Path:
+def below(root: Path, path: Path) -> Path:
+    """Where an absolute path of the node is seen from here."""
     return path if root == ROOT else root / path.relative_to("/")
 
 

@@ -8,6 +8,7 @@ of plugins after each upgrade, and a runtime that reads of a plugin it can't fin
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -119,10 +120,13 @@ class PluginKeeper:
         if self._watch:
             self._watch.close()
 
+    def on_event(self) -> None:
+        """See `settle`; for events of other files nothing is done."""
+        if self._watch and self._watch.read():
+            self.settle()
+
     def settle(self) -> None:
         """Compare and repair. ConfigError, OSError: that can't be done now."""
-        if self._watch:
-            self._watch.read()
         places = cni_places.find(network.USUAL, self._host_root)
         directory = self._conf_dir or places.conf_dir
         installed = read(directory)
@@ -132,10 +136,9 @@ class PluginKeeper:
         self._follow(places, installed)
         if installed is None:
             return
-        changes: list[str] = []
         if installed.form and not (places.bin_dir / network.TYPE).exists():
-            installed, changes = _with_program(installed, places)
-        for change in changes + network.apply(directory, installed.plan(directory)):
+            installed = _with_program(installed, places)
+        for change in network.apply(directory, installed.plan(directory)):
             log.info("%s", change)
 
     def _follow(self, places: CniPlaces, installed: Installed | None) -> None:
@@ -147,24 +150,25 @@ class PluginKeeper:
         if installed:
             directories.add(places.conf_dir / installed.network)
         for directory in directories:
-            self._watch.follow(directory)
+            with contextlib.suppress(OSError):  # No more watches: the next resync finds changes.
+                self._watch.follow(directory)
 
 
-def _with_program(installed: Installed, places: CniPlaces) -> tuple[Installed, list[str]]:
+def _with_program(installed: Installed, places: CniPlaces) -> Installed:
     """Put the executable where the runtime looks for it now, and note it.
 
-    Without any copy of it a chained plugin leaves the list for now: else every pod would fail.
+    ConfigError: there is no copy of it. A chained plugin has left the list then: else every pod
+    would fail.
     """
     wanted = places.bin_dir / network.TYPE
     there = [program for program in installed.programs if program.exists()]
-    if there:
-        files.settle(wanted, there[-1].read_bytes(), mode=_MODE)
-        others = tuple(path for path in installed.programs if path != wanted)
-        installed = dataclasses.replace(installed, programs=(*others, wanted))
-        write(places.conf_dir, installed)
-        return installed, [f"wrote {wanted}, which {there[-1]} is"]
-    if installed.role is Role.CHAINED:
-        log.error("%s is gone: the plugin is not called until vxlane install is run again", wanted)
-        return dataclasses.replace(installed, form=None), []
-    log.error("%s is gone, and pods can't be made without it: run vxlane install again", wanted)
-    return installed, []
+    if not there:
+        if installed.role is Role.CHAINED:
+            network.apply(places.conf_dir, network.absent(places.conf_dir, installed.network))
+        raise ConfigError(f"the CNI plugin {wanted} is gone; {_ADVICE}")
+    files.settle(wanted, there[-1].read_bytes(), mode=_MODE)
+    log.info("wrote %s, a copy of %s", wanted, there[-1])
+    others = tuple(path for path in installed.programs if path != wanted)
+    installed = dataclasses.replace(installed, programs=(*others, wanted))
+    write(places.conf_dir, installed)
+    return installed
