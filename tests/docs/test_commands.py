@@ -18,6 +18,7 @@ _END = re.compile(r"\s#\s.*|\s[|>&;].*|;$")
 _OPTION = re.compile(r"--[a-z][a-z-]+")
 
 OF_OTHERS = {
+    "--set": "helm",
     "--fast": "scripts/test",
     "--full": "pytest",
     "--test": "scripts/setup",

@@ -9,11 +9,13 @@ from pathlib import Path
 
 from scraped import Scraped
 
+from vxlane.agent.server import report as agent_report
 from vxlane.agent.server import status
 from vxlane.agent.server.operations import Operations
 from vxlane.bench import document as bench_document
 from vxlane.bench import programs as bench_programs
 from vxlane.bench import run as bench_run
+from vxlane.cluster import nodes as cluster_nodes
 from vxlane.connectivity import result
 from vxlane.datapath.abi import Verdict
 from vxlane.doctor import findings, trial
@@ -29,6 +31,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PRINTING = (
     *(documents, status.document, lab.Lab.status, report),
+    *(cluster_nodes.document, agent_report),
     *(rates, slow_node),
     *(answer, node, slow),
     *(findings, trial),

@@ -24,6 +24,10 @@ PROGRAMS = {f"vxlane/bpf/{path.name}": path.read_bytes() for path in ROOT.glob("
     for path in ROOT.glob("loader/vxlane/*/*.c")
     if path.parent.name != "bpf"
 }
+MANIFESTS = {
+    f"vxlane/cluster/manifests/{path.parent.name}/vxlane.yaml": path.read_bytes()
+    for path in ROOT.glob("deploy/manifests/*/vxlane.yaml")
+}
 DOCUMENTS = {"share/man/man8/vxlane.8", "share/doc/vxlane/CHANGELOG.md"} | {
     f"share/doc/vxlane/{path.relative_to(ROOT / 'docs')}" for path in ROOT.glob("docs/**/*.md")
 }
@@ -82,12 +86,14 @@ def test_the_sdist_holds_files_and_no_links(archives):
 
 
 def test_the_wheel_holds_programs_documents_and_licences(archives):
-    """The wheel holds the programs byte for byte, every document, and the licences' texts."""
+    """Programs and manifests byte for byte, every document, and the licences' texts."""
     (path,) = archives.glob("*.whl")
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         sources = [name for name in names if name.endswith((".c", ".h"))]
         assert {name: archive.read(name) for name in sources} == PROGRAMS
+        applied = [name for name in names if name.endswith("/vxlane.yaml")]
+        assert {name: archive.read(name) for name in applied} == MANIFESTS
         data = {name.partition(".data/data/")[2] for name in names}
         assert data >= DOCUMENTS
         licences = {name.partition(".dist-info/licenses/")[2] for name in names}

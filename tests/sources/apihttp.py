@@ -97,6 +97,9 @@ class Handler(BaseHTTPRequestHandler):
             url.path.startswith("/api/v1/nodes/") and (name := url.path.split("/")[4]) in api.nodes
         ):
             self._answer(200, encoded(api.nodes[name]))
+        elif url.path == "/api/v1/pods":
+            node = query["fieldSelector"].partition("=")[2]
+            self._answer(200, encoded({"items": api.pods_on(node)}))
         elif url.path in api.objects:
             found = api.objects[url.path]
             if isinstance(found, int):
@@ -109,7 +112,7 @@ class Handler(BaseHTTPRequestHandler):
             self._refuse(404, f"{url.path} not found")
 
     def do_PATCH(self) -> None:
-        """Strategic merge of annotations and conditions."""
+        """Merge of a node's annotations and conditions; any other object is applied whole."""
         api = self.server.api
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if not self._authorized():
@@ -119,17 +122,31 @@ class Handler(BaseHTTPRequestHandler):
             self._refuse(fault.status, "patch refused")
             return
         api.patches.append((self.path, self.headers["Content-Type"], body))
-        node = json.loads(encoded(api.nodes[self.path.split("/")[4]]))
         patch = json.loads(body)
-        node["metadata"].setdefault("annotations", {}).update(
-            patch.get("metadata", {}).get("annotations", {})
-        )
+        path = urlsplit(self.path).path
+        if not path.startswith("/api/v1/nodes/"):
+            self._answer(200, encoded(api.store(path, patch)))
+            return
+        node = json.loads(encoded(api.nodes[path.split("/")[4]]))
+        annotations = node["metadata"].setdefault("annotations", {})
+        annotations.update(patch.get("metadata", {}).get("annotations", {}))
+        for key in [key for key, value in annotations.items() if value is None]:
+            del annotations[key]
         # Strategic merge: conditions are merged by their type.
         conditions = {c["type"]: c for c in node["status"]["conditions"]}
         conditions |= {c["type"]: c for c in patch.get("status", {}).get("conditions", [])}
         node["status"]["conditions"] = list(conditions.values())
         api.put(node)
         self._answer(200, encoded(node))
+
+    def do_DELETE(self) -> None:
+        """An object that was applied."""
+        if not self._authorized():
+            return
+        if self.server.api.objects.pop(self.path, None) is None:
+            self._refuse(404, f"{self.path} not found")
+        else:
+            self._answer(200, b"{}")
 
     def _authorized(self) -> bool:
         wanted = self.server.api.token

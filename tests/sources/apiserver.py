@@ -134,6 +134,15 @@ class ApiServer:
             self.history.clear()
             self.oldest = self.version
 
+    def store(self, path: str, thing: dict[str, Any]) -> dict[str, Any]:
+        """Keep an object that was applied."""
+        self.objects[path] = thing
+        return thing
+
+    def pods_on(self, node: str) -> list[dict[str, Any]]:  # noqa: ARG002 (there are none)
+        """The Pod objects of a node."""
+        return []
+
     def next_fault(self) -> Fault:
         """The fault for this request."""
         return self.faults.popleft() if self.faults else Fault()

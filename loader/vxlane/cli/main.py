@@ -20,9 +20,11 @@ COMMANDS = {
     "agent": ("vxlane.cli.agent:agent", "Run this node's agent."),
     "bench": ("vxlane.cli.bench:bench", "Measure the bypass against other paths."),
     "capture": ("vxlane.cli.capture:capture", "Write packets to a pcapng file."),
+    "cluster": ("vxlane.cli.cluster:cluster", "Look at all nodes, and switch them."),
     "compile": ("vxlane.cli.compile:compile", "Compile for nodes without a compiler."),
     "detach": ("vxlane.cli.detach:detach", "Remove the bypass from this node."),
     "doctor": ("vxlane.cli.doctor:doctor", "Look for what is wrong with this node."),
+    "down": ("vxlane.cli.down:down", "Take vxlane off a cluster."),
     "flows": ("vxlane.cli.flows:flows", "List, or flush, approved flows."),
     "install": ("vxlane.cli.install:install", "Install the CNI plugin on this node."),
     "lab": ("vxlane.cli.lab:lab", "Nodes and pods in network namespaces."),
@@ -36,6 +38,7 @@ COMMANDS = {
     "top": ("vxlane.cli.top:top", "Watch rates by pod, peer and verdict."),
     "trace": ("vxlane.cli.trace:trace", "Show packets, each with its verdict."),
     "uninstall": ("vxlane.cli.uninstall:uninstall", "Take the CNI plugin away again."),
+    "up": ("vxlane.cli.up:up", "Install vxlane on a cluster, node by node."),
     "why": ("vxlane.cli.why:why", "Tell why a flow is not bypassed."),
 }
 """name -> (module:attribute, what `vxlane --help` says)"""

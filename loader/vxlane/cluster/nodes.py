@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a Node object tells of vxlane on that node. Pure."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vxlane.sources.kubernetes.annotations import DEFAULT_PREFIX, annotations_of, name_of
+from vxlane.sources.steering import BYPASS, REPORT
+from vxlane.util.jsontext import parse_json
+
+Json = dict[str, Any]
+
+STALE = 660.0
+"""Seconds after which no report means no agent: one comes every five minutes, and one may get
+lost."""
+_OLDEST_KERNEL = (5, 15)
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterNode:
+    """One node, as its object tells of it."""
+
+    name: str
+    is_ready: bool
+    kernel: str
+    """As `uname -r`."""
+    kubelet: str
+    """Its version; k3s and RKE2 name themselves in it."""
+    backend: str
+    """flannel's; empty: flannel does not run there."""
+    wanted: str | None
+    """The annotation that the agent follows; None: there is none, which is like on."""
+    report: Mapping[str, Any]
+    """What the agent has said last; empty: nothing."""
+    age: float | None
+    """Seconds since then."""
+
+    @property
+    def is_reporting(self) -> bool:
+        """Whether an agent runs there, as far as can be seen."""
+        return self.age is not None and self.age < STALE
+
+    @property
+    def follows(self) -> bool:
+        """Whether the agent says that it is as it is wanted."""
+        if not self.is_reporting:
+            return False
+        wanted = self.wanted or "on"
+        bypass = "off" if wanted == "off" else "on"
+        return bool(self.report.get("wish") == wanted and self.report.get("bypass") == bypass)
+
+    @property
+    def troubles(self) -> list[str]:
+        """What is wrong, in whole words; the first is the worst."""
+        if not self.report:
+            return [] if self.obstacle else ["no agent has reported from it"]
+        if not self.is_reporting:
+            return [f"its agent has said nothing for {round((self.age or 0) / 60)} minutes"]
+        found = []
+        if not self.report.get("ready"):
+            found.append("its agent is not ready")
+        if trouble := self.report.get("trouble"):
+            found.append(str(trouble))
+        elif not self.follows:
+            found.append(f"it is to be {self.wanted or 'on'} and is {self.report.get('bypass')}")
+        return found
+
+    @property
+    def obstacle(self) -> str:
+        """Why it can't be accelerated at all; empty: it can."""
+        if not self.backend:
+            return "flannel does not run there"
+        if self.backend not in {"vxlan", "host-gw"}:
+            return f"its flannel has backend {self.backend}"
+        if _release(self.kernel) < _OLDEST_KERNEL:
+            return f"kernel {self.kernel}; 5.15 is needed"
+        return ""
+
+
+def node_of(thing: Mapping[str, Any], now: dt.datetime) -> ClusterNode:
+    """The node that a Node object describes, at the time `now`."""
+    annotations = annotations_of(thing)
+    status = thing.get("status") or {}
+    info = status.get("nodeInfo") or {}
+    report = _report(annotations.get(REPORT, ""))
+    return ClusterNode(
+        name=name_of(thing),
+        is_ready=any(
+            condition.get("type") == "Ready" and condition.get("status") == "True"
+            for condition in status.get("conditions") or ()
+        ),
+        kernel=str(info.get("kernelVersion") or ""),
+        kubelet=str(info.get("kubeletVersion") or ""),
+        backend=annotations.get(f"{DEFAULT_PREFIX}/backend-type", ""),
+        wanted=annotations.get(BYPASS),
+        report=report,
+        age=_age(report.get("at"), now),
+    )
+
+
+def document(node: ClusterNode) -> Json:
+    """One node of `vxlane cluster status`; docs/json.md has the keys."""
+    told = node.report if node.is_reporting else {}
+    return {
+        "node": node.name,
+        "version": told.get("version"),
+        "mode": told.get("mode"),
+        "wanted": node.wanted or "on",
+        "bypass": told.get("bypass"),
+        "share": told.get("share"),
+        "packets": told.get("packets"),
+        "pods": told.get("pods"),
+        "age_seconds": None if node.age is None else round(node.age),
+        "obstacle": node.obstacle or None,
+        "troubles": node.troubles,
+    }
+
+
+def _report(text: str) -> Mapping[str, Any]:
+    try:
+        found = parse_json(text) if text else {}
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _age(at: object, now: dt.datetime) -> float | None:
+    try:
+        told = dt.datetime.strptime(str(at), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=dt.timezone.utc)
+    except ValueError:
+        return None
+    # Clocks differ: a report from the future is a fresh one.
+    return max(0.0, (now - told).total_seconds())
+
+
+def _release(kernel: str) -> tuple[int, ...]:
+    """(5, 15) of 5.15.0-91-generic; what can't be read is taken for new enough."""
+    found = re.match(r"(\d+)\.(\d+)", kernel)
+    return tuple(map(int, found.groups())) if found else _OLDEST_KERNEL

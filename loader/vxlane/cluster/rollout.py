@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nodes are switched one after the other, and each is watched before the next one's turn.
+
+A node that is worse than before is set back to what it was, and nothing further is done.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from vxlane.cluster.health import Health, health_of, summary, worse
+from vxlane.cluster.nodes import ClusterNode, node_of
+from vxlane.errors import ConfigError, VxlaneError
+from vxlane.sources.steering import BYPASS, Wish
+
+Say = Callable[[str], None]
+
+
+class Nodes(Protocol):
+    """The part of `ClusterApi` that a rollout needs."""
+
+    def nodes(self) -> list[Mapping[str, Any]]:
+        """See `ClusterApi`."""
+
+    def annotate(self, node: str, annotations: Mapping[str, str | None]) -> None:
+        """See `ClusterApi`."""
+
+    def pods_of(self, node: str) -> Iterator[Mapping[str, Any]]:
+        """See `ClusterApi`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a rollout waits; seconds."""
+
+    soak: float = 60.0
+    """For which a node is watched after its switch."""
+    poll: float = 2.0
+    answer: float = 120.0
+    """Until an agent must have said that it follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One node's annotation is to say `wish`."""
+
+    node: ClusterNode
+    wish: Wish
+
+    def __str__(self) -> str:
+        before = self.node.wanted or "on, by default"
+        return f"{self.node.name}: annotation {BYPASS}={self.wish} (now: {before})"
+
+
+def read(api: Nodes) -> list[ClusterNode]:
+    """All nodes by their names."""
+    now = dt.datetime.now(dt.timezone.utc)
+    return sorted((node_of(thing, now) for thing in api.nodes()), key=lambda node: node.name)
+
+
+def changes(
+    nodes: Iterable[ClusterNode], wish: Wish, names: Iterable[str] | None = None
+) -> list[Change]:
+    """What makes these nodes say `wish`: those of these names in this order, or all that can be
+    accelerated. ConfigError names a node that there is not, or whose agent does not report.
+    """
+    known = {node.name: node for node in nodes}
+    if names is None:
+        chosen = [node for node in known.values() if node.is_reporting and not node.obstacle]
+    else:
+        chosen = [_named(known, name) for name in names]
+        for node in chosen:
+            if wish.is_on and not node.is_reporting:
+                reason = node.obstacle or "does the DaemonSet place a pod there?"
+                raise ConfigError(f"no agent reports from node {node.name}: {reason}")
+    return [Change(node, wish) for node in chosen if (node.wanted or "on") != str(wish)]
+
+
+def _named(known: Mapping[str, ClusterNode], name: str) -> ClusterNode:
+    if name not in known:
+        raise ConfigError(f"there is no node {name!r}; there are {', '.join(known)}")
+    return known[name]
+
+
+class Rollout:
+    """Carries changes out on one cluster; tells each step to `say`."""
+
+    def __init__(self, api: Nodes, patience: Patience, say: Say) -> None:
+        self._api = api
+        self._patience = patience
+        self._say = say
+
+    def one_by_one(self, planned: Iterable[Change]) -> None:
+        """Each change in turn. VxlaneError: a node was worse and is set back; those before stay."""
+        for change in planned:
+            before = self._health(change.node.name)
+            self._annotate(change.node.name, str(change.wish))
+            reasons = self._watched(before, change.node.name)
+            if reasons:
+                self._annotate(change.node.name, change.node.wanted)
+                raise VxlaneError(
+                    f"node {change.node.name} is set back to {change.node.wanted or 'on'}, since "
+                    f"{'; '.join(reasons)}; 'vxlane cluster rollback' switches all nodes off"
+                )
+
+    def at_once(self, planned: Iterable[Change]) -> None:
+        """All changes now, then wait for the agents. VxlaneError names those that don't follow."""
+        names = {change.node.name for change in planned if change.node.is_reporting}
+        for change in planned:
+            self._annotate(change.node.name, str(change.wish))
+        self.wait_for(names, lambda node: node.follows, "follow")
+
+    def wait_for(
+        self, names: set[str], condition: Callable[[ClusterNode], bool], what: str
+    ) -> None:
+        """Until it holds for all nodes of these names. VxlaneError names the others."""
+        end = time.monotonic() + self._patience.answer
+        while left := [n.name for n in read(self._api) if n.name in names and not condition(n)]:
+            if time.monotonic() > end:
+                raise VxlaneError(
+                    f"these nodes' agents don't {what}: {', '.join(left)}; see their pods' logs"
+                )
+            time.sleep(self._patience.poll)
+
+    def _watched(self, before: Health, name: str) -> list[str]:
+        """Why the node is worse within the time that it is watched; empty: it is not."""
+        try:
+            self.wait_for({name}, lambda node: node.follows, "follow")
+        except VxlaneError:
+            now = self._health(name)
+            return worse(before, now) or now.node.troubles or ["its agent does not follow"]
+        end = time.monotonic() + self._patience.soak
+        while True:
+            now = self._health(name)
+            if reasons := worse(before, now):
+                return reasons
+            if time.monotonic() >= end:
+                self._say(f"{name}: before: {summary(before)}; now: {summary(now)}")
+                return []
+            time.sleep(min(self._patience.poll, max(0.0, end - time.monotonic())))
+
+    def _health(self, name: str) -> Health:
+        node = _named({node.name: node for node in read(self._api)}, name)
+        return health_of(node, self._api.pods_of(name))
+
+    def _annotate(self, name: str, word: str | None) -> None:
+        self._say(f"{name}: {BYPASS}={word}" if word else f"{name}: without {BYPASS}")
+        self._api.annotate(name, {BYPASS: word})
