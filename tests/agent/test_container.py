@@ -44,7 +44,7 @@ def test_net_admin_gives_the_kernel_path(node: AgentNode) -> None:
     status = node.status()
     assert (status["ready"], status["bypass"]) == (True, "unavailable")
     [failure] = status["failures"]
-    assert failure.endswith("bpf: Operation not permitted; the agent lacks CAP_SYS_ADMIN")
+    assert failure.endswith("bpf: Operation not permitted; this process lacks CAP_SYS_ADMIN")
 
 
 @pytest.mark.usefixtures("bpffs")
@@ -53,7 +53,7 @@ def test_bpf_and_perfmon_are_not_enough(node: AgentNode) -> None:
     node.start(prefix=only("net_admin", "net_raw", "bpf", "perfmon"))
     [failure] = node.status()["failures"]
     assert "could not open bpf map" in failure
-    assert "the agent lacks CAP_SYS_ADMIN" in failure
+    assert "this process lacks CAP_SYS_ADMIN" in failure
     assert "compile.log" in failure
 
 

@@ -20,6 +20,9 @@ REFUSED = f"""could not open bpf map: settings, error: Operation not permitted
 """
 
 
+NO_RING = "could not open bpf map: events, error: Invalid argument\n"
+
+
 @pytest.mark.parametrize(
     ("status", "output", "sentence"),
     [
@@ -27,11 +30,12 @@ REFUSED = f"""could not open bpf map: settings, error: Operation not permitted
         (1, "LLVM ERROR: out of memory\n", "the compiler was killed: it needs 120 MB"),
         (-signal.SIGABRT, "terminate called, std::bad_alloc", "it needs 120 MB"),
         (1, f"{TRACE}ModuleNotFoundError: No module named 'bcc'\n", "package python3-bpfcc"),
+        (1, NO_RING, "no ring buffer for BPF programs, which came with Linux 5.8"),
         (1, "bpf/flow.h:7:3: error: no such\n", "bpf/flow.h:7:3: error: no such"),
         (1, REFUSED, "could not open bpf map: settings, error: Operation not permitted | Exc"),
         (-signal.SIGSEGV, "Stack dump\n", "Stack dump (the compiler was ended by SIGSEGV)"),
     ],
-    ids=["killed", "llvm", "bad-alloc", "no-bcc", "located", "refused", "crashed"],
+    ids=["killed", "llvm", "bad-alloc", "no-bcc", "no-ring", "located", "refused", "crashed"],
 )
 def test_sentences(status: int, output: str, sentence: str) -> None:
     """One sentence has the cause, in bcc's own words where there are any."""
@@ -43,7 +47,7 @@ def test_sentences(status: int, output: str, sentence: str) -> None:
 def test_a_capability_that_lacks_is_named(monkeypatch) -> None:
     """EPERM alone does not tell what a container has to be given."""
     monkeypatch.setattr(compiler, "missing", lambda _: "CAP_SYS_ADMIN")
-    assert compiler.sentence(1, REFUSED).endswith("; the agent lacks CAP_SYS_ADMIN")
+    assert compiler.sentence(1, REFUSED).endswith("; this process lacks CAP_SYS_ADMIN")
 
 
 def test_all_that_was_said_is_kept(tmp_path, monkeypatch) -> None:

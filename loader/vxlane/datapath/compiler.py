@@ -26,6 +26,8 @@ _TIMEOUT = 120.0
 """Seconds; a slow machine under load takes ten."""
 _LOCATED = re.compile(r"^bpf/\w+\.[ch]:\d+:\d+: (?:fatal )?error: .*$", re.MULTILINE)
 _NO_MEMORY = ("out of memory", "bad_alloc", "MemoryError", "Cannot allocate memory")
+_NO_RING = "could not open bpf map: events, error: Invalid argument"
+"""bcc's words."""
 _CAPABILITIES = frozenset({"SYS_ADMIN"})
 """What bcc needs: its maps are pinned by paths, and CAP_BPF and CAP_PERFMON don't reach them."""
 
@@ -79,13 +81,15 @@ def sentence(status: int, output: str) -> str:
         return "the compiler was killed: it needs 120 MB of memory; raise the limit"
     if "No module named 'bcc'" in output:
         return "bcc is missing; install the package python3-bpfcc (PyPI's bcc is another project)"
+    if _NO_RING in output:
+        return "this kernel has no ring buffer for BPF programs, which came with Linux 5.8"
     if located := _LOCATED.search(output):
         return located[0]
     said = "the programs did not load: " + " | ".join(_last_words(output) or ["no word why"])
     if status < 0:
         said += f" (the compiler was ended by {signal.Signals(-status).name})"
     lacks = missing(_CAPABILITIES)
-    return f"{said}; the agent lacks {lacks}" if lacks else said
+    return f"{said}; this process lacks {lacks}" if lacks else said
 
 
 def _last_words(output: str) -> list[str]:
