@@ -3,6 +3,7 @@
 
     VxlaneError
     ├── ConfigError      input that a person wrote: options, node files, JSON
+    │   └── OptionError  a word of the command line means nothing here
     ├── KernelError      the kernel refused an operation; carries errno
     ├── ToolError        a program that vxlane runs (iptables, nft) failed; its own words
     │   └── ToolTimeoutError   it did not end in time, and was killed
@@ -25,6 +26,10 @@ class VxlaneError(Exception):
 
 class ConfigError(VxlaneError):
     """A person's input is wrong; nothing was changed."""
+
+
+class OptionError(ConfigError):
+    """A word of the command line is wrong: exit status 2, as for one that can't be parsed."""
 
 
 class KernelError(VxlaneError):

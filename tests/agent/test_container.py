@@ -54,7 +54,7 @@ def test_net_admin_gives_the_kernel_path(node: AgentNode) -> None:
     status = node.status()
     assert (status["ready"], status["bypass"]) == (True, "unavailable")
     [failure] = status["failures"]
-    assert failure.endswith("bpf: Operation not permitted; the agent lacks CAP_SYS_ADMIN")
+    assert failure.endswith("bpf: Operation not permitted; this process lacks CAP_SYS_ADMIN")
 
 
 @pytest.mark.usefixtures("bpffs")
@@ -72,7 +72,7 @@ def test_each_of_them_is_needed(node: AgentNode, dropped: str) -> None:
     """Without BPF no map is made, without PERFMON the verifier refuses a program: each is named."""
     node.start(prefix=only(*(set(OF_THE_IMAGE) - {dropped})))
     [failure] = node.status()["failures"]
-    assert f"the agent lacks CAP_{dropped.upper()}" in failure
+    assert f"this process lacks CAP_{dropped.upper()}" in failure
     assert "all of" in failure
 
 

@@ -46,6 +46,8 @@ PORT, RARE_PORT = 7001, 7002
 ROUND_SECONDS, TOP_SECONDS = 1.0, 30.0
 TALKING, EACH = 10, 20
 """Pods that talk while top is looked at, and datagrams a second of each."""
+SETTLE_SECONDS = 60.0
+"""Hundreds of new pods keep an agent busy, once, which is no cost of a look at them."""
 LEAST_SHARE, MOST_PERCENT = 0.95, 3.0
 
 
@@ -143,6 +145,7 @@ def top_figures(lab: Lab, pods: int, directory: Path) -> dict[str, Any]:
     node, server = lab.nodes[0], lab.pods[1]
     while sum(pod.node == node.name for pod in lab.pods) < pods:
         lab.add_pod(node)
+    time.sleep(SETTLE_SECONDS)
     clients = [pod.name for pod in lab.pods if pod.node == node.name][:TALKING]
     program = str(talk.build(directory))
     ends = Ends(clients[0], server.name, str(server.address))

@@ -120,6 +120,8 @@ def test_parity_finds_a_smaller_mtu(lab):
         (["--bypass", "a,b,10.0.0.1"], 2, "give both"),
         (["--rounds", "0"], 2, "--rounds"),
         (["--seconds", "0"], 2, "--seconds"),
+        (["--quick", "--full"], 2, "give --quick or --full, not both"),
+        (["--work", ""], 2, "give a word of a work's name"),
     ],
 )
 def test_wrong_use_is_refused(options, status, words):
@@ -149,4 +151,4 @@ def test_a_file_without_a_place_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("vxlane.util.interrupt.catch", lambda: None)
     monkeypatch.setattr("vxlane.cli.bench.run", lambda *_: pytest.fail("it was measured"))
     done = CliRunner().invoke(bench, ["--json", str(tmp_path / "none" / "a.json")])
-    assert "name a directory that is there" in str(done.exception)
+    assert "there is no directory" in str(done.exception)

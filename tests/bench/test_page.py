@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 
+import browser
 import pytest
 from benchdocument import P50, row, run
 
@@ -47,8 +48,8 @@ class Reader(HTMLParser):
 
 
 @pytest.fixture
-def shown():
-    """A page with each of its parts, read."""
+def whole():
+    """A page with each of its parts."""
     cost = {"path": "bypass", "program": "from_pod", "packets": "UDP", "ns": 310.0}
     cost |= {"runs": 12000, "how": "run statistics"}
     document = run(
@@ -58,10 +59,21 @@ def shown():
         not_run=[{"what": "path flowtable", "why": "no such kernel"}],
         failures=["round 1: <script>"],
     )
+    return page(document)
+
+
+def read(text):
+    """What the elements of a page are, and say."""
     reader = Reader()
-    reader.feed(page(document))
+    reader.feed(text)
     reader.close()
     return reader
+
+
+@pytest.fixture
+def shown(whole):
+    """The same, read."""
+    return read(whole)
 
 
 def test_its_elements_nest(shown):
@@ -91,6 +103,23 @@ def test_it_has_every_row_and_part(shown):
     assert shown.found.count("svg") == 2 * 2
     for word in ("Between nodes", "On one node", "1.30x", "from_pod", "no such kernel", "6.18"):
         assert word in text
+
+
+@pytest.mark.usefixtures("_machine")  # Chromium is a package of the distribution
+def test_a_browser_shows_its_figures(whole, tmp_path):
+    """Chromium, without a network, has each figure where the page puts it, and no complaint."""
+    file = tmp_path / "run.html"
+    file.write_text(whole, encoding="utf-8")
+    seen = read(browser.rendered(file, tmp_path))
+    words = [word for word in seen.text if word.strip()]
+    assert [word for word in words if word.endswith("x stock")] == ["1.30x stock"]
+    assert "0.65x host" in words
+    row = words.index("from_pod")
+    assert words[row - 1 : row + 5] == [
+        *("bypass", "from_pod", "UDP", "310", "12,000", "run statistics")
+    ]
+    assert seen.found.count("svg") == 2 * 2
+    assert "round 1: <script>" in words
 
 
 def test_no_result_is_a_hollow_dot():

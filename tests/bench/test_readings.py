@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -12,16 +13,19 @@ from vxlane.bench import apps, cpu, services, talk, witness, works
 from vxlane.bench.cpu import CpuTime
 from vxlane.bench.witness import Check
 from vxlane.errors import ToolError
+from vxlane.host.machine import Cpu, Machine
 from vxlane.lab.plan import LabPod, plan_nodes
 
-STAT = "cpu  1000 0 500 9000 300 10 240 50 0 0\ncpu0 500 0 250 4500 150 5 120 25 0 0\n"
+STATES = {"user": 500, "system": 250, "idle": 4500, "iowait": 150, "irq": 5, "softirq": 120}
+MACHINE = Machine({number: Cpu(STATES | {"steal": 25}, 0, 0) for number in (0, 1)}, 0, 0)
 
 
 def test_cpu_time():
-    """Waiting and what a hypervisor took are no work; a hundred ticks are a second."""
-    now = cpu.parse(STAT, 100)
-    assert now == CpuTime(busy=17.5, softirq=2.4)
-    assert now - CpuTime(17.0, 2.0) == CpuTime(0.5, pytest.approx(0.4))
+    """Waiting and what a hypervisor took are no work."""
+    ticks = os.sysconf("SC_CLK_TCK")
+    now = cpu.of(MACHINE)
+    assert now == CpuTime(busy=1750 / ticks, softirq=240 / ticks)
+    assert now - CpuTime(17.0, 2.0) == CpuTime(1750 / ticks - 17.0, 240 / ticks - 2.0)
 
 
 def test_packets_of_devices():

@@ -72,3 +72,12 @@ def test_an_output_that_is_full_has_a_sentence() -> None:
         )
     assert done.returncode == 1
     assert done.stderr == "vxlane: standard output: No space left on device\n"
+
+
+def test_a_wrong_word_is_status_2(tmp_path: Path) -> None:
+    """An option's value that means nothing is one sentence and status 2, as one of click's is."""
+    place = tmp_path / "none" / "x.json"
+    done = run("profile", "--json", str(place))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"vxlane: can't write {place}: there is no directory")
+    assert done.stderr.count("\n") == 1

@@ -49,3 +49,9 @@ def test_no_size(text: str) -> None:
     """What is no size is refused with an example."""
     with pytest.raises(click.BadParameter, match="give a number with K, M or G, such as 10M"):
         capture.make_context("capture", ["-w", "x", "--rotate", text])
+
+
+def test_a_capture_has_room_for_a_super_packet() -> None:
+    """A buffer in which no super-packet has room is refused."""
+    with pytest.raises(click.BadParameter, match="128"):
+        capture.make_context("capture", ["-w", "x", "--buffer", "64"])

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """`vxlane test` and its completion, where there is no node to test."""
 
+from ipaddress import IPv4Address
+
 import pytest
 from click.testing import CliRunner
 
 from vxlane.cli import complete
+from vxlane.cli.test import _findings, _text
 from vxlane.cli.test import test as command
 from vxlane.connectivity.result import Finding, Result, document
 from vxlane.util.places import STATE_VARIABLE
@@ -49,3 +52,22 @@ def test_the_document_counts():
         "detail": "30 of 30",
         "figure": 20.5,
     }
+
+
+class Unused:
+    """A prober of which no test of a peer is asked."""
+
+    def to_service(self, address, port):
+        """The Service answers."""
+        return Finding(f"{address}:{port}", "service", Result.PASSED, "connected")
+
+
+def test_what_was_not_tried_has_its_rows():
+    """With a Service alone the tests to peers and to a target are there, as not tried."""
+    service = IPv4Address("10.96.0.10"), 53
+    made = document("10.42.1.9", list(_findings(Unused(), [], [], None, service)))
+    left_out = [row["test"] for row in made["tests"] if row["result"] == "skipped"]
+    assert left_out == ["entries", "ping", "mtu", "bypass", "tcp", "udp"]
+    shown = _text(made)
+    assert shown.count("not tried") == 6 + 1
+    assert max(map(len, shown.splitlines())) <= 80

@@ -96,7 +96,7 @@ def test_damaged_programs_have_a_sentence(tmp_path, monkeypatch, content) -> Non
 def test_a_capability_that_lacks_is_named(monkeypatch) -> None:
     """EPERM alone does not tell what a container has to be given."""
     monkeypatch.setattr(compiler, "missing", lambda _: "CAP_BPF")
-    assert compiler.sentence(1, REFUSED).endswith("; the agent lacks CAP_BPF")
+    assert compiler.sentence(1, REFUSED).endswith("; this process lacks CAP_BPF")
 
 
 def test_all_that_was_said_is_kept(tmp_path, monkeypatch) -> None:

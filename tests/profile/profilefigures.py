@@ -5,9 +5,9 @@ from html.parser import HTMLParser
 
 from vxlane.datapath.abi import Program
 from vxlane.datapath.runtime import RunTime
+from vxlane.host.machine import Cpu, Machine
 from vxlane.profile import document
 from vxlane.profile.legs import SLOTS, Leg, Path
-from vxlane.profile.machine import Cpu, Machine
 
 
 def counts(**slots):

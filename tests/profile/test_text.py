@@ -22,7 +22,7 @@ def test_the_text_has_both_paths_side_by_side():
     rows = [line.split() for line in lines if line.startswith("pod -> NIC ")]
     assert [row[3:5] for row in rows] == [["bypass", "8"], ["kernel", "2"]]
     (bar,) = [line for line in lines if line.split()[:3] == ["2.0", "-", "4.1"]]
-    assert bar.split()[3:6] == ["7", f"|{'#' * 18}", "0"]
+    assert bar.split()[3:6] == ["7", f"|{'#' * 13}", "0"]
     assert not any(line.startswith("pod -> pod") for line in lines)
     assert "10.42.2.0/24            0                3" in lines
 
@@ -72,3 +72,8 @@ def test_the_page_needs_nothing_else():
     assert tags.count("svg") == 4
     # pod -> NIC: 2 and 1 of times, 1 and 1 of sizes; NIC -> TCP: 1 and 1.
     assert tags.count("rect") == 7
+
+
+def test_the_text_fits_a_terminal():
+    """No line is longer than 80 columns."""
+    assert max(map(len, text(figures()).splitlines())) <= 80

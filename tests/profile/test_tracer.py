@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the profile lacks when packets can't be followed, one sentence each, and it goes on."""
 
+import errno
 import sys
 
 import pytest
 
+from vxlane.datapath import syscall
 from vxlane.profile import btf, tracer
+from vxlane.profile.costs import Costs
 from vxlane.profile.tracer import Seen, Subject, Tracer
 
 NOBODY = Subject(veths=(), nics=(), pods=())
@@ -72,3 +75,17 @@ def test_a_kernel_that_does_not_tell_its_structs(tmp_path, monkeypatch):
     made.begin(NOBODY)
     assert "CONFIG_DEBUG_INFO_BTF" in made.missing[0]
     assert made.end() == Seen()
+
+
+def test_a_kernel_that_can_not_be_asked_to_count(tmp_path, monkeypatch):
+    """Before Linux 5.8 the programs' cost is missing, and it is said what would count it."""
+
+    def refuse(*_):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(syscall, "call", refuse)
+    costs = Costs(tmp_path)
+    costs.begin()
+    assert costs.end() == {}
+    assert "Linux 5.8" in costs.missing[0]
+    assert "kernel.bpf_stats_enabled" in costs.missing[0]

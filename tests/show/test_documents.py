@@ -52,7 +52,8 @@ def test_peer_without_a_way():
 def test_pod():
     """A pod's document names its devices and the directions that are guarded."""
     pod = Pod(HERE, 5, 4, 1450, MAC, OTHER_MAC, Guard.TO_POD, owner=1)
-    assert documents.pod_document(pod, {5: "veth1", 4: "cni0"}.get) == {
+    assert documents.pod_document(pod, {5: "veth1", 4: "cni0"}.get, {HERE: "shop/web"}) == {
+        "name": "shop/web",
         "address": "10.42.1.2",
         "mac": MAC,
         "veth": "veth1",
@@ -86,7 +87,7 @@ def some_flow(behind):
 def test_flow():
     """A flow's ages are seconds since each half was seen, null for one that never was."""
     flow = some_flow(Tuple(HERE, THERE, 40000, 80, 6))
-    assert documents.flow_document(flow, SETTINGS, now=40 * SECOND) == {
+    assert documents.flow_document(flow, SETTINGS, 40 * SECOND, {HERE: "shop/web"}) == {
         "protocol": "tcp",
         "local": "10.42.1.2",
         "local_port": 40000,
@@ -96,13 +97,14 @@ def test_flow():
         "in_age_seconds": None,
         "translated": None,
         "withdrawn": True,
+        "pod": "shop/web",
     }
 
 
 def test_translated_flow():
     """What netfilter makes of a flow stands beside it."""
     flow = some_flow(Tuple(NODE, PEER_NODE, 1024, 8080, 6))
-    assert documents.flow_document(flow, SETTINGS, now=40 * SECOND)["translated"] == {
+    assert documents.flow_document(flow, SETTINGS, 40 * SECOND, {})["translated"] == {
         "local": "192.168.77.11",
         "local_port": 1024,
         "remote": "192.168.77.12",

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a node tells when its agent does not answer, or answers garbage."""
 
+import errno
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -8,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from vxlane.errors import VxlaneError
+from vxlane.datapath.maps import Maps
+from vxlane.errors import KernelError, VxlaneError
 from vxlane.show import node
 
 Serve = Callable[[bytes | None], Path]
@@ -74,3 +76,20 @@ def test_a_status_file_of_no_living_agent_does_not_count(tmp_path: Path, content
     """A status file counts only while an agent holds the state directory, whatever it says."""
     (tmp_path / "agent.json").write_bytes(content)
     assert node.status(tmp_path)["agent"]["error"].startswith("no agent listens on")
+
+
+def test_missing_capabilities_are_told_of_this_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the kernel refuses the maps to a process, it is told what that lacks."""
+
+    def refuse(_: Path) -> Maps:
+        raise KernelError("open pin peers", errno.EPERM)
+
+    monkeypatch.setattr(node.Maps, "open", refuse)
+    monkeypatch.setattr(node, "missing", lambda _: "CAP_SYS_ADMIN")
+    with pytest.raises(VxlaneError, match=r"not permitted; this process lacks CAP_SYS_ADMIN$"):
+        node.open_maps(tmp_path)
+    monkeypatch.setattr(node, "missing", lambda _: "")
+    with pytest.raises(KernelError, match=r"not permitted$"):
+        node.open_maps(tmp_path)

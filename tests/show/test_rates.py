@@ -14,6 +14,7 @@ from vxlane.datapath.runtime import RunTime
 from vxlane.host.traffic import Traffic
 from vxlane.show.rates import Order, PodSample, Sample, matching, rates_document
 from vxlane.show.slow import WHY
+from vxlane.show.top import notes
 
 NOTHING = {program: dict.fromkeys(Verdict, Count(0, 0)) for program in Program}
 
@@ -177,3 +178,15 @@ def test_every_verdict_of_the_kernel_path_has_a_reason():
     kernel_path = {verdict for verdict in Verdict if verdict.kind is VerdictKind.KERNEL_PATH}
     assert WHY.keys() == kernel_path
     assert max(map(len, WHY.values())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("release", "count"),
+    [("5.15.0-91-generic", 1), ("6.6.8", 1), ("6.7.0", 0), ("6.18.44-fc-v595", 0), ("10.0", 0)],
+)
+def test_what_an_older_kernel_does_not_count(release, count):
+    """Before Linux 6.7 it is said that IN may lack what the bypass puts into pods."""
+    said = notes(release)
+    assert len(said) == count
+    assert all("may not count what pods receive by the bypass" in note for note in said)
+    assert document(notes=tuple(said))["notes"] == said

@@ -103,8 +103,10 @@ def test_stats(lab):
 
 
 def test_tables(lab):
-    """Without --json each command prints a table under its header."""
+    """Without --json each command prints a table under its header, in 80 columns."""
     env = {"VXLANE_STATE_DIR": str(lab.node("node1").directory)}
-    headers = {"peers": "CIDR", "pods": "ADDRESS", "flows": "PROTOCOL", "stats": "PROGRAM"}
+    headers = {"peers": "CIDR", "pods": "NAME", "flows": "PROTO", "stats": "PROGRAM"}
     for command, word in headers.items():
-        assert lab.exec("node1", program("vxlane"), command, env=env).stdout.startswith(word)
+        shown = lab.exec("node1", program("vxlane"), command, env=env).stdout
+        assert shown.startswith(word)
+        assert max(map(len, shown.splitlines())) <= 80, shown

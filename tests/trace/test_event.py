@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import ctypes
-from ipaddress import IPv6Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from vxlane.datapath.records import mapped
 from vxlane.trace.event import Event, document, line
 
 SECOND = 10**9
+NAMES = {IPv4Address("10.42.1.5"): "default/web"}
 
 
 def event(*, source: str = "::ffff:10.42.1.5", data: bytes = b"", **fields: Any) -> Event:
@@ -40,7 +41,7 @@ def event(*, source: str = "::ffff:10.42.1.5", data: bytes = b"", **fields: Any)
 
 def told(**fields: Any) -> dict[str, Any]:
     """The document of an event."""
-    return document(event(**fields), 5 * SECOND, lambda ifindex: f"veth{ifindex}")
+    return document(event(**fields), 5 * SECOND, lambda ifindex: f"veth{ifindex}", NAMES)
 
 
 def test_document() -> None:
@@ -52,8 +53,10 @@ def test_document() -> None:
         "protocol": "tcp",
         "source": "10.42.1.5",
         "source_port": 40000,
+        "source_pod": "default/web",
         "destination": "10.42.2.7",
         "destination_port": 80,
+        "destination_pod": None,
         "tcp_flags": "P.",
         "bytes": 84,
         "tunnel": True,

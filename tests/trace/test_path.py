@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import signal
 import subprocess
 from contextlib import ExitStack
@@ -18,6 +20,7 @@ from world import BRIDGE_MAC, POD, REMOTE
 from vxlane.datapath.abi import Program, Verdict
 from vxlane.errors import ConfigError
 from vxlane.lab.agents import program
+from vxlane.runtime.netns import inside
 from vxlane.trace.path import Offset, Trip, corrected, histogram, key_of, offset_of, trips
 from vxlane.trace.pcapng_reader import Captured, read
 
@@ -157,6 +160,48 @@ def test_two_nodes(lab: LabUnderTest, tmp_path: Path) -> None:
     assert shown.startswith("B's clock less A's: ")
     assert "a to b     kernel" in shown
     check_merged(lab, files, tmp_path / "merged.pcapng")
+
+
+DOCUMENTED = re.compile(
+    r"^    ((?:ssh node2 )?vxlane (?:capture|path) .*node\d.pcapng.*)$", re.MULTILINE
+)
+"""The commands of docs/operate.md."""
+
+
+def test_as_documented(lab: LabUnderTest, tmp_path: Path) -> None:
+    """The documented commands bring one flow from both nodes into one file, paired by packet, and
+    `vxlane path` tells each part of its way. ssh is a script here that goes to the other node.
+    """
+    text = (Path(__file__).parents[2] / "docs" / "operate.md").read_text(encoding="utf-8")
+    commands = DOCUMENTED.findall(text)
+    assert [command.split()[:3] for command in commands] == [
+        ["ssh", "node2", "vxlane"],
+        ["vxlane", "capture", "-w"],
+        ["vxlane", "path", "node1.pcapng"],
+        ["vxlane", "capture", "merge"],
+    ]
+    script = "\n".join(["set -e", *commands]).replace("--count 1000", "--count 30")
+    script = script.replace("10.42.2.7", lab.address(SERVER))
+    ssh, there = tmp_path / "ssh", f"VXLANE_STATE_DIR={lab.node('node2').directory}"
+    enter = shlex.join(inside(lab.netns("node2"), ["env", there]))
+    ssh.write_text(f'#!/bin/sh\nshift\nexec {enter} "$@"\n')
+    ssh.chmod(0o755)
+    path = f"{tmp_path}:{Path(program('vxlane')).parent}:{os.environ['PATH']}"
+    env = os.environ | {"VXLANE_STATE_DIR": str(lab.node("node1").directory), "PATH": path}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    shell = ["bash", "-c", f"cd {tmp_path}\n{script}"]
+    with lab.spawn("node1", *shell, env=env, **pipes) as child:
+        assert child.stderr
+        assert [child.stderr.readline() for _ in range(2)] == ["listening; Ctrl-C ends it\n"] * 2
+        ping(lab, CLIENT, SERVER, 40, 302)
+        shown, said = child.communicate(timeout=30)
+    assert child.returncode == 0, said
+    assert shown.startswith("B's clock less A's: ")
+    assert "a to b     bypass" in shown
+    assert re.search(r"60 packets, \d+ pairs; .*'s clock less .*: ", said)
+    rows = tshark(tmp_path / "both.pcapng", "frame.comment", "frame.interface_description")
+    seen = {(comment.rpartition(",")[2], node.partition(":")[0]) for comment, node in rows}
+    assert {("pair 1", lab.node(node).name) for node in ("node1", "node2")} <= seen
 
 
 def check_merged(lab: LabUnderTest, files: list[str], merged: Path) -> None:

@@ -151,6 +151,9 @@ def test_text_of_one_and_of_several(reader):
     assert lines[0] == f"flow         {POD.address}:40001 -> {REMOTE}:53 udp"
     assert "next packet  from_pod: encapsulated (a datagram)" in lines
     assert lines[-1] == "note: no agent listens"
+    made.names = {POD.address: "shop/web"}
+    named = _text({"flows": ask(made, POD.address, REMOTE, 40001, 53), "notes": []})
+    assert "pods         shop/web -> -" in named
     several = _text({"flows": ask(made, POD.address, REMOTE), "notes": []})
     assert several.startswith("PROTOCOL")
     assert f"{REMOTE}:8 " not in several

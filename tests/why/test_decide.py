@@ -291,6 +291,17 @@ def test_the_guard_is_named(facts, veth, words):
     assert explain(Verdict.GUARDED, context)[0] == f"{veth} has {words}"
 
 
+def test_a_free_address_of_this_node_is_told():
+    """An address of the node's own CIDR that no pod has is in no other node's network."""
+    facts = facts_of(STREAM, peer=None, far_peer=None, is_of_this_node=True)
+    reason, command = explain(Verdict.NO_PEER, Context(facts, True, Agent(), str))  # noqa: FBT003
+    assert reason.endswith("is of this node's own CIDR, and no pod of this node has it")
+    assert command == "vxlane pods"
+    other_bridge = replace(facts, neighbour=NEIGHBOUR)
+    reason, _ = explain(Verdict.NO_PEER, Context(other_bridge, True, Agent(), str))  # noqa: FBT003
+    assert "in no peer's pod CIDR" in reason
+
+
 def mechanism(kind, pods, flows="all", *, ignored=False):
     """One of `vxlane status --json`."""
     return {"kind": kind, "where": "somewhere", "flows": flows, "pods": pods, "ignored": ignored}

@@ -7,12 +7,19 @@ from ipaddress import IPv4Address
 
 import pytest
 
+from vxlane.datapath.records import IPAddress
 from vxlane.errors import ConfigError
+from vxlane.pods.names import PodNames
 from vxlane.util.five_tuple import FiveTuple
 from vxlane.why.ends import End, Question, parse_end
 
 HERE, THERE = IPv4Address("10.42.1.2"), IPv4Address("10.42.2.2")
-NAMES = {"veth12": HERE, "shop/web-0": HERE}
+NAMES = PodNames({"shop/web-0": [HERE]})
+
+
+def find(word: str) -> IPAddress:
+    """As on a node with one named pod."""
+    return NAMES.find(word, {})
 
 
 @pytest.mark.parametrize(
@@ -20,14 +27,14 @@ NAMES = {"veth12": HERE, "shop/web-0": HERE}
     [
         ("10.42.2.2", End(THERE)),
         ("10.42.2.2:80", End(THERE, 80)),
-        ("veth12", End(HERE)),
-        ("veth12:0", End(HERE, 0)),
+        ("web-0", End(HERE)),
+        ("web-0:0", End(HERE, 0)),
         ("shop/web-0:65535", End(HERE, 65535)),
     ],
 )
 def test_an_end(text, end):
     """An end is an address or a name, with a port or without."""
-    assert parse_end(text, NAMES) == end
+    assert parse_end(text, find) == end
 
 
 @pytest.mark.parametrize(
@@ -39,15 +46,15 @@ def test_an_end(text, end):
         ("10.42.2.2:", "'' is not a port"),
         ("10.42.2.2:²", "'²' is not a port"),
         ("fd00::1", "is an IPv6 address; only IPv4 is bypassed"),
-        ("web-1", "'web-1' is no pod of this node; give an IPv4 address"),
-        ("", "'' is no pod of this node"),
-        ("10.42.2.256", "is no pod of this node"),
+        ("web-1", "web-1: no pod of this node is known by that name; give its address"),
+        ("", "no pod of this node is known by that name"),
+        ("10.42.2.256", "no pod of this node is known by that name"),
     ],
 )
 def test_no_end(text, complaint):
     """What is no end is refused with what is wrong with it."""
     with pytest.raises(ConfigError, match=complaint):
-        parse_end(text, NAMES)
+        parse_end(text, find)
 
 
 @pytest.mark.parametrize(

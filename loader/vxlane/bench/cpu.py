@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CPU time of the whole machine, as /proc/stat counts it (proc_stat(5)).
+"""CPU time of the whole machine.
 
 In a lab both ends and the traffic's programs are in it. Whatever else the machine does is too.
 """
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
-_FIELDS = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
+from vxlane.host import machine
+from vxlane.host.machine import Machine
+
 _BUSY = ("user", "nice", "system", "irq", "softirq")
 """Guests are in user; steal is another machine's."""
 
@@ -26,12 +26,11 @@ class CpuTime:
         return CpuTime(self.busy - other.busy, self.softirq - other.softirq)
 
 
-def parse(text: str, ticks: float) -> CpuTime:
-    """Since the machine started, from the text of /proc/stat with `ticks` a second."""
-    spent = dict(zip(_FIELDS, map(int, text.splitlines()[0].split()[1:]), strict=False))
-    return CpuTime(sum(spent[name] for name in _BUSY) / ticks, spent["softirq"] / ticks)
+def of(counters: Machine) -> CpuTime:
+    """Since the machine started."""
+    return CpuTime(counters.seconds(*_BUSY), counters.seconds("softirq"))
 
 
 def read() -> CpuTime:
     """Now."""
-    return parse(Path("/proc/stat").read_text(encoding="ascii"), os.sysconf("SC_CLK_TCK"))
+    return of(machine.read())

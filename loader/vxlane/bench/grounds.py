@@ -13,7 +13,7 @@ from vxlane.bench import device, flowtable, plan, services
 from vxlane.bench.model import Missing
 from vxlane.bench.plan import Cell, Place
 from vxlane.bench.witness import Check, checks
-from vxlane.errors import ConfigError, LabError
+from vxlane.errors import LabError, OptionError
 from vxlane.lab import kernel_node, namespaces, service
 from vxlane.lab import lab as labs
 from vxlane.lab.lab import Lab
@@ -148,18 +148,18 @@ class Given:
 
 
 def _stand(text: str) -> Stand:
-    """CLIENT,SERVER,ADDRESS. ConfigError: it is something else, or not there."""
+    """CLIENT,SERVER,ADDRESS. OptionError: it is something else, or not there."""
     words = text.split(",")
     try:
         client, server, address = words
         IPv4Address(address)
     except ValueError:
-        raise ConfigError(
+        raise OptionError(
             f'"{text}" is not CLIENT,SERVER,ADDRESS: two network namespaces and an IPv4 address'
         ) from None
     for name in (client, server):
         if name not in namespaces.existing():
-            raise ConfigError(f'there is no network namespace "{name}"; see: ip netns list')
+            raise OptionError(f'there is no network namespace "{name}"; see: ip netns list')
     return Stand(Ends(client, server, address), address, mtu(client, address))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
+from itertools import zip_longest
 
 from vxlane.bench import plot
 from vxlane.bench.document import BASELINES, OWED, SUBJECT, Json
@@ -18,7 +19,7 @@ h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.5rem }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .87rem }
 th, td { text-align: left; padding: .15rem .8rem .15rem 0; border-bottom: 1px solid #dee2e6;
   white-space: nowrap }
-td.number { text-align: right } td.unclear { color: #868e96 } td.worse { color: #c92a2a }
+.number { text-align: right } td.unclear { color: #868e96 } td.worse { color: #c92a2a }
 pre { background: #f1f3f5; padding: .6rem; font-size: .8rem;
   white-space: pre-wrap }
 svg { max-width: 100%; height: auto; font: 11px system-ui, sans-serif }
@@ -29,6 +30,9 @@ svg .grid { stroke: #dee2e6 } svg .one { stroke: #212529 } svg .median { stroke:
 .failed { border-left: 4px solid #c92a2a; padding-left: 1rem }
 summary { cursor: pointer } div.wide { overflow-x: auto }
 """
+
+
+_NUMBER = ' class="number"'
 
 
 def page(document: Json) -> str:
@@ -153,9 +157,12 @@ def _pairs(values: Json) -> str:
 
 
 def _table(head: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
-    cells = "".join(f"<th>{escape(word)}</th>" for word in head)
+    rows = [list(line) for line in lines]
+    kinds = [_NUMBER if _NUMBER in cell else "" for cell in (rows or [[]])[0]]
+    titles = zip_longest(head, kinds if head else (), fillvalue="")
+    cells = "".join(f"<th{kind}>{escape(word)}</th>" for word, kind in titles)
     top = f"<thead><tr>{cells}</tr></thead>" if cells else ""
-    body = "".join(f"<tr>{''.join(line)}</tr>" for line in lines)
+    body = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
     return f"<table>{top}<tbody>{body}</tbody></table>"
 
 

@@ -19,7 +19,7 @@ from vxlane.bench.grounds import Given, Labs
 from vxlane.bench.model import Missing, Placement
 from vxlane.bench.plan import Cell, Depth
 from vxlane.bench.rounds import Findings, Rounds, possible
-from vxlane.errors import ConfigError, VxlaneError
+from vxlane.errors import OptionError, VxlaneError
 
 _COUNTED = {
     plan.UDP64: "UDP, 64 B",
@@ -72,7 +72,7 @@ def run(wanted: Wanted, progress: Callable[[str], None]) -> Json:
 
 
 def _cells(wanted: Wanted, cpus: Sequence[int]) -> tuple[list[Cell], list[Missing]]:
-    """ConfigError: nothing is left to measure."""
+    """OptionError: nothing is left to measure."""
     if wanted.given:
         planned = plan.given_cells(wanted.depth, list(wanted.given))
     else:
@@ -83,10 +83,10 @@ def _cells(wanted: Wanted, cpus: Sequence[int]) -> tuple[list[Cell], list[Missin
 
 
 def need_some(cells: Sequence[Cell], planned: Sequence[Cell]) -> None:
-    """ConfigError: nothing is left to measure of what was planned."""
+    """OptionError: nothing is left to measure of what was planned."""
     if not cells:
         names = ", ".join(dict.fromkeys(cell.work for cell in planned))
-        raise ConfigError(f"no work that can be measured here has such a name; there are: {names}")
+        raise OptionError(f"no work that can be measured here has such a name; there are: {names}")
 
 
 def _costs(labs: Labs, rounds: Rounds, findings: Findings, wanted: Wanted) -> list[Json]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import tempfile
 from collections.abc import Iterator
 from ipaddress import IPv4Address
@@ -27,7 +26,7 @@ from vxlane.bench.run import Wanted, run
 from vxlane.bench.text import text
 from vxlane.cli import probe_pods
 from vxlane.cli.cni_options import places
-from vxlane.cli.common import Json, examples, need_root
+from vxlane.cli.common import Json, examples, need_root, need_writable
 from vxlane.connectivity.pod import ProbePod
 from vxlane.errors import ConfigError
 from vxlane.lab.plan import check_name
@@ -47,6 +46,13 @@ def _address(_ctx: click.Context, _param: click.Parameter, text: str | None) -> 
         raise click.BadParameter(f"{text!r} is not an IPv4 address") from None
 
 
+def _works(_ctx: click.Context, _param: click.Parameter, words: tuple[str, ...]) -> tuple[str, ...]:
+    """An empty word would be in every name."""
+    if any(not word.strip() for word in words):
+        raise click.BadParameter("give a word of a work's name, such as request")
+    return words
+
+
 @click.group(
     invoke_without_command=True,
     epilog=examples(
@@ -58,8 +64,8 @@ def _address(_ctx: click.Context, _param: click.Parameter, text: str | None) -> 
         "vxlane bench --between 10.42.2.9 --quick",
     ),
 )
-@click.option("--quick", "depth", flag_value="quick", help="Measure for less than three minutes.")
-@click.option("--full", "depth", flag_value="full", help="Measure everything, for an hour.")
+@click.option("--quick", is_flag=True, help="Measure for less than three minutes.")
+@click.option("--full", is_flag=True, help="Measure everything, for an hour.")
 @click.option(
     "--rounds",
     type=click.IntRange(1),
@@ -68,7 +74,12 @@ def _address(_ctx: click.Context, _param: click.Parameter, text: str | None) -> 
     help="How often each path is measured. Fewer than five give no result.",
 )
 @click.option("--seconds", type=click.FloatRange(0.1), help="Length of one measurement.")
-@click.option("--work", multiple=True, help="Only works with this word in their name. May repeat.")
+@click.option(
+    "--work",
+    multiple=True,
+    callback=_works,
+    help="Only works with this word in their name. May repeat.",
+)
 @click.option("--json", "json_file", type=_FILE, metavar="FILE", help="Write the document here.")
 @click.option("--html", "html_file", type=_FILE, metavar="FILE", help="Write a page with plots.")
 @click.option("--stock", metavar=_ENDS, help="Measure stock between these ends, not in a lab.")
@@ -107,7 +118,7 @@ def bench(context: click.Context, /, **options: Any) -> None:
     if options["serve"]:
         _serve(options)
         return
-    _writable(options["json_file"], options["html_file"])
+    need_writable(options["json_file"], options["html_file"])
     found = _measured(wanted, options)
     click.echo(text(found))
     if options["json_file"]:
@@ -161,7 +172,9 @@ def _wanted(options: Json) -> Wanted:
     kinds = [bool(options[kind]) for kind in ("serve", "between", "stock")]
     if sum(kinds) > 1:
         raise click.UsageError("give one of --serve, --between and --stock")
-    depth = Depth(options["depth"] or "default")
+    if options["quick"] and options["full"]:
+        raise click.UsageError("give --quick or --full, not both")
+    depth = Depth.QUICK if options["quick"] else Depth.FULL if options["full"] else Depth.DEFAULT
     given = {path: options[path] for path in ("stock", "bypass") if options[path]}
     if "bypass" in given and "stock" not in given:
         raise click.UsageError("--bypass is compared with --stock; give both, or --stock alone")
@@ -173,13 +186,6 @@ def _wanted(options: Json) -> Wanted:
         given=given or None,
         name=check_name(options["name"]),
     )
-
-
-def _writable(*files: Path | None) -> None:
-    """A run of half an hour is not to end with a file that can't be written."""
-    for file in files:
-        if file and not os.access(file.absolute().parent, os.W_OK):
-            raise ConfigError(f"{file} can't be written; name a directory that is there")
 
 
 @bench.command(

@@ -21,6 +21,8 @@ from vxlane.trace.names import read_names
 from vxlane.util.places import state_directory
 
 _BUFFER = 16384
+_LEAST_BUFFER = 128
+"""KiB. A super-packet has 64, and its record a few bytes more."""
 _WHOLE = 65536
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
@@ -52,7 +54,7 @@ def _size(_ctx: click.Context, option: click.Parameter, value: str | None) -> in
     metavar="FILE",
     help="Where to; - is standard output. Required to capture.",
 )
-@packet_options.packet_options(_BUFFER)
+@packet_options.packet_options(_BUFFER, least=_LEAST_BUFFER)
 @click.option(
     "--snaplen",
     type=click.IntRange(1, _WHOLE),

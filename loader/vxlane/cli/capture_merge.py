@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from vxlane.cli.common import examples
-from vxlane.errors import ConfigError
+from vxlane.errors import OptionError
 from vxlane.trace.capture_file import CaptureFile
 from vxlane.trace.merge import merge as merge_captures
 from vxlane.trace.pcapng_reader import read
@@ -46,7 +46,7 @@ def merge(a: Path, b: Path, name: str) -> None:
     """
     captures = [read(file) for file in (a, b)]
     if any(Path(name).resolve() == file.resolve() for file in (a, b)):
-        raise ConfigError(f"-w {name} would overwrite what is merged; name another file")
+        raise OptionError(f"-w {name} would overwrite what is merged; name another file")
     merged = merge_captures(*captures)
     file = CaptureFile(name, None, head=merged.head, tail=merged.tail)
     for packet in merged.packets():

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
-from vxlane.errors import ConfigError
+from vxlane.errors import ConfigError, OptionError
 
 Json = dict[str, Any]
 
@@ -36,3 +37,20 @@ def need_root() -> None:
     """ConfigError unless root runs this."""
     if os.geteuid() != 0:
         raise ConfigError("this changes the node's network and needs root; use sudo")
+
+
+def need_writable(*places: Path | str | None) -> None:
+    """OptionError: a file that is to be written at the end can't be. `-` is standard output.
+
+    What is there stays as it is until then.
+    """
+    for place in places:
+        if place in {None, "-"}:
+            continue
+        path = Path(str(place)).absolute()
+        if not path.parent.is_dir():
+            raise OptionError(f"can't write {place}: there is no directory {path.parent}")
+        if path.is_dir():
+            raise OptionError(f"can't write {place}: it is a directory; name a file in it")
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise OptionError(f"can't write {place}: permission denied; name another place")

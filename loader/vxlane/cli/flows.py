@@ -6,13 +6,14 @@ from __future__ import annotations
 import click
 
 from vxlane.cli.common import Json, as_json, emit, examples
+from vxlane.pods.names import read_pod_names
 from vxlane.show import node
 from vxlane.show.table import columns, table
 from vxlane.util.places import state_directory
 from vxlane.why.slow import slow_flows
 
-_HEADER = ("PROTOCOL", "LOCAL", "REMOTE", "TRANSLATED", "OUT AGE s", "IN AGE s", "")
-_SLOW_KEYS = ("protocol", "from", "to", "verdict", "packets", "bytes", "idle_seconds")
+_HEADER = ("PROTO", "LOCAL", "REMOTE", "TRANSLATED", "OUT s", "IN s", "POD")
+_SLOW_KEYS = ("proto", "from", "to", "verdict", "packets", "bytes", "idle_s")
 
 
 @click.group(
@@ -33,17 +34,18 @@ _SLOW_KEYS = ("protocol", "from", "to", "verdict", "packets", "bytes", "idle_sec
 def flows(ctx: click.Context, slow: bool, as_json: bool) -> None:  # noqa: FBT001 (flags are click's)
     """List the flows that came out of the kernel path, or withdraw them all.
 
-    An age is the time since that direction last came out of the kernel path. A direction without
-    an age never did. TRANSLATED is what netfilter makes of LOCAL and REMOTE, as it does for a
-    Service.
+    OUT and IN are the ages: the time since that direction last came out of the kernel path. A
+    direction without one never did. TRANSLATED is what netfilter makes of LOCAL or REMOTE, as it
+    does for a Service. A flow that is withdrawn is not bypassed until it comes out again.
     """
     if ctx.invoked_subcommand is not None:
         return
     if slow:
         emit(slow_flows(state_directory()), _slow_text, as_json=as_json)
     else:
-        with node.open_maps(state_directory()) as maps:
-            emit(node.flows(maps), _text, as_json=as_json)
+        state = state_directory()
+        with node.open_maps(state) as maps:
+            emit(node.flows(maps, read_pod_names(state)), _text, as_json=as_json)
 
 
 @flows.command(
@@ -60,10 +62,15 @@ def flush(as_json: bool) -> None:  # noqa: FBT001
     emit({"epoch": epoch}, lambda done: f"epoch {done['epoch']}", as_json=as_json)
 
 
-def _translation(flow: Json | None) -> str:
-    if flow is None:
-        return ""
-    return f"{flow['local']}:{flow['local_port']} {flow['remote']}:{flow['remote_port']}"
+def _translation(flow: Json) -> str:
+    """The ends that netfilter makes others of."""
+    behind = flow["translated"] or flow
+    ends = [
+        f"{behind[end]}:{behind[f'{end}_port']}"
+        for end in ("local", "remote")
+        if any(behind[key] != flow[key] for key in (end, f"{end}_port"))
+    ]
+    return " ".join(ends)
 
 
 def _text(listed: list[Json]) -> str:
@@ -72,20 +79,22 @@ def _text(listed: list[Json]) -> str:
             flow["protocol"],
             f"{flow['local']}:{flow['local_port']}",
             f"{flow['remote']}:{flow['remote_port']}",
-            _translation(flow["translated"]),
+            _translation(flow),
             flow["out_age_seconds"],
             flow["in_age_seconds"],
-            "withdrawn" if flow["withdrawn"] else "",
+            "withdrawn" if flow["withdrawn"] else flow["pod"] or "",
         )
         for flow in listed
     ]
-    return table(_HEADER, rows)
+    return table(_HEADER, rows, cut="POD")
 
 
 def _slow_text(document: Json) -> str:
     rows = [
         {
             **flow,
+            "proto": flow["protocol"],
+            "idle_s": flow["idle_seconds"],
             "from": f"{flow['source']}:{flow['source_port']}",
             "to": f"{flow['destination']}:{flow['destination_port']}",
         }

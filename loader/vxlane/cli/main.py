@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command `vxlane`: a table of commands. Each is imported when it is called.
 
-Every failure is one sentence on stderr and exit status 1. Imports click and errors only, so
-`vxlane --help` costs no more than click.
+Every failure is one sentence on stderr and exit status 1, or 2 if the command line is wrong.
+Imports click and errors only, so `vxlane --help` costs no more than click.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 
 import click
 
-from vxlane.errors import VxlaneError
+from vxlane.errors import OptionError, VxlaneError
 
 COMMANDS = {
     "agent": ("vxlane.cli.agent:agent", "Run this node's agent."),
@@ -93,7 +93,8 @@ def main() -> None:
     except (VxlaneError, PermissionError) as error:
         is_told = os.geteuid() == 0 or "root" in str(error)
         advice = "" if is_told else "; vxlane needs root, run it again with sudo"
-        sys.exit(f"vxlane: {error}{advice}")
+        click.echo(f"vxlane: {error}{advice}", err=True)
+        sys.exit(2 if isinstance(error, OptionError) else 1)
     except OSError as error:
         # What is left is written at exit, and would fail again in the interpreter's words.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -29,7 +29,7 @@ _OPTIONS = (
         "--pod",
         metavar="POD",
         shell_complete=complete.pods,
-        help="Packets of this pod: its name or address.",
+        help="Packets of this pod: its name, address or veth.",
     ),
     click.option(
         "--peer",
@@ -59,11 +59,11 @@ _OPTIONS = (
 )
 
 
-def packet_options(buffer: int) -> Callable[[Function], Function]:
-    """The options; `buffer` is the default of --buffer in KiB."""
+def packet_options(buffer: int, least: int) -> Callable[[Function], Function]:
+    """The options; `buffer` is the default of --buffer in KiB, `least` what it is at least."""
     kib = click.option(
         "--buffer",
-        type=click.IntRange(4, 1 << 20),
+        type=click.IntRange(least, 1 << 20),
         default=buffer,
         show_default=True,
         metavar="KIB",
@@ -88,7 +88,7 @@ def session(options: dict[str, Any], *, capture: int = 0, outer: bool = False) -
     # The kernel takes powers of two only.
     buffer = 1 << (options.pop("buffer") * 1024 - 1).bit_length()
     with node.open_maps(state) as maps:
-        known = Known(read_names(state), maps.peers(), maps.flows())
+        known = Known(read_names(state), maps.pods(), maps.peers(), maps.flows())
         wanted = build(Wanted(**options), known)
         wanted.capture, wanted.outer = capture, outer
         with Session(state, maps, wanted, buffer) as opened, stopped_by_signals(opened.stop):

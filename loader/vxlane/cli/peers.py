@@ -10,7 +10,7 @@ from vxlane.show import node
 from vxlane.show.table import columns
 from vxlane.util.places import state_directory
 
-_KEYS = ("cidr", "address", "way", "next_hop", "nic", "mtu", "vtep_mac")
+_KEYS = ("cidr", "address", "way", "next_hop", "nic", "mtu")
 
 
 @click.command(
@@ -20,8 +20,8 @@ _KEYS = ("cidr", "address", "way", "next_hop", "nic", "mtu", "vtep_mac")
 def peers(as_json: bool) -> None:  # noqa: FBT001 (a flag is click's)
     """List the nodes that packets are sent to.
 
-    Each peer is shown with its pods' addresses, the path to it, and, in JSON, what the bypass
-    carried. A peer without a NIC has no usable path now.
+    Each peer is shown with its pods' addresses, the path to it, and, in JSON, its VTEP's MAC and
+    what the bypass carried. A peer without a NIC has no usable path now.
     """
     with node.open_maps(state_directory()) as maps:
         emit(node.peers(maps), lambda listed: columns(_KEYS, listed), as_json=as_json)

@@ -6,11 +6,12 @@ from __future__ import annotations
 import click
 
 from vxlane.cli.common import as_json, emit, examples
+from vxlane.pods.names import read_pod_names
 from vxlane.show import node
 from vxlane.show.table import columns
 from vxlane.util.places import state_directory
 
-_KEYS = ("address", "veth", "bridge", "mtu", "mac", "guarded")
+_KEYS = ("name", "address", "veth", "bridge", "mtu", "guarded")
 
 
 @click.command(
@@ -24,5 +25,10 @@ def pods(as_json: bool) -> None:  # noqa: FBT001 (a flag is click's)
     isolation. Its packets of that direction stay on the kernel path. A pod is judged where a rule
     or a device acts on each of its packets. All of them stay there.
     """
-    with node.open_maps(state_directory()) as maps:
-        emit(node.pods(maps), lambda listed: columns(_KEYS, listed), as_json=as_json)
+    state = state_directory()
+    with node.open_maps(state) as maps:
+        emit(
+            node.pods(maps, read_pod_names(state)),
+            lambda listed: columns(_KEYS, listed, cut="NAME"),
+            as_json=as_json,
+        )

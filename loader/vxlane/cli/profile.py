@@ -6,13 +6,12 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from pathlib import Path
 
 import click
 
 from vxlane.cli import complete
-from vxlane.cli.common import examples
-from vxlane.errors import ConfigError
+from vxlane.cli.common import examples, need_writable
+from vxlane.errors import VxlaneError
 from vxlane.profile.measure import take
 from vxlane.profile.page import page
 from vxlane.profile.text import text
@@ -36,8 +35,8 @@ from vxlane.util.places import state_directory
 @click.option(
     "--pod",
     metavar="POD",
-    shell_complete=complete.pod_addresses,
-    help="Follow one pod's packets: its address or its veth.",
+    shell_complete=complete.pods,
+    help="Follow one pod's packets: its name, address or veth.",
 )
 @click.option(
     "--json",
@@ -59,27 +58,12 @@ def profile(seconds: float, pod: str | None, json_file: str | None, html_file: s
     programs' run time, the CPUs' time, sizes, retransmits and SYNs without an answer stand beside.
     docs/performance.md says how it is measured. It costs while it runs, and nothing afterwards.
     """
-    for place in (json_file, html_file):
-        _check(place)
+    need_writable(json_file, html_file)
     figures = take(state_directory(), pod, lambda: _wait(seconds))
     _write(html_file, page(figures))
     _write(json_file, json.dumps(figures, indent=2) + "\n")
     if "-" not in {json_file, html_file}:
         click.echo(text(figures))
-
-
-def _check(place: str | None) -> None:
-    """A wrong place is known before anything is measured, and a right one left as it is until then.
-
-    ConfigError: no file can be there.
-    """
-    if place in {None, "-"}:
-        return
-    path = Path(str(place))
-    if not path.parent.is_dir():
-        raise ConfigError(f"can't write {place}: there is no directory {path.parent}")
-    if path.is_dir():
-        raise ConfigError(f"can't write {place}: it is a directory; name a file in it")
 
 
 def _write(place: str | None, content: str) -> None:
@@ -89,7 +73,7 @@ def _write(place: str | None, content: str) -> None:
         with click.open_file(place, "w", encoding="utf-8") as output:
             output.write(content)
     except OSError as error:
-        raise ConfigError(f"can't write {place}: {error.strerror}") from None
+        raise VxlaneError(f"can't write {place}: {error.strerror}") from None
 
 
 def _wait(seconds: float) -> None:

@@ -14,7 +14,7 @@ from vxlane.cli import complete, probe_pods
 from vxlane.cli.cni_options import places
 from vxlane.cli.common import Json, as_json, emit, examples, need_root
 from vxlane.connectivity import echo, peers
-from vxlane.connectivity.checks import NO_SERVICE, NO_TARGET, Prober
+from vxlane.connectivity.checks import NO_PEERS, NO_SERVICE, NO_TARGET, Prober
 from vxlane.connectivity.peers import Known
 from vxlane.connectivity.pod import ProbePod
 from vxlane.connectivity.result import Finding, document
@@ -28,6 +28,9 @@ from vxlane.util.places import state_directory
 Service = tuple[IPv4Address, int]
 End = tuple[IPv4Address, int | None]
 """An address, and a port if one was given."""
+
+
+_WORDS = {"passed": "passed", "failed": "failed", "skipped": "not tried"}
 
 
 def _end(_ctx: click.Context, _param: click.Parameter, text: str | None) -> End | None:
@@ -160,6 +163,8 @@ def _findings(
 ) -> Iterator[Finding]:
     for peer in chosen:
         yield from prober.to_peer(peer)
+    if not chosen:
+        yield from NO_PEERS
     if target:
         address, port = target
         of = next((peer for peer in known if address in peer.cidr), None)
@@ -186,9 +191,7 @@ def _serving(told: Json) -> str:
 
 
 def _text(made: Json) -> str:
-    counts = ", ".join(
-        f"{made[key]} {word}"
-        for key, word in (("passed", "passed"), ("failed", "failed"), ("skipped", "not tested"))
-    )
-    table = columns(("to", "test", "result", "detail"), made["tests"])
+    counts = ", ".join(f"{made[key]} {word}" for key, word in _WORDS.items())
+    rows = [row | {"result": _WORDS[row["result"]]} for row in made["tests"]]
+    table = columns(("to", "test", "result", "detail"), rows)
     return f"{table}\n\nfrom {made['probe']}: {counts}"

@@ -105,5 +105,6 @@ def _text(document: Json) -> str:
     parts = [f"{shown}, {document['packets_per_second']:,} packets/s"]
     for part, header, keys in _TABLES:
         if rows := [[row[key] for key in keys] for row in document[part]]:
-            parts.append(table(header, rows))
+            parts.append(table(header, rows, cut=header[0]))
+    parts += [f"note: {note}" for note in document["notes"]]
     return "\n\n".join(parts)

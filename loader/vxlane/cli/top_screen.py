@@ -20,6 +20,7 @@ from rich.text import Text
 
 from vxlane.cli.common import Json
 from vxlane.show.rates import Order, matching, rates_document
+from vxlane.show.table import without_middle
 from vxlane.show.top import Sampler
 
 KEYS = {"p": Order.PACKETS, "b": Order.BYTES, "n": Order.NAME}
@@ -117,7 +118,10 @@ def view(document: Json, choice: Choice, width: int, height: int) -> RenderableT
     """All of the screen. What is slow comes first; the rest shares the lines that are left."""
     document = matching(document, choice.match)
     slow = document["slow"][: max(1, height // 6)]
-    left = height - _FIXED - max(1, len(slow))
+    notes = [
+        Text(note, style=_DIM, no_wrap=True, overflow="ellipsis") for note in document["notes"]
+    ]
+    left = height - _FIXED - max(1, len(slow)) - len(notes)
     verdicts = max(3, left // 3)
     rows = max(3, left - verdicts)
     half = (width - 2) // 2
@@ -133,6 +137,7 @@ def view(document: Json, choice: Choice, width: int, height: int) -> RenderableT
         _verdicts(document["verdicts"][:verdicts], width),
         Text(),
         side_by_side,
+        *notes,
         Text(choice.line, style=_DIM, no_wrap=True, overflow="ellipsis"),
     )
 
@@ -193,14 +198,9 @@ def _rates(header: str, rows: Sequence[Json], width: int) -> Table:
         is_bad = bool(row.get("guarded")) or not row.get("reachable", True)
         octets = row["tx_bytes_per_second"] + row["rx_bytes_per_second"]
         rates = (row["tx_packets_per_second"], row["rx_packets_per_second"], octets)
-        name = _end_of(row["name"], width - _NUMBERS)
+        name = without_middle(row["name"], width - _NUMBERS)
         made.add_row(name, *map(_short, rates), style=_RED if is_bad else "")
     return made
-
-
-def _end_of(name: str, width: int) -> str:
-    """Pods of one deployment differ in the last letters of their names."""
-    return name if len(name) <= width else f"…{name[1 - width :]}"
 
 
 def _short(rate: float) -> str:

@@ -12,9 +12,11 @@ import click
 
 from vxlane.cli import packet_options
 from vxlane.cli.common import as_json, examples
+from vxlane.pods.names import read_pod_names
 from vxlane.trace.event import Event, document, line
 from vxlane.trace.follow import follow
 from vxlane.util.names import device_name
+from vxlane.util.places import state_directory
 
 _BUFFER = 4096
 
@@ -26,7 +28,7 @@ _BUFFER = 4096
         "vxlane trace --flow 'tcp 10.42.1.5:40000 10.42.2.7:80' --json | jq .verdict",
     )
 )
-@packet_options.packet_options(_BUFFER)
+@packet_options.packet_options(_BUFFER, least=4)
 @as_json
 def trace(count: int | None, *, as_json: bool, **options: Any) -> None:
     """Show packets at the programs, each with its verdict and what that means.
@@ -38,12 +40,12 @@ def trace(count: int | None, *, as_json: bool, **options: Any) -> None:
     The filters work in the kernel, and a packet must be as all of them say. Nothing of it runs
     while nobody looks. One process can look at a time.
     """
-    device = cache(device_name)
+    device, names = cache(device_name), read_pod_names(state_directory()).by_address()
     with packet_options.session(options) as session:
 
         def show(events: Iterable[Event]) -> None:
             for event in events:
-                told = document(event, session.real, device)
+                told = document(event, session.real, device, names)
                 click.echo(json.dumps(told) if as_json else line(told))
 
         packet_options.say_ready()

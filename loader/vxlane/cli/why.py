@@ -32,9 +32,9 @@ _HEADER = ("PROTOCOL", "SOURCE", "DESTINATION", "VERDICT", "NEXT PACKET", "BACK"
 def why(source: str, destination: str, proto: str | None, as_json: bool) -> None:  # noqa: FBT001 (a flag is click's)
     """Tell why packets from SRC to DST are not bypassed.
 
-    SRC and DST are addresses of pods or of a Service, or veths that `vxlane pods` lists, one of
-    them a pod of this node. Each flow between the two is answered for; give ports to ask about
-    one. Where there is no flow the answer is what a new one would meet.
+    SRC and DST are addresses of pods or of a Service, or names or veths that `vxlane pods` lists,
+    one of them a pod of this node. Each flow between the two is answered for; give ports to ask
+    about one. Where there is no flow the answer is what a new one would meet.
 
     The answer has the verdict, its reason, a command that mends it or shows more, and what the
     next packet meets at which program, there and back. It is taken to be a usual packet: what has
@@ -52,6 +52,8 @@ def _text(document: Json) -> str:
 
 def _one(flow: Json) -> str:
     lines: Json = {"flow": f"{_ends(flow)} {flow['protocol']}"}
+    if flow["source_pod"] or flow["destination_pod"]:
+        lines["pods"] = f"{flow['source_pod'] or '-'} -> {flow['destination_pod'] or '-'}"
     if flow["translated"]:
         lines["translated"] = _ends(flow["translated"])
     lines |= {key: flow[key] for key in ("verdict", "reason", "command", "page")}

@@ -43,6 +43,11 @@ _WHOSE = "; is it a pod of vxlane test --serve? For a server of your own add its
 _NO_ANSWERER = "needs --target: a pod that vxlane test --serve made on the other node"
 NO_TARGET = tuple(Finding("-", test, Result.SKIPPED, _NO_ANSWERER) for test in ("tcp", "udp"))
 """What is not tried without a target."""
+NO_PEERS = tuple(
+    Finding("peers", test, Result.SKIPPED, "another end was named: name NODE too, or nothing")
+    for test in ("entries", "ping", "mtu", "bypass")
+)
+"""What is not tried when only a target or a Service is named."""
 NO_SERVICE = Finding("-", "service", Result.SKIPPED, "needs --service ADDRESS:PORT")
 
 

@@ -16,7 +16,7 @@ from ipaddress import IPv4Address, IPv4Network
 from vxlane.datapath.abi import Way
 from vxlane.datapath.maps import Maps
 from vxlane.datapath.records import Peer
-from vxlane.errors import ConfigError
+from vxlane.errors import OptionError
 from vxlane.host import entries
 from vxlane.host.devices import Devices
 from vxlane.host.entries import Entries, Route
@@ -91,7 +91,7 @@ def _kernel() -> tuple[dict[IPv4Network, Node], dict[IPv4Network, Route]]:
 def named(listed: list[Known], name: str) -> Known:
     """The peer of that name, underlay address, pod CIDR, address of a pod, or host name.
 
-    ConfigError: none of `listed` is it.
+    OptionError: none of `listed` is it.
     """
     found = next((peer for peer in listed if peer.name == name), None) or _matching(listed, name)
     if found is None:
@@ -100,7 +100,7 @@ def named(listed: list[Known], name: str) -> Known:
     if found is not None:
         return found
     shown = ", ".join(f"{peer.name or peer.address} ({peer.cidr})" for peer in listed)
-    raise ConfigError(f'this node knows no peer "{name}"; its peers are: {shown or "none"}')
+    raise OptionError(f'this node knows no peer "{name}"; its peers are: {shown or "none"}')
 
 
 def _matching(listed: list[Known], text: str) -> Known | None:

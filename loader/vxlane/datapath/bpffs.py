@@ -25,7 +25,7 @@ def ensure_bpffs(path: Path) -> None:
         return
     if _libc.mount(b"bpf", os.fsencode(path), b"bpf", 0, b"mode=0700"):
         lacks = missing(["SYS_ADMIN"])
-        advice = f"the agent lacks {lacks}" if lacks else "a kernel with CONFIG_BPF is needed"
+        advice = f"this process lacks {lacks}" if lacks else "a kernel with CONFIG_BPF is needed"
         raise KernelError(f"mount a bpffs at {path}", ctypes.get_errno(), advice)
 
 

@@ -85,7 +85,7 @@ def sentence(status: int, output: str) -> str:
     if status < 0:
         said += f" (the compiler was ended by {signal.Signals(-status).name})"
     lacks = missing(_CAPABILITIES)
-    return f"{said}; the agent lacks {lacks}" if lacks else said
+    return f"{said}; this process lacks {lacks}" if lacks else said
 
 
 def _without_bcc() -> str:
@@ -99,4 +99,6 @@ def _reasons(output: str) -> list[str]:
     said, _, trace = output.partition("Traceback (most recent call last):")
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     reasons = [line for line in lines if _TELLING.match(line)]
-    return reasons or lines[-5:] or [line.strip() for line in trace.splitlines() if line.strip()][-1:]
+    if reasons or lines:
+        return reasons or lines[-5:]
+    return [line.strip() for line in trace.splitlines() if line.strip()][-1:]

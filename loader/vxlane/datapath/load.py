@@ -174,4 +174,4 @@ def _allowed(operation: str) -> Iterator[None]:
 
 def _lacks() -> str:
     lacks = missing(_CAPABILITIES)
-    return f"the agent lacks {lacks}" if lacks else ""
+    return f"this process lacks {lacks}" if lacks else ""

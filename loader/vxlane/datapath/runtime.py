@@ -64,7 +64,8 @@ def run_times(pins: Path) -> dict[Program, RunTime]:
 @contextlib.contextmanager
 def statistics() -> Iterator[None]:
     """Have the kernel count during the block, also if it does not by its sysctl (Linux 5.8)."""
-    with syscall.explained("have the kernel count what programs cost"):
+    advice = "before Linux 5.8 only the sysctl kernel.bpf_stats_enabled has it count"
+    with syscall.explained("have the kernel count what programs cost", advice):
         descriptor = syscall.call(_ENABLE_STATS, ctypes.create_string_buffer(syscall.ATTR_SIZE))
     try:
         yield

@@ -21,6 +21,7 @@ from pathlib import Path
 from vxlane.doctor.findings import Json
 from vxlane.doctor.secrets import without_secrets
 from vxlane.errors import VxlaneError
+from vxlane.pods.names import read_pod_names
 from vxlane.show import node
 from vxlane.util import files
 
@@ -88,11 +89,12 @@ def _members(state: Path, examined: Json) -> Iterator[tuple[str, str]]:
 def _documents(state: Path) -> Json:
     """What `vxlane status`, `peers`, `pods`, `flows` and `stats` print with --json."""
     documents: Json = {"status": node.status(state)}
+    names = read_pod_names(state)
     try:
         with node.open_maps(state) as maps:
-            documents["peers"], documents["pods"] = node.peers(maps), node.pods(maps)
+            documents["peers"], documents["pods"] = node.peers(maps), node.pods(maps, names)
             documents["stats"] = node.stats(maps)
-            documents["flows"] = list(islice(node.flows(maps), _FLOWS))
+            documents["flows"] = list(islice(node.flows(maps, names), _FLOWS))
     except VxlaneError as error:
         documents["maps"] = {"error": str(error)}
     return documents

@@ -21,7 +21,7 @@ from vxlane.doctor.read.load import reading
 from vxlane.doctor.read.peers import peers
 from vxlane.doctor.read.plugin import plugin
 from vxlane.doctor.read.rules import rules
-from vxlane.errors import ConfigError
+from vxlane.errors import OptionError
 from vxlane.host.devices import Devices
 from vxlane.netlink.socket import NetlinkSocket
 from vxlane.probes import helpers
@@ -35,7 +35,7 @@ def examine(state: Path) -> list[Finding]:
 def try_fix(state: Path, check: str) -> Json | None:
     """Try what mends the findings of `check`, as `trial` does it; None: there are none.
 
-    ConfigError: there are, and no command that mends them can be taken back.
+    OptionError: there are, and no command that mends them can be taken back.
     """
     facts = read(state)
     found = findings(facts)
@@ -44,7 +44,7 @@ def try_fix(state: Path, check: str) -> Json | None:
         return None
     if not trial.changes(found, check):
         by_hand = "; ".join(command for each in complaints for command in each.fix)
-        raise ConfigError(f"what mends {check} can't be taken back, so run it yourself: {by_hand}")
+        raise OptionError(f"what mends {check} can't be taken back, so run it yourself: {by_hand}")
     nic = facts.links.nic.device.index if facts.links.nic else 0
     with contextlib.closing(NetlinkSocket()) as netlink:
         return trial.attempt(check, found, lambda: examine(state), lambda: reading(netlink, nic))

@@ -19,7 +19,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
-from vxlane.errors import ConfigError
+from vxlane.errors import OptionError
 from vxlane.sources.model import derived_mac
 
 LABS = Path("/run/vxlane-lab")
@@ -97,7 +97,7 @@ class LabPod:
 def check_name(name: str) -> str:
     """`name`, if it can be a lab's: it becomes part of namespaces' names and of a path."""
     if not _NAME.fullmatch(name):
-        raise ConfigError(
+        raise OptionError(
             f'lab name "{name}" is not usable; take lower-case letters, digits and "-", '
             "a letter first, at most 31"
         )
@@ -120,9 +120,9 @@ def is_namespace_of(lab: str, namespace: str) -> bool:
 def plan_nodes(lab: str, count: int, *, kernel_only: int) -> tuple[LabNode, ...]:
     """The `count` nodes of a lab. The last `kernel_only` of them run nothing of vxlane."""
     if not 1 <= count <= MAX_NODES:
-        raise ConfigError(f"a lab has 1 to {MAX_NODES} nodes, not {count}")
+        raise OptionError(f"a lab has 1 to {MAX_NODES} nodes, not {count}")
     if not 0 <= kernel_only <= count:
-        raise ConfigError(f"{kernel_only} kernel-only nodes are more than the lab's {count}")
+        raise OptionError(f"{kernel_only} kernel-only nodes are more than the lab's {count}")
     return tuple(
         _plan_node(lab, number, kernel_only=number > count - kernel_only)
         for number in range(1, count + 1)

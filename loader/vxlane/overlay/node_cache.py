@@ -66,12 +66,20 @@ class NodeCache:
         self._saved = current
 
 
-def saved_peers(state: Path) -> tuple[Node, ...]:
-    """The peers that an agent has saved in `state`, of whatever source; empty: none can be read."""
+def saved_nodes(state: Path) -> tuple[Node | None, tuple[Node, ...]]:
+    """This node and its peers as an agent has saved them in `state`, of whatever source; None and
+    empty: nothing can be read.
+    """
     try:
-        return tuple(map(_node, parse_json((state / FILE).read_bytes())["peers"]))
+        document = parse_json((state / FILE).read_bytes())
+        return _node(document["own"]), tuple(map(_node, document["peers"]))
     except (OSError, ValueError, KeyError, TypeError):
-        return ()
+        return None, ()
+
+
+def saved_peers(state: Path) -> tuple[Node, ...]:
+    """The peers of `saved_nodes`."""
+    return saved_nodes(state)[1]
 
 
 def _fields(node: Node) -> list[str]:

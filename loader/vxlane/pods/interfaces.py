@@ -104,16 +104,6 @@ def _is_ipv4(text: object) -> bool:
     return True
 
 
-def pod_names(directory: Path) -> dict[str, str]:
-    """Names of pods by their host veths, as an agent noted them. Reads only, beside the agent."""
-    names = {}
-    for path in directory.glob("*.json"):
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            document = parse_json(path.read_bytes())
-            names[str(document["host_ifname"])] = str(document["name"])
-    return names
-
-
 class PodStore:
     """Reads and writes the files."""
 
@@ -135,18 +125,6 @@ class PodStore:
                     path.unlink()
                 continue
             found[interface.key] = interface
-        return found
-
-    def names(self) -> dict[str, IPv4Address]:
-        """The first address of each pod, by the runtime's name for it and by that without its
-        namespace; empty where a file can't be read. Removes nothing: this is not the agent.
-        """
-        found: dict[str, IPv4Address] = {}
-        for path in sorted(self._directory.glob("*.json")):
-            with contextlib.suppress(OSError, ValueError, TypeError, KeyError, IndexError):
-                document = parse_json(path.read_bytes())
-                name, address = str(document["name"]), IPv4Address(document["addresses"][0])
-                found |= {name: address, name.rpartition("/")[2]: address} if name else {}
         return found
 
     def save(self, interface: PodInterface) -> None:

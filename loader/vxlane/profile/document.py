@@ -10,8 +10,8 @@ from typing import Any
 
 from vxlane.datapath.abi import Program
 from vxlane.datapath.runtime import RunTime
+from vxlane.host.machine import STATES, Cpu, Machine
 from vxlane.profile.legs import SLOTS, Leg, Path, octaves, quantile
-from vxlane.profile.machine import STATES, Cpu, Machine
 
 Json = dict[str, Any]
 

@@ -11,29 +11,30 @@ from pathlib import Path
 
 from vxlane.datapath.maps import Maps
 from vxlane.datapath.programs import pin_directory
-from vxlane.datapath.records import IPAddress, IPNetwork, Pod
-from vxlane.errors import ConfigError
-from vxlane.profile import document, machine
+from vxlane.datapath.records import IPAddress, IPNetwork
+from vxlane.errors import OptionError
+from vxlane.host import machine
+from vxlane.pods.names import PodNames, read_pod_names
+from vxlane.profile import document
 from vxlane.profile.costs import Costs
 from vxlane.profile.document import Json
 from vxlane.profile.nics import with_lower
 from vxlane.profile.tracer import Subject, Tracer
 from vxlane.show import node
-from vxlane.util.names import device_name
 
 
 def take(state: Path, pod: str | None, wait: Callable[[], None]) -> Json:
     """The document of one profile, which lasts as long as `wait` does.
 
-    `state`: the agent's state directory; `pod`: address or veth of the only pod to follow, None:
-    all. VxlaneError: there are no programs. ConfigError: there is no such pod.
+    `state`: the agent's state directory; `pod`: name, address or veth of the only pod to follow,
+    None: all. VxlaneError: there are no programs. OptionError: there is no such pod.
     """
     with node.open_maps(state) as maps, contextlib.ExitStack() as stack:
         peers = list(maps.peers())
         tracer, costs = Tracer(), Costs(pin_directory(state))
         stack.callback(tracer.close)
         stack.callback(costs.close)
-        tracer.begin(subject(maps, pod))
+        tracer.begin(subject(maps, read_pod_names(state), pod))
         costs.begin()
         before, began = machine.read(), time.monotonic()
         wait()
@@ -51,22 +52,20 @@ def take(state: Path, pod: str | None, wait: Callable[[], None]) -> Json:
     }
 
 
-def subject(maps: Maps, pod: str | None) -> Subject:
+def subject(maps: Maps, names: PodNames, pod: str | None) -> Subject:
     """Whose packets are followed: of one pod or all, to and from the NICs that lead to peers."""
     pods = maps.pods()
     if pod is not None:
-        pods = {address: found for address, found in pods.items() if _is(found, pod)}
-        if not pods:
-            raise ConfigError(f"this node has no pod {pod!r}; 'vxlane pods' lists those it has")
+        chosen = names.find(pod, pods)
+        if chosen not in pods:
+            raise OptionError(f"this node has no pod {pod!r}; 'vxlane pods' lists those it has")
+        veth = pods[chosen].ifindex
+        pods = {address: found for address, found in pods.items() if found.ifindex == veth}
     return Subject(
         {found.ifindex for found in pods.values()},
         with_lower(peer.ifindex for peer in maps.peers().values() if peer.ifindex),
         {address for address in pods if isinstance(address, IPv4Address)},
     )
-
-
-def _is(pod: Pod, name: str) -> bool:
-    return name in {str(pod.address), device_name(pod.ifindex)}
 
 
 def peer_of(peers: Iterable[IPNetwork], remote: str) -> str | None:

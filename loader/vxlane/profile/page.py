@@ -22,7 +22,8 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size
 th, td { text-align: right; padding: .15rem .8rem .15rem 0; border-bottom: 1px solid #dee2e6 }
 th:first-child, td:first-child { text-align: left }
 svg { max-width: 100%; height: auto; font: 11px system-ui, sans-serif }
-svg text { fill: #212529 } svg .tick { fill: #868e96 } svg .axis { stroke: #adb5bd }
+svg text { fill: #212529 } svg .tick { fill: #868e96; text-anchor: middle }
+svg .axis { stroke: #adb5bd }
 .missing { border-left: 4px solid #c92a2a; padding-left: 1rem } div.wide { overflow-x: auto }
 """
 

@@ -9,11 +9,11 @@ from vxlane.profile.document import Json, axis
 from vxlane.profile.legs import Leg, Path
 from vxlane.show.table import table
 
-_LEGS = ("LEG", "PATH", "PACKETS", "P50 us", "P90 us", "P99 us", "MAX us", "BYTES", "SEGMENTS")
+_LEGS = ("LEG", "PATH", "PACKETS", "P50 us", "P90 us", "P99 us", "MAX us", "BYTES", "SEGS")
 _PROGRAMS = ("PROGRAM", "RUNS", "ns/RUN", "% OF A CPU")
 _CPUS = ("CPU", "user %", "system %", "irq %", "softirq %", "steal %", "idle %", "NET_RX", "NET_TX")
 _LOSSES = ("TO", "RETRANSMITS", "UNANSWERED SYNS")
-_BAR = 20
+_BAR = 15
 
 
 def text(profile: Json) -> str:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from vxlane.datapath.abi import Guard, Program, Verdict
-from vxlane.datapath.records import Count, Flow, Peer, PeerCount, Pod, Settings
+from vxlane.datapath.abi import Guard, Program, Verdict, VerdictKind
+from vxlane.datapath.records import Count, Flow, IPAddress, Peer, PeerCount, Pod, Settings
 from vxlane.datapath.shares import ENTRANCES, Counters, bypassed_of
 
 Json = dict[str, Any]
@@ -35,9 +35,10 @@ def peer_document(peer: Peer, count: PeerCount, nic: Callable[[int], str]) -> Js
     }
 
 
-def pod_document(pod: Pod, veth: Callable[[int], str]) -> Json:
+def pod_document(pod: Pod, veth: Callable[[int], str], names: Mapping[IPAddress, str]) -> Json:
     """One pod; `veth` names a device by its ifindex."""
     return {
+        "name": names.get(pod.address, str(pod.address)),
         "address": str(pod.address),
         "mac": pod.mac,
         "veth": veth(pod.ifindex),
@@ -48,7 +49,7 @@ def pod_document(pod: Pod, veth: Callable[[int], str]) -> Json:
     }
 
 
-def flow_document(flow: Flow, settings: Settings, now: int) -> Json:
+def flow_document(flow: Flow, settings: Settings, now: int, names: Mapping[IPAddress, str]) -> Json:
     """One flow; `now` in ns of CLOCK_MONOTONIC, as the flow's own times are."""
     return {
         "protocol": _PROTOCOLS.get(flow.tuple.protocol, str(flow.tuple.protocol)),
@@ -60,6 +61,7 @@ def flow_document(flow: Flow, settings: Settings, now: int) -> Json:
         "in_age_seconds": _age(flow.seen_in, now),
         "translated": _translation(flow),
         "withdrawn": flow.epoch != settings.epoch,
+        "pod": names.get(flow.tuple.local),
     }
 
 

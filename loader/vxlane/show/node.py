@@ -18,12 +18,16 @@ from vxlane.datapath.maps import Maps
 from vxlane.datapath.programs import pin_directory
 from vxlane.datapath.records import PeerCount
 from vxlane.errors import KernelError, VxlaneError
+from vxlane.pods.names import PodNames
 from vxlane.show import documents
 from vxlane.show.documents import Json
+from vxlane.util.capabilities import missing
 from vxlane.util.jsontext import parse_json
 from vxlane.util.names import device_name
 
 _ANSWER_SECONDS = 10.0
+_CAPABILITIES = ("NET_ADMIN", "SYS_ADMIN")
+"""What commands need of root: devices and maps."""
 
 
 def open_maps(state: Path) -> Maps:
@@ -33,6 +37,10 @@ def open_maps(state: Path) -> Maps:
         return Maps.open(pins)
     except FileNotFoundError:
         raise VxlaneError(f"no programs are pinned in {pins}; {_why_none(state)}") from None
+    except KernelError as error:
+        if lacks := missing(_CAPABILITIES):
+            raise VxlaneError(f"{error}; this process lacks {lacks}") from None
+        raise
 
 
 def _why_none(state: Path) -> str:
@@ -120,16 +128,17 @@ def peers(maps: Maps) -> list[Json]:
     ]
 
 
-def pods(maps: Maps) -> list[Json]:
+def pods(maps: Maps, names: PodNames) -> list[Json]:
     """`vxlane pods`, by their addresses."""
+    named = names.by_address()
     found = sorted(maps.pods().values(), key=lambda pod: pod.address.packed)
-    return [documents.pod_document(pod, device_name) for pod in found]
+    return [documents.pod_document(pod, device_name, named) for pod in found]
 
 
-def flows(maps: Maps) -> list[Json]:
+def flows(maps: Maps, names: PodNames) -> list[Json]:
     """`vxlane flows`."""
-    settings, now = maps.settings(), time.monotonic_ns()
-    return [documents.flow_document(flow, settings, now) for flow in maps.flows()]
+    settings, now, named = maps.settings(), time.monotonic_ns(), names.by_address()
+    return [documents.flow_document(flow, settings, now, named) for flow in maps.flows()]
 
 
 def stats(maps: Maps) -> Json:

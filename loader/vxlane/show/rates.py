@@ -51,6 +51,8 @@ class Sample:
     pods: Mapping[int, PodSample]
     """By ifindex of the veth."""
     run_times: Mapping[Program, RunTime]
+    notes: tuple[str, ...] = ()
+    """What these figures lack, in sentences."""
 
 
 def rates_document(before: Sample, after: Sample, order: Order) -> Json:
@@ -69,7 +71,7 @@ def rates_document(before: Sample, after: Sample, order: Order) -> Json:
         "peers": _sorted(_peers(before, after, seconds), order),
         "programs": _programs(before.run_times, after.run_times, seconds),
     }
-    return document | {"slow": slow(document)}
+    return document | {"slow": slow(document), "notes": list(after.notes)}
 
 
 def matching(document: Json, text: str) -> Json:

@@ -3,16 +3,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 _GAP = "  "
+_WIDTH = 80
+_NARROWEST = 12
+"""Columns that a name or a sentence keeps at least."""
+_SENTENCE = 30
+"""Columns of a cell that may go on in the next line."""
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """One line for each row, under `header`. A column with numbers is aligned to the right."""
+def table(
+    header: Sequence[str], rows: Iterable[Sequence[object]], *, cut: str | None = None
+) -> str:
+    """One line for each row, under `header`. A column with numbers is aligned to the right.
+
+    What is wider than 80 columns is made narrower where that costs no figure: names in the column
+    `cut` lose their middle, and sentences in the last column go on in the next line.
+    """
     kept = [list(row) for row in rows]
     right = [any(_is_number(row[column]) for row in kept) for column in range(len(header))]
     lines = [list(header), *([_text(cell) for cell in row] for row in kept)]
+    if cut in header and (excess := _excess(lines)) > 0:
+        column = header.index(cut)
+        width = max(_NARROWEST, max(len(line[column]) for line in lines) - excess)
+        for line in lines:
+            line[column] = without_middle(line[column], width)
+    if (excess := _excess(lines)) > 0 and max(len(line[-1]) for line in lines) > _SENTENCE:
+        lines = list(_wrapped(lines, excess))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         _GAP.join(
@@ -23,10 +42,37 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     )
 
 
-def columns(keys: Sequence[str], listed: Iterable[Mapping[str, object]]) -> str:
-    """Some keys of like documents, each as a column."""
+def without_middle(name: str, width: int) -> str:
+    """A name in `width` columns: pods of one deployment differ in its last letters."""
+    if len(name) <= width:
+        return name
+    begin = (width - 1) // 3
+    return f"{name[:begin]}…{name[begin + 1 - width :]}"
+
+
+def _excess(lines: Sequence[Sequence[str]]) -> int:
+    """Columns by which the table is too wide."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return sum(widths) + len(_GAP) * (len(widths) - 1) - _WIDTH
+
+
+def _wrapped(lines: Iterable[Sequence[str]], excess: int) -> Iterator[list[str]]:
+    """With the last column's sentences in so many lines that `excess` columns are saved."""
+    kept = list(lines)
+    width = max(_NARROWEST, max(len(line[-1]) for line in kept) - excess)
+    for *before, last in kept:
+        first, *rest = textwrap.wrap(last, width, break_long_words=False) or [""]
+        yield [*before, first]
+        for more in rest:
+            yield [*([""] * len(before)), more]
+
+
+def columns(
+    keys: Sequence[str], listed: Iterable[Mapping[str, object]], *, cut: str | None = None
+) -> str:
+    """Some keys of like documents, each as a column; `cut` as of `table`."""
     header = [key.upper().replace("_", " ") for key in keys]
-    return table(header, [[row[key] for key in keys] for row in listed])
+    return table(header, [[row[key] for key in keys] for row in listed], cut=cut)
 
 
 def pairs(values: Mapping[str, object]) -> str:

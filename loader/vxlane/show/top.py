@@ -4,21 +4,29 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from vxlane.datapath.abi import Guard
 from vxlane.datapath.maps import Maps
 from vxlane.datapath.programs import pin_directory
-from vxlane.datapath.records import PeerCount, Pod
+from vxlane.datapath.records import IPAddress, PeerCount, Pod
 from vxlane.datapath.runtime import run_times
 from vxlane.host.traffic import PodTraffic
 from vxlane.netlink.socket import NetlinkSocket
-from vxlane.pods.interfaces import pod_names
+from vxlane.pods.names import read_pod_names
 from vxlane.show.node import open_maps
 from vxlane.show.rates import PodSample, Sample
 from vxlane.util.names import device_name
+
+_COUNTS_PEERS = (6, 7)
+"""Linux from which on bpf_redirect_peer() counts at the pod's end; see host/traffic.py."""
+
+_Described = tuple[str, tuple[str, ...], str, tuple[str, ...]]
+"""What a PodSample begins with: name, addresses, veth, guarded."""
 
 
 class Sampler:
@@ -28,9 +36,10 @@ class Sampler:
         self._maps = maps
         self._traffic = PodTraffic(netlink)
         self._state = state
-        self._names: dict[str, str] = {}
-        self._known: frozenset[int] = frozenset()
-        """The veths whose names were read."""
+        self._notes = tuple(notes(os.uname().release))
+        self._read: Mapping[IPAddress, Pod] = {}
+        """The map of pods, as `_described` was made of it."""
+        self._described: dict[int, _Described] = {}
 
     def sample(self) -> Sample:
         """The node now."""
@@ -43,23 +52,41 @@ class Sampler:
             peers={peer.slot: (peer, counts.get(peer.slot, nothing)) for peer in peers},
             pods=self._pods(),
             run_times=run_times(pin_directory(self._state)),
+            notes=self._notes,
         )
 
     def _pods(self) -> Mapping[int, PodSample]:
+        pods = self._maps.pods()
+        if pods != self._read:
+            self._read, self._described = pods, self._describe(pods.values())
+        traffic = self._traffic.read(self._described)
+        return {each: PodSample(*self._described[each], traffic[each]) for each in traffic}
+
+    def _describe(self, pods: Iterable[Pod]) -> dict[int, _Described]:
+        """By veth; a pod seldom changes, and to name 250 of them takes 5 ms."""
+        named = read_pod_names(self._state).by_address()
         by_veth: dict[int, list[Pod]] = {}
-        for pod in self._maps.pods().values():
+        for pod in pods:
             by_veth.setdefault(pod.ifindex, []).append(pod)
-        if by_veth.keys() != self._known:
-            self._names, self._known = pod_names(self._state / "pods"), frozenset(by_veth)
-        found = {}
-        for ifindex, traffic in self._traffic.read(by_veth).items():
-            pods, veth = by_veth[ifindex], device_name(ifindex)
-            addresses = tuple(sorted(str(pod.address) for pod in pods))
-            guards = [guard for guard in Guard if any(guard & pod.guard for pod in pods)]
-            guarded = tuple((guard.name or "").lower() for guard in guards)
-            name = self._names.get(veth) or addresses[0]
-            found[ifindex] = PodSample(name, addresses, veth, guarded, traffic)
-        return found
+        return {ifindex: _described(ifindex, found, named) for ifindex, found in by_veth.items()}
+
+
+def _described(ifindex: int, pods: Iterable[Pod], named: Mapping[IPAddress, str]) -> _Described:
+    addresses = tuple(sorted(str(pod.address) for pod in pods))
+    names = [named[pod.address] for pod in pods if pod.address in named]
+    guards = [guard for guard in Guard if any(guard & pod.guard for pod in pods)]
+    guarded = tuple((guard.name or "").lower() for guard in guards)
+    return (names or addresses)[0], addresses, device_name(ifindex), guarded
+
+
+def notes(release: str) -> list[str]:
+    """What rates lack on a kernel of that release, a sentence each. Distributions may have it in an
+    older one, so it is only what may be.
+    """
+    major, minor = (int(word) for word in re.findall(r"\d+", release)[:2])
+    if (major, minor) >= _COUNTS_PEERS:
+        return []
+    return [f"Linux {major}.{minor} may not count what pods receive by the bypass; 6.7 does"]
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 
-from vxlane.errors import ConfigError, VxlaneError
+from vxlane.errors import OptionError, VxlaneError
 
 _MODE = 0o600
 """Whoever reads a capture reads what pods say."""
@@ -41,19 +41,19 @@ class CaptureFile:
         head: Callable[[], bytes],
         tail: Callable[[], bytes],
     ) -> None:
-        """ConfigError: the file can't be made."""
+        """OptionError: the file can't be made."""
         self._path, self._rotation = None if name == "-" else Path(name), rotation
         self._head, self._tail = head, tail
         if not self._path and rotation:
-            raise ConfigError("--rotate needs a file: standard output has no second one")
+            raise OptionError("--rotate needs a file: standard output has no second one")
         if not self._path and sys.stdout.isatty():
-            raise ConfigError("a terminal can't show packets; give -w FILE, or a pipe behind -w -")
+            raise OptionError("a terminal can't show packets; give -w FILE, or a pipe behind -w -")
         if self._path and rotation and self._path.exists() and not self._path.is_file():
-            raise ConfigError(f"--rotate needs a plain file, and {name} is none")
+            raise OptionError(f"--rotate needs a plain file, and {name} is none")
         try:
             self._file = self._open()
         except OSError as error:
-            raise ConfigError(f"-w {name}: {error.strerror}") from None
+            raise OptionError(f"-w {name}: {error.strerror}") from None
         self._pending = bytearray()
         self._begin()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from ipaddress import IPv6Address
@@ -82,8 +82,10 @@ def _segments(raw: Any) -> tuple[int, int]:
     return raw.gso_size, raw.gso_segments or -(-raw.length // raw.gso_size)
 
 
-def document(event: Event, real: int, device: Callable[[int], str]) -> Json:
-    """What `--json` prints. `real` is CLOCK_REALTIME less CLOCK_MONOTONIC, ns."""
+def document(
+    event: Event, real: int, device: Callable[[int], str], names: Mapping[IPAddress, str]
+) -> Json:
+    """What `--json` prints. `real` is CLOCK_REALTIME less CLOCK_MONOTONIC, ns; `names` of pods."""
     ports = event.ports or (None, None)
     return {
         "time": (event.time + real) / _SECOND,
@@ -92,8 +94,10 @@ def document(event: Event, real: int, device: Callable[[int], str]) -> Json:
         "protocol": _protocol(event),
         "source": str(event.source) if event.source else None,
         "source_port": ports[0],
+        "source_pod": names.get(event.source) if event.source else None,
         "destination": str(event.destination) if event.destination else None,
         "destination_port": ports[1],
+        "destination_pod": names.get(event.destination) if event.destination else None,
         "tcp_flags": _flags(event),
         "bytes": event.length,
         "tunnel": bool(event.tunnel),

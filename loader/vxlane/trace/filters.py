@@ -11,9 +11,9 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address, ip_netw
 from typing import Any
 
 from vxlane.datapath.abi import Verdict, VerdictKind
-from vxlane.datapath.records import Flow, IPNetwork, Peer, Tuple, mapped
+from vxlane.datapath.records import Flow, IPAddress, IPNetwork, Peer, Pod, Tuple, mapped
 from vxlane.datapath.tracer import new_filter
-from vxlane.errors import ConfigError
+from vxlane.errors import OptionError
 from vxlane.trace.event import PROTOCOLS
 from vxlane.trace.names import Names
 
@@ -42,15 +42,16 @@ class Known:
     """What this node knows: names resolve by it."""
 
     names: Names
+    pods: Mapping[IPAddress, Pod]
     peers: Mapping[IPNetwork, Peer]
     flows: Iterable[Flow]
 
 
 def build(wanted: Wanted, known: Known) -> Any:
-    """A struct trace_filter. ConfigError names the filter that means nothing here."""
+    """A struct trace_filter. OptionError names the filter that means nothing here."""
     made = new_filter()
     if wanted.pod:
-        _fill(made.pod, mapped(_pod(wanted.pod, known.names)))
+        _fill(made.pod, mapped(known.names.pods.find(wanted.pod, known.pods)))
     if wanted.host:
         _fill(made.host, mapped(_address(wanted.host, "--host")))
     if wanted.peer:
@@ -67,29 +68,11 @@ def build(wanted: Wanted, known: Known) -> Any:
     return made
 
 
-def _pod(word: str, names: Names) -> IPv4Address | IPv6Address:
-    try:
-        return ip_address(word)
-    except ValueError:
-        pass
-    called = names.pods_called(word)
-    addresses = [address for found in called.values() for address in found]
-    if len(addresses) == 1:
-        return addresses[0]
-    if not addresses:
-        raise ConfigError(
-            f"--pod {word}: no pod of this node is known by that name; give its address, which"
-            " 'vxlane pods' lists"
-        )
-    choice = ", ".join(f"{name} {address}" for name in called for address in called[name])
-    raise ConfigError(f"--pod {word} may be {choice}; give the address")
-
-
 def _address(word: str, option: str) -> IPv4Address | IPv6Address:
     try:
         return ip_address(word)
     except ValueError:
-        raise ConfigError(f"{option} {word}: not an IP address") from None
+        raise OptionError(f"{option} {word}: not an IP address") from None
 
 
 def _peer(word: str, known: Known) -> IPNetwork:
@@ -102,7 +85,7 @@ def _peer(word: str, known: Known) -> IPNetwork:
     try:
         return ip_network(word)
     except ValueError:
-        raise ConfigError(
+        raise OptionError(
             f"--peer {word}: no such node; give a CIDR or an address that 'vxlane peers' lists"
         ) from None
 
@@ -117,7 +100,7 @@ def _protocol(word: str) -> int:
     if word.isdecimal() and 0 < int(word) < 256:
         return int(word)
     if word not in PROTOCOLS:
-        raise ConfigError(f"--proto {word}: give {', '.join(PROTOCOLS)} or a number up to 255")
+        raise OptionError(f"--proto {word}: give {', '.join(PROTOCOLS)} or a number up to 255")
     return PROTOCOLS[word]
 
 
@@ -129,7 +112,7 @@ def _flow(text: str) -> Tuple:
     """A line of `vxlane flows`: protocol, local end, remote end."""
     found = _FLOW.match(text.strip())
     if not found:
-        raise ConfigError(
+        raise OptionError(
             f"--flow {text!r}: give a flow as 'vxlane flows' prints it, such as"
             " 'tcp 10.42.1.5:40000 10.42.2.7:80'"
         )
@@ -145,7 +128,7 @@ def _flow(text: str) -> Tuple:
 
 def _number(word: str) -> int:
     if int(word) > 0xFFFF:
-        raise ConfigError(f"--flow: {word} is not a port")
+        raise OptionError(f"--flow: {word} is not a port")
     return int(word)
 
 

@@ -13,6 +13,7 @@ from enum import IntEnum
 from ipaddress import IPv4Address
 
 from vxlane.datapath.abi import Program
+from vxlane.datapath.records import IPAddress
 from vxlane.trace.event import Event
 
 
@@ -43,7 +44,7 @@ _WHERE = {
 }
 
 
-def head(node: str, names: Mapping[IPv4Address, str], snaplen: int) -> bytes:
+def head(node: str, names: Mapping[IPAddress, str], snaplen: int) -> bytes:
     """The begin of a file: the section, the interfaces, the names.
 
     The node's name is in each interface's description: mergecap takes interfaces that are alike for
@@ -60,6 +61,7 @@ def head(node: str, names: Mapping[IPv4Address, str], snaplen: int) -> bytes:
     records = b"".join(
         _record(_NAME_IPV4, address.packed + name.encode() + b"\0")
         for address, name in names.items()
+        if isinstance(address, IPv4Address)
     )
     blocks.append(block(Block.NAMES, records + _record(0, b"")))
     return b"".join(blocks)

@@ -14,7 +14,7 @@ from typing import Any
 
 from vxlane.datapath.abi import Program, Verdict
 from vxlane.datapath.records import Tuple
-from vxlane.errors import ConfigError
+from vxlane.errors import OptionError
 from vxlane.host.connections import Connection, reverse
 from vxlane.util.five_tuple import FiveTuple
 from vxlane.util.names import device_name
@@ -91,6 +91,8 @@ def flow_document(reader: Reader, sent: Tuple, connection: Connection | None, ag
     return {
         "protocol": NAMES.get(sent.protocol, str(sent.protocol)),
         **_ends(sent),
+        "source_pod": reader.names.get(sent.local),
+        "destination_pod": reader.names.get(sent.remote),
         "translated": _ends(behind) if there.facts.is_translated else None,
         "state": connection.state or None if connection else None,
         **there.document(agent, device_name),
@@ -124,7 +126,7 @@ def _directions(
 
 
 def _is_here(reader: Reader, source: object, destination: object) -> bool:
-    """Whether the sender is on this node. ConfigError: neither end is."""
+    """Whether the sender is on this node. OptionError: neither end is."""
     for end, is_source in ((source, True), (destination, False)):
         if end in reader.pods:
             return is_source
@@ -134,4 +136,4 @@ def _is_here(reader: Reader, source: object, destination: object) -> bool:
         if reader.maps.peer_of(other) and not reader.maps.peer_of(end):
             return is_source
     advice = "run it on the node of one of them; 'vxlane pods' lists the pods of this one"
-    raise ConfigError(f"neither {source} nor {destination} is a pod of this node; {advice}")
+    raise OptionError(f"neither {source} nor {destination} is a pod of this node; {advice}")

@@ -8,11 +8,12 @@ runtime gave, with or without the namespace. Pure.
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv4Address
+from ipaddress import IPv4Address
 
-from vxlane.errors import ConfigError
+from vxlane.datapath.records import IPAddress
+from vxlane.errors import OptionError
 from vxlane.util.five_tuple import FiveTuple
 
 PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP, "icmp": socket.IPPROTO_ICMP}
@@ -60,25 +61,20 @@ class Question:
         )
 
 
-def parse_end(text: str, names: Mapping[str, IPv4Address]) -> End:
-    """An end; ConfigError says what is wrong with it."""
+def parse_end(text: str, find: Callable[[str], IPAddress]) -> End:
+    """An end, its address by `find`; OptionError says what is wrong with it."""
     name, colon, port = text.rpartition(":")
     if not colon:
         name, port = text, ""
     if name.count(":"):
-        raise ConfigError(f"{text!r} is an IPv6 address; only IPv4 is bypassed")
+        raise OptionError(f"{text!r} is an IPv6 address; only IPv4 is bypassed")
     if colon and not (port.isascii() and port.isdigit() and int(port) <= _HIGHEST_PORT):
-        raise ConfigError(f"{text!r}: {port!r} is not a port; give a number up to 65535, or none")
-    return End(_address(name, names), int(port) if colon else None)
+        raise OptionError(f"{text!r}: {port!r} is not a port; give a number up to 65535, or none")
+    return End(_address(name, find), int(port) if colon else None)
 
 
-def _address(name: str, names: Mapping[str, IPv4Address]) -> IPv4Address:
-    try:
-        return IPv4Address(name)
-    except AddressValueError:
-        pass
-    try:
-        return names[name]
-    except KeyError:
-        advice = "give an IPv4 address, or a veth that 'vxlane pods' lists"
-        raise ConfigError(f"{name!r} is no pod of this node; {advice}") from None
+def _address(name: str, find: Callable[[str], IPAddress]) -> IPv4Address:
+    found = find(name)
+    if not isinstance(found, IPv4Address):
+        raise OptionError(f"{name!r} is not an IPv4 address; only IPv4 is bypassed")
+    return found

@@ -55,6 +55,8 @@ class Facts:
     """The record by which what a peer sends for the flow is judged."""
     connection: Connection | None = None
     """conntrack's entry."""
+    is_of_this_node: bool = False
+    """Whether the remote address behind netfilter is of this node's own pod CIDR."""
     next_hop: str = ""
     """How the route to the peer's node differs from what the programs know; empty: not at all."""
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from ipaddress import IPv4Address
+from functools import partial
 from pathlib import Path
 
 from vxlane.datapath.programs import Constants, loaded_constants
 from vxlane.errors import VxlaneError
 from vxlane.host import sysctls
-from vxlane.pods.interfaces import PodStore
+from vxlane.overlay.node_cache import saved_nodes
+from vxlane.pods.names import read_pod_names
 from vxlane.show.node import call, open_maps
-from vxlane.util.names import device_name
 from vxlane.why.answer import Json, answers
 from vxlane.why.ends import PROTOCOLS, Question, parse_end
 from vxlane.why.kernel import Kernel
@@ -27,10 +27,10 @@ _PATIENCE = 0.25
 def why(state: Path, source: str, destination: str, protocol: str | None) -> Json:
     """`vxlane why`. ConfigError: an end is none, or neither is on this node."""
     with opened(state) as reader:
-        names = _names(state, reader)
+        find = partial(read_pod_names(state).find, pods=reader.pods)
         question = Question(
-            parse_end(source, names),
-            parse_end(destination, names),
+            parse_end(source, find),
+            parse_end(destination, find),
             PROTOCOLS[protocol] if protocol else None,
         )
         agent = ask(state)
@@ -42,7 +42,9 @@ def opened(state: Path) -> Iterator[Reader]:
     """A reader of this node's facts. VxlaneError: nothing is pinned."""
     port = (loaded_constants(state) or Constants()).port
     with open_maps(state) as maps, contextlib.closing(Kernel(port)) as kernel:
-        yield Reader(maps, kernel)
+        own, _ = saved_nodes(state)
+        names = read_pod_names(state).by_address()
+        yield Reader(maps, kernel, own.pod_cidr if own else None, names)
 
 
 def ask(state: Path) -> Agent:
@@ -71,14 +73,4 @@ def notes(agent: Agent) -> list[str]:
 def pods(state: Path) -> list[str]:
     """What this node's pods may be called, and their addresses."""
     with opened(state) as reader:
-        return [*sorted(_names(state, reader)), *sorted(map(str, reader.pods))]
-
-
-def _names(state: Path, reader: Reader) -> dict[str, IPv4Address]:
-    """What a pod may be called, and its address."""
-    veths = {
-        device_name(pod.ifindex): address
-        for address, pod in reader.pods.items()
-        if isinstance(address, IPv4Address)
-    }
-    return PodStore(state / "pods").names() | veths
+        return [*read_pod_names(state).words(reader.pods), *sorted(map(str, reader.pods))]

@@ -7,10 +7,10 @@ Asks the agent for nothing: what it reads is there without an agent too.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from vxlane.datapath.maps import Maps
-from vxlane.datapath.records import Flow, Peer, Tuple
+from vxlane.datapath.records import Flow, IPAddress, IPNetwork, Peer, Tuple
 from vxlane.host.connections import Connection, reverse
 from vxlane.util.five_tuple import FiveTuple
 from vxlane.why.ends import Question
@@ -21,9 +21,18 @@ from vxlane.why.kernel import Kernel
 class Reader:
     """Reads facts by `maps` and what the `kernel` says."""
 
-    def __init__(self, maps: Maps, kernel: Kernel) -> None:
+    def __init__(
+        self,
+        maps: Maps,
+        kernel: Kernel,
+        own_cidr: IPNetwork | None = None,
+        names: Mapping[IPAddress, str] | None = None,
+    ) -> None:
+        """`own_cidr`: of this node's pods; None: not known. `names`: of pods."""
         self.maps = maps
         self.kernel = kernel
+        self.names = names or {}
+        self._own_cidr = own_cidr
         self.pods = maps.pods()
         self.settings = maps.settings()
 
@@ -81,6 +90,7 @@ class Reader:
             record=record,
             entering=self.maps.flow_behind(behind),
             connection=connection,
+            is_of_this_node=self._own_cidr is not None and flow.remote in self._own_cidr,
             next_hop=self._strayed(far_peer),
             qdiscs={
                 each.ifindex: self.kernel.qdisc(each.ifindex)

@@ -144,6 +144,8 @@ def _no_peer(context: Context) -> Reason:
             f"{remote} is translated by netfilter, and no translation has been learned of this flow"
         )
         return f"{why}: see which of translated, changed and other_outer rises", "vxlane stats"
+    if context.facts.is_of_this_node and context.facts.neighbour is None:
+        return f"{remote} is of this node's own CIDR, and no pod of this node has it", "vxlane pods"
     why = f"{remote} is in no peer's pod CIDR: it is outside of the overlay, or its node is missing"
     rest = ". If it is a Service's, the flow is learned from its first packets"
     return why + (rest if context.is_leaving else ""), "vxlane peers"

@@ -3,18 +3,16 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
 import time
 from pathlib import Path
 
 from vxlane.doctor.load import Reading
+from vxlane.host import machine
 from vxlane.netlink import rtnetlink as rt
 from vxlane.netlink.socket import NetlinkSocket, Request, attributes
 
-_STAT = Path("/proc/stat")
-_SOFTNET = Path("/proc/net/softnet_stat")
 _CONNTRACK = Path("/proc/thread-self/net/stat/nf_conntrack")
 _LINK = struct.Struct("=8Q")  # struct rtnl_link_stats64: packets, bytes, errors, dropped; rx, tx
 _LOSSES = ("drop", "early_drop", "insert_failed")
@@ -23,14 +21,14 @@ _LOSSES = ("drop", "early_drop", "insert_failed")
 def reading(netlink: NetlinkSocket, nic: int) -> Reading:
     """The counters as they are now; `nic` is the ifindex of the device to the other nodes."""
     packets, octets, lost = _nic(netlink, nic)
-    connections = _connections()
+    connections, counters = _connections(), machine.read()
     return Reading(
         seconds=time.monotonic(),
         packets=packets,
         octets=octets,
-        lost=lost + _backlog_drops() + sum(connections.get(name, 0) for name in _LOSSES),
+        lost=lost + counters.dropped + sum(connections.get(name, 0) for name in _LOSSES),
         invalid=connections.get("invalid", 0),
-        kernel_seconds=_kernel_seconds(),
+        kernel_seconds=counters.seconds("system", "irq", "softirq"),
     )
 
 
@@ -44,12 +42,6 @@ def _nic(netlink: NetlinkSocket, nic: int) -> tuple[int, int, int]:
     return counted[0] + counted[1], counted[2] + counted[3], sum(counted[4:])
 
 
-def _backlog_drops() -> int:
-    """Packets that found a CPU's queue full: the second number of each CPU's line."""
-    lines = _SOFTNET.read_text(encoding="ascii").splitlines()
-    return sum(int(line.split()[1], 16) for line in lines)
-
-
 def _connections() -> dict[str, int]:
     """Counters of conntrack by name, over all CPUs; empty without conntrack."""
     try:
@@ -58,9 +50,3 @@ def _connections() -> dict[str, int]:
         return {}
     rows = [[int(number, 16) for number in line.split()] for line in lines]
     return dict(zip(head.split(), map(sum, zip(*rows, strict=True)), strict=False))
-
-
-def _kernel_seconds() -> float:
-    """CPU time that all CPUs have spent in the kernel, interrupts included."""
-    _, _, _, system, _, _, irq, softirq, *_ = _STAT.read_text(encoding="ascii").split()
-    return (int(system) + int(irq) + int(softirq)) / os.sysconf("SC_CLK_TCK")

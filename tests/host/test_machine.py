@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The CPUs' counters, from texts as /proc has them."""
 
-from vxlane.profile import machine
+from vxlane.host import machine
 
 STAT = """cpu  30 0 6 60 0 0 3 1 0 0
 cpu0 10 0 2 20 0 0 1 1 0 0

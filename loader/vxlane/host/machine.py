@@ -7,6 +7,7 @@ net/core/net-procfs.c (softnet_stat).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ class Cpu:
     """Counters of one CPU since the machine's start."""
 
     ticks: dict[str, int]
-    """state -> time, in ticks of a length that does not matter here."""
+    """state -> time, in ticks of 1 / SC_CLK_TCK seconds. Guests are in user."""
     net_rx: int
     """NET_RX softirqs: rounds in which packets were received."""
     net_tx: int
@@ -36,6 +37,11 @@ class Machine:
     """Packets that found a CPU's backlog full (net.core.netdev_max_backlog)."""
     squeezed: int
     """Rounds that ended with work left (net.core.netdev_budget, netdev_budget_usecs)."""
+
+    def seconds(self, *states: str) -> float:
+        """Time of all CPUs together in these states."""
+        ticks = sum(cpu.ticks.get(state, 0) for cpu in self.cpus.values() for state in states)
+        return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def read() -> Machine:
