@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from vxlane.datapath.abi import Guard, Program, Verdict, VerdictKind
+from vxlane.datapath.abi import Guard, Program, Verdict
 from vxlane.datapath.records import Count, Flow, IPAddress, Peer, PeerCount, Pod, Settings
 from vxlane.datapath.shares import ENTRANCES, Counters, bypassed_of
 
