@@ -30,6 +30,17 @@ def test_status_of_programs_that_stand_aside(lab):
         lab.ask("node1", op="bypass", enabled=True)
 
 
+def test_kernel(lab):
+    """`vxlane status --kernel` tells what was tried, and no bypass here lacks anything."""
+    shown = lab.vxlane("node1", "status", "--kernel")
+    answers = {each["probe"]: each["answer"] for each in shown["probes"]}
+    assert answers["redirect_peer"] == "yes"
+    assert {"last_port", "decap_l4_udp", "tcx", "coarse_clock"} <= answers.keys()
+    done = lab.exec("node1", program("vxlane"), "status", "--kernel")
+    assert done.stdout.startswith(f"LINUX {shown['release']}\n")
+    assert "redirect_peer" in done.stdout
+
+
 def test_peers(lab):
     """Each other node, by the CIDR of its pods, with the way to it."""
     first, second = lab.vxlane("node1", "peers")

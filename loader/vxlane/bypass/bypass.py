@@ -39,6 +39,7 @@ from vxlane.overlay.backend import OverlayState
 from vxlane.overlay.keepers import apply_sysctls
 from vxlane.pods.pods import Pods
 from vxlane.pods.programs import PodPrograms
+from vxlane.probes import known
 from vxlane.sources.model import Problem
 from vxlane.util.dirty import Dirty
 from vxlane.util.tally import Tally, Withdrawal
@@ -152,7 +153,13 @@ def constants_for(config: Config, overlay: OverlayState) -> Constants:
 
     Where the map can't hold all peers, a VTEP that it lacks may be a peer: then nothing is dropped.
     """
-    constants = replace(config.constants, vni=overlay.vni, port=overlay.port)
+    constants = replace(
+        config.constants,
+        vni=overlay.vni,
+        port=overlay.port,
+        decap_l4_udp=known.does("decap_l4_udp"),
+        peer_takes_as_host=known.does("peer_takes_as_host"),
+    )
     fits = len(overlay.paths) <= constants.max_peers
     return constants if fits else replace(constants, strict=Strictness.PASS)
 

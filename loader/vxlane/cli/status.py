@@ -6,23 +6,45 @@ from __future__ import annotations
 import click
 
 from vxlane.cli.common import Json, as_json, emit, examples
+from vxlane.show import kernel as kernels
 from vxlane.show import node
 from vxlane.show.table import columns, pairs
 from vxlane.util.places import state_directory
 
 
-@click.command(epilog=examples("vxlane status", "vxlane status --json | jq .agent.problems"))
+@click.command(
+    epilog=examples(
+        "vxlane status",
+        "vxlane status --json | jq .agent.problems",
+        "vxlane status --kernel",
+    )
+)
+@click.option("--kernel", is_flag=True, help="What this kernel was seen to do, and no more.")
 @as_json
-def status(as_json: bool) -> None:  # noqa: FBT001 (a flag is click's)
+def status(kernel: bool, as_json: bool) -> None:  # noqa: FBT001 (flags are click's)
     """Tell how the agent and its programs are.
 
     The agent speaks for itself. The programs' part is read from their pinned maps, which outlive
     the agent. The exit status is 1 if no packet is bypassed.
+
+    With --kernel: what was tried on this kernel, in network namespaces that are gone again, once
+    since it was started. The exit status is 1 if it lacks what a bypass needs.
     """
+    if kernel:
+        found = kernels.kernel()
+        emit(found, _kernel_text, as_json=as_json)
+        if not kernels.is_enough(found):
+            raise SystemExit(1)
+        return
     document = node.status(state_directory())
     emit(document, _text, as_json=as_json)
     if not document["programs"].get("bypassing"):
         raise SystemExit(1)
+
+
+def _kernel_text(document: Json) -> str:
+    keys = ("probe", "answer", "needed", "meaning")
+    return f"LINUX {document['release']}\n{columns(keys, document['probes'])}"
 
 
 def _text(document: Json) -> str:

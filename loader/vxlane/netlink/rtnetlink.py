@@ -30,6 +30,7 @@ RTNEXTHOP = struct.Struct("=HBBi")  # length, flags, hops, ifindex; attributes f
 NDMSG = struct.Struct("=BxxxiHBB")  # family, ifindex, state, flags, type
 RTGENMSG = struct.Struct("=Bxxx")  # family
 TCMSG = struct.Struct("=BxxxiIII")  # family, ifindex, handle, parent, info
+IFADDRMSG = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, ifindex
 IFINDEX = struct.Struct("=xxxxi")  # of ifinfomsg, ifaddrmsg, ndmsg and tcmsg alike
 
 # Values of attributes.
@@ -46,6 +47,9 @@ IFLA_XDP_ATTACHED = 2
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
 VETH_INFO_PEER = 1
 IFLA_BR_VLAN_FILTERING, IFLA_BRPORT_ISOLATED = 7, 33
+IFLA_VXLAN_ID, IFLA_VXLAN_GROUP, IFLA_VXLAN_LOCAL = 1, 2, 4
+IFLA_VXLAN_PORT_RANGE, IFLA_VXLAN_PORT = 10, 15
+IFA_LOCAL = 2
 RTEXT_FILTER_SKIP_STATS = 1 << 3
 
 NETNSA_NSID, NETNSA_FD = 1, 3

@@ -11,13 +11,16 @@ import errno
 import os
 import socket
 import struct
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from vxlane.datapath import loose
 from vxlane.datapath.attach import Method
 from vxlane.probes import instructions as bpf
-from vxlane.probes.place import MARKER, Place, arrived, run
+from vxlane.probes.place import MARKER, Place, arrived, arrived_as, run
+from vxlane.probes.source_port import uses_last_port
+from vxlane.probes.unclear import Unclear
 
 _POD_MAC = bytes.fromhex("02766c616e01")
 _NEIGHBOUR_MAC = bytes.fromhex("02766c616e02")
@@ -31,6 +34,10 @@ _FRAME = (
 )
 """A UDP datagram. A bridge with netfilter verifies the header's checksum, and cuts padding off."""
 _VALUE = 0x1234
+_PACKET_HOST = 0
+_CLOCK_MONOTONIC_COARSE = 6
+_BEHIND = 50_000_000
+"""ns. The coarse clock steps with the kernel's ticks, 10 ms at most."""
 _ENCAPSULATION = 50
 _FIXED_GSO = 1 << 0
 _ENCAP_FLAGS = _FIXED_GSO | 1 << 1 | 1 << 4 | 1 << 6 | 14 << 56
@@ -119,6 +126,14 @@ def peer_scrubs(place: Place) -> bool:
     return frame is not None and frame.startswith(bytes(4))
 
 
+def peer_takes_as_host(place: Place) -> bool:
+    """bpf_redirect_peer() makes a pod's own of a frame that was for another MAC than `wire`'s."""
+    with place.tap("pod") as tap, place.attached(*_to_pod(place)):
+        place.send(_FRAME)
+        frame, kind = arrived_as(tap)
+    return frame is not None and kind == _PACKET_HOST
+
+
 def redirect_neigh(place: Place) -> bool:
     """bpf_redirect_neigh() sends to a next hop that is given, under the MAC of its neighbour."""
     place.set_neighbour(_NEXT_HOP, _NEIGHBOUR_MAC)
@@ -168,6 +183,18 @@ def decapsulates_udp(_: Place) -> bool:
     return _length_after(-_ENCAPSULATION, flags) == len(_FRAME) - _ENCAPSULATION
 
 
+def coarse_clock(_: Place) -> bool:
+    """bpf_ktime_get_coarse_ns() tells the kernel's coarse clock."""
+    program = loose.prog_load(bpf.call(bpf.COARSE_CLOCK) + bpf.end())
+    try:
+        low = loose.prog_test_run(program, _FRAME)[0]
+    finally:
+        os.close(program)
+    # A program's answer has 32 bits.
+    age = (time.clock_gettime_ns(_CLOCK_MONOTONIC_COARSE) - low) % 2**32
+    return age < _BEHIND
+
+
 def by_tcx(place: Place) -> bool:
     """Programs can be attached without a qdisc, by links (Linux 6.6)."""
     return _meets_frames(place, Method.TCX)
@@ -212,6 +239,7 @@ _NEEDED = (
     Probe("encapsulate", encapsulates, "a packet is given the tunnel's headers"),
     Probe("decapsulate", decapsulates, "a packet loses the tunnel's headers"),
     Probe("stamp", stamp_survives, "the exit knows a packet again that the entrance noted"),
+    Probe("coarse_clock", coarse_clock, "a record's age is read without asking the clock's device"),
 )
 """Without one of these there is no bypass."""
 PROBES = (
@@ -219,28 +247,46 @@ PROBES = (
     Probe("tcx", by_tcx, "programs are attached without a qdisc, beside other programs"),
     Probe("clsact", by_clsact, "programs can be attached behind another program's filters"),
     Probe("peer_counters", peer_counters, "the pod's interface counts bypassed packets"),
+    Probe(
+        "peer_takes_as_host",
+        peer_takes_as_host,
+        "a frame through the bridge needs no other type (built into the programs)",
+    ),
+    Probe(
+        "decap_l4_udp",
+        decapsulates_udp,
+        "UDP super-packets are bypassed on their way in (built into the programs)",
+    ),
+    Probe(
+        "last_port",
+        uses_last_port,
+        "flannel.1 uses the last source port of its range too; the bypass repeats what it saw",
+    ),
     Probe("peer_scrubs", peer_scrubs, "nothing of the node is on a packet when the pod has it"),
 )
 
 
 def results() -> tuple[Result, ...]:
-    """What each probe finds on this kernel, in about a quarter of a second."""
+    """What each probe finds on this kernel, in about half a second."""
     try:
         return run(lambda place: tuple(_result(probe, place) for probe in PROBES))
     except OSError as error:
         why = f"no place to try it in: {error.strerror}"
-        return tuple(_as_result(probe, Answer.UNKNOWN, why) for probe in PROBES)
+        return tuple(as_result(probe, Answer.UNKNOWN, why) for probe in PROBES)
 
 
 def _result(probe: Probe, place: Place) -> Result:
     try:
         if probe.ask(place):
-            return _as_result(probe, Answer.YES, "")
-        return _as_result(probe, Answer.NO, "it was tried, and did not do so")
+            return as_result(probe, Answer.YES, "")
+        return as_result(probe, Answer.NO, "it was tried, and did not do so")
+    except Unclear as unclear:
+        return as_result(probe, Answer.UNKNOWN, str(unclear))
     except OSError as error:
         answer = Answer.UNKNOWN if error.errno == errno.EPERM else Answer.NO
-        return _as_result(probe, answer, f"the kernel refuses it: {error.strerror}")
+        return as_result(probe, answer, f"the kernel refuses it: {error.strerror}")
 
 
-def _as_result(probe: Probe, answer: Answer, reason: str) -> Result:
+def as_result(probe: Probe, answer: Answer, reason: str) -> Result:
+    """An answer with what the probe says of itself."""
     return Result(probe.name, answer, reason, probe.meaning, probe in _NEEDED)

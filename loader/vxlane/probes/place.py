@@ -34,6 +34,8 @@ _CLONE_NEWNET = 0x40000000
 _PACKET_OUTGOING = 4
 _ARRIVES_WITHIN = 0.2
 """Seconds. A veth hands a frame over within the sender's system call or the softirq after it."""
+_VXLAN_PORT = 8472
+_PEER_MAC = bytes.fromhex("02766c616e02")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 MARKER = b"vxlane probe"
@@ -86,15 +88,16 @@ class Place:
     def attached(
         self, *instructions: bytes, device: str = "wire", method: Method | None = None
     ) -> Iterator[None]:
-        """Have a program at the ingress of `wire` or `pod`, or at the egress of `port`.
+        """Have a program at the ingress of `wire` or `pod`, or at the egress of another device.
 
         OSError: the verifier refuses it, or the kernel has no such method.
         """
         program = loose.prog_load(b"".join(instructions))
         is_there = device == "pod"
         netlink = self._netlink_there if is_there else self._netlink
-        hook = syscall.TcxHook.EGRESS if device == "port" else syscall.TcxHook.INGRESS
-        ifindex = {"wire": self.wire, "port": self.port, "pod": self.pod}[device]
+        is_entrance = device in {"wire", "pod"}
+        hook = syscall.TcxHook.INGRESS if is_entrance else syscall.TcxHook.EGRESS
+        ifindex = self.pod if is_there else socket.if_nametoindex(device)
         chosen = method or (Method.TCX if syscall.has_tcx() else Method.CLSACT)
         try:
             with contextlib.ExitStack() as stack:
@@ -120,6 +123,24 @@ class Place:
         body = rt.NDMSG.pack(socket.AF_INET, self.port, rt.NUD_PERMANENT, 0, rt.RTN_UNICAST)
         body += attribute(rt.NDA_DST, address) + attribute(rt.NDA_LLADDR, mac)
         tell(self._netlink, Request(rt.RTM_NEWNEIGH, body, Intent.PUT))
+
+    @contextlib.contextmanager
+    def overlay(self, ports: tuple[int, int]) -> Iterator[str]:
+        """Have a VXLAN device whose one peer is at `port`, with these source ports."""
+        own, peer = socket.inet_aton("10.255.255.1"), socket.inet_aton("10.255.255.2")
+        address = rt.IFADDRMSG.pack(socket.AF_INET, 24, 0, rt.RT_SCOPE_UNIVERSE, self.port)
+        address += attribute(rt.IFA_LOCAL, own)
+        tell(self._netlink, Request(rt.RTM_NEWADDR, address, Intent.PUT))
+        self.set_neighbour(peer, _PEER_MAC)
+        data = attribute(rt.IFLA_VXLAN_ID, rt.U32.pack(1))
+        data += attribute(rt.IFLA_VXLAN_GROUP, peer) + attribute(rt.IFLA_VXLAN_LOCAL, own)
+        data += attribute(rt.IFLA_VXLAN_PORT_RANGE, struct.pack("!HH", *ports))
+        data += attribute(rt.IFLA_VXLAN_PORT, struct.pack("!H", _VXLAN_PORT))
+        info = attribute(rt.IFLA_INFO_KIND, b"vxlan\0") + attribute(rt.IFLA_INFO_DATA, data)
+        self._change(0, _name("overlay") + attribute(rt.IFLA_LINKINFO, info), Intent.ADD)
+        yield "overlay"
+        overlay = socket.if_nametoindex("overlay")
+        tell(self._netlink, Request(rt.RTM_DELLINK, _up(overlay)))
 
     def _make_veth(self, near: str, far: str) -> None:
         there = attribute(rt.IFLA_NET_NS_FD, rt.U32.pack(self._there))
@@ -170,11 +191,16 @@ def run(function: Callable[[Place], T]) -> T:
 
 def arrived(tap: socket.socket) -> bytes | None:
     """The next frame of a probe that comes in; None: none does."""
+    return arrived_as(tap)[0]
+
+
+def arrived_as(tap: socket.socket) -> tuple[bytes | None, int]:
+    """The same with the type that the kernel gives it (PACKET_* of linux/if_packet.h)."""
     while select.select([tap], [], [], _ARRIVES_WITHIN)[0]:
         frame, address = tap.recvfrom(1 << 16)
         if address[2] != _PACKET_OUTGOING and frame.endswith(MARKER):
-            return bytes(frame)
-    return None
+            return bytes(frame), address[2]
+    return None, 0
 
 
 def _tap(device: str) -> socket.socket:

@@ -9,6 +9,9 @@ from pathlib import Path
 STATE = Path("/run/vxlane")
 """The agent's state directory. The CNI plugin, which imports nothing of vxlane, knows it too."""
 
+KERNEL = STATE / "kernel.json"
+"""What was tried on this kernel, for all state directories."""
+
 STATE_VARIABLE = "VXLANE_STATE_DIR"
 
 
