@@ -88,12 +88,11 @@ def test_its_packets_are_bypassed(node, make_netns):
     )
     name = make_netns("far")
     far = ContainerInterface(name, namespaces.path(name))
-    _, address = ends(there.chain.add(far))
+    far_veth, address = ends(there.chain.add(far))
     pod = node.new("near")
-    _, near = ends(node.chain.add(pod))
-    wait_for(lambda: node.known() == {near}, "the pod")
-    with node.lab.maps("node2") as maps:
-        wait_for(lambda: [str(a) for a in maps.pods()] == [address], "the other node's pod")
+    veth, _ = ends(node.chain.add(pod))
+    wait_for(lambda: node.programs(veth) == BOTH, "the pod's programs")
+    wait_for(lambda: there.programs(far_veth) == BOTH, "those of the other node's pod")
     with node.lab.verdicts("node1", "node2") as seen:
         namespaces.run(pod.netns.name, "ping", "-c3", "-i0.2", "-W2", address)
     there.chain.delete(far)
@@ -160,7 +159,7 @@ def test_a_file_that_the_kernel_contradicts(node, lie):
     file.write_text(json.dumps(entry), encoding="utf-8")
     fine, right = ends(node.chain.add(node.new("fine")))
     wait_for(lambda: right in node.known(), "a pod whose file came later")
-    assert node.programs(fine) == BOTH
+    wait_for(lambda: node.programs(fine) == BOTH, "its programs")
     assert node.known() == {address, right}
     assert node.programs(ends(result)[0]) == set()
     chain.delete(other)

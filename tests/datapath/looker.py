@@ -50,7 +50,7 @@ class Looker:
 
     def __init__(self) -> None:
         attr = struct.pack("=IIIII", _ARRAY, 4, _SIZE, 1, 0)
-        self._map, _ = syscall._bpf(syscall._MAP_CREATE, attr)
+        self._map, _ = syscall._bpf(load._MAP_CREATE, attr)
         self.program = loose.prog_load(self._code())
 
     def close(self) -> None:
