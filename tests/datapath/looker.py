@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from vxlane.datapath import loose, syscall
+from vxlane.datapath import load, loose, syscall
 from vxlane.datapath.syscall import TcxHook
 from vxlane.probes import instructions as bpf
 
