@@ -26,6 +26,7 @@ def run(*rows, **parts):
         "paths": {"stock": "as flannel leaves it", "bypass": "vxlane"},
         "rows": list(rows),
         "programs": [],
+        "growth": [],
         "not_run": [],
         "commands": {"TCP, 1 flow: stock": ["iperf3 --server", "iperf3 --client 10.42.2.2 & <x>"]},
         "failures": [],

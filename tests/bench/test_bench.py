@@ -11,18 +11,22 @@ import benchdocument
 import pytest
 from click.testing import CliRunner
 
-from vxlane.bench import grounds, parity, plan, talk
-from vxlane.bench.model import Better
+from vxlane.bench import grounds, parity, plan, programs, talk
+from vxlane.bench.ends import in_namespaces
+from vxlane.bench.model import Better, Placement
 from vxlane.bench.plan import Depth
+from vxlane.bench.programs import BYPASSED
+from vxlane.bench.rounds import Rounds
 from vxlane.bench.run import Wanted, run
 from vxlane.bench.setting import Setting
 from vxlane.bench.works import WORKS
 from vxlane.cli.bench import bench
 from vxlane.lab import namespaces
 from vxlane.lab.agents import program
-from vxlane.lab.traffic import Ends
+from vxlane.lab.waiting import wait_for
 
 NAME = f"test-{os.getpid()}-bench"
+ENCAP_WORKS = (plan.UDP64, plan.TCP1)
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +54,30 @@ def test_programs_have_a_cost(found):
     for place in (("bypass", "from_pod"), ("bypass", "from_nic"), ("device", "from_tunnel")):
         for how in ("run statistics", "test run"):
             assert 0 < costs[(*place, how)] < 100_000
+    packets = {(one["program"], one["packets"]) for one in found["programs"]}
+    assert {("from_pod", BYPASSED), ("from_nic", BYPASSED)} <= packets
+
+
+@pytest.mark.usefixtures("_machine")
+def test_programs_that_write_the_headers(tmp_path):
+    """On the path encap its own programs take single datagrams off the NIC, and leave to the vxlan
+    device what is merged.
+    """
+    cells = [plan.Cell(plan.BETWEEN, work, Placement.ONE, ("encap",)) for work in ENCAP_WORKS]
+    labs = grounds.Labs(NAME, lambda _: None)
+    try:
+        assert labs.make(cells) == []
+        cpus = sorted(os.sched_getaffinity(0))
+        rounds = Rounds(labs, 1, 0.1, cpus, talk.build(tmp_path), lambda _: None)
+        findings = rounds.hold(cells)
+        pinned = programs.of_others(labs.labs["encap", 0], "encap")
+        setting = rounds.setting("encap", plan.BETWEEN, Placement.ONE)
+        runs = {work: programs.costs_of(pinned, work, setting) for work in ENCAP_WORKS}
+    finally:
+        labs.down()
+    assert findings.failures == []
+    assert set(runs[plan.UDP64]) == {"from_pod", "from_nic"}
+    assert set(runs[plan.TCP1]) == {"from_pod", "from_nic", "from_tunnel"}
 
 
 def ends_of(lab, client, server):
@@ -87,10 +115,12 @@ def test_ends_that_are_given(lab, tmp_path):
 @pytest.mark.parametrize("name", [plan.TCP1_CUT, plan.UDP_RR, plan.SLOW, plan.FIXED, plan.FLOODED])
 def test_works(lab, tmp_path, name):
     """A work has a value for each of its figures, and tells its two command lines."""
-    beside = Ends(lab.netns("node1-pod2"), lab.netns("node2-pod2"), lab.address("node2-pod2"))
+    beside = in_namespaces(*ends_of(lab, "node1-pod2", "node2-pod2").split(","))
     client, server, address = ends_of(lab, "node1-pod1", "node2-pod1").split(",")
     cpus = (min(os.sched_getaffinity(0)),) * 2
-    setting = Setting(Ends(client, server, address), cpus, 0.2, talk.build(tmp_path), beside)
+    setting = Setting(
+        in_namespaces(client, server, address), cpus, 0.2, talk.build(tmp_path), beside
+    )
     taken = WORKS[name].run(setting)
     for figure in WORKS[name].figures:
         value = taken.values[figure.name]
@@ -102,16 +132,33 @@ def test_works(lab, tmp_path, name):
     ]
 
 
+def stand_of(lab, client, server):
+    """Two pods as ends that are given."""
+    ends = in_namespaces(*ends_of(lab, client, server).split(","))
+    return grounds.Given({"stock": ends}).stand("stock", plan.GIVEN)
+
+
 def test_parity_finds_a_smaller_mtu(lab):
     """A path that does not carry packets of the pods' MTU is not measured."""
-    given = grounds.Given({"stock": ends_of(lab, "node3-pod1", "node3-pod2")})
-    stand = given.stand("stock", plan.GIVEN)
+    stand = stand_of(lab, "node3-pod1", "node3-pod2")
     assert parity.complaint(stand) == ""
     lab.exec("node3-pod2", "ip", "link", "set", "eth0", "mtu", "1400")
     try:
         assert parity.complaint(stand) == "0 of 10 pings of 1450 bytes came back"
     finally:
         lab.exec("node3-pod2", "ip", "link", "set", "eth0", "mtu", "1450")
+
+
+def test_parity_finds_fragments(lab):
+    """While packets are cut at an end of a path, it is not measured."""
+    stand = stand_of(lab, "node3-pod1", "node3-pod2")
+    cut = ["ping", "-q", "-M", "dont", "-s", "3000", "-c", "500", "-i", "0.002", stand.ping]
+    with subprocess.Popen(stand.ends.source.inside(cut), stdout=subprocess.DEVNULL) as pinging:
+        try:
+            said = wait_for(lambda: parity.complaint(stand), "a complaint")
+        finally:
+            pinging.kill()
+    assert "fragments were made or came while 10 pings of 1450 bytes went" in said
 
 
 @pytest.mark.parametrize(

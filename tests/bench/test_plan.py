@@ -52,7 +52,7 @@ def test_quick_is_quick():
 
 def test_given_ends_are_left_as_they_are():
     """Between ends that are given nothing runs that changes a device or needs other pods."""
-    cells = plan.given_cells(Depth.FULL, ["stock", "bypass"])
+    cells = plan.given_cells(Depth.FULL, ["stock", "bypass"], on_hosts=False)
     assert {cell.place for cell in cells} == {plan.GIVEN}
     assert {cell.paths for cell in cells} == {("stock", "bypass")}
     assert not {plan.TCP1_CUT, plan.FLOODED} & {cell.work for cell in cells}

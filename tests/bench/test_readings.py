@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vxlane.bench import apps, cpu, services, talk, witness, works
+from vxlane.bench import apps, cpu, services, snmp, talk, witness
 from vxlane.bench.cpu import CpuTime
 from vxlane.bench.witness import Check
 from vxlane.errors import ToolError
@@ -39,7 +39,9 @@ def test_packets_of_devices():
 def test_datagrams_that_a_socket_drops():
     """The kernel names its counters in one line and has their values in the next."""
     text = "Tcp: A B\nTcp: 1 2\nUdp: InDatagrams InErrors RcvbufErrors\nUdp: 5 7 6\nUdpLite: X\n"
-    assert works.socket_drops(text) == 6
+    assert snmp.socket_drops(text) == 6
+    assert snmp.datagrams_in(text) == 12
+    assert snmp.fragments("Ip: ReasmReqds ReasmOKs FragCreates\nIp: 5 1 30\n") == 35
 
 
 def pods_of(*, kernel_only):

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from vxlane.bench import parity, plan, rounds, witness
+from vxlane.bench.ends import in_namespaces
 from vxlane.bench.grounds import Stand
 from vxlane.bench.model import Better, Figure, Placement, Taken
 from vxlane.bench.plan import Cell
 from vxlane.bench.rounds import Rounds
 from vxlane.bench.works import Work
 from vxlane.errors import LabError
-from vxlane.lab.traffic import Ends
 
 FIGURE = Figure("rate", "k/s", Better.MORE)
 PATHS = ("stock", "device", "bypass")
@@ -25,7 +25,7 @@ class Ground:
 
     def stand(self, path, place):  # noqa: ARG002 (a ground has both)
         """No packet is looked at."""
-        return Stand(Ends(path, "server", "10.42.2.2"), "10.42.2.2", 1450)
+        return Stand(in_namespaces(path, "server", "10.42.2.2"), "10.42.2.2", 1450)
 
 
 @pytest.fixture
@@ -34,8 +34,8 @@ def hold(monkeypatch):
     asked, wrong = [], set()
 
     def run(setting):
-        asked.append((setting.ends.source, setting.cpus))
-        if ("work", setting.ends.source) in wrong:
+        asked.append((setting.ends.source.name, setting.cpus))
+        if ("work", setting.ends.source.name) in wrong:
             raise LabError("nothing arrived")
         return Taken({"rate": float(len(asked))}, ("server", "client"))
 
@@ -45,7 +45,7 @@ def hold(monkeypatch):
     monkeypatch.setattr(
         parity,
         "complaint",
-        lambda stand: "0 of 10 pings came back" * (("parity", stand.ends.source) in wrong),
+        lambda stand: "0 of 10 pings came back" * (("parity", stand.ends.source.name) in wrong),
     )
     monkeypatch.setattr(witness, "read", lambda _: {})
 

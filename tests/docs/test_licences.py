@@ -25,7 +25,8 @@ def sources():
 
 def names_its_licence(path):
     """Whether its SPDX line stands at the top, or below the line that names a script's shell."""
-    is_program = path.resolve().parent == ROOT / "bpf" or path.name == "packets.c"
+    elsewhere = ("packets.c", "encap.c", "device.h")
+    is_program = path.resolve().parent == ROOT / "bpf" or path.name in elsewhere
     expected = OF_THE_PROGRAMS if is_program else OF_ALL
     return any(expected in line for line in path.read_text().splitlines()[:2])
 

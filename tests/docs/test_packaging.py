@@ -21,7 +21,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PROGRAMS = {f"vxlane/bpf/{path.name}": path.read_bytes() for path in ROOT.glob("bpf/*.[ch]")} | {
     str(path.relative_to(ROOT / "loader")): path.read_bytes()
-    for path in ROOT.glob("loader/vxlane/*/*.c")
+    for path in ROOT.glob("loader/vxlane/*/*.[ch]")
     if path.parent.name != "bpf"
 }
 MANIFESTS = {

@@ -13,11 +13,12 @@ import tempfile
 from pathlib import Path
 
 from vxlane.bench import cpu
-from vxlane.bench.model import CPU_EACH, P50, P99, RATE, Taken
+from vxlane.bench.cpu import Spent
+from vxlane.bench.model import CPU_EACH, P50, P99, RATE, SOFTIRQ_EACH, Taken
 from vxlane.bench.setting import Setting, new_port
 from vxlane.errors import LabError, ToolError
 
-FIGURES = (RATE, P50, P99, CPU_EACH)
+FIGURES = (RATE, P50, P99, CPU_EACH, SOFTIRQ_EACH)
 
 _NGINX = """\
 daemon off; master_process off; pid {directory}/pid; error_log stderr crit;
@@ -48,10 +49,10 @@ def nginx(setting: Setting) -> Taken:
         client = setting.client("wrk", "--latency", "-t1", f"-c{_CONNECTIONS}")
         client += [f"-d{max(1, round(setting.seconds))}s", f"http://{setting.ends.address}:{port}/"]
         with setting.serving(port, server):
-            before = cpu.read()
+            before = cpu.read(setting.ends)
             said = setting.run(client)
-            used = cpu.read() - before
-    return Taken(_values(*wrk(said), used.busy), setting.shown(server, client))
+            used = cpu.read(setting.ends) - before
+    return Taken(_values(*wrk(said), used), setting.shown(server, client))
 
 
 def wrk(said: str) -> tuple[float, float, float, int]:
@@ -80,10 +81,10 @@ def redis(setting: Setting) -> Taken:
         client = setting.client("redis-benchmark", "-h", setting.ends.address, "-p", str(port))
         client += ["-t", "get", "-n", str(count), "--csv"]
         with setting.serving(port, server):
-            before = cpu.read()
+            before = cpu.read(setting.ends)
             said = setting.run(client)
-            used = cpu.read() - before
-    return Taken(_values(*redis_benchmark(said), count, used.busy), setting.shown(server, client))
+            used = cpu.read(setting.ends) - before
+    return Taken(_values(*redis_benchmark(said), count, used), setting.shown(server, client))
 
 
 def redis_benchmark(said: str) -> tuple[float, float, float]:
@@ -99,12 +100,12 @@ def redis_benchmark(said: str) -> tuple[float, float, float]:
     )
 
 
-def _values(rate: float, p50: float, p99: float, count: int, busy: float) -> dict[str, float]:
+def _values(rate: float, p50: float, p99: float, count: int, used: Spent) -> dict[str, float]:
     if not count:
         raise LabError("not one request was answered")
     return {
         RATE.name: rate / 1e3,
         P50.name: p50,
         P99.name: p99,
-        CPU_EACH.name: busy / count * 1e6,
+        **used.values(CPU_EACH, SOFTIRQ_EACH, 1e6 / count),
     }

@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CPU time of the whole machine.
+"""CPU time of whole machines.
 
 In a lab both ends and the traffic's programs are in it. Whatever else the machine does is too.
+Of ends on two hosts it is the time of both, and that of each is told beside it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from vxlane.bench.ends import Ends
+from vxlane.bench.model import Figure
 from vxlane.host import machine
 from vxlane.host.machine import Machine
 
+SIDES = ("client's side", "server's side")
 _BUSY = ("user", "nice", "system", "irq", "softirq")
 """Guests are in user; steal is another machine's."""
 
@@ -31,6 +35,41 @@ def of(counters: Machine) -> CpuTime:
     return CpuTime(counters.seconds(*_BUSY), counters.seconds("softirq"))
 
 
-def read() -> CpuTime:
-    """Now."""
-    return of(machine.read())
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """CPU time of each machine that has an end, the client's first."""
+
+    machines: tuple[CpuTime, ...]
+
+    @property
+    def busy(self) -> float:
+        """Of all of them, seconds."""
+        return sum(time.busy for time in self.machines)
+
+    @property
+    def softirq(self) -> float:
+        """Of all of them, seconds."""
+        return sum(time.softirq for time in self.machines)
+
+    def __sub__(self, other: Spent) -> Spent:
+        both = zip(self.machines, other.machines, strict=True)
+        return Spent(tuple(later - before for later, before in both))
+
+    def values(self, cpu: Figure, softirq: Figure, share: float) -> dict[str, float]:
+        """Times `share`: of all machines, and of each side if the ends are on two."""
+        found = {cpu.name: self.busy * share, softirq.name: self.softirq * share}
+        if len(self.machines) > 1:
+            for side, time in zip(SIDES, self.machines, strict=True):
+                found[of_side(cpu, side).name] = time.busy * share
+                found[of_side(softirq, side).name] = time.softirq * share
+        return found
+
+
+def of_side(figure: Figure, side: str) -> Figure:
+    """That part of a figure that is one side's."""
+    return replace(figure, name=f"{figure.name}, {side}")
+
+
+def read(ends: Ends) -> Spent:
+    """Now. What a host counts in is taken to be what this machine does: 100 a second."""
+    return Spent(tuple(of(machine.parse(*map(end.read, machine.FILES))) for end in ends.machines))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The path `device` on a lab of stock nodes: the programs of `device.c` and their vxlan device.
+"""The paths `device` and `encap` on a lab of stock nodes: programs in C, and their vxlan device.
 
 Uses ip and tc. What it makes is in the lab's namespaces, and its pins are in the lab's directory:
 both go when the lab goes.
@@ -18,8 +18,13 @@ from vxlane.lab import kernel_node, namespaces
 from vxlane.lab.lab import Lab
 from vxlane.lab.plan import LABS
 from vxlane.lab.pods import BRIDGE
-from vxlane.lab.underlay import ip
+from vxlane.lab.underlay import NIC, ip
 
+PROGRAMS = {
+    "device": ("from_pod", "from_tunnel"),
+    "encap": ("from_pod", "from_nic", "from_tunnel"),
+}
+"""Of each path, in the file of its name."""
 TUNNEL = "tunnel0"
 _IFINDEX = 1000
 """The same on every node, so that the nodes share their programs."""
@@ -28,7 +33,7 @@ _PORT = 8473
 _TIMEOUT = 120.0
 
 
-def install(lab: Lab) -> None:
+def install(lab: Lab, path: str) -> None:
     """Have all pods of `lab` use this path. CompileError: the programs do not load."""
     pins = pin_directory(lab)
     ensure_bpffs(pins)
@@ -39,15 +44,25 @@ def install(lab: Lab) -> None:
             f" dstport {_PORT}",
         )
         ip(node.name, f"link set {TUNNEL} up")
-    _load({"pins": str(pins), "tunnel": _IFINDEX, "pods": _pods(lab)})
+    _load(
+        {
+            "source": f"{path}.c",
+            "programs": PROGRAMS[path],
+            "flags": [f"-DTUNNEL_IFINDEX={_IFINDEX}", f"-DTUNNEL_PORT={_PORT}"],
+            "pins": str(pins),
+            "pods": _pods(lab),
+        }
+    )
     for node in lab.nodes:
         _attach(node.name, TUNNEL, pins / "from_tunnel")
+        if "from_nic" in PROGRAMS[path]:
+            _attach(node.name, NIC, pins / "from_nic")
     for pod in lab.pods:
         _attach(pod.node, pod.veth, pins / "from_pod")
 
 
 def pin_directory(lab: Lab) -> Path:
-    """Where the two programs are pinned."""
+    """Where the programs are pinned."""
     return LABS / lab.name / "device"
 
 
@@ -78,7 +93,7 @@ def _load(request: dict[str, object]) -> None:
     )
     if done.returncode:
         said = " | ".join(done.stderr.strip().splitlines()[-5:])
-        raise CompileError(f"the programs of the path device did not load: {said}")
+        raise CompileError(f"the programs of that path did not load: {said}")
 
 
 def _attach(namespace: str, device: str, program: Path) -> None:

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compile, load and pin `device.c`: `python -I -m vxlane.bench.device_load`, a process of its own.
+"""Compile, load and pin `device.c` or `encap.c`: a process of its own (`python -I -m`).
 
 It imports bcc, which no long-lived process does. Reads a request from standard input.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -22,17 +23,18 @@ from vxlane.util.names import mac_octets
 
 
 def main() -> None:
-    """Request: {"pins": directory, "tunnel": ifindex, "pods": [{"address", "node", "ifindex",
-    "mac", "gateway_mac"}]}.
+    """Request: {"source": file, "programs": names, "flags": the compiler's, "pins": directory,
+    "pods": [{"address", "node", "ifindex", "mac", "gateway_mac"}]}.
     """
     request = json.load(sys.stdin)
-    with tempfile.TemporaryDirectory(prefix="vxlane-headers-") as scratch:
+    with contextlib.ExitStack() as stack:
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="vxlane-headers-"))
         headers = kernel_headers(Path(scratch))
         if headers.path:
             os.environ["BCC_KERNEL_SOURCE"] = str(headers.path)
-        text = resources.files("vxlane.bench").joinpath("device.c").read_text()
-        flags = [f"-DTUNNEL_IFINDEX={request['tunnel']}", *headers.flags]
-        module = BPF(text=text, cflags=flags)
+        files = stack.enter_context(resources.as_file(resources.files("vxlane.bench")))
+        text = (files / request["source"]).read_text()
+        module = BPF(text=text, cflags=[f"-I{files}", *request["flags"], *headers.flags])
     pods = module["pods"]
     for pod in request["pods"]:
         leaf = pods.Leaf()
@@ -41,7 +43,7 @@ def main() -> None:
         leaf.mac[:] = mac_octets(pod["mac"])
         leaf.gateway_mac[:] = mac_octets(pod["gateway_mac"])
         pods[pods.Key(_word(pod["address"]))] = leaf
-    for name in ("from_pod", "from_tunnel"):
+    for name in request["programs"]:
         function = module.load_func(name, BPF.SCHED_CLS)
         syscall.obj_pin(function.fd, Path(request["pins"]) / name)
 

@@ -18,7 +18,7 @@ Json = dict[str, Any]
 
 VERSION = 1
 SUBJECT = BYPASS
-BASELINES = ("stock", KERNEL, "flowtable", "device", "host")
+BASELINES = ("stock", KERNEL, "flowtable", "device", "encap", "host")
 """What the subject is compared with, in this order."""
 OWED = ("stock", KERNEL)
 """What the subject has to be no worse than. No run has both."""

@@ -20,7 +20,7 @@ from pathlib import Path
 from vxlane.bench import live_paths
 from vxlane.bench.live_paths import MORTAL, Pods
 from vxlane.bench.plan import KERNEL
-from vxlane.bench.works import dropped_at
+from vxlane.bench.snmp import socket_drops
 from vxlane.errors import VxlaneError
 from vxlane.lab import traffic
 from vxlane.lab.traffic import Ends
@@ -84,7 +84,7 @@ class FarEnd:
             end.is_accelerated,
             self.has_iperf3,
             traffic.arrived(talk),
-            dropped_at(talk),
+            socket_drops(Path(f"/proc/{talk.pid}/net/snmp").read_text(encoding="ascii")),
             live_paths.passed_in(end),
         )
 

@@ -6,19 +6,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 from typing import Protocol
 
 from vxlane.bench import device, flowtable, plan, services
+from vxlane.bench.ends import End, Ends, Namespace, in_namespaces
 from vxlane.bench.model import Missing
 from vxlane.bench.plan import Cell, Place
 from vxlane.bench.witness import Check, checks
-from vxlane.errors import LabError, OptionError
-from vxlane.lab import kernel_node, namespaces, service
+from vxlane.errors import LabError
+from vxlane.lab import kernel_node, service
 from vxlane.lab import lab as labs
 from vxlane.lab.lab import Lab
 from vxlane.lab.plan import LabPod
-from vxlane.lab.traffic import Ends
 
 _WIRE_MTU = kernel_node.MTU + 50
 
@@ -35,6 +34,8 @@ class Stand:
     checks: Sequence[Check] = ()
     """Empty: nothing is known of the way between."""
     beside: Ends | None = None
+    cutting: Sequence[End] = ()
+    """Where fragments are counted."""
 
 
 class Grounds(Protocol):
@@ -47,9 +48,12 @@ class Grounds(Protocol):
 class Labs:
     """Labs: each path has its own, but that `host` and `stock` share one."""
 
-    def __init__(self, name: str, progress: Callable[[str], None]) -> None:
+    def __init__(
+        self, name: str, progress: Callable[[str], None], agent_options: Sequence[str] = ()
+    ) -> None:
         self._name = name
         self._progress = progress
+        self._agent_options = agent_options
         self.labs: dict[tuple[str, int], Lab] = {}
         self._named: list[str] = []
 
@@ -67,13 +71,14 @@ class Labs:
                 nodes=2 + stock_nodes,
                 pods_per_node=2,
                 kernel_only=stock_nodes if path == plan.BYPASS else 2,
+                agent_options=self._agent_options,
             )
             self._named.append(name)
             for node in made.nodes if count else ():
                 services.load(node.name, count)
             self._provide_service(made)
-            if path == "device":
-                device.install(made)
+            if path in plan.OTHER_PROGRAMS:
+                device.install(made, path)
             if path == "flowtable" and not flowtable.install(made):
                 why = "this kernel has no nftables flowtables (CONFIG_NF_FLOW_TABLE)"
                 missing.append(Missing("path flowtable", why))
@@ -99,16 +104,19 @@ class Labs:
         lab = self.labs[self._key(path, place)]
         if path == "host":
             client, server = lab.nodes[:2]
-            ends = Ends(client.name, server.name, str(server.address))
-            return Stand(ends, ends.address, _WIRE_MTU)
+            ends = in_namespaces(client.name, server.name, str(server.address))
+            return Stand(ends, ends.address, _WIRE_MTU, cutting=(ends.source, ends.target))
         source, target = _pods(lab, place)
-        ends = Ends(source.name, target.name, str(target.address))
-        ping = ends.address
-        if place == plan.SERVICE:
-            ends = Ends(source.name, target.name, str(service.VIRTUAL))
-        beside = _neighbours(lab)
+        address = service.VIRTUAL if place == plan.SERVICE else target.address
         nodes = {node.name: node for node in lab.nodes}
-        return Stand(ends, ping, kernel_node.MTU, checks(path, source, target, nodes), beside)
+        return Stand(
+            in_namespaces(source.name, target.name, str(address)),
+            str(target.address),
+            kernel_node.MTU,
+            checks(path, source, target, nodes),
+            _neighbours(lab),
+            [Namespace(node) for node in nodes],
+        )
 
     def _key(self, path: str, place: Place) -> tuple[str, int]:
         return ("stock" if path == "host" else path), place.services
@@ -128,7 +136,7 @@ def _pods(lab: Lab, place: Place) -> tuple[LabPod, LabPod]:
 
 def _neighbours(lab: Lab) -> Ends:
     source, target = _pod(lab, 1, 2), _pod(lab, 2, 2)
-    return Ends(source.name, target.name, str(target.address))
+    return in_namespaces(source.name, target.name, str(target.address))
 
 
 def _pod(lab: Lab, node: int, number: int) -> LabPod:
@@ -137,37 +145,26 @@ def _pod(lab: Lab, node: int, number: int) -> LabPod:
 
 
 class Given:
-    """Ends that somebody made: two network namespaces and the server's address, for each path."""
+    """Ends that somebody made, and the server's address, for each path."""
 
-    def __init__(self, given: Mapping[str, str]) -> None:
-        self._stands = {path: _stand(text) for path, text in given.items()}
+    def __init__(self, ends: Mapping[str, Ends]) -> None:
+        self._stands = {path: _stand(two) for path, two in ends.items()}
 
     def stand(self, path: str, place: Place) -> Stand:  # noqa: ARG002 (the protocol's)
         """Where `path` is measured."""
         return self._stands[path]
 
 
-def _stand(text: str) -> Stand:
-    """CLIENT,SERVER,ADDRESS. OptionError: it is something else, or not there."""
-    words = text.split(",")
-    try:
-        client, server, address = words
-        IPv4Address(address)
-    except ValueError:
-        raise OptionError(
-            f'"{text}" is not CLIENT,SERVER,ADDRESS: two network namespaces and an IPv4 address'
-        ) from None
-    for name in (client, server):
-        if name not in namespaces.existing():
-            raise OptionError(f'there is no network namespace "{name}"; see: ip netns list')
-    return Stand(Ends(client, server, address), address, mtu(client, address))
+def _stand(ends: Ends) -> Stand:
+    size = mtu(ends.source, ends.address)
+    return Stand(ends, ends.address, size, cutting=(ends.source, ends.target))
 
 
-def mtu(namespace: str, address: str) -> int:
-    """Of the device by which `namespace` reaches `address`, bytes."""
-    route = namespaces.run(namespace, "ip", "-j", "route", "get", address, check=False)
+def mtu(end: End, address: str) -> int:
+    """Of the device by which `end` reaches `address`, bytes."""
+    route = end.run("ip", "-j", "route", "get", address, check=False)
     if route.returncode:
-        raise LabError(f"{namespace} has no route to {address}; its pings would not arrive either")
+        raise LabError(f"{end.name} has no route to {address}; its pings would not arrive either")
     name = json.loads(route.stdout)[0]["dev"]
-    link = namespaces.run(namespace, "ip", "-j", "link", "show", "dev", name).stdout
+    link = end.run("ip", "-j", "link", "show", "dev", name).stdout
     return int(json.loads(link)[0]["mtu"])

@@ -1,19 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a bypassed packet costs the programs among more and more peers, and beside more flows."""
+"""What a bypassed packet costs the programs among more and more peers, pods and flows.
+
+Peers and pods are real: agents write them, plugins make them. Flows are records in the maps. The
+packets that are measured are real too, of one flow.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
-from functools import partial
+import contextlib
+import ctypes
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from vxlane.bench import plan, programs
+from vxlane.bench import flatness, many_flows, plan, programs
 from vxlane.bench.document import Json
-from vxlane.bench.setting import Setting, new_port
+from vxlane.bench.flatness import Pair, Size
+from vxlane.bench.grounds import Labs
+from vxlane.bench.model import Missing, Placement
+from vxlane.bench.rounds import Rounds
 from vxlane.datapath.maps import Maps
-from vxlane.datapath.programs import pin_directory
+from vxlane.datapath.programs import Constants, pin_directory
+from vxlane.datapath.records import SHAPES
 from vxlane.errors import LabError
 from vxlane.lab import agents
 from vxlane.lab.lab import Lab
@@ -22,44 +32,157 @@ from vxlane.lab.waiting import wait_for
 from vxlane.sources.model import derived_mac
 
 PEERS = (10, 100, 1_000, 10_000)
-FLOWS = (1_000, 10_000, 60_000)
-"""The most is what one client's ports allow towards one port of a server."""
-_SECONDS = READY_SECONDS = 60.0
+PODS = (10, 50, 250)
+"""On each node. A node's network has addresses for 253."""
+FLOWS = (1_000, 10_000, 100_000, 1_000_000)
+_MOST_FLOWS = 1 << 20
+"""An LRU puts out old entries before it is quite full."""
+_SECONDS = 60.0
 _FIRST_CIDR, _FIRST_ADDRESS = IPv4Network("10.42.64.0/30"), IPv4Address("192.168.128.1")
 """10,000 networks of four addresses from here on are the lab's, and no node of it has them."""
+_CELL = plan.Cell(plan.BETWEEN, plan.UDP64, Placement.ONE, (plan.BYPASS,))
+_KEPT_FREE = 512 << 20
+"""Bytes of memory that the largest map leaves to the rest of the machine."""
+_OF_AN_ENTRY = 80
+"""Bytes that the kernel adds to each entry of an LRU: struct htab_elem, and its bucket."""
 
 
-def costs(
-    lab: Lab, setting: Setting, ready: Callable[[], str], progress: Callable[[str], None]
-) -> Iterator[Json]:
-    """The programs' costs at each size, as `programs.under_load` has them.
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A lab, and how it is measured."""
 
-    `ready` returns when packets are bypassed, or what keeps them from it: while an agent writes
-    10,000 peers they are not. LabError: they never were. The lab keeps the last size.
+    lab: Lab
+    rounds: Rounds
+
+    def costs(self) -> dict[str, float]:
+        """What a datagram costs each program, ns."""
+        setting = self.rounds.setting(plan.BYPASS, plan.BETWEEN, Placement.ONE)
+        found = programs.costs_of(programs.of_bypass(self.lab), plan.UDP64, setting)
+        return {name: ns for name, (ns, _) in found.items()}
+
+    def need_bypass(self) -> None:
+        """What the kernel path's packets cost is no answer: while an agent writes 10,000 peers
+        nothing is bypassed.
+        """
+        if said := self.rounds.await_parity(plan.BYPASS, plan.BETWEEN, seconds=_SECONDS):
+            raise LabError(f"no packet was bypassed to measure: {said}")
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """Two labs: one in which things become more, and one beside it that stays as it is."""
+
+    growing: Side
+    staying: Side
+
+    @property
+    def lab(self) -> Lab:
+        """The one that grows."""
+        return self.growing.lab
+
+    def peers(self, counts: Sequence[int]) -> Iterator[Size]:
+        """The costs among more and more peers. The lab has its own alone after it."""
+        for count in counts:
+            strangers = _strangers(count - len(self.lab.nodes) + 1)
+            agents.write_nodes(self.lab.nodes_file, [*self.lab.nodes, *strangers])
+            yield self._size("peers", count, _peers)
+        agents.write_nodes(self.lab.nodes_file, self.lab.nodes)
+
+    def pods(self, counts: Sequence[int]) -> Iterator[Size]:
+        """The costs among more and more pods on each node, which stay."""
+        for count in counts:
+            for node in self.lab.accelerated():
+                there = sum(pod.node == node.name for pod in self.lab.pods)
+                for _ in range(count - there):
+                    self.lab.add_pod(node)
+            yield self._size("pods", count, _pods)
+
+    def flows(self, counts: Sequence[int]) -> Iterator[Size]:
+        """The costs beside more and more flows."""
+        ends = self.growing.rounds.grounds.stand(plan.BYPASS, plan.BETWEEN).ends
+        client, server = (
+            next(pod for pod in self.lab.pods if pod.name == name)
+            for name in (ends.source.name, ends.target.name)
+        )
+        for count in counts:
+            self.growing.costs()  # there is a flow to be copied then
+            for local, remote in ((client, server), (server, client)):
+                pins = pin_directory(self.lab.node(local.node).directory)
+                many_flows.fill(pins, local.address, remote.address, count)
+            yield self._size("flows", count, many_flows.known)
+
+    def _size(self, of: str, wanted: int, known: Callable[[Path], int]) -> Size:
+        """LabError: there never were so many, or no packet was bypassed among them."""
+        self.growing.rounds.progress(f"what the programs cost among {wanted:,} {of}")
+        pins = [pin_directory(node.directory) for node in self.lab.accelerated()]
+
+        def fewest() -> int:
+            return min(map(known, pins))
+
+        wait_for(lambda: fewest() >= wanted, f"{wanted:,} {of}", seconds=_SECONDS)
+        for side in (self.growing, self.staying):
+            side.need_bypass()
+        costs = self._costs()
+        return Size(of, wanted, fewest(), costs)
+
+    def _costs(self) -> dict[str, list[Pair]]:
+        """Of each program that ran often enough in every round: both labs, in turns."""
+        rounds = []
+        for turn in range(self.growing.rounds.count):
+            if turn % 2:
+                there, here = self.staying.costs(), self.growing.costs()
+            else:
+                here, there = self.growing.costs(), self.staying.costs()
+            rounds.append((here, there))
+        names = [
+            name for name in rounds[0][0] if all(name in one for both in rounds for one in both)
+        ]
+        return {name: [Pair(here[name], there[name]) for here, there in rounds] for name in names}
+
+
+def measure(
+    name: str, make_rounds: Callable[..., Rounds], progress: Callable[[str], None]
+) -> tuple[list[Json], list[Missing]]:
+    """Make two labs whose names begin with `name`, measure, and remove them.
+
+    What was found is in the form of `flatness.documents`. LabError: it could not be measured.
     """
-    pinned = programs.of_bypass(lab)
-    for count in PEERS:
-        progress(f"what the programs cost among {count:,} peers")
-        agents.write_nodes(lab.nodes_file, [*lab.nodes, *_strangers(count - len(lab.nodes) + 1)])
-        for node in lab.accelerated():
-            wait_for(partial(_has_peers, node, count), f"{count} peers", seconds=_SECONDS)
-        _need(ready())
-        yield from programs.under_load(pinned, _named(f"among {count:,} peers"), setting)
-    for count in FLOWS:
-        progress(f"what the programs cost beside {count:,} flows")
-        _fill(setting, count)
-        _need(ready())
-        yield from programs.under_load(pinned, _named(f"beside {count:,} flows"), setting)
+    flows, missing = fitting(_available())
+    most = _MOST_FLOWS if flows == FLOWS else Constants().max_flows
+    grounds = (
+        Labs(f"{name}-grow", progress, ("--max-flows", str(most))),
+        Labs(f"{name}-stay", progress),
+    )
+    found: list[Json] = []
+    with contextlib.ExitStack() as stack:
+        for ground in grounds:
+            stack.callback(ground.down)
+            ground.make([_CELL])
+        sides = [Side(one.labs[plan.BYPASS, 0], make_rounds(grounds=one)) for one in grounds]
+        growth = Growth(*sides)
+        for sizes in (growth.peers(PEERS), growth.pods(PODS), growth.flows(flows)):
+            found += flatness.documents(list(sizes))
+        progress("removing the labs of the growth")
+    return found, missing
 
 
-def _need(complaint: str) -> None:
-    """What the kernel path's packets cost is no answer."""
-    if complaint:
-        raise LabError(f"no packet was bypassed to measure: {complaint}")
+def fitting(available: int) -> tuple[tuple[int, ...], list[Missing]]:
+    """Numbers of flows whose records fit into `available` bytes, and why others are left out."""
+    key, value = (ctypes.sizeof(kind) for kind in SHAPES["flows"])
+    flows, translations = key + value + _OF_AN_ENTRY, (2 * key + _OF_AN_ENTRY) // 4
+    needed = 2 * _MOST_FLOWS * (flows + translations) + _KEPT_FREE
+    if available >= needed:
+        return FLOWS, []
+    default = Constants().max_flows
+    why = f"it takes {needed / 1e9:.1f} GB of free memory, and {available / 1e9:.1f} GB are free"
+    left_out = [Missing(f"{count:,} flows", why) for count in FLOWS if count >= default]
+    return tuple(count for count in FLOWS if count < default), left_out
 
 
-def _named(where: str) -> Mapping[str, str]:
-    return {plan.UDP64: f"UDP, 64 B, {where}"}
+def _available() -> int:
+    """Bytes of memory that programs could have (MemAvailable, proc(5))."""
+    found = re.search(r"^MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
 
 
 def _strangers(count: int) -> Iterator[LabNode]:
@@ -76,15 +199,11 @@ def _strangers(count: int) -> Iterator[LabNode]:
         )
 
 
-def _has_peers(node: LabNode, count: int) -> bool:
-    with Maps.open(pin_directory(node.directory)) as maps:
-        return len(maps.peers()) >= count
+def _peers(pins: Path) -> int:
+    with Maps.open(pins) as maps:
+        return len(maps.peers())
 
 
-def _fill(setting: Setting, count: int) -> None:
-    """Have `count` flows approved, each by two datagrams each way."""
-    port = str(new_port())
-    filling = replace(setting, seconds=_SECONDS)
-    client = setting.client(str(setting.talk), "flows", setting.ends.address, port, "0", str(count))
-    with setting.serving(int(port), setting.server(str(setting.talk), "serve", port)):
-        filling.run(client)
+def _pods(pins: Path) -> int:
+    with Maps.open(pins) as maps:
+        return len(maps.pods())

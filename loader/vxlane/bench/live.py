@@ -12,6 +12,7 @@ from pathlib import Path
 
 from vxlane.bench import environment, far_end, live_paths, live_works, parity, plan, talk
 from vxlane.bench.document import Json
+from vxlane.bench.ends import in_namespaces
 from vxlane.bench.grounds import Stand, mtu
 from vxlane.bench.live_paths import Pods, Reading
 from vxlane.bench.live_works import Pair
@@ -23,7 +24,6 @@ from vxlane.bench.works import WORKS
 from vxlane.connectivity.pod import ProbePod, why_not_added
 from vxlane.datapath.maps import Maps
 from vxlane.errors import VxlaneError
-from vxlane.lab.traffic import Ends
 from vxlane.show.node import open_maps
 
 _NEED_IPERF3 = (plan.TCP1, plan.TCP8)
@@ -43,7 +43,8 @@ class _Rounds:
         """VxlaneError: a path does not carry pings of full size."""
         for path, pair in self.pairs.items():
             pod, address = str(pair.pod), pair.address
-            stand = Stand(Ends(pod, "", address), address, mtu(pod, address))
+            ends = in_namespaces(pod, "", address)
+            stand = Stand(ends, address, mtu(ends.source, address), cutting=[ends.source])
             if said := parity.complaint(stand):
                 raise VxlaneError(f"{path}: {said}; see: vxlane test --help")
 

@@ -37,6 +37,7 @@ class Figure:
 RATE = Figure("rate", "k/s", Better.MORE)
 P50, P99 = Figure("p50", "us", Better.LESS), Figure("p99", "us", Better.LESS)
 CPU_EACH = Figure("CPU per transaction", "us", Better.LESS)
+SOFTIRQ_EACH = Figure("softirq per transaction", "us", Better.LESS)
 """Figures that several kinds of works have."""
 
 

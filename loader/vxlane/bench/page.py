@@ -10,7 +10,7 @@ from itertools import zip_longest
 from vxlane.bench import plot
 from vxlane.bench.document import BASELINES, OWED, SUBJECT, Json
 from vxlane.bench.ratios import FEWEST, WIDEST, Verdict
-from vxlane.bench.text import ratio, shown
+from vxlane.bench.text import GROWTH_HEAD, growth_lines, ratio, shown
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
@@ -52,6 +52,7 @@ def page(document: Json) -> str:
     for place in dict.fromkeys(row["place"] for row in document["rows"]):
         parts += _place(place, [row for row in document["rows"] if row["place"] == place])
     parts += _programs(document["programs"])
+    parts += _growth(document["growth"])
     parts += _section("Paths", _pairs(document["paths"]))
     parts += _section("Environment", _pairs(document["environment"]))
     parts += _not_run(document["not_run"])
@@ -127,6 +128,13 @@ def _programs(programs: Sequence[Json]) -> Iterator[str]:
         ]
         head = ("path", "program", "packets", "ns a packet", "runs", "how")
         yield from _section("What the programs cost", _table(head, lines))
+
+
+def _growth(grown: Sequence[Json]) -> Iterator[str]:
+    if grown:
+        lines = [[_cell(word) for word in line] for line in growth_lines(grown)]
+        head = [word.lower() for word in GROWTH_HEAD]
+        yield from _section("What the programs cost among more", _table(head, lines))
 
 
 def _failures(sentences: Sequence[str]) -> Iterator[str]:

@@ -19,10 +19,15 @@ PATHS = {
     "flowtable": "stock, with an nftables flowtable on veths, flannel.1 and NIC",
     "device": "a tunnel key and a redirect to a vxlan device that collects metadata, as Cilium's"
     " tunnel mode, without its policy and conntrack",
+    "encap": "the next step from device: its programs write and remove the outer headers, with a"
+    " look-up in the FIB for each packet; TCP that GRO has merged is left to the vxlan device",
     KERNEL: "the kernel path of the same two nodes: pods that no agent was told of; the programs on"
     " the NICs stay attached",
     BYPASS: "vxlane",
 }
+
+OTHER_PROGRAMS = ("device", "encap")
+"""The paths with programs that are not vxlane's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,8 @@ SLOW, FIXED = "1,000 slow flows", "UDP at a fixed rate"
 TCP1_CUT, TCP8_CUT = f"{TCP1}, tso and gso off", f"{TCP8}, tso and gso off"
 NGINX, REDIS = "nginx and wrk", "redis and redis-benchmark"
 FLOODED = "request-response beside a flood"
+GROWTH = "growth of peers, pods and flows"
+"""No cell: it has labs of its own."""
 
 _ONE, _TWO = (Placement.ONE,), (Placement.TWO,)
 _BOTH = (Placement.ONE, Placement.TWO)
@@ -129,6 +136,7 @@ _PLANS = {Depth.QUICK: _QUICK, Depth.DEFAULT: _DEFAULT, Depth.FULL: _FULL}
 _LIVE = (TCP1, TCP8, UDP64, UDP512, UDP1380, TCP_RR, UDP_RR, CRR)
 """What needs no more than a pod on each of two nodes."""
 
+WITH_IPERF3, WITH_FILES = (TCP1, TCP8, TCP1_CUT, TCP8_CUT), (NGINX, REDIS)
 _LEFT_AS_THEY_ARE = (TCP1_CUT, TCP8_CUT, FLOODED)
 """Not for ends that are given: they change a device's settings, or need two pods more."""
 
@@ -143,11 +151,11 @@ def cells(depth: Depth) -> list[Cell]:
     ]
 
 
-def given_cells(depth: Depth, paths: Sequence[str]) -> list[Cell]:
-    """The same between ends that somebody else made."""
+def given_cells(depth: Depth, paths: Sequence[str], *, on_hosts: bool) -> list[Cell]:
+    """The same between ends that somebody else made. Hosts place the ends on CPUs themselves."""
     return list(
         dict.fromkeys(
-            Cell(GIVEN, cell.work, cell.placement, tuple(paths))
+            Cell(GIVEN, cell.work, Placement.NODES if on_hosts else cell.placement, tuple(paths))
             for cell in cells(depth)
             if cell.place == BETWEEN and cell.work not in _LEFT_AS_THEY_ARE
         )
@@ -166,6 +174,11 @@ def chosen(planned: Sequence[Cell], works: Sequence[str]) -> list[Cell]:
     return [
         cell for cell in planned if not words or any(word in cell.work.lower() for word in words)
     ]
+
+
+def grows(depth: Depth, works: Sequence[str]) -> bool:
+    """Whether the growth is measured too."""
+    return depth is Depth.FULL and (not works or any(word.lower() in GROWTH for word in works))
 
 
 def without(planned: Sequence[Cell], paths: Sequence[str]) -> Iterator[Cell]:

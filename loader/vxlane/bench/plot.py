@@ -16,6 +16,7 @@ COLOURS = {
     "kernel": "#1971c2",
     "flowtable": "#9c36b5",
     "device": "#2f9e44",
+    "encap": "#66a80f",
     "host": "#868e96",
 }
 _WIDTH, _LABELS, _RIGHT = 960, 380, 110

@@ -7,11 +7,11 @@ The kernel counts only meanwhile. Its counting is in the figures: some 20 ns a r
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vxlane.bench import device
+from vxlane.bench import device, one_packet, plan
 from vxlane.bench.document import Json
 from vxlane.bench.setting import Setting
 from vxlane.bench.works import WORKS
@@ -24,6 +24,7 @@ _REPEAT = 100_000
 _FEWEST_RUNS = 100
 """One that only learns runs once in a bypassed flow, and what that took says nothing."""
 _RUN_STATISTICS, _TEST_RUN = "run statistics", "test run"
+BYPASSED = "UDP, 64 B, bypassed"
 _STRANGER = bytes.fromhex("ffffffffffff020000000001") + b"\x08\x06" + bytes(46)
 """An ARP frame: no business of any program, and small."""
 
@@ -46,31 +47,35 @@ def of_bypass(lab: Lab) -> Pinned:
     return Pinned("bypass", tuple(pins))
 
 
-def of_device(lab: Lab) -> Pinned:
-    """The path device's, which all nodes share."""
+def of_others(lab: Lab, path: str) -> Pinned:
+    """Those of the path device or encap, which all nodes share."""
     directory = device.pin_directory(lab)
-    pins = [(name, directory / name) for name in ("from_pod", "from_tunnel")]
-    return Pinned("device", tuple(pins))
+    return Pinned(path, tuple((name, directory / name) for name in device.PROGRAMS[path]))
 
 
 def under_load(pinned: Pinned, works: Mapping[str, str], setting: Setting) -> list[Json]:
     """Of each program, what a packet costs it in these works: name -> what to call its packets."""
-    found = []
-    for work, packets in works.items():
-        with_work = _counted(pinned, lambda name=work: WORKS[name].run(setting))  # type: ignore[misc]
-        for program, (nanoseconds, runs) in with_work.items():
-            if runs >= _FEWEST_RUNS:
-                found.append(
-                    _entry(pinned.path, program, packets, nanoseconds / runs, runs, _RUN_STATISTICS)
-                )
-    return found
+    return [
+        _entry(pinned.path, program, packets, ns, runs, _RUN_STATISTICS)
+        for work, packets in works.items()
+        for program, (ns, runs) in costs_of(pinned, work, setting).items()
+    ]
 
 
-def _counted(pinned: Pinned, run: Callable[[], object]) -> dict[str, tuple[int, int]]:
-    """Nanoseconds and runs of each program while `run` runs, its nodes together."""
+def costs_of(pinned: Pinned, work: str, setting: Setting) -> dict[str, tuple[float, int]]:
+    """Of each program, ns a packet in that work and how many it saw; not of those with few."""
+    return {
+        program: (nanoseconds / runs, runs)
+        for program, (nanoseconds, runs) in _counted(pinned, work, setting).items()
+        if runs >= _FEWEST_RUNS
+    }
+
+
+def _counted(pinned: Pinned, work: str, setting: Setting) -> dict[str, tuple[int, int]]:
+    """Nanoseconds and runs of each program during a work, its nodes together."""
     with runtime.statistics():
         before = {pin: runtime.run_time_at(pin) for _, pin in pinned.pins}
-        run()
+        WORKS[work].run(setting)
         after = {pin: runtime.run_time_at(pin) for _, pin in pinned.pins}
     found: dict[str, tuple[int, int]] = {}
     for name, pin in pinned.pins:
@@ -91,6 +96,17 @@ def alone(pinned: Pinned) -> list[Json]:
             os.close(descriptor)
         found.append(_entry(pinned.path, name, "ARP", cost, _REPEAT, _TEST_RUN))
     return found
+
+
+def bypassed(lab: Lab, setting: Setting) -> list[Json]:
+    """What a datagram between those ends costs vxlane's programs, in test runs."""
+    WORKS[plan.UDP64].run(setting)  # a flow is known after it, and not for long
+    names = (setting.ends.source.name, setting.ends.target.name)
+    ends = [next(pod for pod in lab.pods if pod.name == name) for name in names]
+    return [
+        _entry(plan.BYPASS, cost.program.label, BYPASSED, cost.ns, one_packet.RUNS, _TEST_RUN)
+        for cost in one_packet.costs(lab, *ends)
+    ]
 
 
 def _entry(path: str, program: str, packets: str, ns: float, runs: int, how: str) -> Json:

@@ -18,7 +18,7 @@ from vxlane.bench.grounds import Grounds, Stand
 from vxlane.bench.model import Figure, Missing, Placement, Row, Taken
 from vxlane.bench.plan import Cell, Place
 from vxlane.bench.setting import Setting
-from vxlane.bench.works import WORKS, Work
+from vxlane.bench.works import WORKS, Work, figures
 from vxlane.errors import LabError, VxlaneError
 from vxlane.lab.waiting import wait_for
 
@@ -65,7 +65,7 @@ class Rounds:
         places = list(dict.fromkeys((path, cell.place) for cell in cells for path in cell.paths))
         self.progress("warming up")
         for path, place in places:
-            self._warm_up(path, place)
+            self._warm_up(path, place, cells[0].placement)
         for turn in range(self.count):
             self.progress(f"round {turn + 1} of {self.count}")
             wrong = {}
@@ -78,13 +78,14 @@ class Rounds:
                     taken = None
                     if (path, cell.place) not in wrong:
                         taken = self._take(cell, path, turn, findings)
-                    findings.add(cell, WORKS[cell.work].figures, path, taken)
+                    ends = self.grounds.stand(path, cell.place).ends
+                    findings.add(cell, figures(WORKS[cell.work], ends), path, taken)
         return findings
 
-    def _warm_up(self, path: str, place: Place) -> None:
+    def _warm_up(self, path: str, place: Place, placement: Placement) -> None:
         """Addresses are resolved, caches filled. What fails here fails in the rounds too."""
         for work in _WARM_UP:
-            setting = replace(self.setting(path, place, Placement.ONE), seconds=_WARM_UP_SECONDS)
+            setting = replace(self.setting(path, place, placement), seconds=_WARM_UP_SECONDS)
             try:
                 WORKS[work].run(setting)
             except VxlaneError:
@@ -129,7 +130,9 @@ class Rounds:
     def setting(self, path: str, place: Place, placement: Placement) -> Setting:
         """Where one measurement runs."""
         stand = self.grounds.stand(path, place)
-        cpus = (self.cpus[0], self.cpus[0 if placement is Placement.ONE else 1])
+        cpus = None
+        if placement is not Placement.NODES:
+            cpus = (self.cpus[0], self.cpus[0 if placement is Placement.ONE else 1])
         return Setting(stand.ends, cpus, self.seconds, self.talk, stand.beside)
 
 

@@ -8,13 +8,13 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from vxlane.bench import document, environment, growth, plan, programs, talk
+from vxlane.bench import document, environment, flatness, given, growth, plan, programs, talk
 from vxlane.bench.document import Json
+from vxlane.bench.given import Names
 from vxlane.bench.grounds import Given, Labs
 from vxlane.bench.model import Missing, Placement
 from vxlane.bench.plan import Cell, Depth
@@ -37,9 +37,27 @@ class Wanted:
     rounds: int
     seconds: float
     works: Sequence[str] = ()
-    given: Mapping[str, str] | None = None
-    """Path -> CLIENT,SERVER,ADDRESS; None: labs are made."""
+    given: Mapping[str, Names] | None = None
+    """By path; None: labs are made."""
     name: str = "bench"
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether all ends are on hosts, so that nothing is entered or made here."""
+        given = (self.given or {}).values()
+        return bool(given) and all(names.are_hosts for names in given)
+
+
+@dataclass(slots=True)
+class _Measured:
+    """What the rounds yielded."""
+
+    cells: Sequence[Cell]
+    findings: Findings
+    missing: list[Missing]
+    described: dict[str, str]
+    """What belongs to the environment."""
+    costs: list[Json] = field(default_factory=list)
 
 
 def run(wanted: Wanted, progress: Callable[[str], None]) -> Json:
@@ -48,37 +66,83 @@ def run(wanted: Wanted, progress: Callable[[str], None]) -> Json:
     cpus = sorted(os.sched_getaffinity(0))[:2]
     described = environment.describe(cpus)
     cells, missing = _cells(wanted, cpus)
+    measured, grown = _Measured([], Findings(), [], {}), list[Json]()
     with tempfile.TemporaryDirectory(prefix="vxlane-bench-") as scratch:
-        program = talk.build(Path(scratch))
-        held: dict[str, Any] = {"cpus": cpus, "talk": program, "progress": progress}
-        held |= {"count": wanted.rounds, "seconds": wanted.seconds}
+        make_rounds = partial(
+            Rounds,
+            count=wanted.rounds,
+            seconds=wanted.seconds,
+            cpus=cpus,
+            talk=talk.build(Path(scratch)),
+            progress=progress,
+        )
         if wanted.given:
-            findings = Rounds(grounds=Given(wanted.given), **held).hold(cells)
-            costs: list[Json] = []
-        else:
-            labs = Labs(wanted.name, progress)
-            try:
-                missing += labs.make(cells)
-                described["wire"] = environment.wire(next(iter(labs.labs.values())).nodes[0].name)
-                cells = [*plan.without(cells, [path for path in plan.PATHS if not labs.has(path)])]
-                rounds = Rounds(grounds=labs, **held)
-                findings = rounds.hold(cells)
-                costs = _costs(labs, rounds, findings, wanted)
-            finally:
-                progress("removing the labs")
-                labs.down()
-    used = [path for path in plan.PATHS if any(path in cell.paths for cell in cells)]
-    return whole(wanted, began, described, used, findings, missing, costs)
+            measured = _at_given_ends(wanted.given, cells, make_rounds)
+        elif cells:
+            measured = _in_labs(wanted.name, cells, make_rounds)
+        if _grows(wanted):
+            grown = _grown(wanted.name, make_rounds, measured)
+    missing += measured.missing
+    described |= measured.described
+    used = [path for path in plan.PATHS if any(path in cell.paths for cell in measured.cells)]
+    found = whole(wanted, began, described, used, measured.findings, missing, measured.costs)
+    return found | {"growth": grown}
+
+
+def _at_given_ends(
+    names: Mapping[str, Names], planned: Sequence[Cell], make_rounds: partial[Rounds]
+) -> _Measured:
+    """VxlaneError: a host can't be reached, or can measure nothing of this."""
+    with given.reached(names, make_rounds.keywords["talk"]) as ends:
+        cells, missing = given.possible(planned, ends)
+        need_some(cells, planned)
+        findings = make_rounds(grounds=Given(ends)).hold(cells)
+        return _Measured(cells, findings, missing, given.described(ends))
+
+
+def _in_labs(name: str, cells: Sequence[Cell], make_rounds: partial[Rounds]) -> _Measured:
+    """Labs are made, measured, and removed."""
+    progress = make_rounds.keywords["progress"]
+    labs = Labs(name, progress)
+    try:
+        missing = labs.make(cells)
+        wire = environment.wire(next(iter(labs.labs.values())).nodes[0].name)
+        cells = [*plan.without(cells, [path for path in plan.PATHS if not labs.has(path)])]
+        rounds = make_rounds(grounds=labs)
+        findings = rounds.hold(cells)
+        costs = _costs(labs, rounds, findings)
+        return _Measured(cells, findings, missing, {"wire": wire}, costs)
+    finally:
+        progress("removing the labs")
+        labs.down()
+
+
+def _grows(wanted: Wanted) -> bool:
+    return not wanted.given and plan.grows(wanted.depth, wanted.works)
+
+
+def _grown(name: str, make_rounds: partial[Rounds], measured: _Measured) -> list[Json]:
+    """What grew; a failure costs no other result."""
+    try:
+        found, missing = growth.measure(name, make_rounds, make_rounds.keywords["progress"])
+    except VxlaneError as error:
+        measured.findings.failures.append(f"{plan.GROWTH}: {error}")
+        return []
+    measured.missing += missing
+    measured.findings.failures += flatness.failures(found)
+    return found
 
 
 def _cells(wanted: Wanted, cpus: Sequence[int]) -> tuple[list[Cell], list[Missing]]:
     """OptionError: nothing is left to measure."""
     if wanted.given:
-        planned = plan.given_cells(wanted.depth, list(wanted.given))
+        on_hosts = any(names.hosts for names in wanted.given.values())
+        planned = plan.given_cells(wanted.depth, list(wanted.given), on_hosts=on_hosts)
     else:
         planned = plan.cells(wanted.depth)
     cells, missing = possible(plan.chosen(planned, wanted.works), cpus)
-    need_some(cells, planned)
+    if not _grows(wanted):
+        need_some(cells, planned)
     return cells, missing
 
 
@@ -89,24 +153,22 @@ def need_some(cells: Sequence[Cell], planned: Sequence[Cell]) -> None:
         raise OptionError(f"no work that can be measured here has such a name; there are: {names}")
 
 
-def _costs(labs: Labs, rounds: Rounds, findings: Findings, wanted: Wanted) -> list[Json]:
-    """Of each path that has programs. The growth comes last, for it changes the lab."""
+def _costs(labs: Labs, rounds: Rounds, findings: Findings) -> list[Json]:
+    """Of each path that has programs."""
     rounds.progress("what the programs cost")
     costs = []
-    for path, pinned_in in (("device", programs.of_device), (plan.BYPASS, programs.of_bypass)):
+    for path in (*plan.OTHER_PROGRAMS, plan.BYPASS):
         lab = labs.labs.get((path, 0))
         if lab is None:
             continue
-        pinned = pinned_in(lab)
+        is_ours = path == plan.BYPASS
+        pinned = programs.of_bypass(lab) if is_ours else programs.of_others(lab, path)
         setting = rounds.setting(path, plan.BETWEEN, Placement.ONE)
         try:
             costs += programs.under_load(pinned, _COUNTED, setting)
             costs += programs.alone(pinned)
-            if path == plan.BYPASS and wanted.depth is Depth.FULL and not wanted.works:
-                ready = partial(
-                    rounds.await_parity, path, plan.BETWEEN, seconds=growth.READY_SECONDS
-                )
-                costs += growth.costs(lab, setting, ready, rounds.progress)
+            if is_ours:
+                costs += programs.bypassed(lab, setting)
         except VxlaneError as error:
             findings.failures.append(f"what the programs of {path} cost: {error}")
     return costs
@@ -138,6 +200,7 @@ def whole(
         "paths": {path: plan.PATHS[path] for path in paths},
         "rows": rows,
         "programs": list(costs),
+        "growth": [],
         "not_run": document.missing_documents(missing),
         "commands": {what: list(lines) for what, lines in findings.commands.items()},
         "failures": [*findings.failures, *document.slower(rows)],

@@ -3,16 +3,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import shlex
-import subprocess
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from vxlane.lab import namespaces, traffic
-from vxlane.lab.traffic import Ends
+from vxlane.bench.ends import Ends
 
 _PORTS = itertools.cycle(range(10000, 30000))
 """A new one for each measurement: a flow that is known, or in TIME_WAIT, would be another work."""
@@ -24,8 +21,8 @@ class Setting:
     """Who talks, for how many seconds, and on which CPUs."""
 
     ends: Ends
-    cpus: tuple[int, int]
-    """The client's and the server's."""
+    cpus: tuple[int, int] | None
+    """The client's and the server's. None: their machines place them."""
     seconds: float
     talk: Path
     """The compiled program."""
@@ -34,27 +31,36 @@ class Setting:
 
     def client(self, *argv: str) -> list[str]:
         """The command line of a client."""
-        return ["taskset", "-c", str(self.cpus[0]), *argv]
+        return [*self._on_cpu(0), *argv]
 
     def server(self, *argv: str) -> list[str]:
         """The command line of a server."""
-        return ["taskset", "-c", str(self.cpus[1]), *argv]
+        return [*self._on_cpu(1), *argv]
+
+    def _on_cpu(self, side: int) -> list[str]:
+        return ["taskset", "-c", str(self.cpus[side])] if self.cpus else []
+
+    def talk_client(self, *argv: str) -> list[str]:
+        """The command line of talk at the client's end."""
+        return self.client(self.ends.source.program(self.talk), *argv)
+
+    def talk_server(self, *argv: str) -> list[str]:
+        """The command line of talk at the server's end."""
+        return self.server(self.ends.target.program(self.talk), *argv)
 
     def run(self, argv: list[str]) -> str:
         """Run a client to its end; what it printed. LabError: it failed."""
-        return namespaces.run(self.ends.source, *argv, timeout=self.seconds + _PATIENCE).stdout
+        return self.ends.source.run(*argv, timeout=self.seconds + _PATIENCE).stdout
 
-    @contextlib.contextmanager
-    def serving(self, port: int, argv: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    def serving(self, port: int, argv: list[str]) -> AbstractContextManager[object]:
         """Run a server during the block, which begins when it listens on `port`."""
-        with traffic.serving(self.ends, port, *argv) as process:
-            yield process
+        return self.ends.target.serving(port, argv)
 
     def shown(self, *commands: list[str]) -> tuple[str, ...]:
         """Command lines as one would type them, server first."""
         places = (self.ends.target, self.ends.source)
         return tuple(
-            shlex.join(namespaces.inside(place, command))
+            shlex.join(place.inside(command))
             for place, command in zip(places, commands, strict=True)
         )
 

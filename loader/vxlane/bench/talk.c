@@ -23,8 +23,6 @@ enum {
 	LONGEST = 2048, /* bytes of a datagram */
 	MOST = 1 << 22, /* round trips that are remembered */
 	MOST_FLOWS = 4096,
-	FIRST_PORT = 2000,
-	MOST_PORTS = 60000,
 	EVENTS = 64,
 };
 
@@ -154,27 +152,6 @@ static void ask_slowly(int flows, double every, const struct sockaddr_in *at, do
 	report(took, count);
 }
 
-/* `count` flows of UDP, each from a port of its own, with two requests each. */
-static void open_flows(int count, const struct sockaddr_in *at)
-{
-	struct sockaddr_in from = {.sin_family = AF_INET};
-	struct timeval patience = {1, 0};
-
-	for (int i = 0; i < count; i++) {
-		int fd = socket(AF_INET, SOCK_DGRAM, 0);
-
-		from.sin_port = htons(FIRST_PORT + i);
-		if (fd < 0 || bind(fd, (struct sockaddr *)&from, sizeof(from)) ||
-		    connect(fd, (const struct sockaddr *)at, sizeof(*at)))
-			fail("a flow");
-		setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
-		exchange(fd, SOCK_DGRAM);
-		exchange(fd, SOCK_DGRAM);
-		close(fd);
-	}
-	printf("%d\n", count);
-}
-
 /* Datagrams that want no response, `rate` a second, or as many as can be; prints how many. */
 static void pour(size_t size, double rate, const struct sockaddr_in *at, double seconds)
 {
@@ -285,8 +262,6 @@ static int usage(void)
 	fputs("talk serve PORT [COUNT]                      on COUNT ports from PORT on\n"
 	      "talk tcp|udp|connect ADDRESS PORT SECONDS    prints COUNT P50 P99 P99.9, in ns\n"
 	      "talk slow ADDRESS PORT SECONDS FLOWS EVERY   the same; a request EVERY seconds\n"
-	      "talk flows ADDRESS PORT 0 COUNT              COUNT flows of UDP, one after the "
-	      "other\n"
 	      "talk pour ADDRESS PORT SECONDS SIZE RATE     prints COUNT; RATE 0: without a "
 	      "limit\n",
 	      stderr);
@@ -311,8 +286,6 @@ int main(int argc, char **argv)
 		ask(SOCK_DGRAM, 0, &at, seconds);
 	else if (!strcmp(what, "connect"))
 		ask(SOCK_STREAM, 1, &at, seconds);
-	else if (argc == 6 && !strcmp(what, "flows") && atoi(argv[5]) <= MOST_PORTS)
-		open_flows(atoi(argv[5]), &at);
 	else if (argc == 7 && !strcmp(what, "slow") && atoi(argv[5]) <= MOST_FLOWS)
 		ask_slowly(atoi(argv[5]), atof(argv[6]), &at, seconds);
 	else if (argc == 7 && !strcmp(what, "pour") && atoi(argv[5]) <= LONGEST)

@@ -17,15 +17,20 @@ _COMPILERS = ("cc", "gcc", "clang")
 
 
 def build(directory: Path) -> Path:
-    """Compile it into `directory`. ToolError: there is no compiler, or it refuses."""
+    """Compile it into `directory`. ToolError: there is no compiler, or it refuses.
+
+    With the C library in it, where there is one to be linked so: it may have to run on a host that
+    has an older one.
+    """
     compiler = find_compiler()
     program = directory / "talk"
     with resources.as_file(resources.files("vxlane.bench").joinpath("talk.c")) as source:
         command = [compiler, "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(program), str(source)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise ToolError(f"{compiler} does not compile talk.c: {done.stderr.strip()[-400:]}")
-    return program
+        for linked in (["-static"], []):
+            done = subprocess.run([*command, *linked], capture_output=True, text=True, check=False)
+            if not done.returncode:
+                return program
+    raise ToolError(f"{compiler} does not compile talk.c: {done.stderr.strip()[-400:]}")
 
 
 def find_compiler() -> str:

@@ -20,6 +20,8 @@ def text(document: Json) -> str:
     parts = [_rows(rows), NOTE] if rows else []
     if document["programs"]:
         parts.append(_programs(document["programs"]))
+    if document["growth"]:
+        parts.append(table(GROWTH_HEAD, growth_lines(document["growth"])))
     parts += _list("Not run:", [f"{one['what']}: {one['why']}" for one in document["not_run"]])
     parts += _list("Failed:", document["failures"])
     return "\n\n".join(parts)
@@ -54,9 +56,12 @@ def shown(value: float | None) -> str:
 
 def ratio(found: Json) -> str:
     """`1.23x (1.19-1.27)`, with a `~` in front if it is no result."""
+    return ("" if Verdict(found["verdict"]).is_result else "~") + _spread(found)
+
+
+def _spread(found: Json) -> str:
     low, high = found["quartiles"]
-    mark = "" if Verdict(found["verdict"]).is_result else "~"
-    return f"{mark}{found['median']:.2f}x ({low:.2f}-{high:.2f})"
+    return f"{found['median']:.2f}x ({low:.2f}-{high:.2f})"
 
 
 def _programs(programs: Sequence[Json]) -> str:
@@ -72,6 +77,24 @@ def _programs(programs: Sequence[Json]) -> str:
         for one in programs
     ]
     return table(("PATH", "PROGRAM", "PACKETS", "NS A PACKET", "RUNS", "HOW"), rows)
+
+
+GROWTH_HEAD = ("AMONG", "FOUND", "PROGRAM", "NS A PACKET", "AGAINST THE FIRST SIZE", "VERDICT")
+
+
+def growth_lines(grown: Sequence[Json]) -> list[list[str]]:
+    """A line for each program at each size, under GROWTH_HEAD."""
+    return [
+        [
+            f"{one['size']:,} {one['of']}",
+            f"{one['found']:,}",
+            one["program"],
+            shown(one["ns"]),
+            _spread(one["against_first"]),
+            one["verdict"],
+        ]
+        for one in grown
+    ]
 
 
 def _list(title: str, lines: Sequence[str]) -> list[str]:

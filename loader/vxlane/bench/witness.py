@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from vxlane.bench import plan
 from vxlane.lab import namespaces
 from vxlane.lab.plan import LabNode, LabPod
 from vxlane.lab.underlay import NIC
@@ -49,7 +50,7 @@ def checks(path: str, source: LabPod, target: LabPod, nodes: Mapping[str, LabNod
 
 
 def _by_kernel(path: str, node: LabNode) -> bool:
-    return node.kernel_only and path != "device"
+    return node.kernel_only and path not in plan.OTHER_PROGRAMS
 
 
 def read(watched: Iterable[Check]) -> dict[Device, int]:

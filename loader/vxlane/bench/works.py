@@ -12,14 +12,13 @@ import json
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from vxlane.bench import apps, cpu, plan, talk
-from vxlane.bench.cpu import CpuTime
-from vxlane.bench.model import CPU_EACH, P50, P99, RATE, Better, Figure, Taken
+from vxlane.bench.ends import End, Ends
+from vxlane.bench.model import CPU_EACH, P50, P99, RATE, SOFTIRQ_EACH, Better, Figure, Taken
 from vxlane.bench.setting import Setting, new_port
+from vxlane.bench.snmp import socket_drops
 from vxlane.errors import LabError
-from vxlane.lab import namespaces, traffic
 
 MORE, LESS, NEITHER = Better.MORE, Better.LESS, Better.NEITHER
 
@@ -27,16 +26,15 @@ _THROUGHPUT = Figure("throughput", "Gbit/s", MORE)
 _CPU_GB = Figure("CPU per GB", "s", LESS)
 _SOFTIRQ_GB = Figure("softirq per GB", "s", LESS)
 _P999 = Figure("p99.9", "us", LESS)
-_SOFTIRQ_EACH = Figure("softirq per transaction", "us", LESS)
 _LOST = Figure("lost on the way", "%", NEITHER)
 _UNREAD = Figure("dropped at the socket", "%", NEITHER)
 _CPU = Figure("CPU", "% of a CPU", LESS)
 _SOFTIRQ = Figure("softirq", "% of a CPU", LESS)
 
 _BULK = (_THROUGHPUT, _CPU_GB, _SOFTIRQ_GB)
-_ASKED = (P50, P99, _P999, CPU_EACH, _SOFTIRQ_EACH)
+_ASKED = (P50, P99, _P999, CPU_EACH, SOFTIRQ_EACH)
 _POURED = (RATE, _LOST, _UNREAD)
-_CONNECTED = (RATE, P50, P99, CPU_EACH, _SOFTIRQ_EACH)
+_CONNECTED = (RATE, P50, P99, CPU_EACH, SOFTIRQ_EACH)
 
 FIXED_RATE = 20_000
 """Datagrams a second: a rate that every path carries on a small machine."""
@@ -58,6 +56,14 @@ class Work:
     """Programs it needs that scripts/setup does not install."""
 
 
+def figures(work: Work, ends: Ends) -> Iterator[Figure]:
+    """What a work yields between these ends; on two machines each side's CPU time too."""
+    for figure in work.figures:
+        yield figure
+        if figure.name.startswith(("CPU", "softirq")) and len(ends.machines) > 1:
+            yield from (cpu.of_side(figure, side) for side in cpu.SIDES)
+
+
 def _bulk(flows: int) -> Callable[[Setting], Taken]:
     """TCP from the client to the server."""
 
@@ -68,15 +74,14 @@ def _bulk(flows: int) -> Callable[[Setting], Taken]:
         client += ["--port", port, "--time", f"{max(1, round(setting.seconds))}"]
         client += ["--parallel", str(flows)]
         with setting.serving(int(port), server):
-            before = cpu.read()
+            before = cpu.read(setting.ends)
             said = setting.run(client)
-            used = cpu.read() - before
+            used = cpu.read(setting.ends) - before
         received = received_of(said)
         gigabytes = received["bytes"] / 1e9
         values = {
             _THROUGHPUT.name: received["bits_per_second"] / 1e9,
-            _CPU_GB.name: used.busy / gigabytes,
-            _SOFTIRQ_GB.name: used.softirq / gigabytes,
+            **used.values(_CPU_GB, _SOFTIRQ_GB, 1 / gigabytes),
         }
         return Taken(values, setting.shown(server, client))
 
@@ -102,13 +107,13 @@ def _cut(run: Callable[[Setting], Taken]) -> Callable[[Setting], Taken]:
 
 
 @contextlib.contextmanager
-def _offloads_off(namespace: str) -> Iterator[None]:
+def _offloads_off(end: End) -> Iterator[None]:
     device = "eth0"  # of a lab's pods and nodes
-    namespaces.run(namespace, "ethtool", "-K", device, "tso", "off", "gso", "off")
+    end.run("ethtool", "-K", device, "tso", "off", "gso", "off")
     try:
         yield
     finally:
-        namespaces.run(namespace, "ethtool", "-K", device, "tso", "on", "gso", "on")
+        end.run("ethtool", "-K", device, "tso", "on", "gso", "on")
 
 
 def _asked(what: str, *more: str) -> Callable[[Setting], Taken]:
@@ -116,17 +121,16 @@ def _asked(what: str, *more: str) -> Callable[[Setting], Taken]:
 
     def run(setting: Setting) -> Taken:
         port = str(new_port())
-        server = setting.server(str(setting.talk), "serve", port)
-        client = setting.client(str(setting.talk), what, setting.ends.address, port)
+        server = setting.talk_server("serve", port)
+        client = setting.talk_client(what, setting.ends.address, port)
         client += [f"{setting.seconds:g}", *more]
         with setting.serving(int(port), server):
-            before = cpu.read()
+            before = cpu.read(setting.ends)
             count, *times = talk.parse(setting.run(client))
-            used = cpu.read() - before
+            used = cpu.read(setting.ends) - before
         values = {
             **asked_values(count, times, setting.seconds),
-            CPU_EACH.name: used.busy / count * 1e6,
-            _SOFTIRQ_EACH.name: used.softirq / count * 1e6,
+            **used.values(CPU_EACH, SOFTIRQ_EACH, 1e6 / count),
         }
         return Taken(values, setting.shown(server, client))
 
@@ -149,17 +153,18 @@ def _poured(size: int, rate: int = 0) -> Callable[[Setting], Taken]:
 
     def run(setting: Setting) -> Taken:
         port = str(new_port())
-        server = setting.server(str(setting.talk), "serve", port)
-        client = setting.client(*_pour(setting, setting.ends.address, port, size, rate))
-        with setting.serving(int(port), server) as process:
-            arrived, dropped = traffic.arrived(process), dropped_at(process)
-            before = cpu.read()
+        target = setting.ends.target
+        server = setting.talk_server("serve", port)
+        client = setting.talk_client(*_pour(setting, setting.ends.address, port, size, rate))
+        with setting.serving(int(port), server):
+            arrived, dropped = target.arrived(), _dropped(target)
+            before = cpu.read(setting.ends)
             (sent,) = talk.parse(setting.run(client))
-            used, arrived = cpu.read() - before, traffic.arrived(process) - arrived
-            dropped = dropped_at(process) - dropped
+            used = cpu.read(setting.ends) - before
+            arrived, dropped = target.arrived() - arrived, _dropped(target) - dropped
         values = {
             **poured_values(sent, arrived, dropped, setting.seconds),
-            **_share_of_a_cpu(used, setting.seconds),
+            **used.values(_CPU, _SOFTIRQ, 100 / setting.seconds),
         }
         return Taken(values, setting.shown(server, client))
 
@@ -177,38 +182,24 @@ def poured_values(sent: int, arrived: int, dropped: int, seconds: float) -> dict
     }
 
 
-def dropped_at(process: subprocess.Popen[bytes]) -> int:
-    """Datagrams that sockets in the namespace of `process` had no room for."""
-    text = Path(f"/proc/{process.pid}/net/snmp").read_text(encoding="ascii")
-    return socket_drops(text)
-
-
-def socket_drops(text: str) -> int:
-    """Datagrams that found a full socket, from the text of /proc/net/snmp."""
-    names, counts = (line.split() for line in text.splitlines() if line.startswith("Udp:"))
-    return int(counts[names.index("RcvbufErrors")])
-
-
-def _share_of_a_cpu(used: CpuTime, seconds: float) -> dict[str, float]:
-    return {
-        _CPU.name: 100 * used.busy / seconds,
-        _SOFTIRQ.name: 100 * used.softirq / seconds,
-    }
+def _dropped(end: End) -> int:
+    return socket_drops(end.read("/proc/net/snmp"))
 
 
 def _pour(setting: Setting, address: str, port: str, size: int, rate: int) -> list[str]:
-    seconds = f"{setting.seconds:g}"
-    return [str(setting.talk), "pour", address, port, seconds, str(size), str(rate)]
+    return ["pour", address, port, f"{setting.seconds:g}", str(size), str(rate)]
 
 
 def _flooded(setting: Setting) -> Taken:
     """Request and response, while another pod beside each end is in a flood."""
-    assert setting.beside
+    beside = setting.beside
+    assert beside
     port = str(new_port())
-    flood = _pour(setting, setting.beside.address, port, _FLOOD_SIZE, 0)
-    command = namespaces.inside(setting.beside.source, flood)
+    flood = _pour(setting, beside.address, port, _FLOOD_SIZE, 0)
+    command = beside.source.inside([beside.source.program(setting.talk), *flood])
+    server = [beside.target.program(setting.talk), "serve", port]
     with (
-        traffic.serving(setting.beside, int(port), str(setting.talk), "serve", port),
+        beside.target.serving(int(port), server),
         subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as flooding,
     ):
         try:

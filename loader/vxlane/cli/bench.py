@@ -18,7 +18,7 @@ import click
 
 from vxlane.bench import compare as comparing
 from vxlane.bench import document as documents
-from vxlane.bench import far_end, live, live_paths, talk
+from vxlane.bench import far_end, given, live, live_paths, talk
 from vxlane.bench.page import page
 from vxlane.bench.plan import BYPASS, KERNEL, SECONDS, Depth
 from vxlane.bench.ratios import FEWEST
@@ -60,12 +60,13 @@ def _works(_ctx: click.Context, _param: click.Parameter, words: tuple[str, ...])
         "vxlane bench --json run.json --html run.html",
         "vxlane bench --work request --rounds 11",
         "vxlane bench --stock a,b,10.0.0.2 --bypass c,d,10.1.0.2",
+        "vxlane bench --stock ssh:n1,ssh:n2,10.0.0.2 --bypass ssh:n3,ssh:n4,10.1.0.2",
         "vxlane bench --serve",
         "vxlane bench --between 10.42.2.9 --quick",
     ),
 )
 @click.option("--quick", is_flag=True, help="Measure for less than three minutes.")
-@click.option("--full", is_flag=True, help="Measure everything, for an hour.")
+@click.option("--full", is_flag=True, help="Measure everything, for an hour and a half.")
 @click.option(
     "--rounds",
     type=click.IntRange(1),
@@ -100,7 +101,8 @@ def bench(context: click.Context, /, **options: Any) -> None:
     """Measure the bypass against stock flannel and other paths.
 
     Without --stock and --bypass, labs are made for that and removed after it. With them CLIENT and
-    SERVER are network namespaces, and ADDRESS is the server's.
+    SERVER are network namespaces, or hosts as ssh:[USER@]HOST, and ADDRESS is the server's. Hosts
+    are reached by ssh with your keys; one program is copied there, and removed at the end.
 
     With --between the bypass is measured against the kernel path on nodes that run, between pods
     that their own CNI plugins make and that go at the end: run --serve on the other node first.
@@ -114,7 +116,8 @@ def bench(context: click.Context, /, **options: Any) -> None:
         return
     interrupt.catch()
     wanted = _wanted(options)
-    need_root()
+    if not wanted.is_elsewhere:
+        need_root()
     if options["serve"]:
         _serve(options)
         return
@@ -175,15 +178,15 @@ def _wanted(options: Json) -> Wanted:
     if options["quick"] and options["full"]:
         raise click.UsageError("give --quick or --full, not both")
     depth = Depth.QUICK if options["quick"] else Depth.FULL if options["full"] else Depth.DEFAULT
-    given = {path: options[path] for path in ("stock", "bypass") if options[path]}
-    if "bypass" in given and "stock" not in given:
+    texts = {path: options[path] for path in ("stock", "bypass") if options[path]}
+    if "bypass" in texts and "stock" not in texts:
         raise click.UsageError("--bypass is compared with --stock; give both, or --stock alone")
     return Wanted(
         depth=depth,
         rounds=options["rounds"],
         seconds=options["seconds"] or SECONDS[depth],
         works=options["work"],
-        given=given or None,
+        given={path: given.parse(text) for path, text in texts.items()} or None,
         name=check_name(options["name"]),
     )
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-_PROC = Path("/proc")
+FILES = ("/proc/stat", "/proc/softirqs", "/proc/net/softnet_stat")
 STATES = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
 """How /proc/stat divides a CPU's time."""
 
@@ -46,12 +46,11 @@ class Machine:
 
 def read() -> Machine:
     """The counters now."""
-    names = ("stat", "softirqs", "net/softnet_stat")
-    return parse(*((_PROC / name).read_text(encoding="ascii") for name in names))
+    return parse(*(Path(name).read_text(encoding="ascii") for name in FILES))
 
 
 def parse(stat: str, softirqs: str, softnet: str) -> Machine:
-    """From the text of the three files."""
+    """From the text of `FILES`."""
     received, sent = (_softirqs(softirqs, kind) for kind in ("NET_RX", "NET_TX"))
     ticks = dict(_ticks(stat))
     columns = [line.split() for line in softnet.splitlines()]

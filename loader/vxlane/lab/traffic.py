@@ -113,8 +113,12 @@ def connections(ends: Ends, *, seconds: float) -> float:
 
 def arrived(process: subprocess.Popen[bytes]) -> int:
     """Packets that have come into the namespace of `process` from outside."""
-    rows = Path(f"/proc/{process.pid}/net/dev").read_text(encoding="ascii").splitlines()[2:]
-    devices = (row.split(":") for row in rows)
+    return arrived_in(Path(f"/proc/{process.pid}/net/dev").read_text(encoding="ascii"))
+
+
+def arrived_in(text: str) -> int:
+    """The same, from the text of /proc/net/dev (proc(5))."""
+    devices = (row.split(":") for row in text.splitlines()[2:])
     return sum(int(counts.split()[1]) for name, counts in devices if name.strip() != "lo")
 
 
@@ -157,13 +161,21 @@ def _listens(server: subprocess.Popen[bytes], port: int) -> bool:
             f"a server ended with status {server.returncode}; is its port taken, or the program"
             " not installed? scripts/setup installs it"
         )
+    texts = []
     for table in ("tcp", "tcp6", "udp", "udp6"):
         try:
-            text = Path(f"/proc/{server.pid}/net/{table}").read_text(encoding="ascii")
+            texts.append(Path(f"/proc/{server.pid}/net/{table}").read_text(encoding="ascii"))
         except OSError:
             return False  # it has just ended, which the next look tells
-        for row in text.splitlines()[1:]:
-            _, local, _, state, *_ = row.split()
-            if local.endswith(f":{port:04X}") and state in _WAITS:
-                return True
+    return is_listening("".join(texts), port)
+
+
+def is_listening(text: str, port: int) -> bool:
+    """Whether a socket waits for clients on `port`, by the texts of /proc/net/tcp and its like."""
+    for row in text.splitlines():
+        if row.lstrip().startswith("sl"):
+            continue
+        _, local, _, state, *_ = row.split()
+        if local.endswith(f":{port:04X}") and state in _WAITS:
+            return True
     return False
