@@ -21,11 +21,6 @@ OF_THE_IMAGE = [
 ]
 ADVICE = "set it on the host: sysctl -w"
 READ_ONLY = 'mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys; exec "$@"'
-MOUNTED = (
-    "mount -t tmpfs vxlane-test /mnt; mkdir -p /mnt/proc/sys/net;"
-    " mount --bind /proc/sys/net /mnt/proc/sys/net; "
-)
-"""As the chart does."""
 MOUNTS = ("unshare", "--mount")
 """A mount namespace of its own, as a container without propagation has it."""
 PROCESSES = ("unshare", "--pid", "--fork", "--kill-child")
@@ -96,14 +91,6 @@ def test_read_only_settings(node: AgentNode) -> None:
     assert "10.42.2.0/24 via 10.42.2.0 dev flannel.1 onlink" in node.sh("ip route")
     node.sh(f"sysctl -qw {name}=1 net.netfilter.nf_conntrack_tcp_ignore_invalid_rst=1")
     eventually(lambda: node.status()["bypass"] == "on", "the bypass", seconds=10)
-
-
-def test_the_nodes_own_settings_are_mounted(node: AgentNode) -> None:
-    """Where /proc/sys is read-only and the node's is mounted beside it, that one is written."""
-    node.start(prefix=(*MOUNTS, "sh", "-ec", MOUNTED + READ_ONLY, "sh"))
-    eventually(lambda: node.status()["bypass"] == "on", "the bypass", seconds=10)
-    names = "net.netfilter.nf_conntrack_tcp_be_liberal net.ipv4.ip_forward"
-    assert node.sh(f"sysctl -n {names}").split() == ["1", "1"]
 
 
 def test_mounts_that_are_not_propagated(node: AgentNode) -> None:

@@ -159,6 +159,24 @@ def test_a_second_agent_is_refused(running: AgentNode) -> None:
     assert len(second.stderr.splitlines()) == 1
 
 
+def test_a_second_agent_may_stand_by(node: AgentNode) -> None:
+    """It changes nothing and answers nobody while the first one serves, and takes over then."""
+    node.start("--healthz-port=8471")
+    first = node.process
+    assert first is not None
+    node.start("--healthz-port=8471", "--stand-by", wait=False)
+    second = node.process
+    assert second is not None
+    eventually(lambda: "this one stands by until it ends" in node.log(), "the second one")
+    assert node.status()["pid"] == first.pid
+    before = node.attached()
+    first.terminate()
+    first.wait(timeout=10)
+    eventually(lambda: node.is_ready() and node.status()["pid"] == second.pid, "the take-over")
+    assert node.attached() == before
+    assert "taken over as compiled with" in node.log()
+
+
 def test_ready_is_told_by_file_and_to_systemd(node: AgentNode, tmp_path: Path) -> None:
     """The ready file appears when the agent is ready and goes with it; systemd hears both."""
     ready = tmp_path / "ready"

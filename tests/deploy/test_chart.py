@@ -106,11 +106,17 @@ def test_no_container_is_privileged(mode: str) -> None:
     assert "ALL" not in named
     for item in containers(pod(rendered(mode))):
         context = item["securityContext"]
-        assert context["privileged"] is False
+        assert (context["privileged"], context["allowPrivilegeEscalation"]) == (False, False)
         assert context["readOnlyRootFilesystem"] is True
         assert context["capabilities"]["drop"] == ["ALL"]
         touches_the_network = item["name"] in {"agent", "detach"}
         assert context["capabilities"].get("add", []) == (named if touches_the_network else [])
+
+
+def test_a_capability_that_escalates_is_said_to() -> None:
+    """The API server refuses SYS_ADMIN beside allowPrivilegeEscalation=false."""
+    agent = container(pod(render(capabilities="{NET_ADMIN,SYS_ADMIN}")), "agent")
+    assert agent["securityContext"]["allowPrivilegeEscalation"] is True
 
 
 def test_the_list_of_capabilities_is_the_proved_one() -> None:
@@ -188,6 +194,15 @@ def test_adopt_touches_nothing_of_flannels() -> None:
     assert not paths & {"/run/flannel", "/run/xtables.lock"}
     own = {v.get("hostPath", {}).get("path") for v in pod(rendered("own"))["volumes"]}
     assert {"/run/flannel", "/run/xtables.lock"} <= own
+
+
+def test_the_next_agent_comes_while_the_old_one_serves() -> None:
+    """One more pod on a node, which asks for no port, whose agent stands by; but not to remove."""
+    strategy = one(render(), "DaemonSet")["spec"]["updateStrategy"]
+    assert strategy["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+    assert "--stand-by" in container(pod(render()), "agent")["args"]
+    removal = one(rendered("remove"), "DaemonSet")["spec"]["updateStrategy"]
+    assert removal["rollingUpdate"] == {"maxUnavailable": "25%"}
 
 
 def test_own_makes_the_network_of_the_values() -> None:

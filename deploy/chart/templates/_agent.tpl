@@ -7,7 +7,9 @@ initContainers:
     command: [vxlane, install]
     args:
       {{- include "vxlane.cniArgs" . | nindent 6 }}
-      - --interpreter={{ .Values.cniInterpreter }}
+      {{- with .Values.cniInterpreter }}
+      - --interpreter={{ . }}
+      {{- end }}
       {{- if eq .Values.mode "own" }}
       - --role=main
       {{- end }}
@@ -24,6 +26,8 @@ containers:
     args:
       - --mode={{ .Values.mode }}
       - --kube-subnet-mgr
+      # Meanwhile the old pod's agent answers the probes, on the port that both have.
+      - --stand-by
       - --healthz-ip=127.0.0.1
       - --healthz-port={{ int .Values.healthz.port }}
       - --metrics-port={{ int .Values.metrics.port }}

@@ -34,6 +34,8 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{/* Of every container: not privileged, and no capability beyond those of the list. */}}
 {{- define "vxlane.securityContext" -}}
 privileged: false
+# The API server refuses false beside SYS_ADMIN.
+allowPrivilegeEscalation: {{ has "SYS_ADMIN" .Values.capabilities }}
 readOnlyRootFilesystem: {{ .Values.readOnlyRootFilesystem }}
 runAsUser: 0
 runAsGroup: 0
@@ -54,7 +56,7 @@ capabilities:
   # What the node mounts there later is seen; the pod mounts nothing itself.
   mountPropagation: HostToContainer
 - name: sysctls
-  mountPath: /mnt/proc/sys/net
+  mountPath: /host/proc/sys/net
 {{- if eq .Values.mode "own" }}
 - name: flannel
   mountPath: /run/flannel

@@ -37,7 +37,7 @@ def run(values: Mapping[str, Any]) -> None:
         raise ConfigError(f"the agent lacks {lacks}; give its container NET_ADMIN")
     make_directory(state)
     with _until_interrupted(), contextlib.ExitStack() as stack:
-        stack.enter_context(sole_agent(state))
+        stack.enter_context(sole_agent(state, stands_by=values["stand_by"]))
         statuses = StatusStore(state / "agent.json")
         # Before all that may have to be waited for: a probe must not end us meanwhile.
         _serve(values, statuses, stack)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import select
 import signal
@@ -18,6 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vxlane.errors import ConfigError, VxlaneError
+
+log = logging.getLogger(__name__)
 
 _LOCKS = Path("/proc/locks")
 _END_TIMEOUT = 5.0
@@ -37,16 +40,20 @@ def make_directory(state: Path) -> None:
 
 
 @contextlib.contextmanager
-def sole_agent(state: Path) -> Iterator[None]:
-    """Hold the lock of `state`; ConfigError if somebody has it."""
+def sole_agent(state: Path, *, stands_by: bool = False) -> Iterator[None]:
+    """Hold the lock of `state`. If somebody has it, wait for its end, or ConfigError."""
     descriptor = os.open(state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             who = holder(state) or "of another PID namespace"
-            advice = "stop it, or give another --state-dir"
-            raise ConfigError(f"agent {who} runs with {state} already; {advice}") from None
+            if not stands_by:
+                advice = "stop it, or give another --state-dir"
+                raise ConfigError(f"agent {who} runs with {state} already; {advice}") from None
+            log.info("agent %s runs with %s: this one stands by until it ends", who, state)
+            # A signal's handler raises, and so ends the wait.
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)

@@ -180,6 +180,12 @@ _DATAPATH = (
         show_default=True,
         help="Keep pinned programs, the socket and other files in this directory.",
     ),
+    _switch(
+        "stand-by",
+        envvar="VXLANE_STAND_BY",
+        help="Wait while another agent of this state directory runs, and take over when it ends. "
+        "Without this the second one fails.",
+    ),
     _own(
         "cni-cache-dir",
         multiple=True,
