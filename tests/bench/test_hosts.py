@@ -19,7 +19,7 @@ from vxlane.bench.model import Placement
 from vxlane.bench.plan import Depth
 from vxlane.bench.run import Wanted, run
 from vxlane.bench.works import WORKS, figures
-from vxlane.errors import ConfigError, ToolError
+from vxlane.errors import OptionError, ToolError
 from vxlane.lab.waiting import wait_for
 
 SSH = """\
@@ -137,14 +137,14 @@ def test_works_that_a_host_can_not_have():
 @pytest.mark.parametrize("name", ["ssh:", "ssh:-oProxyCommand=x", "ssh:a b"])
 def test_no_name_of_a_host(name, tmp_path):
     """An option for ssh is no host."""
-    with pytest.raises(ConfigError, match="names no host"), hosts.reached(name, tmp_path, tmp_path):
+    with pytest.raises(OptionError, match="names no host"), hosts.reached(name, tmp_path, tmp_path):
         pass
 
 
 @pytest.mark.parametrize("text", ["a,b", "ssh:a,ssh:b,host", "ssh:a,ssh:b,10.0.0.1,c"])
 def test_no_ends(text):
     """Two ends and an address are given."""
-    with pytest.raises(ConfigError, match=r"ssh:\[USER@\]HOST, and an IPv4 address"):
+    with pytest.raises(OptionError, match=r"ssh:\[USER@\]HOST, and an IPv4 address"):
         given.parse(text)
 
 
