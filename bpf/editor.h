@@ -16,12 +16,12 @@
 #define PIN_DIR "/sys/fs/bpf/vxlane"
 #define RING_PAGES 64
 
-#define BPF_F_TABLE(type, key, leaf, name, size, flags) \
-	struct {                                        \
-		leaf *(*lookup)(key *);                 \
-		long (*update)(key *, leaf *);          \
-		long (*delete)(key *);                  \
-		void (*call)(struct __sk_buff *, int);  \
+#define BPF_TABLE_PINNED(type, key, leaf, name, size, pin, flags) \
+	struct {                                                  \
+		leaf *(*lookup)(key *);                           \
+		long (*update)(key *, leaf *);                    \
+		long (*delete)(key *);                            \
+		void (*call)(struct __sk_buff *, int);            \
 	} name
 
 #define BPF_ARRAY(name, leaf, size)            \

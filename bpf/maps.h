@@ -16,9 +16,8 @@
 #define NOTES 16384
 #define NOTES_OF_A_CPU 512 /* 29 kB */
 
-/* What BPF_TABLE_PINNED() is; that of bcc 0.18 takes no flags. */
 #define PINNED(type, key, leaf, name, size, flags) \
-	BPF_F_TABLE(type ":" PIN_DIR "/" #name, key, leaf, name, size, flags)
+	BPF_TABLE_PINNED(type, key, leaf, name, size, PIN_DIR "/" #name, flags)
 
 PINNED("array", __u32, struct settings, settings, 1, 0);
 PINNED("lpm_trie", struct cidr, struct peer, peers, MAX_PEERS, BPF_F_NO_PREALLOC);

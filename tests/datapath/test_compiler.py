@@ -18,6 +18,7 @@ REFUSED = f"""could not open bpf map: settings, error: Operation not permitted
 
 {TRACE}Exception: Failed to compile BPF module <text>
 """
+OLD_BCC = "too many arguments provided to function-like macro invocation"
 VERIFIER = f"""bpf: Failed to load program: Permission denied
 ; @ settings.h:23
 12: (61) r1 = *(u32 *)(r0 +0)
@@ -38,6 +39,7 @@ HINT: The 'map_value_or_null' error can happen if you dereference a pointer
         (-signal.SIGABRT, "terminate called, std::bad_alloc", "it needs 120 MB"),
         (1, f"{TRACE}ModuleNotFoundError: No module named 'bcc'\n", "package python3-bpfcc"),
         (1, "bpf/flow.h:7:3: error: no such\n", "bpf/flow.h:7:3: error: no such"),
+        (1, f"bpf/maps.h:22:54: error: {OLD_BCC}\n", "this bcc is too old"),
         (1, REFUSED, "load: could not open bpf map: settings, error: Operation not permitted"),
         (1, VERIFIER, "load: R0 invalid mem access 'map_value_or_null' | HINT: The 'map_value_or"),
         (1, f"{TRACE}Exception: Unknown program\n", "load: Exception: Unknown program"),
@@ -49,6 +51,7 @@ HINT: The 'map_value_or_null' error can happen if you dereference a pointer
         "bad-alloc",
         "no-bcc",
         "located",
+        "bcc-0.18",
         "map",
         "verifier",
         "python",

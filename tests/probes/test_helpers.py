@@ -13,6 +13,7 @@ from vxlane.probes.helpers import PROBES, Answer, Probe
 from vxlane.probes.place import MARKER, arrived, run
 
 
+@pytest.mark.tcx
 @pytest.mark.usefixtures("_machine")
 def test_every_helper_works_on_this_kernel():
     """Linux 6.18 does all that vxlane tries; each answer carries its meaning."""

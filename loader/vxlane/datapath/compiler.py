@@ -27,6 +27,8 @@ from vxlane.util.release import OLDEST, is_supported
 TIMEOUT = 300.0
 """Seconds; a slow machine under load takes ten, and an emulated processor took 67."""
 _LOCATED = re.compile(r"^bpf/\w+\.[ch]:\d+:\d+: (?:fatal )?error: .*$", re.MULTILINE)
+_TOO_OLD = re.compile(r"^bpf/maps\.h:.* too many arguments provided to function-like", re.MULTILINE)
+"""Of bcc 0.18, Ubuntu 22.04's: its BPF_TABLE_PINNED() takes no flags, and makes no map."""
 _TELLING = re.compile(r"HINT: |could not open bpf map")
 _END_OF_VERIFIER = "processed "
 """It begins the verifier's last line: "processed 13 insns". The line before it is the refusal."""
@@ -84,6 +86,8 @@ def sentence(status: int, output: str) -> str:
         return "the compiler was killed: it needs 120 MB of memory; raise the limit"
     if "No module named 'bcc'" in output:
         return "bcc is missing; install the package python3-bpfcc (PyPI's bcc is another project)"
+    if _TOO_OLD.search(output):
+        return "this bcc is too old: it can't make pinned maps; 0.26 is the oldest that was tried"
     if located := _LOCATED.search(output):
         return located[0]
     release = os.uname().release
