@@ -10,11 +10,9 @@
 /* ENCAP_L2 takes the bytes between the VXLAN header and the inner IP header:
  * GSO finds the inner frame by it. 14, not the 22 of the kernel's self-test,
  * which makes every super-packet vanish in the NIC's transmit path. */
-/* BPF_F_ADJ_ROOM_ENCAP_L2_ETH; the headers that bcc 0.18 brings lack it. */
-#define ENCAP_L2_ETH (1ULL << 6)
 #define ROOM_FLAGS                                                                               \
 	(BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP | \
-	 ENCAP_L2_ETH | BPF_F_ADJ_ROOM_ENCAP_L2(sizeof(struct ethhdr)))
+	 BPF_F_ADJ_ROOM_ENCAP_L2_ETH | BPF_F_ADJ_ROOM_ENCAP_L2(sizeof(struct ethhdr)))
 
 /* FIXED_GSO: without it gso_size grows by what was removed, and a pod that forwards sends segments
  * larger than its MTU. NO_CSUM_RESET: what the NIC or GRO has verified of the inner packet stays

@@ -121,6 +121,7 @@ def test_tcx_program_of_a_nic(node: Node, bench: Bench, someone: Bench, auto: Ho
     assert not auto.has_foreign_filters(TcxHook.INGRESS, NIC)
 
 
+@pytest.mark.tcx
 def test_bandwidth_of_a_pod(
     bench: Bench, auto: Hooks, device: Device, nic: Callable[..., None]
 ) -> None:

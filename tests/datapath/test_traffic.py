@@ -225,12 +225,14 @@ def test_tunnel_of_a_pods_own(node: Node, bench: Bench, tunnel: Port) -> None:
     payload = bytes(number % 251 for number in range(3000))
     frame = sent(replace(ACK_DATA, payload=payload))
     with bench.counting() as moved:
-        for _ in range(2):
-            tunnel.send_super(super_packet(frame, 1200))
-            seen = node.wire.until(lambda one: one.endswith(payload[-8:]))
-            assert payload in b"".join(one[-1200:] for one in seen[:2]) + seen[2][-600:]
-    assert moved.packets == {
+        tunnel.send(bytes(sent(ACK_DATA)))
+        node.wire.receive(lambda one: one.endswith(ACK_DATA.payload))
+        tunnel.send_super(super_packet(frame, 1200))
+        seen = node.wire.until(lambda one: one.endswith(payload[-8:]))
+    assert payload in b"".join(one[-1200:] for one in seen[:2]) + seen[2][-600:]
+    # From the segments, cut by flannel.1, the exit learns on 6.18; on 7.2 they count as changed.
+    entrance = {key: count for key, count in moved.packets.items() if key[0] is Program.FROM_POD}
+    assert entrance == {
         (Program.FROM_POD, Verdict.FLOW_UNKNOWN): 1,
         (Program.FROM_POD, Verdict.REFUSED): 1,
-        (Program.TO_NIC, Verdict.LEARNED): 6,  # cut by flannel.1
     }

@@ -17,6 +17,7 @@ NEWER = {"decap_l4_udp", "last_port"}
 """What Linux 6.18 does not do."""
 
 
+@pytest.mark.tcx
 @pytest.mark.usefixtures("_machine")
 def test_every_helper_works_on_this_kernel():
     """Linux 6.18 does all that vxlane tries but what newer ones do; each has its meaning."""

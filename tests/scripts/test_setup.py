@@ -57,7 +57,7 @@ def test_unknown_option(setup):
     done = setup("--tests")
     assert (done.returncode, done.stderr) == (
         1,
-        "setup: unknown option --tests; --test and --fast are known\n",
+        "setup: unknown option --tests; --test, --kernels and --fast are known\n",
     )
 
 
