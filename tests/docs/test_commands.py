@@ -20,6 +20,7 @@ _OPTION = re.compile(r"--[a-z][a-z-]+")
 OF_OTHERS = {
     "--fast": "scripts/test",
     "--full": "pytest",
+    "--rootfs": "deploy/build",
     "--test": "scripts/setup",
     "--dport": "iptables",
     "--syn": "iptables",

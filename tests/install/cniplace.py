@@ -20,18 +20,26 @@ FLANNEL = {
 class Place:
     """A node's CNI directories."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, root: Path = Path("/")) -> None:
+        self.root = root
         self.bin = directory / "bin"
         self.conf = directory / "net.d"
         self.cache = directory / "cache"
 
     def vxlane(self, command, *options):
         """Run the command line on these directories."""
-        places = ["--cni-bin-dir", self.bin, "--cni-conf-dir", self.conf]
+        places = ["--cni-bin-dir", self._there(self.bin)]
+        places += ["--cni-conf-dir", self._there(self.conf)]
+        if self.root != Path("/"):
+            places += ["--root", self.root]
         if command == "uninstall":
-            places += ["--cni-cache-dir", self.cache]
+            places += ["--cni-cache-dir", self._there(self.cache)]
         argv = [program("vxlane"), command, *places, *options]
         return subprocess.run(list(map(str, argv)), capture_output=True, text=True, check=False)
+
+    def _there(self, directory):
+        """Its path on the node."""
+        return Path("/") / directory.relative_to(self.root)
 
     def flannel(self, **keys):
         """Write flannel's list, as its init container does."""

@@ -209,7 +209,9 @@ def test_the_other_tools_rules_go_once(
 
 
 def test_sysctls_are_noted_before_they_are_set(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
-    """What differs is set, its old value noted first; what is right or absent is left alone."""
+    """What differs is set, its old value noted first; what is right or absent is left alone. In a
+    container it is set where the host's settings are.
+    """
     undo = UndoFile(tmp_path / "state")
     values = tmp_path / "sys"
     (values / "net").mkdir(parents=True)
@@ -220,6 +222,12 @@ def test_sysctls_are_noted_before_they_are_set(monkeypatch: pytest.MonkeyPatch, 
     assert (values / "net/a").read_text() == "1"
     assert undo.known.sysctls == {"net.a": "0"}
     assert not (values / "net/c").exists()
+    host = tmp_path / "host"
+    (host / "net").mkdir(parents=True)
+    monkeypatch.setattr(sysctls, "_OF_THE_HOST", host)
+    sysctls.write({"net.a": "7"})
+    assert ((host / "net/a").read_text(), (values / "net/a").read_text()) == ("7", "1")
+    monkeypatch.setattr(sysctls, "_OF_THE_HOST", tmp_path / "none")
     (values / "net/a").unlink()
     (values / "net/a").mkdir()
     with pytest.raises(KernelError, match=r"set sysctl net.a=1"):

@@ -14,6 +14,14 @@ PLUGIN = "vxlane"
 PLUGINS_VARIABLE, NETWORKS_VARIABLE = "VXLANE_CNI_BIN_DIR", "VXLANE_CNI_CONF_DIR"
 DIRECTORY = click.Path(path_type=Path, file_okay=False)
 
+of_a_root = click.option(
+    "--root",
+    type=DIRECTORY,
+    default="/",
+    show_default=True,
+    help="Where the node's file system begins here; all directories are below it.",
+)
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -46,6 +54,11 @@ def places(command: Function) -> Function:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def below(root: Path, path: Path) -> Path:
+    """Where a path of the node is here."""
+    return root / path.absolute().relative_to("/")
 
 
 def report(changes: list[str]) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from vxlane.cli.cni_options import PLUGIN, places, report
+from vxlane.cli.cni_options import PLUGIN, below, of_a_root, places, report
 from vxlane.cli.common import examples
-from vxlane.install import executable, network, runtime
+from vxlane.install import beside, executable, network, runtime
 from vxlane.install.network import Form
 from vxlane.util import files
 from vxlane.util.places import STATE, state_directory
@@ -19,10 +19,10 @@ from vxlane.util.places import STATE, state_directory
     epilog=examples(
         "vxlane install",
         "vxlane install --role main",
-        "vxlane install --cni-bin-dir /host/opt/cni/bin --cni-conf-dir /host/etc/cni/net.d "
-        "--interpreter /usr/bin/python3",
+        "vxlane install --root /host",
     )
 )
+@of_a_root
 @places
 @click.option(
     "--role",
@@ -42,10 +42,11 @@ from vxlane.util.places import STATE, state_directory
 @click.option(
     "--interpreter",
     type=click.Path(path_type=Path),
-    help="Python that runs the plugin, as the runtime sees it.",
+    help="Python that runs the plugin, as the runtime sees it; without, what the image brings.",
 )
-def install(
+def install(  # noqa: PLR0913 (a command's options are its arguments)
     *,
+    root: Path,
     cni_bin_dir: Path,
     cni_conf_dir: Path,
     network_name: str,
@@ -59,8 +60,11 @@ def install(
     It follows flannel's plugin in the network's list and tells the agent of each pod. With --role
     main it takes flannel's plugin's place. What is as it should be is left alone.
     """
-    python = interpreter or executable.default_interpreter()
-    executable.check_interpreter(python)
+    cni_bin_dir, cni_conf_dir = below(root, cni_bin_dir), below(root, cni_conf_dir)
+    python = None
+    if interpreter or not beside.BROUGHT.is_dir():
+        python = interpreter or executable.default_interpreter()
+        executable.check_interpreter(python, root)
     plugin, is_called = _plugin(required=required), True
     if role == "main":
         plan = network.main(cni_conf_dir, network_name, plugin=plugin)
@@ -68,16 +72,22 @@ def install(
         chosen = _form(form, cni_conf_dir, network_name)
         plan = network.chained(cni_conf_dir, network_name, form=chosen, plugin=plugin)
         is_called = network.is_there(cni_conf_dir, network_name)
-    program = cni_bin_dir / PLUGIN
     # The executable first: a runtime that reads of a plugin it can't find fails every pod.
-    written = files.settle(program, executable.build(python), mode=0o755)
-    changes = [f"wrote {program}"] if written else []
+    changes = _write_executable(cni_bin_dir / PLUGIN, python)
     report(changes + network.apply(cni_conf_dir, plan))
     if not is_called:
         click.echo(
             f"nothing calls the plugin yet: {cni_conf_dir} holds no list of network "
             f'"{network_name}"; start flannel, which writes one, or pass --role main'
         )
+
+
+def _write_executable(program: Path, python: Path | None) -> list[str]:
+    """None: with the interpreter that the image brings."""
+    if python is None:
+        return beside.install(program)
+    written = files.settle(program, executable.build(python), mode=0o755)
+    return ([f"wrote {program}"] if written else []) + beside.remove(program)
 
 
 def _plugin(*, required: bool) -> network.Json:

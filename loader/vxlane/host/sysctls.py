@@ -20,6 +20,8 @@ CONNTRACK = {
 }
 
 _ROOT = Path("/proc/sys")
+_OF_THE_HOST = Path("/host/proc/sys")
+"""Where a container that is not privileged, whose own /proc/sys is read-only, has the host's."""
 
 
 def read(name: str) -> str | None:
@@ -48,12 +50,16 @@ def write(values: Mapping[str, str]) -> None:
     """Set each setting."""
     for name, value in values.items():
         try:
-            _path(name).write_text(value)
+            _path(name, _writable()).write_text(value)
         except OSError as error:
             advice = f"set it on the host: sysctl -w {name}={value}"
             raise KernelError(f"set sysctl {name}={value}", error.errno or 0, advice) from error
 
 
-def _path(name: str) -> Path:
+def _writable() -> Path:
+    return _OF_THE_HOST if _OF_THE_HOST.joinpath("net").is_dir() else _ROOT
+
+
+def _path(name: str, root: Path | None = None) -> Path:
     """As sysctl(8) has it: a name with slashes keeps its dots, which a device's name may have."""
-    return _ROOT / (name if "/" in name else name.replace(".", "/"))
+    return (root or _ROOT) / (name if "/" in name else name.replace(".", "/"))

@@ -11,12 +11,12 @@ import contextlib
 import errno
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
-from pathlib import Path
 from typing import Any
 
 from pyroute2.netlink.exceptions import NetlinkError
 
 from vxlane.errors import KernelError
+from vxlane.host import sysctls
 from vxlane.host.devices import Device, Devices, explained
 
 OVERHEAD = 14 + 8 + 8 + 20
@@ -164,8 +164,8 @@ def _create(devices: Devices, wanted: Vtep) -> Device:
             **options,
         )
     # No router sends advertisements in a tunnel; flannel turns this off too.
-    with contextlib.suppress(OSError):
-        Path(f"/proc/sys/net/ipv6/conf/{wanted.name}/accept_ra").write_text("0")
+    with contextlib.suppress(KernelError):
+        sysctls.write({f"net/ipv6/conf/{wanted.name}/accept_ra": "0"})
     return _read(devices, wanted.name)
 
 
