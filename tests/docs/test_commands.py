@@ -21,6 +21,7 @@ OF_OTHERS = {
     "--set": "helm",
     "--fast": "scripts/test",
     "--full": "pytest",
+    "--rootfs": "deploy/build",
     "--test": "scripts/setup",
     "--dport": "iptables",
     "--syn": "iptables",

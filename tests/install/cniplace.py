@@ -20,14 +20,15 @@ FLANNEL = {
 class Place:
     """A node's CNI directories."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, root: Path = Path("/")) -> None:
+        self.root = root
         self.bin = directory / "bin"
         self.conf = directory / "net.d"
         self.cache = directory / "cache"
 
     def vxlane(self, command, *options):
         """Run the command line on these directories."""
-        places = ["--cni-bin-dir", self.bin, "--cni-conf-dir", self.conf]
+        places = ["--cni-bin-dir", self.bin, "--cni-conf-dir", self.conf, "--host-root", self.root]
         if command == "uninstall":
             places += ["--cni-cache-dir", self.cache]
         return self.run(command, *places, *options)

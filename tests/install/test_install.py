@@ -251,11 +251,30 @@ def test_relative_interpreters(place, path):
     assert "is not absolute" in done.stderr
 
 
-def test_interpreter_of_another_root(place):
-    """An interpreter that is not here is believed to be there for the runtime."""
-    done = place.vxlane("install", "--form", "drop-in", "--interpreter", "/host/bin/python3")
+def test_interpreter_of_another_root(tmp_path):
+    """It is looked for where the runtime finds it: links are the node's, and it is not run."""
+    place = Place(tmp_path / "host", root=tmp_path / "host")
+    options = ("--form", "drop-in", "--interpreter", "/usr/bin/python3")
+    done = place.vxlane("install", *options)
+    assert (done.returncode, place.files()) == (1, [])
+    assert f"no program /usr/bin/python3 below {place.root}" in done.stderr
+    (place.root / "usr/bin").mkdir(parents=True)
+    (place.root / "usr/bin/python3").symlink_to("../../opt/python")
+    assert place.vxlane("install", *options).returncode == 1
+    (place.root / "opt").mkdir()
+    (place.root / "opt/python").touch(mode=0o755)
+    done = place.vxlane("install", *options)
     assert done.returncode == 0
-    assert b"\nexec /host/bin/python3 -X utf8 -ISc " in (place.bin / "vxlane").read_bytes()
+    assert b"\nexec /usr/bin/python3 -X utf8 -ISc " in (place.bin / "vxlane").read_bytes()
+    place.vxlane("uninstall")
+    assert place.files() == []
+
+
+def test_an_interpreter_that_is_missing(place):
+    """It is refused, and nothing is written."""
+    done = place.vxlane("install", "--form", "drop-in", "--interpreter", "/none/python3")
+    assert (done.returncode, place.files()) == (1, [])
+    assert "there is no program /none/python3; name a Python with --interpreter" in done.stderr
 
 
 def test_old_interpreter(place, tmp_path):

@@ -84,6 +84,12 @@ def _filled(command: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def host_root() -> Path:
+    """Where the node's root directory is seen from here, as the command that runs was told."""
+    root: Path = click.get_current_context().params["host_root"]
+    return root
+
+
 def report(changes: list[str]) -> None:
     """Print what was done, a line each."""
     for change in changes or ["nothing to do"]:

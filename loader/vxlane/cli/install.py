@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from vxlane.cli.cni_options import places, report
+from vxlane.cli.cni_options import host_root, places, report
 from vxlane.cli.common import examples
-from vxlane.install import executable, runtime
+from vxlane.install import beside, executable, runtime
 from vxlane.runtime import installed, network
 from vxlane.runtime.installed import Installed
 from vxlane.runtime.network import Form, Role
@@ -21,7 +21,7 @@ from vxlane.util.places import STATE, state_directory
     epilog=examples(
         "vxlane install",
         "vxlane install --role main",
-        "vxlane install --host-root /host --interpreter /usr/bin/python3",
+        "vxlane install --host-root /host",
     )
 )
 @places
@@ -43,7 +43,7 @@ from vxlane.util.places import STATE, state_directory
 @click.option(
     "--interpreter",
     type=click.Path(path_type=Path),
-    help="Python that runs the plugin, as the runtime sees it.",
+    help="Python that runs the plugin, as the runtime sees it; without, what the image brings.",
 )
 def install(
     *,
@@ -60,8 +60,10 @@ def install(
     It follows flannel's plugin in the network's list and tells the agent of each pod. With --role
     main it takes flannel's plugin's place. What is as it should be is left alone.
     """
-    python = interpreter or executable.default_interpreter()
-    executable.check_interpreter(python)
+    python = None
+    if interpreter or not beside.BROUGHT.is_dir():
+        python = interpreter or executable.default_interpreter()
+        executable.check_interpreter(python, host_root())
     program = cni_bin_dir / network.TYPE
     is_main = Role(role) is Role.MAIN
     wanted = Installed(
@@ -74,8 +76,7 @@ def install(
     plan = wanted.plan(cni_conf_dir)
     is_called = is_main or network.is_there(cni_conf_dir, network_name)
     # The executable first: a runtime that reads of a plugin it can't find fails every pod.
-    written = files.settle(program, executable.build(python), mode=0o755)
-    changes = [f"wrote {program}"] if written else []
+    changes = _write_executable(program, python)
     report(changes + network.apply(cni_conf_dir, plan))
     installed.write(cni_conf_dir, wanted)
     if not is_called:
@@ -83,6 +84,14 @@ def install(
             f"nothing calls the plugin yet: {cni_conf_dir} holds no list of network "
             f'"{network_name}"; start flannel, which writes one, or pass --role main'
         )
+
+
+def _write_executable(program: Path, python: Path | None) -> list[str]:
+    """None: with the interpreter that the image brings."""
+    if python is None:
+        return beside.install(program)
+    written = files.settle(program, executable.build(python), mode=0o755)
+    return ([f"wrote {program}"] if written else []) + beside.remove(program)
 
 
 def _plugin(*, required: bool) -> network.Json:

@@ -10,6 +10,7 @@ import click
 
 from vxlane.cli.cni_options import DIRECTORY, places, report
 from vxlane.cli.common import examples
+from vxlane.install import beside
 from vxlane.pods import cni_cache
 from vxlane.runtime import installed, network
 from vxlane.util import files
@@ -40,7 +41,9 @@ def uninstall(
     # Some runtimes delete a pod by the list that made it: without the executable, never.
     left = cni_cache.made_with(network.TYPE, cni_cache_dir)
     if not left:
-        changes += [f"removed {program}" for program in programs if files.remove(program)]
+        for program in programs:
+            changes += [f"removed {program}"] if files.remove(program) else []
+            changes += beside.remove(program)
         installed.forget(cni_conf_dir)
     report(changes)
     for program in programs:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
@@ -168,8 +169,12 @@ def _prog_load(name: str, code: bytes, log: ctypes.Array[ctypes.c_char] | None =
 @contextlib.contextmanager
 def _allowed(operation: str) -> Iterator[None]:
     """An OSError of the block as a KernelError that names the capabilities that lack."""
-    with syscall.explained(operation, _lacks()):
+    try:
         yield
+    except OSError as error:
+        # With all of them it is a container runtime's filter; old ones demand SYS_ADMIN.
+        filtered = "a seccomp profile forbids bpf(2)" if error.errno == errno.EPERM else ""
+        raise KernelError(operation, error.errno or 0, _lacks() or filtered) from error
 
 
 def _lacks() -> str:

@@ -32,6 +32,7 @@ _PACKAGE = "vxlane_cni"
 _DISTRIBUTION_PYTHON = Path("/usr/bin/python3")
 """A name that outlives the distribution's upgrades, as /usr/bin/python3.11 does not."""
 _OLDEST = (3, 10)
+_ROOT = Path("/")
 _HEAD = """\
 #!/bin/sh
 # vxlane's CNI plugin: behind the NUL byte are Python modules, which the next command runs.
@@ -67,8 +68,13 @@ posix._exit(main())
 def build(interpreter: Path) -> bytes:
     """The executable for `interpreter`; the same bytes until a module changes."""
     head = _HEAD.format(interpreter=shlex.quote(str(interpreter)), start=shlex.quote(START))
-    modules = {name: (_byte_code(name, source), source) for name, source in _sources().items()}
-    return head.encode() + b"\0" + marshal.dumps((importlib.util.MAGIC_NUMBER, modules))
+    return head.encode() + b"\0" + modules()
+
+
+def modules() -> bytes:
+    """What `START` reads behind a file's first NUL."""
+    made = {name: (_byte_code(name, source), source) for name, source in _sources().items()}
+    return marshal.dumps((importlib.util.MAGIC_NUMBER, made))
 
 
 def default_interpreter() -> Path:
@@ -81,17 +87,32 @@ def default_interpreter() -> Path:
     return _DISTRIBUTION_PYTHON if _version(_DISTRIBUTION_PYTHON) == _version(own) else own
 
 
-def check_interpreter(path: Path) -> None:
-    """ConfigError: `path` can't run the plugin.
+def check_interpreter(path: Path, root: Path) -> None:
+    """ConfigError: `path` can't run the plugin on the node whose file system begins at `root`.
 
-    An interpreter that is not here is accepted: in a container, /usr/bin/python3 is the host's.
+    Another root's programs can't be run from here, so their version is not known.
     """
     if not path.is_absolute():
         raise ConfigError(f"{path} is not absolute; a runtime starts plugins without a PATH")
-    version = _version(path)
+    if not _is_program(path, root):
+        where = "" if root == _ROOT else f" below {root}"
+        raise ConfigError(f"there is no program {path}{where}; name a Python with --interpreter")
+    version = _version(path) if root == _ROOT else ()
     if version and version < _OLDEST:
         wanted = ".".join(map(str, _OLDEST))
         raise ConfigError(f"{path} is older than Python {wanted}; name another with --interpreter")
+
+
+def _is_program(path: Path, root: Path) -> bool:
+    """Whether it is there, followed through links as the node follows them."""
+    seen = set[Path]()
+    while path not in seen:
+        seen.add(path)
+        here = root / path.relative_to("/")
+        if not here.is_symlink():
+            return here.is_file() and os.access(here, os.X_OK)
+        path = Path(os.path.normpath(path.parent / here.readlink()))
+    return False
 
 
 def _version(interpreter: Path) -> tuple[int, ...]:
