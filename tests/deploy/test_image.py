@@ -165,7 +165,7 @@ def test_what_init_leaves_can_be_taken_away(podman: Podman, image: str, bare: Ba
     damaged.write_bytes(b"")
     assert "wrote /host/opt/cni/bin/.vxlane/" in podman(*run, image, *INSTALL)
     assert damaged.stat().st_size > 0
-    podman(*run, image, "uninstall", "--root", "/host")
+    podman(*run, image, "uninstall", "--host-root", "/host")
     assert [name for name in bare.files() if "vxlane" in name] == []
 
 
