@@ -32,6 +32,11 @@ containers:
       - --healthz-port={{ int .Values.healthz.port }}
       - --metrics-port={{ int .Values.metrics.port }}
       - --revalidate={{ .Values.revalidate }}
+      - --pods={{ .Values.pods }}
+      {{- if not .Values.skipCNIConfigInstallation }}
+      # flannel's init container and k3s write their list anew: the agent puts the plugin back.
+      - --cni-conf-dir=/host/etc/cni/net.d
+      {{- end }}
       {{- if eq .Values.mode "own" }}
       - --ip-masq
       {{- end }}
@@ -61,6 +66,9 @@ containers:
       {{- include "vxlane.securityContext" . | nindent 6 }}
     volumeMounts:
       {{- include "vxlane.nodeMounts" . | nindent 6 }}
+      {{- if not .Values.skipCNIConfigInstallation }}
+      {{- include "vxlane.cniDirectories" . | nindent 6 }}
+      {{- end }}
 {{- end -}}
 
 {{/* The plugin's two files, and nothing of the node's network. */}}

@@ -73,11 +73,15 @@ capabilities:
   mountPath: /tmp
 {{- end -}}
 
-{{- define "vxlane.cniMounts" -}}
+{{- define "vxlane.cniDirectories" -}}
 - name: cni-plugin
   mountPath: /host/opt/cni/bin
 - name: cni
   mountPath: /host/etc/cni/net.d
+{{- end -}}
+
+{{- define "vxlane.cniMounts" -}}
+{{ include "vxlane.cniDirectories" . }}
 - name: tmp
   mountPath: /tmp
 {{- end -}}
