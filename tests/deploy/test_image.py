@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from container import CONFINED, Podman, packages, status
+from container import CAPABILITIES, CONFINED, Podman, packages, status
 from everyone import BYPASSED, everyone, stream
 from rig import AGENT, ROUNDS, counted
 
@@ -16,6 +16,7 @@ from vxlane.lab.waiting import wait_for
 
 MOST = 80_000_000
 """Bytes, compressed; by gzip's fastest here, which makes more than registries do."""
+FULL = "localhost/vxlane:full"
 PREVIOUS = "localhost/vxlane:previous"
 OLDER = f"""\
 cd /usr/lib/python3/dist-packages/vxlane && \
@@ -54,6 +55,16 @@ def requirements() -> list[str]:
     """The lines of deploy/requirements.txt."""
     text = (Path(__file__).parents[2] / "deploy" / "requirements.txt").read_text()
     return [line.lower() for line in text.splitlines() if "==" in line]
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+def test_the_full_flavour_compiles(podman: Podman, rootfs: Path) -> None:
+    """With bcc and headers in it the image compiles, with the agent's capabilities."""
+    podman.build(FULL, "--full", "--rootfs", str(rootfs.with_name("rootfs-full.tar")))
+    given = [*CONFINED, "--cap-add", ",".join(CAPABILITIES)]
+    podman("run", "--rm", *given, FULL, "compile", "/tmp/compiled.json")
+    assert "python3-bpfcc" in packages(podman, FULL)
 
 
 def test_an_upgrade_loses_no_packet(lab, podman: Podman, image: str) -> None:
