@@ -105,7 +105,9 @@ static __always_inline enum verdict to_peer(struct __sk_buff *skb, struct packet
 					    const struct settings *settings,
 					    const struct flow *flow)
 {
-	struct bpf_redir_neigh hop = {.nh_family = AF_INET, .ipv4_nh = flow->next_hop[3]};
+	/* An IPv4 address is the first word of the union. Named ipv4_nh, the other words may stay
+	 * as they are on the stack, which clang 18 does and 5.15 refuses to read. */
+	struct bpf_redir_neigh hop = {.nh_family = AF_INET, .ipv6_nh = {flow->next_hop[3]}};
 	__u32 transport = sizeof(packet->eth) + sizeof(packet->ip);
 	enum verdict verdict = VERDICT_ROUTED;
 	__u32 bytes = skb->len;
