@@ -10,6 +10,8 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import yaml
+
 from vxlane.lab import namespaces
 from vxlane.lab.plan import LABS, LabNode
 from vxlane.lab.waiting import wait_for
@@ -25,9 +27,33 @@ events_logger = "none"
 [containers]
 default_ulimits = ["nofile=4096:20000", "nproc=4096:4096"]
 """
-# This distribution's profile allows bpf(2) with CAP_SYS_ADMIN only.
-CONFINED = ("--read-only", "--cap-drop", "all", "--security-opt", "no-new-privileges")
-CONFINED += ("--security-opt", "seccomp=unconfined")
+
+
+def _confinement(manifest: Path) -> Iterator[str]:
+    """The securityContext that all containers of a manifest have in common, in podman's words."""
+    pod = next(
+        document["spec"]["template"]["spec"]
+        for document in yaml.safe_load_all(manifest.read_text())
+        if document["kind"] == "DaemonSet"
+    )
+    for container in (*pod["initContainers"], *pod["containers"]):
+        said = dict(container["securityContext"])
+        assert said.pop("capabilities")["drop"] == ["ALL"]
+        assert said == {
+            "privileged": False,
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "runAsUser": 0,
+            "runAsGroup": 0,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        }
+    yield from ("--cap-drop", "all", "--security-opt", "no-new-privileges", "--read-only")
+    # The distribution's default profile allows bpf(2) with CAP_SYS_ADMIN only.
+    yield from ("--user", "0:0", "--security-opt", "seccomp=unconfined")
+
+
+CONFINED = tuple(_confinement(DEPLOY / "manifests" / "adopt" / "vxlane.yaml"))
+"""The agent's has `CAPABILITIES` besides, which tests/deploy/test_chart.py holds against them."""
 
 
 class Podman:
