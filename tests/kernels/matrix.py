@@ -35,6 +35,8 @@ TESTS = (
     "tests/datapath/test_super_packets.py",
     "tests/datapath/test_wire.py",
     "tests/datapath/test_traffic.py",
+    "tests/datapath/test_carried.py",
+    "tests/datapath/test_kernels.py",
     "tests/datapath/test_tables.py",
     "tests/probes",
 )
