@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 
 from vxlane.datapath import compiler, load, precompiled, source
 from vxlane.datapath.source import Part
-from vxlane.errors import CompileError
+from vxlane.errors import CompileError, KernelError
 
 TRACE = 'Traceback (most recent call last):\n  File "x.py", line 1, in <module>\n'
 REFUSED = f"""could not open bpf map: settings, error: Operation not permitted
@@ -65,6 +66,17 @@ def test_the_verifiers_refusal_is_told() -> None:
     """It stands before the last line of the log; another log's end is told as it is."""
     assert load.refusal(VERIFIER) == "R0 invalid mem access 'map_value_or_null'"
     assert load.refusal("unknown func\n") == "unknown func"
+
+
+def test_a_kernel_that_refuses_a_map_is_too_old(monkeypatch) -> None:
+    """Before 5.11 a map may be refused for want of locked memory, which is no seccomp profile."""
+    monkeypatch.setattr(load.os, "uname", lambda: SimpleNamespace(release="5.10.0-32-amd64"))
+    monkeypatch.setattr(load, "missing", lambda _: "")
+    with (
+        pytest.raises(KernelError, match=r"5\.15 or later, this is 5\.10\.0-32-amd64"),
+        load._allowed("make the map flows"),
+    ):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
 
 
 def test_a_kernel_that_is_too_old_is_named(monkeypatch) -> None:

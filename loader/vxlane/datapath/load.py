@@ -136,9 +136,8 @@ def _load(name: str, code: bytes, log_file: Path) -> int:
     with contextlib.suppress(OSError):
         files.replace(log_file, said, mode=0o600)
         where = f"; all of the verifier's words are in {log_file}"
-    release = os.uname().release
-    if not is_supported(release):
-        raise CompileError(f"the programs need Linux {OLDEST} or later, this is {release}{where}")
+    if old := _too_old():
+        raise CompileError(f"{old}{where}")
     lacks = _lacks()
     raise CompileError(
         f"the programs did not load: {name}: {refusal(said)}{f'; {lacks}' if lacks else ''}{where}"
@@ -168,13 +167,27 @@ def _prog_load(name: str, code: bytes, log: ctypes.Array[ctypes.c_char] | None =
 
 @contextlib.contextmanager
 def _allowed(operation: str) -> Iterator[None]:
-    """An OSError of the block as a KernelError that names the capabilities that lack."""
+    """An OSError of the block as a KernelError that says what lacks: a capability, a newer kernel
+    (before 5.11 maps counted against RLIMIT_MEMLOCK), or a container runtime's permission.
+    """
     try:
         yield
     except OSError as error:
-        # With all of them it is a container runtime's filter; old ones demand SYS_ADMIN.
+        # Profiles from before 2023 demand SYS_ADMIN.
         filtered = "a seccomp profile forbids bpf(2)" if error.errno == errno.EPERM else ""
-        raise KernelError(operation, error.errno or 0, _lacks() or filtered) from error
+        raise KernelError(
+            operation, error.errno or 0, _lacks() or _too_old() or filtered
+        ) from error
+
+
+def _too_old() -> str:
+    """Empty: the kernel is new enough. An older one may have all that is needed, and then loads."""
+    release = os.uname().release
+    return (
+        ""
+        if is_supported(release)
+        else f"the programs need Linux {OLDEST} or later, this is {release}"
+    )
 
 
 def _lacks() -> str:
