@@ -164,6 +164,13 @@ static __always_inline int is_teaching(const struct packet *packet, const struct
 	return packet->payload || !flow || flow->seen_out || flow->seen_in;
 }
 
+/* May a BIG TCP packet take the flow's way? Only the bridge hands one on as it is: a tunnel's
+ * headers can't tell its length, and a routed one leaves by a device with limits of its own. */
+static __always_inline int takes_big(const struct flow *flow)
+{
+	return flow && flow->way == WAY_LOCAL && !flow->translated;
+}
+
 static __always_inline int is_current(const struct flow *flow, const struct settings *settings,
 				      const struct pod *pod)
 {

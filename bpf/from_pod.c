@@ -71,6 +71,12 @@ static __always_inline void rewrite_local(struct __sk_buff *skb, struct packet *
 	nat_finish(skb, packet, &nat, sizeof(eth) + sizeof(packet->ip));
 }
 
+/* Would the receiver's veth take a BIG TCP packet whole? As gso_features_check() of the kernel. */
+static __always_inline int takes_whole(const struct pod *receiver, const struct __sk_buff *skb)
+{
+	return skb->len < receiver->gso_size && skb->gso_segs <= receiver->gso_segs;
+}
+
 /* The bridge would hand a frame over unchanged, if it is not translated, and so do we. */
 static __always_inline enum verdict to_local_pod(struct __sk_buff *skb, struct packet *packet,
 						 const struct pod *sender,
@@ -94,6 +100,8 @@ static __always_inline enum verdict to_local_pod(struct __sk_buff *skb, struct p
 		return VERDICT_GUARDED;
 	if (!fits(skb, packet, receiver->mtu))
 		return VERDICT_TOO_BIG;
+	if (!packet->ip.tot_len && !takes_whole(receiver, skb))
+		return VERDICT_BIG_TCP;
 	if (flow->translated)
 		rewrite_local(skb, packet, receiver, flow);
 	enter_pod(skb, receiver);
@@ -211,11 +219,13 @@ static __always_inline enum verdict from_pod_verdict(struct __sk_buff *skb)
 	if (skb->mark)
 		return VERDICT_MARKED;
 	verdict = parse_transport(&at, &packet, skb->len - sizeof(packet.eth));
-	if (verdict != CONTINUE)
+	if (verdict != CONTINUE && verdict != VERDICT_BIG_TCP)
 		return verdict;
 	key = key_of(&packet, DIRECTION_OUT);
 	flow = flows.lookup(&key);
 	flow_forget(&packet, &key, flow);
+	if (verdict == VERDICT_BIG_TCP && !takes_big(flow))
+		return verdict;
 	if (is_judged(settings, sender))
 		return VERDICT_JUDGED;
 	if (is_guarded(sender, &packet, GUARD_FROM_POD))

@@ -18,12 +18,13 @@ static __always_inline int is_unfinished(const struct packet *packet)
 {
 	const __u16 *source = (const __u16 *)&packet->source[3];
 	const __u16 *destination = (const __u16 *)&packet->destination[3];
+	__u32 length = packet->headers - sizeof(packet->ip) + packet->payload;
 	__u32 sum = be16(packet->ip.protocol);
 
 	if (packet->ip.protocol == IPPROTO_ICMP)
 		return 0;
 	sum += source[0] + source[1] + destination[0] + destination[1];
-	sum += be16(cpu16(packet->ip.tot_len) - sizeof(packet->ip));
+	sum += be16(length) + be16(length >> 16);
 	sum = (sum & 0xffff) + (sum >> 16);
 	sum = (sum & 0xffff) + (sum >> 16);
 	return packet->check == (__be16)sum;

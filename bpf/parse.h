@@ -56,11 +56,11 @@ struct packet {
 	__be16 source_port; /* ICMP echo: identifier */
 	__be16 destination_port; /* ICMP echo: type */
 	__be16 check; /* of TCP or UDP */
-	__u16 payload; /* bytes behind the transport header */
+	__u16 headers; /* bytes of IP and transport header */
+	__u32 payload; /* bytes behind them; with BIG TCP more than 65,535 */
 	__u32 sequence; /* TCP's */
 	__u8 tcp_flags;
 	__u8 tagged; /* priority tags were before the IP header */
-	__u16 headers; /* bytes of IP and transport header */
 };
 
 struct icmp_echo {
@@ -179,17 +179,16 @@ static __always_inline enum verdict parse_addresses(struct cursor *at, struct pa
  * most": the kernel trims trailing bytes, a bypass would carry them along. */
 static __always_inline enum verdict check_ip(const struct iphdr *ip, __u32 room)
 {
+	/* Its header has no room for its length: the layer below tells it, as in iph_totlen(). */
+	int is_big = !ip->tot_len && room > 0xffff && ip->protocol == IPPROTO_TCP;
+
 	if (ip->ihl > 5)
 		return VERDICT_IP_OPTIONS;
-	/* BIG TCP: no UDP header of a tunnel can tell such a length either, and the kernel cuts it.
-	 */
-	if (!ip->tot_len && room > 0xffff)
-		return VERDICT_BIG_TCP;
-	if (cpu16(ip->tot_len) != room || ip_checksum(ip))
+	if ((cpu16(ip->tot_len) != room && !is_big) || ip_checksum(ip))
 		return VERDICT_MALFORMED;
 	if (ip->frag_off & IP_FRAGMENT)
 		return VERDICT_FRAGMENT;
-	return CONTINUE;
+	return is_big ? VERDICT_BIG_TCP : CONTINUE;
 }
 
 static __always_inline enum verdict parse_tcp(struct cursor *at, struct packet *packet)
@@ -239,17 +238,18 @@ static __always_inline enum verdict parse_icmp(struct cursor *at, struct packet 
 	return CONTINUE;
 }
 
-/* The rest of a packet whose addresses are parsed; `room` as in check_ip(). */
+/* The rest of a packet whose addresses are parsed; `room` as in check_ip(). With VERDICT_BIG_TCP
+ * the packet is parsed to its end, for a caller that can take it. */
 static __always_inline enum verdict parse_transport(struct cursor *at, struct packet *packet,
 						    __u32 room)
 {
-	enum verdict verdict = check_ip(&packet->ip, room);
+	enum verdict verdict, length = check_ip(&packet->ip, room);
 
 	/* The kernel path takes priority tags off; the bypass would carry them along. */
 	if (at->skb->vlan_present || packet->tagged)
 		return VERDICT_NOT_IP;
-	if (verdict != CONTINUE)
-		return verdict;
+	if (length != CONTINUE && length != VERDICT_BIG_TCP)
+		return length;
 	if (packet->ip.protocol == IPPROTO_TCP)
 		verdict = parse_tcp(at, packet);
 	else if (packet->ip.protocol == IPPROTO_UDP)
@@ -261,7 +261,7 @@ static __always_inline enum verdict parse_transport(struct cursor *at, struct pa
 	if (verdict == CONTINUE && packet->headers > room)
 		return VERDICT_MALFORMED;
 	packet->payload = room - packet->headers;
-	return verdict;
+	return verdict == CONTINUE ? length : verdict;
 }
 
 /* Would the kernel path forward it whole? A super-packet is judged by the
@@ -270,7 +270,7 @@ static __always_inline int fits(const struct __sk_buff *skb, const struct packet
 {
 	if (skb->gso_size)
 		return packet->headers + skb->gso_size <= mtu;
-	return cpu16(packet->ip.tot_len) <= mtu;
+	return packet->headers + packet->payload <= mtu;
 }
 
 #endif

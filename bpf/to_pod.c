@@ -96,7 +96,8 @@ static __always_inline enum verdict to_pod_verdict(struct __sk_buff *skb)
 	if (!receiver || receiver->ifindex != skb->ifindex)
 		return VERDICT_NO_POD;
 	verdict = parse_transport(&at, &packet, skb->len - sizeof(packet.eth));
-	if (verdict != CONTINUE)
+	/* A pod's flow may consist of BIG TCP alone, and its approval is to be renewed. */
+	if (verdict != CONTINUE && verdict != VERDICT_BIG_TCP)
 		return verdict;
 	if (note->ifindex)
 		verdict = from_neighbour(note, settings, &packet, receiver, now);

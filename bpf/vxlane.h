@@ -66,7 +66,8 @@ enum verdict {
 			 */
 
 	VERDICT_MALFORMED, /* lengths, version or header checksum do not agree */
-	VERDICT_BIG_TCP, /* a super-packet so long that no IP header can tell its length */
+	VERDICT_BIG_TCP, /* a super-packet so long that no IP header can tell its length, where the
+			    kernel cuts, translates or has not yet let through such a flow's */
 	VERDICT_IP_OPTIONS, /* the IP header has options */
 	VERDICT_FRAGMENT, /* a part of a packet */
 	VERDICT_TTL, /* would expire here */
@@ -158,6 +159,8 @@ struct pod {
 	__u32 ifindex; /* host end of its veth */
 	__u32 bridge; /* ifindex of the bridge it is a port of */
 	__u32 mtu; /* largest IP packet towards it, bytes */
+	__u32 gso_size; /* super-packets of so many bytes or more the kernel cuts for its veth */
+	__u32 gso_segs; /* and those of more segments; only BIG TCP is held against both */
 	__u32 owner; /* the same for all interfaces of one container, and for no other's */
 	__u8 mac[6]; /* of the pod's interface */
 	__u8 gateway_mac[6]; /* of the bridge */

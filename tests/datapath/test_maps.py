@@ -275,6 +275,6 @@ def test_other_layout(bench: Bench, tmp_path: Path) -> None:
     syscall.obj_replace(made, tmp_path / "bpf" / "pods")
     os.close(made)
     with pytest.raises(
-        ContractError, match="pinned map pods has keys of 16 and values of 20 bytes, not 16 and 32"
+        ContractError, match="pinned map pods has keys of 16 and values of 20 bytes, not 16 and 40"
     ):
         Maps.open(tmp_path / "bpf")

@@ -43,3 +43,11 @@ def test_guards_of_a_pod(veth: Device, bridge: Device, guard: Guard) -> None:
     [pod] = plan_for(POD, veth, bridge, others=Guard(0)).pods
     assert pod.guard == guard
     assert (pod.mtu, pod.gateway_mac, pod.bridge) == (1400, BRIDGE.mac, 5)
+
+
+def test_super_packets_of_a_pod() -> None:
+    """What the veth takes whole counts, not what the bridge does: it hands frames on unchanged."""
+    veth = dataclasses.replace(VETH, gso_size=131072, gso_segs=100)
+    bridge = dataclasses.replace(BRIDGE, gso_size=65536, gso_segs=10)
+    [pod] = plan_for(POD, veth, bridge, others=Guard(0)).pods
+    assert (pod.gso_size, pod.gso_segs) == (131072, 100)

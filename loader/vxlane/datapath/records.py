@@ -101,6 +101,10 @@ class Pod:
     gateway_mac: str
     guard: Guard
     owner: int
+    gso_size: int = 0
+    """Super-packets of so many bytes or more the kernel cuts for its veth; 0: all BIG TCP."""
+    gso_segs: int = 0
+    """And those of more segments."""
 
     @classmethod
     def of(cls, key: Any, value: Any) -> Pod:
@@ -114,6 +118,8 @@ class Pod:
             _mac(value.gateway_mac),
             Guard(value.guard),
             value.owner,
+            value.gso_size,
+            value.gso_segs,
         )
 
     @property
@@ -125,6 +131,8 @@ class Pod:
             mtu=self.mtu,
             guard=int(self.guard),
             owner=self.owner,
+            gso_size=self.gso_size,
+            gso_segs=self.gso_segs,
         )
         _fill(value.mac, mac_octets(self.mac))
         _fill(value.gateway_mac, mac_octets(self.gateway_mac))

@@ -56,6 +56,10 @@ class Device:
     """A bridge port that may not reach other isolated ports."""
     filters_vlans: bool
     """A bridge with VLAN filtering on."""
+    gso_size: int = 0
+    """gso_ipv4_max_size: super-packets of so many bytes or more are cut; 0: before Linux 6.3."""
+    gso_segs: int = 0
+    """gso_max_segs: those of more segments are cut (gso_features_check() in net/core/dev.c)."""
 
 
 class Devices:
@@ -148,6 +152,8 @@ def _device(body: bytes) -> Device:
         qdisc=_text(found, rt.IFLA_QDISC),
         is_isolated=any(port.get(rt.IFLA_BRPORT_ISOLATED, b"")),
         filters_vlans=any(bridge.get(rt.IFLA_BR_VLAN_FILTERING, b"")),
+        gso_size=_number(found, rt.IFLA_GSO_IPV4_MAX_SIZE),
+        gso_segs=_number(found, rt.IFLA_GSO_MAX_SEGS),
     )
 
 

@@ -70,6 +70,8 @@ def plan_for(
             gateway_mac=bridge.mac,
             guard=guard,
             owner=zlib.crc32(interface.container_id.encode()),
+            gso_size=veth.gso_size,
+            gso_segs=veth.gso_segs,
         )
         for address in interface.addresses
     )

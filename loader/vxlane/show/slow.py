@@ -25,7 +25,7 @@ WHY = {
     Verdict.JUDGED: "a rule or device acts on every packet; see 'vxlane status'",
     Verdict.MARKED: "the packets carry a firewall mark, or a priority that a rule gave them",
     Verdict.MALFORMED: "lengths or checksum of the header do not agree",
-    Verdict.BIG_TCP: "BIG TCP; set gso_ipv4_max_size of the pods' interfaces to 65536",
+    Verdict.BIG_TCP: "BIG TCP to another node, a Service or a smaller veth; see gso_ipv4_max_size",
     Verdict.IP_OPTIONS: "the packets have IP options",
     Verdict.FRAGMENT: "fragments; compare the pods' MTU with the underlay's less 50",
     Verdict.TTL: "the packets would expire here; look for a loop",
