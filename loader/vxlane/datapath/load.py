@@ -183,11 +183,9 @@ def _allowed(operation: str) -> Iterator[None]:
 def _too_old() -> str:
     """Empty: the kernel is new enough. An older one may have all that is needed, and then loads."""
     release = os.uname().release
-    return (
-        ""
-        if is_supported(release)
-        else f"the programs need Linux {OLDEST} or later, this is {release}"
-    )
+    if is_supported(release):
+        return ""
+    return f"the programs need Linux {OLDEST} or later, this is {release}"
 
 
 def _lacks() -> str:
