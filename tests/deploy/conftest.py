@@ -23,7 +23,7 @@ def podman(_machine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """Its storage goes with the run."""
     made = Podman(tmp_path_factory.mktemp("podman"))
     yield made
-    made("rmi", "--all", "--force")
+    made.close()
 
 
 @pytest.fixture(scope="session")

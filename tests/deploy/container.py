@@ -6,7 +6,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,9 +62,16 @@ class Podman:
     """Podman with a storage of its own."""
 
     def __init__(self, directory: Path) -> None:
-        self.places = ["--root", str(directory / "root"), "--runroot", str(directory / "run")]
+        # podman allows its --runroot 50 characters, and a test's directory may have more.
+        self._run = Path(tempfile.mkdtemp(prefix="vxlane-"))
+        self.places = ["--root", str(directory / "root"), "--runroot", str(self._run)]
         self._conf = directory / "containers.conf"
         self._conf.write_text(CONTAINERS_CONF)
+
+    def close(self) -> None:
+        """Remove all images."""
+        self("rmi", "--all", "--force")
+        shutil.rmtree(self._run)
 
     def build(self, tag: str, *options: str) -> None:
         """Build an image of this checkout."""

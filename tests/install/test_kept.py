@@ -26,6 +26,8 @@ class Kept(Place):
         self.cache = root / "var/lib/cni"
         self.conf = root / K3S / "agent/etc/cni/net.d"
         self.conf.mkdir(parents=True)
+        (root / "usr/bin").mkdir(parents=True)
+        (root / "usr/bin/python3").touch(mode=0o755)
         self.release("old")
         self.keeper = PluginKeeper(None, root)
         self.descriptor = self.keeper.start()

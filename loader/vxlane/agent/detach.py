@@ -25,6 +25,7 @@ from vxlane.host.iptables import Iptables
 from vxlane.host.nftables import Nftables
 from vxlane.host.notrack import Notrack
 from vxlane.host.undo import Undo, UndoFile
+from vxlane.util.places import KERNEL
 
 log = logging.getLogger(__name__)
 
@@ -140,6 +141,8 @@ def _remove_files(state: Path, undo: UndoFile, *, keeps_network: bool) -> None:
         log.info("leave the kernel path: device, routes, rules; --network removes them too")
         return
     undo.forget()
-    with contextlib.suppress(OSError):
-        (state / "bpf").rmdir()
-        state.rmdir()
+    # Another agent of this machine tries the kernel anew.
+    KERNEL.unlink(missing_ok=True)
+    for directory in (state / "bpf", state, KERNEL.parent):
+        with contextlib.suppress(OSError):
+            directory.rmdir()
