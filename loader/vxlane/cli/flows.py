@@ -73,6 +73,10 @@ def _translation(flow: Json) -> str:
     return " ".join(ends)
 
 
+def _age(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 1)
+
+
 def _text(listed: list[Json]) -> str:
     rows = [
         (
@@ -80,8 +84,8 @@ def _text(listed: list[Json]) -> str:
             f"{flow['local']}:{flow['local_port']}",
             f"{flow['remote']}:{flow['remote_port']}",
             _translation(flow),
-            flow["out_age_seconds"],
-            flow["in_age_seconds"],
+            _age(flow["out_age_seconds"]),
+            _age(flow["in_age_seconds"]),
             "withdrawn" if flow["withdrawn"] else flow["pod"] or "",
         )
         for flow in listed
