@@ -35,8 +35,6 @@ TESTS = (
     "tests/datapath/test_super_packets.py",
     "tests/datapath/test_wire.py",
     "tests/datapath/test_traffic.py",
-    "tests/datapath/test_carried.py",
-    "tests/datapath/test_kernels.py",
     "tests/datapath/test_tables.py",
     "tests/probes",
 )
