@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 
@@ -11,6 +12,8 @@ import standing
 from everyone import BYPASSED, everyone, stream
 from rig import AGENT, ROUNDS, attach, counted, detach, end_agent, listen, talk
 
+from vxlane.agent.sole import is_awaited
+from vxlane.lab import agents
 from vxlane.lab.waiting import wait_for
 
 
@@ -67,6 +70,25 @@ def test_every_packet_of_a_take_over_is_counted(pair):
     assert set(from_pods) <= {"flow_withdrawn", "flow_half", "flow_unknown", "no_agent"}
     assert bypassed + sum(from_pods.values()) == 2 * sent
     assert from_pods["flow_withdrawn"] > 0
+
+
+def test_the_next_agent_stands_by(pair):
+    """As in an update of the DaemonSet: the old agent is stopped while the next one waits. Not one
+    packet is lost, and none finds the programs without an agent.
+    """
+    lab = pair
+    node, first = lab.node("node1"), lab.agent_pid("node1")
+    with everyone(lab) as talks, lab.verdicts("node1") as seen:
+        talks.start()
+        agents.start(node, lab.lab.nodes_file, (*AGENT, "--stand-by"))
+        wait_for(lambda: is_awaited(node.directory), "the next agent")
+        os.kill(first, signal.SIGTERM)
+        agents.await_ready(node)
+        talks.go_on()
+        talks.stop()
+        assert (talks.lost, talks.faults) == (0, [])
+    assert seen["from_pod", "encapsulated"] > 0
+    assert "no_agent" not in {verdict for _, verdict in counted(seen)}
 
 
 TICKS = 50_000_000

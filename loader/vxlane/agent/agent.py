@@ -17,6 +17,7 @@ from vxlane.agent.failures import Failures
 from vxlane.agent.problems import Problems
 from vxlane.agent.retry import Retry
 from vxlane.agent.runtime_files import RuntimeFiles
+from vxlane.agent.sole import is_awaited
 from vxlane.bypass.bypass import Bypass, constants_for
 from vxlane.bypass.judged import JudgedKeeper
 from vxlane.config import Config, Mode
@@ -124,7 +125,7 @@ class Agent:
         with self._attempt("notrack"):
             self.notrack.close()
         if self.bypass:
-            self.bypass.close()
+            self.bypass.close(is_awaited=is_awaited(self.config.state))
         self._devices.close()
 
     def steer(self, wish: Wish) -> None:

@@ -35,6 +35,7 @@ _FILES = (
     "answers.json",
     "compile-trace.log",
     "compile.log",
+    sole.NEXT,
     "nodes.json",
     "pods",
     "tracer.lock",

@@ -23,6 +23,8 @@ from vxlane.errors import ConfigError, VxlaneError
 log = logging.getLogger(__name__)
 
 _LOCKS = Path("/proc/locks")
+NEXT = "next.lock"
+"""Locked by who stands by."""
 _END_TIMEOUT = 5.0
 """Seconds that an agent gets to end."""
 
@@ -52,11 +54,42 @@ def sole_agent(state: Path, *, stands_by: bool = False) -> Iterator[None]:
                 advice = "stop it, or give another --state-dir"
                 raise ConfigError(f"agent {who} runs with {state} already; {advice}") from None
             log.info("agent %s runs with %s: this one stands by until it ends", who, state)
-            # A signal's handler raises, and so ends the wait.
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            with _announced(state):
+                # A signal's handler raises, and so ends the wait.
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _announced(state: Path) -> Iterator[None]:
+    """Let `is_awaited` know meanwhile, unless the file system is full or read-only."""
+    try:
+        descriptor = os.open(state / NEXT, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        yield
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def is_awaited(state: Path) -> bool:
+    """Whether another agent stands by for `state`, be it in a container of its own."""
+    try:
+        descriptor = os.open(state / NEXT, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def holder(state: Path) -> int | None:

@@ -89,9 +89,14 @@ class Bypass:
         """Whether all that was pinned still is: the bpffs may be unmounted, a pin replaced."""
         return pins.read(self._pins) == self._pinned
 
-    def close(self) -> None:
-        """End the lease and close the maps. All that is pinned stays."""
-        self.lease.end()
+    def close(self, *, is_awaited: bool = False) -> None:
+        """Close the maps, and end the lease unless an agent stands by that takes both over. All
+        that is pinned stays.
+        """
+        if is_awaited:
+            self.lease.leave()
+        else:
+            self.lease.end()
         self._pods.connect(None)
         self.maps.close()
 

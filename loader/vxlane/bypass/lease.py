@@ -84,7 +84,10 @@ class Lease:
             self._may_renew = True
             self._put(
                 Settings(
-                    lease_until=self._until if self.is_enabled else 0,
+                    # Of an agent before this one some of the lease may be left.
+                    lease_until=max(self._until, self._settings.lease_until)
+                    if self.is_enabled
+                    else 0,
                     revalidate=_ns(min(self._terms.revalidate, stream)),
                     revalidate_datagram=_ns(min(self._terms.revalidate, datagram)),
                     address=overlay.address,
@@ -108,6 +111,11 @@ class Lease:
         with self._lock:
             if self._may_renew:
                 self._put(replace(self._settings, lease_until=0))
+            self._may_renew = False
+
+    def leave(self) -> None:
+        """Renew it no more. It holds for some seconds, as after a kill: for who takes over now."""
+        with self._lock:
             self._may_renew = False
 
     def flush(self, reason: Withdrawal) -> int:
