@@ -11,7 +11,7 @@ import pytest
 from cniplace import FLANNEL, Place
 
 from vxlane.errors import ConfigError
-from vxlane.runtime import installed
+from vxlane.runtime import installed, interpreter
 from vxlane.runtime.installed import PluginKeeper
 
 K3S = "var/lib/rancher/k3s"
@@ -131,6 +131,20 @@ def test_a_new_release_has_another_directory(place):
     place.vxlane("uninstall")
     assert not old.exists()
     assert not (place.bin / "vxlane").exists()
+
+
+def test_a_new_release_gets_the_interpreter_too(place):
+    """A launcher without what it starts would fail every pod; uninstall removes both copies."""
+    old = place.bin
+    interpreter.put(old / "vxlane", b"launcher", {"lib/libc.so.6": (0o644, b"library")})
+    place.release("new")
+    place.flannel()
+    place.settle()
+    for directory in (old, place.bin):
+        assert (directory / "vxlane").read_bytes() == b"launcher"
+        assert (directory / ".vxlane/current/lib/libc.so.6").read_bytes() == b"library"
+    place.vxlane("uninstall")
+    assert (list(old.iterdir()), list(place.bin.iterdir())) == ([], [])
 
 
 def test_without_its_executable_it_is_not_called(place):
