@@ -121,13 +121,16 @@ def test_somebody_clears_the_directory(place):
 
 
 def test_a_new_release_has_another_directory(place):
-    """The executable is where the new release of k3s looks, and uninstall removes both."""
+    """The executable is where the new release of k3s looks, and uninstall removes both, also after
+    another install.
+    """
     old = place.bin / "vxlane"
     place.release("new")
     place.flannel()
     place.settle()
     assert place.is_called()
     assert (place.bin / "vxlane").read_bytes() == old.read_bytes()
+    assert place.vxlane("install").returncode == 0
     place.vxlane("uninstall")
     assert not old.exists()
     assert not (place.bin / "vxlane").exists()
@@ -186,6 +189,15 @@ def test_a_note_that_nobody_wrote(tmp_path):
     (tmp_path / ".vxlane.installed").write_text('{"network": "cbr0"}', encoding="utf-8")
     with pytest.raises(ConfigError, match="run vxlane install again"):
         installed.read(tmp_path)
+
+
+def test_a_damaged_note_is_written_anew(place):
+    """By another install, as its error says."""
+    (place.conf / ".vxlane.installed").write_text("{", encoding="utf-8")
+    with pytest.raises(ConfigError, match="run vxlane install again"):
+        place.keeper.settle()
+    assert place.vxlane("install").returncode == 0
+    assert installed.read(place.conf).programs == (place.bin / "vxlane",)
 
 
 def test_a_directory_that_was_given(tmp_path):

@@ -72,7 +72,7 @@ def install(
         role=Role(role),
         form=Form.CONFLIST if is_main else _form(form, cni_conf_dir, network_name),
         plugin=_plugin(required=required),
-        programs=(program,),
+        programs=installed.with_copies(cni_conf_dir, program),
     )
     plan = wanted.plan(cni_conf_dir)
     is_called = is_main or network.is_there(cni_conf_dir, network_name)

@@ -89,6 +89,16 @@ def write(directory: Path, installed: Installed) -> None:
     files.settle(directory / _FILE, json.dumps(said, indent=2) + "\n")
 
 
+def with_copies(directory: Path, program: Path) -> tuple[Path, ...]:
+    """`program` behind what else an earlier installation has left, for uninstall to remove."""
+    try:
+        known = read(directory)
+    except ConfigError:  # The installation that asks is the way out.
+        known = None
+    earlier = known.programs if known else ()
+    return (*(path for path in earlier if path != program and path.exists()), program)
+
+
 def forget(directory: Path) -> None:
     """Note that nothing is installed."""
     files.remove(directory / _FILE)
