@@ -11,6 +11,7 @@ import subprocess
 
 import machinecan
 import pytest
+from podmanconf import CONTAINERS_CONF
 
 from vxlane.lab import namespaces, pods
 from vxlane.lab.agents import program
@@ -18,13 +19,7 @@ from vxlane.lab.waiting import wait_for
 
 MB = 1 << 20
 APPLETS = ("sh", "sleep", "ping", "httpd", "wget", "md5sum")
-CONTAINERS_CONF = """\
-[engine]
-runtime = "runc"
-cgroup_manager = "cgroupfs"
-events_logger = "none"
-[containers]
-default_ulimits = ["nofile=4096:20000", "nproc=4096:4096"]
+NETWORK_CONF = """\
 [network]
 network_backend = "cni"
 network_config_dir = "{0}/net.d"
@@ -42,7 +37,7 @@ class Podman:
         self.rootfs = directory / "rootfs"
         self._containers = []
         self._install(role)
-        conf = CONTAINERS_CONF.format(directory, pods.PLUGINS)
+        conf = CONTAINERS_CONF + NETWORK_CONF.format(directory, pods.PLUGINS)
         (directory / "containers.conf").write_text(conf, encoding="utf-8")
         (self.rootfs / "bin").mkdir(parents=True)
         for name in ("proc", "sys", "dev", "etc", "tmp"):

@@ -167,8 +167,10 @@ class BootNode:
             self.agent = subprocess.Popen(
                 [*command, *shlex.split(words)], stdout=log, stderr=log, env=env
             )
-            while b"READY=1" not in (notify.recv(4096) if _readable(notify) else b"READY=1"):
-                pass
+            said = b""
+            while b"READY=1" not in said:
+                assert _readable(notify), self.log()
+                said = notify.recv(4096)
         self.seen("/run/systemd/notify").unlink()
         self.seen("/run/systemd").rmdir()
         assert self.agent.poll() is None, self.log()

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
+from podmanconf import CONTAINERS_CONF
 
 from vxlane.lab import namespaces
 from vxlane.lab.plan import LABS, LabNode
@@ -21,14 +22,6 @@ from vxlane.show.node import call
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 CAPABILITIES = (DEPLOY / "capabilities.txt").read_text().split()
-CONTAINERS_CONF = """\
-[engine]
-runtime = "runc"
-cgroup_manager = "cgroupfs"
-events_logger = "none"
-[containers]
-default_ulimits = ["nofile=4096:20000", "nproc=4096:4096"]
-"""
 
 
 def _confinement(manifest: Path) -> Iterator[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from vxlane.install import beside
+from vxlane.runtime import interpreter
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 
@@ -89,8 +90,8 @@ def test_it_goes_as_a_whole(tmp_path):
     """Nothing is left of it, and a second time nothing is done."""
     program = tmp_path / "bin" / "vxlane"
     beside.install(program)
-    assert beside.remove(program) == [f"removed {tmp_path / 'bin' / '.vxlane'}"]
-    assert beside.remove(program) == []
+    assert interpreter.remove(program) == [f"removed {tmp_path / 'bin' / '.vxlane'}"]
+    assert interpreter.remove(program) == []
     assert list(program.parent.iterdir()) == [program]
 
 
@@ -113,9 +114,13 @@ def called(program, **environ):
 
 
 def test_it_is_started_from_wherever_it_lies(tmp_path, real, monkeypatch):
-    """By its path or a link, moved with all that is beside it, and whatever the loader is told."""
+    """By its path or a link, copied, moved with all that is beside it, and whatever the loader is
+    told.
+    """
     monkeypatch.setattr(beside, "BROUGHT", real)
-    beside.install(tmp_path / "bin" / "vxlane")
+    beside.install(tmp_path / "first" / "vxlane")
+    interpreter.copy(tmp_path / "first" / "vxlane", tmp_path / "bin" / "vxlane")
+    shutil.rmtree(tmp_path / "first")
     (tmp_path / "bin").rename(tmp_path / "moved")
     link = tmp_path / "flannel"
     link.symlink_to(tmp_path / "moved" / "vxlane")
@@ -157,5 +162,5 @@ def test_an_interpreter_that_was_taken_away_has_words(tmp_path, real, monkeypatc
     assert answer["msg"] == (
         "vxlane: the interpreter beside it can't be started; run vxlane install again"
     )
-    beside.remove(program)
+    interpreter.remove(program)
     assert "the interpreter beside it is missing" in called(program)[1]["msg"]

@@ -11,7 +11,7 @@ import pytest
 from cniplace import FLANNEL, Place
 
 from vxlane.errors import ConfigError
-from vxlane.runtime import installed
+from vxlane.runtime import installed, interpreter
 from vxlane.runtime.installed import PluginKeeper
 
 K3S = "var/lib/rancher/k3s"
@@ -121,16 +121,33 @@ def test_somebody_clears_the_directory(place):
 
 
 def test_a_new_release_has_another_directory(place):
-    """The executable is where the new release of k3s looks, and uninstall removes both."""
+    """The executable is where the new release of k3s looks, and uninstall removes both, also after
+    another install.
+    """
     old = place.bin / "vxlane"
     place.release("new")
     place.flannel()
     place.settle()
     assert place.is_called()
     assert (place.bin / "vxlane").read_bytes() == old.read_bytes()
+    assert place.vxlane("install").returncode == 0
     place.vxlane("uninstall")
     assert not old.exists()
     assert not (place.bin / "vxlane").exists()
+
+
+def test_a_new_release_gets_the_interpreter_too(place):
+    """A launcher without what it starts would fail every pod; uninstall removes both copies."""
+    old = place.bin
+    interpreter.put(old / "vxlane", b"launcher", {"lib/libc.so.6": (0o644, b"library")})
+    place.release("new")
+    place.flannel()
+    place.settle()
+    for directory in (old, place.bin):
+        assert (directory / "vxlane").read_bytes() == b"launcher"
+        assert (directory / ".vxlane/current/lib/libc.so.6").read_bytes() == b"library"
+    place.vxlane("uninstall")
+    assert (list(old.iterdir()), list(place.bin.iterdir())) == ([], [])
 
 
 def test_without_its_executable_it_is_not_called(place):
@@ -172,6 +189,15 @@ def test_a_note_that_nobody_wrote(tmp_path):
     (tmp_path / ".vxlane.installed").write_text('{"network": "cbr0"}', encoding="utf-8")
     with pytest.raises(ConfigError, match="run vxlane install again"):
         installed.read(tmp_path)
+
+
+def test_a_damaged_note_is_written_anew(place):
+    """By another install, as its error says."""
+    (place.conf / ".vxlane.installed").write_text("{", encoding="utf-8")
+    with pytest.raises(ConfigError, match="run vxlane install again"):
+        place.keeper.settle()
+    assert place.vxlane("install").returncode == 0
+    assert installed.read(place.conf).programs == (place.bin / "vxlane",)
 
 
 def test_a_directory_that_was_given(tmp_path):

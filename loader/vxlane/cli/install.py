@@ -12,6 +12,7 @@ from vxlane.cli.common import examples
 from vxlane.install import beside, executable, runtime
 from vxlane.runtime import installed, network
 from vxlane.runtime.installed import Installed
+from vxlane.runtime.interpreter import remove as remove_interpreter
 from vxlane.runtime.network import Form, Role
 from vxlane.util import files
 from vxlane.util.places import STATE, state_directory
@@ -71,7 +72,7 @@ def install(
         role=Role(role),
         form=Form.CONFLIST if is_main else _form(form, cni_conf_dir, network_name),
         plugin=_plugin(required=required),
-        programs=(program,),
+        programs=installed.with_copies(cni_conf_dir, program),
     )
     plan = wanted.plan(cni_conf_dir)
     is_called = is_main or network.is_there(cni_conf_dir, network_name)
@@ -91,7 +92,7 @@ def _write_executable(program: Path, python: Path | None) -> list[str]:
     if python is None:
         return beside.install(program)
     written = files.settle(program, executable.build(python), mode=0o755)
-    return ([f"wrote {program}"] if written else []) + beside.remove(program)
+    return ([f"wrote {program}"] if written else []) + remove_interpreter(program)
 
 
 def _plugin(*, required: bool) -> network.Json:

@@ -10,9 +10,8 @@ import click
 
 from vxlane.cli.cni_options import DIRECTORY, places, report
 from vxlane.cli.common import examples
-from vxlane.install import beside
 from vxlane.pods import cni_cache
-from vxlane.runtime import installed, network
+from vxlane.runtime import installed, interpreter, network
 from vxlane.util import files
 
 
@@ -43,7 +42,7 @@ def uninstall(
     if not left:
         for program in programs:
             changes += [f"removed {program}"] if files.remove(program) else []
-            changes += beside.remove(program)
+            changes += interpreter.remove(program)
         installed.forget(cni_conf_dir)
     report(changes)
     for program in programs:

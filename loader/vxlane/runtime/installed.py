@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vxlane.errors import ConfigError
-from vxlane.runtime import cni_places, network
+from vxlane.runtime import cni_places, interpreter, network
 from vxlane.runtime.cni_places import CniPlaces
 from vxlane.runtime.network import Form, Json, Plan, Role
 from vxlane.util import files
@@ -26,7 +26,6 @@ from vxlane.util.jsontext import parse_json
 log = logging.getLogger(__name__)
 
 _FILE = ".vxlane.installed"
-_MODE = 0o755
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +87,16 @@ def write(directory: Path, installed: Installed) -> None:
         "programs": [str(path) for path in installed.programs],
     }
     files.settle(directory / _FILE, json.dumps(said, indent=2) + "\n")
+
+
+def with_copies(directory: Path, program: Path) -> tuple[Path, ...]:
+    """`program` behind what else an earlier installation has left, for uninstall to remove."""
+    try:
+        known = read(directory)
+    except ConfigError:  # The installation that asks is the way out.
+        known = None
+    earlier = known.programs if known else ()
+    return (*(path for path in earlier if path != program and path.exists()), program)
 
 
 def forget(directory: Path) -> None:
@@ -155,7 +164,7 @@ class PluginKeeper:
 
 
 def _with_program(installed: Installed, places: CniPlaces) -> Installed:
-    """Put the executable where the runtime looks for it now, and note it.
+    """Put the executable, with its interpreter, where the runtime looks for it now, and note it.
 
     ConfigError: there is no copy of it. A chained plugin has left the list then: else every pod
     would fail.
@@ -166,8 +175,8 @@ def _with_program(installed: Installed, places: CniPlaces) -> Installed:
         if installed.role is Role.CHAINED:
             network.apply(places.conf_dir, network.absent(places.conf_dir, installed.network))
         raise ConfigError(f"the CNI plugin {wanted} is gone; {_ADVICE}")
-    files.settle(wanted, there[-1].read_bytes(), mode=_MODE)
-    log.info("wrote %s, a copy of %s", wanted, there[-1])
+    for change in interpreter.copy(there[-1], wanted):
+        log.info("%s, a copy from %s", change, there[-1].parent)
     others = tuple(path for path in installed.programs if path != wanted)
     installed = dataclasses.replace(installed, programs=(*others, wanted))
     write(places.conf_dir, installed)
