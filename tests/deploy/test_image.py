@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from container import CAPABILITIES, CONFINED, Podman, packages, status
+from container import CAPABILITIES, Podman, packages, status
 from everyone import BYPASSED, everyone, stream
 from rig import AGENT, ROUNDS, counted
 
@@ -62,7 +62,7 @@ def requirements() -> list[str]:
 def test_the_full_flavour_compiles(podman: Podman, rootfs: Path) -> None:
     """With bcc and headers in it the image compiles, with the agent's capabilities."""
     podman.build(FULL, "--full", "--rootfs", str(rootfs.with_name("rootfs-full.tar")))
-    given = [*CONFINED, "--cap-add", ",".join(CAPABILITIES)]
+    given = [*podman.confined, "--cap-add", ",".join(CAPABILITIES)]
     podman("run", "--rm", *given, FULL, "compile", "/tmp/compiled.json")
     assert "python3-bpfcc" in packages(podman, FULL)
 
@@ -143,7 +143,7 @@ def bare(podman: Podman, image: str, tmp_path_factory: pytest.TempPathFactory) -
     made = Bare(tmp_path_factory.mktemp("bare"))
     flannel = '{"cniVersion": "0.3.1", "name": "cbr0", "plugins": [{"type": "flannel"}]}'
     (made.conf / "10-flannel.conflist").write_text(flannel)
-    podman("run", "--rm", *CONFINED, "--volume", f"{made.root}:/host", image, *INSTALL)
+    podman("run", "--rm", *podman.confined, "--volume", f"{made.root}:/host", image, *INSTALL)
     return made
 
 
@@ -170,7 +170,7 @@ def test_a_node_without_python(lab, bare: Bare) -> None:
 def test_what_init_leaves_can_be_taken_away(podman: Podman, image: str, bare: Bare) -> None:
     """A second run changes nothing; uninstall leaves what was there before."""
     volume = ("--volume", f"{bare.root}:/host")
-    run = ("run", "--rm", *CONFINED, *volume)
+    run = ("run", "--rm", *podman.confined, *volume)
     assert podman(*run, image, *INSTALL) == "nothing to do\n"
     damaged = next(bare.root.glob("opt/cni/bin/.vxlane/*/python"))
     damaged.write_bytes(b"")
@@ -186,6 +186,13 @@ def test_an_interpreter_that_is_not_there(podman: Podman, image: str, bare: Bare
     volume = ("--volume", f"{bare.root}:/host")
     with pytest.raises(AssertionError, match="there is no program /usr/bin/python3 below /host"):
         podman(
-            "run", "--rm", *CONFINED, *volume, image, *INSTALL, "--interpreter", "/usr/bin/python3"
+            "run",
+            "--rm",
+            *podman.confined,
+            *volume,
+            image,
+            *INSTALL,
+            "--interpreter",
+            "/usr/bin/python3",
         )
     assert bare.files() == before
