@@ -17,14 +17,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
-import json
 import os
 import pty
 import select
 import statistics
 import struct
 import subprocess
-import sys
 import tempfile
 import termios
 import time
@@ -33,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import leftovers
+import verdict
 
 from vxlane.bench import talk
 from vxlane.lab import agents, namespaces, traffic
@@ -217,15 +216,7 @@ def main() -> None:
                 figures |= top_figures(lab, arguments.pods, Path(directory))
     finally:
         labs.down(name)
-    missed = misses(figures)
-    if arguments.json:
-        print(json.dumps({**figures, "missed": missed}, indent=2))
-    else:
-        for key, value in figures.items():
-            print(f"{key:28} {value}")
-    for sentence in missed:
-        print(f"bench: {sentence}", file=sys.stderr)
-    sys.exit(bool(missed))
+    verdict.end(figures, misses(figures), as_json=arguments.json)
 
 
 if __name__ == "__main__":
