@@ -41,7 +41,7 @@ class LabUnderTest:
 
     def pod(self, name: str) -> LabPod:
         """The pod `name`."""
-        return next(pod for pod in self.lab.pods if pod.name == f"{self.lab.name}-{name}")
+        return self.lab.pod(f"{self.lab.name}-{name}")
 
     def address(self, name: str) -> str:
         """A pod's address, or a node's on the underlay."""

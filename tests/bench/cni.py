@@ -18,7 +18,6 @@ import json
 import os
 import socket
 import statistics
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import leftovers
+import verdict
 from standing import entered
 
 from vxlane.datapath import syscall
@@ -173,15 +173,7 @@ def main() -> None:
             figures = run(lab.nodes[0], Path(directory)) | watched(lab.nodes[0], cache)
     finally:
         labs.down(name)
-    missed = misses(figures)
-    if arguments.json:
-        print(json.dumps({**figures, "missed": missed}, indent=2))
-    else:
-        for key, value in figures.items():
-            print(f"{key:22} {value}")
-    for sentence in missed:
-        print(f"bench: {sentence}", file=sys.stderr)
-    sys.exit(bool(missed))
+    verdict.end(figures, misses(figures), as_json=arguments.json)
 
 
 if __name__ == "__main__":

@@ -17,14 +17,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
-import json
 import os
 import pty
 import select
 import statistics
 import struct
 import subprocess
-import sys
 import tempfile
 import termios
 import time
@@ -33,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import leftovers
+import verdict
 
 from vxlane.bench import talk
 from vxlane.lab import agents, namespaces, traffic
@@ -63,7 +62,7 @@ class Pouring:
     def served(self) -> Iterator[None]:
         """A server of both ports meanwhile."""
         argv = ("taskset", "-c", "1", self._talk, "serve", str(PORT), "2")
-        with traffic.serving(self._ends, PORT, *argv) as self._server:
+        with traffic.serving(self._ends.target, PORT, *argv) as self._server:
             yield
 
     def rate(self) -> float:
@@ -148,13 +147,12 @@ def top_figures(lab: Lab, pods: int, directory: Path) -> dict[str, Any]:
     time.sleep(SETTLE_SECONDS)
     clients = [pod.name for pod in lab.pods if pod.node == node.name][:TALKING]
     program = str(talk.build(directory))
-    ends = Ends(clients[0], server.name, str(server.address))
     agent = agents.pid(node)
     assert agent
     with contextlib.ExitStack() as stack:
-        stack.enter_context(traffic.serving(ends, PORT, program, "serve", str(PORT)))
+        stack.enter_context(traffic.serving(server.name, PORT, program, "serve", str(PORT)))
         for client in clients:
-            words = [program, "pour", ends.address, str(PORT), str(TOP_SECONDS + 30), "64"]
+            words = [program, "pour", str(server.address), str(PORT), str(TOP_SECONDS + 30), "64"]
             command = namespaces.inside(client, [*words, str(EACH)])
             child = stack.enter_context(subprocess.Popen(command, stdout=subprocess.DEVNULL))
             stack.callback(child.kill)
@@ -218,15 +216,7 @@ def main() -> None:
                 figures |= top_figures(lab, arguments.pods, Path(directory))
     finally:
         labs.down(name)
-    missed = misses(figures)
-    if arguments.json:
-        print(json.dumps({**figures, "missed": missed}, indent=2))
-    else:
-        for key, value in figures.items():
-            print(f"{key:28} {value}")
-    for sentence in missed:
-        print(f"bench: {sentence}", file=sys.stderr)
-    sys.exit(bool(missed))
+    verdict.end(figures, misses(figures), as_json=arguments.json)
 
 
 if __name__ == "__main__":

@@ -6,26 +6,40 @@ from __future__ import annotations
 import os
 from ipaddress import IPv4Address
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from vxlane.bench import apps, cpu, services, snmp, talk, witness
 from vxlane.bench.cpu import CpuTime
+from vxlane.bench.ends import Ends
 from vxlane.bench.witness import Check
 from vxlane.errors import ToolError
-from vxlane.host.machine import Cpu, Machine
 from vxlane.lab.plan import LabPod, plan_nodes
 
-STATES = {"user": 500, "system": 250, "idle": 4500, "iowait": 150, "irq": 5, "softirq": 120}
-MACHINE = Machine({number: Cpu(STATES | {"steal": 25}, 0, 0) for number in (0, 1)}, 0, 0)
+STAT = """cpu  1000 0 500 9000 300 10 240 50 0 0
+cpu0 500 0 250 4500 150 5 120 25 0 0
+cpu1 500 0 250 4500 150 5 120 25 0 0
+"""
 
 
 def test_cpu_time():
     """Waiting and what a hypervisor took are no work."""
     ticks = os.sysconf("SC_CLK_TCK")
-    now = cpu.of(MACHINE)
+    now = cpu.of(STAT)
     assert now == CpuTime(busy=1750 / ticks, softirq=240 / ticks)
     assert now - CpuTime(17.0, 2.0) == CpuTime(1750 / ticks - 17.0, 240 / ticks - 2.0)
+
+
+def test_cpu_time_is_one_read_a_machine():
+    """More would be other processes' time in what is measured."""
+    asked = []
+
+    def end(machine):
+        return SimpleNamespace(machine=machine, read=lambda file: asked.append(file) or STAT)
+
+    assert cpu.read(Ends(end("a"), end("b"), "")).machines == (cpu.of(STAT),) * 2
+    assert asked == ["/proc/stat"] * 2
 
 
 def test_packets_of_devices():

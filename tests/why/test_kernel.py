@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import socket
 import subprocess
 from dataclasses import replace
@@ -13,8 +14,11 @@ import pytest
 from flowfacts import NODE, PEER, PEER_NODE
 from standing import entered
 
+from vxlane.datapath.programs import Constants
+from vxlane.why import node
 from vxlane.why.kernel import Kernel
 
+PORT = 8999
 ROUTER = IPv4Address("192.168.77.99")
 
 
@@ -23,7 +27,7 @@ def kernel(make_netns):
     """Asks a namespace with a NIC on the peer's link."""
     with entered(make_netns("why")):
         ip("link add nic type bridge", f"address add {NODE}/24 dev nic", "link set nic up")
-        with contextlib.closing(Kernel(8472)) as made:
+        with contextlib.closing(Kernel(PORT)) as made:
             yield made
 
 
@@ -54,6 +58,29 @@ def test_no_route(kernel):
     """That there is no route is told."""
     ip(f"route add unreachable {PEER_NODE}")
     assert kernel.strayed(known(), NODE) == f"no route to {PEER_NODE} (EHOSTUNREACH)"
+
+
+def test_a_rule_by_another_port(kernel):
+    """A rule for packets to another port than the one that was given is not followed."""
+    ip("rule add ipproto udp dport 8472 unreachable")
+    assert kernel.strayed(known(), NODE) == ""
+
+
+def test_a_rule_by_the_programs_port(kernel):
+    """A rule for packets to the port that was given is followed."""
+    ip(f"rule add ipproto udp dport {PORT} unreachable")
+    assert kernel.strayed(known(), NODE).startswith("no route")
+
+
+def test_the_port_is_the_programs(monkeypatch, tmp_path):
+    """The port is the one that the pinned programs were loaded with."""
+    given = []
+    monkeypatch.setattr(node, "loaded_constants", lambda _: Constants(port=PORT))
+    monkeypatch.setattr(node, "open_maps", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(node, "Kernel", lambda port: given.append(port) or io.StringIO())
+    monkeypatch.setattr(node, "Reader", lambda *_: None)
+    with node.opened(tmp_path):
+        assert given == [PORT]
 
 
 def test_a_veth_that_is_gone(kernel):

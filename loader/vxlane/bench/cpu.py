@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from vxlane.bench.ends import Ends
 from vxlane.bench.model import Figure
 from vxlane.host import machine
-from vxlane.host.machine import Machine
 
 SIDES = ("client's side", "server's side")
 _BUSY = ("user", "nice", "system", "irq", "softirq")
@@ -30,9 +29,10 @@ class CpuTime:
         return CpuTime(self.busy - other.busy, self.softirq - other.softirq)
 
 
-def of(counters: Machine) -> CpuTime:
-    """Since the machine started."""
-    return CpuTime(counters.seconds(*_BUSY), counters.seconds("softirq"))
+def of(stat: str) -> CpuTime:
+    """Since the machine started, from the text of its /proc/stat."""
+    ticks = machine.ticks_of(stat).values()
+    return CpuTime(machine.seconds(ticks, *_BUSY), machine.seconds(ticks, "softirq"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,4 +72,4 @@ def of_side(figure: Figure, side: str) -> Figure:
 
 def read(ends: Ends) -> Spent:
     """Now. What a host counts in is taken to be what this machine does: 100 a second."""
-    return Spent(tuple(of(machine.parse(*map(end.read, machine.FILES))) for end in ends.machines))
+    return Spent(tuple(of(end.read(machine.STAT)) for end in ends.machines))

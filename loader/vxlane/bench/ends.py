@@ -64,7 +64,7 @@ class Namespace:
 
     def serving(self, port: int, argv: Sequence[str]) -> AbstractContextManager[object]:
         """Run a server."""
-        return traffic.serving(traffic.Ends("", self.name, ""), port, *argv)
+        return traffic.serving(self.name, port, *argv)
 
     def read(self, file: str) -> str:
         """The text of a file as it is for this network."""

@@ -23,7 +23,6 @@ from vxlane.bench.plan import KERNEL
 from vxlane.bench.snmp import socket_drops
 from vxlane.errors import VxlaneError
 from vxlane.lab import traffic
-from vxlane.lab.traffic import Ends
 from vxlane.runtime import netns
 from vxlane.util.jsontext import parse_json
 
@@ -96,14 +95,14 @@ def serving(pods: Pods, talk: Path) -> Iterator[FarEnd]:
     with contextlib.ExitStack() as stack:
         talks = {}
         for path, end in pods.items():
-            ends = Ends(source="", target=str(end.pod.netns), address="")
+            namespace = str(end.pod.netns)
             talk_command = (str(talk), "serve", str(TALK[0]), str(len(TALK)))
             talks[path] = stack.enter_context(
-                traffic.serving(ends, TALK[-1], *MORTAL, *talk_command)
+                traffic.serving(namespace, TALK[-1], *MORTAL, *talk_command)
             )
             if has_iperf3:
                 command = ("iperf3", "--server", "--port", str(IPERF3))
-                stack.enter_context(traffic.serving(ends, IPERF3, *MORTAL, *command))
+                stack.enter_context(traffic.serving(namespace, IPERF3, *MORTAL, *command))
         with netns.entered(pods[KERNEL].pod.netns):
             listener = stack.enter_context(socket.create_server(("", COUNTS)))
         yield FarEnd(listener, pods, talks, has_iperf3)

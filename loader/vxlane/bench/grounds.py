@@ -140,8 +140,7 @@ def _neighbours(lab: Lab) -> Ends:
 
 
 def _pod(lab: Lab, node: int, number: int) -> LabPod:
-    name = f"{lab.name}-node{node}-pod{number}"
-    return next(pod for pod in lab.pods if pod.name == name)
+    return lab.pod(f"{lab.name}-node{node}-pod{number}")
 
 
 class Given:

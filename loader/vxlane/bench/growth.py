@@ -100,10 +100,7 @@ class Growth:
     def flows(self, counts: Sequence[int]) -> Iterator[Size]:
         """The costs beside more and more flows."""
         ends = self.growing.rounds.grounds.stand(plan.BYPASS, plan.BETWEEN).ends
-        client, server = (
-            next(pod for pod in self.lab.pods if pod.name == name)
-            for name in (ends.source.name, ends.target.name)
-        )
+        client, server = self.lab.pod(ends.source.name), self.lab.pod(ends.target.name)
         for count in counts:
             self.growing.costs()  # there is a flow to be copied then
             for local, remote in ((client, server), (server, client)):

@@ -7,7 +7,6 @@ of it is what from_nic of the other node gets. A redirect is only an answer here
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import socket
@@ -15,7 +14,7 @@ import struct
 from dataclasses import dataclass
 
 from vxlane.connectivity.icmp import checksum
-from vxlane.datapath import syscall
+from vxlane.datapath import loose, syscall
 from vxlane.datapath.abi import Program
 from vxlane.datapath.maps import Maps
 from vxlane.datapath.programs import pin_directory
@@ -28,12 +27,10 @@ from vxlane.lab.underlay import NIC, ip
 from vxlane.runtime import netns
 from vxlane.util.names import mac_octets
 
-_TEST_RUN = 10
 _REDIRECT = 7
 """TC_ACT_REDIRECT (linux/pkt_cls.h): what a program answers for a packet that it bypasses."""
 _CONTEXT, _IFINDEX_AT = 192, 40
 """struct __sk_buff: its size, and where ifindex is (linux/bpf.h)."""
-_ROOM = 2048
 RUNS = 3000
 _PAYLOAD = bytes(64)
 
@@ -90,30 +87,19 @@ def _frame(flow: Flow, destination: str, source: str) -> bytes:
 
 def _run(node: LabNode, program: Program, frame: bytes, ifindex: int) -> tuple[int, bytes]:
     """The least time of a run, ns, and the frame as the program left it."""
+    context = bytearray(_CONTEXT)
+    struct.pack_into("=I", context, _IFINDEX_AT, ifindex)
     descriptor = syscall.obj_get(pin_directory(node.directory) / program.label)
     try:
-        with netns.entered(namespaces.path(node.name)):  # the interface is one of this namespace
-            runs = [_once(descriptor, frame, ifindex) for _ in range(RUNS)]
+        with (
+            netns.entered(namespaces.path(node.name)),  # the interface is one of this namespace
+            syscall.explained("run a program over a frame"),
+        ):
+            runs = [
+                loose.prog_test_run(descriptor, frame, context=bytes(context)) for _ in range(RUNS)
+            ]
     finally:
         os.close(descriptor)
     if any(answer != _REDIRECT for answer, _, _ in runs):
         raise LabError(f"{program.label} of {node.name} did not bypass a packet of a known flow")
-    return min(ns for _, ns, _ in runs), runs[0][2]
-
-
-def _once(descriptor: int, frame: bytes, ifindex: int) -> tuple[int, int, bytes]:
-    """Answer, ns, and frame."""
-    context = bytearray(_CONTEXT)
-    struct.pack_into("=I", context, _IFINDEX_AT, ifindex)
-    given = ctypes.create_string_buffer(frame, len(frame))
-    taken = ctypes.create_string_buffer(_ROOM)
-    about = ctypes.create_string_buffer(bytes(context), _CONTEXT)
-    places = [ctypes.addressof(buffer) for buffer in (given, taken, about)]
-    request = struct.pack(
-        "=IIIIQQIIIIQ", descriptor, 0, len(frame), _ROOM, *places[:2], 1, 0, _CONTEXT, 0, places[2]
-    )
-    attr = ctypes.create_string_buffer(request, syscall.ATTR_SIZE)
-    with syscall.explained("run a program over a frame"):
-        syscall.call(_TEST_RUN, attr)
-    _, answer, _, size = struct.unpack_from("=IiII", attr.raw)
-    return answer, struct.unpack_from("=I", attr.raw, 36)[0], taken.raw[:size]
+    return min(ns for _, _, ns in runs), runs[0][1]

@@ -101,11 +101,10 @@ def alone(pinned: Pinned) -> list[Json]:
 def bypassed(lab: Lab, setting: Setting) -> list[Json]:
     """What a datagram between those ends costs vxlane's programs, in test runs."""
     WORKS[plan.UDP64].run(setting)  # a flow is known after it, and not for long
-    names = (setting.ends.source.name, setting.ends.target.name)
-    ends = [next(pod for pod in lab.pods if pod.name == name) for name in names]
+    client, server = lab.pod(setting.ends.source.name), lab.pod(setting.ends.target.name)
     return [
         _entry(plan.BYPASS, cost.program.label, BYPASSED, cost.ns, one_packet.RUNS, _TEST_RUN)
-        for cost in one_packet.costs(lab, *ends)
+        for cost in one_packet.costs(lab, client, server)
     ]
 
 

@@ -41,9 +41,11 @@ def prog_load(instructions: bytes) -> int:
     return _bpf(_PROG_LOAD, struct.pack("=IIQQ", *sizes, _address(code), _address(licence)))[0]
 
 
-def prog_test_run(program: int, frame: bytes, repeat: int = 1) -> tuple[int, bytes, int]:
+def prog_test_run(
+    program: int, frame: bytes, repeat: int = 1, context: bytes = b""
+) -> tuple[int, bytes, int]:
     """Run a program over a frame, `repeat` times over the same skb: what it answered, the frame as
-    it left it, and the nanoseconds of a run.
+    it left it, and the nanoseconds of a run. `context`: struct __sk_buff of what the skb carries.
     """
     given, taken = (
         ctypes.create_string_buffer(frame, len(frame)),
@@ -51,6 +53,9 @@ def prog_test_run(program: int, frame: bytes, repeat: int = 1) -> tuple[int, byt
     )
     places = _address(given), _address(taken)
     attr = struct.pack("=IIIIQQII", program, 0, len(frame), _FRAME, *places, repeat, 0)
+    if context:
+        about = ctypes.create_string_buffer(context, len(context))
+        attr += struct.pack("=IIQ", len(context), 0, _address(about))
     done = _bpf(_PROG_TEST_RUN, attr)[1]
     _, answer, _, size = struct.unpack_from("=IiII", done)
     return answer, taken.raw[:size], struct.unpack_from("=I", done, 36)[0]

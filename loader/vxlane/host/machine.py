@@ -8,11 +8,12 @@ net/core/net-procfs.c (softnet_stat).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-FILES = ("/proc/stat", "/proc/softirqs", "/proc/net/softnet_stat")
+STAT = "/proc/stat"
+_FILES = (STAT, "/proc/softirqs", "/proc/net/softnet_stat")
 STATES = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
 """How /proc/stat divides a CPU's time."""
 
@@ -40,25 +41,35 @@ class Machine:
 
     def seconds(self, *states: str) -> float:
         """Time of all CPUs together in these states."""
-        ticks = sum(cpu.ticks.get(state, 0) for cpu in self.cpus.values() for state in states)
-        return ticks / os.sysconf("SC_CLK_TCK")
+        return seconds((cpu.ticks for cpu in self.cpus.values()), *states)
 
 
 def read() -> Machine:
     """The counters now."""
-    return parse(*(Path(name).read_text(encoding="ascii") for name in FILES))
+    return parse(*(Path(name).read_text(encoding="ascii") for name in _FILES))
 
 
 def parse(stat: str, softirqs: str, softnet: str) -> Machine:
-    """From the text of `FILES`."""
+    """From the texts of /proc/stat, /proc/softirqs and /proc/net/softnet_stat."""
     received, sent = (_softirqs(softirqs, kind) for kind in ("NET_RX", "NET_TX"))
-    ticks = dict(_ticks(stat))
+    ticks = ticks_of(stat)
     columns = [line.split() for line in softnet.splitlines()]
     return Machine(
         {cpu: Cpu(ticks[cpu], received.get(cpu, 0), sent.get(cpu, 0)) for cpu in sorted(ticks)},
         sum(int(words[1], 16) for words in columns),
         sum(int(words[2], 16) for words in columns),
     )
+
+
+def ticks_of(stat: str) -> dict[int, dict[str, int]]:
+    """Each CPU's time by state, as `Cpu.ticks` has it, from the text of STAT alone."""
+    return dict(_ticks(stat))
+
+
+def seconds(ticks: Iterable[Mapping[str, int]], *states: str) -> float:
+    """Time of these CPUs together in these states."""
+    found = sum(each.get(state, 0) for each in ticks for state in states)
+    return found / os.sysconf("SC_CLK_TCK")
 
 
 def _ticks(stat: str) -> Iterator[tuple[int, dict[str, int]]]:

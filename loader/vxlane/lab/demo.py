@@ -86,7 +86,7 @@ def run(
     lab: Lab, *, rounds: int, seconds: float, progress: Callable[[str], None]
 ) -> list[Findings]:
     """Measure every pair in every round. LabError: a transfer failed."""
-    backend = next(pod for pod in lab.pods if pod.name == pairs(lab)[BY_SERVICE].target)
+    backend = lab.pod(pairs(lab)[BY_SERVICE].target)
     service.provide(f"{lab.name}-node1", backend.address)
     findings = {name: Findings(name) for name in pairs(lab)}
     for number in range(rounds):

@@ -48,6 +48,10 @@ class Lab:
         """A node by its full name."""
         return next(node for node in self.nodes if node.name == name)
 
+    def pod(self, name: str) -> LabPod:
+        """A pod by its full name."""
+        return next(pod for pod in self.pods if pod.name == name)
+
     def accelerated(self) -> list[LabNode]:
         """The nodes that run an agent."""
         return [node for node in self.nodes if not node.kernel_only]

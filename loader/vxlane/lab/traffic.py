@@ -64,7 +64,7 @@ def tcp(ends: Ends, *, seconds: float) -> float:
 def udp(ends: Ends, *, seconds: float, size: int = 64) -> float:
     """Datagrams of `size` bytes that reach the pod each second, from one sending thread."""
     port = ["-p", str(_SOCKPERF_PORT)]
-    with serving(ends, _SOCKPERF_PORT, "sockperf", "server", *port) as server:
+    with serving(ends.target, _SOCKPERF_PORT, "sockperf", "server", *port) as server:
         before = arrived(server)
         # Counted at the pod's interface: sockperf's server reads fewer than arrive.
         argv = [
@@ -88,7 +88,7 @@ def udp(ends: Ends, *, seconds: float, size: int = 64) -> float:
 def latency(ends: Ends, *, seconds: float) -> float:
     """One way of a TCP ping-pong of 64 bytes, median, microseconds."""
     port = ["-p", str(_SOCKPERF_PORT), "--tcp"]
-    with serving(ends, _SOCKPERF_PORT, "sockperf", "server", *port):
+    with serving(ends.target, _SOCKPERF_PORT, "sockperf", "server", *port):
         argv = ["sockperf", "ping-pong", "-i", ends.address, *port, "-m", "64"]
         argv += ["-t", _whole(seconds)]
         said = namespaces.run(ends.source, *argv).stdout
@@ -102,7 +102,7 @@ def connections(ends: Ends, *, seconds: float) -> float:
     """Short connections a second, one after the other: connect, request, response, close."""
     port = str(next(_CONNECTION_PORTS))
     program = [sys.executable, "-I", str(connections_program.__file__)]
-    with serving(ends, int(port), *program, "serve", port):
+    with serving(ends.target, int(port), *program, "serve", port):
         argv = [*program, "call", ends.address, port, str(seconds)]
         done = namespaces.run(ends.source, *argv, check=False, timeout=seconds + 30)
     if done.returncode:
@@ -125,7 +125,7 @@ def arrived_in(text: str) -> int:
 def _iperf(ends: Ends, seconds: float) -> dict[str, Any]:
     """The `end` of iperf3's report."""
     port = str(_IPERF_PORT)
-    with serving(ends, _IPERF_PORT, "iperf3", "--server", "--port", port):
+    with serving(ends.target, _IPERF_PORT, "iperf3", "--server", "--port", port):
         argv = ["iperf3", "--json", "--client", ends.address, "--port", port]
         argv += ["--time", _whole(seconds)]
         done = namespaces.run(ends.source, *argv, check=False, timeout=seconds + 30)
@@ -143,12 +143,12 @@ def _whole(seconds: float) -> str:
 
 
 @contextlib.contextmanager
-def serving(ends: Ends, port: int, *argv: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server in the target during the block, which begins when the server listens."""
-    command = namespaces.inside(ends.target, argv)
+def serving(namespace: str, port: int, *argv: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server in `namespace` during the block, which begins when the server listens."""
+    command = namespaces.inside(namespace, argv)
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
-            wait_for(lambda: _listens(server, port), f"{argv[0]} in {ends.target}")
+            wait_for(lambda: _listens(server, port), f"{argv[0]} in {namespace}")
             yield server
         finally:
             server.kill()

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from vxlane.pods.names import read_pod_names
 from vxlane.show.node import open_maps
 from vxlane.show.rates import PodSample, Sample
 from vxlane.util.names import device_name
+from vxlane.util.release import numbers
 
 _COUNTS_PEERS = (6, 7)
 """Linux from which on bpf_redirect_peer() counts at the pod's end; see host/traffic.py."""
@@ -83,10 +83,11 @@ def notes(release: str) -> list[str]:
     """What rates lack on a kernel of that release, a sentence each. Distributions may have it in an
     older one, so it is only what may be.
     """
-    major, minor = (int(word) for word in re.findall(r"\d+", release)[:2])
-    if (major, minor) >= _COUNTS_PEERS:
+    found = numbers(release)
+    if found >= _COUNTS_PEERS:
         return []
-    return [f"Linux {major}.{minor} may not count what pods receive by the bypass; 6.7 does"]
+    shown = ".".join(map(str, found))
+    return [f"Linux {shown} may not count what pods receive by the bypass; 6.7 does"]
 
 
 @contextlib.contextmanager

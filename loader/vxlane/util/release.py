@@ -12,9 +12,10 @@ of 5.13."""
 
 def is_supported(release: str) -> bool:
     """Whether a kernel that calls itself so (uname -r) is OLDEST or later."""
-    return _numbers(release) >= _numbers(OLDEST)
+    return numbers(release) >= numbers(OLDEST)
 
 
-def _numbers(release: str) -> tuple[int, ...]:
+def numbers(release: str) -> tuple[int, ...]:
+    """Major and minor; of a release that has none nothing, which is before all others."""
     found = re.match(r"(\d+)\.(\d+)", release)
     return tuple(map(int, found.groups())) if found else ()

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`vxlane flows` and `vxlane stats` in 80 columns, with a cluster's usual addresses and figures."""
+
+import pytest
+
+from vxlane.cli import flows, stats
+from vxlane.datapath.abi import Program, Verdict
+
+POD = "production/checkout-payments-worker-7f9c6d5b44-x2x7q"
+SERVICE = {
+    "local": "10.42.1.3",
+    "local_port": 40001,
+    "remote": "10.42.2.7",
+    "remote_port": 8443,
+}
+FLOW = SERVICE | {
+    "protocol": "tcp",
+    "out_age_seconds": 12.345,
+    "in_age_seconds": 0.123,
+    "translated": None,
+    "withdrawn": False,
+    "pod": POD,
+}
+TRANSLATED = FLOW | {"remote": "10.43.0.1", "remote_port": 443, "translated": SERVICE}
+
+
+@pytest.mark.parametrize("flow", [FLOW, TRANSLATED], ids=["to a pod", "to a Service"])
+def test_flows(flow):
+    """A line has both ends, what a Service is translated to, both ages, and room for a name."""
+    shown = flows._text([flow])
+    assert max(map(len, shown.splitlines())) <= 80, shown
+    words = shown.splitlines()[1].split()
+    ends = ["tcp", "10.42.1.3:40001", f"{flow['remote']}:{flow['remote_port']}"]
+    ends += ["10.42.2.7:8443"] if flow["translated"] else []
+    assert words[:-1] == [*ends, "12.3", "0.1"]
+    assert len(words[-1]) >= 12
+    assert words[-1].endswith("-x2x7q")
+
+
+def test_stats():
+    """Whatever the program and the verdict, and with a peer that has some millions of packets."""
+    count = {"packets": 1_234_567_890, "bytes": 1_234_567_890_123}
+    verdicts = {verdict.label: count for verdict in Verdict}
+    peer = {"tx_packets": 1_234_567, "tx_bytes": 987_654_321}
+    peer |= {"rx_packets": 7_654_321, "rx_bytes": 123_456_789}
+    document = {
+        "programs": {program.label: verdicts for program in Program},
+        "peers": [{"cidr": "10.42.255.0/24", "address": "192.168.77.12", **peer}],
+        "bypassed": {"total": {"share": 0.999, **dict.fromkeys(("bypassed", "packets"), 10**12)}},
+    }
+    shown = stats._text(document)
+    assert max(map(len, shown.splitlines())) <= 80, shown
+    assert "987,654,321" in shown
