@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from vxlane.datapath import compiler, load, precompiled, source
+from vxlane.datapath import compiler, load, precompiled, reasons, source
 from vxlane.datapath.source import Part
 from vxlane.errors import CompileError, KernelError
 
@@ -70,8 +70,8 @@ def test_the_verifiers_refusal_is_told() -> None:
 
 def test_a_kernel_that_refuses_a_map_is_too_old(monkeypatch) -> None:
     """Before 5.11 a map may be refused for want of locked memory, which is no seccomp profile."""
-    monkeypatch.setattr(load.os, "uname", lambda: SimpleNamespace(release="5.10.0-32-amd64"))
-    monkeypatch.setattr(load, "missing", lambda _: "")
+    monkeypatch.setattr(reasons.os, "uname", lambda: SimpleNamespace(release="5.10.0-32-amd64"))
+    monkeypatch.setattr(reasons, "missing", lambda _: "")
     with (
         pytest.raises(KernelError, match=r"5\.15 or later, this is 5\.10\.0-32-amd64"),
         load._allowed("make the map flows"),
@@ -81,7 +81,7 @@ def test_a_kernel_that_refuses_a_map_is_too_old(monkeypatch) -> None:
 
 def test_a_kernel_that_is_too_old_is_named(monkeypatch) -> None:
     """Whatever the verifier missed there, what is needed and what is there is said."""
-    monkeypatch.setattr(compiler.os, "uname", lambda: SimpleNamespace(release="5.10.0-32-amd64"))
+    monkeypatch.setattr(reasons.os, "uname", lambda: SimpleNamespace(release="5.10.0-32-amd64"))
     said = compiler.sentence(1, "unknown func bpf_ktime_get_coarse_ns#160\nprocessed 3 insns\n")
     assert said == "the programs need Linux 5.15 or later, this is 5.10.0-32-amd64"
 
@@ -107,14 +107,14 @@ def test_damaged_programs_have_a_sentence(tmp_path, monkeypatch, content) -> Non
 
 def test_a_capability_that_lacks_is_named(monkeypatch) -> None:
     """EPERM alone does not tell what a container has to be given."""
-    monkeypatch.setattr(compiler, "missing", lambda _: "CAP_BPF")
+    monkeypatch.setattr(reasons, "missing", lambda _: "CAP_BPF")
     assert compiler.sentence(1, REFUSED).endswith("; this process lacks CAP_BPF")
 
 
 def test_all_that_was_said_is_kept(tmp_path, monkeypatch) -> None:
     """The error names a file, which only root reads; without room for one it does without."""
     monkeypatch.setattr(compiler.sys, "executable", "/bin/false")
-    monkeypatch.setattr(compiler, "missing", lambda _: "")
+    monkeypatch.setattr(reasons, "missing", lambda _: "")
     log = tmp_path / "compile.log"
     with pytest.raises(CompileError, match=f"all of its output is in {log}"):
         compiler.run(Part.PROGRAMS, log)

@@ -21,11 +21,9 @@ from pathlib import Path
 from vxlane.datapath import syscall
 from vxlane.datapath.compiled import Compiled, Table, linked
 from vxlane.datapath.loose import SCHED_CLS
+from vxlane.datapath.reasons import kept, lacking, too_old
 from vxlane.datapath.syscall import MapShape, _address, _bpf
 from vxlane.errors import CompileError, KernelError
-from vxlane.util import files
-from vxlane.util.capabilities import missing
-from vxlane.util.release import OLDEST, is_supported
 
 _MAP_CREATE, _PROG_LOAD = 0, 5
 _CAPABILITIES = frozenset({"BPF", "NET_ADMIN", "PERFMON"})
@@ -132,13 +130,10 @@ def _load(name: str, code: bytes, log_file: Path) -> int:
         said = log.value.decode(errors="replace")
         if not said:
             raise
-    where = ""
-    with contextlib.suppress(OSError):
-        files.replace(log_file, said, mode=0o600)
-        where = f"; all of the verifier's words are in {log_file}"
-    if old := _too_old():
+    where = kept(log_file, said, "the verifier's words are")
+    if old := too_old():
         raise CompileError(f"{old}{where}")
-    lacks = _lacks()
+    lacks = lacking(_CAPABILITIES)
     raise CompileError(
         f"the programs did not load: {name}: {refusal(said)}{f'; {lacks}' if lacks else ''}{where}"
     )
@@ -175,19 +170,5 @@ def _allowed(operation: str) -> Iterator[None]:
     except OSError as error:
         # Profiles from before 2023 demand SYS_ADMIN.
         filtered = "a seccomp profile forbids bpf(2)" if error.errno == errno.EPERM else ""
-        raise KernelError(
-            operation, error.errno or 0, _lacks() or _too_old() or filtered
-        ) from error
-
-
-def _too_old() -> str:
-    """Empty: the kernel is new enough. An older one may have all that is needed, and then loads."""
-    release = os.uname().release
-    if is_supported(release):
-        return ""
-    return f"the programs need Linux {OLDEST} or later, this is {release}"
-
-
-def _lacks() -> str:
-    lacks = missing(_CAPABILITIES)
-    return f"this process lacks {lacks}" if lacks else ""
+        advice = lacking(_CAPABILITIES) or too_old() or filtered
+        raise KernelError(operation, error.errno or 0, advice) from error
