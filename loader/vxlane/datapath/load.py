@@ -20,12 +20,12 @@ from pathlib import Path
 
 from vxlane.datapath import syscall
 from vxlane.datapath.compiled import Compiled, Table, linked
-from vxlane.datapath.loose import SCHED_CLS
+from vxlane.datapath.loose import prog_load
 from vxlane.datapath.reasons import kept, lacking, too_old
-from vxlane.datapath.syscall import MapShape, _address, _bpf
+from vxlane.datapath.syscall import MapShape, _bpf
 from vxlane.errors import CompileError, KernelError
 
-_MAP_CREATE, _PROG_LOAD = 0, 5
+_MAP_CREATE = 0
 _CAPABILITIES = frozenset({"BPF", "NET_ADMIN", "PERFMON"})
 """CAP_PERFMON: without it the verifier lets no program compare pointers, and slows down its loads
 against Spectre (bpf_allow_ptr_leaks(), bpf_bypass_spec_v1() in linux/bpf.h)."""
@@ -119,13 +119,13 @@ def _make(name: str, table: Table, terms: Terms) -> int:
 def _load(name: str, code: bytes, log_file: Path) -> int:
     """CompileError with the verifier's last words; the file has all of them."""
     try:
-        return _prog_load(name, code)
+        return prog_load(code, name)
     except OSError:
         pass  # Once more, with a log: to write one takes longer than all else.
     log = ctypes.create_string_buffer(_LOG)
     try:
         with _allowed(f"load the program {name}"):
-            return _prog_load(name, code, log)
+            return prog_load(code, name, log)
     except KernelError:
         said = log.value.decode(errors="replace")
         if not said:
@@ -147,17 +147,6 @@ def refusal(said: str) -> str:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     refused = [line for line, after in pairwise(lines) if after.startswith("processed ")]
     return " | ".join(refused or lines[-5:])
-
-
-def _prog_load(name: str, code: bytes, log: ctypes.Array[ctypes.c_char] | None = None) -> int:
-    held = ctypes.create_string_buffer(code, len(code))
-    licence = ctypes.create_string_buffer(b"GPL")
-    words = (1, len(log), _address(log)) if log else (0, 0, 0)
-    places = _address(held), _address(licence)
-    attr = struct.pack(
-        "=IIQQIIQII16s", SCHED_CLS, len(code) // 8, *places, *words, 0, 0, name.encode()[:15]
-    )
-    return _bpf(_PROG_LOAD, attr)[0]
 
 
 @contextlib.contextmanager
