@@ -25,6 +25,7 @@ VERIFIER = """12: (61) r1 = *(u32 *)(r0 +0)
 R0 invalid mem access 'map_value_or_null'
 processed 13 insns (limit 1000000) max_states_per_insn 0 total_states 0
 """
+UNLOADED = "the programs did not load: to_pod: R0 invalid mem access 'map_value_or_null'"
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,11 @@ processed 13 insns (limit 1000000) max_states_per_insn 0 total_states 0
         ),
         (1, "bpf/flow.h:7:3: error: no such\n", "bpf/flow.h:7:3: error: no such"),
         (1, REFUSED, "compile: could not open bpf map: settings, error: Operation not permitted"),
+        (
+            1,
+            f"{VERIFIER}\nHINT: The error\n\n{TRACE}Exception: x\n",
+            "did not compile: HINT: The error",
+        ),
         (1, f"{TRACE}Exception: Unknown program\n", "compile: Exception: Unknown program"),
         (-signal.SIGSEGV, "Stack dump\n", "Stack dump (the compiler was ended by SIGSEGV)"),
     ],
@@ -50,6 +56,7 @@ processed 13 insns (limit 1000000) max_states_per_insn 0 total_states 0
         "no-bcc",
         "located",
         "map",
+        "hint",
         "python",
         "crashed",
     ],
@@ -66,6 +73,48 @@ def test_the_verifiers_refusal_is_told() -> None:
     """It stands before the last line of the log; another log's end is told as it is."""
     assert load.refusal(VERIFIER) == "R0 invalid mem access 'map_value_or_null'"
     assert load.refusal("unknown func\n") == "unknown func"
+
+
+@pytest.mark.parametrize(
+    ("release", "lacks", "sentence"),
+    [
+        (
+            "5.10.0-32-amd64",
+            "CAP_BPF",
+            "the programs need Linux 5.15 or later, this is 5.10.0-32-amd64",
+        ),
+        (
+            "6.18.0",
+            "CAP_PERFMON",
+            f"{UNLOADED}; this process lacks CAP_PERFMON",
+        ),
+        (
+            "6.18.0",
+            "",
+            UNLOADED,
+        ),
+    ],
+    ids=["old", "capability", "program"],
+)
+def test_a_refused_program(tmp_path, monkeypatch, release, lacks, sentence) -> None:
+    """The kernel's age explains it whatever the verifier said; else that is told, with the
+    capability that lacks; and only root reads the log.
+    """
+
+    def refuse(_code, _name, log=None):
+        if log:
+            log.value = VERIFIER.encode()
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(load, "prog_load", refuse)
+    monkeypatch.setattr(reasons.os, "uname", lambda: SimpleNamespace(release=release))
+    monkeypatch.setattr(reasons, "missing", lambda _: lacks)
+    log = tmp_path / "compile.log"
+    with pytest.raises(CompileError) as raised:
+        load._load("to_pod", b"", log)
+    assert str(raised.value) == f"{sentence}; all of the verifier's words are in {log}"
+    assert log.read_text() == VERIFIER
+    assert log.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_kernel_that_refuses_a_map_is_too_old(monkeypatch) -> None:
