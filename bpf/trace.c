@@ -50,18 +50,13 @@ struct ipv6 {
 	__be32 destination[4];
 };
 
-/* Where the inner frame begins. Elsewhere than here a packet to the VXLAN port is no tunnel of ours
- * any more, or not yet. */
-static __always_inline __u32 tunnel_of(struct __sk_buff *skb, const struct trace_event *event,
-				       int is_bypassed)
+/* Where the inner frame begins, by the packet. */
+static __always_inline __u32 tunnel_of(struct __sk_buff *skb)
 {
 	struct cursor at = {.skb = skb};
 	struct outer outer = {};
-	enum verdict verdict;
+	enum verdict verdict = parse_outer(&at, &outer);
 
-	if (event->program == PROGRAM_TO_POD || is_bypassed != (event->program == PROGRAM_FROM_POD))
-		return 0;
-	verdict = parse_outer(&at, &outer);
 	return verdict == CONTINUE || verdict == VERDICT_FOREIGN_VNI ? at.offset : 0;
 }
 
@@ -203,7 +198,8 @@ static __always_inline void tell_event(const struct trace_event *event)
 	events.ringbuf_submit(told, waking(sizeof(*told)));
 }
 
-/* Where the inner frame begins, by the verdict alone; NOWHERE: the packet must tell. */
+/* Where the inner frame begins, by the verdict alone; NOWHERE: the packet must tell. Elsewhere than
+ * there a packet to the VXLAN port is no tunnel of ours any more, or not yet. */
 static __always_inline __u32 known_place(enum program program, enum verdict verdict, int action)
 {
 	if (verdict == VERDICT_ENCAPSULATED)
@@ -216,7 +212,7 @@ static __always_inline __u32 known_place(enum program program, enum verdict verd
 
 /* The packet that somebody may want. */
 static __always_inline void tell_of(struct __sk_buff *skb, const struct trace_filter *asked,
-				    enum program program, enum verdict verdict, int action)
+				    enum program program, enum verdict verdict, __u32 place)
 {
 	struct trace_event event = {.program = program, .verdict = verdict};
 	__u32 from, length;
@@ -225,7 +221,7 @@ static __always_inline void tell_of(struct __sk_buff *skb, const struct trace_fi
 	/* Whoever asked may have been killed. */
 	if (event.time >= asked->until)
 		return;
-	event.tunnel = tunnel_of(skb, &event, action == TC_ACT_REDIRECT);
+	event.tunnel = place == NOWHERE ? tunnel_of(skb) : place;
 	describe(skb, &event);
 	if (!is_wanted(asked, &event))
 		return;
@@ -259,6 +255,6 @@ int trace(struct __sk_buff *skb)
 		return action;
 	place = known_place(program, verdict, action);
 	if (place == NOWHERE || !is_other(skb, asked, place))
-		tell_of(skb, asked, program, verdict, action);
+		tell_of(skb, asked, program, verdict, place);
 	return action;
 }

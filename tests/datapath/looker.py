@@ -36,7 +36,7 @@ FIELDS = {
 """name -> offset in struct __sk_buff (linux/bpf.h), how it is read"""
 CSUM_LEVEL = "csum_level"
 """How many more checksums than one are known to be right; negative: none is."""
-_ARRAY, _UPDATE, _CSUM_LEVEL, _SET_HASH = 2, 2, 135, 48
+_ARRAY, _UPDATE, _CSUM_LEVEL = 2, 2, 135
 _QUEUE_MAPPING, _PRIORITY = 12, 32
 _SIZE = 8 * (len(FIELDS) + 1)
 _KEY = -_SIZE - 8
@@ -90,7 +90,7 @@ def dressed(ifindex: int) -> Iterator[None]:
     parts = [bpf.copy(bpf.CONTEXT, bpf.R1)]
     for offset, value in ((_QUEUE_MAPPING, QUEUE), (_PRIORITY, PRIORITY)):
         parts += [bpf.number(bpf.R2, value), bpf.store(bpf.CONTEXT, offset, bpf.R2)]
-    parts += [bpf.copy(bpf.R1, bpf.CONTEXT), bpf.number(bpf.R2, HASH), bpf.call(_SET_HASH)]
+    parts += [bpf.copy(bpf.R1, bpf.CONTEXT), bpf.number(bpf.R2, HASH), bpf.call(bpf.SET_HASH)]
     program = loose.prog_load(b"".join((*parts, *bpf.answer(bpf.PASS))))
     try:
         with linked(program, ifindex, TcxHook.INGRESS):

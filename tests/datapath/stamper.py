@@ -7,13 +7,12 @@ the one to the other and tail-calls the program under test, which runs in its pl
 
 from __future__ import annotations
 
-import ctypes
 import os
 import struct
 
-from vxlane.datapath import syscall
+from vxlane.datapath import loose, syscall
 
-_MAP_CREATE, _PROG_LOAD, _SCHED_CLS, _PROG_ARRAY = 0, 5, 3, 3
+_MAP_CREATE, _PROG_ARRAY = 0, 3
 _TAIL_CALL = 12
 _TC_INDEX, _CB = 44, 48  # offsets in struct __sk_buff
 _FAILED = 99
@@ -27,7 +26,7 @@ class Stamper:
         # The kernel empties such an array when its last descriptor is closed, used or not.
         self._array, _ = syscall._bpf(_MAP_CREATE, attr)
         syscall.map_update(self._array, bytes(4), struct.pack("=I", program))
-        self.descriptor = _load(_instructions(self._array))
+        self.descriptor = loose.prog_load(_instructions(self._array))
 
     def close(self) -> None:
         """Let go of both."""
@@ -50,17 +49,3 @@ def _instructions(array: int) -> bytes:
             (0x95, 0, 0, 0),
         )
     )
-
-
-def _load(instructions: bytes) -> int:
-    code = ctypes.create_string_buffer(instructions)
-    name = ctypes.create_string_buffer(b"Dual BSD/GPL")
-    attr = struct.pack(
-        "=IIQQ",
-        _SCHED_CLS,
-        len(instructions) // 8,
-        ctypes.addressof(code),
-        ctypes.addressof(name),
-    )
-    made, _ = syscall._bpf(_PROG_LOAD, attr)
-    return made

@@ -131,28 +131,36 @@ def _in(bench: Bench, node: Node, looker: Looker) -> Pair:
 
 
 def entering(bench: Bench, node: Node, looker: Looker, frame: Frame) -> Pair:
-    """From the NIC into the pod, by both ways; it came with a queue, a priority and more."""
-    stand(bench.maps, APPROVED)
-    with dressed(NIC), looking(looker, node, "pod"):
-        carry(node.wire, frame, node.pod)
-        kernel = looker.seen()
-        with attached(bench, (Program.FROM_NIC, NIC)), bench.counting() as moved:
-            carry(node.wire, frame, node.pod)
-        bypassed = looker.seen()
-    assert moved.packets == {(Program.FROM_NIC, Verdict.DECAPSULATED): 1}
-    return kernel, bypassed
+    """From the NIC into the pod."""
+    with looking(looker, node, "pod"):
+        place, due = (Program.FROM_NIC, NIC), Verdict.DECAPSULATED
+        return _by_both(bench, looker, place, due, lambda: carry(node.wire, frame, node.pod))
 
 
 def _local(bench: Bench, node: Node, looker: Looker) -> Pair:
     frame = handed_over(LOCAL_DATA)
+    with looking(looker, node, "neighbour"):
+        place, due = (Program.FROM_POD, VETH), Verdict.SWITCHED
+        return _by_both(bench, looker, place, due, lambda: carry(node.pod, frame, node.neighbour))
+
+
+def _by_both(
+    bench: Bench,
+    looker: Looker,
+    place: tuple[Program, int],
+    due: Verdict,
+    send: Callable[[], object],
+) -> Pair:
+    """By the kernel path, and by a program; it came with a queue, a priority and more."""
+    program, ifindex = place
     stand(bench.maps, APPROVED)
-    with dressed(VETH), looking(looker, node, "neighbour"):
-        carry(node.pod, frame, node.neighbour)
+    with dressed(ifindex):
+        send()
         kernel = looker.seen()
-        with attached(bench, (Program.FROM_POD, VETH)), bench.counting() as moved:
-            carry(node.pod, frame, node.neighbour)
+        with attached(bench, place), bench.counting() as moved:
+            send()
         bypassed = looker.seen()
-    assert moved.packets == {(Program.FROM_POD, Verdict.SWITCHED): 1}
+    assert moved.packets == {(program, due): 1}
     return kernel, bypassed
 
 

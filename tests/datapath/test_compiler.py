@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from vxlane.datapath import compiler, load, precompiled, source
+from vxlane.datapath import compiler, load, precompiled, reasons, source
 from vxlane.datapath.source import Part
 from vxlane.errors import CompileError, KernelError
 
@@ -25,6 +25,7 @@ VERIFIER = """12: (61) r1 = *(u32 *)(r0 +0)
 R0 invalid mem access 'map_value_or_null'
 processed 13 insns (limit 1000000) max_states_per_insn 0 total_states 0
 """
+UNLOADED = "the programs did not load: to_pod: R0 invalid mem access 'map_value_or_null'"
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,11 @@ processed 13 insns (limit 1000000) max_states_per_insn 0 total_states 0
         ),
         (1, "bpf/flow.h:7:3: error: no such\n", "bpf/flow.h:7:3: error: no such"),
         (1, REFUSED, "compile: could not open bpf map: settings, error: Operation not permitted"),
+        (
+            1,
+            f"{VERIFIER}\nHINT: The error\n\n{TRACE}Exception: x\n",
+            "did not compile: HINT: The error",
+        ),
         (1, f"{TRACE}Exception: Unknown program\n", "compile: Exception: Unknown program"),
         (-signal.SIGSEGV, "Stack dump\n", "Stack dump (the compiler was ended by SIGSEGV)"),
     ],
@@ -50,6 +56,7 @@ processed 13 insns (limit 1000000) max_states_per_insn 0 total_states 0
         "no-bcc",
         "located",
         "map",
+        "hint",
         "python",
         "crashed",
     ],
@@ -68,10 +75,52 @@ def test_the_verifiers_refusal_is_told() -> None:
     assert load.refusal("unknown func\n") == "unknown func"
 
 
+@pytest.mark.parametrize(
+    ("release", "lacks", "sentence"),
+    [
+        (
+            "5.10.0-32-amd64",
+            "CAP_BPF",
+            "the programs need Linux 5.15 or later, this is 5.10.0-32-amd64",
+        ),
+        (
+            "6.18.0",
+            "CAP_PERFMON",
+            f"{UNLOADED}; this process lacks CAP_PERFMON",
+        ),
+        (
+            "6.18.0",
+            "",
+            UNLOADED,
+        ),
+    ],
+    ids=["old", "capability", "program"],
+)
+def test_a_refused_program(tmp_path, monkeypatch, release, lacks, sentence) -> None:
+    """The kernel's age explains it whatever the verifier said; else that is told, with the
+    capability that lacks; and only root reads the log.
+    """
+
+    def refuse(_code, _name, log=None):
+        if log:
+            log.value = VERIFIER.encode()
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(load, "prog_load", refuse)
+    monkeypatch.setattr(reasons.os, "uname", lambda: SimpleNamespace(release=release))
+    monkeypatch.setattr(reasons, "missing", lambda _: lacks)
+    log = tmp_path / "compile.log"
+    with pytest.raises(CompileError) as raised:
+        load._load("to_pod", b"", log)
+    assert str(raised.value) == f"{sentence}; all of the verifier's words are in {log}"
+    assert log.read_text() == VERIFIER
+    assert log.stat().st_mode & 0o777 == 0o600
+
+
 def test_a_kernel_that_refuses_a_map_is_too_old(monkeypatch) -> None:
     """Before 5.11 a map may be refused for want of locked memory, which is no seccomp profile."""
-    monkeypatch.setattr(load.os, "uname", lambda: SimpleNamespace(release="5.10.0-32-amd64"))
-    monkeypatch.setattr(load, "missing", lambda _: "")
+    monkeypatch.setattr(reasons.os, "uname", lambda: SimpleNamespace(release="5.10.0-32-amd64"))
+    monkeypatch.setattr(reasons, "missing", lambda _: "")
     with (
         pytest.raises(KernelError, match=r"5\.15 or later, this is 5\.10\.0-32-amd64"),
         load._allowed("make the map flows"),
@@ -81,7 +130,7 @@ def test_a_kernel_that_refuses_a_map_is_too_old(monkeypatch) -> None:
 
 def test_a_kernel_that_is_too_old_is_named(monkeypatch) -> None:
     """Whatever the verifier missed there, what is needed and what is there is said."""
-    monkeypatch.setattr(compiler.os, "uname", lambda: SimpleNamespace(release="5.10.0-32-amd64"))
+    monkeypatch.setattr(reasons.os, "uname", lambda: SimpleNamespace(release="5.10.0-32-amd64"))
     said = compiler.sentence(1, "unknown func bpf_ktime_get_coarse_ns#160\nprocessed 3 insns\n")
     assert said == "the programs need Linux 5.15 or later, this is 5.10.0-32-amd64"
 
@@ -107,14 +156,14 @@ def test_damaged_programs_have_a_sentence(tmp_path, monkeypatch, content) -> Non
 
 def test_a_capability_that_lacks_is_named(monkeypatch) -> None:
     """EPERM alone does not tell what a container has to be given."""
-    monkeypatch.setattr(compiler, "missing", lambda _: "CAP_BPF")
+    monkeypatch.setattr(reasons, "missing", lambda _: "CAP_BPF")
     assert compiler.sentence(1, REFUSED).endswith("; this process lacks CAP_BPF")
 
 
 def test_all_that_was_said_is_kept(tmp_path, monkeypatch) -> None:
     """The error names a file, which only root reads; without room for one it does without."""
     monkeypatch.setattr(compiler.sys, "executable", "/bin/false")
-    monkeypatch.setattr(compiler, "missing", lambda _: "")
+    monkeypatch.setattr(reasons, "missing", lambda _: "")
     log = tmp_path / "compile.log"
     with pytest.raises(CompileError, match=f"all of its output is in {log}"):
         compiler.run(Part.PROGRAMS, log)

@@ -143,6 +143,15 @@ def test_each_row_by_its_own_fields(strict_bench: Bench, looking: Tracer) -> Non
             assert not heard(looking), (str(case), other)
 
 
+def test_a_tunnel_that_is_not_ours(strict_bench: Bench, looking: Tracer) -> None:
+    """A pod's own VXLAN on our port is told as the packet that it is, to whoever asks for that."""
+    (case,) = (case for case in CASES if case.fact == "a pod's own VXLAN, on our port")
+    for port, tunnels in ((8472, [0]), (40001, [])):
+        asking(looking, {"port": port})
+        run(strict_bench, case)
+        assert [event.tunnel for event in heard(looking)] == tunnels
+
+
 PACKET = sent(Tcp(source=4000, dest=80, payload=b"x"))
 OTHER = sent(Udp(source=4001, dest=53, payload=b"x"))
 

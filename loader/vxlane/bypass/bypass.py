@@ -154,7 +154,7 @@ class Bypass:
 
 
 def constants_for(config: Config, overlay: OverlayState) -> Constants:
-    """The constants that are compiled into this node's programs.
+    """What this node's programs and maps are loaded with.
 
     Where the map can't hold all peers, a VTEP that it lacks may be a peer: then nothing is dropped.
     """

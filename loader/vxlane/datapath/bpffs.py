@@ -11,8 +11,8 @@ import os
 import struct
 from pathlib import Path
 
+from vxlane.datapath.reasons import lacking
 from vxlane.errors import KernelError
-from vxlane.util.capabilities import missing
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _MAGIC = 0xCAFE4A11
@@ -24,8 +24,7 @@ def ensure_bpffs(path: Path) -> None:
     if is_bpffs(path):
         return
     if _libc.mount(b"bpf", os.fsencode(path), b"bpf", 0, b"mode=0700"):
-        lacks = missing(["SYS_ADMIN"])
-        advice = f"this process lacks {lacks}" if lacks else "a kernel with CONFIG_BPF is needed"
+        advice = lacking(["SYS_ADMIN"]) or "a kernel with CONFIG_BPF is needed"
         raise KernelError(f"mount a bpffs at {path}", ctypes.get_errno(), advice)
 
 

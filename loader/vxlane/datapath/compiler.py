@@ -7,7 +7,6 @@ sentence names. bcc is the child's alone (`compile`).
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
@@ -19,11 +18,9 @@ from pathlib import Path
 
 from vxlane.datapath import precompiled
 from vxlane.datapath.compiled import Compiled
+from vxlane.datapath.reasons import kept, lacking, too_old
 from vxlane.datapath.source import Part
 from vxlane.errors import CompileError
-from vxlane.util import files
-from vxlane.util.capabilities import missing
-from vxlane.util.release import OLDEST, is_supported
 
 log = logging.getLogger(__name__)
 
@@ -63,10 +60,7 @@ def run(part: Part, log_file: Path, *, is_portable: bool = False) -> Compiled:
         raise CompileError(f"the compiler did not end within {TIMEOUT:g} s") from None
     if child.returncode == 0:
         return Compiled.of(json.loads(child.stdout.splitlines()[-1]))
-    where = ""
-    with contextlib.suppress(OSError):
-        files.replace(log_file, child.stdout + child.stderr, mode=0o600)
-        where = f"; all of its output is in {log_file}"
+    where = kept(log_file, child.stdout + child.stderr, "its output is")
     raise CompileError(f"{sentence(child.returncode, child.stderr)}{where}")
 
 
@@ -78,14 +72,13 @@ def sentence(status: int, output: str) -> str:
         return f"{_without_bcc()}, and bcc is missing; {_INSTALL_BCC}"
     if located := _LOCATED.search(output):
         return located[0]
-    release = os.uname().release
-    if not is_supported(release):
-        return f"the programs need Linux {OLDEST} or later, this is {release}"
+    if old := too_old():
+        return old
     said = "the programs did not compile: " + " | ".join(_reasons(output) or ["no word why"])
     if status < 0:
         said += f" (the compiler was ended by {signal.Signals(-status).name})"
-    lacks = missing(_CAPABILITIES)
-    return f"{said}; this process lacks {lacks}" if lacks else said
+    lacks = lacking(_CAPABILITIES)
+    return f"{said}; {lacks}" if lacks else said
 
 
 def _without_bcc() -> str:

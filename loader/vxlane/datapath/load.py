@@ -20,14 +20,12 @@ from pathlib import Path
 
 from vxlane.datapath import syscall
 from vxlane.datapath.compiled import Compiled, Table, linked
-from vxlane.datapath.loose import SCHED_CLS
-from vxlane.datapath.syscall import MapShape, _address, _bpf
+from vxlane.datapath.loose import prog_load
+from vxlane.datapath.reasons import kept, lacking, too_old
+from vxlane.datapath.syscall import MapShape, _bpf
 from vxlane.errors import CompileError, KernelError
-from vxlane.util import files
-from vxlane.util.capabilities import missing
-from vxlane.util.release import OLDEST, is_supported
 
-_MAP_CREATE, _PROG_LOAD = 0, 5
+_MAP_CREATE = 0
 _CAPABILITIES = frozenset({"BPF", "NET_ADMIN", "PERFMON"})
 """CAP_PERFMON: without it the verifier lets no program compare pointers, and slows down its loads
 against Spectre (bpf_allow_ptr_leaks(), bpf_bypass_spec_v1() in linux/bpf.h)."""
@@ -121,24 +119,21 @@ def _make(name: str, table: Table, terms: Terms) -> int:
 def _load(name: str, code: bytes, log_file: Path) -> int:
     """CompileError with the verifier's last words; the file has all of them."""
     try:
-        return _prog_load(name, code)
+        return prog_load(code, name)
     except OSError:
         pass  # Once more, with a log: to write one takes longer than all else.
     log = ctypes.create_string_buffer(_LOG)
     try:
         with _allowed(f"load the program {name}"):
-            return _prog_load(name, code, log)
+            return prog_load(code, name, log)
     except KernelError:
         said = log.value.decode(errors="replace")
         if not said:
             raise
-    where = ""
-    with contextlib.suppress(OSError):
-        files.replace(log_file, said, mode=0o600)
-        where = f"; all of the verifier's words are in {log_file}"
-    if old := _too_old():
+    where = kept(log_file, said, "the verifier's words are")
+    if old := too_old():
         raise CompileError(f"{old}{where}")
-    lacks = _lacks()
+    lacks = lacking(_CAPABILITIES)
     raise CompileError(
         f"the programs did not load: {name}: {refusal(said)}{f'; {lacks}' if lacks else ''}{where}"
     )
@@ -154,17 +149,6 @@ def refusal(said: str) -> str:
     return " | ".join(refused or lines[-5:])
 
 
-def _prog_load(name: str, code: bytes, log: ctypes.Array[ctypes.c_char] | None = None) -> int:
-    held = ctypes.create_string_buffer(code, len(code))
-    licence = ctypes.create_string_buffer(b"GPL")
-    words = (1, len(log), _address(log)) if log else (0, 0, 0)
-    places = _address(held), _address(licence)
-    attr = struct.pack(
-        "=IIQQIIQII16s", SCHED_CLS, len(code) // 8, *places, *words, 0, 0, name.encode()[:15]
-    )
-    return _bpf(_PROG_LOAD, attr)[0]
-
-
 @contextlib.contextmanager
 def _allowed(operation: str) -> Iterator[None]:
     """An OSError of the block as a KernelError that says what lacks: a capability, a newer kernel
@@ -175,19 +159,5 @@ def _allowed(operation: str) -> Iterator[None]:
     except OSError as error:
         # Profiles from before 2023 demand SYS_ADMIN.
         filtered = "a seccomp profile forbids bpf(2)" if error.errno == errno.EPERM else ""
-        raise KernelError(
-            operation, error.errno or 0, _lacks() or _too_old() or filtered
-        ) from error
-
-
-def _too_old() -> str:
-    """Empty: the kernel is new enough. An older one may have all that is needed, and then loads."""
-    release = os.uname().release
-    if is_supported(release):
-        return ""
-    return f"the programs need Linux {OLDEST} or later, this is {release}"
-
-
-def _lacks() -> str:
-    lacks = missing(_CAPABILITIES)
-    return f"this process lacks {lacks}" if lacks else ""
+        advice = lacking(_CAPABILITIES) or too_old() or filtered
+        raise KernelError(operation, error.errno or 0, advice) from error

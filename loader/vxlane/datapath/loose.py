@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs that are not pinned: names of others', and small ones that are loaded to be tried.
+"""Programs by their descriptors: loaded, and tried over a frame; and the names of others'.
 
 The rest of `syscall`, which owns the call itself.
 """
@@ -14,7 +14,7 @@ from vxlane.datapath.syscall import _address, _bpf, object_info
 from vxlane.errors import KernelError
 
 _PROG_LOAD, _PROG_TEST_RUN, _PROG_BY_ID = 5, 10, 13
-SCHED_CLS = 3
+_SCHED_CLS = 3
 _FRAME = 4096
 
 
@@ -33,12 +33,20 @@ def program_name(number: int) -> str:
     return info[64:80].rstrip(b"\0").decode(errors="replace")
 
 
-def prog_load(instructions: bytes) -> int:
-    """Load a TC program of struct bpf_insn's; raises OSError where the verifier refuses it."""
+def prog_load(
+    instructions: bytes, name: str = "", log: ctypes.Array[ctypes.c_char] | None = None
+) -> int:
+    """Load a TC program of struct bpf_insn's; raises OSError where the verifier refuses it.
+
+    The kernel keeps 15 bytes of the name. The verifier writes what it sees to `log`.
+    """
     code = ctypes.create_string_buffer(instructions, len(instructions))
     licence = ctypes.create_string_buffer(b"GPL")
-    sizes = SCHED_CLS, len(instructions) // 8
-    return _bpf(_PROG_LOAD, struct.pack("=IIQQ", *sizes, _address(code), _address(licence)))[0]
+    words = (1, len(log), _address(log)) if log else (0, 0, 0)
+    places = _address(code), _address(licence)
+    sizes = _SCHED_CLS, len(instructions) // 8
+    attr = struct.pack("=IIQQIIQII16s", *sizes, *places, *words, 0, 0, name.encode()[:15])
+    return _bpf(_PROG_LOAD, attr)[0]
 
 
 def prog_test_run(

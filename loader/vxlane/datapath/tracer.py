@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vxlane.datapath import compiler, load, syscall
 from vxlane.datapath.abi import HEADER
@@ -30,9 +30,6 @@ from vxlane.datapath.programs import loaded_constants
 from vxlane.datapath.ring import Ring
 from vxlane.datapath.source import Part
 from vxlane.errors import VxlaneError
-
-if TYPE_CHECKING:
-    pass  # typing's own is 3.11's
 
 LEASE = 2.0
 """Seconds."""
