@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,13 +11,13 @@ from typing import Any
 from vxlane.sources.kubernetes.annotations import DEFAULT_PREFIX, annotations_of, name_of
 from vxlane.sources.steering import BYPASS, REPORT
 from vxlane.util.jsontext import parse_json
+from vxlane.util.release import OLDEST, is_too_old
 
 Json = dict[str, Any]
 
 STALE = 660.0
 """Seconds after which no report means no agent: one comes every five minutes, and one may get
 lost."""
-_OLDEST_KERNEL = (5, 15)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +76,8 @@ class ClusterNode:
             return "flannel does not run there"
         if self.backend not in {"vxlan", "host-gw"}:
             return f"its flannel has backend {self.backend}"
-        if _release(self.kernel) < _OLDEST_KERNEL:
-            return f"kernel {self.kernel}; 5.15 is needed"
+        if is_too_old(self.kernel):
+            return f"kernel {self.kernel}; {OLDEST} is needed"
         return ""
 
 
@@ -136,9 +135,3 @@ def _age(at: object, now: dt.datetime) -> float | None:
         return None
     # Clocks differ: a report from the future is a fresh one.
     return max(0.0, (now - told).total_seconds())
-
-
-def _release(kernel: str) -> tuple[int, ...]:
-    """(5, 15) of 5.15.0-91-generic; what can't be read is taken for new enough."""
-    found = re.match(r"(\d+)\.(\d+)", kernel)
-    return tuple(map(int, found.groups())) if found else _OLDEST_KERNEL

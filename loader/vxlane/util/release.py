@@ -15,6 +15,11 @@ def is_supported(release: str) -> bool:
     return _numbers(release) >= _numbers(OLDEST)
 
 
+def is_too_old(release: str) -> bool:
+    """Whether it is surely older than OLDEST; of a release that can't be read nobody knows."""
+    return _numbers(release) != () and not is_supported(release)
+
+
 def _numbers(release: str) -> tuple[int, ...]:
     found = re.match(r"(\d+)\.(\d+)", release)
     return tuple(map(int, found.groups())) if found else ()
