@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vxlane.errors import ConfigError
 from vxlane.sources.kubernetes.annotations import DEFAULT_PREFIX, annotations_of, name_of
-from vxlane.sources.steering import BYPASS, REPORT
+from vxlane.sources.steering import BYPASS, EVERYTHING, REPORT, Wish, parse_wish
 from vxlane.util.jsontext import parse_json
 from vxlane.util.release import OLDEST, is_too_old
 
@@ -45,13 +46,20 @@ class ClusterNode:
         return self.age is not None and self.age < STALE
 
     @property
+    def wish(self) -> Wish | None:
+        """What `wanted` means to an agent; None: nothing."""
+        try:
+            return EVERYTHING if self.wanted is None else parse_wish(self.wanted)
+        except ConfigError:
+            return None
+
+    @property
     def follows(self) -> bool:
         """Whether the agent says that it is as it is wanted."""
-        if not self.is_reporting:
+        if not self.is_reporting or self.wish is None:
             return False
-        wanted = self.wanted or "on"
-        bypass = "off" if wanted == "off" else "on"
-        return bool(self.report.get("wish") == wanted and self.report.get("bypass") == bypass)
+        said = (self.report.get("wish"), self.report.get("bypass"))
+        return said == (str(self.wish), "on" if self.wish.is_on else "off")
 
     @property
     def troubles(self) -> list[str]:

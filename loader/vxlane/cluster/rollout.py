@@ -77,7 +77,7 @@ def changes(
             if wish.is_on and not node.is_reporting:
                 reason = node.obstacle or "does the DaemonSet place a pod there?"
                 raise ConfigError(f"no agent reports from node {node.name}: {reason}")
-    return [Change(node, wish) for node in chosen if (node.wanted or "on") != str(wish)]
+    return [Change(node, wish) for node in chosen if node.wish != wish]
 
 
 def _named(known: Mapping[str, ClusterNode], name: str) -> ClusterNode:
