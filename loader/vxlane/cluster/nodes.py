@@ -97,16 +97,21 @@ def node_of(thing: Mapping[str, Any], now: dt.datetime) -> ClusterNode:
     report = _report(annotations.get(REPORT, ""))
     return ClusterNode(
         name=name_of(thing),
-        is_ready=any(
-            condition.get("type") == "Ready" and condition.get("status") == "True"
-            for condition in status.get("conditions") or ()
-        ),
+        is_ready=is_ready(status),
         kernel=str(info.get("kernelVersion") or ""),
         kubelet=str(info.get("kubeletVersion") or ""),
         backend=annotations.get(f"{DEFAULT_PREFIX}/backend-type", ""),
         wanted=annotations.get(BYPASS),
         report=report,
         age=_age(report.get("at"), now),
+    )
+
+
+def is_ready(status: Mapping[str, Any]) -> bool:
+    """Whether the status of a node, or of a pod, says that it is Ready."""
+    return any(
+        condition.get("type") == "Ready" and condition.get("status") == "True"
+        for condition in status.get("conditions") or ()
     )
 
 
