@@ -131,6 +131,16 @@ def test_a_node_is_switched_off_and_on(
     assert "nothing to do" in vxlane(running, "cluster", "disable", "node-00003", "--yes").stdout
 
 
+def test_a_node_that_is_watched_is_read_alone(
+    running: SteeredCluster, vxlane: Callable[..., Result]
+) -> None:
+    """All nodes are listed for the plan, and until the agent follows; not at every look."""
+    running.requests.clear()
+    vxlane(running, "cluster", "enable", "node-00003", "--yes", "--soak=0")
+    assert len([path for path in running.requests if path.startswith("/api/v1/nodes?")]) == 2
+    assert running.requests.count("/api/v1/nodes/node-00003") == 2
+
+
 def test_all_are_switched_one_by_one_until_one_is_worse(
     running: SteeredCluster, vxlane: Callable[..., Result]
 ) -> None:
