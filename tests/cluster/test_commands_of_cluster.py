@@ -225,7 +225,8 @@ def test_up_and_down_leave_a_cluster_as_it_was(make: Make, vxlane: Callable[...,
     assert {c["image"] for c in (*spec["initContainers"], *spec["containers"])} == {
         "mirror/vxlane:7"
     }
-    assert [kind for _, kind, _ in server.patches].count("application/apply-patch+yaml") == 4
+    applied = [path for path, kind, _ in server.patches if kind == "application/apply-patch+yaml"]
+    assert [path.partition("?")[2] for path in applied] == ["fieldManager=vxlane&force=true"] * 4
     assert "nothing to do" not in vxlane(server, "down").stdout
     server.steps.clear()
     done = vxlane(server, "down", "--yes")
@@ -269,6 +270,17 @@ def test_up_knows_k3s(make: Make, vxlane: Callable[..., Result]) -> None:
     volumes = server.objects[DAEMON_SET]["spec"]["template"]["spec"]["volumes"]
     paths = {volume.get("hostPath", {}).get("path") for volume in volumes}
     assert "/var/lib/rancher/k3s/agent/etc/cni/net.d" in paths
+
+
+@pytest.mark.parametrize("command", ["up", "down"])
+def test_what_may_not_be_read_is_not_taken_for_absent(
+    running: SteeredCluster, vxlane: Callable[..., Result], command: str
+) -> None:
+    """Somebody else's installation may be behind the refusal."""
+    running.objects[DAEMON_SET] = 403
+    done = vxlane(running, command, "--yes")
+    assert "403" in str(done.exception)
+    assert running.patches == []
 
 
 @pytest.mark.parametrize("command", ["up", "down"])
