@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from agentparts import Part
+from agentparts import Part, Parts
 
 from vxlane.agent.server.report import READINGS, Reports
 from vxlane.agent.steering import FILE, Steering
@@ -32,7 +32,12 @@ class Steered:
         self.agent: Any = Part("agent", [])
         self.agent.config = Config("node1", state)
         self.agent.pods = Part("pods", [])
-        self.agent.steer = self.wishes.append
+        self.agent.steer = self.steer
+
+    def steer(self, wish: Wish) -> None:
+        """See `Agent`."""
+        self.agent.wish = wish
+        self.wishes.append(wish)
 
     def wish(self) -> Wish | None:
         """See `Cluster`."""
@@ -90,6 +95,26 @@ def test_the_next_agent_begins_with_the_last_wish(steered: Steered) -> None:
     assert steered.wishes[-1] == NOTHING
 
 
+def test_a_pod_that_cant_be_let_in_ends_no_agent(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What the kernel refuses when an annotation is known, or the wish changes, is a failure like
+    any other, and pods are looked at once for each event.
+    """
+    parts = Parts(monkeypatch, tmp_path)
+    agent = parts.agent()
+    cluster: Any = Part("cluster", [])
+    steering = Steering(agent, cluster)
+    parts.pods.failing = {"reconsider": KernelError("write the map of pods", 1)}
+    for wish in (None, EVERYTHING):
+        cluster.wish = lambda wish=wish: wish
+        parts.done.clear()
+        steering.on_event()
+        assert parts.calls("pods") == ["pods.reconsider"]
+        (failure,) = agent.failures
+        assert "write the map of pods" in failure
+
+
 def test_a_pod_is_let_in_by_share_and_annotation(steered: Steered) -> None:
     """Of a share that leaves it out the reason is told; else it is the annotation's."""
     steered.said = EVERYTHING
@@ -111,10 +136,11 @@ def test_a_report_says_what_a_person_asks_first() -> None:
     """Version, mode, wish, bypass, readiness, and the first trouble of several, cut to length."""
     agent: Any = Part("agent", [])
     agent.config, agent.bypass, agent.is_serving = Config("node1", Path()), None, True
+    agent.wish = Wish(25)
     agent.failures = ("x" * 300,)
     agent.problems = SimpleNamespace(current=[SimpleNamespace(node="node2", reason="has no MAC")])
     agent.pods = SimpleNamespace(ports=lambda: (1, 2))
-    report = Reports(agent).report(Wish(25))
+    report = Reports(agent).report()
     assert dict(report.facts) == {
         "version": report.facts["version"],
         "mode": "own",
@@ -133,7 +159,7 @@ def test_the_share_is_that_of_the_last_minutes() -> None:
     agent: Any = Part("agent", [])
     agent.config, agent.is_serving, agent.failures = Config("node1", Path()), True, ()
     agent.problems = SimpleNamespace(current=[])
-    agent.pods = SimpleNamespace(ports=tuple)
+    agent.pods, agent.wish = SimpleNamespace(ports=tuple), EVERYTHING
     now: list[Any] = [0, 0]
 
     def counters() -> dict[Program, dict[Verdict, Count]]:
@@ -153,7 +179,7 @@ def test_the_share_is_that_of_the_last_minutes() -> None:
 
     def figures(bypassed: Any, others: int) -> tuple[Any, Any]:
         now[:] = bypassed, others
-        said = reports.report(EVERYTHING).figures
+        said = reports.report().figures
         return said["packets"], said["share"]
 
     assert figures(0, 1000) == (0, None)

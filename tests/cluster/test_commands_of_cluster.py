@@ -131,6 +131,16 @@ def test_a_node_is_switched_off_and_on(
     assert "nothing to do" in vxlane(running, "cluster", "disable", "node-00003", "--yes").stdout
 
 
+def test_a_node_that_is_watched_is_read_alone(
+    running: SteeredCluster, vxlane: Callable[..., Result]
+) -> None:
+    """All nodes are listed for the plan, and until the agent follows; not at every look."""
+    running.requests.clear()
+    vxlane(running, "cluster", "enable", "node-00003", "--yes", "--soak=0")
+    assert len([path for path in running.requests if path.startswith("/api/v1/nodes?")]) == 2
+    assert running.requests.count("/api/v1/nodes/node-00003") == 2
+
+
 def test_all_are_switched_one_by_one_until_one_is_worse(
     running: SteeredCluster, vxlane: Callable[..., Result]
 ) -> None:
@@ -215,7 +225,8 @@ def test_up_and_down_leave_a_cluster_as_it_was(make: Make, vxlane: Callable[...,
     assert {c["image"] for c in (*spec["initContainers"], *spec["containers"])} == {
         "mirror/vxlane:7"
     }
-    assert [kind for _, kind, _ in server.patches].count("application/apply-patch+yaml") == 4
+    applied = [path for path, kind, _ in server.patches if kind == "application/apply-patch+yaml"]
+    assert [path.partition("?")[2] for path in applied] == ["fieldManager=vxlane&force=true"] * 4
     assert "nothing to do" not in vxlane(server, "down").stdout
     server.steps.clear()
     done = vxlane(server, "down", "--yes")
@@ -259,6 +270,17 @@ def test_up_knows_k3s(make: Make, vxlane: Callable[..., Result]) -> None:
     volumes = server.objects[DAEMON_SET]["spec"]["template"]["spec"]["volumes"]
     paths = {volume.get("hostPath", {}).get("path") for volume in volumes}
     assert "/var/lib/rancher/k3s/agent/etc/cni/net.d" in paths
+
+
+@pytest.mark.parametrize("command", ["up", "down"])
+def test_what_may_not_be_read_is_not_taken_for_absent(
+    running: SteeredCluster, vxlane: Callable[..., Result], command: str
+) -> None:
+    """Somebody else's installation may be behind the refusal."""
+    running.objects[DAEMON_SET] = 403
+    done = vxlane(running, command, "--yes")
+    assert "403" in str(done.exception)
+    assert running.patches == []
 
 
 @pytest.mark.parametrize("command", ["up", "down"])

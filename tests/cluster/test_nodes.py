@@ -64,6 +64,24 @@ def test_a_trouble_is_told_in_words(report: dict[str, Any], later: float, troubl
     assert node(later=later, **report).troubles[0] == trouble
 
 
+@pytest.mark.parametrize(
+    ("wanted", "wish"),
+    [("0%", NOTHING), ("100%", EVERYTHING), (" OFF ", NOTHING), ("On", EVERYTHING)],
+)
+def test_a_node_follows_whatever_the_spelling(wanted: str, wish: Wish) -> None:
+    """A person's word means what it means to the agent, which reports it as it writes it."""
+    found = node(wanted=wanted, wish=str(wish), bypass=str(wish))
+    assert (found.follows, found.troubles, changes([found], wish)) == (True, [], [])
+
+
+@pytest.mark.parametrize("wanted", ["soon", ""])
+def test_a_word_that_no_agent_knows_is_a_trouble(wanted: str) -> None:
+    """The agent goes on as before, and the next change writes a word that it knows."""
+    found = dataclasses.replace(node(), wanted=wanted)
+    assert not found.follows
+    assert len(found.troubles) == len(changes([found], EVERYTHING)) == 1
+
+
 def test_a_report_that_is_none_is_no_agent() -> None:
     """Garbage in the annotation breaks nothing; a clock that is ahead makes no report old."""
     thing = make_node(1)

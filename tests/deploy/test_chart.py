@@ -27,6 +27,7 @@ from rendering import (
 )
 
 from vxlane.cli.main import cli
+from vxlane.config import PodSource
 
 MODES = ("adopt", "own", "remove")
 EVERYTHING = {
@@ -121,11 +122,9 @@ def test_a_capability_that_escalates_is_said_to() -> None:
 
 def test_the_list_of_capabilities_is_the_proved_one() -> None:
     """deploy/capabilities.txt has one test for each."""
-    proved = ROOT / "deploy" / "capabilities.txt"
-    if proved.exists():
-        named = yaml.safe_load((CHART / "values.yaml").read_text())["capabilities"]
-        lines = proved.read_text().splitlines()
-        assert sorted(named) == sorted(line for line in lines if line and line[0] != "#")
+    named = yaml.safe_load((CHART / "values.yaml").read_text())["capabilities"]
+    lines = (ROOT / "deploy" / "capabilities.txt").read_text().splitlines()
+    assert sorted(named) == sorted(line for line in lines if line and line[0] != "#")
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -151,6 +150,33 @@ def test_every_mount_has_its_volume_and_every_volume_its_mount(mode: str) -> Non
         spec = pod(render(mode=mode, skipCNIConfigInstallation=skipped))
         mounted = {m["name"] for item in containers(spec) for m in item.get("volumeMounts", [])}
         assert mounted == {volume["name"] for volume in spec["volumes"]}
+
+
+@pytest.mark.parametrize("mode", ["adopt", "own"])
+def test_the_agent_keeps_the_plugin_that_is_installed(mode: str) -> None:
+    """It may write both of the plugin's directories, and is told of the one with the lists; where
+    the plugin is installed otherwise it sees neither.
+    """
+    places = {"cniBinDir": "/bin/cni", "cniConfDir": "/conf"}
+    for skipped, seen in (("false", set(places.values())), ("true", set())):
+        spec = pod(render(mode=mode, skipCNIConfigInstallation=skipped, **places))
+        paths = {v["name"]: v.get("hostPath", {}).get("path") for v in spec["volumes"]}
+        agent = container(spec, "agent")
+        writable = {
+            mount["mountPath"]: paths.get(mount["name"])
+            for mount in agent["volumeMounts"]
+            if not mount.get("readOnly")
+        }
+        assert set(writable.values()) & set(places.values()) == seen
+        given = [arg for arg in agent["args"] if arg.startswith("--cni-conf-dir=")]
+        told = [writable.get(arg.partition("=")[2]) for arg in given]
+        assert told == (["/conf"] if seen else [])
+
+
+@pytest.mark.parametrize("source", PodSource)
+def test_the_agent_is_told_who_tells_of_pods(source: PodSource) -> None:
+    """The chart takes each word that the program takes."""
+    assert f"--pods={source.value}" in container(pod(render(pods=source.value)), "agent")["args"]
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -11,6 +11,8 @@ from podhost import Node, hooks, pod, veth
 
 from vxlane.datapath.abi import Guard
 from vxlane.host.devices import Device
+from vxlane.host.veths import FarEnd
+from vxlane.pods import cni_cache
 from vxlane.pods.pods import NO_BYPASS
 
 
@@ -31,6 +33,26 @@ def test_a_pod_is_told_and_hooked_and_forgotten(node: Node) -> None:
     node.pods.remove(pod(1).key)
     node.start()
     assert node.known() == set()
+
+
+def test_a_cached_pod_counts_by_its_veth_of_now(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container that is connected again has another veth, and may be known by the old one; who
+    is known by the veth of now is asked for no more.
+    """
+    asked: list[int] = []
+
+    def end(_: object, ifindex: int) -> FarEnd:
+        asked.append(ifindex)
+        return FarEnd("eth0", pod(1).mac, has_xdp=False)
+
+    monkeypatch.setattr(cni_cache, "far_end", end)
+    node.pods.add(pod(1))
+    told = ("c1", "eth0", "cbr0", "", "", pod(1).mac, (IPv4Address("10.42.1.1"),))
+    for _ in range(2):
+        node.pods.add_cached([cni_cache.CachedPod(*told, host_ifnames=("veth2",))])
+        assert (node.accelerated(), asked) == ({"10.42.1.1": 12}, [12])
 
 
 def test_a_pod_without_its_device_is_refused(node: Node) -> None:

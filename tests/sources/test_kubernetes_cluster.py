@@ -77,6 +77,8 @@ def test_a_nodes_annotation_is_followed(
     assert select.select([cluster.changed], [], [], 0)[0]
     cluster.on_event()
     assert not select.select([cluster.changed], [], [], 0)[0]
+    source.close()
+    assert cluster.changed == -1
 
 
 @pytest.mark.parametrize(
@@ -95,6 +97,15 @@ def test_a_pods_own_word_comes_before_its_namespaces(
     api.objects = {POD: annotated(pod), NAMESPACE: annotated(namespace)}
     assert answer(cluster) == excuse
     assert select.select([cluster.changed], [], [], 0)[0]
+
+
+def test_a_namespace_is_asked_for_once_for_its_pods(
+    api: ApiServer, cluster: KubernetesCluster
+) -> None:
+    """A Deployment's pods come by the dozen."""
+    api.objects = {POD: annotated(""), f"{POD}2": annotated(""), NAMESPACE: annotated("off")}
+    assert answer(cluster) == answer(cluster, "shop/web2") != ""
+    assert api.requests.count(NAMESPACE) == 1
 
 
 def test_a_role_that_may_not_read_namespaces_is_enough(

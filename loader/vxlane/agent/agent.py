@@ -133,6 +133,10 @@ class Agent:
         self.wish = wish
         if self.bypass and self.overlay:
             self.bypass.lease.switch(self.overlay, is_enabled=wish.is_on)
+        self.reconsider_pods()
+
+    def reconsider_pods(self) -> None:
+        """Check the pods of which the cluster says another thing than before."""
         with self._attempt("pods"):
             self.pods.reconsider()
 

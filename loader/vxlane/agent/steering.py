@@ -29,10 +29,9 @@ class Steering:
         self._agent = agent
         self._cluster = cluster
         self._path = agent.config.state / FILE
-        self._wish = cluster.wish() or _saved(self._path) or NOTHING
         self._reports = Reports(agent)
         agent.pods.admission = self
-        agent.steer(self._wish)
+        agent.steer(cluster.wish() or _saved(self._path) or NOTHING)
 
     @property
     def changed(self) -> int:
@@ -42,25 +41,26 @@ class Steering:
     def on_event(self) -> None:
         """The wish may be another, and pods that waited for their annotations may be let in."""
         self._cluster.on_event()
-        wish = self._cluster.wish()
-        if wish is not None and (wish != self._wish or not self._path.exists()):
+        wish, before = self._cluster.wish(), self._agent.wish
+        if wish is not None and (wish != before or not self._path.exists()):
             self._save(wish)
-            if wish != self._wish:
-                log.info("the bypass of this node: %s (before: %s)", wish, self._wish)
-                self._wish = wish
-                self._agent.steer(wish)
-        self._agent.pods.reconsider()
+        if wish is None or wish == before:
+            self._agent.reconsider_pods()
+        else:
+            log.info("the bypass of this node: %s (before: %s)", wish, before)
+            self._agent.steer(wish)
 
     def tell(self) -> None:
         """Tell the cluster how this node is."""
-        self._cluster.tell(self._reports.report(self._wish))
+        self._cluster.tell(self._reports.report())
 
     def reason(self, pod: PodInterface) -> str | None:
         """See `Admission`."""
-        if not self._wish.is_on:
+        wish = self._agent.wish
+        if not wish.is_on:
             return "the bypass of this node is switched off"
-        if not self._wish.includes(pod.name or pod.container_id):
-            return f"it is not among the {self._wish} of this node's pods that are to be bypassed"
+        if not wish.includes(pod.name or pod.container_id):
+            return f"it is not among the {wish} of this node's pods that are to be bypassed"
         return self._cluster.excuse(pod.name)
 
     def forget(self, pod: PodInterface) -> None:

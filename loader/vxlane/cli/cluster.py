@@ -36,8 +36,8 @@ def cluster() -> None:
     """Look at all nodes of a Kubernetes cluster, and switch their bypass.
 
     Each node's agent tells the cluster of itself, and follows an annotation of its node. These
-    commands read the first and write the second, with your own rights: to list nodes and pods, and
-    to patch nodes.
+    commands read the first and write the second, with your own rights: to get and list nodes, to
+    list pods, and to patch nodes.
     """
 
 

@@ -48,6 +48,10 @@ class ClusterApi:
         """All Node objects as they are now."""
         return [value for key, value in self._nodes.pages(version="") if key == "items"]
 
+    def node(self, name: str) -> Mapping[str, Any]:
+        """The Node object `name`."""
+        return self._nodes.read(name)
+
     def annotate(self, node: str, annotations: Mapping[str, str | None]) -> None:
         """Set annotations of a node; None takes one away."""
         body = json.dumps({"metadata": {"annotations": annotations}}).encode()

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vxlane.cluster.nodes import ClusterNode
+from vxlane.cluster.nodes import ClusterNode, is_ready
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +35,7 @@ def health_of(node: ClusterNode, pods: Iterable[Mapping[str, Any]]) -> Health:
         if is_ending or status.get("phase") in {"Succeeded", "Failed"}:
             continue
         expected += 1
-        ready += any(
-            condition.get("type") == "Ready" and condition.get("status") == "True"
-            for condition in status.get("conditions") or ()
-        )
+        ready += is_ready(status)
         containers = status.get("containerStatuses") or ()
         restarts += sum(int(each.get("restartCount") or 0) for each in containers)
     return Health(node, expected, ready, restarts)

@@ -8,7 +8,6 @@ flannel's place, which is no change to make by one command.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from importlib import resources
 
 import yaml
@@ -44,13 +43,12 @@ def daemon_set(objects: list[Json]) -> Json:
     return found
 
 
-def titles(objects: list[Json]) -> Iterator[str]:
-    """Each object by kind and name."""
-    for item in objects:
-        metadata = item["metadata"]
-        yield f"{item['kind']} " + "/".join(
-            metadata[key] for key in ("namespace", "name") if key in metadata
-        )
+def title(item: Json) -> str:
+    """An object by kind and name."""
+    metadata = item["metadata"]
+    return f"{item['kind']} " + "/".join(
+        metadata[key] for key in ("namespace", "name") if key in metadata
+    )
 
 
 class Installation:
@@ -75,7 +73,7 @@ class Installation:
         fresh = [node.name for node in self._fresh()]
         return objects, [
             f"keep the bypass off on {', '.join(fresh)} ({BYPASS}=off)" if fresh else "",
-            f"apply {', '.join(titles(objects))}",
+            f"apply {', '.join(map(title, objects))}",
             "wait until each node's agent has reported",
             f"switch the bypass on, node by node, and watch each for {self._patience.soak:g} s: "
             + ", ".join(node.name for node in usable),
@@ -86,9 +84,9 @@ class Installation:
         """Do it. VxlaneError: it stopped, and says where."""
         for node in self._fresh():
             self._api.annotate(node.name, {BYPASS: str(NOTHING)})
-        for item, title in zip(objects, titles(objects), strict=True):
+        for item in objects:
             self._api.apply(item)
-            self._say(f"applied {title}")
+            self._say(f"applied {title(item)}")
         self._wait_for_pods(daemon_set(objects))
         usable = {node.name for node in self.nodes if not node.obstacle}
         self._rollout.wait_for(usable, lambda node: node.is_reporting, "report")
@@ -99,14 +97,15 @@ class Installation:
         objects = manifests(REMOVE, self.nodes)
         there = self._api.read(daemon_set(objects))
         if there is None:
-            (title,) = titles([daemon_set(objects)])
-            raise ConfigError(f"{title} is not there; nothing is to be removed")
+            raise ConfigError(
+                f"{title(daemon_set(objects))} is not there; nothing is to be removed"
+            )
         _refuse_others(there)
         image = there["spec"]["template"]["spec"]["containers"][0]["image"]
         return manifests(REMOVE, self.nodes, image), [
             "switch the bypass off on all nodes",
             "have each node's pod take the CNI plugin, programs and maps off the node",
-            f"delete {', '.join(titles(objects))}",
+            f"delete {', '.join(map(title, objects))}",
             "take vxlane's annotations off the nodes",
         ]
 
@@ -117,9 +116,9 @@ class Installation:
             self._api.apply(item)
         self._wait_for_pods(daemon_set(objects))
         # The pods before the account and the role that they use.
-        for item, title in reversed(list(zip(objects, titles(objects), strict=True))):
+        for item in reversed(objects):
             self._api.delete(item)
-            self._say(f"deleted {title}")
+            self._say(f"deleted {title(item)}")
         for node in read(self._api):
             if node.wanted is not None or node.report:
                 self._api.annotate(node.name, {BYPASS: None, REPORT: None})
@@ -144,9 +143,8 @@ class Installation:
             if is_seen and all(status.get(count, 0) >= desired for count in counted):
                 return
             if time.monotonic() > end:
-                name = "/".join(wanted["metadata"][key] for key in ("namespace", "name"))
                 raise VxlaneError(
-                    f"{status.get('numberReady', 0)} of {desired} pods of DaemonSet {name} are "
+                    f"{status.get('numberReady', 0)} of {desired} pods of {title(wanted)} are "
                     "ready; see 'kubectl describe' of the others"
                 )
             time.sleep(self._patience.poll)

@@ -4,21 +4,21 @@
 from __future__ import annotations
 
 import datetime as dt
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vxlane.errors import ConfigError
 from vxlane.sources.kubernetes.annotations import DEFAULT_PREFIX, annotations_of, name_of
-from vxlane.sources.steering import BYPASS, REPORT
+from vxlane.sources.steering import BYPASS, EVERYTHING, REPORT, Wish, parse_wish
 from vxlane.util.jsontext import parse_json
+from vxlane.util.release import OLDEST, is_too_old
 
 Json = dict[str, Any]
 
 STALE = 660.0
 """Seconds after which no report means no agent: one comes every five minutes, and one may get
 lost."""
-_OLDEST_KERNEL = (5, 15)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +46,20 @@ class ClusterNode:
         return self.age is not None and self.age < STALE
 
     @property
+    def wish(self) -> Wish | None:
+        """What `wanted` means to an agent; None: nothing."""
+        try:
+            return EVERYTHING if self.wanted is None else parse_wish(self.wanted)
+        except ConfigError:
+            return None
+
+    @property
     def follows(self) -> bool:
         """Whether the agent says that it is as it is wanted."""
-        if not self.is_reporting:
+        if not self.is_reporting or self.wish is None:
             return False
-        wanted = self.wanted or "on"
-        bypass = "off" if wanted == "off" else "on"
-        return bool(self.report.get("wish") == wanted and self.report.get("bypass") == bypass)
+        said = (self.report.get("wish"), self.report.get("bypass"))
+        return said == (str(self.wish), "on" if self.wish.is_on else "off")
 
     @property
     def troubles(self) -> list[str]:
@@ -77,8 +84,8 @@ class ClusterNode:
             return "flannel does not run there"
         if self.backend not in {"vxlan", "host-gw"}:
             return f"its flannel has backend {self.backend}"
-        if _release(self.kernel) < _OLDEST_KERNEL:
-            return f"kernel {self.kernel}; 5.15 is needed"
+        if is_too_old(self.kernel):
+            return f"kernel {self.kernel}; {OLDEST} is needed"
         return ""
 
 
@@ -90,16 +97,21 @@ def node_of(thing: Mapping[str, Any], now: dt.datetime) -> ClusterNode:
     report = _report(annotations.get(REPORT, ""))
     return ClusterNode(
         name=name_of(thing),
-        is_ready=any(
-            condition.get("type") == "Ready" and condition.get("status") == "True"
-            for condition in status.get("conditions") or ()
-        ),
+        is_ready=is_ready(status),
         kernel=str(info.get("kernelVersion") or ""),
         kubelet=str(info.get("kubeletVersion") or ""),
         backend=annotations.get(f"{DEFAULT_PREFIX}/backend-type", ""),
         wanted=annotations.get(BYPASS),
         report=report,
         age=_age(report.get("at"), now),
+    )
+
+
+def is_ready(status: Mapping[str, Any]) -> bool:
+    """Whether the status of a node, or of a pod, says that it is Ready."""
+    return any(
+        condition.get("type") == "Ready" and condition.get("status") == "True"
+        for condition in status.get("conditions") or ()
     )
 
 
@@ -136,9 +148,3 @@ def _age(at: object, now: dt.datetime) -> float | None:
         return None
     # Clocks differ: a report from the future is a fresh one.
     return max(0.0, (now - told).total_seconds())
-
-
-def _release(kernel: str) -> tuple[int, ...]:
-    """(5, 15) of 5.15.0-91-generic; what can't be read is taken for new enough."""
-    found = re.match(r"(\d+)\.(\d+)", kernel)
-    return tuple(map(int, found.groups())) if found else _OLDEST_KERNEL

@@ -26,6 +26,9 @@ class Nodes(Protocol):
     def nodes(self) -> list[Mapping[str, Any]]:
         """See `ClusterApi`."""
 
+    def node(self, name: str) -> Mapping[str, Any]:
+        """See `ClusterApi`."""
+
     def annotate(self, node: str, annotations: Mapping[str, str | None]) -> None:
         """See `ClusterApi`."""
 
@@ -58,8 +61,7 @@ class Change:
 
 def read(api: Nodes) -> list[ClusterNode]:
     """All nodes by their names."""
-    now = dt.datetime.now(dt.timezone.utc)
-    return sorted((node_of(thing, now) for thing in api.nodes()), key=lambda node: node.name)
+    return sorted((node_of(thing, _now()) for thing in api.nodes()), key=lambda node: node.name)
 
 
 def changes(
@@ -77,7 +79,11 @@ def changes(
             if wish.is_on and not node.is_reporting:
                 reason = node.obstacle or "does the DaemonSet place a pod there?"
                 raise ConfigError(f"no agent reports from node {node.name}: {reason}")
-    return [Change(node, wish) for node in chosen if (node.wanted or "on") != str(wish)]
+    return [Change(node, wish) for node in chosen if node.wish != wish]
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.timezone.utc)
 
 
 def _named(known: Mapping[str, ClusterNode], name: str) -> ClusterNode:
@@ -144,8 +150,8 @@ class Rollout:
             time.sleep(min(self._patience.poll, max(0.0, end - time.monotonic())))
 
     def _health(self, name: str) -> Health:
-        node = _named({node.name: node for node in read(self._api)}, name)
-        return health_of(node, self._api.pods_of(name))
+        # Asked every two seconds: a list of all nodes each time would be a load for the server.
+        return health_of(node_of(self._api.node(name), _now()), self._api.pods_of(name))
 
     def _annotate(self, name: str, word: str | None) -> None:
         self._say(f"{name}: {BYPASS}={word}" if word else f"{name}: without {BYPASS}")

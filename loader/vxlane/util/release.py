@@ -15,6 +15,11 @@ def is_supported(release: str) -> bool:
     return numbers(release) >= numbers(OLDEST)
 
 
+def is_too_old(release: str) -> bool:
+    """Whether it is surely older than OLDEST; of a release that can't be read nobody knows."""
+    return numbers(release) != () and not is_supported(release)
+
+
 def numbers(release: str) -> tuple[int, ...]:
     """Major and minor; of a release that has none nothing, which is before all others."""
     found = re.match(r"(\d+)\.(\d+)", release)

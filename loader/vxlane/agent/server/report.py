@@ -13,7 +13,7 @@ from vxlane.agent.agent import Agent
 from vxlane.agent.server.status import bypass_word
 from vxlane.datapath.shares import bypassed_of
 from vxlane.errors import VxlaneError
-from vxlane.sources.steering import Report, Wish
+from vxlane.sources.steering import Report
 
 _LONGEST = 200
 """Characters of the first trouble; `vxlane status` on the node has all of them."""
@@ -29,7 +29,7 @@ class Reports:
         self._version = metadata.version("vxlane")
         self._readings: deque[tuple[int, int]] = deque(maxlen=READINGS)
 
-    def report(self, wish: Wish) -> Report:
+    def report(self) -> Report:
         """How the agent is now; the share is that of the last `READINGS`."""
         agent = self._agent
         problems = [f"node {item.node}: {item.reason}" for item in agent.problems.current]
@@ -37,7 +37,7 @@ class Reports:
         facts = {
             "version": self._version,
             "mode": agent.config.mode.value,
-            "wish": str(wish),
+            "wish": str(agent.wish),
             "bypass": bypass_word(agent.bypass),
             "ready": agent.is_serving,
             "failures": len(agent.failures),
