@@ -313,6 +313,8 @@ class Agent:
             overlay, self.pods.ports(), self.snapshot.network, own.pod_cidr if own else None
         )
         self._judge()
+        # Last: a lease that an agent before this one left holds until the rules are read.
+        bypass.serve(overlay)
         return problems
 
     def _load(self, overlay: OverlayState) -> Bypass:

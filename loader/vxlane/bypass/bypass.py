@@ -116,6 +116,10 @@ class Bypass:
             # Records hold what the old entries said.
             self.lease.flush(Withdrawal.PEERS)
         self.hooks.apply(self._pods.places() | _places(nics))
+        return problems
+
+    def serve(self, overlay: OverlayState) -> None:
+        """Let the programs go by the maps: renew the lease from here on."""
         self.lease.apply(overlay)
         if not self._has_retired:
             self._has_retired = True
@@ -123,7 +127,6 @@ class Bypass:
                 # Their programs counted as filters of others on every veth.
                 self._pods.lost_track()
                 self._pods.reconcile()
-        return problems
 
     def resync(self) -> Iterator[Dirty]:
         """Compare maps and hooks with what they should be, in steps of some milliseconds."""
