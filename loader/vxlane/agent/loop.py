@@ -158,7 +158,7 @@ class Loop:
         ended(time.monotonic(), took)
         self._is_behind = not self._agent.is_current
         if not self._is_behind:
-            self._heartbeat.catch_up(woke)
+            self._heartbeat.catch_up(max(woke, self._agent.loaded_at))
         self._statuses.post(self._agent)
 
     def _on_nodes(self) -> None:
