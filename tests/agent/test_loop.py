@@ -78,6 +78,7 @@ class Desk:
         self.agent: Any = Part("agent", self.done)
         self.agent.config = Config("node1", state, mode=mode, rules_interval=0.0)
         self.agent.device, self.agent.has_failed, self.agent.is_current = 9, False, True
+        self.agent.loaded_at = 0.0
         self.agent.is_serving = False
         self.agent.reconcile = self._reconcile
         self.agent.tally = Tally()
@@ -203,6 +204,18 @@ def test_the_lease_catches_up_with_maps_that_are_current(
     desk.loop._reconcile(0.0)
     assert ("heartbeat.catch_up" in desk.done) is catches_up
     assert "statuses.post" in desk.done
+
+
+@pytest.mark.parametrize(("woke", "loaded", "since"), [(7.0, 5.0, 7.0), (7.0, 9.0, 9.0)])
+def test_the_lease_counts_from_what_was_read_last(
+    desk: Desk, woke: float, loaded: float, since: float
+) -> None:
+    """To load the programs takes as long as a lease, and all is read anew after that."""
+    since_when: list[float] = []
+    desk.agent.loaded_at, desk.most = loaded, 2
+    desk.heartbeat.catch_up = since_when.append
+    desk.loop._reconcile(woke)
+    assert since_when == [since]
 
 
 def test_a_failed_reconcile_is_tried_again_as_a_whole(
