@@ -102,6 +102,8 @@ def service(node: Node) -> Iterator[None]:
         f" ip daddr {SERVICE} udp dport 443 dnat to {REMOTE}:8443; }}; }}"
     )
     node.chamber.run(subprocess.run, ["nft", rules], check=True)
+    # Of other tests' flows: a rule's translation is that of a flow's first packet.
+    node.chamber.run(subprocess.run, ["conntrack", "-F"], check=True, capture_output=True)
     for flow in SERVED:
         node.pod.send(bytes(pod_sends(flow)))
     yield
