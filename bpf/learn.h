@@ -108,6 +108,12 @@ static __always_inline int is_known_translation(const struct flow *known, const 
 	       known->ifindex == seen->ifindex && translates_alike(known, seen);
 }
 
+/* Has nothing come out since the connection's beginning or end was seen? See forget_halves(). */
+static __always_inline int is_empty(const struct flow *flow)
+{
+	return !flow->seen_out && !flow->seen_in && !flow->open;
+}
+
 /* On the way out of the kernel path: `seen` is what happened there, with no times yet. A record
  * that says the same gets a new time, any other is replaced: one that is half old and half new
  * would send a packet where none was seen to go. */
@@ -115,25 +121,30 @@ static __always_inline enum verdict flow_learn(struct flow_key *key, struct flow
 					       struct flow *seen, const struct packet *packet,
 					       enum direction direction, __u64 now)
 {
-	int is_syn = is_tcp(packet, TCP_SYN_FLAG), completes;
+	int is_syn = is_tcp(packet, TCP_SYN_FLAG), alike, completes;
 	__u64 *when;
 
 	if (is_tcp(packet, TCP_RST_FLAG))
 		flow_reset(key, known, packet, direction, now);
 	if (is_tcp_control(packet) && (!is_syn || is_tcp(packet, TCP_RST_FLAG | TCP_FIN_FLAG)))
 		return VERDICT_TCP_CONTROL;
+	alike = known && known->epoch == seen->epoch && known->ifindex == seen->ifindex &&
+		translates_alike(known, seen);
 	/* A SYN begins anew, a SYN-ACK is the other half of what a SYN began. */
 	if (is_turn(packet)) {
 		/* The entrance knew but one of two neighbours' keys. */
 		forget_reset(key);
-		known = 0;
+		/* A client's ports come again. What the entrance has emptied is filled in place:
+		 * to replace an element of an LRU takes 1 us. */
+		if (!alike || !is_empty(known) || !has_same_end(known, seen))
+			known = 0;
 	}
 	seen->open = !is_syn;
-	if (known && known->epoch == seen->epoch && known->ifindex == seen->ifindex &&
-	    translates_alike(known, seen)) {
-		/* A record made by a SYN is completed by the SYN-ACK. No program reads where the
-		 * flow leaves before an ACK has come out, which takes a way through the peer. It
-		 * was found before the FIB was asked: an LRU may have given it away since. */
+	if (known && alike) {
+		/* A SYN fills a record that is empty, and a SYN-ACK completes what a SYN began. No
+		 * program reads where the flow leaves before an ACK has come out, which takes a way
+		 * through the peer. The record was found before the FIB was asked: an LRU may have
+		 * given it away since. */
 		completes = is_syn && direction == DIRECTION_OUT && !known->seen_out &&
 			    has_same_end(known, seen) && flows.lookup(key) == known;
 		if (completes)
@@ -144,6 +155,8 @@ static __always_inline enum verdict flow_learn(struct flow_key *key, struct flow
 			track(known, packet, direction, *when);
 			*when = now;
 			known->confirmed = 1;
+			if (is_turn(packet))
+				known->closing = 0;
 			if (!is_syn)
 				known->open = 1;
 			return is_syn ? VERDICT_TCP_CONTROL : VERDICT_LEARNED;
@@ -152,7 +165,7 @@ static __always_inline enum verdict flow_learn(struct flow_key *key, struct flow
 		seen->open |= known->open;
 		seen->confirmed = 1;
 	}
-	if (known) {
+	if (known && !is_turn(packet)) {
 		seen->used = known->used;
 		seen->closing = known->closing;
 		seen->sent = known->sent;

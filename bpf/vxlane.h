@@ -179,8 +179,8 @@ struct flow_key {
 
 /* What the kernel path was seen to do with a flow. The key is the flow as its pod has it. A record
  * is replaced as a whole when that changes; only times, sequence numbers, `open` and `confirmed`
- * are written in place, and by a SYN-ACK where the flow leaves. Times: ns, CLOCK_MONOTONIC, 0 =
- * never. */
+ * are written in place, and by a SYN or SYN-ACK where the flow leaves. Times: ns, CLOCK_MONOTONIC,
+ * 0 = never. */
 struct flow {
 	__u64 seen_out; /* when each half last came out of the kernel path */
 	__u64 seen_in;
