@@ -13,7 +13,7 @@
 #include <linux/types.h>
 
 enum contract {
-	VXLANE_ABI = 6,
+	VXLANE_ABI = 7,
 };
 
 /* Numbers that the loader writes into the instructions; see node.h. */
@@ -182,17 +182,24 @@ struct flow_key {
  * are written in place, and by a SYN or SYN-ACK where the flow leaves. Times: ns, CLOCK_MONOTONIC,
  * 0 = never. */
 struct flow {
+	/* What packets change stands together: with the ends on two CPUs both write it in turn, and
+	 * each cache line has to travel. */
 	__u64 seen_out; /* when each half last came out of the kernel path */
 	__u64 seen_in;
 	__u64 used; /* when it was last bypassed, give or take a second */
+	__u32 sent; /* TCP: sequence number behind the last byte from the pod */
+	__u32 received; /* the same of the other end */
+	__u8 open; /* TCP: an ACK has come out since the SYN, conntrack is ESTABLISHED */
+	__u8 closing; /* TCP: a FIN has passed since the SYN */
+	__u8 confirmed; /* more than one packet was seen to take this way */
+	/* What stays. */
+	__u8 way; /* enum way */
 	__u32 epoch;
 	__u32 ifindex; /* of the pod it was approved for: addresses are given away again */
 	__u32 nic; /* the device it left by */
 	__u32 mtu; /* largest inner IP packet, bytes */
 	__u32 slot; /* of the peer, index in peer_counters */
 	__u32 hash; /* the skb's when it left: the kernel takes port and path from it */
-	__u32 sent; /* TCP: sequence number behind the last byte from the pod */
-	__u32 received; /* the same of the other end */
 	__be32 next_hop[4]; /* on-link neighbour that it left to */
 	__be32 peer[4]; /* underlay address of the peer's VTEP */
 	__be32 nat_local[4]; /* the flow as it is behind netfilter: the key's own without NAT */
@@ -201,14 +208,10 @@ struct flow {
 	__be16 nat_remote_port;
 	__be16 source_port; /* of the outer UDP header */
 	__u8 mac[6]; /* of the peer's VTEP; WAY_LOCAL: the source that the frame came out with */
-	__u8 way; /* enum way */
-	__u8 open; /* TCP: an ACK has come out since the SYN, conntrack is ESTABLISHED */
 	__u8 translated; /* enum translated */
-	__u8 confirmed; /* more than one packet was seen to take this way */
 	__u8 hops; /* WAY_LOCAL: of forwarding. 0: bridged */
 	__u8 by_gateway; /* WAY_LOCAL: the pod sends it to the bridge's MAC */
 	__u8 macs[12]; /* destination and source of the frame that left */
-	__u8 closing; /* TCP: a FIN has passed since the SYN */
 	__u8 pad;
 };
 
