@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from vxlane.agent import agent as agents
+from vxlane.agent import kernel_path
 from vxlane.agent.agent import Agent
 from vxlane.config import Config
 from vxlane.datapath.abi import Way
@@ -120,7 +121,7 @@ class Parts:
         monkeypatch.setattr(agents, "Pods", lambda *_: self.pods)
         monkeypatch.setattr(agents, "JudgedKeeper", lambda *_: self.judged)
         for name in ("OwnedOverlay", "AdoptedOverlay"):
-            monkeypatch.setattr(agents, name, lambda *_, **__: self.backend)
+            monkeypatch.setattr(kernel_path, name, lambda *_, **__: self.backend)
         monkeypatch.setattr(agents, "Bypass", self._load)
         monkeypatch.setattr(agents, "constants_for", lambda *_: "constants")
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from vxlane.agent.failures import Failures
+from vxlane.agent.kernel_path import KernelPath
 from vxlane.agent.problems import Problems
 from vxlane.agent.retry import Retry
 from vxlane.agent.runtime_files import RuntimeFiles
@@ -30,15 +31,13 @@ from vxlane.mechanisms import ipvs
 from vxlane.mechanisms.devices import DeviceReader
 from vxlane.mechanisms.watcher import Watcher
 from vxlane.netlink.socket import NetlinkSocket
-from vxlane.overlay.adopted import AdoptedOverlay
-from vxlane.overlay.backend import OverlayBackend, OverlayState
+from vxlane.overlay.backend import OverlayState
 from vxlane.overlay.hold_down import HoldDown
 from vxlane.overlay.node_cache import NodeCache
 from vxlane.overlay.notrack import NotrackKeeper
-from vxlane.overlay.owned import OwnedOverlay
 from vxlane.pods.interfaces import PodStore
 from vxlane.pods.pods import Pods
-from vxlane.sources.model import Announcement, Problem
+from vxlane.sources.model import Problem
 from vxlane.sources.snapshot import NodeSource, Snapshot
 from vxlane.sources.steering import EVERYTHING, Wish
 from vxlane.util.dirty import ALL, Dirty
@@ -66,7 +65,6 @@ class Agent:
     ) -> None:
         self.config = config
         self.bypass: Bypass | None = None
-        self.overlay: OverlayState | None = None
         self.is_ready = False
         self.is_current = False
         """Whether the maps are what the last reconcile found."""
@@ -83,14 +81,14 @@ class Agent:
         self._devices = Devices()
         self.pods = Pods(self._devices, PodStore(config.state / "pods"))
         self._undo = UndoFile(config.state)
-        self._backend = self._new_backend()
         self._node_cache = cache
         self._hold_down = HoldDown(served)
-        self._announced: Announcement | None = None
         self._failures = Failures()
         self._attempt = self._failures.attempt
+        self._kernel_path = KernelPath(
+            config, self._devices, undo=self._undo, source=source, attempt=self._attempt
+        )
         self.runtime_files = RuntimeFiles(config, self.pods, self._attempt)
-        self._nics: frozenset[int] = frozenset()
         self._watcher = Watcher(self._device_reader(), ipvs.IpvsReader(ipvs.SERVICES))
         self.judged = JudgedKeeper(self._watcher, config, self.tally.rule_changes)
         self._loading = Retry(_LOAD_AGAIN)
@@ -117,7 +115,12 @@ class Agent:
     @property
     def device(self) -> int:
         """Ifindex of the overlay's device; 0: none yet, or none at all."""
-        return self.overlay.device if self.overlay else 0
+        return self._kernel_path.device
+
+    @property
+    def overlay(self) -> OverlayState | None:
+        """The kernel path as the last reconcile found it; None: there is none yet."""
+        return self._kernel_path.overlay
 
     def close(self) -> None:
         """Close what is open. Device, entries, rules and programs stay."""
@@ -149,13 +152,13 @@ class Agent:
             # An earlier reconcile had no nodes, and did nothing.
             dirty = ALL
         self.snapshot = self._hold_down.take(self._source.nodes(), time.monotonic())
-        overlay, left_out = self._reconcile_path(dirty), list[Problem]()
+        overlay, left_out = self._kernel_path.reconcile(self.snapshot, dirty), list[Problem]()
         if overlay and not self._has_programs(overlay):
             with self._attempt("bypass"):
                 self._loading.run(partial(self._load, overlay))
                 # To compile takes seconds: what was read before may be otherwise by now.
                 self.loaded_at, dirty = time.monotonic(), ALL
-                overlay = self._reconcile_path(dirty)
+                overlay = self._kernel_path.reconcile(self.snapshot, dirty)
         self.is_current = False
         if overlay and self.bypass and self._has_programs(overlay):
             with self._attempt("bypass"):
@@ -190,11 +193,11 @@ class Agent:
             dirty |= Dirty.HOST | Dirty.ROUTES
             # A flow's record says where it was seen to leave.
             self.withdraw_approvals(Withdrawal.ROUTES)
-        if changed & {self.device, *self._nics}:
+        if changed & self._kernel_path.devices:
             self.withdraw_approvals(Withdrawal.DEVICES)
             # A device that goes down loses its entries and routes, without an event for each.
             dirty |= Dirty.HOST | Dirty.ROUTES | Dirty.ENTRIES
-        return dirty | self._backend.on_event(events)
+        return dirty | self._kernel_path.on_event(events)
 
     def resync(self) -> Iterator[Dirty]:
         """Compare all that may change without an event. Each step says what is to be reconciled.
@@ -204,7 +207,7 @@ class Agent:
         yield Dirty.NODES | Dirty.HOST
         self.runtime_files.resync()
         if self.overlay:
-            yield from self._failures.up_to_one("resync of overlay", self._backend.resync())
+            yield from self._failures.up_to_one("resync of overlay", self._kernel_path.resync())
         if self.bypass:
             yield from self._failures.up_to_one("resync of maps", self.bypass.resync())
             self.judged.read_devices()
@@ -287,34 +290,6 @@ class Agent:
     def _save_nodes(self) -> None:
         with self._attempt("node cache"):
             self._node_cache.save(self.snapshot)
-
-    def _new_backend(self) -> OverlayBackend:
-        if self.config.mode is Mode.ADOPT:
-            return AdoptedOverlay(self.config, self._devices)
-        return OwnedOverlay(self.config, self._devices, undo=self._undo, source=self._source)
-
-    def _reconcile_path(self, dirty: Dirty) -> OverlayState | None:
-        """The kernel path; None: the node has none yet, or it could not be read."""
-        overlay = None
-        with self._attempt("overlay"):
-            overlay = self._reconcile_overlay(dirty)
-        if overlay:
-            self.overlay = overlay
-            self._nics = overlay.nics
-            self._backend.apply(overlay, self._attempt)
-        return overlay
-
-    def _reconcile_overlay(self, dirty: Dirty) -> OverlayState | None:
-        own = self.snapshot.own
-        if self.snapshot.read_at is not None and (dirty & Dirty.HOST or not self._announced):
-            announcement = self._backend.announcement(own)
-            if announcement and announcement != self._announced:
-                self._source.announce(announcement)
-                self._announced = announcement
-        if own is None and self.config.mode is Mode.OWN:
-            # The source reports why, or it was not read yet.
-            return None
-        return self._backend.reconcile(self.snapshot, dirty)
 
     def _has_programs(self, overlay: OverlayState) -> bool:
         bypass = self.bypass
