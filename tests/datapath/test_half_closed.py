@@ -1,35 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A connection that one side has closed, and the other has not."""
+"""A connection that one side has closed, and the next one of the same ports."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from bench import Bench
-from frames import ACK, FIN, Frame
+from frames import ACK, FIN, SYN, Frame, Tcp
 from tables.arriving import REPLY, arriving
-from tables.case import ACK_DATA, noted, only, sent
+from tables.case import ACK_DATA, handed_over, noted, only, sent
 from tables.leaving import BOTH, leaving, left
 from testrun import Action, Context
-from world import NIC, VETH, put_note, stand
+from world import LOCAL_TCP_BACK, NEIGHBOUR_VETH, NIC, VETH, Approval, put_note, stand
 
 from vxlane.datapath import batches, syscall
-from vxlane.datapath.abi import HEADER, Program
+from vxlane.datapath.abi import HEADER, Program, Way
 
 STAMP = 4711
 
 
-def last_used(bench: Bench) -> list[int]:
-    """When the programs say that each flow was bypassed last; 0: never."""
+def entries(bench: Bench) -> list[tuple[bytes, Any]]:
+    """Each key, and its struct flow."""
     shape = syscall.map_shape(bench.maps._fds["flows"])
-    entries = batches.map_entries(bench.maps._fds["flows"], shape.key, shape.value)
-    return [HEADER.structs["flow"].from_buffer_copy(value).used for _, value in entries]
+    found = batches.map_entries(bench.maps._fds["flows"], shape.key, shape.value)
+    return [(bytes(key), HEADER.structs["flow"].from_buffer_copy(value)) for key, value in found]
 
 
-def learn(bench: Bench, program: Program, frame: Frame, ifindex: int) -> None:
+def records(bench: Bench) -> list[Any]:
+    """Each struct flow."""
+    return [record for _, record in entries(bench)]
+
+
+def learn(bench: Bench, program: Program, frame: Frame, ifindex: int, hops: int = 1) -> None:
     """Have an exit see a packet that went in as itself."""
-    note = noted(frame, 1)
+    note = noted(frame, hops)
     assert note
     put_note(bench.maps, note, STAMP)
     seen = bytes(left(frame)) if program is Program.TO_NIC else bytes(frame)
@@ -52,4 +58,40 @@ def test_what_is_half_closed_keeps_its_timeout(bench: Bench, closes: bool) -> No
     learn(bench, Program.TO_NIC, leaving(ACK_DATA), NIC)
     learn(bench, Program.TO_POD, arriving(REPLY), VETH)
     assert run(bytes(sent(ACK_DATA)), Context(ifindex=VETH)).action is Action.REDIRECT
-    assert [used > 0 for used in last_used(bench)] == [not closes]
+    assert [record.used > 0 for record in records(bench)] == [not closes]
+
+
+@pytest.mark.usefixtures("node")
+def test_the_next_connection_of_its_ports_is_open(bench: Bench) -> None:
+    """A SYN fills the record that the last one left: what was half closed is so no more."""
+    stand(bench.maps, only(BOTH))
+    run = bench.runners[Program.FROM_POD].run
+    for flags in (FIN | ACK, SYN):
+        run(bytes(sent(replace(ACK_DATA, flags=flags))), Context(ifindex=VETH))
+    (left_over,) = records(bench)
+    assert (left_over.seen_out, left_over.seen_in, left_over.closing) == (0, 0, 1)
+    learn(bench, Program.TO_NIC, leaving(replace(ACK_DATA, flags=SYN, payload=b"")), NIC)
+    learn(bench, Program.TO_POD, arriving(replace(REPLY, flags=SYN | ACK)), VETH)
+    learn(bench, Program.TO_NIC, leaving(ACK_DATA), NIC)
+    assert run(bytes(sent(ACK_DATA)), Context(ifindex=VETH)).action is Action.REDIRECT
+    (record,) = records(bench)
+    assert (record.used > 0, record.closing) == (True, 0)
+
+
+@pytest.mark.usefixtures("node")
+def test_the_next_connection_may_come_by_another_way(bench: Bench) -> None:
+    """A SYN of a pod of this node fills no record of a peer's: it is replaced."""
+    empty = Approval(
+        tuple=LOCAL_TCP_BACK, out=None, into=None, ifindex=NEIGHBOUR_VETH, is_open=False
+    )
+    stand(bench.maps, only(empty))
+    ((key, record),) = entries(bench)
+    record.way = Way.TUNNEL
+    syscall.map_update(bench.maps._fds["flows"], key, bytes(record))
+    syn = handed_over(Tcp(source=40002, dest=8080, flags=SYN))
+    learn(bench, Program.TO_POD, syn, NEIGHBOUR_VETH, hops=0)
+    assert {Way(record.way) for record in records(bench)} == {Way.LOCAL}
+    assert sorted((record.seen_out > 0, record.seen_in > 0) for record in records(bench)) == [
+        (False, True),
+        (True, False),
+    ]
