@@ -153,16 +153,18 @@ class Agent:
             dirty = ALL
         self.snapshot = self._hold_down.take(self._source.nodes(), time.monotonic())
         overlay, left_out = self._kernel_path.reconcile(self.snapshot, dirty), list[Problem]()
-        if overlay and not self._has_programs(overlay):
+        bypass = self._programs_for(overlay)
+        if overlay and not bypass:
             with self._attempt("bypass"):
                 self._loading.run(partial(self._load, overlay))
                 # To compile takes seconds: what was read before may be otherwise by now.
                 self.loaded_at, dirty = time.monotonic(), ALL
                 overlay = self._kernel_path.reconcile(self.snapshot, dirty)
+                bypass = self._programs_for(overlay)
         self.is_current = False
-        if overlay and self.bypass and self._has_programs(overlay):
+        if overlay and bypass:
             with self._attempt("bypass"):
-                left_out = self._reconcile_bypass(self.bypass, overlay, dirty)
+                left_out = self._reconcile_bypass(bypass, overlay, dirty)
                 self.is_current = True
         if overlay and not self._failures.reasons.keys() - _OF_THE_BYPASS:
             self._become_ready()
@@ -291,10 +293,12 @@ class Agent:
         with self._attempt("node cache"):
             self._node_cache.save(self.snapshot)
 
-    def _has_programs(self, overlay: OverlayState) -> bool:
+    def _programs_for(self, overlay: OverlayState | None) -> Bypass | None:
+        """The programs, if they are loaded for this overlay and whole."""
         bypass = self.bypass
-        fits = bypass is not None and bypass.constants == constants_for(self.config, overlay)
-        return bypass is not None and fits and bypass.is_whole
+        if not overlay or not bypass or bypass.constants != constants_for(self.config, overlay):
+            return None
+        return bypass if bypass.is_whole else None
 
     def _reconcile_bypass(
         self, bypass: Bypass, overlay: OverlayState, dirty: Dirty
