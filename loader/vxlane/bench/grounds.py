@@ -20,6 +20,9 @@ from vxlane.lab.lab import Lab
 from vxlane.lab.plan import LabPod
 
 _WIRE_MTU = kernel_node.MTU + 50
+_BACKEND = 2, 2
+"""The Service's: node and pod. Not the pod that is called by its own address: where two connections
+would be the same behind NAT, conntrack moves the port of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,7 @@ class Labs:
         return any(self._key(path, plan.BETWEEN)[0] == made for made, _ in self.labs)
 
     def _provide_service(self, made: Lab) -> None:
-        backend = _pod(made, 2, 1).address
+        backend = _pod(made, *_BACKEND).address
         service.provide(made.nodes[0].name, backend)
 
     def down(self) -> None:
@@ -131,7 +134,7 @@ def _pods(lab: Lab, place: Place) -> tuple[LabPod, LabPod]:
         return _pod(lab, 1, 1), _pod(lab, stock, 1)
     if place == plan.FROM_STOCK:
         return _pod(lab, stock, 1), _pod(lab, 1, 1)
-    return _pod(lab, 1, 1), _pod(lab, 2, 1)
+    return _pod(lab, 1, 1), _pod(lab, *(_BACKEND if place == plan.SERVICE else (2, 1)))
 
 
 def _neighbours(lab: Lab) -> Ends:

@@ -78,7 +78,8 @@ def pairs(lab: Lab) -> dict[str, Ends]:
     }
     address = {pod.name: str(pod.address) for pod in lab.pods}
     found = {name: Ends(source, target, address[target]) for name, target in targets.items()}
-    target = targets["of two nodes"]
+    # A pod of its own: conntrack moves the port of a connection that would be another's behind NAT.
+    target = f"{lab.name}-node2-pod2"
     return {**found, BY_SERVICE: Ends(source, target, str(service.VIRTUAL))}
 
 
