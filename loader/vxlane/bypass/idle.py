@@ -38,6 +38,7 @@ class IdleConnections:
         if idle := [found for found in seen if found]:
             keep_connections((flow, (now - used) / 1_000_000_000) for flow, used in idle)
         until = now - silence
-        if len(seen) < _AT_A_TIME and until > self._until:
+        # A third of it later is early enough: the shortest timeout is three times the silence.
+        if len(seen) < _AT_A_TIME and until > self._until + silence // 3:
             self._walk = self._maps.connections_last_used(self._until, until)
             self._until = until
