@@ -85,8 +85,9 @@ static __always_inline int take(struct cursor *at, void *header, __u32 size)
 {
 	const __u8 *from = (const __u8 *)(long)at->skb->data + at->offset;
 
+	/* x86 and arm64 read words at any address; untold, the compiler reads single bytes. */
 	if (from + size <= (const __u8 *)(long)at->skb->data_end)
-		__builtin_memcpy(header, from, size);
+		__builtin_memcpy(header, __builtin_assume_aligned(from, 4), size);
 	else if (bpf_skb_load_bytes(at->skb, at->offset, header, size))
 		return -1;
 	at->offset += size;
