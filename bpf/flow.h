@@ -17,6 +17,9 @@
 /* ns. kube-proxy deletes the conntrack entries of a backend that goes, of which nothing tells: so a
  * translated datagram goes by the kernel path about once a second. TCP's entries are left alone. */
 #define BACKEND_AGE 900000000
+/* Bits of flow.closing. */
+#define CLOSED_BY_POD 1
+#define CLOSED_BY_REMOTE 2
 
 enum direction {
 	DIRECTION_OUT, /* from the local pod */
@@ -82,6 +85,12 @@ static __always_inline int is_tcp_control(const struct packet *packet)
 	       ((packet->tcp_flags & TCP_CONTROL_FLAGS) || !(packet->tcp_flags & TCP_ACK_FLAG));
 }
 
+/* Does it open a connection? */
+static __always_inline int is_opening(const struct packet *packet)
+{
+	return is_tcp(packet, TCP_SYN_FLAG) && !is_tcp(packet, TCP_ACK_FLAG);
+}
+
 /* The record of a packet that comes in from a peer, and its `key`. A peer sends a flow as it is
  * behind netfilter. The same 5-tuple may be another flow of the pod's, which netfilter has moved to
  * another port because of this one. */
@@ -94,6 +103,9 @@ static __always_inline struct flow *flow_entering(const struct packet *packet, s
 	*key = behind;
 	if (flow && !flow->translated)
 		return flow;
+	/* What a peer opens has no translation: that is learned of what the pod sends. */
+	if (is_opening(packet))
+		return 0;
 	found = translations.lookup(&behind);
 	if (!found)
 		return 0;
@@ -106,20 +118,17 @@ static __always_inline struct flow *flow_entering(const struct packet *packet, s
 	return 0;
 }
 
-/* Does a connection begin or end here? */
-static __always_inline int is_turn(const struct packet *packet)
-{
-	return is_tcp(packet, TCP_FIN_FLAG) ||
-	       (is_tcp(packet, TCP_SYN_FLAG) && !is_tcp(packet, TCP_ACK_FLAG));
-}
-
-static __always_inline void forget_halves(struct flow *flow)
+static __always_inline void forget_halves(struct flow *flow, const struct packet *packet,
+					  enum direction direction)
 {
 	flow->seen_out = 0;
 	flow->seen_in = 0;
 	flow->used = 0;
 	flow->open = 0;
-	flow->closing = 1;
+	if (is_tcp(packet, TCP_SYN_FLAG))
+		flow->closing = 0;
+	else
+		flow->closing |= direction == DIRECTION_OUT ? CLOSED_BY_POD : CLOSED_BY_REMOTE;
 }
 
 static __always_inline void forget_reset(struct flow_key *key)
@@ -128,40 +137,56 @@ static __always_inline void forget_reset(struct flow_key *key)
 		resets.delete(key);
 }
 
+/* The key by which the other end's record stands, where that is a pod of this node. */
+static __always_inline struct flow_key key_beyond(const struct flow *flow, __u8 protocol)
+{
+	return make_key(flow->nat_local, flow->nat_remote, flow->nat_local_port,
+			flow->nat_remote_port, protocol, DIRECTION_IN);
+}
+
+/* Both sides have closed: no record serves the connection any more. Its element is the first that
+ * the LRU gives away, and so still in the cache when the next connection begins. */
+static __always_inline void flow_end(struct flow_key *key, const struct flow *flow)
+{
+	struct flow_key behind = make_key(flow->nat_local, flow->nat_remote, flow->nat_local_port,
+					  flow->nat_remote_port, key->protocol, DIRECTION_OUT);
+	struct flow_key beyond = key_beyond(flow, key->protocol);
+
+	if (flow->translated)
+		translations.delete(&behind);
+	if (flow->way == WAY_LOCAL)
+		flows.delete(&beyond);
+	flows.delete(key);
+}
+
 /* The beginning or the end of a connection: from here on conntrack must see every packet until both
  * halves are learned again. Two pods of one node share a conntrack entry, so both their records are
  * told. A RST may yet be refused by its receiver: it counts once it has come out of the kernel
- * path, see flow_reset(). The record stays: to delete one and make another takes 0.5 us, and a
- * short connection would do it twice on each node. */
+ * path, see flow_reset(). */
 static __always_inline void flow_forget(const struct packet *packet, struct flow_key *key,
-					struct flow *flow)
+					struct flow *flow, enum direction direction)
 {
 	struct flow_key beyond;
 	struct flow *other;
 
 	if (is_tcp(packet, TCP_SYN_FLAG))
 		forget_reset(key);
-	if (!flow || !is_turn(packet))
+	if (!flow || (!is_opening(packet) && !is_tcp(packet, TCP_FIN_FLAG)))
 		return;
 	if (flow->way == WAY_LOCAL) {
-		beyond = make_key(flow->nat_local, flow->nat_remote, flow->nat_local_port,
-				  flow->nat_remote_port, key->protocol, DIRECTION_IN);
+		beyond = key_beyond(flow, key->protocol);
 		other = flows.lookup(&beyond);
 		if (other)
-			forget_halves(other);
+			forget_halves(other, packet, DIRECTION_IN - direction);
 	}
-	forget_halves(flow);
+	forget_halves(flow, packet, direction);
 }
 
-/* Can an exit learn anything of the packet? Of a FIN it can't, nor of the last ACK, which nothing
- * follows: half of what a short connection sends by the kernel path need not be noted. */
-static __always_inline int is_teaching(const struct packet *packet, const struct flow *flow)
+/* Is it the ACK of the second FIN, or one that comes as late? */
+static __always_inline int is_last_ack(const struct packet *packet, const struct flow *flow)
 {
-	if (packet->ip.protocol != IPPROTO_TCP || is_tcp(packet, TCP_SYN_FLAG))
-		return 1;
-	if (is_tcp_control(packet))
-		return is_tcp(packet, TCP_RST_FLAG);
-	return packet->payload || !flow || flow->seen_out || flow->seen_in;
+	return is_tcp(packet, TCP_ACK_FLAG) && !is_tcp_control(packet) && !packet->payload &&
+	       flow->closing == (CLOSED_BY_POD | CLOSED_BY_REMOTE);
 }
 
 /* May a BIG TCP packet take the flow's way? Only the bridge hands one on as it is: a tunnel's

@@ -106,7 +106,11 @@ static __always_inline enum verdict enter(struct __sk_buff *skb, struct packet *
 	const struct pod *receiver = pod_of(key->local);
 	enum verdict verdict;
 
-	flow_forget(packet, key, flow);
+	flow_forget(packet, key, flow, DIRECTION_IN);
+	if (flow && is_last_ack(packet, flow)) {
+		flow_end(key, flow);
+		return VERDICT_TCP_CONTROL;
+	}
 	if (!receiver) {
 		/* The node's own address may be what netfilter gave a pod. */
 		verdict = VERDICT_NO_POD;
@@ -119,7 +123,7 @@ static __always_inline enum verdict enter(struct __sk_buff *skb, struct packet *
 	} else {
 		verdict = enter_by_record(skb, packet, outer, receiver, settings, key, flow, now);
 	}
-	if (!is_bypassed(verdict) && is_teaching(packet, flow))
+	if (!is_bypassed(verdict) && is_teaching(packet, flow, DIRECTION_IN))
 		note_down(skb, settings, packet, 0, 0, 0);
 	return verdict;
 }

@@ -223,7 +223,11 @@ static __always_inline enum verdict from_pod_verdict(struct __sk_buff *skb)
 		return verdict;
 	key = key_of(&packet, DIRECTION_OUT);
 	flow = flows.lookup(&key);
-	flow_forget(&packet, &key, flow);
+	flow_forget(&packet, &key, flow, DIRECTION_OUT);
+	if (flow && is_last_ack(&packet, flow)) {
+		flow_end(&key, flow);
+		return VERDICT_TCP_CONTROL;
+	}
 	if (verdict == VERDICT_BIG_TCP && !takes_big(flow))
 		return verdict;
 	if (is_judged(settings, sender))
@@ -234,7 +238,7 @@ static __always_inline enum verdict from_pod_verdict(struct __sk_buff *skb)
 		verdict = VERDICT_TCP_CONTROL;
 	else
 		verdict = send_by_record(skb, &packet, sender, settings, flow, now);
-	if (!is_bypassed(verdict) && is_teaching(&packet, flow))
+	if (!is_bypassed(verdict) && is_teaching(&packet, flow, DIRECTION_OUT))
 		note_down(skb, settings, &packet, skb->ifindex, verdict == VERDICT_NO_PEER,
 			  same_mac(packet.eth.h_dest, sender->gateway_mac));
 	return verdict;

@@ -108,12 +108,6 @@ static __always_inline int is_known_translation(const struct flow *known, const 
 	       known->ifindex == seen->ifindex && translates_alike(known, seen);
 }
 
-/* Has nothing come out since the connection's beginning or end was seen? See forget_halves(). */
-static __always_inline int is_empty(const struct flow *flow)
-{
-	return !flow->seen_out && !flow->seen_in && !flow->open;
-}
-
 /* On the way out of the kernel path: `seen` is what happened there, with no times yet. A record
  * that says the same gets a new time, any other is replaced: one that is half old and half new
  * would send a packet where none was seen to go. */
@@ -129,24 +123,16 @@ static __always_inline enum verdict flow_learn(struct flow_key *key, struct flow
 	if (is_tcp_control(packet) && (!is_syn || is_tcp(packet, TCP_RST_FLAG | TCP_FIN_FLAG)))
 		return VERDICT_TCP_CONTROL;
 	alike = known && known->epoch == seen->epoch && known->ifindex == seen->ifindex &&
-		translates_alike(known, seen);
-	/* A SYN begins anew, a SYN-ACK is the other half of what a SYN began. */
-	if (is_turn(packet)) {
-		/* The entrance knew but one of two neighbours' keys. */
-		forget_reset(key);
-		/* A client's ports come again. What the entrance has emptied is filled in place:
-		 * to replace an element of an LRU takes 1 us. */
-		if (!alike || !is_empty(known) || !has_same_end(known, seen))
-			known = 0;
-	}
+		translates_alike(known, seen) && has_same_end(known, seen);
+	/* A connection begins anew. */
+	if (is_opening(packet))
+		known = 0;
 	seen->open = !is_syn;
 	if (known && alike) {
-		/* A SYN fills a record that is empty, and a SYN-ACK completes what a SYN began. No
-		 * program reads where the flow leaves before an ACK has come out, which takes a way
-		 * through the peer. The record was found before the FIB was asked: an LRU may have
-		 * given it away since. */
-		completes = is_syn && direction == DIRECTION_OUT && !known->seen_out &&
-			    has_same_end(known, seen) && flows.lookup(key) == known;
+		/* The second half completes what the first began, in place: to replace an element
+		 * of an LRU takes 1 us. No program reads where the flow leaves before it is open.
+		 */
+		completes = direction == DIRECTION_OUT && !known->seen_out && !known->open;
 		if (completes)
 			take_way_out(known, seen);
 		if (direction == DIRECTION_IN || completes ||
@@ -155,8 +141,8 @@ static __always_inline enum verdict flow_learn(struct flow_key *key, struct flow
 			track(known, packet, direction, *when);
 			*when = now;
 			known->confirmed = 1;
-			if (is_turn(packet))
-				known->closing = 0;
+			/* Last: from now on programs read where the flow leaves. */
+			asm volatile("" ::: "memory");
 			if (!is_syn)
 				known->open = 1;
 			return is_syn ? VERDICT_TCP_CONTROL : VERDICT_LEARNED;
@@ -165,7 +151,7 @@ static __always_inline enum verdict flow_learn(struct flow_key *key, struct flow
 		seen->open |= known->open;
 		seen->confirmed = 1;
 	}
-	if (known && !is_turn(packet)) {
+	if (known) {
 		seen->used = known->used;
 		seen->closing = known->closing;
 		seen->sent = known->sent;

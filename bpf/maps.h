@@ -17,6 +17,9 @@
  * line. With more CPUs than there are parts, some share one. */
 #define NOTES 16384
 #define NOTES_OF_A_CPU 512 /* 29 kB */
+/* In a second, after which the agent has them. Every SYN looks here: a table as large as `flows`
+ * has no line in the cache for it. */
+#define RESETS 16384
 
 PINNED("array", __u32, struct settings, settings, 1, 0);
 PINNED("lpm_trie", struct cidr, struct peer, peers, MAX_PEERS, BPF_F_NO_PREALLOC);
@@ -40,7 +43,7 @@ PINNED("array", __u32, struct note, notes, NOTES + 1, 0);
 /* How many notes each CPU has written. */
 PINNED("percpu_array", __u32, __u64, turns, 1, 0);
 /* Flows that a RST ended after a bypass, until the agent has told conntrack; value: when, ns. */
-PINNED("hash", struct flow_key, __u64, resets, MAX_FLOWS, BPF_F_NO_PREALLOC);
+PINNED("hash", struct flow_key, __u64, resets, RESETS, BPF_F_NO_PREALLOC);
 PINNED("percpu_array", __u32, struct counter, counters, PROGRAM_COUNT *VERDICT_COUNT, 0);
 PINNED("percpu_array", __u32, struct peer_counter, peer_counters, MAX_PEERS, 0);
 /* The place of the tracer (trace.c), empty while nobody looks. Its index is a constant in the

@@ -61,6 +61,23 @@ static __always_inline __u32 next_stamp(void)
 	return 1 + ((part + (*turn)++ % NOTES_OF_A_CPU) & (NOTES - 1));
 }
 
+/* Can an exit learn anything of a packet that enters so?
+ *
+ * Of a SYN it learns where a flow leaves, and what netfilter makes of it: what comes back has to
+ * find that. All else the ACK behind it teaches as well. Nothing is learned of a FIN, nor of an ACK
+ * alone where nothing is known: most are a connection's last. */
+static __always_inline int is_teaching(const struct packet *packet, const struct flow *flow,
+				       enum direction direction)
+{
+	if (packet->ip.protocol != IPPROTO_TCP)
+		return 1;
+	if (is_opening(packet))
+		return direction == DIRECTION_OUT && !pod_of(packet->destination);
+	if (is_tcp_control(packet))
+		return is_tcp(packet, TCP_SYN_FLAG | TCP_RST_FLAG);
+	return packet->payload || (flow && (flow->seen_out || flow->seen_in));
+}
+
 /* At the entrance. `ifindex`: of the pod's veth, 0 = the NIC. A note that is overwritten while its
  * packet is on the way teaches nothing. */
 static __always_inline void note_down(struct __sk_buff *skb, const struct settings *settings,

@@ -112,13 +112,16 @@ static __always_inline enum verdict learn(struct __sk_buff *skb, const struct no
 	bpf_skb_load_bytes(skb, 0, seen->macs, sizeof(seen->macs));
 	if (outer)
 		seen->source_port = outer->udp.source;
-	if (known && went_alike(known, seen, now))
+	if (known && went_alike(known, seen, now)) {
 		take_next_hop(seen, known);
-	else if (outer)
-		verdict = find_next_hop(skb, &outer->ip, outer->udp.source, outer->udp.dest, seen);
-	else
-		verdict = find_next_hop(skb, &packet->ip, packet->source_port,
-					packet->destination_port, seen);
+	} else {
+		verdict = outer ? find_next_hop(skb, &outer->ip, outer->udp.source, outer->udp.dest,
+						seen)
+				: find_next_hop(skb, &packet->ip, packet->source_port,
+						packet->destination_port, seen);
+		/* The LRU may have given the record away while the FIB was asked. */
+		known = flows.lookup(&key);
+	}
 	/* A RST ends a flow wherever it goes. */
 	if (verdict != CONTINUE && !is_tcp(packet, TCP_RST_FLAG))
 		return verdict;

@@ -13,7 +13,7 @@
 #include <linux/types.h>
 
 enum contract {
-	VXLANE_ABI = 7,
+	VXLANE_ABI = 8,
 };
 
 /* Numbers that the loader writes into the instructions; see node.h. */
@@ -92,7 +92,8 @@ enum verdict {
 	VERDICT_FORGED_TUNNEL, /* a pod sent UDP to the VXLAN port: a tunnel made by hand */
 	VERDICT_TAGS, /* more VLAN tags than the identity checks look behind */
 
-	VERDICT_TCP_CONTROL, /* SYN, FIN, RST or no ACK: conntrack must see it */
+	VERDICT_TCP_CONTROL, /* SYN, FIN, RST, no ACK, or the ACK behind both FINs: conntrack must
+				see it */
 	VERDICT_NO_STAMP, /* came out of the kernel path and was not seen to go in */
 	VERDICT_STALE_EPOCH, /* went in before the last withdrawal, came out after it */
 	VERDICT_TRANSLATED, /* went in for an address that is no pod's, came out for a pod: a
@@ -190,7 +191,8 @@ struct flow {
 	__u32 sent; /* TCP: sequence number behind the last byte from the pod */
 	__u32 received; /* the same of the other end */
 	__u8 open; /* TCP: an ACK has come out since the SYN, conntrack is ESTABLISHED */
-	__u8 closing; /* TCP: a FIN has passed since the SYN */
+	__u8 closing; /* TCP: whose FIN has passed since the SYN. 1: the pod's, 2: the other end's
+		       */
 	__u8 confirmed; /* more than one packet was seen to take this way */
 	/* What stays. */
 	__u8 way; /* enum way */

@@ -163,7 +163,6 @@ class Learner:
             return
         if is_syn and not packet.flags & ACK:
             known = None
-            self.resets.discard(key)
         end = (packet.sequence + packet.size - packet.headers + is_syn) % 2**32
         fresh = Halves(
             out=None,
@@ -193,16 +192,21 @@ class Learner:
             packet = read(frame[start:])
             is_tcp = packet is not None and packet.protocol == TCP
             if packet and is_tcp and (packet.flags & FIN or packet.flags & (SYN | ACK) == SYN):
-                keys = self._both(packet)
+                keys = self._both(packet, opens=not packet.flags & FIN)
                 flags = start + ETHERNET + IP + 13
                 twin = frame[:flags] + bytes([ACK]) + frame[flags + 1 :]
                 return [key for key in keys if key in self.flows], twin
         return [], frame
 
-    def _both(self, packet: Packet) -> set[Key]:
-        """The records of a packet, whichever way it goes, and a neighbour's of the same."""
-        out = packet.key(inbound=False)
-        keys = {out, self._entering(packet.key(inbound=True)) or out}
+    def _both(self, packet: Packet, *, opens: bool) -> set[Key]:
+        """The records of a packet, whichever way it goes, and a neighbour's of the same.
+
+        What a peer `opens` is no flow that netfilter translates.
+        """
+        out, into = packet.key(inbound=False), packet.key(inbound=True)
+        entering, keys = self._entering(into), {out}
+        if entering and (entering == into or not opens):
+            keys.add(entering)
         if record := self.flows.get(out):
             local, remote, first, second, protocol = record.behind or out
             keys.add((remote, local, second, first, protocol))

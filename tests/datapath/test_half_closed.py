@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A connection that one side has closed, and the next one of the same ports."""
+"""A connection that one side has closed, or both, and the next one of the same ports."""
 
 from __future__ import annotations
 
@@ -11,9 +11,21 @@ from bench import Bench
 from frames import ACK, FIN, SYN, Frame, Tcp
 from tables.arriving import REPLY, arriving
 from tables.case import ACK_DATA, handed_over, noted, only, sent
+from tables.from_nic import carried
 from tables.leaving import BOTH, leaving, left
+from tables.nat import MASQUERADED_TCP, SERVICE_TCP, peer_sends, pod_sends
 from testrun import Action, Context
-from world import LOCAL_TCP_BACK, NEIGHBOUR_VETH, NIC, VETH, Approval, put_note, stand
+from world import (
+    LOCAL_TCP,
+    LOCAL_TCP_BACK,
+    NEIGHBOUR_VETH,
+    NIC,
+    TCP_FLOW,
+    VETH,
+    Approval,
+    put_note,
+    stand,
+)
 
 from vxlane.datapath import batches, syscall
 from vxlane.datapath.abi import HEADER, Program, Way
@@ -63,14 +75,16 @@ def test_what_is_half_closed_keeps_its_timeout(bench: Bench, closes: bool) -> No
 
 @pytest.mark.usefixtures("node")
 def test_the_next_connection_of_its_ports_is_open(bench: Bench) -> None:
-    """A SYN fills the record that the last one left: what was half closed is so no more."""
+    """A SYN begins anew, of which nothing is learned: what was half closed is so no more."""
     stand(bench.maps, only(BOTH))
     run = bench.runners[Program.FROM_POD].run
+    closing = []
     for flags in (FIN | ACK, SYN):
         run(bytes(sent(replace(ACK_DATA, flags=flags))), Context(ifindex=VETH))
-    (left_over,) = records(bench)
-    assert (left_over.seen_out, left_over.seen_in, left_over.closing) == (0, 0, 1)
-    learn(bench, Program.TO_NIC, leaving(replace(ACK_DATA, flags=SYN, payload=b"")), NIC)
+        (left_over,) = records(bench)
+        closing.append(left_over.closing)
+        assert (left_over.seen_out, left_over.seen_in, left_over.open) == (0, 0, 0)
+    assert closing == [1, 0]
     learn(bench, Program.TO_POD, arriving(replace(REPLY, flags=SYN | ACK)), VETH)
     learn(bench, Program.TO_NIC, leaving(ACK_DATA), NIC)
     assert run(bytes(sent(ACK_DATA)), Context(ifindex=VETH)).action is Action.REDIRECT
@@ -79,8 +93,9 @@ def test_the_next_connection_of_its_ports_is_open(bench: Bench) -> None:
 
 
 @pytest.mark.usefixtures("node")
-def test_the_next_connection_may_come_by_another_way(bench: Bench) -> None:
-    """A SYN of a pod of this node fills no record of a peer's: it is replaced."""
+@pytest.mark.parametrize("flags", [SYN, SYN | ACK], ids=["SYN", "SYN-ACK"])
+def test_the_next_connection_may_come_by_another_way(bench: Bench, flags: int) -> None:
+    """What a pod of this node sends completes no record of a peer's: it is replaced."""
     empty = Approval(
         tuple=LOCAL_TCP_BACK, out=None, into=None, ifindex=NEIGHBOUR_VETH, is_open=False
     )
@@ -88,10 +103,66 @@ def test_the_next_connection_may_come_by_another_way(bench: Bench) -> None:
     ((key, record),) = entries(bench)
     record.way = Way.TUNNEL
     syscall.map_update(bench.maps._fds["flows"], key, bytes(record))
-    syn = handed_over(Tcp(source=40002, dest=8080, flags=SYN))
-    learn(bench, Program.TO_POD, syn, NEIGHBOUR_VETH, hops=0)
+    begins = handed_over(Tcp(source=40002, dest=8080, flags=flags))
+    learn(bench, Program.TO_POD, begins, NEIGHBOUR_VETH, hops=0)
     assert {Way(record.way) for record in records(bench)} == {Way.LOCAL}
     assert sorted((record.seen_out > 0, record.seen_in > 0) for record in records(bench)) == [
         (False, True),
         (True, False),
     ]
+
+
+PLAIN = Approval(tuple=TCP_FLOW)
+
+
+def say(bench: Bench, end: str, flow: Approval, flags: int, payload: bytes = b"") -> None:
+    """Let one end of a flow send a segment; it is left to the kernel path."""
+    if end == "pod":
+        frame = pod_sends(flow, flags=flags, payload=payload)
+        program, ifindex = Program.FROM_POD, VETH
+    else:
+        frame = carried(peer_sends(flow, flags=flags, payload=payload))
+        program, ifindex = Program.FROM_NIC, NIC
+    assert (
+        bench.runners[program].run(bytes(frame), Context(ifindex=ifindex)).action is Action.UNSPEC
+    )
+
+
+@pytest.mark.usefixtures("node")
+@pytest.mark.parametrize("first", ["pod", "peer"])
+@pytest.mark.parametrize(
+    "flow", [PLAIN, SERVICE_TCP, MASQUERADED_TCP], ids=["plain", "Service", "masqueraded"]
+)
+def test_what_both_have_closed_leaves_no_record(bench: Bench, flow: Approval, first: str) -> None:
+    """The last ACK ends it; one FIN, or data behind both, does not."""
+    second = {"pod": "peer", "peer": "pod"}[first]
+    standing = stand(bench.maps, only(flow))
+    assert len(standing.translations()) == (1 if flow.behind else 0)
+    for end, flags, payload in (
+        (first, FIN | ACK, b""),
+        (second, ACK, b""),
+        (second, ACK, b"more"),
+        (second, FIN | ACK, b""),
+        (first, ACK, b"sent again"),
+    ):
+        say(bench, end, flow, flags, payload)
+        assert len(records(bench)) == 1
+    say(bench, first, flow, ACK)
+    assert records(bench) == []
+    assert standing.translations() == {}
+
+
+@pytest.mark.usefixtures("node")
+def test_what_two_neighbours_have_closed_leaves_no_record(bench: Bench) -> None:
+    """Both pods' records end with the last ACK, whoever sends it."""
+    there, back = Approval(tuple=LOCAL_TCP), Approval(tuple=LOCAL_TCP_BACK, ifindex=NEIGHBOUR_VETH)
+    stand(bench.maps, only(there, back))
+    run = bench.runners[Program.FROM_POD].run
+    for flow, flags, remain in (
+        (there, FIN | ACK, 2),
+        (back, FIN | ACK, 2),
+        (there, ACK, 0),
+    ):
+        frame = pod_sends(flow, flags=flags, payload=b"")
+        assert run(bytes(frame), Context(ifindex=flow.ifindex)).action is Action.UNSPEC
+        assert len(records(bench)) == remain

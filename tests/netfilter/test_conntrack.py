@@ -9,7 +9,7 @@ import re
 import time
 
 import pytest
-from dialogue import Call, answered, beating, call, pour, serving
+from dialogue import PORT, Call, answered, beating, call, pour, serving
 from kubeproxy import dropping_invalid
 from paths import STALL, approved_ports, bypassed, ruleset
 
@@ -65,11 +65,21 @@ def alike(ours, theirs):
     ],
 )
 def test_short_connections(lab, kernel_lab, server, count):
-    """Bypassed connections that end leave the entries that they leave without vxlane."""
+    """Bypassed connections that end leave the entries that they leave without vxlane, and no
+    record.
+    """
     wanted = Call(lab.address(server), count=count, at_once=50, rounds=3, port=10000)
     with lab.verdicts("node1") as seen:
         ours = left(lab, server, wanted)
     assert sum(bypassed(seen).values()) >= 3 * count
+    ends = {lab.pod(name).address for name in (CLIENT, server)}
+    for node in NODES:
+        with lab.maps(node) as maps:
+            between = [
+                one.tuple for one in maps.flows() if {one.tuple.local, one.tuple.remote} == ends
+            ]
+        ports = [{one.local_port, one.remote_port} - {PORT} for one in between]
+        assert not set().union(*ports).intersection(range(10000, 10000 + count))
     theirs = left(kernel_lab, server, wanted)
     assert theirs["node1"] == {"TIME_WAIT": count}
     assert alike(ours, theirs)

@@ -51,7 +51,7 @@ class FlowState(Enum):
     WITHDRAWN = "withdrawn"
     """Learned in an earlier epoch."""
     ENDED = "ended"
-    """The connection has ended. The record is kept for the next one with these ports."""
+    """The connection ends, or begins anew. With the last ACK the record goes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +167,8 @@ class Evictions:
 
     The kernel counts no evictions. So some approved flows of each look are asked for at the next
     one, and the share that is gone goes for all that were approved. What was approved and put out
-    between two looks is missed. A RST deletes a record too, so only a full map is said to evict.
+    between two looks is missed. The end of a connection deletes a record too, so only a full map is
+    said to evict.
     """
 
     def __init__(self) -> None:

@@ -274,11 +274,10 @@ HANDSHAKE = [
     ),
     to_nic(
         Verdict.TCP_CONTROL,
-        "SYN begins anew, and its reset is forgotten",
+        "SYN begins anew",
         leaving(replace(ACK_DATA, flags=SYN)),
-        world=replace(only(BOTH), resets=frozenset([TCP_FLOW, UDP_FLOW])),
+        world=only(BOTH),
         flows=record(SHUT),
-        resets=frozenset([UDP_FLOW]),
     ),
     to_nic(
         Verdict.TCP_CONTROL,

@@ -149,9 +149,8 @@ BOTH = [
         "SYN of a translated flow between pods of this node begins anew",
         LOCAL_SERVICE,
         transport={"flags": SYN},
-        world=replace(LOCAL, resets=frozenset([LOCAL_SERVICE.tuple, LOCAL_BACK.tuple])),
+        world=LOCAL,
         flows=frozenset(replace(one, is_open=False) for one in first(LOCAL_SERVICE)),
-        resets=frozenset(),
     ),
     crosses(
         Verdict.TCP_CONTROL,

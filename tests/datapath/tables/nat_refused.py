@@ -294,7 +294,19 @@ def control(fact: str, flags: int, flow: Approval, world: World, gone: set[Appro
 
 ALL = only(SERVICE_TCP, SERVICE_UDP, MASQUERADED_TCP, NODE_PORT, FIRST, SECOND)
 CONTROL = [
-    *control("SYN forgets a translated flow", SYN, SERVICE_TCP, ALL, {SERVICE_TCP}),
+    from_pod.case(
+        Verdict.TCP_CONTROL,
+        "SYN forgets a translated flow",
+        pod_sends(SERVICE_TCP, flags=SYN),
+        world=ALL,
+        flows=ALL.flows - {SERVICE_TCP},
+    ),
+    from_nic.case(
+        Verdict.TCP_CONTROL,
+        "SYN of a peer begins no translated flow, and so forgets none",
+        from_nic.carried(peer_sends(SERVICE_TCP, flags=SYN)),
+        world=ALL,
+    ),
     *control("FIN forgets a masqueraded flow", FIN | ACK, MASQUERADED_TCP, ALL, {MASQUERADED_TCP}),
     *control("FIN forgets a node port's flow", FIN | ACK, NODE_PORT, ALL, {NODE_PORT}),
     *control("RST of a translated flow, which may be refused", RST, SERVICE_TCP, ALL, set()),
