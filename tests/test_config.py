@@ -59,10 +59,10 @@ def test_a_wrong_net_conf_is_refused(text: str, reason: str) -> None:
         parse_network(text)
 
 
-@pytest.mark.parametrize("mode", ["own", "adopt"])
-def test_tunnels_are_tracked_unless_it_is_asked(mode: str) -> None:
-    """The node's rules change only where somebody wants that."""
-    for arguments, untracks in (([], False), (["--notrack"], True)):
-        arguments += ["--mode", mode, "--nodes-file", "nodes.yaml"]
+@pytest.mark.parametrize(("mode", "default"), [("own", True), ("adopt", False)])
+def test_tunnels_are_tracked_beside_flanneld(mode: str, default: bool) -> None:  # noqa: FBT001
+    """In mode own they are not, unless it is asked: there the node's rules are vxlane's to make."""
+    for switch, untracks in (([], default), (["--notrack"], True), (["--no-notrack"], False)):
+        arguments = [*switch, "--mode", mode, "--nodes-file", "nodes.yaml"]
         config, _ = prepare(agent.make_context("agent", arguments).params)
         assert config.untracks == untracks

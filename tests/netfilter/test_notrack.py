@@ -28,7 +28,7 @@ PINGS = 200
 @pytest.fixture(scope="module")
 def pair(make_module_lab):
     """Two nodes whose packets all take the kernel path."""
-    made = make_module_lab(nodes=2, pods_per_node=1, kernel_only=0, agent_options=["--notrack"])
+    made = make_module_lab(nodes=2, pods_per_node=1, kernel_only=0)
     for node in NODES:
         made.ask(node, op="bypass", enabled=False)
     return made
@@ -136,9 +136,9 @@ def test_the_rules_go_with_the_agent(pair):
     assert held["elem"]["expires"] <= 30
     wait_for(lambda: pair.agent_pid("node1") is None, "the agent's end")
     assert table(pair, "node1") is None
-    pair.start_agent("node2")
+    pair.start_agent("node2", "--no-notrack")
     assert (table(pair, "node2"), state(pair, "node2")) == (None, "off")
-    pair.start_agent("node1", "--notrack")
+    pair.start_agent("node1")
     wait_for(lambda: table(pair, "node1"), "the rules of node1")
     pair.kill_agent("node1")
     env = {"VXLANE_STATE_DIR": str(pair.node("node1").directory)}

@@ -143,7 +143,7 @@ def _config(values: Values, name: str, network: Network, *, origin: str) -> Conf
         ),
         revalidate=values["revalidate"],
         ignored=frozenset(map(Kind, values["ignore_mechanism"])),
-        untracks=values["notrack"],
+        untracks=mode is Mode.OWN if values["notrack"] is None else values["notrack"],
         clears_unavailable=values["set_node_network_unavailable"],
         ready_file=_path(values["ready_file"]),
         pod_source=PodSource(values["pods"]),

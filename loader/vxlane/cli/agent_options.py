@@ -163,9 +163,11 @@ _DATAPATH = (
     ),
     _switch(
         "notrack",
+        default=None,
         envvar="VXLANE_NOTRACK",
         help="Keep the kernel path's tunnel packets out of conntrack where no rule of the node can "
-        "tell the difference. docs/operate.md says what that may cost.",
+        "tell the difference; in mode own that is the default. docs/operate.md says what that may "
+        "cost.",
     ),
     _switch(
         "strict", envvar="VXLANE_STRICT", help="Drop packets that fail a check of their sender."
