@@ -118,6 +118,13 @@ static __always_inline struct flow *flow_entering(const struct packet *packet, s
 	return 0;
 }
 
+/* The sequence number behind a segment. A SYN takes one of its own, and so does a FIN. */
+static __always_inline __u32 end_of(const struct packet *packet)
+{
+	return packet->sequence + packet->payload + !!is_tcp(packet, TCP_SYN_FLAG) +
+	       !!is_tcp(packet, TCP_FIN_FLAG);
+}
+
 static __always_inline void forget_halves(struct flow *flow, const struct packet *packet,
 					  enum direction direction)
 {
@@ -125,10 +132,15 @@ static __always_inline void forget_halves(struct flow *flow, const struct packet
 	flow->seen_in = 0;
 	flow->used = 0;
 	flow->open = 0;
-	if (is_tcp(packet, TCP_SYN_FLAG))
+	if (is_tcp(packet, TCP_SYN_FLAG)) {
 		flow->closing = 0;
-	else
-		flow->closing |= direction == DIRECTION_OUT ? CLOSED_BY_POD : CLOSED_BY_REMOTE;
+	} else if (direction == DIRECTION_OUT) {
+		flow->closing |= CLOSED_BY_POD;
+		flow->sent = end_of(packet);
+	} else {
+		flow->closing |= CLOSED_BY_REMOTE;
+		flow->received = end_of(packet);
+	}
 }
 
 static __always_inline void forget_reset(struct flow_key *key)
@@ -145,14 +157,17 @@ static __always_inline struct flow_key key_beyond(const struct flow *flow, __u8 
 }
 
 /* Both sides have closed: no record serves the connection any more. Its element is the first that
- * the LRU gives away, and so still in the cache when the next connection begins. */
+ * the CPU gives away that made it, and so in the cache when the next connection begins there. */
 static __always_inline void flow_end(struct flow_key *key, const struct flow *flow)
 {
+	const struct flow_key *found;
 	struct flow_key behind = make_key(flow->nat_local, flow->nat_remote, flow->nat_local_port,
 					  flow->nat_remote_port, key->protocol, DIRECTION_OUT);
 	struct flow_key beyond = key_beyond(flow, key->protocol);
 
-	if (flow->translated)
+	found = flow->translated ? translations.lookup(&behind) : 0;
+	/* conntrack may have given the 5-tuple to another flow since. */
+	if (found && same_key(found, key))
 		translations.delete(&behind);
 	if (flow->way == WAY_LOCAL)
 		flows.delete(&beyond);
@@ -182,11 +197,14 @@ static __always_inline void flow_forget(const struct packet *packet, struct flow
 	forget_halves(flow, packet, direction);
 }
 
-/* Is it the ACK of the second FIN, or one that comes as late? */
-static __always_inline int is_last_ack(const struct packet *packet, const struct flow *flow)
+/* Is it the ACK of the second FIN? One that asks for data again, which a FIN has overtaken, is not.
+ */
+static __always_inline int is_last_ack(const struct packet *packet, const struct flow *flow,
+				       enum direction direction)
 {
 	return is_tcp(packet, TCP_ACK_FLAG) && !is_tcp_control(packet) && !packet->payload &&
-	       flow->closing == (CLOSED_BY_POD | CLOSED_BY_REMOTE);
+	       flow->closing == (CLOSED_BY_POD | CLOSED_BY_REMOTE) &&
+	       packet->acknowledged == (direction == DIRECTION_OUT ? flow->received : flow->sent);
 }
 
 /* May a BIG TCP packet take the flow's way? Only the bridge hands one on as it is: a tunnel's
@@ -242,8 +260,7 @@ static __always_inline void track(struct flow *flow, const struct packet *packet
 				  enum direction direction, __u64 before)
 {
 	__u32 *reached = direction == DIRECTION_OUT ? &flow->sent : &flow->received;
-	/* A SYN takes a number of its own. */
-	__u32 end = packet->sequence + packet->payload + !!is_tcp(packet, TCP_SYN_FLAG);
+	__u32 end = end_of(packet);
 
 	if (!before || (__s32)(end - *reached) > 0)
 		*reached = end;

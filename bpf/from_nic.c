@@ -107,7 +107,7 @@ static __always_inline enum verdict enter(struct __sk_buff *skb, struct packet *
 	enum verdict verdict;
 
 	flow_forget(packet, key, flow, DIRECTION_IN);
-	if (flow && is_last_ack(packet, flow)) {
+	if (flow && is_last_ack(packet, flow, DIRECTION_IN)) {
 		flow_end(key, flow);
 		return VERDICT_TCP_CONTROL;
 	}

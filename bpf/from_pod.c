@@ -224,7 +224,7 @@ static __always_inline enum verdict from_pod_verdict(struct __sk_buff *skb)
 	key = key_of(&packet, DIRECTION_OUT);
 	flow = flows.lookup(&key);
 	flow_forget(&packet, &key, flow, DIRECTION_OUT);
-	if (flow && is_last_ack(&packet, flow)) {
+	if (flow && is_last_ack(&packet, flow, DIRECTION_OUT)) {
 		flow_end(&key, flow);
 		return VERDICT_TCP_CONTROL;
 	}

@@ -38,18 +38,21 @@ static __always_inline void remember_translation(const struct flow_key *key,
  * the RST is the connection's: its sequence number is the one behind the last byte
  * of its sender, which is what the receiver demands too (RFC 5961, 3.2). Others,
  * whoever sent them, end nothing; conntrack sees what follows and judges it. */
-static __always_inline void flow_reset(struct flow_key *key, const struct flow *flow,
-				       const struct packet *packet, enum direction direction,
-				       __u64 now)
+static __always_inline enum verdict flow_reset(struct flow_key *key, const struct flow *flow,
+					       const struct packet *packet,
+					       enum direction direction, __u64 now)
 {
+	enum verdict verdict = VERDICT_TCP_CONTROL;
 	__u32 expected;
 
 	if (!flow)
-		return;
+		return verdict;
 	expected = direction == DIRECTION_OUT ? flow->sent : flow->received;
-	if (flow->seen_out && flow->seen_in && packet->sequence == expected)
-		resets.update(key, &now);
+	if (flow->seen_out && flow->seen_in && packet->sequence == expected &&
+	    resets.update(key, &now))
+		verdict = VERDICT_MAP_FULL;
 	flows.delete(key);
+	return verdict;
 }
 
 /* A record for what an exit sees now of the pod behind the veth `ifindex`. No other packet of this
@@ -119,8 +122,8 @@ static __always_inline enum verdict flow_learn(struct flow_key *key, struct flow
 	__u64 *when;
 
 	if (is_tcp(packet, TCP_RST_FLAG))
-		flow_reset(key, known, packet, direction, now);
-	if (is_tcp_control(packet) && (!is_syn || is_tcp(packet, TCP_RST_FLAG | TCP_FIN_FLAG)))
+		return flow_reset(key, known, packet, direction, now);
+	if (is_tcp_control(packet) && (!is_syn || is_tcp(packet, TCP_FIN_FLAG)))
 		return VERDICT_TCP_CONTROL;
 	alike = known && known->epoch == seen->epoch && known->ifindex == seen->ifindex &&
 		translates_alike(known, seen) && has_same_end(known, seen);

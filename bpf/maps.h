@@ -17,9 +17,9 @@
  * line. With more CPUs than there are parts, some share one. */
 #define NOTES 16384
 #define NOTES_OF_A_CPU 512 /* 29 kB */
-/* In a second, after which the agent has them. Every SYN looks here: a table as large as `flows`
- * has no line in the cache for it. */
-#define RESETS 16384
+/* Until the agent has them: a second, or some under load. Every SYN looks here, so the table is not
+ * as large as `flows`, which would be colder. */
+#define RESETS 65536
 
 PINNED("array", __u32, struct settings, settings, 1, 0);
 PINNED("lpm_trie", struct cidr, struct peer, peers, MAX_PEERS, BPF_F_NO_PREALLOC);

@@ -64,8 +64,9 @@ static __always_inline __u32 next_stamp(void)
 /* Can an exit learn anything of a packet that enters so?
  *
  * Of a SYN it learns where a flow leaves, and what netfilter makes of it: what comes back has to
- * find that. All else the ACK behind it teaches as well. Nothing is learned of a FIN, nor of an ACK
- * alone where nothing is known: most are a connection's last. */
+ * find that. All else the ACK behind it teaches as well. Nothing is learned of a FIN. What a pod
+ * sends without payload, of a flow that nobody knows, is taken for the end of a connection; what a
+ * peer sends so may have lost its translation. */
 static __always_inline int is_teaching(const struct packet *packet, const struct flow *flow,
 				       enum direction direction)
 {
@@ -75,7 +76,9 @@ static __always_inline int is_teaching(const struct packet *packet, const struct
 		return direction == DIRECTION_OUT && !pod_of(packet->destination);
 	if (is_tcp_control(packet))
 		return is_tcp(packet, TCP_SYN_FLAG | TCP_RST_FLAG);
-	return packet->payload || (flow && (flow->seen_out || flow->seen_in));
+	if (!flow)
+		return packet->payload || direction == DIRECTION_IN;
+	return packet->payload || flow->seen_out || flow->seen_in;
 }
 
 /* At the entrance. `ifindex`: of the pod's veth, 0 = the NIC. A note that is overwritten while its

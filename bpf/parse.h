@@ -59,6 +59,7 @@ struct packet {
 	__u16 headers; /* bytes of IP and transport header */
 	__u32 payload; /* bytes behind them; with BIG TCP more than 65,535 */
 	__u32 sequence; /* TCP's */
+	__u32 acknowledged; /* TCP's */
 	__u8 tcp_flags;
 	__u8 tagged; /* priority tags were before the IP header */
 };
@@ -85,7 +86,11 @@ static __always_inline int take(struct cursor *at, void *header, __u32 size)
 {
 	const __u8 *from = (const __u8 *)(long)at->skb->data + at->offset;
 
-	/* x86 and arm64 read words at any address; untold, the compiler reads single bytes. */
+	/* x86 and arm64 read words at any address; untold, the compiler reads single bytes. What it
+	 * is told here it must not apply to `data` itself, behind which headers stand at any
+	 * offset.
+	 */
+	asm volatile("" : "+r"(from));
 	if (from + size <= (const __u8 *)(long)at->skb->data_end)
 		__builtin_memcpy(header, __builtin_assume_aligned(from, 4), size);
 	else if (bpf_skb_load_bytes(at->skb, at->offset, header, size))
@@ -202,6 +207,7 @@ static __always_inline enum verdict parse_tcp(struct cursor *at, struct packet *
 	packet->destination_port = tcp.dest;
 	packet->check = tcp.check;
 	packet->sequence = cpu32(tcp.seq);
+	packet->acknowledged = cpu32(tcp.ack_seq);
 	packet->tcp_flags = ((__u8 *)&tcp)[13];
 	packet->headers = sizeof(struct iphdr) + tcp.doff * 4;
 	return CONTINUE;

@@ -179,16 +179,16 @@ struct flow_key {
 };
 
 /* What the kernel path was seen to do with a flow. The key is the flow as its pod has it. A record
- * is replaced as a whole when that changes; only times, sequence numbers, `open` and `confirmed`
- * are written in place, and by a SYN or SYN-ACK where the flow leaves. Times: ns, CLOCK_MONOTONIC,
- * 0 = never. */
+ * is replaced as a whole when that changes; only times, sequence numbers, `open`, `closing` and
+ * `confirmed` are written in place, and by a SYN-ACK or the ACK after it where the flow leaves.
+ * Times: ns, CLOCK_MONOTONIC, 0 = never. */
 struct flow {
 	/* What packets change stands together: with the ends on two CPUs both write it in turn, and
 	 * each cache line has to travel. */
 	__u64 seen_out; /* when each half last came out of the kernel path */
 	__u64 seen_in;
 	__u64 used; /* when it was last bypassed, give or take a second */
-	__u32 sent; /* TCP: sequence number behind the last byte from the pod */
+	__u32 sent; /* TCP: sequence number behind what the pod sent last */
 	__u32 received; /* the same of the other end */
 	__u8 open; /* TCP: an ACK has come out since the SYN, conntrack is ESTABLISHED */
 	__u8 closing; /* TCP: whose FIN has passed since the SYN. 1: the pod's, 2: the other end's

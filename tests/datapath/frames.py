@@ -61,6 +61,7 @@ class Tcp:
     dest: int
     flags: int = ACK
     sequence: int = 1000
+    acknowledged: int = 2000
     options: bytes = b""
     payload: bytes = b""
     offset: int | None = None
@@ -70,7 +71,7 @@ class Tcp:
     def encode(self, addresses: bytes) -> bytes:
         """To bytes; `addresses` of the IP header go into the checksum."""
         offset = 5 + len(self.options) // 4 if self.offset is None else self.offset
-        head = struct.pack("!HHII", self.source, self.dest, self.sequence, 2000)
+        head = struct.pack("!HHII", self.source, self.dest, self.sequence, self.acknowledged)
         head += struct.pack("!BBH", offset << 4, self.flags, 500)
         tail = bytes(2) + self.options + self.payload
         pseudo = addresses + struct.pack("!HH", TCP, len(head) + 2 + len(tail))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from bench import Bench
-from frames import ACK, FIN, SYN, Frame, Tcp
+from frames import ACK, FIN, SYN, TCP, Frame, Tcp
 from tables.arriving import REPLY, arriving
 from tables.case import ACK_DATA, handed_over, noted, only, sent
 from tables.from_nic import carried
@@ -20,9 +20,13 @@ from world import (
     LOCAL_TCP_BACK,
     NEIGHBOUR_VETH,
     NIC,
+    POD,
+    REMOTE,
     TCP_FLOW,
     VETH,
     Approval,
+    Tuple,
+    flow_key,
     put_note,
     stand,
 )
@@ -113,19 +117,26 @@ def test_the_next_connection_may_come_by_another_way(bench: Bench, flags: int) -
 
 
 PLAIN = Approval(tuple=TCP_FLOW)
+BEFORE, END = 1000, 1004
+"""The sequence numbers of a FIN that has four bytes before it, and the one behind it."""
+CLOSES = {"flags": FIN | ACK, "payload": b"bye", "sequence": BEFORE}
 
 
-def say(bench: Bench, end: str, flow: Approval, flags: int, payload: bytes = b"") -> None:
+def say(bench: Bench, end: str, flow: Approval, **segment: Any) -> None:
     """Let one end of a flow send a segment; it is left to the kernel path."""
     if end == "pod":
-        frame = pod_sends(flow, flags=flags, payload=payload)
+        frame: Frame | bytes = pod_sends(flow, **segment)
         program, ifindex = Program.FROM_POD, VETH
     else:
-        frame = carried(peer_sends(flow, flags=flags, payload=payload))
+        frame = carried(peer_sends(flow, **segment))
         program, ifindex = Program.FROM_NIC, NIC
-    assert (
-        bench.runners[program].run(bytes(frame), Context(ifindex=ifindex)).action is Action.UNSPEC
-    )
+    result = bench.runners[program].run(bytes(frame), Context(ifindex=ifindex))
+    assert result.action is Action.UNSPEC
+
+
+def acks(number: int, payload: bytes = b"") -> dict[str, Any]:
+    """A segment that acknowledges all before `number`."""
+    return {"flags": ACK, "payload": payload, "acknowledged": number}
 
 
 @pytest.mark.usefixtures("node")
@@ -134,22 +145,39 @@ def say(bench: Bench, end: str, flow: Approval, flags: int, payload: bytes = b""
     "flow", [PLAIN, SERVICE_TCP, MASQUERADED_TCP], ids=["plain", "Service", "masqueraded"]
 )
 def test_what_both_have_closed_leaves_no_record(bench: Bench, flow: Approval, first: str) -> None:
-    """The last ACK ends it; one FIN, or data behind both, does not."""
+    """The ACK of the second FIN ends it. One FIN does not, nor does what is said behind both."""
     second = {"pod": "peer", "peer": "pod"}[first]
     standing = stand(bench.maps, only(flow))
     assert len(standing.translations()) == (1 if flow.behind else 0)
-    for end, flags, payload in (
-        (first, FIN | ACK, b""),
-        (second, ACK, b""),
-        (second, ACK, b"more"),
-        (second, FIN | ACK, b""),
-        (first, ACK, b"sent again"),
+    for end, segment in (
+        (first, CLOSES),
+        (second, acks(END)),
+        (second, acks(END, b"more")),
+        (second, CLOSES),
+        (first, acks(BEFORE)),  # asks for what the FIN has overtaken
+        (second, acks(END, b"sent again")),
+        (first, acks(END, b"sent again")),
     ):
-        say(bench, end, flow, flags, payload)
-        assert len(records(bench)) == 1
-    say(bench, first, flow, ACK)
+        say(bench, end, flow, **segment)
+        (record,) = records(bench)
+    assert record.closing == 3
+    say(bench, first, flow, **acks(END))
     assert records(bench) == []
     assert standing.translations() == {}
+
+
+@pytest.mark.usefixtures("node")
+def test_a_translation_that_is_anothers_stays(bench: Bench) -> None:
+    """A 5-tuple that conntrack has given to another flow by now keeps that flow's translation."""
+    other = Tuple(POD.address, REMOTE, 1, 1, TCP)
+    standing = stand(bench.maps, only(SERVICE_TCP))
+    for end in ("pod", "peer"):
+        say(bench, end, SERVICE_TCP, **CLOSES)
+    (entry,) = standing.translations()
+    syscall.map_update(bench.maps._fds["translations"], flow_key(entry), flow_key(other))
+    say(bench, "pod", SERVICE_TCP, **acks(END))
+    assert records(bench) == []
+    assert standing.translations() == {entry: other}
 
 
 @pytest.mark.usefixtures("node")
@@ -158,11 +186,12 @@ def test_what_two_neighbours_have_closed_leaves_no_record(bench: Bench) -> None:
     there, back = Approval(tuple=LOCAL_TCP), Approval(tuple=LOCAL_TCP_BACK, ifindex=NEIGHBOUR_VETH)
     stand(bench.maps, only(there, back))
     run = bench.runners[Program.FROM_POD].run
-    for flow, flags, remain in (
-        (there, FIN | ACK, 2),
-        (back, FIN | ACK, 2),
-        (there, ACK, 0),
+    for flow, segment, remain in (
+        (there, CLOSES, 2),
+        (back, CLOSES, 2),
+        (there, acks(BEFORE), 2),
+        (there, acks(END), 0),
     ):
-        frame = pod_sends(flow, flags=flags, payload=b"")
+        frame = pod_sends(flow, **segment)
         assert run(bytes(frame), Context(ifindex=flow.ifindex)).action is Action.UNSPEC
         assert len(records(bench)) == remain

@@ -42,7 +42,9 @@ def segment(flags: int, payload: bytes = b"", **changes: int) -> tuple[Frame, Fr
         pytest.param(SYN, b"", only(), 1, 0, id="SYN: where it leaves is learned, no more"),
         pytest.param(SYN | ACK, b"", only(), 1, 1, id="SYN-ACK"),
         pytest.param(ACK, b"data", only(), 1, 1, id="data of a flow that nobody knows"),
-        pytest.param(ACK, b"", only(), 0, 0, id="ACK alone of such a flow"),
+        pytest.param(
+            ACK, b"", only(), 0, 1, id="ACK alone: of a peer's a translation may be learned"
+        ),
         pytest.param(ACK, b"", EMPTY, 0, 0, id="ACK of a FIN"),
         pytest.param(ACK, b"", FRESH, 1, 1, id="ACK alone of a flow that is known"),
         pytest.param(FIN | ACK, b"", FRESH, 0, 0, id="FIN"),
