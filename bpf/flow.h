@@ -125,13 +125,19 @@ static __always_inline __u32 end_of(const struct packet *packet)
 	       !!is_tcp(packet, TCP_FIN_FLAG);
 }
 
-static __always_inline void forget_halves(struct flow *flow, const struct packet *packet,
-					  enum direction direction)
+static __always_inline void forget_halves(struct flow *flow)
 {
 	flow->seen_out = 0;
 	flow->seen_in = 0;
 	flow->used = 0;
 	flow->open = 0;
+}
+
+/* A SYN or a FIN of the flow is seen. */
+static __always_inline void turn(struct flow *flow, const struct packet *packet,
+				 enum direction direction)
+{
+	forget_halves(flow);
 	if (is_tcp(packet, TCP_SYN_FLAG)) {
 		flow->closing = 0;
 	} else if (direction == DIRECTION_OUT) {
@@ -143,6 +149,8 @@ static __always_inline void forget_halves(struct flow *flow, const struct packet
 	}
 }
 
+/* The record is still there, see flow_reset(). To look among the resets for each new connection
+ * would take a cold line of the cache. */
 static __always_inline void forget_reset(struct flow_key *key)
 {
 	if (resets.lookup(key))
@@ -184,17 +192,19 @@ static __always_inline void flow_forget(const struct packet *packet, struct flow
 	struct flow_key beyond;
 	struct flow *other;
 
+	if (!flow)
+		return;
 	if (is_tcp(packet, TCP_SYN_FLAG))
 		forget_reset(key);
-	if (!flow || (!is_opening(packet) && !is_tcp(packet, TCP_FIN_FLAG)))
+	if (!is_opening(packet) && !is_tcp(packet, TCP_FIN_FLAG))
 		return;
 	if (flow->way == WAY_LOCAL) {
 		beyond = key_beyond(flow, key->protocol);
 		other = flows.lookup(&beyond);
 		if (other)
-			forget_halves(other, packet, DIRECTION_IN - direction);
+			turn(other, packet, DIRECTION_IN - direction);
 	}
-	forget_halves(flow, packet, direction);
+	turn(flow, packet, direction);
 }
 
 /* Is it the ACK of the second FIN? One that asks for data again, which a FIN has overtaken, is not.

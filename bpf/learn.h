@@ -37,8 +37,9 @@ static __always_inline void remember_translation(const struct flow_key *key,
  * saw little: the entry would stay ESTABLISHED for days. The agent closes it, if
  * the RST is the connection's: its sequence number is the one behind the last byte
  * of its sender, which is what the receiver demands too (RFC 5961, 3.2). Others,
- * whoever sent them, end nothing; conntrack sees what follows and judges it. */
-static __always_inline enum verdict flow_reset(struct flow_key *key, const struct flow *flow,
+ * whoever sent them, end nothing; conntrack sees what follows and judges it. The record stays, for
+ * the next connection of its ports to tell that there was a RST. */
+static __always_inline enum verdict flow_reset(struct flow_key *key, struct flow *flow,
 					       const struct packet *packet,
 					       enum direction direction, __u64 now)
 {
@@ -51,7 +52,7 @@ static __always_inline enum verdict flow_reset(struct flow_key *key, const struc
 	if (flow->seen_out && flow->seen_in && packet->sequence == expected &&
 	    resets.update(key, &now))
 		verdict = VERDICT_MAP_FULL;
-	flows.delete(key);
+	forget_halves(flow);
 	return verdict;
 }
 

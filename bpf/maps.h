@@ -17,9 +17,6 @@
  * line. With more CPUs than there are parts, some share one. */
 #define NOTES 16384
 #define NOTES_OF_A_CPU 512 /* 29 kB */
-/* Until the agent has them: a second, or some under load. Every SYN looks here, so the table is not
- * as large as `flows`, which would be colder. */
-#define RESETS 65536
 
 PINNED("array", __u32, struct settings, settings, 1, 0);
 PINNED("lpm_trie", struct cidr, struct peer, peers, MAX_PEERS, BPF_F_NO_PREALLOC);
@@ -43,7 +40,7 @@ PINNED("array", __u32, struct note, notes, NOTES + 1, 0);
 /* How many notes each CPU has written. */
 PINNED("percpu_array", __u32, __u64, turns, 1, 0);
 /* Flows that a RST ended after a bypass, until the agent has told conntrack; value: when, ns. */
-PINNED("hash", struct flow_key, __u64, resets, RESETS, BPF_F_NO_PREALLOC);
+PINNED("hash", struct flow_key, __u64, resets, MAX_FLOWS, BPF_F_NO_PREALLOC);
 PINNED("percpu_array", __u32, struct counter, counters, PROGRAM_COUNT *VERDICT_COUNT, 0);
 PINNED("percpu_array", __u32, struct peer_counter, peer_counters, MAX_PEERS, 0);
 /* The place of the tracer (trace.c), empty while nobody looks. Its index is a constant in the

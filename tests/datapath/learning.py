@@ -156,7 +156,8 @@ class Learner:
             is_whole = known and known.out is not None and known.into is not None
             if known and is_whole and packet.sequence == getattr(known, reached):
                 self.resets.add(key)
-            self.flows.pop(key, None)
+            if known:
+                self.flows[key] = replace(known, out=None, into=None, is_open=False)
             return
         is_syn = packet.protocol == TCP and bool(packet.flags & SYN)
         if packet.protocol == TCP and (packet.flags & FIN or not packet.flags & (SYN | ACK)):

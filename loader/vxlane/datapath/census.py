@@ -51,7 +51,7 @@ class FlowState(Enum):
     WITHDRAWN = "withdrawn"
     """Learned in an earlier epoch."""
     ENDED = "ended"
-    """The connection ends, or begins anew. With the last ACK the record goes."""
+    """A FIN or a RST has passed, or a SYN begins anew. With the last ACK the record goes."""
 
 
 @dataclass(frozen=True, slots=True)
