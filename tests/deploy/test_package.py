@@ -183,6 +183,8 @@ def test_nothing_is_left(node):
         node.sh(*(f"iptables -{do} {chain} -j ACCEPT" for do in "AD"))
     node.run("mkdir", "/run/mount")  # So does mount(8).
     node.run("dpkg", "--purge", "vxlane")
+    # The kernel tells of a bridge without a port within a second.
+    wait_for(lambda: "linkdown" in node.run("ip", "route", "show", "dev", "cni0"), "no carrier")
     untouched = everything(node)
     install(node)
     make_pod(node, "pod")
