@@ -28,8 +28,10 @@ def remove(kind: str) -> None:
     try:
         fcntl.flock(turn, fcntl.LOCK_EX)
         namespaces.remove([name for name in namespaces.existing() if is_stale(name)])
-        for directory in LABS.glob(f"{kind}-*"):
-            if is_stale(directory.name):
-                labs.down(directory.name)
+        for left in filter(lambda path: is_stale(path.name), LABS.glob(f"{kind}-*")):
+            if left.is_dir():
+                labs.down(left.name)
+            else:
+                left.unlink(missing_ok=True)  # The log of an agent that failed.
     finally:
         os.close(turn)
