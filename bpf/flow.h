@@ -192,8 +192,6 @@ static __always_inline void flow_forget(const struct packet *packet, struct flow
 	struct flow_key beyond;
 	struct flow *other;
 
-	if (!flow)
-		return;
 	if (is_tcp(packet, TCP_SYN_FLAG))
 		forget_reset(key);
 	if (!is_opening(packet) && !is_tcp(packet, TCP_FIN_FLAG))
@@ -215,6 +213,21 @@ static __always_inline int is_last_ack(const struct packet *packet, const struct
 	return is_tcp(packet, TCP_ACK_FLAG) && !is_tcp_control(packet) && !packet->payload &&
 	       flow->closing == (CLOSED_BY_POD | CLOSED_BY_REMOTE) &&
 	       packet->acknowledged == (direction == DIRECTION_OUT ? flow->received : flow->sent);
+}
+
+/* At an entrance: what the beginning and the end of a connection do to its record. 1: it was the
+ * last ACK, and there is no record any more. */
+static __always_inline int flow_turn(const struct packet *packet, struct flow_key *key,
+				     struct flow *flow, enum direction direction)
+{
+	if (!flow)
+		return 0;
+	if (is_last_ack(packet, flow, direction)) {
+		flow_end(key, flow);
+		return 1;
+	}
+	flow_forget(packet, key, flow, direction);
+	return 0;
 }
 
 /* May a BIG TCP packet take the flow's way? Only the bridge hands one on as it is: a tunnel's

@@ -106,11 +106,8 @@ static __always_inline enum verdict enter(struct __sk_buff *skb, struct packet *
 	const struct pod *receiver = pod_of(key->local);
 	enum verdict verdict;
 
-	flow_forget(packet, key, flow, DIRECTION_IN);
-	if (flow && is_last_ack(packet, flow, DIRECTION_IN)) {
-		flow_end(key, flow);
+	if (flow_turn(packet, key, flow, DIRECTION_IN))
 		return VERDICT_TCP_CONTROL;
-	}
 	if (!receiver) {
 		/* The node's own address may be what netfilter gave a pod. */
 		verdict = VERDICT_NO_POD;

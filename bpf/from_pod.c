@@ -223,11 +223,8 @@ static __always_inline enum verdict from_pod_verdict(struct __sk_buff *skb)
 		return verdict;
 	key = key_of(&packet, DIRECTION_OUT);
 	flow = flows.lookup(&key);
-	flow_forget(&packet, &key, flow, DIRECTION_OUT);
-	if (flow && is_last_ack(&packet, flow, DIRECTION_OUT)) {
-		flow_end(&key, flow);
+	if (flow_turn(&packet, &key, flow, DIRECTION_OUT))
 		return VERDICT_TCP_CONTROL;
-	}
 	if (verdict == VERDICT_BIG_TCP && !takes_big(flow))
 		return verdict;
 	if (is_judged(settings, sender))

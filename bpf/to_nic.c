@@ -120,7 +120,7 @@ static __always_inline enum verdict learn(struct __sk_buff *skb, const struct no
 				: find_next_hop(skb, &packet->ip, packet->source_port,
 						packet->destination_port, seen);
 		/* The LRU may have given the record away while the FIB was asked. */
-		known = flows.lookup(&key);
+		known = known ? flows.lookup(&key) : 0;
 	}
 	/* A RST ends a flow wherever it goes. */
 	if (verdict != CONTINUE && !is_tcp(packet, TCP_RST_FLAG))

@@ -79,7 +79,7 @@ def test_a_disk_that_takes_no_write(node: AgentNode, disk: Path, damaged) -> Non
     node.start()
     node.ask(**make_pod(node, 7))
     node.stop()
-    # Where an agent was killed its socket is there, and its name would be free for the next.
+    # A socket that was left there would leave its name to the next one.
     (disk / "agent.sock").unlink(missing_ok=True)
     with damaged(disk):
         node.start(PROBED, wait=False)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from bench import Bench
-from frames import ACK, FIN, SYN, TCP, Frame, Tcp
+from frames import ACK, FIN, RST, SYN, TCP, Frame, Tcp
 from tables.arriving import REPLY, arriving
 from tables.case import ACK_DATA, handed_over, noted, only, sent
 from tables.from_nic import carried
@@ -195,3 +195,16 @@ def test_what_two_neighbours_have_closed_leaves_no_record(bench: Bench) -> None:
         frame = pod_sends(flow, **segment)
         assert run(bytes(frame), Context(ifindex=flow.ifindex)).action is Action.UNSPEC
         assert len(records(bench)) == remain
+
+
+@pytest.mark.usefixtures("node")
+def test_a_new_connection_is_not_closed_for_a_reset(bench: Bench) -> None:
+    """What a RST ended has a record still: the next SYN of its ports takes the RST back."""
+    standing = stand(bench.maps, only(BOTH))
+    learn(bench, Program.TO_NIC, leaving(replace(ACK_DATA, flags=RST)), NIC)
+    assert [record.seen_out for record in records(bench)] == [0]
+    say(bench, "pod", BOTH, flags=SYN)
+    assert standing.resets() == frozenset()
+    stand(bench.maps, only(BOTH))
+    learn(bench, Program.TO_NIC, leaving(replace(ACK_DATA, flags=RST)), NIC)
+    assert standing.resets() == {BOTH.tuple}

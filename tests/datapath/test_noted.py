@@ -28,9 +28,9 @@ def noted(bench: Bench, program: Program, frame: Frame | bytes) -> int:
     return bench.maps._sum("turns", 0)[0] - before
 
 
-def segment(flags: int, payload: bytes = b"", **changes: int) -> tuple[Frame, Frame]:
+def segment(flags: int, payload: bytes) -> tuple[Frame, Frame]:
     """A segment from the pod to a peer, and the like from there."""
-    out = sent(replace(ACK_DATA, flags=flags, payload=payload, **changes))
+    out = sent(replace(ACK_DATA, flags=flags, payload=payload))
     back = replace(from_nic.RESPONSE, flags=flags, payload=payload)
     return out, from_nic.inner(back)
 
