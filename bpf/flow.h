@@ -17,9 +17,6 @@
 /* ns. kube-proxy deletes the conntrack entries of a backend that goes, of which nothing tells: so a
  * translated datagram goes by the kernel path about once a second. TCP's entries are left alone. */
 #define BACKEND_AGE 900000000
-/* Bits of flow.closing. */
-#define CLOSED_BY_POD 1
-#define CLOSED_BY_REMOTE 2
 
 enum direction {
 	DIRECTION_OUT, /* from the local pod */
@@ -119,7 +116,7 @@ static __always_inline struct flow *flow_entering(const struct packet *packet, s
 }
 
 /* The sequence number behind a segment. A SYN takes one of its own, and so does a FIN. */
-static __always_inline __u32 end_of(const struct packet *packet)
+static __always_inline __u32 sequence_behind(const struct packet *packet)
 {
 	return packet->sequence + packet->payload + !!is_tcp(packet, TCP_SYN_FLAG) +
 	       !!is_tcp(packet, TCP_FIN_FLAG);
@@ -133,6 +130,12 @@ static __always_inline void forget_halves(struct flow *flow)
 	flow->open = 0;
 }
 
+/* Who sends what goes this way. */
+static __always_inline enum end end_of(enum direction direction)
+{
+	return direction == DIRECTION_OUT ? END_POD : END_REMOTE;
+}
+
 /* A SYN or a FIN of the flow is seen. */
 static __always_inline void turn(struct flow *flow, const struct packet *packet,
 				 enum direction direction)
@@ -140,13 +143,14 @@ static __always_inline void turn(struct flow *flow, const struct packet *packet,
 	forget_halves(flow);
 	if (is_tcp(packet, TCP_SYN_FLAG)) {
 		flow->closing = 0;
-	} else if (direction == DIRECTION_OUT) {
-		flow->closing |= CLOSED_BY_POD;
-		flow->sent = end_of(packet);
-	} else {
-		flow->closing |= CLOSED_BY_REMOTE;
-		flow->received = end_of(packet);
+		flow->opener = end_of(direction);
+		return;
 	}
+	flow->closing |= end_of(direction);
+	if (direction == DIRECTION_OUT)
+		flow->sent = sequence_behind(packet);
+	else
+		flow->received = sequence_behind(packet);
 }
 
 /* The record is still there, see flow_reset(). To look among the resets for each new connection
@@ -211,7 +215,7 @@ static __always_inline int is_last_ack(const struct packet *packet, const struct
 				       enum direction direction)
 {
 	return is_tcp(packet, TCP_ACK_FLAG) && !is_tcp_control(packet) && !packet->payload &&
-	       flow->closing == (CLOSED_BY_POD | CLOSED_BY_REMOTE) &&
+	       flow->closing == (END_POD | END_REMOTE) &&
 	       packet->acknowledged == (direction == DIRECTION_OUT ? flow->received : flow->sent);
 }
 
@@ -283,7 +287,7 @@ static __always_inline void track(struct flow *flow, const struct packet *packet
 				  enum direction direction, __u64 before)
 {
 	__u32 *reached = direction == DIRECTION_OUT ? &flow->sent : &flow->received;
-	__u32 end = end_of(packet);
+	__u32 end = sequence_behind(packet);
 
 	if (!before || (__s32)(end - *reached) > 0)
 		*reached = end;

@@ -112,6 +112,16 @@ static __always_inline int is_known_translation(const struct flow *known, const 
 	       known->ifindex == seen->ifindex && translates_alike(known, seen);
 }
 
+/* Does a packet that has come out show that conntrack has its connection ESTABLISHED? Where the SYN
+ * was seen, the ACK of who sent it does. With TCP Fast Open the other end's data may come before.
+ */
+static __always_inline int shows_open(const struct flow *flow, const struct packet *packet,
+				      enum direction direction)
+{
+	return !is_tcp(packet, TCP_SYN_FLAG) &&
+	       (!flow->opener || flow->opener == end_of(direction));
+}
+
 /* On the way out of the kernel path: `seen` is what happened there, with no times yet. A record
  * that says the same gets a new time, any other is replaced: one that is half old and half new
  * would send a packet where none was seen to go. */
@@ -129,9 +139,13 @@ static __always_inline enum verdict flow_learn(struct flow_key *key, struct flow
 	alike = known && known->epoch == seen->epoch && known->ifindex == seen->ifindex &&
 		translates_alike(known, seen) && has_same_end(known, seen);
 	/* A connection begins anew. */
-	if (is_opening(packet))
+	if (is_opening(packet)) {
 		known = 0;
-	seen->open = !is_syn;
+		seen->opener = end_of(direction);
+	} else if (known) {
+		seen->opener = known->opener;
+	}
+	seen->open = shows_open(seen, packet, direction);
 	if (known && alike) {
 		/* The second half completes what the first began, in place: to replace an element
 		 * of an LRU takes 1 us. No program reads where the flow leaves before it is open.
@@ -147,7 +161,7 @@ static __always_inline enum verdict flow_learn(struct flow_key *key, struct flow
 			known->confirmed = 1;
 			/* Last: from now on programs read where the flow leaves. */
 			asm volatile("" ::: "memory");
-			if (!is_syn)
+			if (seen->open)
 				known->open = 1;
 			return is_syn ? VERDICT_TCP_CONTROL : VERDICT_LEARNED;
 		}

@@ -13,7 +13,7 @@
 #include <linux/types.h>
 
 enum contract {
-	VXLANE_ABI = 8,
+	VXLANE_ABI = 9,
 };
 
 /* Numbers that the loader writes into the instructions; see node.h. */
@@ -178,10 +178,16 @@ struct flow_key {
 	__u8 pad[3];
 };
 
+/* The ends of a flow. */
+enum end {
+	END_POD = 1,
+	END_REMOTE = 2,
+};
+
 /* What the kernel path was seen to do with a flow. The key is the flow as its pod has it. A record
- * is replaced as a whole when that changes; only times, sequence numbers, `open`, `closing` and
- * `confirmed` are written in place, and by a SYN-ACK or the ACK after it where the flow leaves.
- * Times: ns, CLOCK_MONOTONIC, 0 = never. */
+ * is replaced as a whole when that changes; only times, sequence numbers, `open`, `opener`,
+ * `closing` and `confirmed` are written in place, and by a SYN-ACK or the ACK after it where the
+ * flow leaves. Times: ns, CLOCK_MONOTONIC, 0 = never. */
 struct flow {
 	/* What packets change stands together: with the ends on two CPUs both write it in turn, and
 	 * each cache line has to travel. */
@@ -190,9 +196,8 @@ struct flow {
 	__u64 used; /* when it was last bypassed, give or take a second */
 	__u32 sent; /* TCP: sequence number behind what the pod sent last */
 	__u32 received; /* the same of the other end */
-	__u8 open; /* TCP: an ACK has come out since the SYN, conntrack is ESTABLISHED */
-	__u8 closing; /* TCP: whose FIN has passed since the SYN. 1: the pod's, 2: the other end's
-		       */
+	__u8 open; /* TCP: the ACK of the handshake has come out, conntrack is ESTABLISHED */
+	__u8 closing; /* TCP: whose FIN has passed since the SYN, bits of enum end */
 	__u8 confirmed; /* more than one packet was seen to take this way */
 	/* What stays. */
 	__u8 way; /* enum way */
@@ -214,7 +219,7 @@ struct flow {
 	__u8 hops; /* WAY_LOCAL: of forwarding. 0: bridged */
 	__u8 by_gateway; /* WAY_LOCAL: the pod sends it to the bridge's MAC */
 	__u8 macs[12]; /* destination and source of the frame that left */
-	__u8 pad;
+	__u8 opener; /* TCP: whose SYN was seen, enum end; 0: nobody's */
 };
 
 /* notes: what a packet was when it went into the kernel path, by its stamp */

@@ -25,6 +25,8 @@ class Halves:
     sent: int = SEQUENCE
     received: int = SEQUENCE
     is_open: bool = True
+    # The half by which its SYN was learned; None: none was.
+    opener: str | None = None
     # What netfilter makes of the flow; None: nothing.
     behind: Key | None = None
     is_confirmed: bool = True

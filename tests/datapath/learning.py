@@ -162,8 +162,9 @@ class Learner:
         is_syn = packet.protocol == TCP and bool(packet.flags & SYN)
         if packet.protocol == TCP and (packet.flags & FIN or not packet.flags & (SYN | ACK)):
             return
+        opener = known.opener if known else None
         if is_syn and not packet.flags & ACK:
-            known = None
+            known, opener = None, half
         end = (packet.sequence + packet.size - packet.headers + is_syn) % 2**32
         fresh = Halves(
             out=None,
@@ -183,9 +184,10 @@ class Learner:
         before = getattr(known, reached)
         if getattr(known, half) is not None and (end - before) % 2**32 >= 2**31:
             end = before
-        is_open = known.is_open or not is_syn
-        is_open = is_open or packet.protocol != TCP
-        self.flows[key] = replace(known, **{half: 0, reached: end, "is_open": is_open}, **way)
+        is_open = known.is_open or packet.protocol != TCP
+        is_open = is_open or (not is_syn and opener in {None, half})
+        now = {half: 0, reached: end, "is_open": is_open, "opener": opener}
+        self.flows[key] = replace(known, **now, **way)
 
     def ended(self, frame: bytes) -> tuple[list[Key], bytes]:
         """The records that a SYN or FIN, in a tunnel or not, may end; and the same as an ACK."""
@@ -227,8 +229,8 @@ class Learner:
         return None
 
 
-def _progress(halves: Halves) -> dict[str, int]:
-    return {"sent": halves.sent, "received": halves.received}
+def _progress(halves: Halves) -> dict[str, Any]:
+    return {"sent": halves.sent, "received": halves.received, "opener": halves.opener}
 
 
 def _is_same(packet: Packet, note: Note, *, hops: int) -> bool:

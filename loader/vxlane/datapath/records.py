@@ -233,7 +233,7 @@ class Flow:
     mtu: int
     way: Way
     is_open: bool
-    """Of TCP: an ACK has come out of the kernel path since the connection's SYN."""
+    """Of TCP: the ACK of its handshake has come out of the kernel path."""
     behind: Tuple
     is_confirmed: bool
     """More than one packet was seen to take this way."""

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When a connection may be bypassed: once the ACK of its handshake has come out.
+
+Until then it is SYN_RECV to conntrack, for which it may be over in a minute. With TCP Fast Open the
+end that was called sends data before that ACK.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from bench import Bench
+from frames import ACK, SYN, Frame
+from tables.arriving import REPLY, arriving
+from tables.case import ACK_DATA, only, sent
+from tables.from_nic import RESPONSE, carried, inner
+from tables.leaving import BOTH, leaving
+from tables.nat import pod_sends
+from test_half_closed import learn
+from testrun import Action, Context
+from world import (
+    LOCAL_TCP,
+    LOCAL_TCP_BACK,
+    NEIGHBOUR,
+    NEIGHBOUR_VETH,
+    NIC,
+    POD,
+    VETH,
+    Approval,
+    Tuple,
+    stand,
+)
+
+from vxlane.datapath.abi import Program
+
+LEAVES, COMES = Program.TO_NIC, Program.TO_POD
+
+
+def says(flags: int, payload: bytes = b"") -> dict[str, Any]:
+    """What a segment says."""
+    return {"flags": flags, "payload": payload}
+
+
+OPENS, ANSWERS, ACKS, DATA = says(SYN), says(SYN | ACK), says(ACK), says(ACK, b"data")
+
+
+def passes(bench: Bench, exit_: Program, segment: dict[str, Any]) -> None:
+    """A segment of the pod's, or of the peer's, comes out of the kernel path."""
+    if exit_ is LEAVES:
+        learn(bench, exit_, leaving(replace(ACK_DATA, **segment)), NIC)
+    else:
+        learn(bench, exit_, arriving(replace(REPLY, **segment)), VETH)
+
+
+def is_bypassed(bench: Bench, end: str) -> bool:
+    """Whether the next segment of an end is."""
+    if end == "pod":
+        frame: Frame | bytes = sent(ACK_DATA)
+        program, ifindex = Program.FROM_POD, VETH
+    else:
+        frame = carried(inner(RESPONSE))
+        program, ifindex = Program.FROM_NIC, NIC
+    result = bench.runners[program].run(bytes(frame), Context(ifindex=ifindex))
+    return result.action is Action.REDIRECT
+
+
+@pytest.mark.usefixtures("node")
+@pytest.mark.parametrize("before", [(), (BOTH,)], ids=["new", "ports that were used"])
+def test_data_before_the_ack_of_who_opens(bench: Bench, before: tuple[Approval, ...]) -> None:
+    """The pod opens a connection, and the peer's data overtakes the pod's ACK."""
+    stand(bench.maps, only(*before))
+    passes(bench, LEAVES, OPENS)
+    passes(bench, COMES, ANSWERS)
+    passes(bench, COMES, DATA)
+    assert not is_bypassed(bench, "pod")
+    assert not is_bypassed(bench, "peer")
+    passes(bench, LEAVES, ACKS)
+    assert is_bypassed(bench, "pod")
+    assert is_bypassed(bench, "peer")
+
+
+@pytest.mark.usefixtures("node")
+def test_data_before_the_ack_of_a_peer_that_opens(bench: Bench) -> None:
+    """The peer opens a connection, and the pod sends data at once."""
+    stand(bench.maps, only())
+    passes(bench, LEAVES, ANSWERS)
+    passes(bench, LEAVES, DATA)
+    assert not is_bypassed(bench, "pod")
+    assert not is_bypassed(bench, "peer")
+    passes(bench, COMES, ACKS)
+    assert is_bypassed(bench, "pod")
+    assert is_bypassed(bench, "peer")
+
+
+@pytest.mark.usefixtures("node")
+def test_the_opener_may_change(bench: Bench) -> None:
+    """Who opened the last connection of the ports tells nothing of the next one."""
+    stand(bench.maps, only())
+    for first, second, end in ((LEAVES, COMES, "pod"), (COMES, LEAVES, "peer")):
+        passes(bench, first, OPENS)
+        passes(bench, second, ANSWERS)
+        passes(bench, second, DATA)
+        assert not is_bypassed(bench, end)
+        passes(bench, first, ACKS)
+        assert is_bypassed(bench, end)
+
+
+@pytest.mark.usefixtures("node")
+@pytest.mark.parametrize("ends", [(LEAVES, COMES), (COMES, LEAVES)])
+def test_a_connection_whose_syn_nobody_saw(bench: Bench, ends: tuple[Program, Program]) -> None:
+    """One that is older than the agent is open: both ends' segments are seen."""
+    stand(bench.maps, only())
+    for exit_ in ends:
+        assert not is_bypassed(bench, "pod")
+        passes(bench, exit_, DATA)
+    assert is_bypassed(bench, "pod")
+    assert is_bypassed(bench, "peer")
+
+
+@pytest.mark.usefixtures("node")
+def test_changed_rules_ask_for_one_packet_each_way(bench: Bench) -> None:
+    """An open connection whose approval is withdrawn needs no second ACK of who opened it."""
+    stand(bench.maps, only(replace(BOTH, epoch=1)))
+    assert not is_bypassed(bench, "pod")
+    passes(bench, COMES, DATA)
+    passes(bench, LEAVES, ACKS)
+    assert is_bypassed(bench, "pod")
+
+
+def neighbour(flow: Tuple, segment: dict[str, Any]) -> Frame:
+    """What a pod sends to the other one of the node, as the bridge hands it over."""
+    receiver = NEIGHBOUR if flow.local == POD.address else POD
+    return pod_sends(Approval(tuple=flow), dest_mac=receiver.mac, **segment)
+
+
+@pytest.mark.usefixtures("node")
+def test_neighbours(bench: Bench) -> None:
+    """Between pods of a node neither goes past the kernel before the ACK of who opened has."""
+    ends = {LOCAL_TCP: VETH, LOCAL_TCP_BACK: NEIGHBOUR_VETH}
+    stand(bench.maps, only())
+
+    def bypassed() -> list[bool]:
+        run = bench.runners[Program.FROM_POD].run
+        return [
+            run(bytes(neighbour(flow, DATA)), Context(ifindex=ifindex)).action is Action.REDIRECT
+            for flow, ifindex in ends.items()
+        ]
+
+    for segment in (ANSWERS, DATA):
+        learn(bench, COMES, neighbour(LOCAL_TCP_BACK, segment), VETH, hops=0)
+        assert bypassed() == [False, False]
+    learn(bench, COMES, neighbour(LOCAL_TCP, ACKS), NEIGHBOUR_VETH, hops=0)
+    assert bypassed() == [True, True]
