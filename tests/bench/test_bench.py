@@ -11,16 +11,17 @@ import benchdocument
 import pytest
 from click.testing import CliRunner
 
-from vxlane.bench import grounds, parity, plan, programs, talk
+from vxlane.bench import environment, grounds, parity, plan, programs, talk
 from vxlane.bench.ends import in_namespaces
 from vxlane.bench.model import Better, Placement
 from vxlane.bench.plan import Depth
 from vxlane.bench.programs import BYPASSED
 from vxlane.bench.rounds import Rounds
 from vxlane.bench.run import Wanted, run
-from vxlane.bench.setting import Setting
-from vxlane.bench.works import WORKS
+from vxlane.bench.setting import Setting, new_port
+from vxlane.bench.works import WORKS, bulk_client, received_of
 from vxlane.cli.bench import bench
+from vxlane.errors import OptionError
 from vxlane.lab import namespaces
 from vxlane.lab.agents import program
 from vxlane.lab.waiting import wait_for
@@ -132,6 +133,20 @@ def test_works(lab, tmp_path, name):
     ]
 
 
+def test_throughput_by_each_congestion_control(lab):
+    """iperf3 tells what its connections were sent by: the one that is asked for."""
+    port, (client, server, address) = (
+        str(new_port()),
+        ends_of(lab, "node1-pod1", "node2-pod1").split(","),
+    )
+    ends = in_namespaces(client, server, address)
+    for name in ("reno", environment.describe([])["TCP congestion control"]):
+        with ends.target.serving(int(port), ["iperf3", "--server", "--port", port]):
+            said = ends.source.run(*bulk_client(address, port, 1, 1.0, name)).stdout
+        assert json.loads(said)["end"]["sender_tcp_congestion"] == name
+        assert received_of(said)["bytes"] > 0
+
+
 def stand_of(lab, client, server):
     """Two pods as ends that are given."""
     ends = in_namespaces(*ends_of(lab, client, server).split(","))
@@ -190,6 +205,17 @@ def test_a_failure_is_the_exit_status(tmp_path, monkeypatch, failures, status):
     assert done.exit_code == status
     assert json.loads((tmp_path / "a.json").read_text()) == document
     assert "it is slower" in (tmp_path / "a.html").read_text() or not failures
+
+
+@pytest.mark.parametrize("name", ["no_such", "bbr7"])
+def test_a_congestion_control_that_is_not_there(monkeypatch, name):
+    """What the kernel lacks is told before anything is made, with what it has."""
+    monkeypatch.setattr("vxlane.cli.bench.need_root", lambda: None)
+    monkeypatch.setattr("vxlane.util.interrupt.catch", lambda: None)
+    monkeypatch.setattr("vxlane.cli.bench.run", lambda *_: pytest.fail("it was measured"))
+    done = CliRunner().invoke(bench, ["--congestion", name])
+    assert f'no congestion control "{name}"; it has reno' in str(done.exception)
+    assert done.exception.__class__ is OptionError
 
 
 def test_a_file_without_a_place_is_refused(tmp_path, monkeypatch):

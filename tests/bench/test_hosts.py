@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from vxlane.bench import given, hosts, plan, talk
+from vxlane.bench import environment, given, hosts, plan, talk
 from vxlane.bench.cpu import CpuTime, Spent
 from vxlane.bench.ends import Ends, Namespace
 from vxlane.bench.given import Names
@@ -53,7 +53,8 @@ def test_ends_on_hosts(lab, there):
     wanted = Wanted(Depth.QUICK, 1, 0.3, works, {"stock": names})
     found = run(wanted, lambda _: None)
     assert found["failures"] == []
-    both = " and ".join(f"ssh:{pod}, Linux {platform.release()}" for pod in pods)
+    control = environment.describe([])["TCP congestion control"]
+    both = " and ".join(f"ssh:{pod}, Linux {platform.release()}, TCP by {control}" for pod in pods)
     assert found["environment"]["ends of stock"] == both
     medians = {
         (row["work"], row["figure"]): row["paths"]["stock"]["median"] for row in found["rows"]

@@ -12,9 +12,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 from vxlane.bench import talk
+from vxlane.errors import OptionError
 from vxlane.lab import namespaces
 from vxlane.lab.underlay import NIC
 
+CONGESTION_CONTROL = "/proc/sys/net/ipv4/tcp_congestion_control"
+"""The one of new connections: bbr sends by a clock of its own, cubic and reno as fast as the path
+and the receiver take it."""
+_AVAILABLE = "/proc/sys/net/ipv4/tcp_available_congestion_control"
 _MODEL = r"^model name\s*: (.*)$"
 _OFFLOADS = (
     "tcp-segmentation-offload",
@@ -33,6 +38,7 @@ def describe(cpus: Sequence[int]) -> dict[str, str]:
         "CPU": f"{os.cpu_count()} x {_line('/proc/cpuinfo', _MODEL)}",
         "ends run on CPUs": " and ".join(map(str, cpus)),
         "load when it began": f"{load[0]:.2f}",
+        "TCP congestion control": _line(CONGESTION_CONTROL, "(.*)"),
         "clocksource": _line(
             "/sys/devices/system/clocksource/clocksource0/current_clocksource", "(.*)"
         ),
@@ -40,6 +46,16 @@ def describe(cpus: Sequence[int]) -> dict[str, str]:
         "iperf3": _first_line("iperf3", "--version"),
         "compiler of talk": _first_line(talk.find_compiler(), "--version"),
     }
+
+
+def check_congestion(name: str) -> None:
+    """OptionError: this machine's kernel has no such congestion control."""
+    has = Path(_AVAILABLE).read_text(encoding="ascii").split()
+    if name not in has:
+        raise OptionError(
+            f'this kernel has no congestion control "{name}"; it has {", ".join(has)}. Load the'
+            f" module of another one: modprobe tcp_{name}"
+        )
 
 
 def wire(namespace: str) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from vxlane.bench import hosts, plan
+from vxlane.bench import environment, hosts, plan
 from vxlane.bench.ends import End, Ends, Namespace
 from vxlane.bench.hosts import Host
 from vxlane.bench.model import Missing
@@ -84,7 +84,8 @@ def described(ends: Mapping[str, Ends]) -> dict[str, str]:
 
 
 def _described(end: End) -> str:
-    return f"{end.name}, Linux {end.kernel}" if isinstance(end, Host) else end.name
+    kernel = f", Linux {end.kernel}" if isinstance(end, Host) else ""
+    return f"{end.name}{kernel}, TCP by {end.read(environment.CONGESTION_CONTROL).strip()}"
 
 
 def possible(cells: Sequence[Cell], ends: Mapping[str, Ends]) -> tuple[list[Cell], list[Missing]]:

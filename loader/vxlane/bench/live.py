@@ -98,7 +98,15 @@ def run(
         cells, missing = _cells(wanted, has_iperf3=far[BYPASS].has_iperf3)
         program = talk.build(Path(scratch))
         pairs = {
-            path: Pair(path, here, far[path].address, str(address), wanted.seconds, program)
+            path: Pair(
+                path=path,
+                here=here,
+                address=far[path].address,
+                asked=str(address),
+                seconds=wanted.seconds,
+                talk=program,
+                congestion=wanted.congestion,
+            )
             for path in live_paths.PATHS
         }
         rounds = _Rounds(here, pairs, maps, slot)

@@ -19,7 +19,7 @@ from vxlane.bench.far_end import Counts
 from vxlane.bench.live_paths import MORTAL, Pods
 from vxlane.bench.model import Figure, Taken
 from vxlane.bench.plan import KERNEL
-from vxlane.bench.works import WORKS, asked_values, poured_values, received_of
+from vxlane.bench.works import WORKS, asked_values, bulk_client, poured_values, received_of
 from vxlane.lab import namespaces
 
 _PATIENCE = 30.0
@@ -39,6 +39,8 @@ class Pair:
     seconds: float
     talk: Path
     """The compiled program."""
+    congestion: str | None
+    """As in a Setting."""
 
     @property
     def pod(self) -> Path:
@@ -72,8 +74,7 @@ def take(work: str, pair: Pair) -> Taken:
 
 def _bulk(flows: int, pair: Pair) -> Taken:
     said, command = pair.run(
-        *("iperf3", "--json", "--client", pair.address, "--port", str(far_end.IPERF3)),
-        *("--time", f"{max(1, round(pair.seconds))}", "--parallel", str(flows)),
+        *bulk_client(pair.address, str(far_end.IPERF3), flows, pair.seconds, pair.congestion)
     )
     return Taken({"throughput": received_of(said)["bits_per_second"] / 1e9}, (command,))
 

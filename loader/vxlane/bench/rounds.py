@@ -58,6 +58,8 @@ class Rounds:
     """The client's, and the server's where the ends are on two."""
     talk: Path
     progress: Callable[[str], None]
+    congestion: str | None = None
+    """As in a Setting."""
 
     def hold(self, cells: Sequence[Cell]) -> Findings:
         """Measure all cells in every round."""
@@ -133,7 +135,7 @@ class Rounds:
         cpus = None
         if placement is not Placement.NODES:
             cpus = (self.cpus[0], self.cpus[0 if placement is Placement.ONE else 1])
-        return Setting(stand.ends, cpus, self.seconds, self.talk, stand.beside)
+        return Setting(stand.ends, cpus, self.seconds, self.talk, stand.beside, self.congestion)
 
 
 def possible(cells: Iterable[Cell], cpus: Sequence[int]) -> tuple[list[Cell], list[Missing]]:

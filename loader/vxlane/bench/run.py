@@ -40,6 +40,8 @@ class Wanted:
     given: Mapping[str, Names] | None = None
     """By path; None: labs are made."""
     name: str = "bench"
+    congestion: str | None = None
+    """As in a Setting."""
 
     @property
     def is_elsewhere(self) -> bool:
@@ -75,6 +77,7 @@ def run(wanted: Wanted, progress: Callable[[str], None]) -> Json:
             cpus=cpus,
             talk=talk.build(Path(scratch)),
             progress=progress,
+            congestion=wanted.congestion,
         )
         if wanted.given:
             measured = _at_given_ends(wanted.given, cells, make_rounds)

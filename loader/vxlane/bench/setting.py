@@ -28,6 +28,8 @@ class Setting:
     """The compiled program."""
     beside: Ends | None = None
     """Another pod of each of the two nodes."""
+    congestion: str | None = None
+    """The congestion control of TCP throughput. None: the ends' own."""
 
     def client(self, *argv: str) -> list[str]:
         """The command line of a client."""

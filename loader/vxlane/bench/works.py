@@ -70,9 +70,9 @@ def _bulk(flows: int) -> Callable[[Setting], Taken]:
     def run(setting: Setting) -> Taken:
         port = str(new_port())
         server = setting.server("iperf3", "--server", "--port", port)
-        client = setting.client("iperf3", "--json", "--client", setting.ends.address)
-        client += ["--port", port, "--time", f"{max(1, round(setting.seconds))}"]
-        client += ["--parallel", str(flows)]
+        client = setting.client(
+            *bulk_client(setting.ends.address, port, flows, setting.seconds, setting.congestion)
+        )
         with setting.serving(int(port), server):
             before = cpu.read(setting.ends)
             said = setting.run(client)
@@ -86,6 +86,15 @@ def _bulk(flows: int) -> Callable[[Setting], Taken]:
         return Taken(values, setting.shown(server, client))
 
     return run
+
+
+def bulk_client(
+    address: str, port: str, flows: int, seconds: float, congestion: str | None
+) -> list[str]:
+    """The command line of TCP throughput. iperf3 takes whole seconds."""
+    argv = ["iperf3", "--json", "--client", address, "--port", port, "--parallel", str(flows)]
+    argv += ["--time", f"{max(1, round(seconds))}"]
+    return argv + (["--congestion", congestion] if congestion else [])
 
 
 def received_of(said: str) -> dict[str, float]:

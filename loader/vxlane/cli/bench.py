@@ -19,6 +19,7 @@ import click
 from vxlane.bench import compare as comparing
 from vxlane.bench import document as documents
 from vxlane.bench import far_end, given, live, live_paths, talk
+from vxlane.bench.environment import check_congestion
 from vxlane.bench.page import page
 from vxlane.bench.plan import BYPASS, KERNEL, SECONDS, Depth
 from vxlane.bench.ratios import FEWEST
@@ -81,6 +82,11 @@ def _works(_ctx: click.Context, _param: click.Parameter, words: tuple[str, ...])
     callback=_works,
     help="Only works with this word in their name. May repeat.",
 )
+@click.option(
+    "--congestion",
+    metavar="NAME",
+    help="Measure TCP throughput by this congestion control, such as cubic, not by the ends' own.",
+)
 @click.option("--json", "json_file", type=_FILE, metavar="FILE", help="Write the document here.")
 @click.option("--html", "html_file", type=_FILE, metavar="FILE", help="Write a page with plots.")
 @click.option("--stock", metavar=_ENDS, help="Measure stock between these ends, not in a lab.")
@@ -118,6 +124,8 @@ def bench(context: click.Context, /, **options: Any) -> None:
     wanted = _wanted(options)
     if not wanted.is_elsewhere:
         need_root()
+        if wanted.congestion:
+            check_congestion(wanted.congestion)
     if options["serve"]:
         _serve(options)
         return
@@ -188,6 +196,7 @@ def _wanted(options: Json) -> Wanted:
         works=options["work"],
         given={path: given.parse(text) for path, text in texts.items()} or None,
         name=check_name(options["name"]),
+        congestion=options["congestion"],
     )
 
 
