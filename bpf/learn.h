@@ -80,18 +80,21 @@ static __always_inline int leaves_alike(const struct flow *a, const struct flow 
 	       same_address(a->next_hop, b->next_hop);
 }
 
-/* Where a flow leaves, into a record that only knows how it comes in. */
-static __always_inline void take_way_out(struct flow *known, const struct flow *seen)
+/* May the outbound half be written into a record that only knows how the flow comes in? To replace
+ * an element of an LRU takes 1 us. But what is written in place may reach another CPU in any order
+ * (arm64's does), so nothing may be that a packet is sent by: of a flow that the bridge hands over
+ * as it is, all of that is known. */
+static __always_inline int completes(const struct flow *known, const struct flow *seen,
+				     enum direction direction)
 {
-	known->nic = seen->nic;
-	known->mtu = seen->mtu;
-	known->hash = seen->hash;
-	known->source_port = seen->source_port;
-	known->hops = seen->hops;
+	return direction == DIRECTION_OUT && !known->seen_out && !known->open &&
+	       seen->way == WAY_LOCAL && !seen->translated;
+}
+
+static __always_inline void complete(struct flow *known, const struct flow *seen)
+{
 	known->by_gateway = seen->by_gateway;
 	__builtin_memcpy(known->mac, seen->mac, sizeof(known->mac));
-	__builtin_memcpy(known->macs, seen->macs, sizeof(known->macs));
-	__builtin_memcpy(known->next_hop, seen->next_hop, sizeof(known->next_hop));
 }
 
 static __always_inline int has_same_end(const struct flow *a, const struct flow *b)
@@ -129,7 +132,7 @@ static __always_inline enum verdict flow_learn(struct flow_key *key, struct flow
 					       struct flow *seen, const struct packet *packet,
 					       enum direction direction, __u64 now)
 {
-	int is_syn = is_tcp(packet, TCP_SYN_FLAG), alike, completes;
+	int is_syn = is_tcp(packet, TCP_SYN_FLAG), alike, is_completed;
 	__u64 *when;
 
 	if (is_tcp(packet, TCP_RST_FLAG))
@@ -147,20 +150,15 @@ static __always_inline enum verdict flow_learn(struct flow_key *key, struct flow
 	}
 	seen->open = shows_open(seen, packet, direction);
 	if (known && alike) {
-		/* The second half completes what the first began, in place: to replace an element
-		 * of an LRU takes 1 us. No program reads where the flow leaves before it is open.
-		 */
-		completes = direction == DIRECTION_OUT && !known->seen_out && !known->open;
-		if (completes)
-			take_way_out(known, seen);
-		if (direction == DIRECTION_IN || completes ||
+		is_completed = completes(known, seen, direction);
+		if (is_completed)
+			complete(known, seen);
+		if (direction == DIRECTION_IN || is_completed ||
 		    (known->seen_out && leaves_alike(known, seen))) {
 			when = direction == DIRECTION_OUT ? &known->seen_out : &known->seen_in;
 			track(known, packet, direction, *when);
 			*when = now;
 			known->confirmed = 1;
-			/* Last: from now on programs read where the flow leaves. */
-			asm volatile("" ::: "memory");
 			if (seen->open)
 				known->open = 1;
 			return is_syn ? VERDICT_TCP_CONTROL : VERDICT_LEARNED;

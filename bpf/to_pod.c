@@ -17,7 +17,7 @@ static __always_inline enum verdict from_neighbour(const struct note *note,
 {
 	struct flow_key out = key_before(note, DIRECTION_OUT), in = key_of(packet, DIRECTION_IN);
 	struct flow_key behind = key_of(packet, DIRECTION_OUT);
-	struct flow *seen = draft(settings, note->ifindex);
+	struct flow *seen = draft(settings, note->ifindex), *known;
 	enum verdict verdict;
 
 	if (!seen)
@@ -37,14 +37,21 @@ static __always_inline enum verdict from_neighbour(const struct note *note,
 	seen->way = WAY_LOCAL;
 	seen->by_gateway = note->by_gateway;
 	__builtin_memcpy(seen->mac, packet->eth.h_source, ETH_ALEN);
-	flow_learn(&out, flows.lookup(&out), seen, packet, DIRECTION_OUT, now);
+	verdict = flow_learn(&out, flows.lookup(&out), seen, packet, DIRECTION_OUT, now);
+	known = flows.lookup(&in);
+	/* The ACK behind a SYN teaches the receiver's record as much. */
+	if (is_opening(packet)) {
+		if (known)
+			turn(known, packet, DIRECTION_IN);
+		return verdict;
+	}
 	behind = key_before(note, DIRECTION_IN);
 	seen = draft(settings, receiver->ifindex);
 	if (!seen)
 		return VERDICT_MAP_FULL;
 	set_behind(seen, &in, &behind);
 	seen->way = WAY_LOCAL;
-	return flow_learn(&in, flows.lookup(&in), seen, packet, DIRECTION_IN, now);
+	return flow_learn(&in, known, seen, packet, DIRECTION_IN, now);
 }
 
 static __always_inline enum verdict from_peer(const struct note *note,

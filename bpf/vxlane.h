@@ -186,8 +186,8 @@ enum end {
 
 /* What the kernel path was seen to do with a flow. The key is the flow as its pod has it. A record
  * is replaced as a whole when that changes; only times, sequence numbers, `open`, `opener`,
- * `closing` and `confirmed` are written in place, and by a SYN-ACK or the ACK after it where the
- * flow leaves. Times: ns, CLOCK_MONOTONIC, 0 = never. */
+ * `closing` and `confirmed` are written in place, and what completes() in learn.h allows. Times:
+ * ns, CLOCK_MONOTONIC, 0 = never. */
 struct flow {
 	/* What packets change stands together: with the ends on two CPUs both write it in turn, and
 	 * each cache line has to travel. */

@@ -93,7 +93,11 @@ class Learner:
             "source_mac": frame[6:12].hex(":"),
         }
         self._note(packet, sender, out, behind, inbound=False, **way)
-        self._note(packet, receiver, into, before, inbound=True)
+        if packet.protocol != TCP or packet.flags & (SYN | ACK) != SYN:
+            self._note(packet, receiver, into, before, inbound=True)
+        elif known := self.flows.get(into):
+            begun = {"out": None, "into": None, "is_open": False, "opener": "into"}
+            self.flows[into] = replace(known, **begun)
 
     def _learn_of_peer(self, packet: Packet, note: Note, receiver: Pod) -> None:
         key, behind = packet.key(inbound=True), key_of_note(note, inbound=True)

@@ -138,9 +138,13 @@ def narrowed(lab, kernel_lab, kube_proxy, transport, narrow):
     # A stock overlay keeps its MTU when the NIC's shrinks, and cuts its tunnels: nobody is told.
     # The first that is too large here is one of a flow that is bypassed in the new MTU.
     kube_proxy("node1", backends=[lab.address("node2-pod1")])
-    with lab.verdicts("node1") as seen:
-        told = tell(lab, "node2-pod1")
-    assert seen["from_pod", "nat"] > 0
+    for _ in range(3):
+        with lab.verdicts("node1") as seen:
+            told = tell(lab, "node2-pod1")
+        assert seen["from_pod", "nat"] > 0
+        # On a busy machine the approval may be over by then, and the kernel path tells.
+        if seen["from_pod", "too_big"]:
+            break
     assert seen["from_pod", "too_big"] > 0
     return told
 

@@ -20,6 +20,7 @@ from world import (
 
 from tables.arriving import to_pod
 from tables.case import Case, only
+from tables.leaving import record
 from tables.nat import HAIRPIN, LOCAL, LOCAL_BACK, LOCAL_SERVICE, LOCAL_UDP, as_sent, pod_sends
 from tables.nat_learned import went_in
 from vxlane.datapath.abi import Verdict
@@ -150,7 +151,7 @@ BOTH = [
         LOCAL_SERVICE,
         transport={"flags": SYN},
         world=LOCAL,
-        flows=frozenset(replace(one, is_open=False) for one in first(LOCAL_SERVICE)),
+        flows=record(replace(LOCAL_SERVICE, out=NOW, into=None, is_confirmed=False, is_open=False)),
     ),
     crosses(
         Verdict.TCP_CONTROL,
