@@ -143,7 +143,6 @@ static __always_inline void turn(struct flow *flow, const struct packet *packet,
 	forget_halves(flow);
 	if (is_tcp(packet, TCP_SYN_FLAG)) {
 		flow->closing = 0;
-		flow->opener = end_of(direction);
 		return;
 	}
 	flow->closing |= end_of(direction);

@@ -116,8 +116,9 @@ static __always_inline int is_known_translation(const struct flow *known, const 
 }
 
 /* Does a packet that has come out show that conntrack has its connection ESTABLISHED? Where the SYN
- * was seen, the ACK of who sent it does. With TCP Fast Open the other end's data may come before.
- */
+ * was learned, the ACK of who sent it does: with TCP Fast Open the other end's data may come
+ * before. Where none was, any packet does, for the half of who opened it is not learned before its
+ * ACK. */
 static __always_inline int shows_open(const struct flow *flow, const struct packet *packet,
 				      enum direction direction)
 {

@@ -185,9 +185,9 @@ enum end {
 };
 
 /* What the kernel path was seen to do with a flow. The key is the flow as its pod has it. A record
- * is replaced as a whole when that changes; only times, sequence numbers, `open`, `opener`,
- * `closing` and `confirmed` are written in place, and what completes() in learn.h allows. Times:
- * ns, CLOCK_MONOTONIC, 0 = never. */
+ * is replaced as a whole when that changes; only times, sequence numbers, `open`, `closing` and
+ * `confirmed` are written in place, and what completes() in learn.h allows. Times: ns,
+ * CLOCK_MONOTONIC, 0 = never. */
 struct flow {
 	/* What packets change stands together: with the ends on two CPUs both write it in turn, and
 	 * each cache line has to travel. */
@@ -219,7 +219,7 @@ struct flow {
 	__u8 hops; /* WAY_LOCAL: of forwarding. 0: bridged */
 	__u8 by_gateway; /* WAY_LOCAL: the pod sends it to the bridge's MAC */
 	__u8 macs[12]; /* destination and source of the frame that left */
-	__u8 opener; /* TCP: whose SYN was seen, enum end; 0: nobody's */
+	__u8 opener; /* TCP: whose SYN was learned, enum end; 0: nobody's */
 };
 
 /* notes: what a packet was when it went into the kernel path, by its stamp */

@@ -89,24 +89,24 @@ def ends_of(lab, client, server):
 def test_ends_that_are_given(lab, tmp_path):
     """Two namespaces of each path are measured as they are, and two runs can be compared."""
     files = {kind: str(tmp_path / f"run.{kind}") for kind in ("json", "html")}
-    argv = [program("vxlane"), "bench", "--quick", "--work", "TCP request", "--rounds", "1"]
-    argv += ["--seconds", "0.1", "--stock", ends_of(lab, "node3-pod1", "node3-pod2")]
-    argv += [
-        "--bypass",
-        ends_of(lab, "node1-pod1", "node2-pod1"),
-        "--json",
-        files["json"],
-        "--html",
-        files["html"],
-    ]
+    argv = [program("vxlane"), "bench", "--quick", "--rounds", "1", "--seconds", "0.1"]
+    argv += ["--work", "TCP request", "--work", plan.TCP1, "--congestion", "reno"]
+    argv += ["--stock", ends_of(lab, "node3-pod1", "node3-pod2")]
+    argv += ["--bypass", ends_of(lab, "node1-pod1", "node2-pod1")]
+    argv += ["--json", files["json"], "--html", files["html"]]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     document = json.loads((tmp_path / "run.json").read_text())
     assert {row["place"] for row in document["rows"]} == {"between the given ends"}
     assert document["rows"][0]["ratios"]["stock"]["verdict"] == "too few rounds"
-    (commands,) = {tuple(lines) for what, lines in document["commands"].items() if "stock" in what}
-    assert "talk serve" in commands[0]
-    assert "talk tcp" in commands[1]
+    bulk, asked = (
+        next(lines for what, lines in document["commands"].items() if work in what)
+        for work in (plan.TCP1, plan.TCP_RR)
+    )
+    assert "talk serve" in asked[0]
+    assert "talk tcp" in asked[1]
+    assert bulk[1].endswith("--congestion reno")
+    assert "TCP throughput reno" in document["environment"]["TCP congestion control"]
     assert (tmp_path / "run.html").read_text().startswith("<!doctype html>")
     compared = [program("vxlane"), "bench", "compare", files["json"], files["json"]]
     done = subprocess.run(compared, capture_output=True, text=True, check=True)

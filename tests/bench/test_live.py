@@ -7,6 +7,7 @@ import contextlib
 import json
 import signal
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -60,6 +61,19 @@ def test_tcp_needs_iperf3_at_both_ends(monkeypatch, here, there):
     assert [cell.work for cell in cells] == [plan.UDP64, plan.TCP_RR, plan.CRR]
     with pytest.raises(ConfigError, match="no work that can be measured here"):
         live._cells(Wanted(Depth.QUICK, 5, 1.0, works=["tcp, 1"]), has_iperf3=there)
+
+
+def test_throughput_by_another_congestion_control():
+    """The client's command line has it."""
+    said = []
+
+    def run(*argv):
+        said.append(argv)
+        return '{"end": {"sum_received": {"bytes": 1, "bits_per_second": 8e9}}}', ""
+
+    pair = SimpleNamespace(address="10.42.2.9", seconds=0.4, congestion="reno", run=run)
+    assert live_works.take(plan.TCP1, pair).values == {"throughput": 8.0}
+    assert said[0][-2:] == ("--congestion", "reno")
 
 
 def test_no_figure_is_of_one_nodes_cpu():

@@ -96,8 +96,7 @@ class Learner:
         if packet.protocol != TCP or packet.flags & (SYN | ACK) != SYN:
             self._note(packet, receiver, into, before, inbound=True)
         elif known := self.flows.get(into):
-            begun = {"out": None, "into": None, "is_open": False, "opener": "into"}
-            self.flows[into] = replace(known, **begun)
+            self.flows[into] = replace(known, out=None, into=None, is_open=False)
 
     def _learn_of_peer(self, packet: Packet, note: Note, receiver: Pod) -> None:
         key, behind = packet.key(inbound=True), key_of_note(note, inbound=True)

@@ -81,7 +81,7 @@ class Approval:
     epoch: int = EPOCH
     ifindex: int = VETH
     is_open: bool = True
-    """Of TCP: an ACK has come out since the SYN."""
+    """Of TCP: the ACK of its handshake has come out."""
     behind: Tuple | None = None
     """What netfilter makes of it; None: it is not translated."""
     is_confirmed: bool = True

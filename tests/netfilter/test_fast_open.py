@@ -51,14 +51,17 @@ def test_by_service(lab, kernel_lab, kube_proxy, backend):
 
 def standing(lab, server, address, port):
     """The states of COUNT connections that the client keeps, as each node's conntrack has them."""
-    for pod in (CLIENT, server):
-        lab.exec(pod, "sysctl", "-qw", "net.ipv4.tcp_fastopen=3")
     for node in NODES:
         lab.exec(node, "conntrack", "-F")
     before = opened_fast(lab, server)
     serve, call = ([sys.executable, PROGRAM, word] for word in ("serve", "call"))
     call += [str(address), str(port), str(COUNT)]
-    with sending_slowly(lab), lab.spawn(server, *serve, str(PORT), stdout=-1) as serving:
+    with (
+        opening_fast(lab, CLIENT),
+        opening_fast(lab, server),
+        sending_slowly(lab),
+        lab.spawn(server, *serve, str(PORT), stdout=-1) as serving,
+    ):
         assert serving.stdout.readline() == "listening\n"
         with lab.spawn(CLIENT, *call, stdin=-1, stdout=-1) as calling:
             assert calling.stdout.readline() == "open\n"
@@ -68,6 +71,18 @@ def standing(lab, server, address, port):
     for pod in (CLIENT, server):
         lab.exec(pod, "ss", "--kill", "--tcp")
     return found
+
+
+@contextlib.contextmanager
+def opening_fast(lab, pod):
+    """Allow a pod's clients and servers to."""
+    setting = "net.ipv4.tcp_fastopen"
+    before = lab.exec(pod, "sysctl", "-n", setting).stdout.strip()
+    lab.exec(pod, "sysctl", "-qw", f"{setting}=3")
+    try:
+        yield
+    finally:
+        lab.exec(pod, "sysctl", "-qw", f"{setting}={before}")
 
 
 @contextlib.contextmanager

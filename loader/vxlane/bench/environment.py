@@ -29,8 +29,8 @@ _OFFLOADS = (
 )
 
 
-def describe(cpus: Sequence[int]) -> dict[str, str]:
-    """Name -> what it is here."""
+def describe(cpus: Sequence[int], congestion: str | None = None) -> dict[str, str]:
+    """Name -> what it is here; `congestion`: what TCP throughput is measured by instead."""
     load = os.getloadavg()
     return {
         "kernel": f"{platform.release()} {platform.machine()}",
@@ -38,7 +38,8 @@ def describe(cpus: Sequence[int]) -> dict[str, str]:
         "CPU": f"{os.cpu_count()} x {_line('/proc/cpuinfo', _MODEL)}",
         "ends run on CPUs": " and ".join(map(str, cpus)),
         "load when it began": f"{load[0]:.2f}",
-        "TCP congestion control": _line(CONGESTION_CONTROL, "(.*)"),
+        "TCP congestion control": _line(CONGESTION_CONTROL, "(.*)")
+        + (f"; of TCP throughput {congestion}, as asked for" if congestion else ""),
         "clocksource": _line(
             "/sys/devices/system/clocksource/clocksource0/current_clocksource", "(.*)"
         ),

@@ -114,7 +114,7 @@ def run(
         for turn in range(wanted.rounds):
             progress(f"round {turn + 1} of {wanted.rounds}")
             rounds.hold(cells, turn, findings)
-    described = environment.describe([]) | {
+    described = environment.describe([], wanted.congestion) | {
         f"ends of {path}": f"{pods[path].address} and {far[path].address}" for path in pairs
     }
     return whole(wanted, began, described, list(pairs), findings, missing)

@@ -66,7 +66,7 @@ def run(wanted: Wanted, progress: Callable[[str], None]) -> Json:
     """Measure, and answer with the document. VxlaneError: nothing could be measured."""
     began = now()
     cpus = sorted(os.sched_getaffinity(0))[:2]
-    described = environment.describe(cpus)
+    described = environment.describe(cpus, wanted.congestion)
     cells, missing = _cells(wanted, cpus)
     measured, grown = _Measured([], Findings(), [], {}), list[Json]()
     with tempfile.TemporaryDirectory(prefix="vxlane-bench-") as scratch:
@@ -99,8 +99,9 @@ def _at_given_ends(
     with given.reached(names, make_rounds.keywords["talk"]) as ends:
         cells, missing = given.possible(planned, ends)
         need_some(cells, planned)
+        described = given.described(ends)
         findings = make_rounds(grounds=Given(ends)).hold(cells)
-        return _Measured(cells, findings, missing, given.described(ends))
+        return _Measured(cells, findings, missing, described)
 
 
 def _in_labs(name: str, cells: Sequence[Cell], make_rounds: partial[Rounds]) -> _Measured:

@@ -85,7 +85,7 @@ def _works(_ctx: click.Context, _param: click.Parameter, words: tuple[str, ...])
 @click.option(
     "--congestion",
     metavar="NAME",
-    help="Measure TCP throughput by this congestion control, such as cubic, not by the ends' own.",
+    help="Measure TCP throughput by this congestion control, such as cubic, not the sender's own.",
 )
 @click.option("--json", "json_file", type=_FILE, metavar="FILE", help="Write the document here.")
 @click.option("--html", "html_file", type=_FILE, metavar="FILE", help="Write a page with plots.")
