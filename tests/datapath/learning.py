@@ -198,7 +198,7 @@ class Learner:
             packet = read(frame[start:])
             is_tcp = packet is not None and packet.protocol == TCP
             if packet and is_tcp and (packet.flags & FIN or packet.flags & (SYN | ACK) == SYN):
-                keys = self._both(packet, opens=not packet.flags & FIN)
+                keys = self._both(packet, opens=packet.flags & (SYN | ACK) == SYN)
                 flags = start + ETHERNET + IP + 13
                 twin = frame[:flags] + bytes([ACK]) + frame[flags + 1 :]
                 return [key for key in keys if key in self.flows], twin
