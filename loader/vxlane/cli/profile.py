@@ -56,7 +56,7 @@ def profile(seconds: float, pod: str | None, json_file: str | None, html_file: s
 
     Packets are followed from a pod to the NIC and back, and told apart by the way they took; the
     programs' run time, the CPUs' time, sizes, retransmits and SYNs without an answer stand beside.
-    docs/performance.md says how it is measured. It costs while it runs, and nothing afterwards.
+    docs/measure.md says how it is measured. It costs while it runs, and nothing afterwards.
     """
     need_writable(json_file, html_file)
     figures = take(state_directory(), pod, lambda: _wait(seconds))
