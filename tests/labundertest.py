@@ -13,6 +13,7 @@ from typing import Any
 
 from vxlane.datapath.maps import Maps
 from vxlane.datapath.programs import pin_directory
+from vxlane.errors import VxlaneError
 from vxlane.lab import agents, namespaces
 from vxlane.lab.agents import program
 from vxlane.lab.lab import Lab
@@ -72,8 +73,16 @@ class LabUnderTest:
         return json.loads(done.stdout)
 
     def ask(self, name: str, **request: Any) -> dict[str, Any]:
-        """Put a request to a node's agent: lab.ask("node1", op="flush")."""
-        return call(self.node(name).directory, request)
+        """Put a request to a node's agent: lab.ask("node1", op="flush").
+
+        Where none answers the error has the end of its log, for the log goes with the lab.
+        """
+        try:
+            return call(self.node(name).directory, request)
+        except VxlaneError as error:
+            log = self.node(name).directory / "agent.log"
+            error.add_note(log.read_text(encoding="utf-8", errors="replace")[-2000:])
+            raise
 
     def shares(self, name: str) -> Any:
         """What a node has bypassed of the overlay's packets since its start, as `stats` has it."""
