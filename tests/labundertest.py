@@ -80,8 +80,7 @@ class LabUnderTest:
         try:
             return call(self.node(name).directory, request)
         except VxlaneError as error:
-            log = self.node(name).directory / "agent.log"
-            error.add_note(log.read_text(encoding="utf-8", errors="replace")[-2000:])
+            error.add_note(agents.last_words(self.node(name)))
             raise
 
     def shares(self, name: str) -> Any:

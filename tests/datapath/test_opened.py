@@ -18,7 +18,7 @@ from tables.case import ACK_DATA, only, sent
 from tables.from_nic import RESPONSE, carried, inner
 from tables.leaving import BOTH, leaving
 from tables.nat import pod_sends
-from test_half_closed import learn, say
+from test_half_closed import learn, records, say
 from testrun import Action, Context
 from world import (
     LOCAL_TCP,
@@ -66,6 +66,13 @@ def is_bypassed(bench: Bench, end: str) -> bool:
     return result.action is Action.REDIRECT
 
 
+def waits_for_the_ack(bench: Bench, exit_: Program) -> None:
+    """Assert that neither end is bypassed before an ACK comes out there, and both are behind it."""
+    assert not any(is_bypassed(bench, end) for end in ("pod", "peer"))
+    passes(bench, exit_, ACKS)
+    assert all(is_bypassed(bench, end) for end in ("pod", "peer"))
+
+
 @pytest.mark.usefixtures("node")
 @pytest.mark.parametrize("before", [(), (BOTH,)], ids=["new", "ports that were used"])
 def test_data_before_the_ack_of_who_opens(bench: Bench, before: tuple[Approval, ...]) -> None:
@@ -74,11 +81,7 @@ def test_data_before_the_ack_of_who_opens(bench: Bench, before: tuple[Approval, 
     passes(bench, LEAVES, OPENS)
     passes(bench, COMES, ANSWERS)
     passes(bench, COMES, DATA)
-    assert not is_bypassed(bench, "pod")
-    assert not is_bypassed(bench, "peer")
-    passes(bench, LEAVES, ACKS)
-    assert is_bypassed(bench, "pod")
-    assert is_bypassed(bench, "peer")
+    waits_for_the_ack(bench, LEAVES)
 
 
 @pytest.mark.usefixtures("node")
@@ -87,11 +90,7 @@ def test_data_before_the_ack_of_a_peer_that_opens(bench: Bench) -> None:
     stand(bench.maps, only())
     passes(bench, LEAVES, ANSWERS)
     passes(bench, LEAVES, DATA)
-    assert not is_bypassed(bench, "pod")
-    assert not is_bypassed(bench, "peer")
-    passes(bench, COMES, ACKS)
-    assert is_bypassed(bench, "pod")
-    assert is_bypassed(bench, "peer")
+    waits_for_the_ack(bench, COMES)
 
 
 @pytest.mark.usefixtures("node")
@@ -104,21 +103,32 @@ def test_the_opener_may_change(bench: Bench) -> None:
     say(bench, "peer", BOTH, **OPENS)
     passes(bench, LEAVES, ANSWERS)
     passes(bench, LEAVES, DATA)
-    assert not is_bypassed(bench, "pod")
-    assert not is_bypassed(bench, "peer")
-    passes(bench, COMES, ACKS)
-    assert is_bypassed(bench, "pod")
-    assert is_bypassed(bench, "peer")
+    waits_for_the_ack(bench, COMES)
 
 
 @pytest.mark.usefixtures("node")
-@pytest.mark.parametrize("ends", [(LEAVES, COMES), (COMES, LEAVES)])
-def test_a_connection_whose_syn_nobody_saw(bench: Bench, ends: tuple[Program, Program]) -> None:
-    """One that is older than the agent is open: both ends' segments are seen."""
+@pytest.mark.parametrize(
+    "segments",
+    [
+        ((LEAVES, DATA), (COMES, DATA)),
+        ((COMES, DATA), (LEAVES, DATA)),
+        ((COMES, ANSWERS), (LEAVES, ACKS)),
+    ],
+    ids=["the pod's is first", "the peer's is first", "in the handshake"],
+)
+def test_a_connection_whose_syn_nobody_saw(
+    bench: Bench, segments: tuple[tuple[Program, dict[str, Any]], ...]
+) -> None:
+    """One that is older than the agent is open: both ends' segments are seen. Whichever half made
+    the record, it says where the flow leaves.
+    """
     stand(bench.maps, only())
-    for exit_ in ends:
+    for exit_, segment in segments:
         assert not is_bypassed(bench, "pod")
-        passes(bench, exit_, DATA)
+        passes(bench, exit_, segment)
+    (record,) = records(bench)
+    assert record.nic == NIC
+    assert any(record.next_hop)
     assert is_bypassed(bench, "pod")
     assert is_bypassed(bench, "peer")
 

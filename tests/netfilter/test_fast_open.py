@@ -12,7 +12,7 @@ import re
 import sys
 from pathlib import Path
 
-from dialogue import PORT
+from dialogue import PORT, serving
 from kubeservice import PORT as SERVICE_PORT
 from kubeservice import VIRTUAL
 from paths import bypassed
@@ -54,31 +54,28 @@ def standing(lab, server, address, port):
     for node in NODES:
         lab.exec(node, "conntrack", "-F")
     before = opened_fast(lab, server)
-    serve, call = ([sys.executable, PROGRAM, word] for word in ("serve", "call"))
-    call += [str(address), str(port), str(COUNT)]
+    call = [sys.executable, PROGRAM, str(address), str(port), str(COUNT)]
     with (
         opening_fast(lab, CLIENT),
         opening_fast(lab, server),
         sending_slowly(lab),
-        lab.spawn(server, *serve, str(PORT), stdout=-1) as serving,
+        serving(lab, server),
+        lab.spawn(CLIENT, *call, stdin=-1, stdout=-1) as calling,
     ):
-        assert serving.stdout.readline() == "listening\n"
-        with lab.spawn(CLIENT, *call, stdin=-1, stdout=-1) as calling:
-            assert calling.stdout.readline() == "open\n"
-            # The first has no cookie of the server's yet: it is an ordinary connection.
-            assert opened_fast(lab, server) - before >= COUNT - 1
-            found = [dict(states(lab, node)) for node in NODES]
-    for pod in (CLIENT, server):
-        lab.exec(pod, "ss", "--kill", "--tcp")
+        assert calling.stdout.readline() == "open\n"
+        # The first has no cookie of the server's yet: it is an ordinary connection.
+        assert opened_fast(lab, server) - before >= COUNT - 1
+        found = [dict(states(lab, node)) for node in NODES]
+    lab.exec(CLIENT, "ss", "--kill", "--tcp")
     return found
 
 
 @contextlib.contextmanager
 def opening_fast(lab, pod):
-    """Allow a pod's clients and servers to."""
+    """Allow a pod's clients to, and have all its servers do so."""
     setting = "net.ipv4.tcp_fastopen"
     before = lab.exec(pod, "sysctl", "-n", setting).stdout.strip()
-    lab.exec(pod, "sysctl", "-qw", f"{setting}=3")
+    lab.exec(pod, "sysctl", "-qw", f"{setting}={0x403}")
     try:
         yield
     finally:

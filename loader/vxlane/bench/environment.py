@@ -19,7 +19,7 @@ from vxlane.lab.underlay import NIC
 CONGESTION_CONTROL = "/proc/sys/net/ipv4/tcp_congestion_control"
 """The one of new connections: bbr sends by a clock of its own, cubic and reno as fast as the path
 and the receiver take it."""
-_AVAILABLE = "/proc/sys/net/ipv4/tcp_available_congestion_control"
+AVAILABLE = "/proc/sys/net/ipv4/tcp_available_congestion_control"
 _MODEL = r"^model name\s*: (.*)$"
 _OFFLOADS = (
     "tcp-segmentation-offload",
@@ -51,7 +51,7 @@ def describe(cpus: Sequence[int], congestion: str | None = None) -> dict[str, st
 
 def check_congestion(name: str) -> None:
     """OptionError: this machine's kernel has no such congestion control."""
-    has = Path(_AVAILABLE).read_text(encoding="ascii").split()
+    has = Path(AVAILABLE).read_text(encoding="ascii").split()
     if name not in has:
         raise OptionError(
             f'this kernel has no congestion control "{name}"; it has {", ".join(has)}. Load the'

@@ -73,7 +73,7 @@ def await_ready(node: LabNode) -> None:
     try:
         wait_for(is_ready, "it is not ready", seconds=READY_SECONDS)
     except LabError as error:
-        raise LabError(f"the agent of {node.name} failed: {error}; {_last_words(node)}") from None
+        raise LabError(f"the agent of {node.name} failed: {error}; {last_words(node)}") from None
 
 
 def pid(node: LabNode) -> int | None:
@@ -87,7 +87,7 @@ def remove_kept_logs(lab: str) -> None:
         log.unlink(missing_ok=True)
 
 
-def _last_words(node: LabNode) -> str:
+def last_words(node: LabNode) -> str:
     """The end of the log, and a copy that outlives the lab."""
     log, kept = _log(node), LABS / f"{node.name}.log"
     text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
