@@ -45,6 +45,7 @@ long bpf_l4_csum_replace(struct __sk_buff *skb, __u32 offset, __u64 from, __u64 
 long bpf_skb_adjust_room(struct __sk_buff *skb, __s32 bytes, __u32 mode, __u64 flags);
 long bpf_fib_lookup(struct __sk_buff *skb, struct bpf_fib_lookup *params, int size, __u32 flags);
 long bpf_redirect_peer(__u32 ifindex, __u64 flags);
+long bpf_clone_redirect(struct __sk_buff *skb, __u32 ifindex, __u64 flags);
 long bpf_csum_level(struct __sk_buff *skb, __u64 level);
 long bpf_set_hash(struct __sk_buff *skb, __u32 hash);
 long bpf_skb_change_type(struct __sk_buff *skb, __u32 type);

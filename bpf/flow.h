@@ -75,7 +75,7 @@ static __always_inline int is_tcp(const struct packet *packet, __u8 flags)
 	return packet->ip.protocol == IPPROTO_TCP && (packet->tcp_flags & flags);
 }
 
-/* Connection control is conntrack's to see, and so is what carries no ACK. */
+/* What opens or breaks off a connection is the kernel path's, and so is what carries no ACK. */
 static __always_inline int is_tcp_control(const struct packet *packet)
 {
 	return packet->ip.protocol == IPPROTO_TCP &&
@@ -140,11 +140,12 @@ static __always_inline enum end end_of(enum direction direction)
 static __always_inline void turn(struct flow *flow, const struct packet *packet,
 				 enum direction direction)
 {
-	forget_halves(flow);
 	if (is_tcp(packet, TCP_SYN_FLAG)) {
+		forget_halves(flow);
 		flow->closing = 0;
 		return;
 	}
+	flow->used = 0;
 	flow->closing |= end_of(direction);
 	if (direction == DIRECTION_OUT)
 		flow->sent = sequence_behind(packet);
@@ -185,12 +186,12 @@ static __always_inline void flow_end(struct flow_key *key, const struct flow *fl
 	flows.delete(key);
 }
 
-/* The beginning or the end of a connection: from here on conntrack must see every packet until both
- * halves are learned again. Two pods of one node share a conntrack entry, so both their records are
- * told. A RST may yet be refused by its receiver: it counts once it has come out of the kernel
- * path, see flow_reset(). */
-static __always_inline void flow_forget(const struct packet *packet, struct flow_key *key,
-					struct flow *flow, enum direction direction)
+/* The beginning or the end of a connection: of one that begins conntrack must see every packet
+ * until both halves are learned, of one that ends it is shown every packet (conntrack.h). Two pods
+ * of one node share a conntrack entry, so both their records are told. A RST may yet be refused by
+ * its receiver: it counts once it has come out of the kernel path, see flow_reset(). */
+static __always_inline void flow_open_or_close(const struct packet *packet, struct flow_key *key,
+					       struct flow *flow, enum direction direction)
 {
 	struct flow_key beyond;
 	struct flow *other;
@@ -213,13 +214,14 @@ static __always_inline void flow_forget(const struct packet *packet, struct flow
 static __always_inline int is_last_ack(const struct packet *packet, const struct flow *flow,
 				       enum direction direction)
 {
-	return is_tcp(packet, TCP_ACK_FLAG) && !is_tcp_control(packet) && !packet->payload &&
-	       flow->closing == (END_POD | END_REMOTE) &&
+	return flow->closing == (END_POD | END_REMOTE) && !packet->payload &&
+	       !is_tcp_control(packet) && !is_tcp(packet, TCP_FIN_FLAG) &&
 	       packet->acknowledged == (direction == DIRECTION_OUT ? flow->received : flow->sent);
 }
 
 /* At an entrance: what the beginning and the end of a connection do to its record. 1: it was the
- * last ACK, and there is no record any more. */
+ * last ACK, and there is no record any more. It takes the kernel path, for conntrack tells its
+ * listeners of a change only when a packet comes out of it, and nobody waits for this one. */
 static __always_inline int flow_turn(const struct packet *packet, struct flow_key *key,
 				     struct flow *flow, enum direction direction)
 {
@@ -229,7 +231,7 @@ static __always_inline int flow_turn(const struct packet *packet, struct flow_ke
 		flow_end(key, flow);
 		return 1;
 	}
-	flow_forget(packet, key, flow, direction);
+	flow_open_or_close(packet, key, flow, direction);
 	return 0;
 }
 

@@ -5,6 +5,7 @@
  * else is the kernel path's.
  */
 #include "carried.h"
+#include "conntrack.h"
 #include "flow.h"
 #include "nat.h"
 #include "note.h"
@@ -41,8 +42,7 @@ static __always_inline enum verdict check_tunnel(const struct outer *outer, cons
 
 /* What the tunnel asks of a packet that may enter the pod. */
 static __always_inline enum verdict decapsulate(struct __sk_buff *skb, struct packet *packet,
-						const struct outer *outer,
-						const struct pod *receiver)
+						const struct outer *outer)
 {
 	enum verdict verdict;
 
@@ -55,7 +55,7 @@ static __always_inline enum verdict decapsulate(struct __sk_buff *skb, struct pa
 	if (outer->udp.check && packet->ip.protocol == IPPROTO_UDP && !packet->check)
 		return VERDICT_NO_CHECKSUM;
 	verdict = merge_ecn(outer->ip.tos, &packet->ip);
-	return verdict == CONTINUE ? vxlan_pop(skb, packet, receiver) : verdict;
+	return verdict == CONTINUE ? vxlan_pop(skb) : verdict;
 }
 
 static __always_inline enum verdict
@@ -77,16 +77,20 @@ enter_by_record(struct __sk_buff *skb, struct packet *packet, const struct outer
 		return VERDICT_TTL;
 	if (!fits(skb, packet, receiver->mtu))
 		return VERDICT_TOO_BIG;
+	/* A NIC may be a bridge's port, and a copy would go to all others. */
+	if (flow->closing && (!outer || !settings->vtep))
+		return VERDICT_TCP_CONTROL;
+	verdict = outer ? decapsulate(skb, packet, outer) : VERDICT_ROUTED;
+	if (!is_bypassed(verdict))
+		return verdict;
+	/* Without a copy the pod has it all the same. The tunnel is gone: what is left would come
+	 * in by the NIC, where a strict rp_filter drops it, and a bridge floods it. The next packet
+	 * moves conntrack's state on. */
+	if (flow->closing)
+		show_conntrack(skb, settings->vtep);
 	if (flow->translated)
 		nat = nat_in(packet, key);
-	if (outer) {
-		verdict = decapsulate(skb, packet, outer, receiver);
-		if (!is_bypassed(verdict))
-			return verdict;
-	} else {
-		hand_to_pod(skb, packet, receiver);
-		verdict = VERDICT_ROUTED;
-	}
+	hand_to_pod(skb, packet, receiver);
 	if (flow->translated) {
 		nat_finish(skb, packet, &nat, sizeof(packet->eth) + sizeof(packet->ip));
 		verdict = VERDICT_NAT;

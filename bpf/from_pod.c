@@ -4,6 +4,7 @@
  * or straight into another pod of this node; or, when in doubt, by the kernel path.
  */
 #include "carried.h"
+#include "conntrack.h"
 #include "flow.h"
 #include "helpers.h"
 #include "nat.h"
@@ -58,6 +59,19 @@ check_forgery(const struct cursor *at, const struct packet *packet, enum verdict
 	return VERDICT_FORGED_TUNNEL;
 }
 
+/* Netfilter hears what a pod sends as what its bridge receives, whether that routes or bridges it.
+ */
+static __always_inline long show_as_sent(struct __sk_buff *skb, struct packet *packet,
+					 const struct pod *sender)
+{
+	long refused = show_conntrack(skb, sender->bridge);
+
+	/* bpf_redirect_neigh() drops a frame for a group, and a frame that is handed to a neighbour
+	 * untranslated is written no more. */
+	bpf_skb_store_bytes(skb, 0, packet->eth.h_dest, ETH_ALEN, 0);
+	return refused;
+}
+
 /* The frame as it comes out of bridge and netfilter for a pod of this node. */
 static __always_inline void rewrite_local(struct __sk_buff *skb, struct packet *packet,
 					  const struct pod *receiver, const struct flow *flow)
@@ -102,6 +116,8 @@ static __always_inline enum verdict to_local_pod(struct __sk_buff *skb, struct p
 		return VERDICT_TOO_BIG;
 	if (!packet->ip.tot_len && !takes_whole(receiver, skb))
 		return VERDICT_BIG_TCP;
+	if (flow->closing && show_as_sent(skb, packet, sender))
+		return VERDICT_TCP_CONTROL;
 	if (flow->translated)
 		rewrite_local(skb, packet, receiver, flow);
 	enter_pod(skb, receiver);
@@ -133,6 +149,8 @@ static __always_inline enum verdict to_peer(struct __sk_buff *skb, struct packet
 	 */
 	if (skb->hash && skb->hash != flow->hash)
 		return VERDICT_FLOW_REHASHED;
+	if (flow->closing && show_as_sent(skb, packet, sender))
+		return VERDICT_TCP_CONTROL;
 	if (flow->translated)
 		nat = nat_out(packet, flow);
 	if (flow->way == WAY_TUNNEL) {

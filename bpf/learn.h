@@ -49,7 +49,8 @@ static __always_inline enum verdict flow_reset(struct flow_key *key, struct flow
 	if (!flow)
 		return verdict;
 	expected = direction == DIRECTION_OUT ? flow->sent : flow->received;
-	if (flow->seen_out && flow->seen_in && packet->sequence == expected &&
+	/* Of one that closes it has seen all, and closes the entry itself. */
+	if (!flow->closing && flow->seen_out && flow->seen_in && packet->sequence == expected &&
 	    resets.update(key, &now))
 		verdict = VERDICT_MAP_FULL;
 	forget_halves(flow);
@@ -138,7 +139,7 @@ static __always_inline enum verdict flow_learn(struct flow_key *key, struct flow
 
 	if (is_tcp(packet, TCP_RST_FLAG))
 		return flow_reset(key, known, packet, direction, now);
-	if (is_tcp_control(packet) && (!is_syn || is_tcp(packet, TCP_FIN_FLAG)))
+	if (is_tcp(packet, TCP_FIN_FLAG) || (is_tcp_control(packet) && !is_syn))
 		return VERDICT_TCP_CONTROL;
 	alike = known && known->epoch == seen->epoch && known->ifindex == seen->ifindex &&
 		translates_alike(known, seen) && has_same_end(known, seen);

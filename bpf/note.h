@@ -76,6 +76,8 @@ static __always_inline int is_teaching(const struct packet *packet, const struct
 		return direction == DIRECTION_OUT && !pod_of(packet->destination);
 	if (is_tcp_control(packet))
 		return is_tcp(packet, TCP_SYN_FLAG | TCP_RST_FLAG);
+	if (is_tcp(packet, TCP_FIN_FLAG))
+		return 0;
 	if (!flow)
 		return packet->payload || direction == DIRECTION_IN;
 	return packet->payload || flow->seen_out || flow->seen_in;

@@ -79,15 +79,13 @@ static __always_inline enum verdict merge_ecn(__u8 outer, struct iphdr *inner)
 	return CONTINUE;
 }
 
-/* The outer headers go; what stays is a frame from the gateway to the pod. */
-static __always_inline enum verdict vxlan_pop(struct __sk_buff *skb, const struct packet *packet,
-					      const struct pod *pod)
+/* The outer headers go, but for that of Ethernet. */
+static __always_inline enum verdict vxlan_pop(struct __sk_buff *skb)
 {
 	if (bpf_skb_adjust_room(skb, -(__s32)ENCAPSULATION, BPF_ADJ_ROOM_MAC, POP_FLAGS))
 		return VERDICT_REFUSED;
 	/* One layer of checksums was the outer UDP header's. */
 	bpf_csum_level(skb, BPF_CSUM_LEVEL_DEC);
-	hand_to_pod(skb, packet, pod);
 	return VERDICT_DECAPSULATED;
 }
 

@@ -13,7 +13,7 @@
 #include <linux/types.h>
 
 enum contract {
-	VXLANE_ABI = 9,
+	VXLANE_ABI = 10,
 };
 
 /* Numbers that the loader writes into the instructions; see node.h. */
@@ -92,8 +92,8 @@ enum verdict {
 	VERDICT_FORGED_TUNNEL, /* a pod sent UDP to the VXLAN port: a tunnel made by hand */
 	VERDICT_TAGS, /* more VLAN tags than the identity checks look behind */
 
-	VERDICT_TCP_CONTROL, /* SYN, FIN, RST, no ACK, or the ACK behind both FINs: conntrack must
-				see it */
+	VERDICT_TCP_CONTROL, /* SYN, RST, no ACK, the ACK behind both FINs, or behind a FIN where no
+				copy can be made: conntrack must see it */
 	VERDICT_NO_STAMP, /* came out of the kernel path and was not seen to go in */
 	VERDICT_STALE_EPOCH, /* went in before the last withdrawal, came out after it */
 	VERDICT_TRANSLATED, /* went in for an address that is no pod's, came out for a pod: a
@@ -247,11 +247,12 @@ struct settings {
 	__u64 revalidate_datagram; /* of UDP and ICMP, which conntrack forgets sooner */
 	__be32 address[4]; /* our VTEP's underlay address */
 	__u32 epoch;
+	__u32 vtep; /* ifindex of the VXLAN device, 0 = there is none */
 	__u8 vtep_mac[6];
 	__u8 has_direct; /* some peer is WAY_DIRECT: plain IP at the NIC may be for a pod */
 	__u8 judged; /* something acts on every packet of every pod: VERDICT_JUDGED */
 	__u8 judged_nat; /* something acts on every packet of a translated flow */
-	__u8 pad[3];
+	__u8 pad[7];
 };
 
 struct counter {

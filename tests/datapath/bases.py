@@ -10,6 +10,7 @@ from frames import ECHO_REPLY, ECT0, TCP, Frame, Icmp, Raw, Tcp
 from tables import nat
 from tables.arriving import arriving
 from tables.case import ACK_DATA, DATAGRAM, PING, handed_over, sent
+from tables.closing import LAST_IN, LAST_OUT
 from tables.direct import plain
 from tables.from_nic import ANSWER, PONG, RESPONSE, UNCHECKED, carried, covered, inner
 from tables.from_pod import LOCAL_DATA, LOCAL_DATAGRAM
@@ -58,6 +59,7 @@ BASES = {
         *bases(
             VETH,
             *(sent(transport) for transport in (ACK_DATA, DATAGRAM, PING)),
+            LAST_OUT,
             *(sent(transport, destination=OTHER_REMOTE) for transport in (ACK_DATA, DATAGRAM)),
             sent(replace(DATAGRAM, payload=BIG), tos=0xB8 | ECT0),
             sent(Icmp(kind=ECHO_REPLY, identifier=78)),
@@ -73,6 +75,7 @@ BASES = {
         carried(inner(replace(ANSWER, payload=BIG), tos=ECT0), tos=3),
         *(wrap(inner(UNCHECKED)) for wrap in (carried, covered)),
         carried(inner(Icmp(identifier=78))),
+        carried(LAST_IN),
         carried(inner(Raw(132, bytes(40)))),
     ),
     Program.TO_POD: [

@@ -93,8 +93,13 @@ def content_of_datagram(frame: bytes) -> int:
 
 
 def is_control(packet: Packet) -> bool:
-    """Whether conntrack must see it: it begins or ends a connection, or acknowledges nothing."""
-    return packet.protocol == TCP and packet.flags & (SYN | FIN | RST | ACK) != ACK
+    """Whether conntrack must see it: it opens or breaks off a connection, or has no ACK."""
+    return packet.protocol == TCP and packet.flags & (SYN | RST | ACK) != ACK
+
+
+def is_fin(packet: Packet) -> bool:
+    """Whether it closes a connection."""
+    return packet.protocol == TCP and bool(packet.flags & FIN)
 
 
 def translated(frame: bytes, key: Key) -> bytes:

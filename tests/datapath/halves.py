@@ -25,6 +25,8 @@ class Halves:
     sent: int = SEQUENCE
     received: int = SEQUENCE
     is_open: bool = True
+    # Whose FIN has passed, bits of enum end.
+    closing: int = 0
     # The half by which its SYN was learned; None: none was.
     opener: str | None = None
     # What netfilter makes of the flow; None: nothing.
@@ -42,6 +44,7 @@ _ALIKE = (
     "epoch",
     "ifindex",
     "is_open",
+    "closing",
     "is_confirmed",
     "hops",
     "by_gateway",

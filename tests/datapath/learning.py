@@ -10,12 +10,14 @@ import struct
 from dataclasses import replace
 from typing import Any
 
-from forwarding import Key, Packet, priority, read
+from forwarding import Key, Packet, is_fin, priority, read
 from frames import ACK, CE, ECT0, ENCAPSULATION, ETHERNET, FIN, ICMP, IP, RST, SYN, TCP, UDP, mac
 from halves import Halves, halves_of, key_of, key_of_note
 from testrun import Context
 from world import (
     BRIDGE_MAC,
+    END_POD,
+    END_REMOTE,
     EPOCH,
     NIC,
     NIC_MAC,
@@ -96,7 +98,7 @@ class Learner:
         if packet.protocol != TCP or packet.flags & (SYN | ACK) != SYN:
             self._note(packet, receiver, into, before, inbound=True)
         elif known := self.flows.get(into):
-            self.flows[into] = replace(known, out=None, into=None, is_open=False)
+            self.flows[into] = replace(known, out=None, into=None, is_open=False, closing=0)
 
     def _learn_of_peer(self, packet: Packet, note: Note, receiver: Pod) -> None:
         key, behind = packet.key(inbound=True), key_of_note(note, inbound=True)
@@ -157,7 +159,8 @@ class Learner:
         half, reached = ("into", "received") if inbound else ("out", "sent")
         if packet.protocol == TCP and packet.flags & RST:
             is_whole = known and known.out is not None and known.into is not None
-            if known and is_whole and packet.sequence == getattr(known, reached):
+            is_unseen = is_whole and not known.closing
+            if known and is_unseen and packet.sequence == getattr(known, reached):
                 self.resets.add(key)
             if known:
                 self.flows[key] = replace(known, out=None, into=None, is_open=False)
@@ -181,7 +184,8 @@ class Learner:
         if not known:
             known = replace(fresh, sent=0, received=0)
         elif (known.epoch, known.ifindex, known.behind) != (EPOCH, pod.ifindex, translation):
-            known = replace(fresh, **_progress(known), **{half: getattr(known, half)})
+            kept = {half: getattr(known, half), "closing": known.closing}
+            known = replace(fresh, **_progress(known), **kept)
         else:
             known = replace(known, is_confirmed=True)
         before = getattr(known, reached)
@@ -193,18 +197,44 @@ class Learner:
         self.flows[key] = replace(known, **now, **way)
 
     def ended(self, frame: bytes) -> tuple[list[Key], bytes]:
-        """The records that a SYN or FIN, in a tunnel or not, may end; and the same as an ACK."""
-        for start in (0, ENCAPSULATION):
-            packet = read(frame[start:])
-            is_tcp = packet is not None and packet.protocol == TCP
-            if packet and is_tcp and (packet.flags & FIN or packet.flags & (SYN | ACK) == SYN):
-                keys = self._both(packet, opens=packet.flags & (SYN | ACK) == SYN)
+        """The records that a SYN, in a tunnel or not, may end; and the same as an ACK."""
+        for start, packet in _segments(frame):
+            opens = packet.flags & (SYN | ACK) == SYN
+            # No connection has a SYN with FIN.
+            if opens or packet.flags & (SYN | FIN) == SYN | FIN:
                 flags = start + ETHERNET + IP + 13
                 twin = frame[:flags] + bytes([ACK]) + frame[flags + 1 :]
-                return [key for key in keys if key in self.flows], twin
+                return self._both(packet, opens=opens), twin
         return [], frame
 
-    def _both(self, packet: Packet, *, opens: bool) -> set[Key]:
+    def is_closing(self, frame: bytes) -> bool:
+        """Whether a frame, in a tunnel or not, may be of a connection that closes."""
+        return any(
+            is_fin(packet) or self.flows[key].closing
+            for _, packet in _segments(frame)
+            for key in self._both(packet, opens=False)
+        )
+
+    def closed(self, frame: bytes) -> list[Key]:
+        """The records that a FIN, in a tunnel or not, closes."""
+        return [
+            key
+            for _, packet in _segments(frame)
+            if packet.flags & (SYN | FIN) == FIN
+            for key in self._both(packet, opens=False)
+        ]
+
+    def finished(self, frame: bytes) -> list[Key]:
+        """The records that may end with a packet, as the ACK of the second FIN."""
+        return [
+            key
+            for _, packet in _segments(frame)
+            if packet.size == packet.headers and not is_fin(packet)
+            for key in self._both(packet, opens=False)
+            if self.flows[key].closing == END_POD | END_REMOTE
+        ]
+
+    def _both(self, packet: Packet, *, opens: bool) -> list[Key]:
         """The records of a packet, whichever way it goes, and a neighbour's of the same.
 
         What a peer `opens` is no flow that netfilter translates.
@@ -216,7 +246,7 @@ class Learner:
         if record := self.flows.get(out):
             local, remote, first, second, protocol = record.behind or out
             keys.add((remote, local, second, first, protocol))
-        return keys
+        return [key for key in keys if key in self.flows]
 
     def _entering(self, seen: Key) -> Key | None:
         """The record of what a peer sends: of a flow that is so, or is so behind netfilter."""
@@ -230,6 +260,12 @@ class Learner:
             if number & int(peer.cidr.netmask) == int(peer.cidr.network_address):
                 return peer
         return None
+
+
+def _segments(frame: bytes) -> list[tuple[int, Packet]]:
+    """The TCP segment of a frame and where its own frame begins, in a tunnel or not."""
+    packets = ((start, read(frame[start:])) for start in (0, ENCAPSULATION))
+    return [(start, packet) for start, packet in packets if packet and packet.protocol == TCP]
 
 
 def _progress(halves: Halves) -> dict[str, Any]:

@@ -12,12 +12,12 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-from forwarding import Packet, fits, hop, is_control, merged, read, translated
+from forwarding import Packet, fits, hop, is_control, is_fin, merged, read, translated
 from frames import CE, ECT0, TCP, UDP, mac
 from halves import Halves
 from learning import Learner
 from testrun import Context
-from world import EPOCH, NIC, NIC_MAC, NODE_ADDRESS, OVERLAY_MAC, PORT, VNI
+from world import BRIDGE, EPOCH, NIC, NIC_MAC, NODE_ADDRESS, OVERLAY_MAC, PORT, VNI
 
 from vxlane.datapath.abi import Guard, Program, Way
 from vxlane.datapath.records import Peer, Pod
@@ -65,6 +65,8 @@ class Oracle(Learner):
         key = packet.key(inbound=False)
         record = self.flows.get(key)
         if not (record and self._approved(record, packet, sender, inbound=False)):
+            return None
+        if _closes(record, packet) and sender.bridge != BRIDGE:
             return None
         behind = record.behind or key
         peer = self._peer(behind[1])
@@ -136,23 +138,27 @@ class Oracle(Learner):
         ):
             return None
         tos = merged(outer.tos, packet.tos)
-        return None if tos is None else self._into_pod(inner, packet, tos, context)
+        if tos is None:
+            return None
+        return self._into_pod(inner, packet, tos, context, shows=bool(self.world.vtep))
 
     def _from_link(self, frame: bytes, packet: Packet, context: Context) -> Judgement | None:
         peer = self._peer(packet.source)
         if peer and peer.way is Way.DIRECT:
-            return self._into_pod(frame, packet, packet.tos, context)
+            return self._into_pod(frame, packet, packet.tos, context, shows=False)
         return None
 
     def _into_pod(
-        self, frame: bytes, packet: Packet, tos: int, context: Context
+        self, frame: bytes, packet: Packet, tos: int, context: Context, *, shows: bool
     ) -> Judgement | None:
+        """`shows`: whether conntrack can be shown a copy of it."""
         key = self._entering(packet.key(inbound=True))
         if key is None:
             return None
         record, pod = self.flows[key], self.pods.get(key[0])
         if (
             pod
+            and (shows or not _closes(record, packet))
             and packet.ttl > 1
             and self._unguarded(pod, packet, Guard.TO_POD)
             and self._approved(record, packet, pod, inbound=True)
@@ -190,3 +196,8 @@ class Oracle(Learner):
             return False
         # TCP goes both ways or not at all.
         return not (pod.guard if packet.protocol == TCP else pod.guard & way)
+
+
+def _closes(record: Halves, packet: Packet) -> bool:
+    """Whether a packet ends its connection, or follows what does: conntrack is shown a copy."""
+    return record.closing != 0 or is_fin(packet)

@@ -19,7 +19,7 @@ import pytest
 from bases import BASES, FLOWS
 from bench import Bench
 from chamber import Port, ip
-from frames import ENCAPSULATION, ETHERNET, UDP
+from frames import ENCAPSULATION, ETHERNET, ICMP, UDP
 from mutation import Mutator
 from node import Node
 from tables.case import handed_over, sent
@@ -157,7 +157,9 @@ def is_tunnel(frame: bytes | bytearray) -> bool:
 
 def plain(frame: bytes) -> bytes:
     """Without what the node chooses at random in its own packets, and the tunnel's checksum."""
-    if frame[12:14] != b"\x08\x00" or frame[26:30] not in OWN:
+    # Of a Service's flow, which is UDP, its error has the Service's address.
+    is_error = frame[23] == ICMP and frame[26:30] == SERVICE.packed
+    if frame[12:14] != b"\x08\x00" or not (is_error or frame[26:30] in OWN):
         return frame
     made = bytearray(frame)
     made[18:20] = made[24:26] = b"??"

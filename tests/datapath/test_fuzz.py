@@ -18,7 +18,7 @@ import pytest
 from bases import BASES, FLOWS, NAT_BASES, NAT_FLOWS
 from bench import Bench
 from forwarding import Key, priority, read
-from frames import ENCAPSULATION, UDP
+from frames import ENCAPSULATION, TCP, UDP
 from halves import flow_of, halves_of, key_of
 from mutation import Mutator
 from oracle import Judgement, Oracle
@@ -28,8 +28,10 @@ from world import (
     NEIGHBOUR,
     NEIGHBOUR_VETH,
     NIC,
+    NO_DEVICE,
     NODE_ADDRESS,
     OTHER_PEER,
+    OVERLAY,
     PEER,
     POD,
     REMOTE,
@@ -75,7 +77,7 @@ def some_world(dice: random.Random) -> World:
             pod,
             guard=mostly(Guard(0), *Guard, Guard.FROM_POD | Guard.TO_POD),
             mtu=mostly(pod.mtu, 80, 1400, 9000),
-            bridge=mostly(pod.bridge, 99),
+            bridge=mostly(pod.bridge, NO_DEVICE),
         )
         for pod in (POD, NEIGHBOUR)
     )
@@ -95,6 +97,7 @@ def some_world(dice: random.Random) -> World:
             into=dice.choice(ages_of(flow)),
             epoch=mostly(flow.epoch, 6, 8),
             ifindex=mostly(flow.ifindex, 999, flow.ifindex),
+            closing=mostly(0, 1, 2, 3) if flow.tuple.protocol == TCP else 0,
             is_confirmed=flow.behind is None or bool(mostly(1, 0)),
             by_gateway=flow.by_gateway if dice.random() < 0.9 else not flow.by_gateway,
         )
@@ -107,6 +110,7 @@ def some_world(dice: random.Random) -> World:
         flows=frozenset(flows),
         lease=mostly(60, 60, 60, -1),
         judged_nat=dice.random() < 0.05,
+        vtep=mostly(OVERLAY, 0),
     )
 
 
@@ -126,7 +130,7 @@ class Fuzz:
         bases = (*self._bases, *self._nat_bases)
         self._mutator = Mutator(self._dice, [base.frame for base in bases])
         self._run = bench.runners[program].run
-        self.bypassed = self.forgotten = self.unstamped = 0
+        self.bypassed = self.forgotten = self.closed = self.unstamped = 0
         self._made = 0
 
     def run(self, count: int) -> None:
@@ -160,31 +164,42 @@ class Fuzz:
         frame = self._mutator.mutant(base.frame)
         note = self._note(frame)
         context = self._context(base.ifindex, note)
+        if context.gso_size and oracle.is_closing(frame):
+            # A test run's super-packet is of no kind: newer kernels refuse to copy such, with
+            # EBADMSG, and older ones do not.
+            context = replace(context, gso_size=0)
         result = self._run(frame, context)
         due = oracle.judge(self._program, frame, context)
         if due:
             agree = result.action is Action.REDIRECT and due.allows(result.frame, result.mark)
         else:
             agree = (result.action, result.frame) == (Action.UNSPEC, frame)
+        # Which ACK is the last the sequence numbers say, of which the oracle keeps no account.
+        is_left = (result.action, result.frame) == (Action.UNSPEC, frame)
+        agree = agree or (is_left and bool(oracle.finished(frame)))
         # Of a machine that stood still no age is known.
         is_late = time.monotonic_ns() - self._made >= AGED
         assert agree or is_late, self._report(oracle, due, frame, context, result)
         self.bypassed += result.action is Action.REDIRECT
         self.unstamped += self._program is Program.TO_NIC and not note
         oracle.learn(self._program, frame, context, note)
-        keys, twin = oracle.ended(frame)
-        if keys and self._program in {Program.FROM_POD, Program.FROM_NIC}:
-            must = oracle.judge(self._program, twin, context) is not None and not is_late
-            self._forgotten(oracle, standing, keys, must=must)
+        if self._program not in {Program.FROM_POD, Program.FROM_NIC}:
+            return
+        ended, twin = oracle.ended(frame)
+        if ended and not is_late and oracle.judge(self._program, twin, context):
+            there = {key_of(flow) for flow in standing.flows()}
+            assert not there.intersection(ended), f"seed {self._seed}: {ended} not forgotten"
+            self.forgotten += 1
+        closed = oracle.closed(frame)
+        if closed and not is_late and due:
+            open_ones = {key_of(flow) for flow in standing.flows() if not flow.closing}
+            assert not open_ones.intersection(closed), f"seed {self._seed}: {closed} not closed"
+            self.closed += 1
+        self._put_back(oracle, standing, [*ended, *closed, *oracle.finished(frame)])
 
-    def _forgotten(
-        self, oracle: Oracle, standing: Standing, keys: list[Key], *, must: bool
-    ) -> None:
-        """Put records back that a SYN or FIN may have ended, or must."""
-        there = {key_of(flow) for flow in standing.flows()}
-        assert not (must and there.intersection(keys)), f"seed {self._seed}: {keys} not forgotten"
-        self.forgotten += must
-        for key in set(keys) - there:
+    def _put_back(self, oracle: Oracle, standing: Standing, keys: list[Key]) -> None:
+        """Make records what they were before a SYN, a FIN or a last ACK."""
+        for key in keys:
             flow = flow_of(key, oracle.flows[key])
             put_flow(standing.maps, flow, standing.since, oracle.world, self._made)
 
@@ -280,7 +295,7 @@ def check(bench: Bench, program: Program, *, count: int, seed: int) -> None:
     fuzz = Fuzz(bench, program, seed)
     with bench.counting() as moved:
         fuzz.run(count)
-    print(dict(moved.packets), fuzz.forgotten)
+    print(dict(moved.packets), fuzz.forgotten, fuzz.closed)
     assert {judged for judged, _ in moved.packets} == {program}
     # to_nic counts no packet without a stamp.
     assert sum(moved.packets.values()) == count - fuzz.unstamped
@@ -292,6 +307,7 @@ def check(bench: Bench, program: Program, *, count: int, seed: int) -> None:
     else:
         assert fuzz.bypassed == sum(ways.values())
         assert fuzz.forgotten > count / 5000
+        assert fuzz.closed > count / 5000
 
 
 @pytest.mark.parametrize("program", list(Program), ids=lambda program: program.label)

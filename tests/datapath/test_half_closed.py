@@ -11,17 +11,22 @@ from bench import Bench
 from frames import ACK, FIN, RST, SYN, TCP, Frame, Tcp
 from tables.arriving import REPLY, arriving
 from tables.case import ACK_DATA, handed_over, noted, only, sent
+from tables.closing import without_devices
 from tables.from_nic import carried
 from tables.leaving import BOTH, leaving, left
 from tables.nat import MASQUERADED_TCP, SERVICE_TCP, peer_sends, pod_sends
 from testrun import Action, Context
 from world import (
+    END_POD,
+    END_REMOTE,
     LOCAL_TCP,
     LOCAL_TCP_BACK,
+    NEIGHBOUR,
     NEIGHBOUR_VETH,
     NIC,
     POD,
     REMOTE,
+    SEQUENCE,
     TCP_FLOW,
     VETH,
     Approval,
@@ -61,19 +66,20 @@ def learn(bench: Bench, program: Program, frame: Frame, ifindex: int, hops: int 
 @pytest.mark.usefixtures("node")
 @pytest.mark.parametrize("closes", [False, True], ids=["open", "half-closed"])
 def test_what_is_half_closed_keeps_its_timeout(bench: Bench, closes: bool) -> None:  # noqa: FBT001
-    """It is bypassed again when it is learned again, but never told to conntrack as idle.
+    """It is bypassed, learned again or not, but from its FIN on never told to conntrack as idle.
 
     The agent gives an idle connection five days; conntrack gives a half-closed one two minutes.
     """
     stand(bench.maps, only(BOTH))
-    run = bench.runners[Program.FROM_POD].run
-    if closes:
-        run(bytes(sent(replace(ACK_DATA, flags=FIN | ACK))), Context(ifindex=VETH))
-        data = bytes(sent(ACK_DATA))
-        assert run(data, Context(ifindex=VETH)).action is Action.UNSPEC
+    flags = (ACK, FIN | ACK, ACK) if closes else (ACK, ACK, ACK)
+    used = []
+    for one in flags:
+        assert say(bench, "pod", BOTH, flags=one) is Action.REDIRECT
+        used += [record.used > 0 for record in records(bench)]
+    assert used == [True, not closes, not closes]
     learn(bench, Program.TO_NIC, leaving(ACK_DATA), NIC)
     learn(bench, Program.TO_POD, arriving(REPLY), VETH)
-    assert run(bytes(sent(ACK_DATA)), Context(ifindex=VETH)).action is Action.REDIRECT
+    assert say(bench, "pod", BOTH, flags=ACK) is Action.REDIRECT
     assert [record.used > 0 for record in records(bench)] == [not closes]
 
 
@@ -82,13 +88,13 @@ def test_the_next_connection_of_its_ports_is_open(bench: Bench) -> None:
     """A SYN begins anew, of which nothing is learned: what was half closed is so no more."""
     stand(bench.maps, only(BOTH))
     run = bench.runners[Program.FROM_POD].run
-    closing = []
+    left_over = []
     for flags in (FIN | ACK, SYN):
         run(bytes(sent(replace(ACK_DATA, flags=flags))), Context(ifindex=VETH))
-        (left_over,) = records(bench)
-        closing.append(left_over.closing)
-        assert (left_over.seen_out, left_over.seen_in, left_over.open) == (0, 0, 0)
-    assert closing == [1, 0]
+        (record,) = records(bench)
+        halves = record.seen_out > 0, record.seen_in > 0
+        left_over.append((record.closing, *halves, record.open))
+    assert left_over == [(END_POD, True, True, 1), (0, False, False, 0)]
     learn(bench, Program.TO_POD, arriving(replace(REPLY, flags=SYN | ACK)), VETH)
     learn(bench, Program.TO_NIC, leaving(ACK_DATA), NIC)
     assert run(bytes(sent(ACK_DATA)), Context(ifindex=VETH)).action is Action.REDIRECT
@@ -121,16 +127,15 @@ BEFORE, END = 1000, 1004
 CLOSES = {"flags": FIN | ACK, "payload": b"bye", "sequence": BEFORE}
 
 
-def say(bench: Bench, end: str, flow: Approval, **segment: Any) -> None:
-    """Let one end of a flow send a segment; it is left to the kernel path."""
+def say(bench: Bench, end: str, flow: Approval, **segment: Any) -> Action:
+    """Let one end of a flow send a segment, answer what becomes of it."""
     if end == "pod":
         frame: Frame | bytes = pod_sends(flow, **segment)
         program, ifindex = Program.FROM_POD, VETH
     else:
         frame = carried(peer_sends(flow, **segment))
         program, ifindex = Program.FROM_NIC, NIC
-    result = bench.runners[program].run(bytes(frame), Context(ifindex=ifindex))
-    assert result.action is Action.UNSPEC
+    return bench.runners[program].run(bytes(frame), Context(ifindex=ifindex)).action
 
 
 def acks(number: int, payload: bytes = b"") -> dict[str, Any]:
@@ -144,7 +149,7 @@ def acks(number: int, payload: bytes = b"") -> dict[str, Any]:
     "flow", [PLAIN, SERVICE_TCP, MASQUERADED_TCP], ids=["plain", "Service", "masqueraded"]
 )
 def test_what_both_have_closed_leaves_no_record(bench: Bench, flow: Approval, first: str) -> None:
-    """The ACK of the second FIN ends it. One FIN does not, nor does what is said behind both."""
+    """The ACK of the second FIN ends it, on the kernel path. What comes before it is bypassed."""
     second = {"pod": "peer", "peer": "pod"}[first]
     standing = stand(bench.maps, only(flow))
     assert len(standing.translations()) == (1 if flow.behind else 0)
@@ -153,16 +158,30 @@ def test_what_both_have_closed_leaves_no_record(bench: Bench, flow: Approval, fi
         (second, acks(END)),
         (second, acks(END, b"more")),
         (second, CLOSES),
+        (second, {"flags": FIN | ACK, "sequence": END - 1, "payload": b"", "acknowledged": END}),
         (first, acks(BEFORE)),  # asks for what the FIN has overtaken
-        (second, acks(END, b"sent again")),
-        (first, acks(END, b"sent again")),
+        (second, acks(END, b"bye")),  # sent again
+        (first, acks(END, b"bye")),
     ):
-        say(bench, end, flow, **segment)
+        assert say(bench, end, flow, **segment) is Action.REDIRECT
         (record,) = records(bench)
-    assert record.closing == 3
-    say(bench, first, flow, **acks(END))
+    assert (record.closing, record.seen_out > 0, record.seen_in > 0) == (3, True, True)
+    assert say(bench, first, flow, **acks(END)) is Action.UNSPEC
     assert records(bench) == []
     assert standing.translations() == {}
+
+
+@pytest.mark.usefixtures("node")
+@pytest.mark.parametrize("end", ["pod", "peer"])
+@pytest.mark.parametrize("bypassed", [True, False], ids=["bypassed", "left to the kernel path"])
+def test_a_fin_takes_a_number(bench: Bench, bypassed: bool, end: str) -> None:  # noqa: FBT001
+    """What a RST or the last ACK is held against is the number behind the FIN, by either way."""
+    world = only(PLAIN)
+    stand(bench.maps, world if bypassed else without_devices(world))
+    assert (say(bench, end, PLAIN, **CLOSES) is Action.REDIRECT) == bypassed
+    (record,) = records(bench)
+    reached = (END, SEQUENCE) if end == "pod" else (SEQUENCE, END)
+    assert (record.sent, record.received) == reached
 
 
 @pytest.mark.usefixtures("node")
@@ -181,8 +200,9 @@ def test_a_translation_that_is_anothers_stays(bench: Bench) -> None:
 
 @pytest.mark.usefixtures("node")
 def test_what_two_neighbours_have_closed_leaves_no_record(bench: Bench) -> None:
-    """Both pods' records end with the last ACK, whoever sends it."""
+    """Both pods' records end with the last ACK."""
     there, back = Approval(tuple=LOCAL_TCP), Approval(tuple=LOCAL_TCP_BACK, ifindex=NEIGHBOUR_VETH)
+    macs = {there: NEIGHBOUR.mac, back: POD.mac}
     stand(bench.maps, only(there, back))
     run = bench.runners[Program.FROM_POD].run
     for flow, segment, remain in (
@@ -191,9 +211,19 @@ def test_what_two_neighbours_have_closed_leaves_no_record(bench: Bench) -> None:
         (there, acks(BEFORE), 2),
         (there, acks(END), 0),
     ):
-        frame = pod_sends(flow, **segment)
-        assert run(bytes(frame), Context(ifindex=flow.ifindex)).action is Action.UNSPEC
-        assert len(records(bench)) == remain
+        frame = pod_sends(flow, dest_mac=macs[flow], **segment)
+        is_bypassed = run(bytes(frame), Context(ifindex=flow.ifindex)).action is Action.REDIRECT
+        assert (is_bypassed, len(records(bench))) == (remain > 0, remain)
+
+
+@pytest.mark.usefixtures("node")
+@pytest.mark.parametrize("closing", [0, END_POD, END_REMOTE])
+def test_a_reset_of_what_closes_is_conntracks(bench: Bench, closing: int) -> None:
+    """The agent is told of a RST only while conntrack has not seen the packets before it."""
+    standing = stand(bench.maps, only(replace(BOTH, closing=closing)))
+    learn(bench, Program.TO_NIC, leaving(replace(ACK_DATA, flags=RST)), NIC)
+    assert standing.resets() == (frozenset() if closing else {BOTH.tuple})
+    assert [(record.seen_out, record.seen_in) for record in records(bench)] == [(0, 0)]
 
 
 @pytest.mark.usefixtures("node")
@@ -202,7 +232,7 @@ def test_a_new_connection_is_not_closed_for_a_reset(bench: Bench) -> None:
     standing = stand(bench.maps, only(BOTH))
     learn(bench, Program.TO_NIC, leaving(replace(ACK_DATA, flags=RST)), NIC)
     assert [record.seen_out for record in records(bench)] == [0]
-    say(bench, "pod", BOTH, flags=SYN)
+    assert say(bench, "pod", BOTH, flags=SYN) is Action.UNSPEC
     assert standing.resets() == frozenset()
     stand(bench.maps, only(BOTH))
     learn(bench, Program.TO_NIC, leaving(replace(ACK_DATA, flags=RST)), NIC)

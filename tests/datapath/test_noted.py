@@ -11,12 +11,25 @@ from frames import ACK, FIN, RST, SYN, Frame, Tcp
 from tables import from_nic
 from tables.case import ACK_DATA, DATAGRAM, PING, handed_over, only, sent
 from testrun import Context
-from world import NIC, TCP_FLOW, UDP_FLOW, VETH, Approval, World, stand
+from world import (
+    END_POD,
+    END_REMOTE,
+    NIC,
+    SEQUENCE,
+    TCP_FLOW,
+    UDP_FLOW,
+    VETH,
+    Approval,
+    World,
+    stand,
+)
 
 from vxlane.datapath.abi import Program
 
 FRESH = only(Approval(tuple=TCP_FLOW, out=31, into=31), Approval(tuple=UDP_FLOW, out=31, into=31))
 """Both flows have records, which are too old for a bypass."""
+CLOSED = only(Approval(tuple=TCP_FLOW, out=31, into=31, closing=END_POD | END_REMOTE))
+"""Both ends have closed, and what is still to come must go by the kernel path."""
 EMPTY = only(Approval(tuple=TCP_FLOW, out=None, into=None, is_open=False))
 
 
@@ -45,9 +58,12 @@ def segment(flags: int, payload: bytes) -> tuple[Frame, Frame]:
         pytest.param(
             ACK, b"", only(), 0, 1, id="ACK alone: of a peer's a translation may be learned"
         ),
-        pytest.param(ACK, b"", EMPTY, 0, 0, id="ACK of a FIN"),
+        pytest.param(ACK, b"", EMPTY, 0, 0, id="ACK alone of a flow that a SYN has begun anew"),
+        pytest.param(ACK, b"", CLOSED, 1, 1, id="ACK alone of a flow that both have closed"),
+        pytest.param(ACK, b"data", CLOSED, 1, 1, id="data behind both FINs"),
         pytest.param(ACK, b"", FRESH, 1, 1, id="ACK alone of a flow that is known"),
         pytest.param(FIN | ACK, b"", FRESH, 0, 0, id="FIN"),
+        pytest.param(FIN | ACK, b"data", FRESH, 0, 0, id="FIN with data"),
         pytest.param(RST, b"", FRESH, 1, 1, id="RST"),
     ],
 )
@@ -62,6 +78,19 @@ def test_segments(
     ):
         stand(bench.maps, world)
         assert noted(bench, program, frame) == wanted, program
+
+
+@pytest.mark.usefixtures("node")
+def test_the_last_ack(bench: Bench) -> None:
+    """The ACK behind both FINs has no record to teach any more."""
+    last = replace(ACK_DATA, payload=b"", acknowledged=SEQUENCE)
+    back = replace(from_nic.RESPONSE, payload=b"", acknowledged=SEQUENCE)
+    for program, frame in (
+        (Program.FROM_POD, sent(last)),
+        (Program.FROM_NIC, from_nic.carried(from_nic.inner(back))),
+    ):
+        stand(bench.maps, CLOSED)
+        assert noted(bench, program, frame) == 0, program
 
 
 @pytest.mark.usefixtures("node")

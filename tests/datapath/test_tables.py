@@ -9,6 +9,7 @@ from frames import ETHERNET, UDP, checksum, mac
 from tables import (
     admission,
     arriving,
+    closing,
     direct,
     from_nic,
     from_pod,
@@ -33,6 +34,7 @@ CASES = [
     *from_tunnel.CASES,
     *direct.CASES,
     *admission.CASES,
+    *closing.CASES,
     *leaving.CASES,
     *arriving.CASES,
     *nat.CASES,

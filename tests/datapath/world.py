@@ -27,6 +27,9 @@ NIC_MAC, BRIDGE_MAC, OVERLAY_MAC = "02:00:00:00:00:11", "02:00:00:00:00:12", "02
 ROUTER_MAC = "02:00:00:00:00:99"
 NODE_ADDRESS, STRANGER = IPv4Address("192.168.77.1"), IPv4Address("203.0.113.7")
 VNI, PORT, MTU, EPOCH = 1, 8472, 1450, 7
+END_POD, END_REMOTE = HEADER.enums["end"]["END_POD"], HEADER.enums["end"]["END_REMOTE"]
+NO_DEVICE = 99
+"""An index that no device of the node has."""
 SEQUENCE = 1000
 """Behind the last byte of either side of every TCP flow; frames.Tcp begins there."""
 
@@ -82,6 +85,8 @@ class Approval:
     ifindex: int = VETH
     is_open: bool = True
     """Of TCP: the ACK of its handshake has come out."""
+    closing: int = 0
+    """Of TCP: whose FIN has passed, bits of enum end."""
     behind: Tuple | None = None
     """What netfilter makes of it; None: it is not translated."""
     is_confirmed: bool = True
@@ -129,6 +134,8 @@ class World:
     """More entries of `translations` than the flows have: a flow as a peer sends it, a key."""
     source_port: int = 50000
     """Of the outer header of every tunnelled flow."""
+    vtep: int = OVERLAY
+    """Ifindex of the device that shows conntrack what comes by a tunnel; 0: none."""
 
 
 def remote_flow(protocol: int, local_port: int, remote_port: int) -> Tuple:
@@ -219,6 +226,7 @@ class Standing:
             epoch=flow.epoch,
             ifindex=flow.ifindex,
             is_open=flow.is_open or flow.tuple.protocol != TCP,
+            closing=value.closing,
             behind=flow.behind if is_translated else None,
             is_confirmed=flow.is_confirmed or not is_translated,
             hops=value.hops if is_switched else 0,
@@ -269,6 +277,7 @@ def settings(world: World, since: int) -> Settings:
         has_direct=any(peer.way is Way.DIRECT for peer in world.peers),
         judged=world.judged,
         judged_nat=world.judged_nat,
+        vtep=world.vtep,
     )
 
 
@@ -289,6 +298,7 @@ def put_flow(maps: Maps, flow: Approval, since: int, world: World, now: int | No
         received=SEQUENCE,
         way=Way.LOCAL,
         open=flow.is_open,
+        closing=flow.closing,
         translated=_translated(flow),
         confirmed=flow.is_confirmed,
     )

@@ -17,8 +17,8 @@ FOREIGN = {"not_ip", "not_overlay"}
 FLOODED = ("to_pod", "no_pod")
 """So does what a young bridge sends to all pods, for it has not learned yet where one is."""
 UNSTAMPED = ("to_pod", "no_stamp")
-"""So does what the node itself sends to a pod, ARP for one. A FIN counts so too, the ACK after it,
-and all else that no entrance noted: a test of that counts it beside judged()."""
+"""So does what the node itself sends to a pod, ARP for one. A connection's last ACK counts so
+too, and all else that no entrance noted: a test of that counts it beside judged()."""
 BYPASSES = {verdict.label for verdict in Verdict if verdict.kind is VerdictKind.BYPASSED}
 
 CONNECTING = {

@@ -115,9 +115,7 @@ def test_a_connection(pair, stack):
     assert asked(pair, "node1", *talk.ends, "tcp")["state"] == "established"
     talk.client.shutdown(socket.SHUT_WR)
     assert not talk.server.recv(1)
-    # The entry is told of the FIN by the packet that brought it.
-    half_closed = ("flow_half", "flow_unknown")
-    assert confirm(pair, "node1", talk.ends, "tcp", talk.back, back=True) in half_closed
+    assert confirm(pair, "node1", talk.ends, "tcp", talk.back, back=True) == "decapsulated"
 
 
 def test_an_echo_that_is_not_answered(pair, stack):

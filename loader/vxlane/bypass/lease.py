@@ -96,6 +96,7 @@ class Lease:
                     has_direct=bool(overlay.direct_nics),
                     judged=self._settings.judged,
                     judged_nat=self._settings.judged_nat,
+                    vtep=overlay.device,
                 )
             )
 

@@ -51,7 +51,7 @@ class FlowState(Enum):
     WITHDRAWN = "withdrawn"
     """Learned in an earlier epoch."""
     ENDED = "ended"
-    """A FIN or a RST has passed, or a SYN begins anew. With the last ACK the record goes."""
+    """A RST has passed, or a SYN begins anew. With the last ACK of a connection the record goes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,6 +152,8 @@ class Settings:
     has_direct: bool = False
     judged: bool = False
     judged_nat: bool = False
+    vtep: int = 0
+    """Ifindex of the VXLAN device; 0: there is none."""
 
     @classmethod
     def of(cls, value: Any) -> Settings:
@@ -166,6 +168,7 @@ class Settings:
             bool(value.has_direct),
             bool(value.judged),
             bool(value.judged_nat),
+            value.vtep,
         )
 
     @property
@@ -179,6 +182,7 @@ class Settings:
             has_direct=self.has_direct,
             judged=self.judged,
             judged_nat=self.judged_nat,
+            vtep=self.vtep,
         )
         _fill(value.address, mapped(self.address))
         _fill(value.vtep_mac, mac_octets(self.vtep_mac))
@@ -237,6 +241,8 @@ class Flow:
     behind: Tuple
     is_confirmed: bool
     """More than one packet was seen to take this way."""
+    is_closing: bool = False
+    """Of TCP: a FIN has passed."""
 
     @classmethod
     def of(cls, key: Any, value: Any) -> Flow:
@@ -262,6 +268,7 @@ class Flow:
                 key.protocol,
             ),
             bool(value.confirmed),
+            value.closing != 0,
         )
 
 

@@ -126,6 +126,8 @@ def _arriving(facts: Facts) -> Iterator[Verdict]:
     if not facts.has_veth:
         yield Verdict.NO_POD
     way = Way.TUNNEL if is_tunnelled else Way.DIRECT
+    if facts.entering.is_closing and (way is Way.DIRECT or not settings.vtep):
+        yield Verdict.TCP_CONTROL
     yield Verdict.NAT if _is_translated(facts.entering) else _ARRIVED[way]
 
 

@@ -6,11 +6,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from frames import ACK, FIN, PSH, RST, SYN, Frame
+from frames import ACK, PSH, RST, SYN, Frame
 from world import (
     APPROVED,
-    LOCAL_TCP,
-    LOCAL_TCP_BACK,
     PING_FLOW,
     TCP_FLOW,
     UDP_FLOW,
@@ -20,7 +18,7 @@ from world import (
 )
 
 from tables import from_nic, from_pod
-from tables.case import ACK_DATA, DATAGRAM, PING, Case, handed_over, only, sent, without
+from tables.case import ACK_DATA, DATAGRAM, PING, Case, only, sent, without
 from vxlane.datapath.abi import Verdict
 
 FORGOTTEN = without(APPROVED, TCP_FLOW)
@@ -48,17 +46,10 @@ def tcp(fact: str, flags: int, world: World = APPROVED, **more: Any) -> list[Cas
 CONTROL = [
     *tcp("SYN forgets the flow and its reset", SYN, RESET, flows=FORGOTTEN, resets=frozenset()),
     *tcp("SYN with ACK answers a SYN, which has done so", SYN | ACK),
-    *tcp("FIN forgets the flow, not a reset", FIN | ACK, RESET, flows=FORGOTTEN),
     *tcp("RST, which its receiver may yet refuse", RST),
     *tcp("RST with ACK", RST | ACK),
     *tcp("no flag", 0),
     *tcp("data without ACK", PSH),
-    from_pod.case(
-        Verdict.TCP_CONTROL,
-        "FIN to a neighbour forgets both pods' records",
-        handed_over(replace(from_pod.LOCAL_DATA, flags=FIN | ACK)),
-        flows=without(APPROVED, LOCAL_TCP, LOCAL_TCP_BACK),
-    ),
 ]
 
 UNKNOWN = [

@@ -6,9 +6,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from frames import ACK, CE, FIN, MF, UNREACHABLE, Frame, Icmp, Raw, Tcp, Udp, vxlan
+from frames import CE, MF, UNREACHABLE, Frame, Icmp, Raw, Tcp, Udp, vxlan
 from world import (
-    APPROVED,
     BRIDGE_MAC,
     DIRECT,
     NIC_MAC,
@@ -18,11 +17,10 @@ from world import (
     PORT,
     ROUTER_MAC,
     STRANGER,
-    TCP_FLOW,
 )
 
 from tables import from_pod
-from tables.case import ACK_DATA, DATAGRAM, Case, sent, without
+from tables.case import ACK_DATA, DATAGRAM, Case, sent
 from tables.from_nic import ANSWER, FULL, GOOD, PONG, RESPONSE, case, inner
 from vxlane.datapath.abi import Guard, Verdict
 
@@ -119,13 +117,6 @@ ON_OUR_LINK = [
         plain(ANSWER),
         mark=1,
         world=DIRECT,
-    ),
-    case(
-        Verdict.TCP_CONTROL,
-        "FIN, untunnelled",
-        plain(replace(RESPONSE, flags=FIN | ACK)),
-        world=DIRECT,
-        flows=without(APPROVED, TCP_FLOW),
     ),
     case(
         Verdict.GUARDED,

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from frames import ACK, FIN, RST, SYN, Frame
+from frames import RST, SYN, Frame
 from world import (
     APPROVED,
     NEIGHBOUR,
@@ -272,7 +272,7 @@ ENTRIES = [
 ]
 
 
-def control(fact: str, flags: int, flow: Approval, world: World, gone: set[Approval]) -> list[Case]:
+def control(fact: str, flags: int, flow: Approval, world: World) -> list[Case]:
     """Two rows of TCP flags, out and in."""
     return [
         from_pod.case(
@@ -280,14 +280,12 @@ def control(fact: str, flags: int, flow: Approval, world: World, gone: set[Appro
             fact,
             pod_sends(flow, flags=flags),
             world=world,
-            flows=world.flows - gone,
         ),
         from_nic.case(
             Verdict.TCP_CONTROL,
             fact,
             from_nic.carried(peer_sends(flow, flags=flags)),
             world=world,
-            flows=world.flows - gone,
         ),
     ]
 
@@ -307,23 +305,7 @@ CONTROL = [
         from_nic.carried(peer_sends(SERVICE_TCP, flags=SYN)),
         world=ALL,
     ),
-    *control("FIN forgets a masqueraded flow", FIN | ACK, MASQUERADED_TCP, ALL, {MASQUERADED_TCP}),
-    *control("FIN forgets a node port's flow", FIN | ACK, NODE_PORT, ALL, {NODE_PORT}),
-    *control("RST of a translated flow, which may be refused", RST, SERVICE_TCP, ALL, set()),
-    *control("FIN forgets a Service's flow, not a direct one", FIN | ACK, FIRST, ALL, {FIRST}),
-    from_nic.case(
-        Verdict.TCP_CONTROL,
-        "FIN of no flow leaves one that has its 5-tuple before netfilter",
-        from_nic.carried(peer_sends(DIRECT_FLOW, flags=FIN | ACK)),
-        world=only(SECOND),
-    ),
-    from_pod.case(
-        Verdict.TCP_CONTROL,
-        "FIN to a Service's pod of this node forgets both records",
-        pod_sends(LOCAL_SERVICE, flags=FIN | ACK),
-        world=LOCAL,
-        flows=frozenset(),
-    ),
+    *control("RST of a translated flow, which may be refused", RST, SERVICE_TCP, ALL),
     replace(
         from_pod.case(
             Verdict.TCP_CONTROL,

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* A connection that closes is bypassed up to its last ACK, and conntrack is shown a copy of each of
+ * its packets.
+ *
+ * The copy goes into the device by which netfilter would have received the packet. It passes
+ * PREROUTING, where conntrack follows connections, and no further: it is a multicast frame with
+ * the address of one host, and ip_forward() drops what is not for this host (PACKET_HOST), as TCP
+ * does with what is for an address of the node's. So a copy reaches nobody, whatever rules there
+ * are.
+ */
+#ifndef VXLANE_CONNTRACK_H
+#define VXLANE_CONNTRACK_H
+
+#include "maps.h"
+#include "parse.h"
+
+/* Writes the copy's destination into the frame, which its caller writes anew. Not 0: conntrack has
+ * not been shown it. */
+static __always_inline long show_conntrack(struct __sk_buff *skb, __u32 device)
+{
+	/* A group that nobody is in: "xlane", locally administered. */
+	__u8 nobody[ETH_ALEN] = {0x03, 0x78, 0x6c, 0x61, 0x6e, 0x65};
+
+	/* With the address that it has, the copy would be forwarded. */
+	if (bpf_skb_store_bytes(skb, 0, nobody, sizeof(nobody), 0))
+		return -1;
+	return bpf_clone_redirect(skb, device, BPF_F_INGRESS);
+}
+
+#endif

@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Connections that close: up to the last ACK they are bypassed, if conntrack can be shown copies.
+
+What the copy is, test_shown.py tells.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from frames import ACK, CE, ECT0, FIN, SYN, Frame
+from world import (
+    APPROVED,
+    BRIDGE_MAC,
+    DIRECT,
+    END_POD,
+    END_REMOTE,
+    LOCAL_TCP,
+    LOCAL_TCP_BACK,
+    NEIGHBOUR,
+    NO_DEVICE,
+    POD,
+    SEQUENCE,
+    TCP_FLOW,
+    Approval,
+    Tuple,
+    World,
+)
+
+from tables import from_nic, from_pod, nat
+from tables.case import ACK_DATA, Case, handed_over, only, sent, without
+from tables.direct import plain
+from tables.nat_refused import DIRECT_FLOW, FIRST, SECOND
+from vxlane.datapath.abi import Program, Verdict
+
+BOTH = END_POD | END_REMOTE
+NOBODY = "03:78:6c:61:6e:65"
+"""Whom a copy is for: a group that has no member."""
+GONE = replace(APPROVED, vtep=NO_DEVICE)
+RESET = replace(APPROVED, resets=frozenset([TCP_FLOW]))
+FIN_OUT = sent(replace(ACK_DATA, flags=FIN | ACK))
+FIN_IN = from_nic.inner(replace(from_nic.RESPONSE, flags=FIN | ACK))
+LAST = {"flags": ACK, "payload": b"", "acknowledged": SEQUENCE}
+LAST_OUT = sent(replace(ACK_DATA, **LAST))
+LAST_IN = from_nic.inner(replace(from_nic.RESPONSE, **LAST))
+
+
+def closing(world: World, ends: dict[Tuple, int]) -> World:
+    """The same world, and those flows are closed by these ends."""
+    flows = (replace(flow, closing=ends.get(flow.tuple, flow.closing)) for flow in world.flows)
+    return replace(world, flows=frozenset(flows))
+
+
+def without_devices(world: World) -> World:
+    """The same world, and nowhere can conntrack be shown a copy."""
+    pods = tuple(replace(pod, bridge=NO_DEVICE) for pod in world.pods)
+    return replace(world, pods=pods, vtep=0)
+
+
+def at_pod(frame: Frame) -> Frame:
+    """What POD gets of an untranslated frame of a peer's."""
+    return replace(frame, source_mac=BRIDGE_MAC, dest_mac=POD.mac, ttl=frame.ttl - 1)
+
+
+def both_ways(fact: str, out: Frame, into: Frame, world: World, **more: Any) -> list[Case]:
+    """Four rows: to PEER and from it, with devices for a copy and without."""
+    bare = without_devices(world)
+    return [
+        from_pod.case(
+            Verdict.ENCAPSULATED, fact, out, world=world, output=from_pod.wire(out), **more
+        ),
+        from_nic.case(
+            Verdict.DECAPSULATED,
+            fact,
+            from_nic.carried(into),
+            world=world,
+            output=at_pod(into),
+            **more,
+        ),
+        from_pod.case(Verdict.TCP_CONTROL, f"{fact}, and no bridge", out, world=bare, **more),
+        from_nic.case(
+            Verdict.TCP_CONTROL,
+            f"{fact}, and no VXLAN device",
+            from_nic.carried(into),
+            world=bare,
+            **more,
+        ),
+    ]
+
+
+def first_fin() -> list[Case]:
+    """Rows of the first FIN, each with the end that has sent it."""
+    by_pod, by_peer = (closing(RESET, {TCP_FLOW: end}).flows for end in (END_POD, END_REMOTE))
+    rows = both_ways("FIN: record and reset stay", FIN_OUT, FIN_IN, RESET)
+    return [
+        replace(row, flows=by_pod if row.program is Program.FROM_POD else by_peer) for row in rows
+    ]
+
+
+def refused(fact: str, verdict: Verdict, **approval: Any) -> list[Case]:
+    """Two rows: a FIN that its record lets out no more, nor in; `approval` is the record's."""
+    flow = Approval(tuple=TCP_FLOW, **approval)
+    by_pod, by_peer = (replace(flow, closing=end) for end in (END_POD, END_REMOTE))
+    return [
+        from_pod.case(verdict, fact, FIN_OUT, world=only(flow), flows=frozenset([by_pod])),
+        from_nic.case(
+            verdict,
+            fact,
+            from_nic.carried(FIN_IN),
+            world=only(flow),
+            flows=frozenset([by_peer]),
+        ),
+    ]
+
+
+def last_ack(fact: str, flow: Approval) -> list[Case]:
+    """Two rows: the ACK behind both FINs, out and in."""
+    return [
+        from_pod.case(Verdict.TCP_CONTROL, fact, LAST_OUT, world=only(flow), flows=frozenset()),
+        from_nic.case(
+            Verdict.TCP_CONTROL,
+            fact,
+            from_nic.carried(LAST_IN),
+            world=only(flow),
+            flows=frozenset(),
+        ),
+    ]
+
+
+TUNNELLED = [
+    *first_fin(),
+    *(
+        row
+        for who, ends in (("the pod's", END_POD), ("the peer's", END_REMOTE), ("either", BOTH))
+        for row in both_ways(
+            f"data behind {who} FIN",
+            sent(ACK_DATA),
+            from_nic.inner(from_nic.RESPONSE),
+            closing(APPROVED, {TCP_FLOW: ends}),
+        )
+    ),
+    *last_ack("the last ACK ends the record", Approval(tuple=TCP_FLOW, closing=BOTH)),
+    *last_ack(
+        "the last ACK ends a record that is too old for it",
+        Approval(tuple=TCP_FLOW, out=31, into=31, closing=BOTH),
+    ),
+    *refused("FIN of a flow that was approved too long ago", Verdict.FLOW_AGED, out=31, into=31),
+    *refused("FIN of a flow that was approved the other way only", Verdict.FLOW_HALF, out=None),
+    *refused("FIN of a flow that was approved one way only", Verdict.FLOW_HALF, into=None),
+    *refused("FIN of a flow of an earlier epoch", Verdict.FLOW_WITHDRAWN, epoch=6),
+    from_nic.case(
+        Verdict.DECAPSULATED,
+        "FIN that was marked for congestion on its way",
+        from_nic.carried(replace(FIN_IN, tos=ECT0), tos=CE),
+        output=replace(at_pod(FIN_IN), tos=CE),
+        flows=closing(APPROVED, {TCP_FLOW: END_REMOTE}).flows,
+    ),
+    from_nic.case(
+        Verdict.DECAPSULATED,
+        "FIN, and the VXLAN device is gone: the pod has it all the same",
+        from_nic.carried(FIN_IN),
+        world=GONE,
+        output=at_pod(FIN_IN),
+        flows=closing(APPROVED, {TCP_FLOW: END_REMOTE}).flows,
+    ),
+    from_pod.case(
+        Verdict.TCP_CONTROL,
+        "FIN without ACK",
+        sent(replace(ACK_DATA, flags=FIN)),
+        flows=closing(APPROVED, {TCP_FLOW: END_POD}).flows,
+    ),
+    from_pod.case(
+        Verdict.TCP_CONTROL,
+        "SYN opens what was closing",
+        sent(replace(ACK_DATA, flags=SYN)),
+        world=closing(APPROVED, {TCP_FLOW: BOTH}),
+        flows=without(APPROVED, TCP_FLOW),
+    ),
+]
+
+TO_LINK = [
+    from_pod.case(
+        Verdict.ROUTED,
+        "FIN to a peer on our link",
+        FIN_OUT,
+        world=DIRECT,
+        output=replace(FIN_OUT, ttl=FIN_OUT.ttl - 1),
+        flows=closing(DIRECT, {TCP_FLOW: END_POD}).flows,
+    ),
+    from_nic.case(
+        Verdict.TCP_CONTROL,
+        "FIN, untunnelled",
+        plain(replace(from_nic.RESPONSE, flags=FIN | ACK)),
+        world=DIRECT,
+        flows=closing(DIRECT, {TCP_FLOW: END_REMOTE}).flows,
+    ),
+    from_nic.case(
+        Verdict.TCP_CONTROL,
+        "data behind a FIN, untunnelled",
+        plain(from_nic.RESPONSE),
+        world=closing(DIRECT, {TCP_FLOW: END_POD}),
+    ),
+]
+
+FIN_NEXT_DOOR = handed_over(replace(from_pod.LOCAL_DATA, flags=FIN | ACK))
+TO_NEIGHBOUR = [
+    from_pod.case(
+        verdict,
+        fact,
+        FIN_NEXT_DOOR,
+        world=world,
+        flows=closing(APPROVED, {LOCAL_TCP: END_POD, LOCAL_TCP_BACK: END_REMOTE}).flows,
+    )
+    for verdict, fact, world in (
+        (Verdict.SWITCHED, "FIN to a neighbour closes both pods' records", APPROVED),
+        (
+            Verdict.TCP_CONTROL,
+            "FIN to a neighbour, and no bridge",
+            without_devices(APPROVED),
+        ),
+    )
+]
+
+
+def translated(fact: str, flow: Approval, world: World) -> list[Case]:
+    """Two rows: a translated flow's FIN, out and in."""
+    more = {"flags": FIN | ACK}
+    return [
+        nat.out(
+            fact,
+            flow,
+            nat.pod_sends(flow, **more),
+            world=world,
+            flows=closing(world, {flow.tuple: END_POD}).flows,
+        ),
+        nat.into(
+            fact,
+            flow,
+            nat.peer_sends(flow, **more),
+            world=world,
+            flows=closing(world, {flow.tuple: END_REMOTE}).flows,
+        ),
+        from_pod.case(
+            Verdict.TCP_CONTROL,
+            f"{fact}, and no bridge",
+            nat.pod_sends(flow, **more),
+            world=without_devices(world),
+            flows=closing(world, {flow.tuple: END_POD}).flows,
+        ),
+        from_nic.case(
+            Verdict.TCP_CONTROL,
+            f"{fact}, and no VXLAN device",
+            from_nic.carried(nat.peer_sends(flow, **more)),
+            world=without_devices(world),
+            flows=closing(world, {flow.tuple: END_REMOTE}).flows,
+        ),
+    ]
+
+
+ALL = only(nat.SERVICE_TCP, nat.SERVICE_UDP, nat.MASQUERADED_TCP, nat.NODE_PORT, FIRST, SECOND)
+TRANSLATED = [
+    *translated("FIN of a masqueraded flow", nat.MASQUERADED_TCP, ALL),
+    *translated("FIN of a node port's flow", nat.NODE_PORT, ALL),
+    *translated("FIN closes a Service's flow, not a direct one", FIRST, ALL),
+    from_nic.case(
+        Verdict.FLOW_UNKNOWN,
+        "FIN of no flow leaves one that has its 5-tuple before netfilter",
+        from_nic.carried(nat.peer_sends(DIRECT_FLOW, flags=FIN | ACK)),
+        world=only(SECOND),
+    ),
+    nat.switched(
+        "FIN to a Service's pod of this node closes both records",
+        nat.LOCAL_SERVICE,
+        nat.pod_sends(nat.LOCAL_SERVICE, flags=FIN | ACK),
+        world=nat.LOCAL,
+        flows=closing(
+            nat.LOCAL, {nat.LOCAL_SERVICE.tuple: END_POD, nat.LOCAL_BACK.tuple: END_REMOTE}
+        ).flows,
+    ),
+    replace(
+        nat.switched(
+            "FIN of a Service's pod of this node closes both records",
+            nat.LOCAL_BACK,
+            nat.pod_sends(nat.LOCAL_BACK, flags=FIN | ACK, dest_mac=POD.mac),
+            world=nat.LOCAL,
+            flows=closing(
+                nat.LOCAL, {nat.LOCAL_SERVICE.tuple: END_REMOTE, nat.LOCAL_BACK.tuple: END_POD}
+            ).flows,
+        ),
+        ifindex=NEIGHBOUR.ifindex,
+    ),
+]
+
+CASES = [*TUNNELLED, *TO_LINK, *TO_NEIGHBOUR, *TRANSLATED]

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The end of a connection is bypassed; conntrack follows it by copies that nobody else gets."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import time
+from dataclasses import replace
+
+import pytest
+from closing import ENDS, Ears, client_closes, pour, server_closes
+from paths import came
+from test_silence import CLIENT, NODES, SERVER, connection, speak
+
+from vxlane.errors import LabError
+from vxlane.lab.waiting import wait_for
+
+NEIGHBOUR, STOCK = "node1-pod2", "node3-pod1"
+NO_DEVICE = 1 << 30
+ANY_SERVER = pytest.mark.parametrize(
+    "server", [SERVER, NEIGHBOUR], ids=["another-node", "same-node"]
+)
+
+
+@contextlib.contextmanager
+def still(lab, node):
+    """Have an agent write nothing inside the block, whose lease lasts for some seconds."""
+    pid = lab.agent_pid(node)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@pytest.fixture(scope="module")
+def own_lab(make_module_lab):
+    """Two nodes whose rules and maps tests may spoil."""
+    return make_module_lab(nodes=2, pods_per_node=2, kernel_only=0)
+
+
+@contextlib.contextmanager
+def approved(lab, server):
+    """Both ends of a connection that was bypassed already."""
+    with connection(lab, server) as (client, accepted):
+        speak(client, accepted, 3)
+        speak(accepted, client, 3)
+        yield client, accepted
+
+
+def entries(lab, client):
+    """By node: the state of the client's entry, and its time left in tens of seconds, rounded."""
+    found = {}
+    for node in NODES:
+        argv = f"conntrack -L -p tcp -s {lab.address(CLIENT)} --sport {client.getsockname()[1]}"
+        shown = re.findall(
+            r"^tcp +6 (\d+) (\w+)", lab.exec(node, *argv.split()).stdout, re.MULTILINE
+        )
+        found[node] = [(state, round(int(left) / 10)) for left, state in shown]
+    return found
+
+
+def history(lab, server, steps, expected=()):
+    """The entries after each step of an end; those that are `expected` may take a moment."""
+    found = []
+    with approved(lab, server) as (client, accepted):
+        for number, step in enumerate(steps):
+            step(client, accepted)
+            if expected:
+                with contextlib.suppress(LabError):  # What is there instead is for the comparison.
+                    wait_for(
+                        lambda n=number, c=client: entries(lab, c) == expected[n], "", seconds=2
+                    )
+            else:
+                time.sleep(0.1)
+            found.append(entries(lab, client))
+    return found
+
+
+@ANY_SERVER
+@pytest.mark.parametrize("end", ENDS)
+def test_states(lab, kernel_lab, server, end):
+    """After each step of an end the entries have the states and timeouts of stock.
+
+    SYN, SYN-ACK, RST and the ACK behind both FINs take the kernel path, and nothing else does.
+    """
+    theirs = history(kernel_lab, server, ENDS[end])
+    with lab.verdicts("node1") as seen:
+        ours = history(lab, server, ENDS[end], theirs)
+    assert ours == theirs
+    control = came(seen, "from_pod", "tcp_control") + came(seen, "from_nic", "tcp_control")
+    assert control == 3
+
+
+def last_events(lab, server):
+    """By node: the state of which conntrack tells its listeners last, when both have closed."""
+    argv = f"conntrack -E -e UPDATES -p tcp -s {lab.address(CLIENT)}".split()
+    with contextlib.ExitStack() as stack:
+        # Of a connection that began before anybody listened newer kernels tell nothing.
+        listeners = {
+            node: stack.enter_context(lab.spawn(node, *argv, stdout=subprocess.PIPE))
+            for node in NODES
+        }
+        time.sleep(0.3)  # It does not say when it has begun to listen.
+        with approved(lab, server) as (client, accepted):
+            for step in ENDS["client first"]:
+                step(client, accepted)
+            time.sleep(0.2)
+            ours = rf" tcp +6 \d+ (\w+) .* sport={client.getsockname()[1]} "
+        told = {}
+        for node, listener in listeners.items():
+            listener.terminate()
+            told[node] = re.findall(ours, listener.communicate()[0])[-1:]
+    return told
+
+
+@ANY_SERVER
+def test_events(lab, kernel_lab, server):
+    """Who listens to conntrack hears of the end what it hears on stock nodes."""
+    theirs = last_events(kernel_lab, server)
+    assert theirs["node1"] == ["TIME_WAIT"]
+    assert last_events(lab, server) == theirs
+
+
+@pytest.mark.parametrize(
+    "server", [SERVER, NEIGHBOUR, STOCK], ids=["another-node", "same-node", "stock-node"]
+)
+def test_nobody_gets_a_copy(lab, server):
+    """Each packet of an end arrives once, and where it is for; no pod on the bridge gets a copy."""
+    with approved(lab, server) as (client, accepted), Ears(lab, client) as ears:
+        for step in ENDS["half-closed stream"]:
+            step(client, accepted)
+        time.sleep(0.1)
+    assert ears.repeated() == []
+    assert ears.hearers() == {CLIENT, server}
+    assert [ears.fins(pod) for pod in (CLIENT, server)] == [1, 1]
+    assert ears.copies()
+
+
+@ANY_SERVER
+def test_without_rules(own_lab, server):
+    """A node that loses all its rules in the middle of an end sends no copy on."""
+    with approved(own_lab, server) as (client, accepted), Ears(own_lab, client) as ears:
+        client_closes(client, accepted)
+        for node in NODES:
+            own_lab.exec(node, "nft", "flush", "ruleset")
+        pour(accepted, client, 1 << 20)
+        server_closes(client, accepted)
+        time.sleep(0.1)
+    assert ears.repeated() == []
+    assert ears.hearers() == {CLIENT, server}
+    assert [ears.fins(pod) for pod in (CLIENT, server)] == [1, 1]
+    assert ears.copies()
+
+
+def test_no_copy_of_what_comes_in(own_lab):
+    """A FIN of which the kernel takes no copy reaches the pod, also past a strict rp_filter.
+
+    What follows tells conntrack that the connection closes.
+    """
+    strict = (f"net/ipv4/conf/{device}/rp_filter=1" for device in ("all", "eth0"))
+    own_lab.exec("node2", "sysctl", "-qw", *strict)
+    with approved(own_lab, SERVER) as (client, accepted), own_lab.maps("node2") as maps:
+        known = maps.settings()
+        with still(own_lab, "node2"), Ears(own_lab, client) as ears:
+            maps.put_settings(replace(known, vtep=NO_DEVICE))
+            client_closes(client, accepted)
+            time.sleep(0.1)
+            shown = entries(own_lab, client)["node2"]
+            maps.put_settings(known)
+        assert ears.fins(SERVER) == 1
+        assert ears.repeated() == []
+        assert [state for state, _ in shown] == ["ESTABLISHED"]
+        server_closes(client, accepted)
+        time.sleep(0.1)
+        assert [state for state, _ in entries(own_lab, client)["node2"]] == ["CLOSE_WAIT"]
+
+
+def test_no_copy_of_what_goes_out(own_lab):
+    """A FIN of which the kernel takes no copy goes by the kernel path, as the pod sent it."""
+    with approved(own_lab, SERVER) as (client, accepted), own_lab.maps("node1") as maps:
+        pod = next(pod for at, pod in maps.pods().items() if str(at) == own_lab.address(CLIENT))
+        with own_lab.verdicts("node1") as seen, Ears(own_lab, client) as ears:
+            maps.put_pod(replace(pod, bridge=NO_DEVICE))
+            client_closes(client, accepted)
+            maps.put_pod(pod)
+            time.sleep(0.1)
+            shown = entries(own_lab, client)["node1"]
+        assert came(seen, "from_pod", "tcp_control") == 1
+        assert ears.repeated() == []
+        assert ears.hearers() <= {CLIENT, SERVER}
+        assert ears.fins(SERVER) == 1
+        assert [state for state, _ in shown] == ["CLOSE_WAIT"]
