@@ -214,6 +214,16 @@ def test_rules_between_pods_of_a_node(pair):
     assert arrived.count < COUNT
 
 
+def test_what_tells_a_copy_leaves_nothing_to_the_bypass(pair):
+    """A rule that would drop the copies that conntrack is shown is listed, and stops the bypass."""
+    steps = iptables("PREROUTING -t raw", "-m pkttype --pkt-type multicast -j DROP")
+    with mechanism(pair, "node1", CLIENT, steps):
+        assert [each["kind"] for each in status(pair, "node1")["mechanisms"]] == ["header"]
+    arrived, seen = measured(pair, "node1", steps, enabled=True)
+    assert arrived == EVERYTHING
+    assert {key for key in seen if key[1] in BYPASSES} == set()
+
+
 EVERYTHING = Arrived(
     COUNT, COUNT // 2, COUNT // 2, COUNT // 5, frozenset({0, 0x28}), frozenset({62})
 )

@@ -52,7 +52,7 @@ MEANING = {
     Kind.CONNBYTES: "a test of what a connection has carried (connbytes, ct bytes)",
     Kind.STATISTIC: "a random or counted choice of packets (statistic, numgen)",
     Kind.PAYLOAD: "a test of a packet's content (string, u32, bpf, raw payload)",
-    Kind.HEADER: "a test of header fields that differ within a flow (DSCP, TTL, MAC, options)",
+    Kind.HEADER: "a test of header fields that differ within a flow (DSCP, TTL, MAC, FIN, options)",
     Kind.LENGTH: "a test of the packet's length",
     Kind.TIME: "a test of the time of day",
     Kind.SET: "a set that packets change (recent, SET, nft's add and update, meters)",

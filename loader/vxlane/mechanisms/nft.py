@@ -8,7 +8,7 @@ Pure.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from vxlane.mechanisms import xtables
@@ -191,7 +191,6 @@ class Decoder:
         self._registers[_be32(found, nft.NFTA_FIB_DREG)] = register
 
     def _bitwise(self, found: Found) -> Iterator[Step]:
-        yield from ()
         source = self._registers.get(_be32(found, nft.NFTA_BITWISE_SREG), OTHER)
         mask = _data(found.get(nft.NFTA_BITWISE_MASK, b""))
         has_xor = any(_data(found.get(nft.NFTA_BITWISE_XOR, b"")))
@@ -200,6 +199,8 @@ class Decoder:
             result = 0  # bits of a mark are cleared, and packets come unmarked
         elif isinstance(source, tuple) and len(source) == 1 and not has_xor and mask:
             result = (replace(source[0], mask=source[0].number(mask)),)
+        else:
+            yield from _fields(_all(source))
         self._registers[_be32(found, nft.NFTA_BITWISE_DREG)] = result
 
     def _cmp(self, found: Found) -> Iterator[Step]:
@@ -229,8 +230,7 @@ class Decoder:
         piece = self._piece(_be32(found, nft.NFTA_LOOKUP_SREG))
         content = self._set_of(_text(found[nft.NFTA_LOOKUP_SET]))
         yield from content.kinds
-        if self._asks_in_part(piece, content):
-            yield Unknown.CONNECTION
+        yield from self._asked_in_part(piece, content)
         if nft.NFTA_LOOKUP_DREG not in found:
             is_negated = bool(_be32(found, nft.NFTA_LOOKUP_FLAGS) & nft.NFT_LOOKUP_F_INV)
             yield piece.member(content, self._name_of, is_negated=is_negated)
@@ -246,19 +246,19 @@ class Decoder:
             yield Unknown.TEST
             self._registers[register] = OTHER
 
-    def _asks_in_part(self, piece: Piece, content: SetContent) -> bool:
-        """Whether a set's key has conntrack's state in it, in a way that is not decoded: beside
-        other fields, or by elements that are not known.
+    def _asked_in_part(self, piece: Piece, content: SetContent) -> Iterator[Field]:
+        """The fields that a set's key has in it, in a way that is not decoded: beside other fields,
+        or by elements that are not known.
         """
         known = [piece.element(low, high, self._name_of) for low, high, _ in content.elements]
-        if piece.what is Field.STATE and content.is_whole and known and None not in known:
-            return False
-        # A field that stands alone fills a word. The state may be any of several.
+        if content.is_whole and known and None not in known:
+            return
+        # A field that stands alone fills a word, but for names.
         is_one = bool(known) and max(len(low) for low, _, _ in content.elements) <= INDEX_SIZE
         loaded = (
             [piece] if is_one else [one for held in self._registers.values() for one in _all(held)]
         )
-        return any(one.what is Field.STATE for one in loaded)
+        yield from _fields(loaded)
 
     def _piece(self, register: int) -> Piece:
         """The one field that a register holds; anything, where it holds several or none."""
@@ -275,6 +275,10 @@ class Decoder:
 
 def _all(held: Register) -> tuple[Piece, ...]:
     return held if isinstance(held, tuple) else ()
+
+
+def _fields(pieces: Iterable[Piece]) -> Iterator[Field]:
+    return (piece.what for piece in pieces if isinstance(piece.what, Field))
 
 
 def verdict_of(data: bytes) -> Verdict | None:

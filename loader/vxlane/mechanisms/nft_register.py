@@ -88,7 +88,7 @@ class Piece:
         if isinstance(self.what, Unknown):
             return None
         if self.what in _NAMES:
-            is_one = low == high and len(low) <= NAME_SIZE
+            is_one = low == high and len(low) <= self.size
             return self._named(self.what, low, name_of) if is_one else None
         if len(low) > _FIELD_SIZE:
             return None

@@ -19,9 +19,10 @@ _MOST_VALUES = 1024
 """So many values of a field are tried one by one against a mask."""
 _IPV4, _ETH_IPV4 = 2, 0x0800  # NFPROTO_IPV4, ETH_P_IP
 _TCP, _UDP, _ICMP = 6, 17, 1
-_ACK, _SYN_FIN_RST = 0x10, 0x07
+_ACK, _SYN_RST = 0x10, 0x06
 _DONT_FRAGMENT = 0x4000
 _UNSPECIFIED, _UNICAST, _LOCAL = 0, 1, 2  # RTN_*
+_HOST, _MULTICAST = 0, 2  # PACKET_*
 _HOSTS = ((0x01000000, 0x7EFFFFFF), (0x80000000, 0xDFFFFFFF), (0xF0000000, 0xFFFFFFFE))
 """All addresses that a host can have towards others."""
 # Bits of a state, of nft's ct state and of xt_conntrack alike (NF_CT_STATE_BIT).
@@ -53,6 +54,8 @@ class Field(enum.Enum):
     IN_PORT = enum.auto()
     """Names of bridge ports."""
     OUT_PORT = enum.auto()
+    PACKET_TYPE = enum.auto()
+    """Whom the frame is for: PACKET_HOST, PACKET_MULTICAST ..."""
 
 
 _TYPE_OF = {
@@ -123,6 +126,8 @@ class Packet:
     """Whether its addresses are pods'; else it is a tunnel's packet."""
     moved: Field | None = None
     """Which of its addresses is no pod's, but what NAT has yet to make one, or has made of one."""
+    has_copies: bool = False
+    """Whether copies of some are among them, which conntrack must see as it would the packets."""
 
     def match(self, test: Test) -> Match:
         """How many of the packets `test` fits."""
@@ -142,10 +147,10 @@ def masked_test(field: Field, value: int, mask: int, *, is_negated: bool = False
 
 
 def established(view: View, moved: Field | None = None) -> Packet:
-    """Of pods' connections that conntrack knows, as the bypass takes them: TCP without SYN, FIN and
-    RST, UDP, ICMP; no fragments. `moved`: see Packet.
+    """Of pods' connections that conntrack knows, as the bypass takes them: TCP with ACK and
+    without SYN and RST, UDP, ICMP; no fragments. `moved`: see Packet.
     """
-    flags = _values(*(n for n in range(256) if n & _ACK and not n & _SYN_FIN_RST))
+    flags = _values(*(n for n in range(256) if n & _ACK and not n & _SYN_RST))
     numbers = {**_inner(view, moved), Field.STATE: _values(ESTABLISHED), Field.TCP_FLAGS: flags}
     return Packet(numbers, _inner_names(view), moved=moved)
 
@@ -168,6 +173,14 @@ def unfollowed(packet: Packet) -> Packet:
     """The same packets before conntrack has seen them, which takes some for INVALID until then."""
     states = _merged((*packet.numbers[Field.STATE], *_values(INVALID, _UNTRACKED)))
     return replace(packet, numbers={**packet.numbers, Field.STATE: states})
+
+
+def copied(packet: Packet) -> Packet:
+    """The same packets, and copies of those that close a connection (bpf/conntrack.h): multicast
+    frames that a device receives, and no port of a bridge.
+    """
+    numbers = {**packet.numbers, Field.PACKET_TYPE: _values(_HOST, _MULTICAST)}
+    return replace(packet, numbers=numbers, has_copies=True)
 
 
 def untracked(packet: Packet) -> Packet:

@@ -7,7 +7,7 @@ import enum
 from dataclasses import dataclass
 
 from vxlane.mechanisms.kinds import Kind
-from vxlane.mechanisms.packet import Test
+from vxlane.mechanisms.packet import Field, Test
 
 
 class Code(enum.Enum):
@@ -55,7 +55,8 @@ class Choice:
     branches: tuple[tuple[Test | None, Verdict], ...]
 
 
-Step = Test | Unknown | Action | Kind | Choice | Verdict
+Step = Test | Field | Unknown | Action | Kind | Choice | Verdict
+"""A bare Field is a test of it that is not decoded, and fits some packets as far as we know."""
 Rule = tuple[Step, ...]
 """In the order in which the kernel takes them: the first test that does not fit ends it."""
 

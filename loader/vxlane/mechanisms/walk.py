@@ -19,6 +19,7 @@ from vxlane.mechanisms.packet import (
     Packet,
     Test,
     View,
+    copied,
     established,
     framed,
     of_any_state,
@@ -51,6 +52,8 @@ _DESTINATION_NAT, _SOURCE_NAT = -100, 100
 where the chains of type nat have others."""
 _NOT_KIND = frozenset({Code.DROP, Code.JUMP, Code.GOTO})
 """What must not follow a test of TCP flags: SYN and SYN-ACK teach, and they pass such a rule."""
+_OF_COPIES = frozenset({Field.PACKET_TYPE, Field.IN_PORT})
+"""What a copy has in another way than its packet."""
 _INNER_HOOKS = frozenset({Hook.PREROUTING, Hook.FORWARD, Hook.POSTROUTING})
 _RECEIVED_HOOKS = frozenset({Hook.PREROUTING, Hook.INPUT})
 _SENT_HOOKS = frozenset({Hook.OUTPUT, Hook.POSTROUTING})
@@ -88,6 +91,8 @@ class _OfPods:
         self.established = established(view, moved)
         self.of_any_state = of_any_state(view, moved)
         self.framed = framed(view, moved)
+        self.copied = copied(self.established)
+        self.framed_copied = copied(self.framed)
         # What conntrack does not follow is not translated.
         self.kinds = frozenset(Kind) - ({Kind.NOTRACK} if moved else set())
 
@@ -115,8 +120,11 @@ def _walks(base: Base, packets: _Packets) -> _Walks:
             yield pods.framed, pods.kinds, Scope()
     else:
         if base.hook in _INNER_HOOKS:
+            # Behind conntrack it is all one what becomes of a copy.
+            has_copies = is_before_conntrack(base)
             for pods in of_pods:
-                yield pods.established, pods.kinds & _PER_PACKET, Scope()
+                packet = pods.copied if has_copies else pods.established
+                yield packet, pods.kinds & _PER_PACKET, Scope()
                 yield pods.of_any_state, pods.kinds & OF_A_CONNECTION, Scope()
         for packet in of_tunnel(base, packets.view, packets.sent, packets.received):
             yield packet, _PER_PACKET, Scope()
@@ -142,7 +150,9 @@ def _device_walks(devices: frozenset[str], packets: _Packets, of_pods: Sequence[
             yield packet, _PER_PACKET, Scope()
     others = devices - view.nics - view.bridges - {view.overlay}
     for pods in of_pods:
-        if devices & (view.bridges | view.direct | {view.overlay}):
+        if devices & (view.bridges | {view.overlay}):
+            yield pods.framed_copied, pods.kinds, Scope()
+        elif devices & view.direct:
             yield pods.framed, pods.kinds, Scope()
         if others:
             yield pods.framed, pods.kinds, Scope(ports=others)
@@ -229,18 +239,26 @@ class Walk:
                 returns |= leaves
                 if not goes_on:
                     return False, returns
+            elif isinstance(step, Field):
+                match = Match.SOME
+                deciding.append(step)
+                self._find_difference(step, key, scope)
             else:
                 fits = self._packet.match(step)
                 if fits is Match.NONE:
                     return True, returns
                 match, scope = min(match, fits), self._narrowed(scope, step)
+                has_flags |= step.field is Field.TCP_FLAGS
                 if fits is Match.SOME:
                     deciding.append(step.field)
-                if step.field is Field.TCP_FLAGS:
-                    has_flags = True
-                    if fits is Match.SOME:
-                        self._find(Kind.HEADER, key, scope)
+                    self._find_difference(step.field, key, scope)
         return True, returns
+
+    def _find_difference(self, field: Field, key: ChainKey, scope: Scope) -> None:
+        """What a test that fits some packets finds: it may tell those of a flow from each other."""
+        differs = field in _OF_COPIES and self._packet.has_copies
+        if differs or field is Field.TCP_FLAGS:
+            self._find(Kind.HEADER, key, scope)
 
     def _find_all(self, found: Iterable[Met], key: ChainKey, scope: Scope) -> None:
         for what in found:
@@ -260,6 +278,7 @@ class Walk:
                 fits, inner = self._packet.match(test), self._narrowed(scope, test)
                 if fits is Match.SOME:
                     self._find(test.field, key, scope)
+                    self._find_difference(test.field, key, inner)
             else:
                 fits, inner = Match.ALL if step is verdict else Match.SOME, scope
             if fits is Match.NONE:

@@ -25,7 +25,7 @@ _PORT_MOST = 0xFFFF
 
 _OF_CONNECTION = frozenset(
     {
-        *("cgroup", "devgroup", "iprange", "ipvs", "osf", "owner", "pkttype", "policy"),
+        *("cgroup", "devgroup", "iprange", "ipvs", "osf", "owner", "policy"),
         *("realm", "rpfilter", "set", "socket"),
         *("ah", "dccp", "esp", "icmp", "icmp6", "ipcomp", "l2tp", "sctp", "udplite"),
     }
@@ -229,7 +229,13 @@ def _physdev(data: bytes) -> list[Step]:
         steps.append(name_test(Field.IN_PORT, port, mask, is_negated=bool(inverted & 1)))
     if which & 2:
         steps.append(name_test(Field.OUT_PORT, out, out_mask, is_negated=bool(inverted & 2)))
-    return [*steps, Unknown.TEST]
+    # --physdev-is-in and its like ask too whether the packet came from a port.
+    return [*steps, Field.IN_PORT]
+
+
+def _pkttype(data: bytes) -> list[Step]:
+    kind, is_negated = struct.unpack_from("=II", data)
+    return [NumberTest(Field.PACKET_TYPE, ((kind, kind),), bool(is_negated))]
 
 
 def name_test(field: Field, name: bytes, mask: bytes, *, is_negated: bool = False) -> Test:
@@ -251,4 +257,5 @@ _DECODED = {
     "multiport": _multiport,
     "addrtype": _addrtype,
     "physdev": _physdev,
+    "pkttype": _pkttype,
 }
