@@ -74,7 +74,12 @@ def test_short_connections(lab, kernel_lab, server, count):
     assert sum(bypassed(seen).values()) >= 3 * count
     for node in NODES:
         with lab.maps(node) as maps:
-            ports = [{one.tuple.local_port, one.tuple.remote_port} for one in maps.flows()]
+            # The ACK of a FIN that had to be sent again may leave half a record.
+            ports = [
+                {one.tuple.local_port, one.tuple.remote_port}
+                for one in maps.flows()
+                if one.seen_out and one.seen_in
+            ]
         assert not [
             both for both in ports if PORT in both and both.intersection(range(14000, 14500))
         ]
