@@ -84,7 +84,7 @@ enter_by_record(struct __sk_buff *skb, struct packet *packet, const struct outer
 	if (!is_bypassed(verdict))
 		return verdict;
 	/* Without a copy the pod has it all the same. The tunnel is gone: what is left would come
-	 * in by the NIC, where a strict rp_filter drops it, and a bridge floods it. The next packet
+	 * in by the NIC, where a strict rp_filter drops it, and a bridge floods it. The next FIN
 	 * moves conntrack's state on. */
 	if (flow->closing)
 		show_conntrack(skb, settings->vtep);

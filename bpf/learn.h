@@ -49,8 +49,7 @@ static __always_inline enum verdict flow_reset(struct flow_key *key, struct flow
 	if (!flow)
 		return verdict;
 	expected = direction == DIRECTION_OUT ? flow->sent : flow->received;
-	/* Of one that closes it has seen all, and closes the entry itself. */
-	if (!flow->closing && flow->seen_out && flow->seen_in && packet->sequence == expected &&
+	if (flow->seen_out && flow->seen_in && packet->sequence == expected &&
 	    resets.update(key, &now))
 		verdict = VERDICT_MAP_FULL;
 	forget_halves(flow);

@@ -159,8 +159,7 @@ class Learner:
         half, reached = ("into", "received") if inbound else ("out", "sent")
         if packet.protocol == TCP and packet.flags & RST:
             is_whole = known and known.out is not None and known.into is not None
-            is_unseen = is_whole and not known.closing
-            if known and is_unseen and packet.sequence == getattr(known, reached):
+            if known and is_whole and packet.sequence == getattr(known, reached):
                 self.resets.add(key)
             if known:
                 self.flows[key] = replace(known, out=None, into=None, is_open=False)
