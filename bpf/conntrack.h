@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* A connection that closes is bypassed up to its last ACK, and conntrack is shown a copy of each of
- * its packets.
+/* A connection that closes is bypassed up to its last ACK, and from the first FIN on conntrack is
+ * shown a copy of what is bypassed.
  *
  * The copy goes into the device by which netfilter would have received the packet. It passes
  * PREROUTING, where conntrack follows connections, and no further: it is a multicast frame with

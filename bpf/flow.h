@@ -187,7 +187,7 @@ static __always_inline void flow_end(struct flow_key *key, const struct flow *fl
 }
 
 /* The beginning or the end of a connection: of one that begins conntrack must see every packet
- * until both halves are learned, of one that ends it is shown every packet (conntrack.h). Two pods
+ * until both halves are learned, of one that ends it is shown copies (conntrack.h). Two pods
  * of one node share a conntrack entry, so both their records are told. A RST may yet be refused by
  * its receiver: it counts once it has come out of the kernel path, see flow_reset(). */
 static __always_inline void flow_open_or_close(const struct packet *packet, struct flow_key *key,

@@ -170,13 +170,10 @@ class Fuzz:
             context = replace(context, gso_size=0)
         result = self._run(frame, context)
         due = oracle.judge(self._program, frame, context)
-        if due:
-            agree = result.action is Action.REDIRECT and due.allows(result.frame, result.mark)
-        else:
-            agree = (result.action, result.frame) == (Action.UNSPEC, frame)
+        agree = (result.action, result.frame) == (Action.UNSPEC, frame)
         # Which ACK is the last the sequence numbers say, of which the oracle keeps no account.
-        is_left = (result.action, result.frame) == (Action.UNSPEC, frame)
-        agree = agree or (is_left and bool(oracle.finished(frame)))
+        if due and not (agree and oracle.finished(frame)):
+            agree = result.action is Action.REDIRECT and due.allows(result.frame, result.mark)
         # Of a machine that stood still no age is known.
         is_late = time.monotonic_ns() - self._made >= AGED
         assert agree or is_late, self._report(oracle, due, frame, context, result)

@@ -35,7 +35,7 @@ def test_connections(lab, kube_proxy, backend):
     assert set(bypassed(seen)) == set(ways)
     for way, times in ways.items():
         assert seen[way] >= NEARLY_ALL * times * questions
-    # Of each connection by the Service the ACK of the SYN-ACK, and what comes after a FIN.
+    # Of each connection by the Service the ACK of the SYN-ACK, and a FIN that is sent again.
     assert seen["from_pod", "no_peer"] <= 3 * 2 * MANY
     assert proxy.invalid() == 0
 

@@ -45,11 +45,12 @@ def speak(speaker, hearer, times):
 
 
 def entry(lab, node, client):
-    """State and remaining seconds of the client's entry."""
+    """State and remaining seconds of the client's entry; there is one at most."""
     argv = f"conntrack -L -p tcp -s {lab.address(CLIENT)} --sport {client.getsockname()[1]}"
     listed = lab.exec(node, *argv.split()).stdout
-    found = re.search(r"^tcp +6 (\d+) (\w+)", listed, re.MULTILINE)
-    return (found[2], int(found[1])) if found else (None, 0)
+    found = re.findall(r"^tcp +6 (\d+) (\w+)", listed, re.MULTILINE)
+    assert len(found) <= 1
+    return next(((state, int(left)) for left, state in found), (None, 0))
 
 
 def has_long_timeout(lab, client):

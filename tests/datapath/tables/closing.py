@@ -63,10 +63,21 @@ def at_pod(frame: Frame) -> Frame:
     return replace(frame, source_mac=BRIDGE_MAC, dest_mac=POD.mac, ttl=frame.ttl - 1)
 
 
+def unshown(row: Case) -> Case:
+    """The same packet where no device takes a copy: the kernel path has it as it came."""
+    place = "bridge" if row.program is Program.FROM_POD else "VXLAN device"
+    return replace(
+        row,
+        verdict=Verdict.TCP_CONTROL,
+        fact=f"{row.fact}, and no {place}",
+        world=without_devices(row.world),
+        output=None,
+    )
+
+
 def both_ways(fact: str, out: Frame, into: Frame, world: World, **more: Any) -> list[Case]:
     """Four rows: to PEER and from it, with devices for a copy and without."""
-    bare = without_devices(world)
-    return [
+    rows = [
         from_pod.case(
             Verdict.ENCAPSULATED, fact, out, world=world, output=from_pod.wire(out), **more
         ),
@@ -78,15 +89,8 @@ def both_ways(fact: str, out: Frame, into: Frame, world: World, **more: Any) -> 
             output=at_pod(into),
             **more,
         ),
-        from_pod.case(Verdict.TCP_CONTROL, f"{fact}, and no bridge", out, world=bare, **more),
-        from_nic.case(
-            Verdict.TCP_CONTROL,
-            f"{fact}, and no VXLAN device",
-            from_nic.carried(into),
-            world=bare,
-            **more,
-        ),
     ]
+    return [*rows, *map(unshown, rows)]
 
 
 def first_fin() -> list[Case]:
@@ -204,58 +208,32 @@ TO_LINK = [
 ]
 
 FIN_NEXT_DOOR = handed_over(replace(from_pod.LOCAL_DATA, flags=FIN | ACK))
-TO_NEIGHBOUR = [
-    from_pod.case(
-        verdict,
-        fact,
-        FIN_NEXT_DOOR,
-        world=world,
-        flows=closing(APPROVED, {LOCAL_TCP: END_POD, LOCAL_TCP_BACK: END_REMOTE}).flows,
-    )
-    for verdict, fact, world in (
-        (Verdict.SWITCHED, "FIN to a neighbour closes both pods' records", APPROVED),
-        (
-            Verdict.TCP_CONTROL,
-            "FIN to a neighbour, and no bridge",
-            without_devices(APPROVED),
-        ),
-    )
-]
+NEXT_DOOR = from_pod.case(
+    Verdict.SWITCHED,
+    "FIN to a neighbour closes both pods' records",
+    FIN_NEXT_DOOR,
+    world=APPROVED,
+    flows=closing(APPROVED, {LOCAL_TCP: END_POD, LOCAL_TCP_BACK: END_REMOTE}).flows,
+)
+TO_NEIGHBOUR = [NEXT_DOOR, unshown(NEXT_DOOR)]
 
 
 def translated(fact: str, flow: Approval, world: World) -> list[Case]:
-    """Two rows: a translated flow's FIN, out and in."""
-    more = {"flags": FIN | ACK}
-    return [
-        nat.out(
+    """Four rows: a translated flow's FIN, out and in, with devices for a copy and without."""
+    rows = [
+        make(
             fact,
             flow,
-            nat.pod_sends(flow, **more),
+            sends(flow, flags=FIN | ACK),
             world=world,
-            flows=closing(world, {flow.tuple: END_POD}).flows,
-        ),
-        nat.into(
-            fact,
-            flow,
-            nat.peer_sends(flow, **more),
-            world=world,
-            flows=closing(world, {flow.tuple: END_REMOTE}).flows,
-        ),
-        from_pod.case(
-            Verdict.TCP_CONTROL,
-            f"{fact}, and no bridge",
-            nat.pod_sends(flow, **more),
-            world=without_devices(world),
-            flows=closing(world, {flow.tuple: END_POD}).flows,
-        ),
-        from_nic.case(
-            Verdict.TCP_CONTROL,
-            f"{fact}, and no VXLAN device",
-            from_nic.carried(nat.peer_sends(flow, **more)),
-            world=without_devices(world),
-            flows=closing(world, {flow.tuple: END_REMOTE}).flows,
-        ),
+            flows=closing(world, {flow.tuple: end}).flows,
+        )
+        for make, sends, end in (
+            (nat.out, nat.pod_sends, END_POD),
+            (nat.into, nat.peer_sends, END_REMOTE),
+        )
     ]
+    return [*rows, *map(unshown, rows)]
 
 
 ALL = only(nat.SERVICE_TCP, nat.SERVICE_UDP, nat.MASQUERADED_TCP, nat.NODE_PORT, FIRST, SECOND)
