@@ -116,7 +116,9 @@ static __always_inline enum verdict to_local_pod(struct __sk_buff *skb, struct p
 		return VERDICT_TOO_BIG;
 	if (!packet->ip.tot_len && !takes_whole(receiver, skb))
 		return VERDICT_BIG_TCP;
-	if (flow->closing && show_as_sent(skb, packet, sender))
+	/* What is translated was routed, so netfilter has it in any case. */
+	if (flow->closing && (sender->bridge_netfilter || flow->translated) &&
+	    show_as_sent(skb, packet, sender))
 		return VERDICT_TCP_CONTROL;
 	if (flow->translated)
 		rewrite_local(skb, packet, receiver, flow);

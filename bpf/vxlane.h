@@ -13,7 +13,7 @@
 #include <linux/types.h>
 
 enum contract {
-	VXLANE_ABI = 10,
+	VXLANE_ABI = 11,
 };
 
 /* Numbers that the loader writes into the instructions; see node.h. */
@@ -166,7 +166,8 @@ struct pod {
 	__u8 mac[6]; /* of the pod's interface */
 	__u8 gateway_mac[6]; /* of the bridge */
 	__u8 guard; /* enum guard */
-	__u8 pad[3];
+	__u8 bridge_netfilter; /* 1: what the bridge hands over passes netfilter */
+	__u8 pad[2];
 };
 
 struct flow_key {

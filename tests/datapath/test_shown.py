@@ -63,7 +63,8 @@ def due(case: Case) -> Copies:
     seen: Copies = {BRIDGE: [], VTEP: []}
     frame = bytes(case.frame)
     if is_bypassed(case) and case.program is Program.FROM_POD:
-        seen[BRIDGE].append(NOBODY + frame[6:])
+        if case.verdict != Verdict.SWITCHED or case.world.pods[0].bridge_netfilter:
+            seen[BRIDGE].append(NOBODY + frame[6:])
     elif is_bypassed(case) and case.world.vtep != NO_DEVICE:
         seen[VTEP].append(NOBODY + frame[6:12] + frame[ENCAPSULATION + 12 :])
     return seen

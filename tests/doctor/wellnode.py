@@ -23,6 +23,7 @@ from vxlane.doctor.facts import (
     Tunnel,
 )
 from vxlane.doctor.findings import Level
+from vxlane.host import sysctls
 from vxlane.host.devices import Device
 from vxlane.host.entries import Forwarding, Neighbour, Route
 from vxlane.host.nexthops import NextHop
@@ -83,7 +84,7 @@ WELL = Facts(
         now=NOW,
     ),
     sysctls={
-        settings.BRIDGE_NETFILTER: "1",
+        sysctls.BRIDGE_NETFILTER: "1",
         settings.FORWARDING: "1",
         settings.LIBERAL: "1",
         settings.IGNORE_RST: "1",

@@ -14,9 +14,11 @@ from dataclasses import replace
 import pytest
 from closing import ENDS, Ears, client_closes, pour, server_closes
 from paths import came
+from standing import entered
 from test_silence import CLIENT, NODES, SERVER, connection, entry, speak
 
 from vxlane.errors import LabError
+from vxlane.host import sysctls
 from vxlane.lab.waiting import wait_for
 
 NEIGHBOUR, STOCK = "node1-pod2", "node3-pod1"
@@ -181,9 +183,11 @@ def test_no_copy_of_what_goes_out(own_lab):
     with approved(own_lab, SERVER) as (client, accepted), own_lab.maps("node1") as maps:
         pod = next(pod for at, pod in maps.pods().items() if str(at) == own_lab.address(CLIENT))
         with own_lab.verdicts("node1") as seen, Ears(own_lab, client) as ears:
-            maps.put_pod(replace(pod, bridge=NO_DEVICE))
-            client_closes(client, accepted)
-            maps.put_pod(pod)
+            # The devmap takes a veth of the namespace that its writer is in.
+            with entered(own_lab.netns("node1")):
+                maps.put_pod(replace(pod, bridge=NO_DEVICE))
+                client_closes(client, accepted)
+                maps.put_pod(pod)
             time.sleep(0.1)
             shown, _ = entry(own_lab, "node1", client)
         assert came(seen, "from_pod", "tcp_control") == 1
@@ -191,3 +195,39 @@ def test_no_copy_of_what_goes_out(own_lab):
         assert ears.hearers() <= {CLIENT, SERVER}
         assert ears.fins(SERVER) == 1
         assert shown == "CLOSE_WAIT"
+
+
+SEEN = """\
+add table ip seen
+add chain ip seen prerouting { type filter hook prerouting priority -300; }
+add rule ip seen prerouting ip saddr 10.42.0.0/16 ip daddr 10.42.0.0/16 counter
+"""
+
+
+def seen_by_netfilter(lab, server):
+    """How many packets of one connection meet netfilter on node1."""
+    lab.exec("node1", "nft", "-f", "-", stdin=SEEN)
+    with approved(lab, server) as (client, accepted):
+        for step in ENDS["client first"]:
+            step(client, accepted)
+        time.sleep(0.1)
+    listed = lab.exec("node1", "nft", "list", "table", "ip", "seen").stdout
+    lab.exec("node1", "nft", "delete", "table", "ip", "seen")
+    return int(re.search(r"counter packets (\d+)", listed)[1])
+
+
+def test_bridge_without_netfilter(own_lab):
+    """Where bridged packets pass no netfilter, conntrack is shown none of them.
+
+    Of what is routed it is: the count says something.
+    """
+    own_lab.exec("node1", "sysctl", "-qw", f"{sysctls.BRIDGE_NETFILTER}=0")
+    own_lab.kill_agent("node1")
+    own_lab.start_agent("node1")
+    own_lab.ask("node1", op="bypass", enabled=False)
+    of_kernel_path = seen_by_netfilter(own_lab, NEIGHBOUR)
+    own_lab.ask("node1", op="bypass", enabled=True)
+    with own_lab.verdicts("node1") as seen:
+        assert seen_by_netfilter(own_lab, NEIGHBOUR) == of_kernel_path == 0
+    assert came(seen, "from_pod", "switched") >= 6
+    assert seen_by_netfilter(own_lab, SERVER)

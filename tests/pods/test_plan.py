@@ -51,3 +51,15 @@ def test_super_packets_of_a_pod() -> None:
     bridge = dataclasses.replace(BRIDGE, gso_size=65536, gso_segs=10)
     [pod] = plan_for(POD, veth, bridge, others=Guard(0)).pods
     assert (pod.gso_size, pod.gso_segs) == (131072, 100)
+
+
+@pytest.mark.parametrize(
+    ("of_node", "of_bridge", "expected"),
+    [(True, False, True), (False, True, True), (False, False, False)],
+    ids=["node", "bridge", "neither"],
+)
+def test_netfilter_on_the_bridge(*, of_node: bool, of_bridge: bool, expected: bool) -> None:
+    """The node's setting or the bridge's own has bridged packets pass netfilter."""
+    bridge = dataclasses.replace(BRIDGE, calls_iptables=of_bridge)
+    [pod] = plan_for(POD, VETH, bridge, others=Guard(0), bridge_netfilter=of_node).pods
+    assert pod.bridge_netfilter == expected

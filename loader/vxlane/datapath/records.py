@@ -105,6 +105,8 @@ class Pod:
     """Super-packets of so many bytes or more the kernel cuts for its veth; 0: all BIG TCP."""
     gso_segs: int = 0
     """And those of more segments."""
+    bridge_netfilter: bool = True
+    """What the bridge hands over passes netfilter."""
 
     @classmethod
     def of(cls, key: Any, value: Any) -> Pod:
@@ -120,6 +122,7 @@ class Pod:
             value.owner,
             value.gso_size,
             value.gso_segs,
+            bool(value.bridge_netfilter),
         )
 
     @property
@@ -133,6 +136,7 @@ class Pod:
             owner=self.owner,
             gso_size=self.gso_size,
             gso_segs=self.gso_segs,
+            bridge_netfilter=self.bridge_netfilter,
         )
         _fill(value.mac, mac_octets(self.mac))
         _fill(value.gateway_mac, mac_octets(self.gateway_mac))

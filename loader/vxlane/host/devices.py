@@ -56,6 +56,8 @@ class Device:
     """A bridge port that may not reach other isolated ports."""
     filters_vlans: bool
     """A bridge with VLAN filtering on."""
+    calls_iptables: bool = False
+    """A bridge whose packets pass netfilter, whatever the sysctl says (nf_call_iptables)."""
     gso_size: int = 0
     """gso_ipv4_max_size: super-packets of so many bytes or more are cut; 0: before Linux 6.3."""
     gso_segs: int = 0
@@ -152,6 +154,7 @@ def _device(body: bytes) -> Device:
         qdisc=_text(found, rt.IFLA_QDISC),
         is_isolated=any(port.get(rt.IFLA_BRPORT_ISOLATED, b"")),
         filters_vlans=any(bridge.get(rt.IFLA_BR_VLAN_FILTERING, b"")),
+        calls_iptables=any(bridge.get(rt.IFLA_BR_NF_CALL_IPTABLES, b"")),
         gso_size=_number(found, rt.IFLA_GSO_IPV4_MAX_SIZE),
         gso_segs=_number(found, rt.IFLA_GSO_MAX_SEGS),
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from vxlane.errors import KernelError
 
+BRIDGE_NETFILTER = "net.bridge.bridge-nf-call-iptables"
 FORWARDING = {"net.ipv4.ip_forward": "1"}
 
 CONNTRACK = {

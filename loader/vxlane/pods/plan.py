@@ -30,7 +30,7 @@ class PodPlan:
     pods: tuple[Pod, ...] = ()
     """One for each address; none: it is not accelerated, and `reason` says why."""
     reason: str = ""
-    bridge_facts: tuple[str, int, bool] | None = None
+    bridge_facts: tuple[str, int, bool, bool] | None = None
     """The bridge's properties that the entries depend on."""
 
     def __str__(self) -> str:
@@ -42,12 +42,18 @@ class PodPlan:
 
 
 def plan_for(
-    interface: PodInterface, veth: Device, bridge: Device | None, *, others: Guard
+    interface: PodInterface,
+    veth: Device,
+    bridge: Device | None,
+    *,
+    others: Guard,
+    bridge_netfilter: bool = True,
 ) -> PodPlan:
     """The plan for a pod.
 
     `others` are the directions that filters or rules of others guard. A bridge or a port that keeps
     pods apart guards both directions. A shaper on the veth's root guards the one to the pod.
+    `bridge_netfilter`: the node has the packets of all bridges pass netfilter.
     """
     if veth.kind != "veth":
         return _refused(veth, f"{veth.name} is not a veth but a {veth.kind or 'hardware'} device")
@@ -72,6 +78,7 @@ def plan_for(
             owner=zlib.crc32(interface.container_id.encode()),
             gso_size=veth.gso_size,
             gso_segs=veth.gso_segs,
+            bridge_netfilter=bridge_netfilter or bridge.calls_iptables,
         )
         for address in interface.addresses
     )
@@ -88,8 +95,8 @@ def is_still_so(plan: PodPlan, bridge: Device) -> bool:
     return not plan.pods or plan.bridge_facts == _facts(bridge)
 
 
-def _facts(bridge: Device) -> tuple[str, int, bool]:
-    return bridge.mac, bridge.mtu, bridge.filters_vlans
+def _facts(bridge: Device) -> tuple[str, int, bool, bool]:
+    return bridge.mac, bridge.mtu, bridge.filters_vlans, bridge.calls_iptables
 
 
 def _refused(veth: Device, reason: str) -> PodPlan:

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from vxlane.datapath.abi import Guard
 from vxlane.datapath.hooks import Place
+from vxlane.host import sysctls
 from vxlane.host.devices import Device, Devices
 from vxlane.host.veths import far_end
 from vxlane.pods.cni_cache import CachedPod, confirmed
@@ -264,7 +265,9 @@ class Pods:
         holders = self._holders()
         own = tuple(a for a in state.interface.addresses if holders[a] == state.key)
         interface = dataclasses.replace(state.interface, addresses=own)
-        return plan_for(interface, veth, bridge, others=others)
+        # Nothing tells of a change; the next resync sees it.
+        bridge_netfilter = sysctls.read(sysctls.BRIDGE_NETFILTER) == "1"
+        return plan_for(interface, veth, bridge, others=others, bridge_netfilter=bridge_netfilter)
 
     def _holders(self) -> dict[str, Key]:
         """The pod of each address: the newest, since the DEL of an older one may come later."""

@@ -58,6 +58,12 @@ def without_devices(world: World) -> World:
     return replace(world, pods=pods, vtep=0)
 
 
+def without_bridge_netfilter(world: World) -> World:
+    """The same world, whose bridge hands packets over past netfilter."""
+    pods = tuple(replace(pod, bridge_netfilter=False) for pod in world.pods)
+    return replace(world, pods=pods)
+
+
 def at_pod(frame: Frame) -> Frame:
     """What POD gets of an untranslated frame of a peer's."""
     return replace(frame, source_mac=BRIDGE_MAC, dest_mac=POD.mac, ttl=frame.ttl - 1)
@@ -215,7 +221,15 @@ NEXT_DOOR = from_pod.case(
     world=APPROVED,
     flows=closing(APPROVED, {LOCAL_TCP: END_POD, LOCAL_TCP_BACK: END_REMOTE}).flows,
 )
-TO_NEIGHBOUR = [NEXT_DOOR, unshown(NEXT_DOOR)]
+TO_NEIGHBOUR = [
+    NEXT_DOOR,
+    unshown(NEXT_DOOR),
+    replace(
+        NEXT_DOOR,
+        fact=f"{NEXT_DOOR.fact}, where netfilter does not see the bridge",
+        world=without_bridge_netfilter(APPROVED),
+    ),
+]
 
 
 def translated(fact: str, flow: Approval, world: World) -> list[Case]:
@@ -236,6 +250,15 @@ def translated(fact: str, flow: Approval, world: World) -> list[Case]:
     return [*rows, *map(unshown, rows)]
 
 
+LOCAL_SERVICE_FIN = nat.switched(
+    "FIN to a Service's pod of this node closes both records",
+    nat.LOCAL_SERVICE,
+    nat.pod_sends(nat.LOCAL_SERVICE, flags=FIN | ACK),
+    world=nat.LOCAL,
+    flows=closing(
+        nat.LOCAL, {nat.LOCAL_SERVICE.tuple: END_POD, nat.LOCAL_BACK.tuple: END_REMOTE}
+    ).flows,
+)
 ALL = only(nat.SERVICE_TCP, nat.SERVICE_UDP, nat.MASQUERADED_TCP, nat.NODE_PORT, FIRST, SECOND)
 TRANSLATED = [
     *translated("FIN of a masqueraded flow", nat.MASQUERADED_TCP, ALL),
@@ -247,14 +270,11 @@ TRANSLATED = [
         from_nic.carried(nat.peer_sends(DIRECT_FLOW, flags=FIN | ACK)),
         world=only(SECOND),
     ),
-    nat.switched(
-        "FIN to a Service's pod of this node closes both records",
-        nat.LOCAL_SERVICE,
-        nat.pod_sends(nat.LOCAL_SERVICE, flags=FIN | ACK),
-        world=nat.LOCAL,
-        flows=closing(
-            nat.LOCAL, {nat.LOCAL_SERVICE.tuple: END_POD, nat.LOCAL_BACK.tuple: END_REMOTE}
-        ).flows,
+    LOCAL_SERVICE_FIN,
+    replace(
+        LOCAL_SERVICE_FIN,
+        fact=f"{LOCAL_SERVICE_FIN.fact}, where netfilter does not see the bridge",
+        world=without_bridge_netfilter(nat.LOCAL),
     ),
     replace(
         nat.switched(

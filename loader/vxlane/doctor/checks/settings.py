@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from vxlane.doctor.facts import Facts
 from vxlane.doctor.findings import Finding, fail, ok, warn
+from vxlane.host.sysctls import BRIDGE_NETFILTER
 
-BRIDGE_NETFILTER = "net.bridge.bridge-nf-call-iptables"
 FORWARDING = "net.ipv4.ip_forward"
 LIBERAL = "net.netfilter.nf_conntrack_tcp_be_liberal"
 IGNORE_RST = "net.netfilter.nf_conntrack_tcp_ignore_invalid_rst"

@@ -10,13 +10,7 @@ from pathlib import Path
 
 from vxlane.datapath import precompiled
 from vxlane.datapath.source import Part, headers_kind
-from vxlane.doctor.checks.settings import (
-    BRIDGE_NETFILTER,
-    FORWARDING,
-    IGNORE_RST,
-    LIBERAL,
-    reverse_path,
-)
+from vxlane.doctor.checks.settings import FORWARDING, IGNORE_RST, LIBERAL, reverse_path
 from vxlane.doctor.facts import Conntrack, Kernel, Sysctls
 from vxlane.errors import CompileError
 from vxlane.host import sysctls
@@ -57,7 +51,7 @@ def _has_bcc() -> bool:
 
 def settings(devices: Iterable[str]) -> Sysctls:
     """The settings that checks go by, those of `devices` among them."""
-    names = [BRIDGE_NETFILTER, FORWARDING, LIBERAL, IGNORE_RST]
+    names = [sysctls.BRIDGE_NETFILTER, FORWARDING, LIBERAL, IGNORE_RST]
     names += [reverse_path(device) for device in ("all", *devices)]
     read = ((name, sysctls.read(name)) for name in names)
     return {name: value for name, value in read if value is not None}
