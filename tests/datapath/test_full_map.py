@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 from bench import Bench
+from frames import RST
 from tables import from_pod, leaving
-from tables.case import DATAGRAM, noted, only
+from tables.case import ACK_DATA, DATAGRAM, noted, only
 from testrun import Action, Context
-from world import NIC, UDP_FLOW, VETH, Approval, put_note, stand
+from world import NIC, TCP_FLOW, UDP_FLOW, VETH, Approval, put_note, stand
 
 from vxlane.datapath import syscall
 from vxlane.datapath.abi import HEADER, Program, Verdict
@@ -49,6 +50,23 @@ def test_map_full(tmp_path: Path) -> None:
     assert moved.verdicts == {(Program.TO_NIC, Verdict.MAP_FULL): Count(1, len(frame))}
     assert (result.action, result.frame) == (Action.UNSPEC, frame)
     assert standing.flows() == {Approval(tuple=replace(UDP_FLOW, local_port=1))}
+
+
+@pytest.mark.usefixtures("node")
+def test_resets_full(tmp_path: Path) -> None:
+    """A RST that the agent can't be told of is counted so, passes, and ends the bypass."""
+    bench = Bench(tmp_path, Constants(max_flows=1))
+    flow, other = Approval(tuple=TCP_FLOW), replace(TCP_FLOW, local_port=1)
+    standing = stand(bench.maps, replace(only(flow), resets=frozenset([other])))
+    inner = leaving.leaving(replace(ACK_DATA, flags=RST))
+    frame = bytes(leaving.left(inner))
+    put_note(bench.maps, noted(inner, 1), STAMP)
+    with bench.counting() as moved:
+        result = bench.runners[Program.TO_NIC].run(frame, Context(ifindex=NIC, stamp=STAMP))
+    assert moved.verdicts == {(Program.TO_NIC, Verdict.MAP_FULL): Count(1, len(frame))}
+    assert (result.action, result.frame) == (Action.UNSPEC, frame)
+    assert standing.flows() == frozenset()
+    assert standing.resets() == {other}
 
 
 @pytest.mark.usefixtures("node")
