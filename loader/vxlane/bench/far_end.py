@@ -20,6 +20,7 @@ from pathlib import Path
 from vxlane.bench import live_paths
 from vxlane.bench.live_paths import MORTAL, Pods
 from vxlane.bench.plan import KERNEL
+from vxlane.bench.setting import PORTS
 from vxlane.bench.snmp import socket_drops
 from vxlane.errors import VxlaneError
 from vxlane.lab import traffic
@@ -28,8 +29,8 @@ from vxlane.util.jsontext import parse_json
 
 COUNTS, IPERF3 = 5200, 5201
 """Ports in the pods, where nothing else listens."""
-TALK = range(5210, 5310)
-"""The same. Each measurement has the next one: connections to a port with thousands of them in
+TALK = range(5210, 5210 + 20 * PORTS)
+"""The same. Each measurement has the next PORTS: connections to a port with thousands of them in
 TIME_WAIT are slow, for a free port at the client's end is searched for long."""
 
 _PATIENCE = 3.0

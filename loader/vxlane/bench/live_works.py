@@ -19,11 +19,12 @@ from vxlane.bench.far_end import Counts
 from vxlane.bench.live_paths import MORTAL, Pods
 from vxlane.bench.model import Figure, Taken
 from vxlane.bench.plan import KERNEL
+from vxlane.bench.setting import PORTS
 from vxlane.bench.works import WORKS, asked_values, bulk_client, poured_values, received_of
 from vxlane.lab import namespaces
 
 _PATIENCE = 30.0
-_PORTS = itertools.cycle(far_end.TALK)
+_PORTS = itertools.cycle(far_end.TALK[::PORTS])
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +80,8 @@ def _bulk(flows: int, pair: Pair) -> Taken:
     return Taken({"throughput": received_of(said)["bits_per_second"] / 1e9}, (command,))
 
 
-def _asked(what: str, pair: Pair) -> Taken:
-    said, command = _talk(pair, what)
+def _asked(what: str, pair: Pair, *more: str) -> Taken:
+    said, command = _talk(pair, what, *more)
     count, *times = talk.parse(said)
     return Taken(asked_values(count, times, pair.seconds), (command,))
 
@@ -108,5 +109,5 @@ _RUN: dict[str, Callable[[Pair], Taken]] = {
     plan.UDP1380: partial(_poured, 1380),
     plan.TCP_RR: partial(_asked, "tcp"),
     plan.UDP_RR: partial(_asked, "udp"),
-    plan.CRR: partial(_asked, "connect"),
+    plan.CRR: lambda pair: _asked("connect", pair, str(PORTS)),
 }

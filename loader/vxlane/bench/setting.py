@@ -11,8 +11,10 @@ from pathlib import Path
 
 from vxlane.bench.ends import Ends
 
-_PORTS = itertools.cycle(range(10000, 30000))
-"""A new one for each measurement: a flow that is known, or in TIME_WAIT, would be another work."""
+PORTS = 16
+"""Of a server that is called anew for each request; see talk.c."""
+_PORTS = itertools.cycle(range(10000, 30000, PORTS))
+"""New ones for each measurement: a flow that is known, or in TIME_WAIT, would be another work."""
 _PATIENCE = 30.0
 
 
@@ -68,5 +70,5 @@ class Setting:
 
 
 def new_port() -> int:
-    """A port that no recent measurement had."""
+    """The first of PORTS ports in a row that no recent measurement had."""
     return next(_PORTS)

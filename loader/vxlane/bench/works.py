@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from vxlane.bench import apps, cpu, plan, talk
 from vxlane.bench.ends import End, Ends
 from vxlane.bench.model import CPU_EACH, P50, P99, RATE, SOFTIRQ_EACH, Better, Figure, Taken
-from vxlane.bench.setting import Setting, new_port
+from vxlane.bench.setting import PORTS, Setting, new_port
 from vxlane.bench.snmp import socket_drops
 from vxlane.errors import LabError
 
@@ -130,7 +130,7 @@ def _asked(what: str, *more: str) -> Callable[[Setting], Taken]:
 
     def run(setting: Setting) -> Taken:
         port = str(new_port())
-        server = setting.talk_server("serve", port)
+        server = setting.talk_server("serve", port, str(PORTS))
         client = setting.talk_client(what, setting.ends.address, port)
         client += [f"{setting.seconds:g}", *more]
         with setting.serving(int(port), server):
@@ -229,7 +229,7 @@ WORKS = {
         Work(plan.UDP1380, _POURED, _poured(1380)),
         Work(plan.TCP_RR, _ASKED, _asked("tcp")),
         Work(plan.UDP_RR, _ASKED, _asked("udp")),
-        Work(plan.CRR, _CONNECTED, _asked("connect"), is_long=False),
+        Work(plan.CRR, _CONNECTED, _asked("connect", str(PORTS)), is_long=False),
         Work(
             plan.SLOW,
             _ASKED[:3],
