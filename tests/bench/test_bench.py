@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import benchdocument
@@ -23,7 +24,7 @@ from vxlane.bench.setting import Setting, new_port
 from vxlane.bench.works import WORKS, bulk_client, received_of
 from vxlane.cli.bench import bench
 from vxlane.errors import OptionError
-from vxlane.lab import namespaces
+from vxlane.lab import namespaces, traffic
 from vxlane.lab.agents import program
 from vxlane.lab.waiting import wait_for
 
@@ -132,6 +133,19 @@ def test_works(lab, tmp_path, name):
     assert [line.split()[1] for line in taken.commands] == [
         f"--net=/run/netns/{namespace}" for namespace in (server, client)
     ]
+
+
+def test_connections_go_to_ports_in_turn(make_netns, tmp_path):
+    """A client that connects anew calls each port as often as the others: it runs out of none."""
+    netns, program = make_netns("talk"), str(talk.build(tmp_path))
+    namespaces.run(None, "ip", "-n", netns, "link", "set", "lo", "up")
+    with traffic.serving(netns, 9003, program, "serve", "9000", "4"):
+        said = namespaces.run(netns, program, "connect", "127.0.0.1", "9000", "0.05", "4").stdout
+    waiting = namespaces.run(netns, "ss", "-Htn", "state", "time-wait").stdout
+    calls = Counter(line.split()[-1].rpartition(":")[2] for line in waiting.splitlines())
+    assert set(calls) == {"9000", "9001", "9002", "9003"}
+    assert max(calls.values()) - min(calls.values()) <= 1
+    assert sum(calls.values()) == int(said.split()[0])
 
 
 def test_throughput_by_each_congestion_control(lab):
