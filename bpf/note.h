@@ -131,11 +131,12 @@ static __always_inline int is_same_tos(__u8 before, __u8 after)
 	return before == after || ((before & ECN_MASK) && (before | ECN_MASK) == after);
 }
 
-/* Has a pod's address changed hands? NAT gives no packet the address of another pod. A note that
- * another pod's packet has overwritten does, and a pod that draws many would speak for others. */
+/* Has a pod's address changed hands, on this node or a peer's? NAT gives no packet the address of
+ * another pod. A note that another pod's packet has overwritten does, and a pod that draws many
+ * would speak for others. */
 static __always_inline int is_taken(const __be32 before[4], const __be32 after[4])
 {
-	return !same_address(before, after) && pod_of(after);
+	return !same_address(before, after) && (pod_of(after) || peer_of(after));
 }
 
 /* At the exit: CONTINUE if this very packet went in, in this epoch, and `hops` of forwarding and
@@ -154,7 +155,9 @@ static __always_inline enum verdict compare(const struct note *note,
 	if (note->unfinished && !is_unfinished(packet))
 		return VERDICT_CHANGED;
 	if (translated &&
-	    (packet->ip.protocol == IPPROTO_ICMP || note->content != content_of(packet)))
+	    (packet->ip.protocol == IPPROTO_ICMP || is_taken(note->source, packet->source) ||
+	     is_taken(packet->destination, note->destination) ||
+	     note->content != content_of(packet)))
 		return VERDICT_CHANGED;
 	return CONTINUE;
 }

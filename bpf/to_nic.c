@@ -99,8 +99,6 @@ static __always_inline enum verdict learn(struct __sk_buff *skb, const struct no
 	verdict = compare(note, settings, packet, seen->translated, 1);
 	if (verdict != CONTINUE)
 		return verdict;
-	if (is_taken(note->source, packet->source))
-		return VERDICT_CHANGED;
 	if (skb->mark || skb->priority != priority_of(packet->ip.tos))
 		return VERDICT_MARKED;
 	if (peer->way == WAY_TUNNEL ? !outer || !is_our_outer(outer, packet, settings, peer)

@@ -30,9 +30,7 @@ static __always_inline enum verdict from_neighbour(const struct note *note,
 	if (verdict != CONTINUE)
 		return verdict;
 	/* A pod that is its own neighbour needs the bridge's hairpin. */
-	if (note->ifindex == receiver->ifindex || !same_mac(packet->eth.h_dest, receiver->mac) ||
-	    is_taken(note->source, packet->source) ||
-	    is_taken(packet->destination, note->destination))
+	if (note->ifindex == receiver->ifindex || !same_mac(packet->eth.h_dest, receiver->mac))
 		return VERDICT_CHANGED;
 	seen->way = WAY_LOCAL;
 	seen->by_gateway = note->by_gateway;

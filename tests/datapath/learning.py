@@ -87,7 +87,7 @@ class Learner:
             return
         if frame[:6] != mac(receiver.mac):
             return
-        if self._is_taken(out[0], behind[0]) or self._is_taken(into[0], before[0]):
+        if self._is_taken(packet, note):
             return
         way = {
             "hops": hops,
@@ -102,7 +102,7 @@ class Learner:
 
     def _learn_of_peer(self, packet: Packet, note: Note, receiver: Pod) -> None:
         key, behind = packet.key(inbound=True), key_of_note(note, inbound=True)
-        if not _is_same(packet, note, hops=1):
+        if not _is_same(packet, note, hops=1) or self._is_taken(packet, note):
             return
         if key != behind and not self._is_shown(key, behind, receiver):
             return
@@ -120,9 +120,16 @@ class Learner:
             and (known.epoch, known.ifindex, known.behind) == (EPOCH, receiver.ifindex, behind)
         )
 
-    def _is_taken(self, before: bytes, after: bytes) -> bool:
+    def _is_taken(self, packet: Packet, note: Note) -> bool:
         """Whether an address has become another pod's, which NAT does not do."""
-        return before != after and after in self.pods
+        ends = (
+            (note.source.packed, packet.source),
+            (packet.destination, note.destination.packed),
+        )
+        return any(
+            before != after and (after in self.pods or self._peer(after) is not None)
+            for before, after in ends
+        )
 
     def _learn_at_nic(self, frame: bytes, context: Context, note: Note) -> None:
         """What has left: a tunnel to its peer, or as it is to one on our link; by its neighbour."""
@@ -135,9 +142,7 @@ class Learner:
             return
         if (context.mark, context.priority) != (0, priority(packet.tos)):
             return
-        if not _is_same(packet, note, hops=1):
-            return
-        if self._is_taken(note.source.packed, packet.source):
+        if not _is_same(packet, note, hops=1) or self._is_taken(packet, note):
             return
         if is_tunnel != (peer.way is Way.TUNNEL) or (
             is_tunnel and not _is_ours(frame, packet, peer)

@@ -62,6 +62,7 @@ def learned(bench: Bench, program: Program, frame: Frame, note: Note, ifindex: i
 OUT = (Program.TO_NIC, leaving(DATAGRAM), 1, NIC)
 IN = (Program.TO_POD, arriving(ANSWER, source=SERVICE), 1, VETH)
 NEAR = (Program.TO_POD, handed_over(DATAGRAM), 0, NEIGHBOUR_VETH)
+FAR = (Program.TO_POD, arriving(ANSWER), 1, VETH)
 
 
 @pytest.mark.usefixtures("node")
@@ -75,8 +76,14 @@ NEAR = (Program.TO_POD, handed_over(DATAGRAM), 0, NEIGHBOUR_VETH)
         (IN, {"source": REMOTE, "destination": THIRD.address}, False),
         (NEAR, {"source": THIRD.address}, False),
         (NEAR, {"destination": THIRD.address}, False),
+        (OUT, {"destination": THIRD.address}, False),
+        (NEAR, {"destination": REMOTE}, False),
+        (FAR, {"source": NEIGHBOUR.address, "destination": SERVICE}, False),
     ],
-    ids=["out", "in", "near", "out-from", "in-to", "near-from", "near-to"],
+    ids=[
+        *("out", "in", "near", "out-from", "in-to", "near-from", "near-to"),
+        *("out-to", "near-far", "far-from"),
+    ],
 )
 def test_pods_keep_their_addresses(
     bench: Bench,
