@@ -136,11 +136,20 @@ static __always_inline enum end end_of(enum direction direction)
 	return direction == DIRECTION_OUT ? END_POD : END_REMOTE;
 }
 
+/* The record is still there, see flow_reset(). To look among the resets for each new connection
+ * would take a cold line of the cache. */
+static __always_inline void forget_reset(struct flow_key *key)
+{
+	if (resets.lookup(key))
+		resets.delete(key);
+}
+
 /* A SYN or a FIN of the flow is seen. */
-static __always_inline void turn(struct flow *flow, const struct packet *packet,
-				 enum direction direction)
+static __always_inline void turn(struct flow_key *key, struct flow *flow,
+				 const struct packet *packet, enum direction direction)
 {
 	if (is_tcp(packet, TCP_SYN_FLAG)) {
+		forget_reset(key);
 		forget_halves(flow);
 		flow->closing = 0;
 		return;
@@ -151,14 +160,6 @@ static __always_inline void turn(struct flow *flow, const struct packet *packet,
 		flow->sent = sequence_behind(packet);
 	else
 		flow->received = sequence_behind(packet);
-}
-
-/* The record is still there, see flow_reset(). To look among the resets for each new connection
- * would take a cold line of the cache. */
-static __always_inline void forget_reset(struct flow_key *key)
-{
-	if (resets.lookup(key))
-		resets.delete(key);
 }
 
 /* The key by which the other end's record stands, where that is a pod of this node. */
@@ -196,17 +197,15 @@ static __always_inline void flow_open_or_close(const struct packet *packet, stru
 	struct flow_key beyond;
 	struct flow *other;
 
-	if (is_tcp(packet, TCP_SYN_FLAG))
-		forget_reset(key);
 	if (!is_opening(packet) && !is_tcp(packet, TCP_FIN_FLAG))
 		return;
 	if (flow->way == WAY_LOCAL) {
 		beyond = key_beyond(flow, key->protocol);
 		other = flows.lookup(&beyond);
 		if (other)
-			turn(other, packet, DIRECTION_IN - direction);
+			turn(&beyond, other, packet, DIRECTION_IN - direction);
 	}
-	turn(flow, packet, direction);
+	turn(key, flow, packet, direction);
 }
 
 /* Is it the ACK of the second FIN? One that asks for data again, which a FIN has overtaken, is not.

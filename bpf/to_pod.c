@@ -40,7 +40,7 @@ static __always_inline enum verdict from_neighbour(const struct note *note,
 	/* The ACK behind a SYN teaches the receiver's record as much. */
 	if (is_opening(packet)) {
 		if (known)
-			turn(known, packet, DIRECTION_IN);
+			turn(&in, known, packet, DIRECTION_IN);
 		return verdict;
 	}
 	behind = key_before(note, DIRECTION_IN);

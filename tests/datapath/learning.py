@@ -99,6 +99,7 @@ class Learner:
             self._note(packet, receiver, into, before, inbound=True)
         elif known := self.flows.get(into):
             self.flows[into] = replace(known, out=None, into=None, is_open=False, closing=0)
+            self.resets.discard(into)
 
     def _learn_of_peer(self, packet: Packet, note: Note, receiver: Pod) -> None:
         key, behind = packet.key(inbound=True), key_of_note(note, inbound=True)
