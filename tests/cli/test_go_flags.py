@@ -61,6 +61,21 @@ def test_other_words_are_refused(monkeypatch: pytest.MonkeyPatch, word: str) -> 
     assert "--ip-masq" in raised.value.format_message()
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--healthz-port", "65536"),
+        ("--metrics-port", "-1"),
+        ("--iptables-resync", "0"),
+        ("--max-flows", "4294967296"),
+    ],
+)
+def test_figures_that_nothing_can_use_are_refused(option: str, value: str) -> None:
+    """A port that no socket has, an interval that never rests, a size that no map has."""
+    with pytest.raises(click.BadParameter, match=f"{value}.* is not in the range"):
+        values(option, value)
+
+
 @pytest.mark.parametrize("flag", ["-version", "--version", "--version=true"])
 def test_the_version_is_flannelds_flag_too(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     """`vxlane agent -version` prints the version and ends well, as flanneld does."""

@@ -26,6 +26,7 @@ from vxlane.util.places import STATE, STATE_VARIABLE
 
 _SIZES = Constants()
 _ADDRESS = "0.0.0.0"  # noqa: S104 (flannel's default: probes come from the kubelet)
+_PORT = click.IntRange(0, 65535)
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 InGroup = Callable[[str], Decorator]
@@ -55,7 +56,7 @@ def _choice(kind: type[Mode | Method | LogFormat | PodSource]) -> click.Choice[s
 def _size(what: str, default: int) -> InGroup:
     return _own(
         f"max-{what}",
-        type=click.IntRange(min=1),
+        type=click.IntRange(1, 0xFFFFFFFF),
         default=default,
         show_default=True,
         help=f"The programs' map of {what} has this many entries. A packet of one that does not "
@@ -231,7 +232,7 @@ _COMPATIBILITY = (
     ),
     _option(
         "iptables-resync",
-        type=float,
+        type=click.FloatRange(min=0.1),
         default=5.0,
         show_default=True,
         help="Compare the rules every so many seconds. Changes made by nftables have events.",
@@ -258,14 +259,14 @@ _OBSERVABILITY = (
     ),
     _option(
         "healthz-port",
-        type=int,
+        type=_PORT,
         default=0,
         help="Answer /healthz and /readyz on this port. With 0, the default, on none.",
     ),
     _own("metrics-ip", default=_ADDRESS, show_default=True, help="Serve metrics at this address."),
     _own(
         "metrics-port",
-        type=int,
+        type=_PORT,
         default=0,
         help="Serve metrics for Prometheus on this port. With 0, the default, on none.",
     ),
