@@ -182,6 +182,15 @@ def test_a_narrow_path_is_measured(cluster, sender, at, device, mtu, usual):
     assert status == 1
 
 
+def test_without_its_plugins_no_pod_is_begun(cluster, tmp_path):
+    """What no plugin could remove is not made, and the next run has nothing to say of it."""
+    (tmp_path / "bridge").symlink_to("/usr/lib/cni/bridge")
+    command = cluster.command("node1", "--cni-bin-dir", str(tmp_path))
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f'CNI plugin "vxlane" is not in {tmp_path}; install it' in done.stderr
+
+
 def test_a_killed_ones_pod_goes_with_the_next_run(cluster):
     """The next run removes the pod of a killed one, and leaves that of a living one alone."""
     before = len(cluster.traces("node2")[0])

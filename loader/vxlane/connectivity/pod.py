@@ -82,13 +82,14 @@ class ProbePods:
     @contextlib.contextmanager
     def made(self, network: Network) -> Iterator[ProbePod]:
         """One pod within the block. ToolError: a plugin failed, and nothing is left."""
+        chain = self._chain(network.conflist, network.plugins)
+        chain.need_plugins()
         file = self._directory / f"{_PREFIX}{secrets.token_hex(4)}.json"
         with self._turn():
             note = _locked(file)
         try:
             content = {"conflist": network.conflist, "plugins": str(network.plugins)}
             os.write(note, json.dumps(content).encode())
-            chain = self._chain(network.conflist, network.plugins)
             interface = _interface(file)
             try:
                 netns.make(interface.netns)

@@ -81,6 +81,11 @@ class Chain:
         for plugin in self._plugins():
             self._run("CHECK", plugin, interface, previous)
 
+    def need_plugins(self) -> None:
+        """ToolError: one is not there, so that what is made could be neither whole nor removed."""
+        for plugin in self._plugins():
+            self._find(plugin["type"])
+
     def _plugins(self) -> list[Json]:
         return list(self.conflist["plugins"])
 
