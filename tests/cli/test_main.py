@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line's manners."""
 
+import errno
 import importlib
 import os
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from vxlane.cli import main as cli
+from vxlane.errors import ConfigError, KernelError, SourceError, ToolError
 from vxlane.lab.agents import program
 
 
@@ -58,6 +60,28 @@ def test_an_error_is_one_sentence():
     sentence = 'vxlane: there is no lab "nosuch"; make it with: vxlane lab up --name nosuch'
     advice = "; vxlane needs root, run it again with sudo" if os.geteuid() else ""
     assert done.stderr == f"{sentence}{advice}\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "may"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "/run/vxlane"), True),
+        (KernelError("open pin x", errno.EPERM), True),
+        (ToolError("iptables: Permission denied"), True),
+        (KernelError("read x", errno.ENOENT), False),
+        (ConfigError("there is no kubeconfig here"), False),
+        (SourceError("https://host: connection refused"), False),
+        (ConfigError("this needs root; use sudo"), False),
+    ],
+)
+def test_root_is_advised_where_it_may_help(
+    error: Exception, may: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user whose file is not there, or whose cluster does not answer, needs no sudo."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert cli._may_lack_root(error) is may
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert not cli._may_lack_root(error)
 
 
 def test_an_output_that_is_full_has_a_sentence() -> None:

@@ -3,7 +3,7 @@
 
 import pytest
 
-from vxlane.cli import flows, stats
+from vxlane.cli import flows, stats, status
 from vxlane.datapath.abi import Program, Verdict
 
 POD = "production/checkout-payments-worker-7f9c6d5b44-x2x7q"
@@ -51,3 +51,9 @@ def test_stats():
     shown = stats._text(document)
     assert max(map(len, shown.splitlines())) <= 80, shown
     assert "987,654,321" in shown
+
+
+def test_a_process_is_named_as_kill_takes_it():
+    """Its number has no commas, other than one that counts."""
+    shown = status._text({"agent": {"pid": 12345, "reconciles": 12345}, "programs": {}})
+    assert [line.split()[-1] for line in shown.splitlines()[1:3]] == ["12345", "12,345"]

@@ -15,7 +15,7 @@ from clusterserver import DAEMON_SET, SteeredCluster, said
 
 from vxlane.cli.main import cli
 from vxlane.cluster import access, rollout
-from vxlane.errors import ConfigError, VxlaneError
+from vxlane.errors import ConfigError, OptionError, VxlaneError
 from vxlane.sources.steering import BYPASS, REPORT
 
 Make = Callable[..., SteeredCluster]
@@ -299,6 +299,11 @@ def test_what_others_installed_is_left_to_them(
     assert running.patches == []
 
 
+def test_enable_needs_to_know_which(running: SteeredCluster, vxlane: Callable[..., Result]) -> None:
+    """Without nodes the command line is wrong, and nothing is asked."""
+    assert isinstance(vxlane(running, "cluster", "enable").exception, OptionError)
+
+
 def test_the_kubeconfig_is_found_as_kubectl_does(
     tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -306,7 +311,7 @@ def test_the_kubeconfig_is_found_as_kubectl_does(
     monkeypatch.setattr(access, "OF_DISTRIBUTIONS", (tmp_path / "k3s.yaml",))
     monkeypatch.setattr(access, "SERVICE_ACCOUNT", tmp_path)
     environ = {"HOME": str(tmp_path)}
-    with pytest.raises(ConfigError, match="no kubeconfig here; give --kubeconfig"):
+    with pytest.raises(ConfigError, match="no kubeconfig here that you may read; give"):
         access.find(None, environ)
     server = make(1)
     found = server.kubeconfig(tmp_path)

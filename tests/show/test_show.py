@@ -3,6 +3,9 @@
 
 import os
 
+from click.testing import CliRunner
+
+from vxlane.cli.status import status
 from vxlane.lab.agents import program
 
 ENTRY = {"packets", "bytes"}
@@ -39,6 +42,13 @@ def test_kernel(lab):
     done = lab.exec("node1", program("vxlane"), "status", "--kernel")
     assert done.stdout.startswith(f"LINUX {shown['release']}\n")
     assert "redirect_peer" in done.stdout
+
+
+def test_kernel_without_root(monkeypatch):
+    """What can't be tried is not told to be missing."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    done = CliRunner().invoke(status, ["--kernel"])
+    assert (done.stdout, "needs root; use sudo" in str(done.exception)) == ("", True)
 
 
 def test_peers(lab):

@@ -14,7 +14,7 @@ import sys
 
 import click
 
-from vxlane.errors import OptionError, VxlaneError
+from vxlane.errors import ConfigError, KernelError, OptionError, SourceError, VxlaneError
 
 COMMANDS = {
     "agent": ("vxlane.cli.agent:agent", "Run this node's agent."),
@@ -86,13 +86,19 @@ def cli() -> None:
     """
 
 
+def _may_lack_root(error: Exception) -> bool:
+    """Whether root might not meet `error`, which does not say so itself."""
+    if os.geteuid() == 0 or "root" in str(error) or isinstance(error, (ConfigError, SourceError)):
+        return False
+    return not isinstance(error, KernelError) or error.errno in {errno.EPERM, errno.EACCES}
+
+
 def main() -> None:
     """Run the command line; never returns."""
     try:
         cli.main(prog_name="vxlane")
     except (VxlaneError, PermissionError) as error:
-        is_told = os.geteuid() == 0 or "root" in str(error)
-        advice = "" if is_told else "; vxlane needs root, run it again with sudo"
+        advice = "; vxlane needs root, run it again with sudo" if _may_lack_root(error) else ""
         click.echo(f"vxlane: {error}{advice}", err=True)
         sys.exit(2 if isinstance(error, OptionError) else 1)
     except OSError as error:

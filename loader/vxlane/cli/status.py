@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import click
 
-from vxlane.cli.common import Json, as_json, emit, examples
+from vxlane.cli.common import Json, as_json, emit, examples, need_root
 from vxlane.show import kernel as kernels
 from vxlane.show import node
 from vxlane.show.table import columns, pairs
@@ -31,6 +31,7 @@ def status(kernel: bool, as_json: bool) -> None:  # noqa: FBT001 (flags are clic
     since it was started. The exit status is 1 if it lacks what a bypass needs.
     """
     if kernel:
+        need_root()
         found = kernels.kernel()
         emit(found, _kernel_text, as_json=as_json)
         if not kernels.is_enough(found):
@@ -50,6 +51,8 @@ def _kernel_text(document: Json) -> str:
 def _text(document: Json) -> str:
     parts = {part: dict(values) for part, values in document.items()}
     mechanisms = parts["agent"].pop("mechanisms", [])
+    if "pid" in parts["agent"]:
+        parts["agent"]["pid"] = str(parts["agent"]["pid"])  # a name, to be copied: no commas
     texts = [f"{part.upper()}\n{pairs(values)}" for part, values in parts.items()]
     if mechanisms:
         keys = ("kind", "flows", "pods", "ignored", "where")

@@ -23,8 +23,10 @@ def find(given: Path | None, environ: Mapping[str, str]) -> Access:
         return read_kubeconfig(Path(named))
     home = Path(environ["HOME"]) / ".kube/config" if environ.get("HOME") else None
     for path in filter(None, (home, *OF_DISTRIBUTIONS)):
-        if path.is_file() and os.access(path, os.R_OK):
+        if os.access(path, os.R_OK):
             return read_kubeconfig(path)
     if (SERVICE_ACCOUNT / "token").exists():
         return in_cluster(environ)
-    raise ConfigError("there is no kubeconfig here; give --kubeconfig, or set KUBECONFIG")
+    raise ConfigError(
+        "there is no kubeconfig here that you may read; give --kubeconfig, or set KUBECONFIG"
+    )
