@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from agentnode import AgentNode, eventually, mac, make_pod
 
+from vxlane.agent.detach import detach
 from vxlane.lab import namespaces
 
 STRANGER = """
@@ -115,6 +116,13 @@ def test_detach_leaves_the_node_as_it_was(node: AgentNode) -> None:
     assert sorted(path.name for path in node.state.iterdir()) == ["log", "nodes.yaml"]
     node.detach("--network")
     assert node.everything() == after
+
+
+def test_detach_of_nothing_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A directory that is not there, for its name is wrong, say, is named."""
+    with caplog.at_level("INFO"):
+        detach(tmp_path / "none")
+    assert caplog.messages == [f"leave all as it is: there is no state directory {tmp_path}/none"]
 
 
 def test_detach_works_when_the_agent_is_dead(node: AgentNode) -> None:

@@ -113,6 +113,7 @@ def test_an_unusable_file_leaves_the_last_good_set(
         after = source.nodes()
         assert str(path) in after.error
         assert reason in after.error
+        assert "\n" not in after.error
         assert (after.own, after.peers) == (before.own, before.peers)
         assert after.read_at == before.read_at
     path.write_text(GOOD)

@@ -214,7 +214,8 @@ def test_a_missing_own_node_is_reported() -> None:
     """Without an entry for this node there is no own node, and the report says so."""
     snapshot = agree([node(2)], "node1")
     assert snapshot.own is None
-    assert snapshot.problems == (Problem("node1", "is this node, and it has no entry of its own"),)
+    reason = "is this node, and it has no entry of its own; is --node-name right?"
+    assert snapshot.problems == (Problem("node1", reason),)
 
 
 def test_own_pods_must_be_inside_the_network() -> None:

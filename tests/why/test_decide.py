@@ -246,6 +246,14 @@ def test_reasons_are_sentences_without_gaps(is_leaving):
         assert command
 
 
+def test_a_reason_is_whole_without_its_command():
+    """`vxlane flows --slow` has no room for commands."""
+    context = Context(facts_of(STREAM, settings=OVER), True, Agent(error="gone"), str)  # noqa: FBT003
+    reason, command = explain(Verdict.NO_AGENT, context)
+    assert reason.endswith("Start it as this node does")
+    assert command == "systemctl start vxlane"
+
+
 def test_the_mechanism_that_concerns_the_pod_is_named():
     """Of what the agent found, a judged flow's reason names what is about its pod or about all."""
     found = [

@@ -46,10 +46,11 @@ _FILES = (
 def detach(state: Path, *, network: bool = False) -> None:
     """End the agent of `state` and remove its bypass; with `network` the kernel path too.
 
-    Does nothing where nothing is. VxlaneError, before anything was changed: somebody uses the
-    kernel path that was to go.
+    Does nothing where nothing is, and says so. VxlaneError, before anything was changed: somebody
+    uses the kernel path that was to go.
     """
     if not state.is_dir():
+        log.info("leave all as it is: there is no state directory %s", state)
         return
     undo = UndoFile(state)
     devices = Devices()

@@ -187,7 +187,8 @@ def _load(content: bytes) -> dict[str, Any]:
         text = content.decode()
         document = parse_json(text) if text.lstrip()[:1] == "{" else yaml.load(text, loader)  # noqa: S506
     except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise ConfigError(f"is neither YAML nor JSON: {error}") from None
+        said = " ".join(str(error).split())  # YAML's word has lines
+        raise ConfigError(f"is neither YAML nor JSON: {said}") from None
     if not isinstance(document, dict) or not isinstance(document.get("nodes"), list):
         raise ConfigError("has no list 'nodes' at its top level")
     return document

@@ -120,7 +120,8 @@ def agree(
     others = claims.names.copy()
     own = others.pop(own_name, None)
     if own is None and own_name not in refused:
-        reported.append(Problem(own_name, "is this node, and it has no entry of its own"))
+        reason = "is this node, and it has no entry of its own; is --node-name right?"
+        reported.append(Problem(own_name, reason))
     if own and network and not own.pod_cidr.subnet_of(network):
         reason = f"its pod CIDR {own.pod_cidr} is not inside the network {network}"
         reported.append(Problem(own_name, reason))

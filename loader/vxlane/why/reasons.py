@@ -64,7 +64,7 @@ def _bypassed(context: Context) -> Reason:
 def _no_agent(context: Context) -> Reason:
     if context.agent.error:
         why = "the agent's lease has run out and no agent answers: nothing is bypassed on this node"
-        return f"{why}. Start it as this node does, for instance", "systemctl start vxlane"
+        return f"{why}. Start it as this node does", "systemctl start vxlane"
     why = "the agent's lease has run out, or the bypass is off: nothing is bypassed on this node"
     return why, "vxlane status"
 

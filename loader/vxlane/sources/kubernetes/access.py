@@ -88,7 +88,8 @@ def read_kubeconfig(path: Path, *, server: str = "") -> Access:
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; give a kubeconfig that exists") from None
     except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from None
+        said = " ".join(str(error).split())  # YAML's word has lines
+        raise ConfigError(f"{path} is not YAML: {said}") from None
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 
