@@ -114,6 +114,14 @@ def test_without_rich_the_way_out_is_named(monkeypatch):
         command._live_view()
 
 
+@pytest.mark.parametrize(("term", "is_screen"), [("xterm", True), ("dumb", False)])
+def test_a_dumb_terminal_is_told_as_a_pipe_is(monkeypatch, term, is_screen):
+    """Nothing would be drawn there."""
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setattr(command.sys.stdout, "isatty", lambda: True, raising=False)
+    assert command._is_screen() is is_screen
+
+
 def test_keys_sort_filter_and_end():
     """While a filter is typed, letters are its letters; Enter keeps it and Esc takes it away."""
     choice = Choice(Order.PACKETS)

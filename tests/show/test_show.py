@@ -7,6 +7,7 @@ from click.testing import CliRunner
 
 from vxlane.cli.status import status
 from vxlane.lab.agents import program
+from vxlane.lab.waiting import wait_for
 
 ENTRY = {"packets", "bytes"}
 
@@ -77,6 +78,19 @@ def test_pods(lab):
     assert first["address"] == str(pod.address)
     assert (first["veth"], first["mac"], first["bridge"]) == (pod.veth, pod.mac, "cni0")
     assert (first["mtu"], first["guarded"]) == (1450, [])
+
+
+def test_pods_that_a_rule_for_all_concerns(lab):
+    """Each of them is judged, as one is that a rule names, and while the rule is there."""
+    rule = ("FORWARD", "-m", "limit", "--limit", "10/s", "-j", "ACCEPT")
+    for action, guarded in (("-I", ["judged"]), ("-D", [])):
+        lab.exec("node1", "iptables", action, *rule)
+        wait_for(
+            lambda wanted=guarded: all(
+                pod["guarded"] == wanted for pod in lab.vxlane("node1", "pods")
+            ),
+            f"pods with {guarded}",
+        )
 
 
 def test_flows_and_flush(lab):

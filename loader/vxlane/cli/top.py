@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -59,10 +60,11 @@ def top(once: bool, interval: float, sort: str, as_json: bool) -> None:  # noqa:
     """Watch what goes through this node: rates by pod, peer and verdict, and what is slow.
 
     In the live view p, b and n sort by packets, bytes or name, / shows only rows with a text, and q
-    ends it. With --json, or into a pipe, there is a document or a view for each interval. Programs
-    have ns for each run only while the kernel counts them: sysctl kernel.bpf_stats_enabled=1.
+    ends it. With --json, into a pipe or on a dumb terminal, there is a document or a view for each
+    interval. Programs have ns for each run only while the kernel counts them: sysctl
+    kernel.bpf_stats_enabled=1.
     """
-    is_live = not (once or as_json) and sys.stdout.isatty()
+    is_live = not (once or as_json) and _is_screen()
     order = Order(sort)
     if is_live:
         live = _live_view()
@@ -78,6 +80,11 @@ def top(once: bool, interval: float, sort: str, as_json: bool) -> None:  # noqa:
                 click.echo(json.dumps(document) if as_json else _text(document) + "\n")
         except KeyboardInterrupt:
             return  # Ctrl-C is how a stream is ended.
+
+
+def _is_screen() -> bool:
+    """Whether what is drawn is seen: on a dumb terminal rich draws nothing."""
+    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def _live_view() -> Callable[[Sampler, float, Order], None]:

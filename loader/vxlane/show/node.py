@@ -10,10 +10,12 @@ import contextlib
 import json
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from vxlane.agent import sole
+from vxlane.datapath.abi import Guard
 from vxlane.datapath.maps import Maps
 from vxlane.datapath.programs import pin_directory
 from vxlane.datapath.records import PeerCount
@@ -131,7 +133,9 @@ def peers(maps: Maps) -> list[Json]:
 def pods(maps: Maps, names: PodNames) -> list[Json]:
     """`vxlane pods`, by their addresses."""
     named = names.by_address()
-    found = sorted(maps.pods().values(), key=lambda pod: pod.address.packed)
+    of_all = Guard.JUDGED if maps.settings().judged else Guard(0)
+    guarded = (replace(pod, guard=pod.guard | of_all) for pod in maps.pods().values())
+    found = sorted(guarded, key=lambda pod: pod.address.packed)
     return [documents.pod_document(pod, device_name, named) for pod in found]
 
 
