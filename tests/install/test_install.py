@@ -227,6 +227,17 @@ def test_uninstall_keeps_what_pods_need(place):
     assert place.files() == []
 
 
+def test_uninstall_keeps_what_a_list_of_somebody_names(place):
+    """Else each new pod would fail: a list by hand is mended by hand."""
+    plugins = [*FLANNEL["plugins"], {"type": "vxlane"}]
+    list_by_hand = place.flannel(plugins=plugins)
+    place.vxlane("install")
+    assert f"kept {place.bin}/vxlane: a list in {place.conf}" in place.vxlane("uninstall").stdout
+    assert place.files() == ["bin/vxlane", "net.d/10-flannel.conflist"]
+    list_by_hand.unlink()
+    assert place.vxlane("uninstall").stdout == f"removed {place.bin}/vxlane\n"
+
+
 def test_executable_needs_no_environment(place):
     """The executable runs with an empty environment, from anywhere, under another name."""
     place.vxlane("install", "--form", "drop-in")

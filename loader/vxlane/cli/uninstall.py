@@ -29,7 +29,8 @@ def uninstall(
     """Take the CNI plugin off this node.
 
     It leaves the network's list at once. Its executable stays while pods that were made with it
-    are there, since some runtimes need it to delete them; run this again when they are gone.
+    are there, since some runtimes need it to delete them; run this again when they are gone. It
+    also stays while a list that vxlane did not write names it.
     """
     known = installed.read(cni_conf_dir)
     if known:
@@ -37,9 +38,8 @@ def uninstall(
         installed.write(cni_conf_dir, dataclasses.replace(known, form=None))
     changes = network.apply(cni_conf_dir, network.absent(cni_conf_dir, network_name))
     programs = dict.fromkeys([cni_bin_dir / network.TYPE, *(known.programs if known else ())])
-    # Some runtimes delete a pod by the list that made it: without the executable, never.
-    left = cni_cache.made_with(network.TYPE, cni_cache_dir)
-    if not left:
+    needed = _needed(cni_conf_dir, network_name, cni_cache_dir)
+    if not needed:
         for program in programs:
             changes += [f"removed {program}"] if files.remove(program) else []
             changes += interpreter.remove(program)
@@ -47,7 +47,16 @@ def uninstall(
     report(changes)
     for program in programs:
         if program.exists():
-            click.echo(
-                f"kept {program}: pods that were made with it ({left}) may need it to be deleted; "
-                "run this again when they are gone"
-            )
+            click.echo(f"kept {program}: {needed}")
+
+
+def _needed(conf_dir: Path, network_name: str, cache_dir: Path) -> str:
+    """Why the executable has to stay, and until when; "": it may go."""
+    # Some runtimes delete a pod by the list that made it: without the executable, never.
+    if left := cni_cache.made_with(network.TYPE, cache_dir):
+        gone = "run this again when they are gone"
+        return f"pods that were made with it ({left}) may need it to be deleted; {gone}"
+    if network.calls_us(conf_dir, network_name):
+        gone = "take it out of there, and run this again"
+        return f"a list in {conf_dir} that vxlane did not write calls it for new pods; {gone}"
+    return ""
