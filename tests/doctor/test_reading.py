@@ -10,6 +10,7 @@ from chamber import Chamber, ip
 
 from vxlane.doctor.read import kernel
 from vxlane.doctor.read.links import LinkReader
+from vxlane.doctor.read.plugin import plugin
 from vxlane.doctor.read.programs import ProgramReader
 from vxlane.doctor.read.rules import rules
 from vxlane.host import sysctls
@@ -29,6 +30,18 @@ def run(*commands):
     """Run commands of a shell."""
     for command in commands:
         subprocess.run(["sh", "-ec", command], check=True, capture_output=True)
+
+
+def test_the_plugin_is_looked_for_where_commands_are_told(tmp_path, monkeypatch):
+    """By the variables that `vxlane install` reads."""
+    (tmp_path / "vxlane").touch(mode=0o755)
+    listed = '{"cniVersion": "1.0.0", "name": "cbr0", "plugins": [{"type": "vxlane"}]}'
+    (tmp_path / "10-flannel.conflist").write_text(listed, encoding="utf-8")
+    for name in ("VXLANE_CNI_BIN_DIR", "VXLANE_CNI_CONF_DIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+    found = plugin()
+    assert (found.conf_dir, found.program) == (str(tmp_path), f"{tmp_path}/vxlane")
+    assert (found.is_called, found.is_there) == (True, True)
 
 
 def test_a_namespace_without_rules(chamber):

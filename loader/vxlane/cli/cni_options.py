@@ -12,7 +12,6 @@ import click
 
 from vxlane.runtime import cni_places, network
 
-PLUGINS_VARIABLE, NETWORKS_VARIABLE = "VXLANE_CNI_BIN_DIR", "VXLANE_CNI_CONF_DIR"
 DIRECTORY = click.Path(path_type=Path, file_okay=False)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -28,13 +27,13 @@ def places(command: Function) -> Function:
         click.option(
             "--cni-bin-dir",
             type=DIRECTORY,
-            envvar=PLUGINS_VARIABLE,
+            envvar=cni_places.PLUGINS_VARIABLE,
             help="Where the runtime finds plugins. The default is what its configuration says.",
         ),
         click.option(
             "--cni-conf-dir",
             type=DIRECTORY,
-            envvar=NETWORKS_VARIABLE,
+            envvar=cni_places.NETWORKS_VARIABLE,
             help="Where the runtime finds networks. The default is what its configuration says.",
         ),
         click.option(

@@ -13,7 +13,6 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
-from vxlane.cli.cni_options import NETWORKS_VARIABLE, PLUGINS_VARIABLE
 from vxlane.cli.common import Json, as_json, emit, examples
 from vxlane.errors import LabError
 from vxlane.lab import demo as demos
@@ -22,6 +21,7 @@ from vxlane.lab import namespaces, report
 from vxlane.lab.agents import program
 from vxlane.lab.plan import LabNode, LabPod
 from vxlane.lab.pods import cni_directories
+from vxlane.runtime.cni_places import NETWORKS_VARIABLE, PLUGINS_VARIABLE
 from vxlane.show.table import table
 from vxlane.util import interrupt
 from vxlane.util.places import STATE_VARIABLE

@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ else:
 
 ROOT = Path("/")
 ROOT_VARIABLE = "VXLANE_HOST_ROOT"
+PLUGINS_VARIABLE, NETWORKS_VARIABLE = "VXLANE_CNI_BIN_DIR", "VXLANE_CNI_CONF_DIR"
 CACHE = Path("/var/lib/cni")
 """libcni's, and host-local's. No runtime's configuration names another."""
 CONF, BIN = Path("/etc/cni/net.d"), Path("/opt/cni/bin")
@@ -80,9 +81,14 @@ def find(network_name: str, root: Path = ROOT) -> CniPlaces:
     return found[0]
 
 
-def host_root() -> Path:
-    """Where commands see the node's root directory: $VXLANE_HOST_ROOT, or `ROOT`."""
-    return Path(os.environ.get(ROOT_VARIABLE, ROOT))
+def told(network_name: str) -> CniPlaces:
+    """What the environment names, as commands with options for it read it; else as `find`."""
+    found = find(network_name, Path(os.environ.get(ROOT_VARIABLE, ROOT)))
+    return replace(
+        found,
+        conf_dir=Path(os.environ.get(NETWORKS_VARIABLE) or found.conf_dir),
+        bin_dir=Path(os.environ.get(PLUGINS_VARIABLE) or found.bin_dir),
+    )
 
 
 def _running(root: Path) -> Iterator[CniPlaces]:
