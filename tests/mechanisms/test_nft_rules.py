@@ -29,6 +29,9 @@ NFT = {
     "ip forward tcp flags & (fin | syn | rst | ack) == fin | ack drop": "header",
     "ip forward tcp flags vmap { fin | ack : drop }": "header",
     "ip forward tcp flags . tcp dport { fin | ack . 80 } drop": "header",
+    "ip forward tcp flags @bits drop": "header",
+    "ip forward tcp dport . tcp flags @pairs drop": "header",
+    "ip forward oifname . tcp flags @exits drop": "header",
     "ip prerouting meta pkttype multicast drop": "header",
     "ip prerouting meta pkttype { broadcast, multicast } drop": "header",
     "ip prerouting iif . meta pkttype { lo . multicast } drop": "header",
@@ -110,6 +113,9 @@ add rule ip t deep log
 add set ip t seen { type ipv4_addr; size 65535; flags dynamic; }
 add set ip t each { type ipv4_addr; size 65535; flags dynamic; }
 add set ip t wild { type ifname; flags interval; elements = { "docker*" }; }
+add set ip t bits { type tcp_flag; }
+add set ip t pairs { type inet_service . tcp_flag; }
+add set ip t exits { type ifname . tcp_flag; }
 add map ip t verdicts { type ipv4_addr . inet_proto . inet_service : verdict; }
 add counter ip t named
 add limit ip t slow { rate 10/second; }

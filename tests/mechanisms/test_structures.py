@@ -15,6 +15,8 @@ from vxlane.mechanisms.nft_register import SetContent
 from vxlane.mechanisms.packet import Field, Match, NameTest, NumberTest, established, sent
 from vxlane.mechanisms.rules import Base, ChainKey, Code, Family, Hook, Unknown, Verdict
 from vxlane.mechanisms.walk import findings
+from vxlane.netlink import nftables as nft
+from vxlane.netlink import rtnetlink as rt
 from vxlane.netlink.socket import attribute, nested
 
 FORWARD = Base(ChainKey(Family.IP, "t", "forward"), Hook.FORWARD, 0)
@@ -26,9 +28,35 @@ def expression(name, *members):
     return nested(ELEMENT, attribute(NAME, name.encode() + b"\0"), nested(DATA, *members))
 
 
-def rule(*expressions):
-    """The rule that a Decoder makes of expressions."""
-    decoder = Decoder(Family.IP, lambda _: SetContent(()), lambda _: "")
+def number(kind, value):
+    """One attribute that is a number."""
+    return attribute(kind, rt.BE32.pack(value))
+
+
+def payload(register, base, offset, size):
+    """Loads bytes of a header."""
+    return expression(
+        "payload",
+        number(nft.NFTA_PAYLOAD_DREG, register),
+        number(nft.NFTA_PAYLOAD_BASE, base),
+        number(nft.NFTA_PAYLOAD_OFFSET, offset),
+        number(nft.NFTA_PAYLOAD_LEN, size),
+    )
+
+
+def lookup(register):
+    """Looks up the set whose key begins in a register."""
+    return expression(
+        "lookup", attribute(nft.NFTA_LOOKUP_SET, b"s\0"), number(nft.NFTA_LOOKUP_SREG, register)
+    )
+
+
+EMPTY = SetContent(())
+
+
+def rule(*expressions, content=EMPTY):
+    """The rule that a Decoder makes of expressions, where every set has this content."""
+    decoder = Decoder(Family.IP, lambda _: content, lambda _: "")
     return decoder.rule(b"".join(expressions))
 
 
@@ -66,6 +94,38 @@ def test_expressions_of_other_kernels(name, kind):
 def test_extensions_of_other_kernels(steps, kind):
     """Extensions of xtables that this kernel may lack, and unknown ones, have a kind."""
     assert kinds(tuple(steps)) == {kind}
+
+
+# The first 32-bit registers, as the kernel's dumps number them (nft_dump_register).
+FIRST, SECOND, THIRD, FOURTH, FIFTH = 1, 9, 10, 11, 2
+SOURCE = payload(FIRST, nft.NFT_PAYLOAD_NETWORK_HEADER, 12, 4)
+DROP = expression(
+    "immediate",
+    number(nft.NFTA_IMMEDIATE_DREG, nft.NFT_REG_VERDICT),
+    nested(
+        nft.NFTA_IMMEDIATE_DATA,
+        nested(nft.NFTA_DATA_VERDICT, number(nft.NFTA_VERDICT_CODE, nft.NF_DROP)),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("register", "key_size", "expected"),
+    [
+        (SECOND, 4, set()),
+        (SECOND, 8, {Kind.HEADER}),
+        (FOURTH, 12, set()),
+        (FOURTH, 16, {Kind.HEADER}),
+        (FIFTH, 16, set()),
+        (FIFTH, 18, {Kind.HEADER}),
+    ],
+)
+@pytest.mark.parametrize("is_whole", [False, True])
+def test_a_set_is_asked_for_the_registers_of_its_key(register, key_size, expected, is_whole):
+    """A set whose elements are not known is asked for the fields in its key, and for no others."""
+    flags = payload(register, nft.NFT_PAYLOAD_TRANSPORT_HEADER, 13, 1)
+    content = SetContent((), is_whole=is_whole, key_size=key_size)
+    assert kinds(rule(flags, SOURCE, lookup(FIRST), DROP, content=content)) == expected
 
 
 def test_a_match_of_an_old_revision_is_not_known():

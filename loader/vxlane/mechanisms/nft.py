@@ -25,6 +25,7 @@ from vxlane.mechanisms.nft_register import (
     Piece,
     Register,
     SetContent,
+    word_of,
 )
 from vxlane.mechanisms.nft_words import (
     ACTIONS,
@@ -227,38 +228,36 @@ class Decoder:
         yield piece.between(_data(low), _data(high), is_negated=is_negated)
 
     def _lookup(self, found: Found) -> Iterator[Step]:
-        piece = self._piece(_be32(found, nft.NFTA_LOOKUP_SREG))
+        source = _be32(found, nft.NFTA_LOOKUP_SREG)
+        piece = self._piece(source)
         content = self._set_of(_text(found[nft.NFTA_LOOKUP_SET]))
+        branches = [
+            (piece.element(low, high, self._name_of), verdict)
+            for low, high, verdict in content.elements
+        ]
+        is_known = content.is_whole and branches and all(test for test, _ in branches)
         yield from content.kinds
-        yield from self._asked_in_part(piece, content)
+        if not is_known:
+            yield from _fields(self._of_key(source, content.key_size))
         if nft.NFTA_LOOKUP_DREG not in found:
             is_negated = bool(_be32(found, nft.NFTA_LOOKUP_FLAGS) & nft.NFT_LOOKUP_F_INV)
             yield piece.member(content, self._name_of, is_negated=is_negated)
         elif (register := _be32(found, nft.NFTA_LOOKUP_DREG)) == nft.NFT_REG_VERDICT:
-            yield Choice(
-                tuple(
-                    (piece.element(low, high, self._name_of), verdict)
-                    for low, high, verdict in content.elements
-                    if verdict
-                )
-            )
+            yield Choice(tuple((test, verdict) for test, verdict in branches if verdict))
         else:
             yield Unknown.TEST
             self._registers[register] = OTHER
 
-    def _asked_in_part(self, piece: Piece, content: SetContent) -> Iterator[Field]:
-        """The fields that a set's key has in it, in a way that is not decoded: beside other fields,
-        or by elements that are not known.
+    def _of_key(self, register: int, size: int) -> Iterator[Piece]:
+        """What was loaded for a set's key of `size` bytes, which begins in `register`.
+
+        Each field of a key has a word or more of its own.
         """
-        known = [piece.element(low, high, self._name_of) for low, high, _ in content.elements]
-        if content.is_whole and known and None not in known:
-            return
-        # A field that stands alone fills a word, but for names.
-        is_one = bool(known) and max(len(low) for low, _, _ in content.elements) <= INDEX_SIZE
-        loaded = (
-            [piece] if is_one else [one for held in self._registers.values() for one in _all(held)]
-        )
-        yield from _fields(loaded)
+        first = word_of(register)
+        last = first + (size - 1) // nft.NFT_REG32_SIZE
+        for number, held in self._registers.items():
+            if first <= word_of(number) <= last:
+                yield from _all(held)
 
     def _piece(self, register: int) -> Piece:
         """The one field that a register holds; anything, where it holds several or none."""

@@ -85,16 +85,17 @@ class NftReader:
         if isinstance(answer, int):
             return SetContent((), is_whole=False)
         found = attributes(answer, nf.NFGENMSG.size)
+        size = _be32(found, nf.NFTA_SET_KEY_LEN)
         flags = _be32(found, nf.NFTA_SET_FLAGS)
         is_fixed = bool(flags & (nf.NFT_SET_ANONYMOUS | nf.NFT_SET_CONSTANT))
         kinds = tuple(kind for name in _expressions(found) if (kind := ACTIONS.get(name)))
         objects = OBJECTS.get(_be32(found, nf.NFTA_SET_OBJ_TYPE))
         is_verdicts = _be32(found, nf.NFTA_SET_DATA_TYPE) == nf.NFT_DATA_VERDICT
         if not is_fixed and not is_verdicts:
-            return SetContent((), is_whole=False, kinds=kinds, objects=objects)
+            return SetContent((), is_whole=False, kinds=kinds, objects=objects, key_size=size)
         bodies = self._dump(nf.NFT_MSG_GETSETELEM, key.family, which)
         elements = tuple(_intervals(element for body in bodies for element in _elements(body)))
-        return SetContent(elements, is_fixed, kinds, objects)
+        return SetContent(elements, is_fixed, kinds, objects, size)
 
     def _dump(self, kind: int, family: int, wanted: bytes) -> list[bytes]:
         body = nf.NFGENMSG.pack(family, 0, 0) + wanted

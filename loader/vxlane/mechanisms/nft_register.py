@@ -35,6 +35,8 @@ class SetContent:
     """What its elements do each time one is found."""
     objects: Kind | None = None
     """What a map to named objects leads to."""
+    key_size: int = 64
+    """Bytes of a key, each field padded to four; 64, all registers, where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,16 @@ class Piece:
         """The lowest and the highest value of the field that agrees with what was loaded."""
         low = self.number(data)
         return low, low + (1 << self.shift) - 1
+
+
+def word_of(register: int) -> int:
+    """The first 32-bit word of a register: NFT_REG_1 to NFT_REG_4 have four words, NFT_REG32_* one.
+
+    The kernel uses both names in one dump (nft_dump_register in net/netfilter/nf_tables_api.c).
+    """
+    if register >= nft.NFT_REG32_00:
+        return register - nft.NFT_REG32_00
+    return (register - nft.NFT_REG_1) * nft.NFT_REG_SIZE // nft.NFT_REG32_SIZE
 
 
 Register = tuple[Piece, ...] | int

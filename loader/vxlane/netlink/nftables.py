@@ -6,7 +6,8 @@ Messages and what tables hold are in `nfnetlink`. Only what vxlane uses. Pure.
 
 from __future__ import annotations
 
-NFT_REG_VERDICT = 0
+NFT_REG_VERDICT, NFT_REG_1, NFT_REG32_00 = 0, 1, 8
+NFT_REG_SIZE, NFT_REG32_SIZE = 16, 4
 NFT_CONTINUE, NFT_BREAK, NFT_JUMP, NFT_GOTO, NFT_RETURN = -1, -2, -3, -4, -5
 NF_DROP = 0
 """Codes that are not negative are netfilter's own."""
