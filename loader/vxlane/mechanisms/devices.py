@@ -9,11 +9,10 @@ none of them has an event that we could hear.
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import os
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from vxlane.datapath.attach import Hooks
 from vxlane.datapath.syscall import TcxHook, tcx_programs
@@ -22,10 +21,7 @@ from vxlane.host.veths import far_end, has_xdp
 from vxlane.mechanisms.kinds import Finding, Kind, Scope
 from vxlane.netlink import rtnetlink as rt
 from vxlane.netlink.socket import NetlinkSocket, Request, attributes
-
-_HERE = "/proc/thread-self/ns/net"
-_CLONE_NEWNET = 0x40000000
-_libc = ctypes.CDLL(None, use_errno=True)
+from vxlane.runtime import netns
 
 QUEUES = frozenset(
     {"noqueue", "noop", "mq", "pfifo", "bfifo", "pfifo_fast", "fq", "fq_codel", "ingress", "clsact"}
@@ -101,53 +97,26 @@ class DeviceReader:
         return isinstance(answer, bytes) and has_xdp(attributes(answer, rt.IFINFOMSG.size))
 
 
-def _has_filters(netns: str, device: str) -> bool:
-    """Whether a pod's interface has tc programs; no, where its namespace can't be entered."""
-    if not netns:
+def _has_filters(namespace: str, device: str) -> bool:
+    """Whether a pod's interface has tc programs. False where its namespace can't be entered."""
+    if not namespace:
         return False
-    try:
-        with _entered(netns):
-            return _has_filters_here(socket.if_nametoindex(device))
-    except OSError:
-        return False
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(netns.entered(Path(namespace)))
+            ifindex = socket.if_nametoindex(device)
+        except (OSError, KernelError):
+            return False
+        return _has_filters_here(ifindex)
 
 
 def _has_filters_here(ifindex: int) -> bool:
     if any(tcx_programs(ifindex, hook) for hook in TcxHook):
         return True
-    netlink = NetlinkSocket()
-    try:
-        return any(
-            netlink.dump(
-                Request(rt.RTM_GETTFILTER, rt.TCMSG.pack(socket.AF_UNSPEC, ifindex, 0, parent, 0))
-            )
-            for parent in (rt.CLSACT_INGRESS, rt.CLSACT_EGRESS)
-        )
-    except KernelError:
-        return False  # no qdisc that could have filters
-    finally:
-        netlink.close()
-
-
-@contextlib.contextmanager
-def _entered(netns: str) -> Iterator[None]:
-    """Put this thread, and no other, into a namespace."""
-    home = os.open(_HERE, os.O_RDONLY)
-    try:
-        there = os.open(netns, os.O_RDONLY)
+    parents = (rt.CLSACT_INGRESS, rt.CLSACT_EGRESS)
+    heads = [rt.TCMSG.pack(socket.AF_UNSPEC, ifindex, 0, parent, 0) for parent in parents]
+    with contextlib.closing(NetlinkSocket()) as netlink:
         try:
-            _set(there)
-        finally:
-            os.close(there)
-        try:
-            yield
-        finally:
-            _set(home)
-    finally:
-        os.close(home)
-
-
-def _set(descriptor: int) -> None:
-    if _libc.setns(descriptor, _CLONE_NEWNET):
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+            return any(netlink.dump(Request(rt.RTM_GETTFILTER, head)) for head in heads)
+        except KernelError:
+            return False  # no qdisc that could have filters

@@ -14,7 +14,6 @@ from vxlane.mechanisms.kinds import Kind
 from vxlane.mechanisms.packet import Field, NameTest, NumberTest, Test
 from vxlane.mechanisms.rules import Action, Code, Step, Unknown, Verdict
 
-_NAME_SIZE = 16  # IFNAMSIZ
 _TCP_INV_SOURCE, _TCP_INV_DESTINATION, _TCP_INV_FLAGS = 1, 2, 4
 _CT_NOTRACK = 1
 _STATE_ONLY = {1, 1 | 1 << 13}  # XT_CONNTRACK_STATE, _STATE_ALIAS
