@@ -126,9 +126,9 @@ def test_a_veth_may_get_another_mac(node: Node) -> None:
 @pytest.mark.parametrize(
     ("end", "stays"),
     [
-        (FarEnd("eth0", "02:00:00:00:20:01", has_xdp=False), True),
-        (FarEnd("eth0", "02:00:00:00:20:02", has_xdp=False), False),
-        (FarEnd("eth1", "02:00:00:00:20:01", has_xdp=False), False),
+        (FarEnd(2, "eth0", "02:00:00:00:20:01", has_xdp=False), True),
+        (FarEnd(2, "eth0", "02:00:00:00:20:02", has_xdp=False), False),
+        (FarEnd(2, "eth1", "02:00:00:00:20:01", has_xdp=False), False),
         (None, False),
     ],
 )

@@ -45,7 +45,7 @@ def test_a_cached_pod_counts_by_its_veth_of_now(
 
     def end(_: object, ifindex: int) -> FarEnd:
         asked.append(ifindex)
-        return FarEnd("eth0", pod(1).mac, has_xdp=False)
+        return FarEnd(2, "eth0", pod(1).mac, has_xdp=False)
 
     monkeypatch.setattr(cni_cache, "far_end", end)
     node.pods.add(pod(1))

@@ -23,7 +23,15 @@ from vxlane.datapath.abi import Program
 from vxlane.datapath.syscall import TcxHook
 from vxlane.errors import KernelError
 from vxlane.netlink import rtnetlink as rt
-from vxlane.netlink.socket import Intent, NetlinkSocket, Request, attribute, attributes
+from vxlane.netlink.socket import (
+    Intent,
+    NetlinkSocket,
+    Request,
+    attribute,
+    attributes,
+    string_attribute,
+    text_of,
+)
 
 _HOOKS = {
     Program.FROM_POD: TcxHook.INGRESS,
@@ -195,7 +203,7 @@ class Hooks:
             _, ifindex, _, parent, _ = rt.TCMSG.unpack_from(body)
             if parent == rt.TC_H_CLSACT:
                 kind = attributes(body, rt.TCMSG.size)[rt.TCA_KIND]
-                kinds[ifindex] = kind.rstrip(b"\0").decode()
+                kinds[ifindex] = text_of(kind)
         return kinds
 
     def _takes_filters(self, hook: TcxHook, ifindex: int) -> bool:
@@ -230,7 +238,7 @@ class Hooks:
 
     def _replace_filter(self, program: Program, ifindex: int, descriptor: int) -> None:
         options = attribute(rt.TCA_BPF_FD, rt.U32.pack(descriptor))
-        options += attribute(rt.TCA_BPF_NAME, f"{OWNER}{program.label}".encode() + b"\0")
+        options += string_attribute(rt.TCA_BPF_NAME, f"{OWNER}{program.label}")
         options += attribute(rt.TCA_BPF_FLAGS, rt.U32.pack(rt.TCA_BPF_FLAG_ACT_DIRECT))
         body = _filter(program, ifindex) + attribute(rt.TCA_OPTIONS, options)
         operation = f"attach {program.label} to interface {ifindex} by clsact"
@@ -269,4 +277,4 @@ def _name(body: bytes) -> str:
     if found.get(rt.TCA_KIND) != _BPF:
         return ""
     options = attributes(found.get(rt.TCA_OPTIONS, b""), 0)
-    return options.get(rt.TCA_BPF_NAME, b"").rstrip(b"\0").decode(errors="replace")
+    return text_of(options.get(rt.TCA_BPF_NAME, b""))

@@ -21,7 +21,14 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from vxlane.errors import KernelError
 from vxlane.netlink import rtnetlink as rt
-from vxlane.netlink.socket import NetlinkSocket, Request, attribute, attributes
+from vxlane.netlink.socket import (
+    NetlinkSocket,
+    Request,
+    attribute,
+    attributes,
+    string_attribute,
+    text_of,
+)
 
 _GONE = frozenset({errno.ENODEV, errno.EINVAL, errno.ENOENT, errno.ERANGE})
 
@@ -83,7 +90,7 @@ class Devices:
 
     def of_kind(self, kind: str) -> list[Device]:
         """The devices of one kind, "vxlan" for example, oldest first; the kernel selects them."""
-        kinds = attribute(rt.IFLA_INFO_KIND, kind.encode() + b"\0")
+        kinds = string_attribute(rt.IFLA_INFO_KIND, kind)
         bodies = self.socket.dump(_question(0, attribute(rt.IFLA_LINKINFO, kinds)))
         # The kernel gives all where it knows no such kind (its module is not loaded).
         found = (device for device in map(_device, bodies) if device.kind == kind)
@@ -95,7 +102,7 @@ class Devices:
 
     def by_name(self, name: str) -> Device | None:
         """The device of that name, if there is one."""
-        wanted = attribute(rt.IFLA_IFNAME, name.encode() + b"\0")
+        wanted = string_attribute(rt.IFLA_IFNAME, name)
         return self._get(_question(0, wanted), name)
 
     def addresses(self, index: int = 0) -> dict[IPv4Interface, int]:
@@ -138,30 +145,26 @@ def _device(body: bytes) -> Device:
     _, _, index, flags, _ = rt.IFINFOMSG.unpack_from(body)
     found = attributes(body, rt.IFINFOMSG.size)
     info = attributes(found.get(rt.IFLA_LINKINFO, b""), 0)
-    kind = _text(info, rt.IFLA_INFO_KIND)
+    kind = text_of(info.get(rt.IFLA_INFO_KIND, b""))
     # The numbers of the attributes inside depend on the kind.
     bridge = attributes(info.get(rt.IFLA_INFO_DATA, b""), 0) if kind == "bridge" else {}
-    is_port = _text(info, rt.IFLA_INFO_SLAVE_KIND) == "bridge"
+    is_port = text_of(info.get(rt.IFLA_INFO_SLAVE_KIND, b"")) == "bridge"
     port = attributes(info.get(rt.IFLA_INFO_SLAVE_DATA, b""), 0) if is_port else {}
     return Device(
         index=index,
-        name=_text(found, rt.IFLA_IFNAME),
+        name=text_of(found.get(rt.IFLA_IFNAME, b"")),
         kind=kind,
         mac=found.get(rt.IFLA_ADDRESS, b"").hex(":"),
         mtu=_number(found, rt.IFLA_MTU),
         master=_number(found, rt.IFLA_MASTER),
         is_up=bool(flags & rt.IFF_UP),
-        qdisc=_text(found, rt.IFLA_QDISC),
+        qdisc=text_of(found.get(rt.IFLA_QDISC, b"")),
         is_isolated=any(port.get(rt.IFLA_BRPORT_ISOLATED, b"")),
         filters_vlans=any(bridge.get(rt.IFLA_BR_VLAN_FILTERING, b"")),
         calls_iptables=any(bridge.get(rt.IFLA_BR_NF_CALL_IPTABLES, b"")),
         gso_size=_number(found, rt.IFLA_GSO_IPV4_MAX_SIZE),
         gso_segs=_number(found, rt.IFLA_GSO_MAX_SEGS),
     )
-
-
-def _text(found: dict[int, bytes], kind: int) -> str:
-    return found.get(kind, b"").rstrip(b"\0").decode()
 
 
 def _number(found: dict[int, bytes], kind: int) -> int:

@@ -24,7 +24,7 @@ from vxlane.host.entries import (
 from vxlane.netlink import nfnetlink as nf
 from vxlane.netlink import rtnetlink as rt
 from vxlane.netlink import xfrm
-from vxlane.netlink.socket import SO_RCVBUFFORCE, Message, attributes, group_mask, split
+from vxlane.netlink.socket import SO_RCVBUFFORCE, Message, attributes, group_mask, split, text_of
 
 _GROUPS = (
     rt.RTNLGRP_LINK,
@@ -170,7 +170,7 @@ class RulesetEvents:
             _note(datagram, found)
         if not found and not has_lost:
             return None
-        names = {(family, _text(table), _text(name)) for _, family, table, name in found}
+        names = {(family, text_of(table), text_of(name)) for _, family, table, name in found}
         bases = any(kind in nf.NFT_MSGS_OF_BASES for kind, _, _, _ in found)
         return RulesetChange(frozenset(names), bases, has_lost)
 
@@ -218,10 +218,6 @@ def _is_called_for_every_packet(message: bytes) -> bool:
     """
     found = attributes(message, _ATTRIBUTES)
     return nf.NFTA_CHAIN_HOOK in found and found.get(nf.NFTA_CHAIN_TYPE) != b"nat\0"
-
-
-def _text(name: bytes) -> str:
-    return name.rstrip(b"\0").decode(errors="replace")
 
 
 class XfrmEvents:

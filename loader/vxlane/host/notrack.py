@@ -19,7 +19,14 @@ from vxlane.host.events import OWN_TABLE
 from vxlane.host.firewall import run
 from vxlane.netlink import nfnetlink as nf
 from vxlane.netlink import nftables as nft
-from vxlane.netlink.socket import Intent, NetlinkSocket, Request, attribute, nested
+from vxlane.netlink.socket import (
+    Intent,
+    NetlinkSocket,
+    Request,
+    attribute,
+    nested,
+    string_attribute,
+)
 
 LASTS, RENEW_EVERY = 30, 10.0
 """Seconds for which the rules hold, and until they are renewed. More often would do harm: whoever
@@ -104,7 +111,7 @@ class Notrack:
 
     def remove(self) -> bool:
         """Remove the table. True: it was there."""
-        table = _string(nf.NFTA_TABLE_NAME, OWN_TABLE)
+        table = string_attribute(nf.NFTA_TABLE_NAME, OWN_TABLE)
         try:
             self._write("remove", Request(nf.NFT_MSG_DELTABLE, _HEADER + table))
         except KernelError as error:
@@ -118,10 +125,6 @@ class Notrack:
             raise KernelError(f"{verb} the rules of nftables table ip {OWN_TABLE}", code)
 
 
-def _string(kind: int, text: str) -> bytes:
-    return attribute(kind, text.encode() + b"\0")
-
-
 def _port(tunnel: Tunnel) -> bytes:
     return tunnel.port.to_bytes(2, "big")
 
@@ -129,7 +132,7 @@ def _port(tunnel: Tunnel) -> bytes:
 _HEADER = nf.NFGENMSG.pack(socket.AF_INET, 0, 0)
 _IN_SET = (
     _HEADER
-    + _string(nf.NFTA_SET_ELEM_LIST_TABLE, OWN_TABLE)
-    + _string(nf.NFTA_SET_ELEM_LIST_SET, _SET)
+    + string_attribute(nf.NFTA_SET_ELEM_LIST_TABLE, OWN_TABLE)
+    + string_attribute(nf.NFTA_SET_ELEM_LIST_SET, _SET)
 )
 _EMPTY = Request(nf.NFT_MSG_DELSETELEM, _IN_SET)

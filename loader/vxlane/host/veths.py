@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vxlane.netlink import rtnetlink as rt
-from vxlane.netlink.socket import NetlinkSocket, Request, attribute, attributes
+from vxlane.netlink.socket import NetlinkSocket, Request, attribute, attributes, text_of
 
 
 @dataclass(frozen=True, slots=True)
 class FarEnd:
     """A device in another network namespace."""
 
+    ifindex: int
+    """In its own namespace."""
     name: str
     mac: str
     """Lower-case, with colons."""
@@ -28,18 +30,19 @@ class FarEnd:
     """This namespace's id of the other one."""
 
 
-def far_end(netlink: NetlinkSocket, ifindex: int) -> FarEnd | None:
-    """The other end of the veth `ifindex`; None: it is gone, or in this namespace."""
-    near = _link(netlink, ifindex, b"")
+def far_end(netlink: NetlinkSocket, near_ifindex: int) -> FarEnd | None:
+    """The other end of the veth `near_ifindex`; None: it is gone, or in this namespace."""
+    near = _link(netlink, near_ifindex, b"")
     if near is None or rt.IFLA_LINK not in near or rt.IFLA_LINK_NETNSID not in near:
         return None
     there = attribute(rt.IFLA_TARGET_NETNSID, near[rt.IFLA_LINK_NETNSID])
-    far = _link(netlink, rt.S32.unpack(near[rt.IFLA_LINK])[0], there)
+    ifindex = int(rt.S32.unpack(near[rt.IFLA_LINK])[0])
+    far = _link(netlink, ifindex, there)
     if far is None:
         return None
-    name = far[rt.IFLA_IFNAME].rstrip(b"\0").decode()
+    name = text_of(far[rt.IFLA_IFNAME])
     nsid = int(rt.S32.unpack(near[rt.IFLA_LINK_NETNSID])[0])
-    return FarEnd(name, far[rt.IFLA_ADDRESS].hex(":"), has_xdp(far), nsid)
+    return FarEnd(ifindex, name, far[rt.IFLA_ADDRESS].hex(":"), has_xdp(far), nsid)
 
 
 def leads_elsewhere(netlink: NetlinkSocket, end: FarEnd, namespace: Path) -> bool:
@@ -69,7 +72,7 @@ def leads_elsewhere(netlink: NetlinkSocket, end: FarEnd, namespace: Path) -> boo
 def root_qdisc(netlink: NetlinkSocket, ifindex: int) -> str:
     """The kind of a device's root qdisc, such as "tbf"; "noqueue" where nothing shapes."""
     device = _link(netlink, ifindex, b"") or {}
-    return device.get(rt.IFLA_QDISC, b"noqueue").rstrip(b"\0").decode()
+    return text_of(device.get(rt.IFLA_QDISC, b"noqueue"))
 
 
 def has_xdp(device: dict[int, bytes]) -> bool:

@@ -20,7 +20,7 @@ from vxlane.errors import KernelError
 from vxlane.host.veths import far_end, has_xdp
 from vxlane.mechanisms.kinds import Finding, Kind, Scope
 from vxlane.netlink import rtnetlink as rt
-from vxlane.netlink.socket import NetlinkSocket, Request, attributes
+from vxlane.netlink.socket import NetlinkSocket, Request, attributes, text_of
 from vxlane.runtime import netns
 
 QUEUES = frozenset(
@@ -78,7 +78,7 @@ class DeviceReader:
         scope = Scope(ports=frozenset({pod.name}))
         if end.has_xdp:
             yield Finding(Kind.XDP, f"XDP in the pod of {pod.name}", scope)
-        if _has_filters(pod.netns, end.name):
+        if _has_filters(pod.netns, end.ifindex):
             yield Finding(Kind.TC, f"tc filters in the pod of {pod.name}", scope)
 
     def _qdiscs(self) -> dict[int, set[str]]:
@@ -88,7 +88,7 @@ class DeviceReader:
         for body in self._netlink.dump(Request(rt.RTM_GETQDISC, everything)):
             _, ifindex, _, _, _ = rt.TCMSG.unpack_from(body)
             kind = attributes(body, rt.TCMSG.size)[rt.TCA_KIND]
-            kinds.setdefault(ifindex, set()).add(kind.rstrip(b"\0").decode())
+            kinds.setdefault(ifindex, set()).add(text_of(kind))
         return kinds
 
     def _has_xdp(self, ifindex: int) -> bool:
@@ -97,14 +97,13 @@ class DeviceReader:
         return isinstance(answer, bytes) and has_xdp(attributes(answer, rt.IFINFOMSG.size))
 
 
-def _has_filters(namespace: str, device: str) -> bool:
+def _has_filters(namespace: str, ifindex: int) -> bool:
     """Whether a pod's interface has tc programs. False where its namespace can't be entered."""
     if not namespace:
         return False
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(netns.entered(Path(namespace)))
-            ifindex = socket.if_nametoindex(device)
         except (OSError, KernelError):
             return False
         return _has_filters_here(ifindex)

@@ -45,8 +45,7 @@ from vxlane.mechanisms.nft_words import (
 from vxlane.mechanisms.packet import Field
 from vxlane.mechanisms.rules import Action, Choice, Code, Family, Rule, Step, Unknown, Verdict
 from vxlane.netlink import nftables as nft
-from vxlane.netlink import rtnetlink as rt
-from vxlane.netlink.socket import attribute_list, attributes
+from vxlane.netlink.socket import attribute_list, attributes, be32_of, text_of
 
 SetOf = Callable[[str], SetContent]
 """What a set of the rule's table holds, by name."""
@@ -82,7 +81,7 @@ class Decoder:
         for _, expression in attribute_list(expressions):
             found = attributes(expression, 0)
             data = attributes(found.get(nft.NFTA_EXPR_DATA, b""), 0)
-            steps += self._steps(_text(found[nft.NFTA_EXPR_NAME]), data)
+            steps += self._steps(text_of(found[nft.NFTA_EXPR_NAME]), data)
         return tuple(steps)
 
     def _steps(self, name: str, found: Found) -> Iterator[Step]:
@@ -100,10 +99,10 @@ class Decoder:
             yield self._object(found)
         elif name == "match":
             data = found.get(nft.NFTA_MATCH_INFO, b"")
-            yield from xtables.match_steps(_text(found[nft.NFTA_MATCH_NAME]), data)
+            yield from xtables.match_steps(text_of(found[nft.NFTA_MATCH_NAME]), data)
         elif name == "target":
             data = found.get(nft.NFTA_TARGET_INFO, b"")
-            yield from xtables.target_steps(_text(found[nft.NFTA_TARGET_NAME]), data)
+            yield from xtables.target_steps(text_of(found[nft.NFTA_TARGET_NAME]), data)
         elif name in OF_CONNECTION:
             yield Unknown.TEST
         elif name not in HARMLESS:
@@ -113,22 +112,22 @@ class Decoder:
 
     def _object(self, found: Found) -> Kind:
         if nft.NFTA_OBJREF_SET_NAME in found:
-            kind = self._set_of(_text(found[nft.NFTA_OBJREF_SET_NAME])).objects
+            kind = self._set_of(text_of(found[nft.NFTA_OBJREF_SET_NAME])).objects
         else:
-            kind = OBJECTS.get(_be32(found, nft.NFTA_OBJREF_IMM_TYPE))
+            kind = OBJECTS.get(be32_of(found, nft.NFTA_OBJREF_IMM_TYPE))
         return kind or Kind.UNKNOWN
 
     def _meta(self, found: Found) -> Iterator[Step]:
-        key = _be32(found, nft.NFTA_META_KEY)
+        key = be32_of(found, nft.NFTA_META_KEY)
         if nft.NFTA_META_SREG in found:
             # A mark of 0 is what packets come with.
-            value = self._registers.get(_be32(found, nft.NFTA_META_SREG))
+            value = self._registers.get(be32_of(found, nft.NFTA_META_SREG))
             if key != nft.NFT_META_MARK or value != 0:
                 yield META_SETS.get(key, Kind.REWRITE)
             return
         if key in META_KINDS:
             yield META_KINDS[key]
-        self._registers[_be32(found, nft.NFTA_META_DREG)] = self._of_meta(key)
+        self._registers[be32_of(found, nft.NFTA_META_DREG)] = self._of_meta(key)
 
     def _of_meta(self, key: int) -> Register:
         """What a register holds of a key."""
@@ -144,7 +143,7 @@ class Decoder:
         return (Piece(field, NAME_SIZE if key in META_NAMES else INDEX_SIZE),)
 
     def _ct(self, found: Found) -> Iterator[Step]:
-        key = _be32(found, nft.NFTA_CT_KEY)
+        key = be32_of(found, nft.NFTA_CT_KEY)
         if nft.NFTA_CT_SREG in found:
             yield Kind.ZONE if key == nft.NFT_CT_ZONE else Kind.MARK
             return
@@ -153,14 +152,14 @@ class Decoder:
         is_state = key == nft.NFT_CT_STATE
         if not is_state:
             yield Unknown.CONNECTION
-        self._registers[_be32(found, nft.NFTA_CT_DREG)] = STATE if is_state else OTHER
+        self._registers[be32_of(found, nft.NFTA_CT_DREG)] = STATE if is_state else OTHER
 
     def _payload(self, found: Found) -> Iterator[Step]:
         if nft.NFTA_PAYLOAD_SREG in found:
             yield Kind.REWRITE
             return
         base, offset, size = (
-            _be32(found, key)
+            be32_of(found, key)
             for key in (nft.NFTA_PAYLOAD_BASE, nft.NFTA_PAYLOAD_OFFSET, nft.NFTA_PAYLOAD_LEN)
         )
         pieces: list[Piece] = []
@@ -176,23 +175,23 @@ class Decoder:
         if sum(piece.size for piece in pieces) != size:
             yield Kind.PAYLOAD
             pieces = [Piece(Unknown.TEST, size)]
-        self._registers[_be32(found, nft.NFTA_PAYLOAD_DREG)] = tuple(pieces)
+        self._registers[be32_of(found, nft.NFTA_PAYLOAD_DREG)] = tuple(pieces)
 
     def _exthdr(self, found: Found) -> Iterator[Step]:
         is_read = nft.NFTA_EXTHDR_DREG in found and nft.NFTA_EXTHDR_SREG not in found
         yield Kind.HEADER if is_read else Kind.REWRITE
-        self._registers[_be32(found, nft.NFTA_EXTHDR_DREG)] = OTHER
+        self._registers[be32_of(found, nft.NFTA_EXTHDR_DREG)] = OTHER
 
     def _fib(self, found: Found) -> Iterator[Step]:
         yield from ()
-        is_source = bool(_be32(found, nft.NFTA_FIB_FLAGS) & nft.NFTA_FIB_F_SADDR)
+        is_source = bool(be32_of(found, nft.NFTA_FIB_FLAGS) & nft.NFTA_FIB_F_SADDR)
         field = Field.SOURCE_TYPE if is_source else Field.DESTINATION_TYPE
-        is_type = _be32(found, nft.NFTA_FIB_RESULT) == nft.NFT_FIB_RESULT_ADDRTYPE
+        is_type = be32_of(found, nft.NFTA_FIB_RESULT) == nft.NFT_FIB_RESULT_ADDRTYPE
         register = (Piece(field, 4, is_host=True),) if is_type else OTHER
-        self._registers[_be32(found, nft.NFTA_FIB_DREG)] = register
+        self._registers[be32_of(found, nft.NFTA_FIB_DREG)] = register
 
     def _bitwise(self, found: Found) -> Iterator[Step]:
-        source = self._registers.get(_be32(found, nft.NFTA_BITWISE_SREG), OTHER)
+        source = self._registers.get(be32_of(found, nft.NFTA_BITWISE_SREG), OTHER)
         mask = _data(found.get(nft.NFTA_BITWISE_MASK, b""))
         has_xor = any(_data(found.get(nft.NFTA_BITWISE_XOR, b"")))
         result = OTHER
@@ -202,11 +201,11 @@ class Decoder:
             result = (replace(source[0], mask=source[0].number(mask)),)
         else:
             yield from _fields(_all(source))
-        self._registers[_be32(found, nft.NFTA_BITWISE_DREG)] = result
+        self._registers[be32_of(found, nft.NFTA_BITWISE_DREG)] = result
 
     def _cmp(self, found: Found) -> Iterator[Step]:
-        source = self._registers.get(_be32(found, nft.NFTA_CMP_SREG), OTHER)
-        operation, data = _be32(found, nft.NFTA_CMP_OP), _data(found[nft.NFTA_CMP_DATA])
+        source = self._registers.get(be32_of(found, nft.NFTA_CMP_SREG), OTHER)
+        operation, data = be32_of(found, nft.NFTA_CMP_OP), _data(found[nft.NFTA_CMP_DATA])
         pieces = source if isinstance(source, tuple) else OTHER
         assert isinstance(pieces, tuple)
         if source in {MARK, 0} and any(data) == (operation == nft.NFT_CMP_EQ):
@@ -223,14 +222,14 @@ class Decoder:
 
     def _range(self, found: Found) -> Iterator[Step]:
         low, high = found[nft.NFTA_RANGE_FROM_DATA], found[nft.NFTA_RANGE_TO_DATA]
-        is_negated = _be32(found, nft.NFTA_RANGE_OP) == nft.NFT_RANGE_NEQ
-        piece = self._piece(_be32(found, nft.NFTA_RANGE_SREG))
+        is_negated = be32_of(found, nft.NFTA_RANGE_OP) == nft.NFT_RANGE_NEQ
+        piece = self._piece(be32_of(found, nft.NFTA_RANGE_SREG))
         yield piece.between(_data(low), _data(high), is_negated=is_negated)
 
     def _lookup(self, found: Found) -> Iterator[Step]:
-        source = _be32(found, nft.NFTA_LOOKUP_SREG)
+        source = be32_of(found, nft.NFTA_LOOKUP_SREG)
         piece = self._piece(source)
-        content = self._set_of(_text(found[nft.NFTA_LOOKUP_SET]))
+        content = self._set_of(text_of(found[nft.NFTA_LOOKUP_SET]))
         branches = [
             (piece.element(low, high, self._name_of), verdict)
             for low, high, verdict in content.elements
@@ -240,9 +239,9 @@ class Decoder:
         if not is_known:
             yield from _fields(self._of_key(source, content.key_size))
         if nft.NFTA_LOOKUP_DREG not in found:
-            is_negated = bool(_be32(found, nft.NFTA_LOOKUP_FLAGS) & nft.NFT_LOOKUP_F_INV)
+            is_negated = bool(be32_of(found, nft.NFTA_LOOKUP_FLAGS) & nft.NFT_LOOKUP_F_INV)
             yield piece.member(content, self._name_of, is_negated=is_negated)
-        elif (register := _be32(found, nft.NFTA_LOOKUP_DREG)) == nft.NFT_REG_VERDICT:
+        elif (register := be32_of(found, nft.NFTA_LOOKUP_DREG)) == nft.NFT_REG_VERDICT:
             yield Choice(tuple((test, verdict) for test, verdict in branches if verdict))
         else:
             yield Unknown.TEST
@@ -265,7 +264,7 @@ class Decoder:
         return held[0] if isinstance(held, tuple) and len(held) == 1 else ANYTHING
 
     def _immediate(self, found: Found) -> Iterator[Step]:
-        register, data = _be32(found, nft.NFTA_IMMEDIATE_DREG), found[nft.NFTA_IMMEDIATE_DATA]
+        register, data = be32_of(found, nft.NFTA_IMMEDIATE_DREG), found[nft.NFTA_IMMEDIATE_DATA]
         if register != nft.NFT_REG_VERDICT:
             self._registers[register] = int(any(_data(data)))
         elif verdict := verdict_of(data):
@@ -292,18 +291,10 @@ def verdict_of(data: bytes) -> Verdict | None:
     if code == nft.NFT_RETURN:
         return Verdict(Code.RETURN)
     if code in {nft.NFT_JUMP, nft.NFT_GOTO}:
-        chain = _text(found[nft.NFTA_VERDICT_CHAIN])
+        chain = text_of(found[nft.NFTA_VERDICT_CHAIN])
         return Verdict(Code.JUMP if code == nft.NFT_JUMP else Code.GOTO, chain)
     return Verdict(Code.DROP if code == nft.NF_DROP else Code.ACCEPT)
 
 
 def _data(nested: bytes) -> bytes:
     return attributes(nested, 0).get(nft.NFTA_DATA_VALUE, b"")
-
-
-def _be32(found: Found, key: int) -> int:
-    return int(rt.BE32.unpack(found[key])[0]) if key in found else 0
-
-
-def _text(value: bytes) -> str:
-    return value.rstrip(b"\0").decode(errors="replace")

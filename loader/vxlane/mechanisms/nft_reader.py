@@ -19,8 +19,15 @@ from vxlane.mechanisms.nft_words import ACTIONS, OBJECTS
 from vxlane.mechanisms.rules import Base, ChainKey, Family, Rule, Verdict
 from vxlane.netlink import nfnetlink as nf
 from vxlane.netlink import nftables as nft
-from vxlane.netlink import rtnetlink as rt
-from vxlane.netlink.socket import NetlinkSocket, Request, attribute, attribute_list, attributes
+from vxlane.netlink.socket import (
+    NetlinkSocket,
+    Request,
+    attribute_list,
+    attributes,
+    be32_of,
+    string_attribute,
+    text_of,
+)
 from vxlane.util.names import device_name
 
 
@@ -66,8 +73,8 @@ class NftReader:
     def rules(self, key: ChainKey) -> tuple[Rule, ...]:
         """The rules of one chain; none where there is no such chain."""
         if key not in self._rules:
-            wanted = _string(nf.NFTA_RULE_TABLE, key.table)
-            wanted += _string(nf.NFTA_RULE_CHAIN, key.chain)
+            wanted = string_attribute(nf.NFTA_RULE_TABLE, key.table)
+            wanted += string_attribute(nf.NFTA_RULE_CHAIN, key.chain)
             decoder = Decoder(key.family, lambda name: self._set(key, name), device_name)
             bodies = self._dump(nf.NFT_MSG_GETRULE, key.family, wanted)
             # Expressions are missing from a rule that has none.
@@ -80,17 +87,18 @@ class NftReader:
         """What a set holds, as far as a rule can be judged by it."""
         self._sets.add((int(key.family), key.table, name))
         header = nf.NFGENMSG.pack(key.family, 0, 0)
-        which = _string(nf.NFTA_SET_TABLE, key.table) + _string(nf.NFTA_SET_NAME, name)
+        which = string_attribute(nf.NFTA_SET_TABLE, key.table)
+        which += string_attribute(nf.NFTA_SET_NAME, name)
         (answer,) = self._netlink.request([Request(nf.NFT_MSG_GETSET, header + which)])
         if isinstance(answer, int):
             return SetContent((), is_whole=False)
         found = attributes(answer, nf.NFGENMSG.size)
-        size = _be32(found, nf.NFTA_SET_KEY_LEN)
-        flags = _be32(found, nf.NFTA_SET_FLAGS)
+        size = be32_of(found, nf.NFTA_SET_KEY_LEN)
+        flags = be32_of(found, nf.NFTA_SET_FLAGS)
         is_fixed = bool(flags & (nf.NFT_SET_ANONYMOUS | nf.NFT_SET_CONSTANT))
         kinds = tuple(kind for name in _expressions(found) if (kind := ACTIONS.get(name)))
-        objects = OBJECTS.get(_be32(found, nf.NFTA_SET_OBJ_TYPE))
-        is_verdicts = _be32(found, nf.NFTA_SET_DATA_TYPE) == nf.NFT_DATA_VERDICT
+        objects = OBJECTS.get(be32_of(found, nf.NFTA_SET_OBJ_TYPE))
+        is_verdicts = be32_of(found, nf.NFTA_SET_DATA_TYPE) == nf.NFT_DATA_VERDICT
         if not is_fixed and not is_verdicts:
             return SetContent((), is_whole=False, kinds=kinds, objects=objects, key_size=size)
         bodies = self._dump(nf.NFT_MSG_GETSETELEM, key.family, which)
@@ -119,19 +127,19 @@ def _base(body: bytes) -> Base | None:
     if nf.NFTA_CHAIN_HOOK not in found or family not in set(Family):
         return None
     hook = attributes(found[nf.NFTA_CHAIN_HOOK], 0)
-    devices = {_text(value) for _, value in attribute_list(hook.get(nf.NFTA_HOOK_DEVS, b""))}
+    devices = {text_of(value) for _, value in attribute_list(hook.get(nf.NFTA_HOOK_DEVS, b""))}
     if nf.NFTA_HOOK_DEV in hook:
-        devices.add(_text(hook[nf.NFTA_HOOK_DEV]))
-    table, chain = _text(found[nf.NFTA_CHAIN_TABLE]), _text(found[nf.NFTA_CHAIN_NAME])
+        devices.add(text_of(hook[nf.NFTA_HOOK_DEV]))
+    table, chain = text_of(found[nf.NFTA_CHAIN_TABLE]), text_of(found[nf.NFTA_CHAIN_NAME])
     if (family, table) == (Family.IP, OWN_TABLE):
         return None  # it looks at a tunnel's bytes, and judges no packet
     return Base(
         ChainKey(Family(family), table, chain),
-        _be32(hook, nf.NFTA_HOOK_HOOKNUM),
-        _signed(_be32(hook, nf.NFTA_HOOK_PRIORITY)),
-        is_nat=_text(found.get(nf.NFTA_CHAIN_TYPE, b"")) == "nat",
+        be32_of(hook, nf.NFTA_HOOK_HOOKNUM),
+        _signed(be32_of(hook, nf.NFTA_HOOK_PRIORITY)),
+        is_nat=text_of(found.get(nf.NFTA_CHAIN_TYPE, b"")) == "nat",
         devices=frozenset(devices),
-        drops=_be32(found, nf.NFTA_CHAIN_POLICY) == nft.NF_DROP and nf.NFTA_CHAIN_POLICY in found,
+        drops=be32_of(found, nf.NFTA_CHAIN_POLICY) == nft.NF_DROP and nf.NFTA_CHAIN_POLICY in found,
     )
 
 
@@ -145,7 +153,7 @@ def _elements(body: bytes) -> Iterator[_Element]:
             for end in (nf.NFTA_SET_ELEM_KEY, nf.NFTA_SET_ELEM_KEY_END)
         )
         verdict = verdict_of(found.get(nf.NFTA_SET_ELEM_DATA, b""))
-        yield key, last, _be32(found, nf.NFTA_SET_ELEM_FLAGS), verdict
+        yield key, last, be32_of(found, nf.NFTA_SET_ELEM_FLAGS), verdict
 
 
 def _intervals(elements: Iterator[_Element]) -> Iterator[tuple[bytes, bytes, Verdict | None]]:
@@ -177,20 +185,8 @@ def _expressions(found: dict[int, bytes]) -> Iterator[str]:
     alone = [found[nf.NFTA_SET_EXPR]] if nf.NFTA_SET_EXPR in found else []
     listed = [value for _, value in attribute_list(found.get(nf.NFTA_SET_EXPRESSIONS, b""))]
     for expression in alone + listed:
-        yield _text(attributes(expression, 0).get(nft.NFTA_EXPR_NAME, b""))
-
-
-def _string(kind: int, text: str) -> bytes:
-    return attribute(kind, text.encode() + b"\0")
-
-
-def _be32(found: dict[int, bytes], key: int) -> int:
-    return int(rt.BE32.unpack(found[key])[0]) if key in found else 0
+        yield text_of(attributes(expression, 0).get(nft.NFTA_EXPR_NAME, b""))
 
 
 def _signed(number: int) -> int:
     return number - ((number & 1 << 31) << 1)
-
-
-def _text(value: bytes) -> str:
-    return value.rstrip(b"\0").decode(errors="replace")

@@ -12,7 +12,7 @@ import enum
 import errno
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from vxlane.errors import KernelError
@@ -76,6 +76,21 @@ def attribute(kind: int, value: bytes) -> bytes:
 def nested(kind: int, *members: bytes) -> bytes:
     """One attribute made of attributes, marked as such: nfnetlink insists on the mark."""
     return attribute(kind | _NESTED, b"".join(members))
+
+
+def string_attribute(kind: int, text: str) -> bytes:
+    """One attribute that holds a string, with the NUL that the kernel expects behind it."""
+    return attribute(kind, text.encode() + b"\0")
+
+
+def text_of(value: bytes) -> str:
+    """The string in an attribute; the kernel's names are bytes, and may not be UTF-8."""
+    return value.rstrip(b"\0").decode(errors="replace")
+
+
+def be32_of(found: Mapping[int, bytes], kind: int) -> int:
+    """A number among attributes of nfnetlink, which has the network's byte order; 0: not there."""
+    return int.from_bytes(found.get(kind, b""), "big")
 
 
 def attributes(body: bytes, offset: int) -> dict[int, bytes]:
