@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from vxlane.agent import agent as agents
-from vxlane.agent import kernel_path
+from vxlane.agent import bypass_loader, kernel_path
 from vxlane.agent.agent import Agent
 from vxlane.config import Config
 from vxlane.datapath.abi import Way
@@ -115,15 +115,15 @@ class Parts:
         self.lease.is_held, self.lease.is_enabled = True, True
 
     def _patch(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        others = ("Devices", "PodStore", "UndoFile", "NetlinkSocket", "Hooks", "DeviceReader")
-        for name in (*others, "NotrackKeeper", "Watcher"):
+        for name in ("Devices", "PodStore", "UndoFile", "NotrackKeeper"):
             monkeypatch.setattr(agents, name, lambda *_, name=name: Part(name, self.done))
+        monkeypatch.setattr(agents, "watcher_for", lambda _: Part("Watcher", self.done))
         monkeypatch.setattr(agents, "Pods", lambda *_: self.pods)
         monkeypatch.setattr(agents, "JudgedKeeper", lambda *_: self.judged)
         for name in ("OwnedOverlay", "AdoptedOverlay"):
             monkeypatch.setattr(kernel_path, name, lambda *_, **__: self.backend)
-        monkeypatch.setattr(agents, "Bypass", self._load)
-        monkeypatch.setattr(agents, "constants_for", lambda *_: "constants")
+        monkeypatch.setattr(bypass_loader, "Bypass", self._load)
+        monkeypatch.setattr(bypass_loader, "constants_for", lambda *_: "constants")
 
     def _load(self, *_: object, **__: object) -> Part:
         self.loads += 1

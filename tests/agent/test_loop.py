@@ -77,7 +77,7 @@ class Desk:
         """After so many reconciles the loop is ended."""
         self.agent: Any = Part("agent", self.done)
         self.agent.config = Config("node1", state, mode=mode, rules_interval=0.0)
-        self.agent.device, self.agent.has_failed, self.agent.is_current = 9, False, True
+        self.agent.device, self.agent.failures, self.agent.is_current = 9, (), True
         self.agent.loaded_at = 0.0
         self.agent.is_serving = False
         self.agent.reconcile = self._reconcile
@@ -223,7 +223,7 @@ def test_a_failed_reconcile_is_tried_again_as_a_whole(
 ) -> None:
     """After a second, without an event."""
     monkeypatch.setattr(loops, "time", Clock(step=0.3))
-    desk.agent.has_failed = True
+    desk.agent.failures = ("no network",)
     assert desk.run(2) == [ALL, ALL]
 
 

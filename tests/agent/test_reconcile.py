@@ -53,7 +53,7 @@ def test_a_first_reconcile_does_all_in_order(parts: Parts) -> None:
     assert order == sorted(order)
     assert parts.dirty == [ALL]
     assert (agent.is_ready, agent.is_current, agent.is_serving) == (True, True, True)
-    assert (agent.has_failed, agent.device, agent.reconciles) == (False, 9, 1)
+    assert (agent.failures, agent.device, agent.reconciles) == ((), 9, 1)
 
 
 def test_a_later_reconcile_does_what_is_dirty(parts: Parts) -> None:
@@ -99,7 +99,7 @@ def test_before_the_source_was_read_nothing_is_announced(parts: Parts) -> None:
     agent = parts.agent()
     agent.reconcile(ALL)
     assert parts.calls("source", "backend") == []
-    assert (agent.is_ready, agent.is_current, agent.has_failed) == (False, False, False)
+    assert (agent.is_ready, agent.is_current, agent.failures) == (False, False, ())
     parts.snapshot = READ
     agent.reconcile(Dirty.NODES)
     assert (agent.is_ready, parts.dirty) == (True, [ALL])
@@ -110,7 +110,7 @@ def test_an_overlay_that_fails_stops_the_rest_and_is_tried_again(parts: Parts) -
     parts.backend.failing["reconcile"] = ConfigError("no network")
     agent = parts.agent()
     agent.reconcile(ALL)
-    assert (agent.failures, agent.has_failed) == (("no network",), True)
+    assert agent.failures == ("no network",)
     assert (agent.is_ready, agent.is_current, parts.loads) == (False, False, 0)
     parts.backend.failing.clear()
     agent.reconcile(ALL)
@@ -127,7 +127,7 @@ def test_programs_that_do_not_load_leave_the_node_its_network(parts: Parts) -> N
     agent.reconcile(ALL)
     agent.reconcile(Dirty.NODES)
     assert (agent.is_ready, agent.is_serving, agent.is_current) == (True, True, False)
-    assert (parts.loads, agent.has_failed) == (1, True)
+    assert (parts.loads, len(agent.failures)) == (1, 1)
 
 
 @pytest.mark.parametrize("change", ["constants", "is_whole"])
@@ -147,7 +147,7 @@ def test_a_bypass_that_fails_is_no_current_map(parts: Parts) -> None:
     agent.reconcile(ALL)
     parts.bypass.failing["reconcile"] = BROKEN
     agent.reconcile(Dirty.NODES)
-    assert (agent.is_current, agent.is_ready, agent.has_failed) == (False, True, True)
+    assert (agent.is_current, agent.is_ready, len(agent.failures)) == (False, True, 1)
 
 
 @pytest.mark.parametrize(

@@ -11,26 +11,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from functools import partial
 
+from vxlane.agent.bypass_loader import BypassLoader
 from vxlane.agent.failures import Failures
 from vxlane.agent.kernel_path import KernelPath
 from vxlane.agent.problems import Problems
-from vxlane.agent.retry import Retry
 from vxlane.agent.runtime_files import RuntimeFiles
 from vxlane.agent.sole import is_awaited
-from vxlane.bypass.bypass import Bypass, constants_for
-from vxlane.bypass.judged import JudgedKeeper
+from vxlane.bypass.bypass import Bypass
+from vxlane.bypass.judged import JudgedKeeper, watcher_for
 from vxlane.config import Config, Mode
-from vxlane.datapath.attach import Hooks
-from vxlane.datapath.programs import pin_directory
 from vxlane.host.devices import Devices
 from vxlane.host.events import Events, RulesetChange
 from vxlane.host.undo import UndoFile
-from vxlane.mechanisms import ipvs
-from vxlane.mechanisms.devices import DeviceReader
-from vxlane.mechanisms.watcher import Watcher
-from vxlane.netlink.socket import NetlinkSocket
 from vxlane.overlay.backend import OverlayState
 from vxlane.overlay.hold_down import HoldDown
 from vxlane.overlay.node_cache import NodeCache
@@ -53,9 +46,6 @@ _OF_THE_BYPASS = frozenset(
 )
 """Failures that leave the node its network."""
 
-_LOAD_AGAIN = 60.0
-"""Seconds until programs that did not load are loaded again: an attempt takes a second of CPU."""
-
 
 class Agent:
     """This node's agent, in the network namespace of the process."""
@@ -64,12 +54,9 @@ class Agent:
         self, config: Config, source: NodeSource, *, cache: NodeCache, served: Snapshot
     ) -> None:
         self.config = config
-        self.bypass: Bypass | None = None
         self.is_ready = False
         self.is_current = False
         """Whether the maps are what the last reconcile found."""
-        self.loaded_at = 0.0
-        """When the programs were loaded last (CLOCK_MONOTONIC); all was read anew after that."""
         self.reconciles = 0
         """How often all this was compared and repaired."""
         self.wish = EVERYTHING
@@ -89,19 +76,26 @@ class Agent:
             config, self._devices, undo=self._undo, source=source, attempt=self._attempt
         )
         self.runtime_files = RuntimeFiles(config, self.pods, self._attempt)
-        self._watcher = Watcher(self._device_reader(), ipvs.IpvsReader(ipvs.SERVICES))
+        self._watcher = watcher_for(config)
         self.judged = JudgedKeeper(self._watcher, config, self.tally.rule_changes)
-        self._loading = Retry(_LOAD_AGAIN)
+        self._loader = BypassLoader(
+            config, self._devices, undo=self._undo, pods=self.pods, tally=self.tally
+        )
         self.notrack = NotrackKeeper(config, self._undo)
 
     @property
-    def has_failed(self) -> bool:
-        """Whether the last reconcile failed in some part, which is to be tried again."""
-        return bool(self._failures.reasons)
+    def bypass(self) -> Bypass | None:
+        """The bypass that is loaded now."""
+        return self._loader.bypass
+
+    @property
+    def loaded_at(self) -> float:
+        """When it was loaded (CLOCK_MONOTONIC). Everything was read anew after that."""
+        return self._loader.loaded_at
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """The failures of the last reconcile, in whole sentences."""
+        """What failed at the last attempt and is to be tried again, in whole sentences."""
         return tuple(self._failures.reasons.values())
 
     @property
@@ -129,8 +123,7 @@ class Agent:
         self.runtime_files.close()
         with self._attempt("notrack"):
             self.notrack.close()
-        if self.bypass:
-            self.bypass.close(is_awaited=is_awaited(self.config.state))
+        self._loader.close(is_awaited=is_awaited(self.config.state))
         self._devices.close()
 
     def steer(self, wish: Wish) -> None:
@@ -153,14 +146,14 @@ class Agent:
             dirty = ALL
         self.snapshot = self._hold_down.take(self._source.nodes(), time.monotonic())
         overlay, left_out = self._kernel_path.reconcile(self.snapshot, dirty), list[Problem]()
-        bypass = self._programs_for(overlay)
+        bypass = self._loader.fitting(overlay)
         if overlay and not bypass:
             with self._attempt("bypass"):
-                self._loading.run(partial(self._load, overlay))
-                # To compile takes seconds: what was read before may be otherwise by now.
-                self.loaded_at, dirty = time.monotonic(), ALL
+                self._loader.load(overlay, is_enabled=self.wish.is_on)
+                # It may have taken seconds, and what was read before may have changed.
+                dirty = ALL
                 overlay = self._kernel_path.reconcile(self.snapshot, dirty)
-                bypass = self._programs_for(overlay)
+                bypass = self._loader.fitting(overlay)
         self.is_current = False
         if overlay and bypass:
             with self._attempt("bypass"):
@@ -255,12 +248,6 @@ class Agent:
             with self._attempt("pods"):
                 bypass.judge(self.judged.judged)
 
-    def _device_reader(self) -> DeviceReader:
-        """For the thread that reads devices: sockets of its own."""
-        netlink = NetlinkSocket()
-        hooks = Hooks(pin_directory(self.config.state), self.config.method, netlink)
-        return DeviceReader(hooks, netlink)
-
     def renew(self, true_at: float) -> None:
         """Renew the lease: the maps were true at `true_at`. Called from the heartbeat's thread."""
         if bypass := self.bypass:
@@ -293,13 +280,6 @@ class Agent:
         with self._attempt("node cache"):
             self._node_cache.save(self.snapshot)
 
-    def _programs_for(self, overlay: OverlayState | None) -> Bypass | None:
-        """The programs, if they are loaded for this overlay and whole."""
-        bypass = self.bypass
-        if not overlay or not bypass or bypass.constants != constants_for(self.config, overlay):
-            return None
-        return bypass if bypass.is_whole else None
-
     def _reconcile_bypass(
         self, bypass: Bypass, overlay: OverlayState, dirty: Dirty
     ) -> list[Problem]:
@@ -312,21 +292,6 @@ class Agent:
         # Last: a lease that an agent before this one left holds until the rules are read.
         bypass.serve(overlay)
         return problems
-
-    def _load(self, overlay: OverlayState) -> None:
-        if self.bypass:
-            self.bypass.close()
-            self.bypass = None
-        self.bypass = Bypass(
-            self.config,
-            self._devices,
-            undo=self._undo,
-            pods=self.pods,
-            overlay=overlay,
-            tally=self.tally,
-        )
-        if not self.wish.is_on:
-            self.bypass.lease.switch(overlay, is_enabled=False)
 
     def _become_ready(self) -> None:
         if not self.is_ready:

@@ -154,7 +154,7 @@ class Loop:
         took = time.process_time() - cpu
         self._agent.tally.reconciles[dirty.label].observe(time.monotonic() - began)
         log.debug("reconciled %s in %.3f s of CPU", dirty, took)
-        ended = self._pace.failed if self._agent.has_failed else self._pace.succeeded
+        ended = self._pace.failed if self._agent.failures else self._pace.succeeded
         ended(time.monotonic(), took)
         self._is_behind = not self._agent.is_current
         if not self._is_behind:

@@ -17,13 +17,17 @@ from math import inf
 from typing import Any
 
 from vxlane.config import Config
+from vxlane.datapath.attach import Hooks
+from vxlane.datapath.programs import pin_directory
 from vxlane.host import subnet_env
 from vxlane.host.events import RulesetChange
 from vxlane.mechanisms.concern import Judged, Pods, judged
-from vxlane.mechanisms.devices import Devices, PodDevice
+from vxlane.mechanisms.devices import DeviceReader, Devices, PodDevice
+from vxlane.mechanisms.ipvs import SERVICES, IpvsReader
 from vxlane.mechanisms.kinds import MEANING, Finding, Scope
 from vxlane.mechanisms.packet import View
 from vxlane.mechanisms.watcher import Question, Reading, Watcher
+from vxlane.netlink.socket import NetlinkSocket
 from vxlane.overlay.backend import OverlayState
 from vxlane.overlay.desired import Path
 from vxlane.pods.pod_state import PodPort
@@ -187,6 +191,13 @@ and those that close it come one after the other.
 """
 _FIRST = 1.0
 """Seconds that the agent's start waits for the first reading; later nothing waits."""
+
+
+def watcher_for(config: Config) -> Watcher:
+    """A thread that reads rules and devices, with sockets of its own."""
+    netlink = NetlinkSocket()
+    hooks = Hooks(pin_directory(config.state), config.method, netlink)
+    return Watcher(DeviceReader(hooks, netlink), IpvsReader(SERVICES))
 
 
 def _parsed(text: str) -> IPv4Network | None:
