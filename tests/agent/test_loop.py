@@ -271,13 +271,13 @@ def test_a_resync_goes_step_by_step_and_rests(desk: Desk) -> None:
     """Each step's answer is requested; after the last one the next resync is half a minute off."""
     desk.settle()
     desk.loop._steps = iter([Dirty(0), Dirty.MAPS])
-    before = desk.loop._walk.due
+    before = desk.loop._resync_timer.due
     desk.loop._resync()
     assert desk.loop._pace.take() == Dirty(0)
     desk.loop._resync()
     assert desk.loop._pace.take() == Dirty.MAPS
     desk.loop._resync()
-    assert desk.loop._walk.due > before
+    assert desk.loop._resync_timer.due > before
     assert desk.done[-1] == "agent.resync"
 
 

@@ -71,22 +71,39 @@ class Loop:
         self._xfrm = xfrm_events()
         path = agent.config.state / "agent.sock"
         self._server = Server(path, Operations(agent).answer, self._selector)
-        for descriptor, action in (
-            (source.changed, self._on_nodes),
+        now = time.monotonic()
+        self._steps = agent.resync()
+        self._resync_timer = Timer(_STEP_EVERY, self._resync, now + RESYNC_EVERY)
+        self._timers = self._made_timers(steering, now)
+        self._pace = Pace(_GATHER[agent.config.mode], now)
+        self._register(steering)
+        events = [one for one in (self._routes, self._rulesets, self._xfrm) if one]
+        self._heartbeat = Heartbeat([one.fileno() for one in events], agent.renew)
+        self._is_behind = True
+        """Whether some event was read that is not reconciled yet."""
+
+    def _register(self, steering: Steering) -> None:
+        """Wait on every descriptor."""
+        agent = self._agent
+        followed: list[tuple[int, Callable[[], None]]] = [
+            (self._source.changed, self._on_nodes),
             (self._routes.fileno(), self._on_routes),
             (self._rulesets.fileno(), self._on_rulesets),
             (agent.readings, agent.on_read),
-        ):
-            self._selector.register(descriptor, selectors.EVENT_READ, action)
+        ]
         if self._xfrm:
-            self._selector.register(self._xfrm.fileno(), selectors.EVENT_READ, self._on_xfrm)
+            followed.append((self._xfrm.fileno(), self._on_xfrm))
+        if steering.changed >= 0:
+            followed.append((steering.changed, steering.on_event))
         for descriptor, follow in agent.runtime_files.follow():
-            self._selector.register(descriptor, selectors.EVENT_READ, partial(self._do, follow))
-        now = time.monotonic()
-        self._steps = agent.resync()
-        self._walk = Timer(_STEP_EVERY, self._resync, now + RESYNC_EVERY)
-        self._timers = [
-            self._walk,
+            followed.append((descriptor, partial(self._do, follow)))
+        for descriptor, action in followed:
+            self._selector.register(descriptor, selectors.EVENT_READ, action)
+
+    def _made_timers(self, steering: Steering, now: float) -> list[Timer]:
+        agent = self._agent
+        timers = [
+            self._resync_timer,
             Timer(_SETTINGS_EVERY, agent.apply_settings, now + _SETTINGS_EVERY),
             Timer(_SYNC_EVERY, lambda: self._request(agent.sync()), now + _SYNC_EVERY),
             Timer(_SYNC_EVERY, self._server.listen, now + _SYNC_EVERY),
@@ -94,15 +111,10 @@ class Loop:
         ]
         if agent.config.mode is Mode.OWN:
             every = agent.config.rules_interval
-            self._timers.append(Timer(every, lambda: self._request(Dirty.RULES), now + every))
+            timers.append(Timer(every, lambda: self._request(Dirty.RULES), now + every))
         if steering.changed >= 0:
-            self._selector.register(steering.changed, selectors.EVENT_READ, steering.on_event)
-            self._timers.append(Timer(_TELL_EVERY, steering.tell, now + 1.0))
-        self._pace = Pace(_GATHER[agent.config.mode], now)
-        events = [one for one in (self._routes, self._rulesets, self._xfrm) if one]
-        self._heartbeat = Heartbeat([one.fileno() for one in events], agent.renew)
-        self._is_behind = True
-        """Whether some event was read that is not reconciled yet."""
+            timers.append(Timer(_TELL_EVERY, steering.tell, now + 1.0))
+        return timers
 
     def close(self) -> None:
         """Close what the loop opened."""
@@ -140,7 +152,7 @@ class Loop:
         dirty = next(self._steps, None)
         if dirty is None:
             self._steps = self._agent.resync()
-            self._walk.due = time.monotonic() + RESYNC_EVERY
+            self._resync_timer.due = time.monotonic() + RESYNC_EVERY
         else:
             self._request(dirty)
 

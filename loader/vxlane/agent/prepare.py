@@ -114,33 +114,21 @@ def _config(values: Values, name: str, network: Network, *, origin: str) -> Conf
     if mode is Mode.OWN and not network.is_ipv4_alone:
         advice = "keep flanneld and give --mode adopt, or set EnableIPv6 to false"
         raise ConfigError(f"the network has IPv6, and mode own serves IPv4 alone; {advice}")
-    random = not values["ip_masq_fully_random_disable"]
     host_root = Path(values["host_root"])
-    masquerade = Masquerade.FULLY_RANDOM if random else Masquerade.ON
     return Config(
         node_name=name,
         state=Path(values["state_dir"]),
         mode=mode,
         origin=origin,
         network=network,
-        choice=Choice(
-            interfaces=tuple(values["iface"]),
-            patterns=tuple(values["iface_regex"]),
-            can_reach=_address(values["iface_can_reach"]),
-            public=_address(values["public_ip"]),
-        ),
+        choice=_choice(values),
         subnet_file=Path(values["subnet_file"]),
-        masquerade=masquerade if values["ip_masq"] else Masquerade.OFF,
+        masquerade=_masquerade(values),
         forward=Forward.ACCEPT if values["iptables_forward_rules"] else Forward.OFF,
         has_blackhole=values["ip_blackhole_route"],
         rules_interval=values["iptables_resync"],
         method=Method(values["attach"]),
-        constants=Constants(
-            strict=Strictness.DROP if values["strict"] else Strictness.PASS,
-            max_peers=values["max_peers"],
-            max_pods=values["max_pods"],
-            max_flows=values["max_flows"],
-        ),
+        constants=_constants(values),
         revalidate=values["revalidate"],
         ignored=frozenset(map(Kind, values["ignore_mechanism"])),
         untracks=mode is Mode.OWN if values["notrack"] is None else values["notrack"],
@@ -150,6 +138,31 @@ def _config(values: Values, name: str, network: Network, *, origin: str) -> Conf
         caches=tuple(map(Path, values["cni_cache_dir"])) or (below(host_root, CACHE),),
         cni_conf_dir=_path(values["cni_conf_dir"]),
         host_root=host_root,
+    )
+
+
+def _choice(values: Values) -> Choice:
+    return Choice(
+        interfaces=tuple(values["iface"]),
+        patterns=tuple(values["iface_regex"]),
+        can_reach=_address(values["iface_can_reach"]),
+        public=_address(values["public_ip"]),
+    )
+
+
+def _masquerade(values: Values) -> Masquerade:
+    if not values["ip_masq"]:
+        return Masquerade.OFF
+    is_random = not values["ip_masq_fully_random_disable"]
+    return Masquerade.FULLY_RANDOM if is_random else Masquerade.ON
+
+
+def _constants(values: Values) -> Constants:
+    return Constants(
+        strict=Strictness.DROP if values["strict"] else Strictness.PASS,
+        max_peers=values["max_peers"],
+        max_pods=values["max_pods"],
+        max_flows=values["max_flows"],
     )
 
 
