@@ -7,11 +7,11 @@ import contextlib
 import subprocess
 from ipaddress import IPv4Address, IPv4Network
 
+from vxlane.mechanisms.findings import findings
 from vxlane.mechanisms.legacy_reader import LegacyReader
 from vxlane.mechanisms.nft_reader import NftReader
 from vxlane.mechanisms.packet import View
 from vxlane.mechanisms.untracked import hindrances
-from vxlane.mechanisms.walk import findings
 
 VIEW = View(
     network=IPv4Network("10.42.0.0/16"),

@@ -13,10 +13,10 @@ from test_structures import FORWARD, expression, rule
 
 from vxlane.mechanisms import xtables
 from vxlane.mechanisms.concern import Judged, judged
+from vxlane.mechanisms.findings import findings
 from vxlane.mechanisms.kinds import Kind
 from vxlane.mechanisms.packet import Field, NumberTest
 from vxlane.mechanisms.rules import Base, ChainKey, Code, Family, Hook, Verdict
-from vxlane.mechanisms.walk import findings
 from vxlane.netlink import nftables as nft
 from vxlane.netlink.socket import attribute, nested
 

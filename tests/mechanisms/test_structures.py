@@ -9,12 +9,12 @@ import pytest
 from reading import VIEW
 
 from vxlane.mechanisms import xtables
+from vxlane.mechanisms.findings import findings
 from vxlane.mechanisms.kinds import Kind
 from vxlane.mechanisms.nft import Decoder
 from vxlane.mechanisms.nft_register import SetContent
 from vxlane.mechanisms.packet import Field, Match, NameTest, NumberTest, established, sent
 from vxlane.mechanisms.rules import Base, ChainKey, Code, Family, Hook, Unknown, Verdict
-from vxlane.mechanisms.walk import findings
 from vxlane.netlink import nftables as nft
 from vxlane.netlink import rtnetlink as rt
 from vxlane.netlink.socket import attribute, nested

@@ -10,10 +10,10 @@ import pytest
 from reading import VIEW, found, sh
 
 from vxlane.mechanisms.concern import Judged, judged
+from vxlane.mechanisms.findings import findings
 from vxlane.mechanisms.kinds import Kind
 from vxlane.mechanisms.packet import Field, NumberTest
 from vxlane.mechanisms.rules import Base, ChainKey, Code, Family, Hook, Verdict
-from vxlane.mechanisms.walk import findings
 
 PODS = {"veth5": (IPv4Address("10.42.1.5"),)}
 VIRTUAL = 0x0A60000A

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from vxlane.mechanisms.findings import is_before_conntrack, of_tunnel
 from vxlane.mechanisms.kinds import Kind, Scope
 from vxlane.mechanisms.packet import (
     Field,
@@ -26,7 +27,7 @@ from vxlane.mechanisms.packet import (
     untracked,
 )
 from vxlane.mechanisms.rules import Action, Base, ChainKey, Code, Rule, Unknown
-from vxlane.mechanisms.walk import Met, RulesOf, Walk, is_before_conntrack, of_tunnel
+from vxlane.mechanisms.walk import Met, RulesOf, Walk
 
 _ASKS: frozenset[Met] = frozenset({Field.STATE, Unknown.CONNECTION, Kind.LIMIT, Kind.CONNBYTES})
 """Tests that may fit the one kind of packet and not the other; connlimit is a limit too."""

@@ -19,13 +19,13 @@ from vxlane.host.events import ObjectName, RulesetChange
 from vxlane.mechanisms import untracked
 from vxlane.mechanisms.conntrack import ConntrackReader
 from vxlane.mechanisms.devices import DeviceReader, Devices
+from vxlane.mechanisms.findings import findings
 from vxlane.mechanisms.ipvs import IpvsReader
 from vxlane.mechanisms.kinds import OF_A_CONNECTION, Finding, Kind
 from vxlane.mechanisms.legacy_reader import LegacyReader
 from vxlane.mechanisms.nft_reader import NftReader
 from vxlane.mechanisms.packet import View
 from vxlane.mechanisms.rules import ChainKey, Rule
-from vxlane.mechanisms.walk import findings
 
 log = logging.getLogger(__name__)
 

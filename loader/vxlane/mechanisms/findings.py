@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which mechanisms packets of pods may meet, bare or in the tunnel, in all chains of the node.
+
+Here is decided which packets come to which chain; `walk` takes them through it. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from vxlane.mechanisms.kinds import OF_A_CONNECTION, Finding, Kind, Scope
+from vxlane.mechanisms.packet import (
+    Field,
+    Packet,
+    View,
+    copied,
+    established,
+    framed,
+    of_any_state,
+    received,
+    sent,
+    unfollowed,
+)
+from vxlane.mechanisms.rules import Base, Family, Hook
+from vxlane.mechanisms.walk import RulesOf, Walk
+
+_PER_PACKET = frozenset(Kind) - OF_A_CONNECTION
+_CONNTRACK = -200
+"""Priority of conntrack in PREROUTING and OUTPUT (NF_IP_PRI_CONNTRACK)."""
+_DESTINATION_NAT, _SOURCE_NAT = -100, 100
+"""Priorities at which packets are translated in PREROUTING and POSTROUTING (NF_IP_PRI_NAT_*), also
+where the chains of type nat have others."""
+_INNER_HOOKS = frozenset({Hook.PREROUTING, Hook.FORWARD, Hook.POSTROUTING})
+_RECEIVED_HOOKS = frozenset({Hook.PREROUTING, Hook.INPUT})
+_SENT_HOOKS = frozenset({Hook.OUTPUT, Hook.POSTROUTING})
+_ENDS = (Field.SOURCE, Field.DESTINATION)
+
+
+def findings(bases: Sequence[Base], rules: RulesOf, view: View) -> tuple[Finding, ...]:
+    """What packets of pods, bare or in the tunnel, may meet in the rules under `bases`."""
+    packets = _Packets(view)
+    found: dict[Finding, None] = {}
+    translated: dict[Finding, None] = {}
+    for base in bases:
+        if base.is_nat:
+            continue
+        for packet, kinds, scope in _walks(base, packets):
+            seen = unfollowed(packet) if is_before_conntrack(base) else packet
+            walk = Walk(rules, seen, kinds)
+            walk.chain(base.key, scope)
+            met = [
+                Finding(what, str(key), narrowed)
+                for what, key, narrowed in walk.met
+                if isinstance(what, Kind)
+            ]
+            if packet.moved:
+                translated |= dict.fromkeys(met)
+            else:
+                found |= dict.fromkeys(met)
+    more = (replace(each, is_translated=True) for each in translated if each not in found)
+    return (*found, *more)
+
+
+class _OfPods:
+    """The packets of pods, those of translated flows apart."""
+
+    def __init__(self, view: View, moved: Field | None) -> None:
+        self.established = established(view, moved)
+        self.of_any_state = of_any_state(view, moved)
+        self.framed = framed(view, moved)
+        self.copied = copied(self.established)
+        self.framed_copied = copied(self.framed)
+        # What conntrack does not follow is not translated.
+        self.kinds = frozenset(Kind) - ({Kind.NOTRACK} if moved else set())
+
+
+class _Packets:
+    """The packets of one node, each kind made once: of 10,000 peers it takes some ms."""
+
+    def __init__(self, view: View) -> None:
+        self.view = view
+        self.of_pods = {moved: _OfPods(view, moved) for moved in (None, *_ENDS)}
+        self.sent = sent(view)
+        self.received = received(view)
+
+
+_Walks = Iterator[tuple[Packet, frozenset[Kind], Scope]]
+
+
+def _walks(base: Base, packets: _Packets) -> _Walks:
+    """The packets that meet a base chain, which kinds matter to them, and whose they can be."""
+    of_pods = [packets.of_pods[moved] for moved in (None, *_moved(base))]
+    if _is_of_devices(base):
+        yield from _device_walks(base.devices, packets, of_pods)
+    elif base.key.family is Family.BRIDGE:
+        for pods in of_pods:
+            yield pods.framed, pods.kinds, Scope()
+    else:
+        if base.hook in _INNER_HOOKS:
+            # Behind conntrack it is all one what becomes of a copy.
+            has_copies = is_before_conntrack(base)
+            for pods in of_pods:
+                packet = pods.copied if has_copies else pods.established
+                yield packet, pods.kinds & _PER_PACKET, Scope()
+                yield pods.of_any_state, pods.kinds & OF_A_CONNECTION, Scope()
+        for packet in of_tunnel(base, packets.view, packets.sent, packets.received):
+            yield packet, _PER_PACKET, Scope()
+
+
+def of_tunnel(base: Base, view: View, sent: Packet, received: Packet) -> Iterator[Packet]:
+    """The packets of the tunnel that meet a base chain."""
+    if _is_of_devices(base):
+        if base.devices & view.nics:
+            yield from (sent, received)
+    elif base.key.family is not Family.BRIDGE:
+        if base.hook in _RECEIVED_HOOKS:
+            yield received
+        if base.hook in _SENT_HOOKS:
+            yield sent
+
+
+def _device_walks(devices: frozenset[str], packets: _Packets, of_pods: Sequence[_OfPods]) -> _Walks:
+    """Of a chain of devices: the tunnel's packets pass NICs, those of pods every other device."""
+    view = packets.view
+    if devices & view.nics:
+        for packet in (packets.sent, packets.received):
+            yield packet, _PER_PACKET, Scope()
+    others = devices - view.nics - view.bridges - {view.overlay}
+    for pods in of_pods:
+        if devices & (view.bridges | {view.overlay}):
+            yield pods.framed_copied, pods.kinds, Scope()
+        elif devices & view.direct:
+            yield pods.framed, pods.kinds, Scope()
+        if others:
+            yield pods.framed, pods.kinds, Scope(ports=others)
+
+
+def _is_of_devices(base: Base) -> bool:
+    return base.key.family is Family.NETDEV or base.hook == Hook.INGRESS
+
+
+def is_before_conntrack(base: Base) -> bool:
+    """Whether conntrack has not seen a packet yet that meets a base chain."""
+    return base.hook in {Hook.PREROUTING, Hook.OUTPUT} and base.priority <= _CONNTRACK
+
+
+def _moved(base: Base) -> tuple[Field, ...]:
+    """Which addresses of a translated flow's packets are not those of pods at a base chain.
+
+    What goes to a Service is for a pod from PREROUTING on, the answers come from the Service from
+    POSTROUTING on. Devices and bridges see packets of either direction. In between, and after the
+    node's own masquerading has been taken back, packets look like those of all other flows.
+    """
+    if _is_of_devices(base) or base.key.family is Family.BRIDGE:
+        return _ENDS
+    if base.hook == Hook.PREROUTING and base.priority <= _DESTINATION_NAT:
+        return (Field.DESTINATION,)
+    if base.hook == Hook.POSTROUTING and base.priority >= _SOURCE_NAT:
+        return (Field.SOURCE,)
+    return ()
