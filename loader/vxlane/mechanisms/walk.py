@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from vxlane.mechanisms.kinds import Kind, Ranges, Scope
 from vxlane.mechanisms.packet import Field, Match, NameTest, NumberTest, Packet, Test
@@ -18,15 +19,27 @@ RulesOf = Callable[[ChainKey], Sequence[Rule]]
 Met = Kind | Field | Unknown | Action | Code
 """What a walk is asked to note: mechanisms, tests and verdicts."""
 
-_NOT_KIND = frozenset({Code.DROP, Code.JUMP, Code.GOTO})
-"""What must not follow a test of TCP flags: SYN and SYN-ACK teach, and they pass such a rule."""
-_OF_COPIES = frozenset({Field.PACKET_TYPE, Field.IN_PORT})
-"""What a copy has in another way than its packet."""
+_UNSAFE_BEHIND_FLAGS = frozenset({Code.DROP, Code.JUMP, Code.GOTO})
+"""Verdicts that make a test of TCP flags a mechanism. A flow is learned from its SYN and SYN-ACK,
+which may pass such a rule while later packets do not."""
+_DIFFERENT_IN_COPIES = frozenset({Field.PACKET_TYPE, Field.IN_PORT})
+"""Fields whose value in a copy differs from that in its packet."""
+
+
+class _Outcome(NamedTuple):
+    """What becomes of packets that come to a rule; both may hold, each for some of them."""
+
+    goes_on: bool
+    """Some come to the next rule."""
+    leaves: bool
+    """Some return from the chain."""
 
 
 class Walk:
-    """One kind of packet from one base chain on. What is `wanted` is noted where it is met: of
-    tests those that decide about a verdict and do not fit all.
+    """The walk of one set of packets, from one base chain on.
+
+    `met` lists what is `wanted` and was met. A test counts only if it decides about a verdict and
+    does not fit all packets.
     """
 
     def __init__(self, rules: RulesOf, packet: Packet, wanted: Collection[Met]) -> None:
@@ -38,11 +51,11 @@ class Walk:
 
     @property
     def chains(self) -> set[ChainKey]:
-        """Where the packets have come."""
+        """The chains that the packets reached."""
         return {key for key, _ in self._walked}
 
     def chain(self, key: ChainKey, scope: Scope) -> bool:
-        """Walk a chain; whether some packet comes out at its end, or by a RETURN."""
+        """Walk a chain. True: some packet comes out, at its end or by a RETURN."""
         if (key, scope) not in self._walked:
             self._walked[key, scope] = True  # the kernel refuses loops; a wrong reading ends here
             self._walked[key, scope] = self._all_rules(key, scope)
@@ -57,66 +70,66 @@ class Walk:
                 return comes_out
         return True
 
-    def _rule(self, key: ChainKey, rule: Rule, scope: Scope) -> tuple[bool, bool]:
-        """Whether some packet goes on with the next rule, and whether some leaves the chain."""
+    def _rule(self, key: ChainKey, rule: Rule, scope: Scope) -> _Outcome:
+        """Take the packets through one rule."""
         match, returns, has_flags = Match.ALL, False, False
         deciding: list[Met] = []
         for step in rule:
             if isinstance(step, (Kind, Action)):
                 # What comes into a set may decide about a later packet.
-                self._find_all([*(deciding if step is Kind.SET else ()), step], key, scope)
+                self._note_all([*(deciding if step is Kind.SET else ()), step], key, scope)
                 match = Match.SOME  # whether it is a test or an action
             elif isinstance(step, Unknown):
                 match = Match.SOME
                 deciding.append(step)
             elif isinstance(step, (Choice, Verdict)):
-                self._find_all(deciding, key, scope)
-                if has_flags and isinstance(step, Verdict) and step.code in _NOT_KIND:
-                    self._find(Kind.HEADER, key, scope)
+                self._note_all(deciding, key, scope)
+                if has_flags and isinstance(step, Verdict) and step.code in _UNSAFE_BEHIND_FLAGS:
+                    self._note(Kind.HEADER, key, scope)
                 goes_on, leaves = self._ending(key, step, scope, match)
                 returns |= leaves
                 if not goes_on:
-                    return False, returns
+                    return _Outcome(goes_on=False, leaves=returns)
             elif isinstance(step, Field):
                 match = Match.SOME
                 deciding.append(step)
-                self._find_difference(step, key, scope)
+                self._note_difference(step, key, scope)
             else:
                 fits = self._packet.match(step)
                 if fits is Match.NONE:
-                    return True, returns
+                    return _Outcome(goes_on=True, leaves=returns)
                 match, scope = min(match, fits), self._narrowed(scope, step)
                 has_flags |= step.field is Field.TCP_FLAGS
                 if fits is Match.SOME:
                     deciding.append(step.field)
-                    self._find_difference(step.field, key, scope)
-        return True, returns
+                    self._note_difference(step.field, key, scope)
+        return _Outcome(goes_on=True, leaves=returns)
 
-    def _find_difference(self, field: Field, key: ChainKey, scope: Scope) -> None:
-        """What a test that fits some packets finds: it may tell those of a flow from each other."""
-        differs = field in _OF_COPIES and self._packet.has_copies
+    def _note_difference(self, field: Field, key: ChainKey, scope: Scope) -> None:
+        """Note a test that may treat packets of one flow differently: it fits some of them."""
+        differs = field in _DIFFERENT_IN_COPIES and self._packet.has_copies
         if differs or field is Field.TCP_FLAGS:
-            self._find(Kind.HEADER, key, scope)
+            self._note(Kind.HEADER, key, scope)
 
-    def _find_all(self, found: Iterable[Met], key: ChainKey, scope: Scope) -> None:
+    def _note_all(self, found: Iterable[Met], key: ChainKey, scope: Scope) -> None:
         for what in found:
-            self._find(what, key, scope)
+            self._note(what, key, scope)
 
-    def _find(self, what: Met, key: ChainKey, scope: Scope) -> None:
+    def _note(self, what: Met, key: ChainKey, scope: Scope) -> None:
         if what in self._wanted:
             self.met.append((what, key, scope))
 
     def _ending(
         self, key: ChainKey, step: Choice | Verdict, scope: Scope, match: Match
-    ) -> tuple[bool, bool]:
-        """As `_rule`, for the packets (`match` of them) that come to a verdict or a map of them."""
+    ) -> _Outcome:
+        """Take the packets that fit a rule, `match` of all, to its verdict or its verdict map."""
         returns = False
         for test, verdict in step.branches if isinstance(step, Choice) else ((None, step),):
             if test:
                 fits, inner = self._packet.match(test), self._narrowed(scope, test)
                 if fits is Match.SOME:
-                    self._find(test.field, key, scope)
-                    self._find_difference(test.field, key, inner)
+                    self._note(test.field, key, scope)
+                    self._note_difference(test.field, key, inner)
             else:
                 fits, inner = Match.ALL if step is verdict else Match.SOME, scope
             if fits is Match.NONE:
@@ -124,18 +137,19 @@ class Walk:
             goes_on, leaves = self._verdict(key, verdict, inner)
             returns |= leaves
             if min(fits, match) is Match.ALL and not goes_on:
-                return False, returns
-        return True, returns
+                return _Outcome(goes_on=False, leaves=returns)
+        return _Outcome(goes_on=True, leaves=returns)
 
-    def _verdict(self, key: ChainKey, verdict: Verdict, scope: Scope) -> tuple[bool, bool]:
-        """As `_rule`, for packets that all come here."""
+    def _verdict(self, key: ChainKey, verdict: Verdict, scope: Scope) -> _Outcome:
+        """What a verdict does to the packets that it is given to."""
         if verdict.code in {Code.ACCEPT, Code.DROP}:
-            self._find(verdict.code, key, scope)
-            return False, False
+            self._note(verdict.code, key, scope)
+            return _Outcome(goes_on=False, leaves=False)
         if verdict.code is Code.RETURN:
-            return False, True
+            return _Outcome(goes_on=False, leaves=True)
         comes_out = self.chain(replace(key, chain=verdict.chain), scope)
-        return (comes_out, False) if verdict.code is Code.JUMP else (False, comes_out)
+        is_jump = verdict.code is Code.JUMP
+        return _Outcome(goes_on=comes_out and is_jump, leaves=comes_out and not is_jump)
 
     def _narrowed(self, scope: Scope, test: Test) -> Scope:
         """The scope of what comes behind a test."""
