@@ -267,12 +267,12 @@ def test_rules_that_concern_pods_withdraw_approvals(
     agent = running(parts)
     parts.judged.answers = {"on_rules": concerns, "on_read": concerns}
     agent.on_rules(None)
-    done = ["NotrackKeeper.settle", "bypass.judge", "lease.flush"]
+    done = ["NotrackKeeper.reconcile", "bypass.judge", "lease.flush"]
     assert parts.calls("NotrackKeeper", "bypass", "lease") == done * flushes
     parts.done.clear()
     agent.on_read()
     assert parts.done.count("lease.flush") == flushes
-    assert parts.done[-2:] == ["bypass.judge", "NotrackKeeper.settle"]
+    assert parts.done[-2:] == ["bypass.judge", "NotrackKeeper.reconcile"]
     assert parts.withdrawals == [Withdrawal.RULES] * 2 * flushes
 
 
@@ -295,7 +295,7 @@ def test_what_waits_for_a_second_is_done(parts: Parts, dirty: Dirty, *, whole: b
     assert parts.done == [
         "cache.save",
         "UndoFile.save",
-        "NotrackKeeper.settle",
+        "NotrackKeeper.reconcile",
         "bypass.sync_connections",
         "bypass.remove_abandoned_tracer",
     ]

@@ -65,24 +65,24 @@ def make(tmp_path, rules):
 def test_rules_hold_while_nothing_hinders(make, rules):
     """They are put once, withdrawn at once and renewed, and another address replaces them."""
     keeper = make(untracks=True)
-    keeper.settle(OVERLAY, None)
+    keeper.reconcile(OVERLAY, None)
     assert (rules.take(), keeper.state) == (
         [],
         JUST,
     )
-    keeper.settle(OVERLAY, ())
+    keeper.reconcile(OVERLAY, ())
     assert (rules.take(), keeper.state) == (["put 192.168.77.1"], JUST)
     for _ in range(2):
-        keeper.settle(OVERLAY, ())
+        keeper.reconcile(OVERLAY, ())
     assert (rules.take(), keeper.state) == (["renew 192.168.77.1"], "on")
     keeper.renew()
-    keeper.settle(OVERLAY, None)
-    keeper.settle(OVERLAY, ("nft ip filter INPUT",))
+    keeper.reconcile(OVERLAY, None)
+    keeper.reconcile(OVERLAY, ("nft ip filter INPUT",))
     assert keeper.state == "conntrack may decide about them: nft ip filter INPUT"
     keeper.renew()
     assert rules.take() == ["renew 192.168.77.1", "withdraw"]
-    keeper.settle(OVERLAY, ())
-    keeper.settle(MOVED, ())
+    keeper.reconcile(OVERLAY, ())
+    keeper.reconcile(MOVED, ())
     keeper.close()
     assert rules.take() == ["renew 192.168.77.1", "put 192.168.77.2", "remove", "close"]
 
@@ -92,21 +92,21 @@ def test_without_a_tunnel_there_is_no_rule(make, rules, overlay):
     """host-gw, or an overlay that is not made yet, needs none; those that were there end."""
     keeper = make(untracks=True)
     for _ in range(2):
-        keeper.settle(OVERLAY, ())
-    keeper.settle(overlay, ())
+        keeper.reconcile(OVERLAY, ())
+    keeper.reconcile(overlay, ())
     assert rules.take() == ["put 192.168.77.1", "renew 192.168.77.1", "withdraw"]
     assert keeper.state == "there is no tunnel"
 
 
 def test_what_a_killed_agent_left_ends_first(make, rules):
     """Before the rules of the node are read, and for good where the switch is off now."""
-    make(untracks=True).settle(OVERLAY, ())
+    make(untracks=True).reconcile(OVERLAY, ())
     rules.take()
-    make(untracks=True).settle(None, None)
+    make(untracks=True).reconcile(None, None)
     assert rules.take() == ["withdraw"]
     keeper = make()
-    keeper.settle(OVERLAY, ())
-    keeper.settle(OVERLAY, ())
+    keeper.reconcile(OVERLAY, ())
+    keeper.reconcile(OVERLAY, ())
     assert (rules.take(), keeper.state) == (["remove"], "off")
     make().close()
     assert rules.take() == ["close"]
@@ -116,15 +116,15 @@ def test_rules_that_others_removed_come_back(make, rules):
     """With the next renewal, as a whole."""
     keeper = make(untracks=True)
     for _ in range(2):
-        keeper.settle(OVERLAY, ())
+        keeper.reconcile(OVERLAY, ())
     rules.take()
     rules.failing["renew"] = KernelError("renew", 2)
     keeper.renew()
     assert rules.take() == ["renew 192.168.77.1", "put 192.168.77.1"]
     rules.failing = {"withdraw": KernelError("withdraw", 2)}
-    keeper.settle(OVERLAY, ())
-    keeper.settle(OVERLAY, None)
-    keeper.settle(OVERLAY, ())
+    keeper.reconcile(OVERLAY, ())
+    keeper.reconcile(OVERLAY, None)
+    keeper.reconcile(OVERLAY, ())
     assert rules.take() == ["renew 192.168.77.1", "withdraw", "put 192.168.77.1"]
 
 
@@ -135,7 +135,7 @@ def test_without_nft_it_is_told_once(make, rules, caplog):
     rules.failing["put"] = ToolError("nft is not installed; install it")
     for _ in range(2):
         for _ in range(3):
-            keeper.settle(OVERLAY, ())
+            keeper.reconcile(OVERLAY, ())
         keeper.renew()
     assert rules.take() == ["put 192.168.77.1", "put 192.168.77.1"]
     assert keeper.state == "nft is not installed; install it"

@@ -71,7 +71,7 @@ class Host:
         self.config = Config("node1", state, subnet_file=state / "subnet.env", **config)
         monkeypatch.setattr(owned.vtep, "ensure", self._ensure)
         monkeypatch.setattr(owned.blackhole, "add", self._blackhole)
-        monkeypatch.setattr(owned.bridge, "settle", lambda *_: self.bridge_problem)
+        monkeypatch.setattr(owned.bridge, "remove_stale_addresses", lambda *_: self.bridge_problem)
         monkeypatch.setattr(owned, "apply_sysctls", lambda wanted, _: self.done.extend(wanted))
         monkeypatch.setattr(owned, "resolve", self._resolve)
         monkeypatch.setattr(owned, "RuleKeeper", lambda **_: self)

@@ -94,12 +94,12 @@ def test_a_reader_sees_one_content_whole(replace: Replace, tmp_path: Path) -> No
 def test_what_is_so_already_is_left_alone(tmp_path: Path) -> None:
     """A file that has content and mode keeps its inode; one that differs in either is replaced."""
     path = tmp_path / "new" / "file"
-    assert files.settle(path, "text")
+    assert files.write_if_changed(path, "text")
     before = path.stat().st_ino
-    assert not files.settle(path, b"text")
+    assert not files.write_if_changed(path, b"text")
     assert path.stat().st_ino == before
-    assert files.settle(path, "text", mode=0o755)
-    assert files.settle(path, "other", mode=0o755)
+    assert files.write_if_changed(path, "text", mode=0o755)
+    assert files.write_if_changed(path, "other", mode=0o755)
     assert (path.read_text(), path.stat().st_mode & 0o777) == ("other", 0o755)
 
 

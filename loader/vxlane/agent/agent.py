@@ -161,7 +161,7 @@ class Agent:
                 self.is_current = True
         if overlay and not self._failures.reasons.keys() - _OF_THE_BYPASS:
             self._become_ready()
-        self._settle_notrack()
+        self._reconcile_notrack()
         self._report(overlay, left_out)
         if dirty == ALL:
             self._save_nodes()
@@ -218,7 +218,7 @@ class Agent:
         """
         if self.judged.on_rules(change):
             # First of all: packets that a new rule tells apart may be dropped by now.
-            self._settle_notrack()
+            self._reconcile_notrack()
             self.withdraw_approvals(Withdrawal.RULES)
 
     def on_read(self) -> None:
@@ -226,7 +226,7 @@ class Agent:
         if self.judged.on_read():
             self.withdraw_approvals(Withdrawal.RULES)
         self._judge()
-        self._settle_notrack()
+        self._reconcile_notrack()
 
     def withdraw_approvals(self, reason: Withdrawal) -> None:
         """What the kernel path does may be another now: each flow goes through it once more."""
@@ -239,9 +239,9 @@ class Agent:
         with self._attempt("notrack"):
             self.notrack.renew()
 
-    def _settle_notrack(self) -> None:
+    def _reconcile_notrack(self) -> None:
         with self._attempt("notrack"):
-            self.notrack.settle(self.overlay, self.judged.hindrances)
+            self.notrack.reconcile(self.overlay, self.judged.hindrances)
 
     def _judge(self) -> None:
         if bypass := self.bypass:
@@ -266,7 +266,7 @@ class Agent:
         self._save_nodes()
         with self._attempt("undo"):
             self._undo.save()
-        self._settle_notrack()
+        self._reconcile_notrack()
         bypass = self.bypass
         if bypass is None:
             return Dirty(0)

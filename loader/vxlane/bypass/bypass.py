@@ -107,7 +107,7 @@ class Bypass:
             self._peers.read()
             self._pods.reconcile()
         if dirty & Dirty.HOST:
-            self.hooks.give_way()
+            self.hooks.move_behind_others()
         if dirty & Dirty.PODS:
             self._pods.check_changed()
         nics = overlay.nics

@@ -91,7 +91,7 @@ def _write_executable(program: Path, python: Path | None) -> list[str]:
     """None: with the interpreter that the image brings."""
     if python is None:
         return beside.install(program)
-    written = files.settle(program, executable.build(python), mode=0o755)
+    written = files.write_if_changed(program, executable.build(python), mode=0o755)
     return ([f"wrote {program}"] if written else []) + remove_interpreter(program)
 
 

@@ -36,10 +36,10 @@ class HookKeeper:
 
     def resync(self) -> Iterator[Dirty]:
         """Compare what stands where with what is remembered."""
-        self.give_way()
+        self.move_behind_others()
         yield Dirty(0) if self._hooks.attached() == self._attached else Dirty.MAPS
 
-    def give_way(self) -> None:
+    def move_behind_others(self) -> None:
         """Go behind the filters of others that came later: they are to see every packet.
 
         What comes in between takes the kernel path.

@@ -46,7 +46,7 @@ def read(path: Path) -> dict[str, str]:
 def write(path: Path, content: SubnetEnv) -> bool:
     """Write the file unless it has this content. True: it was written."""
     try:
-        return files.settle(path, str(content))
+        return files.write_if_changed(path, str(content))
     except OSError as error:
         advice = "give another place with --subnet-file"
         raise KernelError(f"write {path}", error.errno or 0, advice) from error

@@ -19,7 +19,7 @@ BRIDGE = "cni0"
 """The flannel CNI plugin's name for it."""
 
 
-def settle(devices: Devices, cidr: IPv4Network, network: IPv4Network) -> str:
+def remove_stale_addresses(devices: Devices, cidr: IPv4Network, network: IPv4Network) -> str:
     """Remove the bridge's addresses of `network` that are outside `cidr`, if no pod is on it.
 
     Where pods are, the reason and the command that mends it; else empty.

@@ -62,7 +62,7 @@ class NotrackKeeper:
         finally:
             self._rules.close()
 
-    def settle(self, overlay: OverlayState | None, found: tuple[str, ...] | None) -> None:
+    def reconcile(self, overlay: OverlayState | None, found: tuple[str, ...] | None) -> None:
         """Let the rules hold or not, as `hindrance` says. KernelError: they can't be taken away."""
         if not self._is_wanted:
             self._remove()

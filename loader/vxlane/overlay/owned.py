@@ -137,7 +137,7 @@ class OwnedOverlay:
         name = vtep.name_of(self._network.vni)
         self._note_owner(name, network)
         apply_sysctls(sysctls.FORWARDING, self._undo)
-        self._bridge_problem = bridge.settle(self._devices, own.pod_cidr, network)
+        self._bridge_problem = bridge.remove_stale_addresses(self._devices, own.pod_cidr, network)
         if self._network.backend is not Backend.VXLAN:
             return False
         before = self._device

@@ -86,7 +86,7 @@ def write(directory: Path, installed: Installed) -> None:
         "form": installed.form.value if installed.form else None,
         "programs": [str(path) for path in installed.programs],
     }
-    files.settle(directory / _FILE, json.dumps(said, indent=2) + "\n")
+    files.write_if_changed(directory / _FILE, json.dumps(said, indent=2) + "\n")
 
 
 def with_copies(directory: Path, program: Path) -> tuple[Path, ...]:

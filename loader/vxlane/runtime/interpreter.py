@@ -39,7 +39,7 @@ def put(program: Path, launcher: bytes, contents: Contents) -> list[str]:
         fresh.unlink(missing_ok=True)
         fresh.symlink_to(name)
         fresh.replace(link)
-    if files.settle(program, launcher, mode=_MODE):
+    if files.write_if_changed(program, launcher, mode=_MODE):
         changes.append(f"wrote {program}")
     for other in versions.iterdir():
         if other.name not in {name, before, _CURRENT}:
@@ -53,7 +53,7 @@ def copy(program: Path, target: Path) -> list[str]:
     version = program.with_name(_VERSIONS) / _CURRENT
     if version.is_dir():
         return put(target, content, read(version.resolve()))
-    return [f"wrote {target}"] if files.settle(target, content, mode=_MODE) else []
+    return [f"wrote {target}"] if files.write_if_changed(target, content, mode=_MODE) else []
 
 
 def remove(program: Path) -> list[str]:

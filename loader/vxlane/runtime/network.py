@@ -164,7 +164,7 @@ def apply(directory: Path, plan: Plan) -> list[str]:
                 _remove_if_empty(file.parent)
         else:
             text = json.dumps(content, indent=2) + "\n"
-            changes += [f"wrote {file}"] if files.settle(file, text) else []
+            changes += [f"wrote {file}"] if files.write_if_changed(file, text) else []
     if changes and directory.is_dir():
         _wake(directory)
     return changes

@@ -39,7 +39,7 @@ def replace_durably(path: Path, content: bytes | str, *, mode: int = _FILE) -> N
         os.close(directory)
 
 
-def settle(path: Path, content: bytes | str, *, mode: int = _FILE) -> bool:
+def write_if_changed(path: Path, content: bytes | str, *, mode: int = _FILE) -> bool:
     """Replace durably unless `path` has this content and mode; whether it was written.
 
     A file that is left alone keeps its time stamp, and programs that watch it are not woken.
