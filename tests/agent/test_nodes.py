@@ -167,7 +167,7 @@ def test_a_start_without_a_source_goes_by_the_last_nodes(node: AgentNode) -> Non
 
 
 def test_a_renamed_nodes_old_object_shares_its_entries(running: AgentNode) -> None:
-    """Two objects with one address and MAC share the forwarding entry, until both are gone."""
+    """Two objects with one address and MAC share the FDB entry, until both are gone."""
     twin = '  - {{name: old4, address: 192.168.77.4, podCIDR: 10.42.9.0/24, vtepMAC: "{}"}}'
     fdb = f"{mac(4)} dst 192.168.77.4"
     running.write_nodes(2, 3, 4, extra=twin.format(mac(4)))

@@ -29,7 +29,7 @@ from vxlane.doctor.checks import settings
 from vxlane.doctor.checks.all import CHECKS, findings
 from vxlane.doctor.facts import Conntrack, Program, Tunnel
 from vxlane.doctor.findings import Level
-from vxlane.host.entries import Forwarding, Neighbour, Route
+from vxlane.host.entries import FdbEntry, Neighbour, Route
 from vxlane.host.nexthops import NextHop
 from vxlane.host.offloads import Feature
 from vxlane.probes.helpers import Answer
@@ -297,7 +297,7 @@ _DELETE = f"bridge fdb del {STRAY} dev flannel.1 dst {PEER} self"
 @pytest.mark.parametrize("expected", [WELL.peers.expected, {}])
 def test_wrong_forwarding_entry(expected):
     """A wrong MAC is one finding, with the source of nodes or without it."""
-    forwarding = {STRAY: Forwarding(STRAY, int(PEER), 3)}
+    forwarding = {STRAY: FdbEntry(STRAY, int(PEER), 3)}
     found = told("peers", expected=expected, forwarding=forwarding)
     assert found == [("entries", "fail", (_PUT, _DELETE))]
 
@@ -308,7 +308,7 @@ def test_mode_adopt_believes_the_kernel():
     moved = replace(
         WELL.peers,
         neighbours={GATEWAY: Neighbour(GATEWAY, other, 3)},
-        forwarding={other: Forwarding(other, int(PEER), 3)},
+        forwarding={other: FdbEntry(other, int(PEER), 3)},
     )
     adopted = replace(WELL, agent=replace(WELL.agent, mode="adopt"), peers=moved)
     assert {found[:2] for found in complaints(adopted)} == {("entries", "warn")}
@@ -368,7 +368,7 @@ def test_missing_entries():
 
 def test_a_peer_that_moved():
     """A forwarding entry that leads to another address than the node has is put right."""
-    forwarding = {MAC: Forwarding(MAC, int(IPv4Address("192.168.77.99")), 3)}
+    forwarding = {MAC: FdbEntry(MAC, int(IPv4Address("192.168.77.99")), 3)}
     assert told("peers", forwarding=forwarding) == [("entries", "fail", (_PUT,))]
 
 
@@ -383,7 +383,7 @@ def test_stale_entries():
     assert told("peers", neighbours=neighbours) == [
         ("stale-entries", "warn", ("ip neigh del 10.42.9.0 dev flannel.1",))
     ]
-    forwarding = {**WELL.peers.forwarding, STRAY: Forwarding(STRAY, old, 3)}
+    forwarding = {**WELL.peers.forwarding, STRAY: FdbEntry(STRAY, old, 3)}
     assert told("peers", forwarding=forwarding) == [
         ("stale-entries", "warn", (f"bridge fdb del {STRAY} dev flannel.1 dst 10.42.9.0 self",))
     ]

@@ -25,7 +25,7 @@ from vxlane.doctor.facts import (
 from vxlane.doctor.findings import Level
 from vxlane.host import sysctls
 from vxlane.host.devices import Device
-from vxlane.host.entries import Forwarding, Neighbour, Route
+from vxlane.host.entries import FdbEntry, Neighbour, Route
 from vxlane.host.nexthops import NextHop
 from vxlane.host.offloads import Feature
 from vxlane.probes.helpers import PROBES, Answer, Result
@@ -107,7 +107,7 @@ WELL = Facts(
         expected={CIDR: Expected(name="node2", cidr=CIDR, address=PEER, vtep_mac=MAC)},
         routes=(Route(GATEWAY, 24, GATEWAY, 3, 4),),
         neighbours={GATEWAY: Neighbour(GATEWAY, MAC, 3)},
-        forwarding={MAC: Forwarding(MAC, int(PEER), 3)},
+        forwarding={MAC: FdbEntry(MAC, int(PEER), 3)},
         ways={PEER: NextHop(2, PEER)},
         states={(2, PEER): REACHABLE},
     ),

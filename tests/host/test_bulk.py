@@ -152,7 +152,7 @@ def test_a_change_while_entries_are_listed_is_no_doubt(device: int, *, is_heard:
     sh("bridge fdb replace 02:00:00:00:00:02 dev flannel.1 dst 10.128.9.9 self permanent")
     dirty = Dirty(0)
     for step, found in enumerate(keeper.resync(device)):
-        # After routes and neighbours, two steps each, forwarding entries have been listed.
+        # After routes and neighbours, two steps each, FDB entries have been listed.
         if step == 4 and is_heard:
             keeper.follow(events.read(device))
         dirty |= found

@@ -13,7 +13,7 @@ from vxlane.host.entries import (
     Change,
     Entries,
     Entry,
-    Forwarding,
+    FdbEntry,
     Neighbour,
     Route,
     changes,
@@ -37,7 +37,7 @@ DEVICE, NIC = 7, 3
 ONLINK = 4
 
 NEIGHBOUR = Neighbour(int(CIDR.network_address), MAC, DEVICE)
-FORWARDING = Forwarding(MAC, PEER, DEVICE)
+FORWARDING = FdbEntry(MAC, PEER, DEVICE)
 ROUTE = Route(int(CIDR.network_address), 24, int(CIDR.network_address), DEVICE, ONLINK)
 
 HEAD = "02180000fe0300010000000008000f00fe000000"  # IPv4, /24, main, boot, unicast; RTA_TABLE
@@ -58,7 +58,7 @@ KERNELS_FORWARDING = """
 def test_the_kernels_messages_are_the_entries() -> None:
     """What Linux 6.18 says of `ip route`, `ip neigh` and `bridge fdb` entries is read as they are.
 
-    The forwarding entry is NUD_NOARP too, as `bridge` makes it.
+    The FDB entry is NUD_NOARP too, as `bridge` makes it.
     """
     assert route_of(bytes.fromhex(KERNELS_ROUTE)) == ROUTE
     assert neighbour_of(bytes.fromhex(KERNELS_NEIGHBOUR), DEVICE) == NEIGHBOUR
@@ -109,7 +109,7 @@ def test_only_permanent_entries_of_the_device_are_read() -> None:
 
 
 def test_events_name_the_entry_that_they_are_about() -> None:
-    """A neighbour by its address, a forwarding entry by its MAC, another device's by nothing."""
+    """A neighbour by its address, an FDB entry by its MAC, another device's by nothing."""
     neighbour, forwarding = bytes.fromhex(KERNELS_NEIGHBOUR), bytes.fromhex(KERNELS_FORWARDING)
     assert neighbour_key(neighbour, DEVICE) == NEIGHBOUR.key
     assert neighbour_key(forwarding, DEVICE) == FORWARDING.key
@@ -158,7 +158,7 @@ def test_requests_are_header_and_attributes(entry: Entry, put: str, remove: str)
 
 
 def test_a_peers_entries_stand_in_the_order_to_write_them() -> None:
-    """The route leads nowhere before the neighbour and the forwarding entry are there."""
+    """The route leads nowhere before the neighbour and the FDB entry are there."""
     assert overlay(CIDR, MAC, PEER, DEVICE) == (NEIGHBOUR, FORWARDING, ROUTE)
     assert direct(CIDR, PEER, NIC) == (Route(int(CIDR.network_address), 24, PEER, NIC, 0),)
 
@@ -188,7 +188,7 @@ def test_only_what_is_ours_is_stale() -> None:
     """Routes into the pod network are stale without a peer; routes to elsewhere are left alone."""
     stale = Route(int(IPv4Address("10.42.9.0")), 24, 5, 9, 4)
     foreign = Route(int(IPv4Address("10.99.0.0")), 24, 5, 9, 0)
-    gone = Forwarding("02:00:00:00:00:99", 7, 9)
+    gone = FdbEntry("02:00:00:00:00:99", 7, 9)
     actual = {entry.key: entry for entry in (stale, foreign, gone)}
     assert [change.was for change in changes({}, actual, NETWORK)] == [stale, gone]
 
@@ -259,7 +259,7 @@ def test_a_replacement_that_is_refused_leaves_what_was() -> None:
 
 
 def test_a_node_without_a_device_has_routes_only() -> None:
-    """With one, its neighbours and forwarding entries are selected by the kernel, by its number."""
+    """With one, its neighbours and FDB entries are selected by the kernel, by its number."""
     bodies = {
         (rt.RTM_GETROUTE, "02000000fe00000000000000"): KERNELS_ROUTE,
         (rt.RTM_GETNEIGH, "0200000000000000000000000800080007000000"): KERNELS_NEIGHBOUR,

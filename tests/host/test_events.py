@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from vxlane.host.entries import Forwarding, Neighbour, Route
+from vxlane.host.entries import FdbEntry, Neighbour, Route
 from vxlane.host.events import Events, _sort
 from vxlane.netlink import rtnetlink as rt
 from vxlane.netlink.socket import Message, attribute
@@ -15,7 +15,7 @@ from vxlane.netlink.socket import Message, attribute
 DEVICE, NIC = 7, 3
 ROUTE = Route(0x0A2A0200, 24, 0x0A2A0200, DEVICE, 4)
 NEIGHBOUR = Neighbour(0x0A2A0200, "02:00:00:00:00:02", DEVICE)
-FORWARDING = Forwarding("02:00:00:00:00:02", 0xC0A84D02, DEVICE)
+FORWARDING = FdbEntry("02:00:00:00:00:02", 0xC0A84D02, DEVICE)
 
 
 def heard(kind: int, body: bytes) -> Events:
@@ -39,7 +39,7 @@ def device(index: int, family: int = socket.AF_UNSPEC) -> bytes:
     ],
 )
 def test_an_entry_is_told_as_it_is_now(
-    entry: Neighbour | Forwarding | Route, new: int, deleted: int
+    entry: Neighbour | FdbEntry | Route, new: int, deleted: int
 ) -> None:
     """None once it is gone; our device's routes change no next hop."""
     assert heard(new, entry.put().body) == Events(entries={entry.key: entry})

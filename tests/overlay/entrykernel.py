@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Routes, neighbours and forwarding entries in memory, behind the requests that netlink takes."""
+"""Routes, neighbours and FDB entries in memory, behind the requests that netlink takes."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import pytest
 
 from vxlane.datapath.abi import Way
 from vxlane.host.entries import (
-    Forwarding,
+    FdbEntry,
     Neighbour,
     Route,
 )
@@ -31,7 +31,7 @@ def test_a_tunnel_is_neighbour_then_fdb_then_route() -> None:
     assert path.way is Way.TUNNEL
     assert list(entries_of([path]).values()) == [
         Neighbour(GATEWAY, PEER.vtep_mac, 9),
-        Forwarding(PEER.vtep_mac, int(PEER.address), 9),
+        FdbEntry(PEER.vtep_mac, int(PEER.address), 9),
         Route(GATEWAY, 24, GATEWAY, 9, 4),
     ]
 

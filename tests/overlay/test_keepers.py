@@ -87,7 +87,7 @@ def test_after_the_first_only_what_changed_is_compared(
 
 
 def test_a_changed_mac_leaves_nothing_behind(kernel: EntryKernel, keeper: EntryKeeper) -> None:
-    """The forwarding entry of the old MAC goes, the route stays."""
+    """The FDB entry of the old MAC goes, the route stays."""
     keeper.apply((path(2),), NETWORK)
     kernel.written.clear()
     keeper.apply((path(2, mac=7),), NETWORK)

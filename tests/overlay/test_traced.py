@@ -13,7 +13,7 @@ from vxlane.datapath.abi import Way
 from vxlane.host.entries import (
     Entries,
     Entry,
-    Forwarding,
+    FdbEntry,
     Neighbour,
     Route,
 )
@@ -72,7 +72,7 @@ def test_the_kernel_names_its_peers_by_the_list() -> None:
     assert [node.name for node in traced.peers.values()] == ["10.42.2.0/24"]
 
 
-@pytest.mark.parametrize("lost", [Neighbour, Forwarding, Route])
+@pytest.mark.parametrize("lost", [Neighbour, FdbEntry, Route])
 def test_a_peer_lives_as_long_as_all_its_entries(lost: type[Entry]) -> None:
     """When one of the three entries goes the peer goes, with a report; with it it comes back."""
     entries = entries_of([TUNNEL.path(PEER, NEAR)])
@@ -102,7 +102,7 @@ def test_traced_by_changes_or_anew_peers_are_the_same() -> None:
         entry = dice.choice(
             [
                 Neighbour(network, mac, 9),
-                Forwarding(mac, address, 9),
+                FdbEntry(mac, address, 9),
                 Route(network, 24, network + 256 * dice.randrange(2), 9, 4),
                 Route(network, 24, address, 4, 0),
             ]

@@ -10,7 +10,7 @@ from typing import Any
 
 from vxlane.datapath.records import Settings
 from vxlane.host.devices import Device
-from vxlane.host.entries import Forwarding, Neighbour, Route
+from vxlane.host.entries import FdbEntry, Neighbour, Route
 from vxlane.host.nexthops import NextHop
 from vxlane.host.offloads import Feature
 from vxlane.probes.helpers import Result
@@ -164,7 +164,7 @@ class Peers:
     """Network and prefix length of routes to a gateway over other devices."""
     neighbours: Mapping[int, Neighbour]
     """Permanent ones at the VXLAN device, by address."""
-    forwarding: Mapping[str, Forwarding]
+    forwarding: Mapping[str, FdbEntry]
     """By MAC."""
     ways: Mapping[IPv4Address, NextHop]
     """To each underlay address of a peer."""

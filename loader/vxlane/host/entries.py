@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The entries that carry an overlay: routes, neighbours and the device's forwarding table.
+"""The entries that carry an overlay: routes, neighbours and the device's FDB.
 
 An entry is a flat tuple of integers and strings: addresses are integers, MACs lower-case colon
 strings. All entries of a node are one dict by key, so 10,000 peers are compared in a few
@@ -21,7 +21,7 @@ from vxlane.netlink.socket import Intent, NetlinkSocket, Request, attribute, att
 from vxlane.util.names import device_name, mac_octets
 
 Key = int | str | tuple[int, int]
-"""A neighbour's address, a forwarding entry's MAC, a route's network and prefix length."""
+"""A neighbour's address, an FDB entry's MAC, a route's network and prefix length."""
 
 
 class Neighbour(NamedTuple):
@@ -52,7 +52,7 @@ class Neighbour(NamedTuple):
         return Request(rt.RTM_DELNEIGH, body + attribute(rt.NDA_DST, rt.BE32.pack(self.address)))
 
 
-class Forwarding(NamedTuple):
+class FdbEntry(NamedTuple):
     """`bridge fdb MAC dev DEVICE dst ADDRESS self permanent`."""
 
     mac: str
@@ -145,7 +145,7 @@ class Route(NamedTuple):
         )
 
 
-Entry = Neighbour | Forwarding | Route
+Entry = Neighbour | FdbEntry | Route
 Entries = dict[Key, Entry]
 
 
@@ -167,7 +167,7 @@ def overlay(cidr: IPv4Network, mac: str, address: int, device: int) -> tuple[Ent
     network = int(cidr.network_address)
     return (
         Neighbour(network, mac, device),
-        Forwarding(mac, address, device),
+        FdbEntry(mac, address, device),
         Route(network, cidr.prefixlen, network, device, rt.RTNH_F_ONLINK),
     )
 
@@ -178,11 +178,11 @@ def direct(cidr: IPv4Network, gateway: int, device: int) -> tuple[Entry, ...]:
 
 
 def read(netlink: NetlinkSocket, device: int) -> Entries:
-    """The entries in the kernel: permanent neighbours and forwarding entries of `device` (ifindex;
+    """The entries in the kernel: permanent neighbours and FDB entries of `device` (ifindex;
     0: there is none), and the main table's single-hop routes by a gateway, of protocol boot.
     """
     found: Entries = {}
-    for kind in (Route, Neighbour, Forwarding):
+    for kind in (Route, Neighbour, FdbEntry):
         found |= parsed(listed(netlink, device, kind), device, kind)
     return found
 
@@ -215,7 +215,7 @@ def parsed(bodies: Iterable[bytes], device: int, kind: type[Entry]) -> Entries:
 def changes(desired: Entries, actual: Entries, network: IPv4Network) -> list[Change]:
     """The changes from `actual` to `desired`, in order: new and different entries, then stale ones.
 
-    Every neighbour and forwarding entry that is not desired is stale, since the device is ours. A
+    Every neighbour and FDB entry that is not desired is stale, since the device is ours. A
     route is stale only if it leads into `network`, that of all pods; other routes are not ours.
     """
     get = actual.get
@@ -279,8 +279,8 @@ def route_key(body: bytes) -> Key | None:
     return int(rt.BE32.unpack(destination)[0]), prefix_len
 
 
-def neighbour_of(body: bytes, device: int) -> Neighbour | Forwarding | None:
-    """The neighbour or forwarding entry in a netlink message, if it is permanent on `device`."""
+def neighbour_of(body: bytes, device: int) -> Neighbour | FdbEntry | None:
+    """The neighbour or FDB entry in a netlink message, if it is permanent on `device`."""
     family, index, state, flags, _ = rt.NDMSG.unpack_from(body)
     if index != device or not state & rt.NUD_PERMANENT:
         return None
@@ -292,11 +292,11 @@ def neighbour_of(body: bytes, device: int) -> Neighbour | Forwarding | None:
         return Neighbour(rt.BE32.unpack(address)[0], mac.hex(":"), device)
     if not flags & rt.NTF_SELF:
         return None
-    return Forwarding(mac.hex(":"), rt.BE32.unpack(address)[0], device)
+    return FdbEntry(mac.hex(":"), rt.BE32.unpack(address)[0], device)
 
 
 def neighbour_key(body: bytes, device: int) -> Key | None:
-    """The key of the neighbour or forwarding entry in a netlink message, if it is of `device`."""
+    """The key of the neighbour or FDB entry in a netlink message, if it is of `device`."""
     family, index, _, flags, _ = rt.NDMSG.unpack_from(body)
     found = attributes(body, rt.NDMSG.size)
     if index != device:

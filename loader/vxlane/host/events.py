@@ -48,7 +48,7 @@ class Events:
     """Ifindexes of devices, or their qdiscs and filters, that changed."""
     entries: dict[Key, Entry | None] = field(default_factory=dict)
     """Entries as they are now, None for one that was removed: routes of any device; neighbours and
-    forwarding entries of the watched one."""
+    FDB entries of the watched one."""
     doubtful: set[Key] = field(default_factory=set)
     """Keys at which a route of another kind was added: it may have replaced a known one."""
     routing: bool = False

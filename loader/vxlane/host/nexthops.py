@@ -3,7 +3,7 @@
 
 The kernel itself is asked (RTM_GETROUTE), so policy routing, metrics and cached path MTUs count.
 The question is that of the VXLAN device: UDP to its port, from its address, through any NIC. (The
-device is bound to its NIC for its default remote only, not for its forwarding entries.) Only routes
+device is bound to its NIC for its default remote only, not for its FDB entries.) Only routes
 are resolved here; the programs look up the neighbour's MAC for each packet.
 """
 

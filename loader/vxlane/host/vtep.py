@@ -2,7 +2,7 @@
 """The VXLAN device, flannel.<VNI>: read, compared with the wanted one, and changed.
 
 MAC, MTU, addresses and state are changed in place. For anything else the device is made anew, and
-the caller writes its routes, neighbours and forwarding entries again.
+the caller writes its routes, neighbours and FDB entries again.
 """
 
 from __future__ import annotations

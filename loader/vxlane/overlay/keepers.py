@@ -14,7 +14,7 @@ from ipaddress import IPv4Network
 
 from vxlane.errors import KernelError
 from vxlane.host import entries, sysctls
-from vxlane.host.entries import Change, Entries, Forwarding, Key, Neighbour, Route
+from vxlane.host.entries import Change, Entries, FdbEntry, Key, Neighbour, Route
 from vxlane.host.events import Events
 from vxlane.host.firewall import Firewall, Policy
 from vxlane.host.iptables import Iptables
@@ -44,7 +44,7 @@ def apply_sysctls(wanted: Mapping[str, str], undo: UndoFile) -> None:
 
 
 class EntryKeeper:
-    """Keeps neighbours, forwarding entries and routes; remembers them.
+    """Keeps neighbours, FDB entries and routes; remembers them.
 
     After a read of the kernel everything is compared, otherwise only the paths that are others:
     with 10,000 peers that is the difference between 30 ms and 2.
@@ -66,7 +66,7 @@ class EntryKeeper:
 
     def resync(self, device: int) -> Iterator[Dirty]:
         """Compare one kind of entry after the other with the kernel's, some at a time."""
-        for kind in (Route, Neighbour, Forwarding):
+        for kind in (Route, Neighbour, FdbEntry):
             known = {key: e for key, e in self.actual.items() if isinstance(e, kind)}
             bodies = entries.listed(self._netlink, device, kind)
             found: Entries = {}
@@ -104,7 +104,7 @@ class EntryKeeper:
             desired, actual = entries_of(paths), self.actual
         else:
             gone, come = difference(self._applied, paths)
-            # Nodes that share an address may share a MAC, and with it the forwarding entry.
+            # Nodes that share an address may share a MAC, and with it the FDB entry.
             macs = {path.node.vtep_mac for path in gone}
             sharing = [path for path in paths if path.node.vtep_mac in macs] if macs else []
             desired = entries_of([*sharing, *come])

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network
 from typing import TypeVar
 
-from vxlane.host.entries import Entries, Forwarding, Key, Neighbour, Route
+from vxlane.host.entries import Entries, FdbEntry, Key, Neighbour, Route
 from vxlane.sources.model import Backend, Node, Problem, derived_mac
 from vxlane.util.difference import difference
 
@@ -38,7 +38,7 @@ class TracedPeers:
         self._direct: dict[Key, Route] = {}
         """Plain routes."""
         self._led: dict[Key, set[Key]] = {}
-        """By a neighbour's or forwarding entry's key those of the routes that lead over it."""
+        """By a neighbour's or FDB entry's key those of the routes that lead over it."""
 
     def follow(self, entries: Entries, changed: Iterable[Key]) -> None:
         """Trace the routes that lead over `changed` ones of `entries`."""
@@ -77,7 +77,7 @@ class TracedPeers:
             return
         self._led.setdefault(neighbour.mac, set()).add(key)
         forwarding = entries.get(neighbour.mac)
-        if isinstance(forwarding, Forwarding):
+        if isinstance(forwarding, FdbEntry):
             cidr = IPv4Network((route.network, route.prefix_len))
             address = IPv4Address(forwarding.address)
             self._tunnelled[key] = Node(str(cidr), address, cidr, neighbour.mac)

@@ -3,7 +3,7 @@
 
 An address may be shared: a node that was installed anew, or got another name, stands beside its
 old object until someone deletes that. flannel makes the routes of both, and so does vxlane. A MAC
-may be shared by nodes with one address only: the VXLAN device has one forwarding entry for it, and
+may be shared by nodes with one address only: the VXLAN device has one FDB entry for it, and
 a node with another address would redirect the packets of the first.
 """
 

@@ -15,7 +15,7 @@ class Dirty(enum.Flag):
     ROUTES = enum.auto()
     """Next hops may be others."""
     ENTRIES = enum.auto()
-    """Our routes, neighbours or forwarding entries."""
+    """Our routes, neighbours or FDB entries."""
     RULES = enum.auto()
     """Masquerade and forward rules."""
     PODS = enum.auto()

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address
 
 from vxlane.doctor.facts import Expected, Facts, Peers
 from vxlane.doctor.findings import Finding, fail, ok, warn
-from vxlane.host.entries import Forwarding, Neighbour
+from vxlane.host.entries import FdbEntry, Neighbour
 from vxlane.util.names import device_name
 
 _FAILED, _INCOMPLETE = 0x20, 0x01  # NUD_*
@@ -203,8 +203,8 @@ def _unforwarded(peers: Peers) -> Iterator[Neighbour]:
     return (each for each in needed if each and each.mac not in peers.forwarding)
 
 
-def _strays(peers: Peers) -> Iterator[Forwarding]:
-    """Forwarding entries whose MAC no neighbour and no peer has."""
+def _strays(peers: Peers) -> Iterator[FdbEntry]:
+    """FdbEntry entries whose MAC no neighbour and no peer has."""
     known = {each.mac for each in peers.neighbours.values()}
     known |= {node.vtep_mac for node in peers.expected.values()}
     return (each for mac, each in peers.forwarding.items() if mac not in known)

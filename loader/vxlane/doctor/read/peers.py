@@ -11,7 +11,7 @@ from vxlane.datapath.abi import Way
 from vxlane.doctor.facts import Expected, Links, Peers
 from vxlane.doctor.read.agent import Pinned
 from vxlane.host import nexthops
-from vxlane.host.entries import Forwarding, Neighbour, Route, read
+from vxlane.host.entries import FdbEntry, Neighbour, Route, read
 from vxlane.host.nexthops import Query
 from vxlane.host.vtep import Wiring
 from vxlane.netlink import rtnetlink as rt
@@ -31,7 +31,7 @@ def peers(
     entries = read(netlink, device).values()
     expected = _expected(state, pinned)
     neighbours = {each.address: each for each in entries if isinstance(each, Neighbour)}
-    forwarding = {each.mac: each for each in entries if isinstance(each, Forwarding)}
+    forwarding = {each.mac: each for each in entries if isinstance(each, FdbEntry)}
     addresses = {node.address for node in expected.values()}
     if not expected:
         used = {each.mac for each in neighbours.values()} & forwarding.keys()
