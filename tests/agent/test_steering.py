@@ -43,7 +43,7 @@ class Steered:
         """See `Cluster`."""
         return self.said
 
-    def excuse(self, pod: str) -> str | None:
+    def opt_out(self, pod: str) -> str | None:
         """See `Cluster`."""
         return {"shop/out": "says off", "shop/new": None}.get(pod, "")
 

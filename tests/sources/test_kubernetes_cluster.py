@@ -47,10 +47,10 @@ def cluster(api: ApiServer) -> Iterator[KubernetesCluster]:
 
 def answer(cluster: KubernetesCluster, pod: str = "shop/web") -> str:
     """What the API server's objects say of the pod, as soon as they are read."""
-    until(lambda: cluster.excuse(pod) is not None)
-    excuse = cluster.excuse(pod)
-    assert excuse is not None
-    return excuse
+    until(lambda: cluster.opt_out(pod) is not None)
+    reason = cluster.opt_out(pod)
+    assert reason is not None
+    return reason
 
 
 def report(api: ApiServer) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def test_a_nodes_annotation_is_followed(
 
 
 @pytest.mark.parametrize(
-    ("pod", "namespace", "excuse"),
+    ("pod", "namespace", "reason"),
     [
         ("off", "on", "its annotation vxlane.io/bypass says off"),
         ("on", "off", ""),
@@ -91,11 +91,11 @@ def test_a_nodes_annotation_is_followed(
     ],
 )
 def test_a_pods_own_word_comes_before_its_namespaces(
-    api: ApiServer, cluster: KubernetesCluster, pod: str, namespace: str, excuse: str
+    api: ApiServer, cluster: KubernetesCluster, pod: str, namespace: str, reason: str
 ) -> None:
     """Without either the pod may be bypassed."""
     api.objects = {POD: annotated(pod), NAMESPACE: annotated(namespace)}
-    assert answer(cluster) == excuse
+    assert answer(cluster) == reason
     assert select.select([cluster.changed], [], [], 0)[0]
 
 
@@ -116,25 +116,25 @@ def test_a_role_that_may_not_read_namespaces_is_enough(
     api.objects = {POD: annotated(""), f"{POD}2": annotated("off"), NAMESPACE: 403}
     assert answer(cluster) == ""
     assert answer(cluster, "shop/web2") != ""
-    assert caplog.text.count("annotations of namespaces don't count") == 1
+    assert caplog.text.count("annotations of namespaces do not count") == 1
 
 
-def test_a_pod_that_is_not_known_there_is_not_excused(
+def test_a_pod_that_is_not_known_there_is_not_opted_out(
     api: ApiServer, cluster: KubernetesCluster
 ) -> None:
     """It is gone, or no pod of this cluster; a name that is no pod's is not asked for."""
     assert answer(cluster, "shop/gone") == ""
     api.requests.clear()
-    assert (cluster.excuse(""), cluster.excuse("a-container")) == ("", "")
+    assert (cluster.opt_out(""), cluster.opt_out("a-container")) == ("", "")
     assert api.requests == []
 
 
 def test_a_server_that_fails_is_asked_again(api: ApiServer, cluster: KubernetesCluster) -> None:
     """Until then the answer is not known, so the pod stays on the kernel path."""
     api.objects = {POD: 500}
-    assert cluster.excuse("shop/web") is None
+    assert cluster.opt_out("shop/web") is None
     until(lambda: api.requests.count(POD) > 1)
-    assert cluster.excuse("shop/web") is None
+    assert cluster.opt_out("shop/web") is None
     api.objects[POD] = annotated("off")
     assert answer(cluster) == "its annotation vxlane.io/bypass says off"
 

@@ -68,6 +68,6 @@ def test_a_report_is_one_object_with_its_time() -> None:
 
 
 def test_without_a_cluster_everything_is_wanted() -> None:
-    """A file or etcd steers nothing: no pod is excused, and nothing is waited for."""
+    """A file or etcd steers nothing: no pod is opted out, and nothing is waited for."""
     cluster = NoCluster()
-    assert (cluster.changed, cluster.wish(), cluster.excuse("shop/web")) == (-1, EVERYTHING, "")
+    assert (cluster.changed, cluster.wish(), cluster.opt_out("shop/web")) == (-1, EVERYTHING, "")

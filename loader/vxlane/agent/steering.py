@@ -61,7 +61,7 @@ class Steering:
             return "the bypass of this node is switched off"
         if not wish.includes(pod.name or pod.container_id):
             return f"it is not among the {wish} of this node's pods that are to be bypassed"
-        return self._cluster.excuse(pod.name)
+        return self._cluster.opt_out(pod.name)
 
     def forget(self, pod: PodInterface) -> None:
         """See `Admission`."""

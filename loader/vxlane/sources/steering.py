@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a cluster says of the bypass on its nodes, and what it is told.
+"""What a cluster wants of the bypass on its nodes, and what a node's agent reports to it.
 
 A node, a namespace and a pod may each have the annotation `BYPASS`. A node's agent writes the
 annotation `REPORT`. Pure but for the interface's descriptor.
@@ -26,12 +26,12 @@ _SHARE = re.compile(r"(100|[1-9]?[0-9])%")
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """How much of one node's bypass is wanted.
+    """How much of one node's traffic is to be bypassed.
 
-    A share is one of pods and not of flows. A pod is what people have figures for, and of a
-    Deployment some replicas are bypassed and others are not, so the two can be compared. A fault
-    then meets these pods, and not a part of everybody's connections. And the programs know nothing
-    of it, so that a share costs no instruction and no new version of their maps.
+    A share is a share of pods, not of flows. People have figures for pods: if some replicas of a
+    Deployment are bypassed and others are not, the two can be compared. A fault then hits only
+    these pods, and not a part of everybody's connections. The programs know nothing of shares, so
+    a share costs no instruction and no new version of their maps.
     """
 
     percent: int = 100
@@ -45,7 +45,7 @@ class Wish:
         return self.percent > 0
 
     def includes(self, pod: str) -> bool:
-        """Whether the pod of this name is among those; a greater share keeps all of a smaller."""
+        """Whether the pod of this name is to be bypassed. A larger share has all of a smaller."""
         return zlib.crc32(pod.encode()) % 100 < self.percent
 
 
@@ -57,12 +57,12 @@ class Report:
     """What an agent says of itself."""
 
     facts: Mapping[str, Any]
-    """What changes seldom: a change is worth telling soon."""
+    """These change seldom, and a change is reported soon."""
     figures: Mapping[str, Any]
-    """What changes all the time."""
+    """These change all the time."""
 
     def text(self, at: str) -> str:
-        """The annotation's value, told at the time `at` (RFC 3339)."""
+        """The annotation's value, as of the time `at` (RFC 3339)."""
         return json.dumps({**self.facts, **self.figures, "at": at}, separators=(",", ":"))
 
 
@@ -73,25 +73,26 @@ class Cluster(Protocol):
     """A descriptor: readable = call `on_event`. -1: nothing ever changes."""
 
     def on_event(self) -> None:
-        """Read `changed` empty: `wish` and `excuse` may answer otherwise now."""
+        """Read `changed` empty. `wish` and `opt_out` may have other answers now."""
 
     def wish(self) -> Wish | None:
         """How much of this node's bypass is wanted; None: not known yet."""
 
-    def excuse(self, pod: str) -> str | None:
-        """Why "namespace/name" is to stay on the kernel path, empty: it need not; None: not known
-        yet, and asked from now on.
+    def opt_out(self, pod: str) -> str | None:
+        """Why the pod "namespace/name" is to stay on the kernel path; empty: it is not.
+
+        None: the answer is not known yet, and is being asked for.
         """
 
     def forget(self, pod: str) -> None:
-        """The next `excuse` asks anew: it may be another pod of the same name."""
+        """Ask again at the next `opt_out`: it may be another pod of the same name."""
 
     def tell(self, report: Report) -> None:
-        """Publish this sooner or later, instead of what was told before."""
+        """Publish this report in place of the last one, at a pace that the cluster can bear."""
 
 
 class NoCluster:
-    """Where nobody steers: everything is wanted, and nobody is told."""
+    """No cluster: everything is bypassed, and nothing is reported."""
 
     changed = -1
 
@@ -102,8 +103,8 @@ class NoCluster:
         """Everything."""
         return EVERYTHING
 
-    def excuse(self, pod: str) -> str | None:  # noqa: ARG002 (nobody is excused)
-        """Never."""
+    def opt_out(self, pod: str) -> str | None:  # noqa: ARG002 (none is asked for)
+        """Empty: no pod is opted out."""
         return ""
 
     def forget(self, pod: str) -> None:

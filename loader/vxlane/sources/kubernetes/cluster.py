@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from vxlane.errors import ConfigError
 from vxlane.sources.follow import Timing
 from vxlane.sources.kubernetes.api import NodesApi
-from vxlane.sources.kubernetes.excuses import Excuses
+from vxlane.sources.kubernetes.opt_outs import OptOuts
 from vxlane.sources.kubernetes.reporter import DEFAULT_PACE, Pace, Reporter
 from vxlane.sources.steering import BYPASS, EVERYTHING, Report, Wish, parse_wish
 
@@ -29,12 +29,12 @@ class KubernetesCluster:
         self._lock = threading.Lock()
         self._wish: Wish | None = None
         self._refused = ""
-        self._excuses = Excuses(api, timing=timing, changed=self._wake)
+        self._opt_outs = OptOuts(api, timing=timing, changed=self._wake)
         self._reporter = Reporter(api, own_name, timing=timing, pace=pace)
 
     def start(self) -> None:
         """Begin to ask and to tell."""
-        self._excuses.start()
+        self._opt_outs.start()
         self._reporter.start()
 
     def close(self) -> None:
@@ -43,7 +43,7 @@ class KubernetesCluster:
             if self.changed >= 0:
                 os.close(self.changed)
                 self.changed = -1
-        self._excuses.close()
+        self._opt_outs.close()
         self._reporter.close()
 
     def seen(self, annotations: Mapping[str, str]) -> None:
@@ -69,13 +69,13 @@ class KubernetesCluster:
         """See `Cluster`."""
         return self._wish
 
-    def excuse(self, pod: str) -> str | None:
+    def opt_out(self, pod: str) -> str | None:
         """See `Cluster`."""
-        return self._excuses.excuse(pod)
+        return self._opt_outs.opt_out(pod)
 
     def forget(self, pod: str) -> None:
         """See `Cluster`."""
-        self._excuses.forget(pod)
+        self._opt_outs.forget(pod)
 
     def tell(self, report: Report) -> None:
         """See `Cluster`."""

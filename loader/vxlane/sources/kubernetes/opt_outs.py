@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which pods are to stay on the kernel path, by their own annotation or their namespace's.
 
-Each pod is asked for once, when its network is made: flannel's role may get a pod, and neither
-list nor watch pods, and a watch of all pods on each node is what large clusters break on. So an
-annotation counts that the pod had from its start. A pod's own word comes before its namespace's.
+Each pod is read once, when its network is made. flannel's role may get a pod, but neither list nor
+watch pods, and large clusters break when each node watches all pods. So an annotation counts only
+if the pod had it from its start. A pod's annotation overrides its namespace's.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from vxlane.sources.steering import BYPASS, is_off
 log = logging.getLogger(__name__)
 
 NAMESPACE_SECONDS = 30.0
-"""For which a namespace's answer serves: a Deployment's pods come by the dozen."""
+"""How long a namespace's answer is used: a Deployment's pods come by the dozen."""
 _REFUSALS = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
 
 
-class Excuses:
-    """Asks the API server about pods in a thread of its own; calls `changed` for each answer."""
+class OptOuts:
+    """Reads pods from the API server in a thread of its own; calls `changed` for each answer."""
 
     def __init__(self, api: NodesApi, *, timing: Timing, changed: Callable[[], None]) -> None:
         self._api = api
@@ -44,13 +44,13 @@ class Excuses:
         self._refused: set[str] = set()
         self._questions: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="excuses", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="opt-outs", daemon=True)
 
     def start(self) -> None:
         """Begin to ask."""
         self._thread.start()
 
-    def excuse(self, pod: str) -> str | None:
+    def opt_out(self, pod: str) -> str | None:
         """See `Cluster`."""
         if pod.count("/") != 1:
             return ""  # no runtime of Kubernetes made it
@@ -75,10 +75,10 @@ class Excuses:
             self._settle(pod)
 
     def _settle(self, pod: str) -> None:
-        """Ask until there is an answer: meanwhile the pod is left to the kernel path."""
+        """Ask until there is an answer. Until then the pod stays on the kernel path."""
         waits = self._timing.waits()
         while pod in self._answers and not self._closed.is_set():
-            answer = attempt("excuses", lambda: self._asked(pod), self._complain)
+            answer = attempt("opt-outs", lambda: self._asked(pod), self._complain)
             if not isinstance(answer, Failure):
                 if pod in self._answers:
                     self._answers[pod] = answer
@@ -87,7 +87,7 @@ class Excuses:
             self._closed.wait(max(next(waits), answer.pause))
 
     def _asked(self, pod: str) -> str:
-        """Why this pod is excused, or empty. SourceError: it can't be told now."""
+        """Why this pod is opted out; empty: it is not. SourceError: it can't be told now."""
         namespace, _, name = pod.partition("/")
         said = is_off(self._read("pods", lambda: self._api.pod(namespace, name)))
         if said is not None:
@@ -117,7 +117,7 @@ class Excuses:
     def _tell_once(self, what: str, error: SourceError) -> None:
         if what not in self._refused:
             self._refused.add(what)
-            log.info("annotations of %s don't count, they may not be read: %s", what, error)
+            log.info("annotations of %s do not count, the role may not read them: %s", what, error)
 
     def _complain(self, reason: str) -> None:
-        log.warning("new pods stay on the kernel path until they can be asked for: %s", reason)
+        log.warning("new pods stay on the kernel path until they can be read: %s", reason)
