@@ -31,13 +31,13 @@ from vxlane.netlink.socket import NetlinkSocket
 from vxlane.overlay.backend import OverlayState
 from vxlane.overlay.desired import Path
 from vxlane.pods.pod_state import PodPort
+from vxlane.util.log_lines import log_lines
 from vxlane.util.names import device_name
 
 log = logging.getLogger(__name__)
 
 _EVERYWHERE = IPv4Network("0.0.0.0/0")
 _NOWHERE = IPv4Network("255.255.255.255/32")
-_MOST_LINES = 20
 
 
 class JudgedKeeper:
@@ -176,13 +176,15 @@ class JudgedKeeper:
         return Question(view, Devices(tuple(inner), pods), self._untracks)
 
     def _report(self, found: tuple[Finding, ...]) -> None:
-        for finding in (*dict.fromkeys(found),)[:_MOST_LINES]:
-            if finding not in self.found:
-                how = "ignored" if finding.kind in self._ignored else "left to the kernel path"
-                log.info("%s: %s", how, _named(finding))
-        for finding in (*dict.fromkeys(self.found),)[:_MOST_LINES]:
-            if finding not in found:
-                log.info("no longer there: %s", _named(finding))
+        """Log the findings that are new, and those that are gone."""
+        now, before = dict.fromkeys(found), dict.fromkeys(self.found)
+        log_lines(log, [self._line(each) for each in now if each not in before], "mechanisms")
+        gone = [f"no longer there: {_named(each)}" for each in before if each not in now]
+        log_lines(log, gone, "mechanisms that are no longer there")
+
+    def _line(self, finding: Finding) -> str:
+        how = "ignored" if finding.kind in self._ignored else "left to the kernel path"
+        return f"{how}: {_named(finding)}"
 
 
 _CALM = 2.0

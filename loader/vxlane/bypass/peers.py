@@ -15,12 +15,9 @@ from vxlane.overlay.desired import Path, peer_of
 from vxlane.sources.model import Problem
 from vxlane.util.difference import difference
 from vxlane.util.dirty import Dirty
+from vxlane.util.log_lines import log_lines
 
 log = logging.getLogger(__name__)
-
-_MOST_LINES = 50
-"""Changes logged one by one in one go."""
-
 
 _AT_A_TIME = 250
 """Peers compared in one go; 5 ms."""
@@ -126,14 +123,7 @@ class PeerKeeper:
                 self._has_changed = True
                 self._slots.give_back(gone.slot)
                 lines.append(f"remove {_shown(gone)}: stale")
-        _log(lines)
-
-
-def _log(lines: list[str]) -> None:
-    for line in lines[:_MOST_LINES]:
-        log.info("%s", line)
-    if len(lines) > _MOST_LINES:
-        log.info("... and %d more changes of peers", len(lines) - _MOST_LINES)
+        log_lines(log, lines, "changes of peers")
 
 
 def _shown(peer: Peer) -> str:

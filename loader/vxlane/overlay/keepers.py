@@ -14,7 +14,7 @@ from ipaddress import IPv4Network
 
 from vxlane.errors import KernelError
 from vxlane.host import entries, sysctls
-from vxlane.host.entries import Change, Entries, FdbEntry, Key, Neighbour, Route
+from vxlane.host.entries import Entries, FdbEntry, Key, Neighbour, Route
 from vxlane.host.events import Events
 from vxlane.host.firewall import Firewall, Policy
 from vxlane.host.iptables import Iptables
@@ -24,11 +24,9 @@ from vxlane.netlink.socket import NetlinkSocket
 from vxlane.overlay.desired import Path, entries_of
 from vxlane.util.difference import difference
 from vxlane.util.dirty import Dirty
+from vxlane.util.log_lines import log_lines
 
 log = logging.getLogger(__name__)
-
-_MOST_LINES = 50
-"""Changes of entries logged one by one; a first sync of 10,000 peers is one line more."""
 
 _AT_A_TIME = 1000
 """Entries decoded in one go; 5 ms."""
@@ -111,7 +109,7 @@ class EntryKeeper:
             keys = {*desired, *entries_of(gone)}
             actual = {key: self.actual[key] for key in keys if key in self.actual}
         wanted = entries.changes(desired, actual, network)
-        _log_changes(wanted)
+        log_lines(log, wanted, "changes of entries")
         began = time.monotonic()
         failed = entries.write(self._netlink, wanted, self.actual)
         log.debug("%d changes of entries in %.3f s", len(wanted), time.monotonic() - began)
@@ -138,13 +136,6 @@ class RuleKeeper:
             self._has_cleaned = True
         for line in done:
             log.info("%s", line)
-
-
-def _log_changes(wanted: list[Change]) -> None:
-    for change in wanted[:_MOST_LINES]:
-        log.info("%s", change)
-    if len(wanted) > _MOST_LINES:
-        log.info("... and %d more changes of entries", len(wanted) - _MOST_LINES)
 
 
 def _advice(code: int) -> str:

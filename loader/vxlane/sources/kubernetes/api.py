@@ -8,6 +8,7 @@ https://kubernetes.io/docs/reference/using-api/api-concepts/ is the source of th
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import http
 import json
 import random
@@ -109,6 +110,11 @@ class NodesApi:
         if not node:
             raise SourceError(f"pod {namespace}/{name} names no node; set NODE_NAME")
         return str(node)
+
+
+def timestamp() -> str:
+    """The time now as Kubernetes writes it (RFC 3339)."""
+    return dt.datetime.now(dt.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _checked(events: Iterator[Any]) -> Iterator[Mapping[str, Any]]:

@@ -7,14 +7,13 @@ should be costs one read and no write.
 
 from __future__ import annotations
 
-import datetime as dt
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from vxlane.sources.follow import Reconciler, Timing
 from vxlane.sources.kubernetes.annotations import Annotations, annotations_of, uid_of
-from vxlane.sources.kubernetes.api import NodesApi
+from vxlane.sources.kubernetes.api import NodesApi, timestamp
 from vxlane.sources.model import Announcement
 
 log = logging.getLogger(__name__)
@@ -92,7 +91,7 @@ def _network_is_up() -> dict[str, object]:
     """The condition that lifts the taint node.kubernetes.io/network-unavailable, in flannel's
     words; conditions are merged by type, so that no other is touched.
     """
-    now = dt.datetime.now(dt.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    now = timestamp()
     condition = {
         "type": "NetworkUnavailable",
         "status": "False",

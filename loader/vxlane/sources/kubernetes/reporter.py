@@ -10,14 +10,13 @@ status, and only changed facts go soon.
 
 from __future__ import annotations
 
-import datetime as dt
 import logging
 import random
 import time
 from dataclasses import dataclass
 
 from vxlane.sources.follow import Reconciler, Timing
-from vxlane.sources.kubernetes.api import NodesApi
+from vxlane.sources.kubernetes.api import NodesApi, timestamp
 from vxlane.sources.steering import REPORT, Report
 
 log = logging.getLogger(__name__)
@@ -73,8 +72,8 @@ class Reporter:
         due = self._written_at + (self._pace.facts if is_news else self._pace.figures)
         if (left := due - time.monotonic()) > 0:
             return left
-        at = dt.datetime.now(dt.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-        self._api.patch_status(self._name, {"metadata": {"annotations": {REPORT: latest.text(at)}}})
+        text = latest.text(timestamp())
+        self._api.patch_status(self._name, {"metadata": {"annotations": {REPORT: text}}})
         self._written, self._written_at = latest, time.monotonic()
         # Jitter: agents that a rollout started together must not write together for ever.
         return self._pace.figures * random.uniform(0.9, 1.1)  # noqa: S311 - it is no secret
