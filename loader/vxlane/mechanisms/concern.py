@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which pods a finding concerns. Pure."""
+"""Which pods must stay on the kernel path because of what was found. Pure."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ Pods = Mapping[str, Collection[IPv4Address]]
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Whose packets are left to the kernel path."""
+    """The pods and flows whose packets are left to the kernel path."""
 
     all: bool = False
     ports: frozenset[str] = frozenset()
-    """Of single pods, and maybe names that no pod has."""
+    """Bridge ports of single pods. A name may belong to no pod."""
     translated: bool = False
-    """All packets of flows that netfilter translates."""
+    """Whether flows that netfilter translates are left to it, too."""
 
 
 def judged(
     found: Iterable[Finding], pods: Pods, local: IPv4Network, ignored: Collection[Kind]
 ) -> Judged:
-    """Whom `found` concerns, but for the kinds that are ignored."""
+    """What `found` leaves to the kernel path. Kinds that are `ignored` leave nothing to it."""
     ports: set[str] = set()
     translated = False
     for finding in found:
@@ -44,10 +44,10 @@ def judged(
 
 
 def _concerned(finding: Finding, pods: Pods, local: IPv4Network) -> set[str] | None:
-    """The pods, None: all of them.
+    """The bridge ports of the pods that a finding is about; None means all pods.
 
-    A pod that is left alone is so in both directions. So a rule about packets from one local pod
-    is about that pod only; about packets from a remote one it is about all that may talk to it.
+    A pod is left to the kernel path in both directions. So a rule about packets from one local pod
+    concerns that pod only. A rule about packets from a remote pod concerns every pod here.
     """
     scope = finding.scope
     if scope.ports is not None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Connections of local pods that a helper reads, whose sequence numbers are shifted or that a
-flowtable carries: they may outlive the rule that made them so.
+"""Connections of local pods that are still bound to a mechanism whose rule may be gone.
 
-The kernel selects the entries by their status (Linux 5.15; before, it names them all).
+A helper reads them, SYNPROXY shifts their sequence numbers, or a flowtable carries them. The kernel
+selects such entries by their status from Linux 5.15 on. Older kernels list all entries.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _STATUS = {
     nf.IPS_OFFLOAD: Kind.FLOWTABLE,
 }
 _AUTOMATIC = Path("/proc/sys/net/netfilter/nf_conntrack_helper")
-"""Until Linux 6.0: helpers are given to connections by their port, without a rule."""
+"""Up to Linux 6.0 this sysctl gives helpers to connections by port, without a rule."""
 
 
 class ConntrackReader:
@@ -39,7 +39,7 @@ class ConntrackReader:
         self._netlink.close()
 
     def findings(self, view: View) -> tuple[Finding, ...]:
-        """What binds connections of pods; each about the local pod that has the connection."""
+        """What binds connections of pods. Each finding is about one local pod."""
         found = dict.fromkeys(
             Finding(kind, "conntrack", scope)
             for status, kind in _STATUS.items()

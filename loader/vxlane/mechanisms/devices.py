@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What devices on the way of pods' packets do to each of them: qdiscs, tc filters, XDP.
+"""What devices on the way of pods' packets do to each packet: qdiscs, tc filters and XDP.
 
-The bypass enters no device of the overlay and no bridge, so what stands there is skipped. A NIC's
-qdiscs and programs see bypassed packets as well. A pod's own programs are read in its namespace;
-none of them has an event that we could hear.
+A bypassed packet enters neither the overlay's device nor a bridge, so it skips what is attached
+there. A NIC's qdiscs and programs see bypassed packets too, and need no look. A pod's own programs
+are read in the pod's namespace, because the kernel sends us no events about them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from vxlane.runtime import netns
 QUEUES = frozenset(
     {"noqueue", "noop", "mq", "pfifo", "bfifo", "pfifo_fast", "fq", "fq_codel", "ingress", "clsact"}
 )
-"""Qdiscs that delay and drop nothing on a device that never is busy; filters are read apart."""
+"""Qdiscs that neither delay nor drop packets on a device that is never busy. Filters on them are
+read separately."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class PodDevice:
 
 @dataclass(frozen=True, slots=True)
 class Devices:
-    """The devices on the way, by what they are."""
+    """The devices on the way of pods' packets."""
 
     inner: tuple[tuple[int, str], ...]
     """Ifindex and name of the VXLAN device and of bridges."""
@@ -56,7 +57,7 @@ class DeviceReader:
         self._netlink = netlink
 
     def findings(self, devices: Devices) -> tuple[Finding, ...]:
-        """What stands on the devices; one that is gone has nothing."""
+        """What is attached to the devices. A device that is gone has nothing."""
         qdiscs = self._qdiscs()
         found: list[Finding] = []
         for ifindex, name in devices.inner:
@@ -71,7 +72,7 @@ class DeviceReader:
         return tuple(found)
 
     def _of_pod(self, pod: PodDevice) -> Iterator[Finding]:
-        """What a pod has on its own end."""
+        """What is attached to the pod's own end of its veth."""
         end = far_end(self._netlink, pod.ifindex)
         if end is None:
             return

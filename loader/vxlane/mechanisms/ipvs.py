@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether IPVS translates connections, as kube-proxy's mode ipvs and kube-router have it do.
+"""Whether IPVS translates connections, as kube-proxy in mode ipvs and kube-router use it.
 
-An IPVS connection lives by timers of its own, which bypassed packets would not start anew. Nothing
-tells of a service that comes or goes.
+An IPVS connection has timers of its own, which bypassed packets would not restart. There are no
+events about IPVS services, so they are read again and again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from vxlane.mechanisms.kinds import Finding, Kind
 
 SERVICES = Path("/proc/thread-self/net/ip_vs")
-"""Of this thread's namespace; not there without IPVS."""
+"""Lists the services of this thread's network namespace. It is missing without IPVS."""
 _HEADINGS = 3
 
 
@@ -25,7 +25,7 @@ class IpvsReader:
         self._has_any = False
 
     def refresh(self) -> bool:
-        """Read; whether it is otherwise than before."""
+        """Read again. True: there are services now and were none before, or the reverse."""
         before, self._has_any = self._has_any, self._read()
         return self._has_any != before
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kinds of mechanisms that act on every packet, or change how a connection is followed.
+"""The kinds of mechanisms that act on every packet, or change how a connection is tracked.
 
-A packet that is bypassed does not meet them, so what one may concern is left to the kernel path.
-The values are the names of `--ignore-mechanism`, of `vxlane status` and of docs/. Pure.
+A bypassed packet does not meet them, so packets that may meet one are left to the kernel path. The
+values are the names in `--ignore-mechanism`, `vxlane status` and docs/. Pure.
 """
 
 from __future__ import annotations
@@ -82,19 +82,19 @@ OF_A_CONNECTION = frozenset(
         *(Kind.NOTRACK, Kind.ZONE, Kind.TIMEOUT),
     }
 )
-"""Kinds that act on a connection's first packet and bind the later ones. All others are skipped
-only by packets that are bypassed, which are those of an established connection."""
+"""Kinds that act on a connection's first packet and bind the later ones. All other kinds matter
+only to packets that may be bypassed, which are those of established connections."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Which packets a finding is about; None where that is not known to be narrowed."""
+    """The packets that a finding is about. None: nothing is known that narrows them."""
 
     sources: Ranges | None = None
     """IPv4 addresses."""
     destinations: Ranges | None = None
     ports: frozenset[str] | None = None
-    """Names of bridge ports that the packet comes from or goes to."""
+    """Names of the bridge ports that the packets come from or go to."""
 
 
 @dataclass(frozen=True, slots=True)

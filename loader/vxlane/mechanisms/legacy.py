@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""iptables-legacy's rules, from the one block of bytes in which the kernel keeps a table.
+"""Decodes iptables-legacy's rules from the block of bytes in which the kernel keeps a table.
 
-Layouts are those of linux/netfilter_ipv4/ip_tables.h. A jump is an offset into the block, a user
-chain begins behind an entry of the target ERROR that holds its name. Pure.
+Layouts are those of linux/netfilter_ipv4/ip_tables.h. A jump is an offset into the block. A user
+chain begins behind an entry with the target ERROR, which holds the chain's name. Pure.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class _Entry:
 
 
 def without_counters(block: bytes) -> bytes:
-    """The block as it stays while only packets are counted."""
+    """The block with all counters 0, so that equal blocks have equal rules."""
     plain, offset = bytearray(block), 0
     while offset < len(block):
         plain[offset + _COUNTERS.start : offset + _COUNTERS.stop] = bytes(16)

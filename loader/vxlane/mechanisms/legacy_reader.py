@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads iptables-legacy's tables from the kernel.
 
-A table's change has no event: they are compared with what they were, counters left out.
+There are no events about changes, so the tables are compared with the last ones, without counters.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from vxlane.errors import KernelError
 from vxlane.mechanisms.legacy import INFO, LegacyTable, table, without_counters
 from vxlane.mechanisms.rules import Base, ChainKey, Rule
 
-# Of this thread's namespace; names of tables that were used since the start. Asking for another one
-# would make it.
+# The tables in use in this thread's network namespace. To ask for another one would make it.
 _TABLES = Path("/proc/thread-self/net/ip_tables_names")
 _GET_INFO, _GET_ENTRIES = 64, 65
 _HEADER = 40  # struct ipt_get_entries: name, size, padding
@@ -36,7 +35,7 @@ class LegacyReader:
         self._socket.close()
 
     def refresh(self) -> bool:
-        """Read the tables; whether some rule is another one now."""
+        """Read the tables. True: some rule has changed."""
         before = self._blocks
         self._blocks = {}
         for name in _names():
@@ -54,7 +53,7 @@ class LegacyReader:
 
     @property
     def is_used(self) -> bool:
-        """Whether there are tables, that for NAT included."""
+        """Whether there are any tables, also if only the one for NAT."""
         return bool(_names())
 
     def bases(self) -> tuple[Base, ...]:
@@ -66,7 +65,7 @@ class LegacyReader:
         return self._tables[key.table].rules.get(key, ())
 
     def _get(self, option: int, name: str, size: int, more: bytes) -> bytes:
-        """A getsockopt whose buffer says what is asked for (Python's own passes none in)."""
+        """A getsockopt(2) that reads its buffer. Python's own passes no content in."""
         question = name.encode().ljust(32, b"\0") + more
         buffer = ctypes.create_string_buffer(question, size)
         length = ctypes.c_uint32(size)

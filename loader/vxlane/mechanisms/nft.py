@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""nftables' rules, from the bytes that the kernel's netlink dump has for them.
+"""Decodes nftables' rules from the bytes of the kernel's netlink dump.
 
-A rule loads something into a register and compares the register: what is in each is followed here.
-Pure.
+A rule loads something into a register and then compares the register, so the decoder keeps track
+of what is in each. Pure.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Decoder:
             yield Unknown.TEST
         elif name not in HARMLESS:
             yield Kind.UNKNOWN
-        # Some of these write a register; what it held is compared no more.
+        # Some of these write a register, and we do not know which.
         self._registers.clear()
 
     def _object(self, found: Found) -> Kind:
@@ -130,7 +130,7 @@ class Decoder:
         self._registers[be32_of(found, nft.NFTA_META_DREG)] = self._of_meta(key)
 
     def _of_meta(self, key: int) -> Register:
-        """What a register holds of a key."""
+        """What a register holds after this key was loaded."""
         if key == nft.NFT_META_MARK:
             return MARK
         if key in META_NUMBERS:
@@ -169,7 +169,7 @@ class Decoder:
                 continue
             if isinstance(what, Kind):
                 yield what
-            # Of a field whose first bytes are not loaded nothing can be said.
+            # A field whose first bytes are not loaded can't be compared.
             field = what if isinstance(what, Field) and first == start else Unknown.TEST
             pieces.append(Piece(field, last - first, shift=8 * (start + length - last)))
         if sum(piece.size for piece in pieces) != size:
@@ -196,7 +196,7 @@ class Decoder:
         has_xor = any(_data(found.get(nft.NFTA_BITWISE_XOR, b"")))
         result = OTHER
         if source is MARK and not has_xor:
-            result = 0  # bits of a mark are cleared, and packets come unmarked
+            result = 0  # packets come unmarked, so to clear bits of the mark gives 0
         elif isinstance(source, tuple) and len(source) == 1 and not has_xor and mask:
             result = (replace(source[0], mask=source[0].number(mask)),)
         else:
@@ -259,7 +259,7 @@ class Decoder:
                 yield from _all(held)
 
     def _piece(self, register: int) -> Piece:
-        """The one field that a register holds; anything, where it holds several or none."""
+        """The one field that a register holds. ANYTHING: it holds several fields, or none."""
         held = self._registers.get(register, OTHER)
         return held[0] if isinstance(held, tuple) and len(held) == 1 else ANYTHING
 
@@ -280,7 +280,7 @@ def _fields(pieces: Iterable[Piece]) -> Iterator[Field]:
 
 
 def verdict_of(data: bytes) -> Verdict | None:
-    """The verdict of nested NFTA_DATA_*; None where the rules just go on, or there is none."""
+    """The verdict in nested NFTA_DATA_*. None: there is none, or the next rule follows anyway."""
     verdict = attributes(data, 0).get(nft.NFTA_DATA_VERDICT)
     if verdict is None:
         return None

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads nftables' rules from the kernel, chain by chain, and only those that are asked for.
+"""Reads nftables' rules from the kernel, one chain at a time, when they are asked for.
 
-The kernel selects a dump's rules by table and chain. So what nobody walks, such as the ten
-thousand nat chains of kube-proxy, costs nothing.
+The kernel can dump the rules of one chain. So chains that no walk reaches cost nothing, such as the
+ten thousand nat chains of kube-proxy.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from vxlane.util.names import device_name
 
 
 class NftReader:
-    """The rules of this thread's network namespace, remembered until they are forgotten."""
+    """The rules of this thread's network namespace. They are kept until `forget` drops them."""
 
     def __init__(self) -> None:
         self._netlink = NetlinkSocket(nf.NETLINK_NETFILTER)
@@ -51,7 +51,7 @@ class NftReader:
         return frozenset(chains | self._sets)
 
     def forget(self, change: RulesetChange) -> None:
-        """Read anew what is asked for of what changed."""
+        """Drop what changed, so that it is read again when it is asked for."""
         if change.lost or change.bases:
             self._bases = None
         tables = {(family, table) for family, table, _ in change.names & self._sets}
@@ -64,7 +64,7 @@ class NftReader:
         }
 
     def bases(self) -> tuple[Base, ...]:
-        """The chains that the kernel calls, of the families that packets of pods meet."""
+        """The base chains of the families that may see packets of pods."""
         if self._bases is None:
             bodies = self._dump(nf.NFT_MSG_GETCHAIN, socket.AF_UNSPEC, b"")
             self._bases = tuple(base for body in bodies if (base := _base(body)))
@@ -84,7 +84,7 @@ class NftReader:
         return self._rules[key]
 
     def _set(self, key: ChainKey, name: str) -> SetContent:
-        """What a set holds, as far as a rule can be judged by it."""
+        """What a set holds. The elements are read only if the rules can be judged by them."""
         self._sets.add((int(key.family), key.table, name))
         header = nf.NFGENMSG.pack(key.family, 0, 0)
         which = string_attribute(nf.NFTA_SET_TABLE, key.table)
@@ -110,18 +110,18 @@ class NftReader:
         try:
             return self._netlink.dump(Request(kind, body))
         except KernelError as error:
-            # It went meanwhile, and an event says so; or this kernel has no nftables.
+            # It is gone, and an event says so; or this kernel has no nftables.
             if error.errno in {errno.ENOENT, errno.EINVAL}:
                 return []
             raise
 
 
 _Element = tuple[bytes, bytes, int, Verdict | None]
-"""Key, last key (empty: not told), flags and, of a map to verdicts, the verdict."""
+"""Key, last key (empty if the kernel gives none), flags, and the verdict of a verdict map."""
 
 
 def _base(body: bytes) -> Base | None:
-    """The chain of an NFT_MSG_NEWCHAIN, if the kernel calls it for packets of pods."""
+    """The chain of an NFT_MSG_NEWCHAIN, if it is a base chain that may see packets of pods."""
     family = body[0]
     found = attributes(body, nf.NFGENMSG.size)
     if nf.NFTA_CHAIN_HOOK not in found or family not in set(Family):
@@ -132,7 +132,7 @@ def _base(body: bytes) -> Base | None:
         devices.add(text_of(hook[nf.NFTA_HOOK_DEV]))
     table, chain = text_of(found[nf.NFTA_CHAIN_TABLE]), text_of(found[nf.NFTA_CHAIN_NAME])
     if (family, table) == (Family.IP, OWN_TABLE):
-        return None  # it looks at a tunnel's bytes, and judges no packet
+        return None  # our own rules look into the tunnel, and never drop a packet
     return Base(
         ChainKey(Family(family), table, chain),
         be32_of(hook, nf.NFTA_HOOK_HOOKNUM),
@@ -159,8 +159,8 @@ def _elements(body: bytes) -> Iterator[_Element]:
 def _intervals(elements: Iterator[_Element]) -> Iterator[tuple[bytes, bytes, Verdict | None]]:
     """First and last key of each element.
 
-    The last key of an interval is one below an element of its own that carries a flag; of a
-    concatenation it is told (NFTA_SET_ELEM_KEY_END).
+    The end of an interval is an element of its own with a flag, one above the last key. For a
+    concatenation the kernel gives the last key itself (NFTA_SET_ELEM_KEY_END).
     """
     found = list(elements)
     ends = sorted(key for key, _, flags, _ in found if flags & nf.NFT_SET_ELEM_INTERVAL_END)
@@ -181,7 +181,7 @@ def _before(end: bytes | None, key: bytes) -> bytes:
 
 
 def _expressions(found: dict[int, bytes]) -> Iterator[str]:
-    """Names of what a set does for each element (NFTA_SET_EXPR, NFTA_SET_EXPRESSIONS)."""
+    """The names of a set's own expressions, which run for each element that is found."""
     alone = [found[nf.NFTA_SET_EXPR]] if nf.NFTA_SET_EXPR in found else []
     listed = [value for _, value in attribute_list(found.get(nf.NFTA_SET_EXPRESSIONS, b""))]
     for expression in alone + listed:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a rule of nftables has loaded into a register, and comparisons with it. Pure."""
+"""What a rule of nftables has loaded into its registers, and what it compares them with. Pure."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _MOST = (1 << 32) - 1
 
 @dataclass(frozen=True, slots=True)
 class SetContent:
-    """What a set that a rule looks into holds; a map to verdicts holds those too."""
+    """The elements of a set that a rule looks up; those of a verdict map have verdicts."""
 
     elements: tuple[tuple[bytes, bytes, Verdict | None], ...]
     """First and last key of each element."""
     is_whole: bool = True
-    """False: its elements may come and go without a change of the rules."""
+    """False: elements may be added and removed without a change of the rules."""
     kinds: tuple[Kind, ...] = ()
-    """What its elements do each time one is found."""
+    """What an element does each time it is found."""
     objects: Kind | None = None
-    """What a map to named objects leads to."""
+    """The kind of the objects that a map of named objects leads to."""
     key_size: int = 64
     """Bytes of a key, each field padded to four; 64, all registers, where that is not known."""
 
@@ -47,13 +47,13 @@ class Piece:
     size: int
     """In bytes."""
     shift: int = 0
-    """Bits of the field below what was loaded."""
+    """How many low bits of the field were not loaded."""
     mask: int | None = None
     is_host: bool = False
     """A number in the host's byte order."""
 
     def number(self, data: bytes) -> int:
-        """The field's value where it is `data`, bits that were not loaded 0."""
+        """The field's value if the loaded part is `data`. Bits that were not loaded are 0."""
         order = sys.byteorder if self.is_host else "big"
         return int.from_bytes(data, order) << self.shift
 
@@ -83,9 +83,8 @@ class Piece:
         return NumberTest(self.what, ranges, is_negated, self.mask)
 
     def element(self, low: bytes, high: bytes, name_of: NameOf) -> Test | None:
-        """The test for an element of a set; None where it is not known.
-
-        A key of several fields begins in the register of the first one.
+        """The test for an element of a set. None: it is not decoded, as a key of several fields is
+        not, which begins in the register of the first one.
         """
         if isinstance(self.what, Unknown):
             return None
@@ -137,7 +136,7 @@ def word_of(register: int) -> int:
 
 
 Register = tuple[Piece, ...] | int
-"""What was loaded, or a constant."""
+"""What was loaded, or a constant that was written."""
 ANYTHING = Piece(Unknown.TEST, 0)
 OTHER: Register = (ANYTHING,)
 STATE: Register = (Piece(Field.STATE, 4, is_host=True),)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the packets that a bypass carries look like to a rule, and whether a test fits them.
+"""What bypassed packets look like to a rule, and whether a test fits them.
 
-A packet here is a set of packets: for each field the values that some of them have. A test fits
-none of them, some, or all; what is not known fits some. Pure.
+A `Packet` here is a set of packets: for each field it has the values that some of them have. A test
+fits none, some or all of them. A test that is not understood fits some. Pure.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from ipaddress import IPv4Address, IPv4Network
 from vxlane.mechanisms.kinds import Ranges
 
 _MOST_VALUES = 1024
-"""So many values of a field are tried one by one against a mask."""
+"""Values of a field that are tried one by one against a mask. With more of them the test fits
+some, as far as we know."""
 _IPV4, _ETH_IPV4 = 2, 0x0800  # NFPROTO_IPV4, ETH_P_IP
 _TCP, _UDP, _ICMP = 6, 17, 1
 _ACK, _SYN_RST = 0x10, 0x06
@@ -24,13 +25,13 @@ _DONT_FRAGMENT = 0x4000
 _UNSPECIFIED, _UNICAST, _LOCAL = 0, 1, 2  # RTN_*
 _HOST, _MULTICAST = 0, 2  # PACKET_*
 _HOSTS = ((0x01000000, 0x7EFFFFFF), (0x80000000, 0xDFFFFFFF), (0xF0000000, 0xFFFFFFFE))
-"""All addresses that a host can have towards others."""
+"""All addresses that a host can use on a network: not loopback, multicast or 0.0.0.0/8."""
 # Bits of a state, of nft's ct state and of xt_conntrack alike (NF_CT_STATE_BIT).
 INVALID, ESTABLISHED, _RELATED, _NEW, _UNTRACKED = 1, 2, 4, 8, 64
 
 
 class Field(enum.Enum):
-    """What a rule can test and we can tell."""
+    """What a rule can test, and of which we know the values that packets have."""
 
     SOURCE = enum.auto()
     DESTINATION = enum.auto()
@@ -44,12 +45,13 @@ class Field(enum.Enum):
     """NFPROTO_*."""
     ETHERTYPE = enum.auto()
     STATE = enum.auto()
-    """conntrack's."""
+    """Of conntrack: a set of the bits above."""
     SOURCE_TYPE = enum.auto()
     """What the routing table calls the address: RTN_UNICAST, RTN_LOCAL ..."""
     DESTINATION_TYPE = enum.auto()
     IN = enum.auto()
-    """Names of devices, as netfilter's IP hooks see them: a pod's packets come from its bridge."""
+    """Names of devices as netfilter's IP hooks see them, where a pod's packets come from its
+    bridge."""
     OUT = enum.auto()
     IN_PORT = enum.auto()
     """Names of bridge ports."""
@@ -74,7 +76,7 @@ class Match(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class NumberTest:
-    """Whether a field's value, its bits outside `mask` cleared, is in `ranges`."""
+    """Whether a field's value is in `ranges`, after its bits outside `mask` are cleared."""
 
     field: Field
     ranges: Ranges
@@ -84,7 +86,7 @@ class NumberTest:
 
 @dataclass(frozen=True, slots=True)
 class NameTest:
-    """Whether a device has one of these names; one that ends in * stands for all that begin so."""
+    """Whether a device has one of these names. A name that ends in * is a prefix."""
 
     field: Field
     names: frozenset[str]
@@ -96,7 +98,7 @@ Test = NumberTest | NameTest
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What of a node decides what its pods' packets look like."""
+    """The facts of a node that decide what its pods' packets look like."""
 
     network: IPv4Network
     """Of all pods."""
@@ -107,7 +109,7 @@ class View:
     """The VXLAN device; empty: there is none."""
     nics: frozenset[str]
     direct: frozenset[str]
-    """Those over which packets go without a tunnel."""
+    """The NICs by which packets leave without a tunnel."""
     address: IPv4Address
     """Our VTEP's."""
     peers: tuple[IPv4Address, ...]
@@ -118,16 +120,16 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """Values that the packets have, by field; of a field that is not there all are possible."""
+    """A set of packets: the values that they have, by field. A missing field may have any value."""
 
     numbers: Mapping[Field, Ranges]
     names: Mapping[Field, frozenset[str]]
     is_inner: bool = True
-    """Whether its addresses are pods'; else it is a tunnel's packet."""
+    """Whether the addresses are pods'. Otherwise these are the tunnel's own packets."""
     moved: Field | None = None
-    """Which of its addresses is no pod's, but what NAT has yet to make one, or has made of one."""
+    """The address that is not a pod's at this hook: NAT translates it later, or has done so."""
     has_copies: bool = False
-    """Whether copies of some are among them, which conntrack must see as it would the packets."""
+    """Whether copies of some are among them. Conntrack must see a copy as it sees the packet."""
 
     def match(self, test: Test) -> Match:
         """How many of the packets `test` fits."""
@@ -139,7 +141,7 @@ class Packet:
 
 
 def masked_test(field: Field, value: int, mask: int, *, is_negated: bool = False) -> NumberTest:
-    """Whether the bits of a 32-bit field that are in `mask` are `value`; of a prefix as a range."""
+    """Whether a 32-bit field has `value` under `mask`. A mask that is a prefix becomes a range."""
     rest = mask ^ 0xFFFFFFFF
     if rest & (rest + 1):
         return NumberTest(field, ((value, value),), is_negated, mask)
@@ -147,8 +149,8 @@ def masked_test(field: Field, value: int, mask: int, *, is_negated: bool = False
 
 
 def established(view: View, moved: Field | None = None) -> Packet:
-    """Of pods' connections that conntrack knows, as the bypass takes them: TCP with ACK and
-    without SYN and RST, UDP, ICMP; no fragments. `moved`: see Packet.
+    """Packets of pods' established connections, as the bypass takes them: TCP with ACK and without
+    SYN and RST, UDP, ICMP, and no fragments. `moved`: see `Packet`.
     """
     flags = _values(*(n for n in range(256) if n & _ACK and not n & _SYN_RST))
     numbers = {**_inner(view, moved), Field.STATE: _values(ESTABLISHED), Field.TCP_FLAGS: flags}
@@ -156,21 +158,21 @@ def established(view: View, moved: Field | None = None) -> Packet:
 
 
 def of_any_state(view: View, moved: Field | None = None) -> Packet:
-    """Of pods' connections from the first packet on."""
+    """Packets of pods' connections from the first one on."""
     states = _values(INVALID, ESTABLISHED, _RELATED, _NEW, _UNTRACKED)
     return Packet({**_inner(view, moved), Field.STATE: states}, _inner_names(view), moved=moved)
 
 
 def framed(view: View, moved: Field | None = None) -> Packet:
-    """As `established`, where frames are seen on a bridge or a device: conntrack may not have seen
-    them yet, and device names are ports'.
+    """As `established`, where a bridge or a device sees frames. Conntrack may not have seen them
+    yet, and the names of devices are those of ports.
     """
     states = _values(INVALID, ESTABLISHED, _UNTRACKED)
     return Packet({**established(view, moved).numbers, Field.STATE: states}, {}, moved=moved)
 
 
 def unfollowed(packet: Packet) -> Packet:
-    """The same packets before conntrack has seen them, which takes some for INVALID until then."""
+    """The same packets before conntrack has seen them. Some of them count as INVALID until then."""
     states = _merged((*packet.numbers[Field.STATE], *_values(INVALID, _UNTRACKED)))
     return replace(packet, numbers={**packet.numbers, Field.STATE: states})
 
@@ -184,7 +186,7 @@ def copied(packet: Packet) -> Packet:
 
 
 def untracked(packet: Packet) -> Packet:
-    """The same packets where conntrack was told to leave them alone."""
+    """The same packets where a rule has told conntrack not to track them."""
     return replace(packet, numbers={**packet.numbers, Field.STATE: _values(_UNTRACKED)})
 
 
@@ -203,8 +205,8 @@ def received(view: View) -> Packet:
 
 
 def _outer(view: View) -> dict[Field, Ranges]:
-    """Replies go to another port than the one that was sent from, so conntrack never calls one of
-    the tunnel's connections established.
+    """The tunnel's packets in either direction. Replies go to another port than the one that was
+    sent from, so conntrack never calls a connection of the tunnel established.
     """
     return {
         Field.PROTOCOL: _values(_UDP),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rules, whoever's: what they test, what they do, where they lead. Pure."""
+"""Rules of nftables and iptables in one form: tests, actions and verdicts. Pure."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from vxlane.mechanisms.packet import Field, Test
 
 
 class Code(enum.Enum):
-    """What becomes of a packet that a rule fits."""
+    """What a verdict does to a packet."""
 
     ACCEPT = enum.auto()
     """No later rule of this base chain sees it."""
     DROP = enum.auto()
-    """Dropped or refused: neither does one."""
+    """Dropped or rejected. No later rule sees it at all."""
     RETURN = enum.auto()
     JUMP = enum.auto()
     GOTO = enum.auto()
@@ -24,7 +24,7 @@ class Code(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A rule's end."""
+    """What a rule does with the packets that it fits."""
 
     code: Code
     chain: str = ""
@@ -32,17 +32,17 @@ class Verdict:
 
 
 class Unknown(enum.Enum):
-    """A test that fits some packets, as far as we know."""
+    """A test that is not decoded. It may fit some packets."""
 
     TEST = enum.auto()
     CONNECTION = enum.auto()
-    """Of conntrack's entry, which an untracked packet does not have."""
+    """A test of conntrack's entry. An untracked packet has none."""
     MARKED = enum.auto()
-    """For a mark that rules put on packets; an unmarked one does not fit."""
+    """A test for a mark that other rules set. A packet without a mark does not fit."""
 
 
 class Action(enum.Enum):
-    """What a rule does that is no mechanism, for it concerns a connection's first packet."""
+    """What a rule does that is not a mechanism, because it acts on a connection's first packet."""
 
     TRANSLATE = enum.auto()
     """NAT."""
@@ -50,19 +50,19 @@ class Action(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A verdict map: what each test leads to, None where the test is not known."""
+    """A verdict map: the verdict of each test. None: the test is not decoded."""
 
     branches: tuple[tuple[Test | None, Verdict], ...]
 
 
 Step = Test | Field | Unknown | Action | Kind | Choice | Verdict
-"""A bare Field is a test of it that is not decoded, and fits some packets as far as we know."""
+"""A bare Field is a test of that field that is not decoded. It may fit some packets."""
 Rule = tuple[Step, ...]
-"""In the order in which the kernel takes them: the first test that does not fit ends it."""
+"""In the kernel's order. The first test that does not fit ends the rule."""
 
 
 class Family(enum.IntEnum):
-    """NFPROTO_* of tables whose chains packets of pods meet."""
+    """NFPROTO_* of the tables whose chains may see packets of pods."""
 
     INET = 1
     IP = 2
@@ -83,13 +83,13 @@ class Hook(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class ChainKey:
-    """Names one chain."""
+    """The name of one chain."""
 
     family: Family
     table: str
     chain: str
     is_legacy: bool = False
-    """Of iptables-legacy, whose tables have the same names as those of iptables-nft."""
+    """iptables-legacy's tables have the same names as those of iptables-nft."""
 
     def __str__(self) -> str:
         tool = "iptables-legacy" if self.is_legacy else "nft"
@@ -98,16 +98,16 @@ class ChainKey:
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A chain that the kernel calls."""
+    """A base chain: one that the kernel calls."""
 
     key: ChainKey
     hook: int
-    """Of NETDEV NF_NETDEV_*, of others `Hook`."""
+    """NF_NETDEV_* in family NETDEV, a `Hook` in all others."""
     priority: int
-    """Of the chains of one hook those with lower ones come first."""
+    """Chains of one hook are called in ascending order of priority."""
     is_nat: bool = False
-    """Sees a connection's first packet only."""
+    """Whether it sees only a connection's first packet."""
     drops: bool = False
-    """Its policy: what comes to its end is dropped."""
+    """Whether its policy is to drop what reaches its end."""
     devices: frozenset[str] = frozenset()
-    """Of a chain of devices."""
+    """The devices it is attached to, if it is a chain of devices."""

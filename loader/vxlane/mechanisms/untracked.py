@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether the node's rules treat the tunnel's packets alike, tracked by conntrack or not.
+"""Whether the node's rules treat the tunnel's packets alike, whether conntrack tracks them or not.
 
-conntrack calls each packet of a tunnel NEW, for replies go to another port than the one that was
-sent from. So rules for RELATED and ESTABLISHED connections fit neither. A rule that tells NEW from
-UNTRACKED matters if it names the tunnel's port, or if an untracked packet may be dropped in that
-chain: kube-proxy's jumps for NEW connections, and ufw's accepts before a policy that accepts, cost
-no packet. Pure.
+Conntrack calls each packet of a tunnel NEW, because replies go to another port than the one that
+was sent from. So rules for RELATED and ESTABLISHED connections fit neither kind. A rule that tells
+NEW from UNTRACKED matters in two cases: it names the tunnel's port, or an untracked packet may be
+dropped in that chain. kube-proxy's jumps for NEW connections cost no packet, and neither do ufw's
+accepts before a policy that accepts. Pure.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from vxlane.mechanisms.rules import Action, Base, ChainKey, Code, Rule, Unknown
 from vxlane.mechanisms.walk import Met, RulesOf, Walk
 
 _ASKS: frozenset[Met] = frozenset({Field.STATE, Unknown.CONNECTION, Kind.LIMIT, Kind.CONNBYTES})
-"""Tests that may fit the one kind of packet and not the other; connlimit is a limit too."""
+"""Tests that may fit a tracked packet and not an untracked one. connlimit is a limit, too."""
 _STEERS: frozenset[Met] = frozenset(
     {Kind.MARK, Kind.ZONE, Kind.TPROXY, Kind.SYNPROXY, Kind.QUEUE, Kind.REWRITE, Kind.UNKNOWN}
 )
-"""What may lead such packets elsewhere, so that no verdict tells what becomes of them."""
+"""Actions that may send packets another way, so that a verdict does not tell where they end."""
 
 
 def hindrances(bases: Sequence[Base], rules: RulesOf, view: View) -> tuple[str, ...]:
-    """The chains for whose sake the tunnel's packets must be tracked, as a person can look them up.
+    """The names of chains because of which the tunnel's packets must be tracked.
 
-    `bases` of type nat: an untracked packet is not translated. Only their own rules are looked at,
-    for behind their jumps stand the thousands of chains of kube-proxy's, which ask for a Service's
-    address or a mark. The tunnel's packets have no mark.
+    A chain of type nat is one if it translates the tunnel: untracked packets are not translated.
+    Only the rules of nat base chains are looked at. Their jumps lead to kube-proxy's thousands of
+    chains, which test a Service's address or a mark, and the tunnel's packets have no mark.
     """
     packets = sent(view), received(view)
     found: dict[str, None] = {}
@@ -77,8 +77,8 @@ def _telling_apart(base: Base, rules: RulesOf, packet: Packet) -> Iterator[Chain
 
 
 def _opens(rule: Rule, packet: Packet) -> bool:
-    """Whether a rule asks for the tunnel's port and for NEW: a firewall is being opened, and what
-    drops all else may follow.
+    """Whether a rule tests the tunnel's port and the state NEW. Such a rule opens a firewall, and
+    a rule that drops everything else may follow.
     """
     tests = [step for step in rule if isinstance(step, NumberTest | NameTest)]
     fits = [packet.match(test) for test in tests]
@@ -91,7 +91,7 @@ def _opens(rule: Rule, packet: Packet) -> bool:
 
 
 def _may_be_dropped(base: Base, rules: RulesOf, packet: Packet) -> bool:
-    """Whether some untracked packet is."""
+    """Whether some untracked packet may be dropped."""
     walk = Walk(rules, untracked(packet), {Code.DROP})
     comes_out = walk.chain(base.key, Scope())
     return bool(walk.met) or (comes_out and base.drops)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The thread that reads rules and devices, so that the one that renews the lease never waits.
+"""A thread that reads rules and devices, so that the agent's own thread never waits for them.
 
-It is asked to read by `request`, and tells by a descriptor when it has read. Requests that come
-while it reads are answered by one more reading.
+`request` asks it to read. Its descriptor becomes readable when there is a new reading. All requests
+that come during a reading are answered by the next one.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ log = logging.getLogger(__name__)
 _NOTHING = RulesetChange()
 
 _NAT_EVERY = 25.0
-"""Seconds between two readings of rules that translate tunnels: of kube-proxy's chains, of which
-there may be thousands, each is listed for that.
+"""Seconds between two readings of nat rules that may translate the tunnel. They list the chains of
+kube-proxy, of which there may be thousands.
 """
 _LEGACY = "iptables-legacy, whose changes have no events"
 
@@ -43,12 +43,12 @@ SILENT_EVERY = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Where to read."""
+    """What the rules and devices are to be judged by."""
 
     view: View
     devices: Devices
     untracks: bool = False
-    """Whether it is asked what hinders the tunnel's packets from being untracked."""
+    """Whether to look for rules because of which the tunnel's packets must be tracked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,39 +57,39 @@ class Reading:
 
     found: tuple[Finding, ...] = ()
     hindrances: tuple[str, ...] = ()
-    """See `untracked.hindrances`, where it was asked."""
+    """See `untracked.hindrances`. Empty if the question did not ask for them."""
     question: Question | None = None
-    """What was asked."""
+    """The question that this answers."""
     has_silent_change: bool = False
-    """Something without events changed: approvals that it gave are to be withdrawn."""
+    """Something that has no events changed, so approvals are to be withdrawn."""
     seconds: float = 0.0
-    """How long it took."""
+    """How long the reading took."""
 
 
 @dataclass(slots=True)
 class _Work:
-    """What is asked for and not read yet."""
+    """What was requested and is not read yet."""
 
     question: Question | None = None
     change: RulesetChange = _NOTHING
     is_due: bool = False
     has_all: bool = False
-    """Devices and connections too, and not the rules alone."""
+    """Whether to read devices and connections, too, and not only rules."""
 
 
 class _Reader:
-    """What the thread has open, and read."""
+    """What the thread has open, and what it has read."""
 
     def __init__(self, devices: DeviceReader, ipvs: IpvsReader) -> None:
         self._devices = devices
         self._ipvs = ipvs
         self._nft = NftReader()
         self._nat = NftReader()
-        """Apart, for what it reads is no reason to withdraw approvals."""
+        """A reader of its own, because changes of nat chains do not withdraw approvals."""
         self._legacy = LegacyReader()
         self._conntrack = ConntrackReader()
         self._beside: tuple[Finding, ...] = ()
-        """Of devices and connections, which cost more and change less than rules."""
+        """Findings about devices and connections, which cost more to read and change less often."""
         self._binding: frozenset[Kind] = frozenset()
         self._nat_read = -inf
         self._failure = ""
@@ -101,7 +101,9 @@ class _Reader:
         self._conntrack.close()
 
     def read(self, work: _Work) -> Reading | None:
-        """A new reading, None where there is nothing new; what can't be read is a finding."""
+        """A new reading. None: nothing was requested, and nothing changed. Never raises: what can't
+        be read is a finding.
+        """
         began = time.monotonic()
         try:
             is_silent = self._legacy.refresh() | self._ipvs.refresh()
@@ -132,7 +134,9 @@ class _Reader:
         return findings(bases, self._rules, question.view)
 
     def _read_beside(self, work: _Work, question: Question, found: tuple[Finding, ...]) -> None:
-        """A connection may outlive the rule that bound it: read them when such a rule goes."""
+        """Read devices and connections if that was requested, or if a rule that binds connections
+        came or went: a connection may outlive its rule.
+        """
         binding = frozenset(finding.kind for finding in found) & OF_A_CONNECTION
         if work.has_all or binding != self._binding:
             self._beside = self._devices.findings(question.devices)
@@ -140,8 +144,8 @@ class _Reader:
         self._binding = binding
 
     def _hindrances(self, question: Question) -> tuple[str, ...]:
-        """NAT is decided on a connection's first packet, so rules of it may be read some time after
-        they changed.
+        """See `untracked.hindrances`. Rules of NAT may be some seconds old, since they act on a
+        connection's first packet only.
         """
         if not question.untracks:
             return ()
@@ -157,7 +161,7 @@ class _Reader:
 
     @property
     def known(self) -> frozenset[ObjectName]:
-        """The chains and sets of nftables that packets of pods may meet."""
+        """The nftables chains and sets that packets of pods may meet."""
         return self._nft.known
 
     def _rules(self, key: ChainKey) -> tuple[Rule, ...]:
@@ -170,7 +174,7 @@ class _Reader:
 
 
 class Watcher:
-    """Reads in a thread of its own, in the network namespace of the one that makes it."""
+    """The thread. It reads in the network namespace of the thread that makes it."""
 
     def __init__(self, devices: DeviceReader, ipvs: IpvsReader) -> None:
         self._reader = _Reader(devices, ipvs)
@@ -185,7 +189,7 @@ class Watcher:
         self._thread.start()
 
     def fileno(self) -> int:
-        """For a selector: readable once there is a new reading."""
+        """For a selector: readable when there is a new reading."""
         return self._wake
 
     def close(self) -> None:
@@ -198,14 +202,14 @@ class Watcher:
 
     @property
     def is_pending(self) -> bool:
-        """Whether something that was asked for is not read yet."""
+        """Whether something was requested that is not read yet."""
         with self._condition:
             return self._read != self._asked
 
     def concerns(self, change: RulesetChange) -> bool:
-        """Whether packets of pods may meet what changed, as far as was read.
+        """Whether packets of pods may meet what changed, as far as the rules are known.
 
-        A table itself changes when it is switched on or off; a new one has nothing in it.
+        A change of a table itself switches it on or off. A new table has nothing in it.
         """
         if change.lost or change.bases:
             return True
@@ -214,7 +218,7 @@ class Watcher:
             return self._read != self._asked or bool(change.names & (self._known | tables))
 
     def request(self, question: Question | None = None, change: RulesetChange = _NOTHING) -> None:
-        """Read the rules that changed; without a change devices and connections as well."""
+        """Ask for a reading of the rules that changed. Without a `change` everything is read."""
         with self._condition:
             work = self._work
             work.question = question or work.question
@@ -230,7 +234,7 @@ class Watcher:
                 self._condition.notify_all()
 
     def take(self) -> Reading | None:
-        """The new reading, if there is one."""
+        """The new reading, if there is one. Makes the descriptor unreadable again."""
         try:
             os.eventfd_read(self._wake)
         except BlockingIOError:
@@ -240,7 +244,7 @@ class Watcher:
             return reading
 
     def wait(self, seconds: float) -> None:
-        """Until all that was asked for is read, or so long."""
+        """Wait until everything that was requested is read, but no longer than `seconds`."""
         with self._condition:
             self._condition.wait_for(lambda: self._read == self._asked, seconds)
 

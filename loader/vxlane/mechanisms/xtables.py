@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Matches and targets of xtables, as iptables-legacy and iptables-nft both hold them.
 
-Layouts are those of linux/netfilter/xt_*.h and linux/netfilter_ipv4/ip_tables.h. What a match
-decides from the connection alone (addresses, marks, sets) is a test that we do not know, or do;
-what it decides anew for each packet is a Kind. A name that is in no list is Kind.UNKNOWN. Pure.
+Layouts are those of linux/netfilter/xt_*.h and linux/netfilter_ipv4/ip_tables.h. A match that gives
+one answer for all packets of a connection (addresses, marks, sets) is a test, decoded or not. A
+match that may differ from packet to packet is a Kind. A name in no list is Kind.UNKNOWN. Pure.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _OF_CONNECTION = frozenset(
 )
 """Matches whose answer is the same for all packets of a bypassed flow."""
 _OF_ENTRY = frozenset({"cluster", "connlabel", "connmark", "helper"})
-"""Those of them that ask conntrack's entry."""
+"""Matches like these that test conntrack's entry."""
 
 _MATCHES = {
     "limit": Kind.LIMIT,
@@ -95,7 +95,7 @@ _TARGETS = {
 
 
 def match_steps(name: str, data: bytes) -> list[Step]:
-    """What a match tests; an empty list fits every packet."""
+    """What a match tests. Empty: it fits every packet."""
     if name in _MATCHES:
         return [_MATCHES[name]]
     try:
@@ -111,7 +111,7 @@ def match_steps(name: str, data: bytes) -> list[Step]:
 
 
 def target_steps(name: str, data: bytes) -> list[Step]:
-    """What a target does; a verdict of one's own ("", ERROR) is the caller's."""
+    """What a target does. The caller handles the standard target ("") and ERROR."""
     if name in {"DROP", "REJECT"}:
         return [Verdict(Code.DROP)]
     if name == "MARK":
