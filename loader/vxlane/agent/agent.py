@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One agent: compares what should be with what is, and repairs the difference.
 
-`loop` decides when. A source that is down, an overlay that can't be made now and programs that do
-not compile are reported and tried again later. Each of them stops only itself: the kernel path does
-not wait for the bypass.
+`loop` decides when. If the source is down, the overlay can't be made or the programs do not
+compile, that is reported and tried again later. A failure stops only its own part: the kernel path
+does not wait for the bypass.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _OF_THE_BYPASS = frozenset(
         *("resync of overlay", "tracer", "undo"),
     }
 )
-"""Failures that leave the node its network."""
+"""Parts that may fail while the node still has its network."""
 
 
 class Agent:
@@ -58,7 +58,7 @@ class Agent:
         self.is_current = False
         """Whether the maps are what the last reconcile found."""
         self.reconciles = 0
-        """How often all this was compared and repaired."""
+        """How many reconciles there were."""
         self.wish = EVERYTHING
         """How much of this node is to be bypassed."""
         self.tally = Tally()
@@ -100,7 +100,7 @@ class Agent:
 
     @property
     def is_serving(self) -> bool:
-        """Whether the node has its network, and its bypass if that is wanted and can be had."""
+        """Whether the node has its network, and its bypass if that is wanted and possible."""
         bypass = self.bypass
         if not self.is_ready or bypass is None or "bypass" in self._failures.reasons:
             return self.is_ready
@@ -127,22 +127,22 @@ class Agent:
         self._devices.close()
 
     def steer(self, wish: Wish) -> None:
-        """Bypass so much of this node from now on."""
+        """From now on bypass as much of this node as `wish` says."""
         self.wish = wish
         if self.bypass and self.overlay:
             self.bypass.lease.switch(self.overlay, is_enabled=wish.is_on)
         self.reconsider_pods()
 
     def reconsider_pods(self) -> None:
-        """Check the pods of which the cluster says another thing than before."""
+        """Check the pods whose opt-out has changed."""
         with self._attempt("pods"):
             self.pods.reconsider()
 
     def reconcile(self, dirty: Dirty) -> None:
-        """Compare and repair all that `dirty` names."""
+        """Compare the parts in `dirty` with what they should be, and repair them."""
         self.reconciles += 1
         if self.overlay is None:
-            # An earlier reconcile had no nodes, and did nothing.
+            # No reconcile has had nodes so far, so none has compared anything.
             dirty = ALL
         self.snapshot = self._hold_down.take(self._source.nodes(), time.monotonic())
         overlay, left_out = self._kernel_path.reconcile(self.snapshot, dirty), list[Problem]()
@@ -167,7 +167,7 @@ class Agent:
             self._save_nodes()
 
     def on_event(self, events: Events) -> Dirty:
-        """Act at once on removed devices and changed pods; the answer is to be reconciled."""
+        """Act at once on removed devices and changed pods. Returns what is to be reconciled."""
         if events.lost:
             self.pods.lost_track()
             self.judged.read_devices()
@@ -177,7 +177,7 @@ class Agent:
         with self._attempt("pods"):
             self.pods.devices_removed(events.removed)
         if self.pods.devices_changed(events.touched):
-            # At once: until a new shaper or filter is in the maps, packets are taken past it.
+            # At once: until the maps know of a new shaper or filter, packets bypass it.
             with self._attempt("pods"):
                 self.pods.check_changed()
             dirty |= Dirty.PODS
@@ -186,18 +186,19 @@ class Agent:
             self.judged.read_devices()
         if events.routing or not self.overlay:
             dirty |= Dirty.HOST | Dirty.ROUTES
-            # A flow's record says where it was seen to leave.
+            # A flow's record holds the way out that its packets took before.
             self.withdraw_approvals(Withdrawal.ROUTES)
         if changed & self._kernel_path.devices:
             self.withdraw_approvals(Withdrawal.DEVICES)
-            # A device that goes down loses its entries and routes, without an event for each.
+            # A device that goes down loses its entries and routes, and not each has an event.
             dirty |= Dirty.HOST | Dirty.ROUTES | Dirty.ENTRIES
         return dirty | self._kernel_path.on_event(events)
 
     def resync(self) -> Iterator[Dirty]:
-        """Compare all that may change without an event. Each step says what is to be reconciled.
+        """Compare everything that may change without an event.
 
-        A step takes some milliseconds: a change of a node must not wait for a comparison of all.
+        Yields what is to be reconciled after each step. A step takes some milliseconds, so that a
+        change of a node does not wait until everything is compared.
         """
         yield Dirty.NODES | Dirty.HOST
         self.runtime_files.resync()
@@ -213,11 +214,11 @@ class Agent:
         return self._watcher.fileno()
 
     def on_rules(self, change: RulesetChange) -> None:
-        """Rules changed: where packets of pods may meet them, withdraw every approval that the old
-        ones gave, and leave all packets to the kernel path until the new ones are read.
+        """Rules changed. If packets of pods may meet them, withdraw all approvals, and leave all
+        packets to the kernel path until the new rules are read.
         """
         if self.judged.on_rules(change):
-            # First of all: packets that a new rule tells apart may be dropped by now.
+            # First: the new rules may drop tunnel packets that are not tracked.
             self._reconcile_notrack()
             self.withdraw_approvals(Withdrawal.RULES)
 
@@ -229,13 +230,13 @@ class Agent:
         self._reconcile_notrack()
 
     def withdraw_approvals(self, reason: Withdrawal) -> None:
-        """What the kernel path does may be another now: each flow goes through it once more."""
+        """The kernel path may have changed: send each flow through it once more."""
         if self.bypass and self.overlay:
             self._judge()
             self.bypass.lease.flush(reason)
 
     def renew_notrack(self) -> None:
-        """Keep the rule, which ends by itself: called every so many seconds."""
+        """Renew the notrack rules, which end by themselves. Called every `RENEW_EVERY` seconds."""
         with self._attempt("notrack"):
             self.notrack.renew()
 
@@ -249,19 +250,22 @@ class Agent:
                 bypass.judge(self.judged.judged)
 
     def renew(self, true_at: float) -> None:
-        """Renew the lease: the maps were true at `true_at`. Called from the heartbeat's thread."""
+        """Renew the lease: the maps were true at `true_at` (CLOCK_MONOTONIC, seconds).
+
+        Called from the heartbeat's thread.
+        """
         if bypass := self.bypass:
             bypass.lease.renew(true_at)
 
     def apply_settings(self) -> None:
-        """Write the programs' settings anew."""
+        """Write the programs' settings again: some follow sysctls, which have no events."""
         if self.bypass and self.overlay:
             self.bypass.lease.apply(self.overlay)
 
     def sync(self) -> Dirty:
-        """Do what may wait for a second: save what changed, tell conntrack of resets.
+        """Do the work that may wait for a second: save changes, tell conntrack of resets.
 
-        All is to be reconciled if what is pinned is not ours any more.
+        Returns ALL if the pinned objects are not ours any more.
         """
         self._save_nodes()
         with self._attempt("undo"):
@@ -289,7 +293,8 @@ class Agent:
             overlay, self.pods.ports(), self.snapshot.network, own.pod_cidr if own else None
         )
         self._judge()
-        # Last: a lease that an agent before this one left holds until the rules are read.
+        # Last: the lease is renewed only after the rules are read. Until then an earlier agent's
+        # lease may hold.
         bypass.serve(overlay)
         return problems
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Answers that an agent needs to start: the network's configuration, this node's name.
+"""Answers that an agent needs to start: the network's configuration and this node's name.
 
-They are kept on disk, so an agent can be restarted while its source is down.
+They are kept on disk, so that an agent can be restarted while its source is down.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ FILE = "answers.json"
 
 
 class Answers:
-    """Owns `<state>/answers.json`; answers of another `origin` (see `Config`) do not count."""
+    """Owns `<state>/answers.json`. Answers from another `origin` (see `Config`) are ignored."""
 
     def __init__(self, state: Path, origin: str) -> None:
         self._path = state / FILE
         self._origin = origin
 
     def to(self, what: str, question: Callable[[], str]) -> str:
-        """The answer to `question`, or that of an earlier start where it can't be had now.
+        """The answer to `question`. If it fails now, the answer that an earlier start was given.
 
-        SourceError: it can't be had, and there is no earlier one.
+        SourceError: it failed, and there is no earlier answer.
         """
         known = self._load()
         try:
@@ -53,5 +53,5 @@ class Answers:
             if document.pop("source") == self._origin:
                 return {str(what): str(answer) for what, answer in document.items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            pass  # Not there, or of no use: it is written anew.
+            pass  # It is missing or damaged; the next answer replaces it.
         return {}

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vxlane detach`: take the bypass off this node, its agent alive or dead.
+"""`vxlane detach`: remove the bypass from this node, whether its agent lives or not.
 
-The kernel path stays: pods live on it, and it is complete without the bypass. With `network` it
-goes too, if vxlane made it and nobody uses it. Each step can be repeated: an undo that was
+The kernel path stays: pods need it, and it is complete without the bypass. With `network` it is
+removed, too, if vxlane made it and nothing uses it. Each step can be repeated, so a detach that was
 interrupted is finished by the next one.
 """
 
@@ -44,10 +44,10 @@ _FILES = (
 
 
 def detach(state: Path, *, network: bool = False) -> None:
-    """End the agent of `state` and remove its bypass; with `network` the kernel path too.
+    """End the agent of `state` and remove its bypass; with `network` also the kernel path.
 
-    Does nothing where nothing is, and says so. VxlaneError, before anything was changed: somebody
-    uses the kernel path that was to go.
+    Does nothing if there is nothing to remove, and says so. VxlaneError, before anything is changed:
+    something uses the kernel path that was to be removed.
     """
     if not state.is_dir():
         log.info("leave all as it is: there is no state directory %s", state)
@@ -72,7 +72,7 @@ def detach(state: Path, *, network: bool = False) -> None:
 
 
 def _check_unused(devices: Devices, undo: Undo) -> None:
-    """VxlaneError if someone lives on the kernel path that vxlane made."""
+    """VxlaneError if pods or another backend use the kernel path that vxlane made."""
     if not undo.network:
         return
     advice = "leave --network out to remove the bypass alone"
@@ -100,7 +100,7 @@ def _remove_notrack(undo: Undo) -> None:
 
 
 def _remove_network(devices: Devices, undo: Undo) -> None:
-    """Take the kernel path away, if it is ours: device, routes, rules, subnet.env."""
+    """Remove the kernel path if vxlane made it: device, routes, rules, subnet.env."""
     if undo.blackhole and blackhole.remove(devices, IPv4Network(undo.blackhole)):
         log.info("remove blackhole route %s", undo.blackhole)
     if not undo.network:
@@ -121,11 +121,11 @@ def _remove_network(devices: Devices, undo: Undo) -> None:
 
 
 def _tell_sysctls(undo: Undo) -> None:
-    """Name the settings that stay, for others live by them by now.
+    """Log the settings that stay as they are, because pods depend on them by now.
 
-    Without ip_forward pods have no network. conntrack has not seen the windows of connections that
-    were bypassed, so without be_liberal they would be INVALID for as long as they live; and
-    kube-proxy leaves its rule for the invalid out when it finds be_liberal set at its start.
+    Without ip_forward pods have no network. Conntrack has not seen the windows of connections that
+    were bypassed, so without be_liberal they would be INVALID for as long as they live. kube-proxy
+    leaves out its rule for INVALID packets if be_liberal is set when it starts.
     """
     for name, before in undo.sysctls.items():
         if sysctls.differing({name: before}):
@@ -133,7 +133,7 @@ def _tell_sysctls(undo: Undo) -> None:
 
 
 def _remove_files(state: Path, undo: UndoFile, *, keeps_network: bool) -> None:
-    """Remove what the agent noted, all but how to remove a kernel path that stays."""
+    """Remove the agent's files, except the note of how to remove a kernel path that stays."""
     for path in (*(state / name for name in _FILES), *state.glob("programs-*.json")):
         if path.is_dir():
             shutil.rmtree(path)

@@ -22,8 +22,8 @@ class Failures:
         with failures.attempt("rules"):
             ...
 
-    An exception inside ends the block. It is noted, and logged when it is new. The exception of a
-    signal is raised.
+    An exception ends the block and is kept as the part's failure. It is logged when it is new. An
+    exception that is no Exception, as a signal's, is raised.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class Failures:
         return Attempt(self, what)
 
     def up_to_one(self, what: str, steps: Iterator[T]) -> Iterator[T]:
-        """`steps`, each an attempt, up to the first that fails."""
+        """The results of `steps`, up to the first step that fails. Each step is an attempt."""
         while True:
             made: list[T] = []
             with self.attempt(what):

@@ -18,7 +18,7 @@ from vxlane.util.dirty import Dirty
 
 
 class KernelPath:
-    """flannel.1, routes, entries and rules: the way that packets take without a bypass."""
+    """The way that packets take without a bypass: flannel.1, routes, entries and rules."""
 
     def __init__(
         self,
@@ -48,11 +48,14 @@ class KernelPath:
 
     @property
     def devices(self) -> frozenset[int]:
-        """Ifindexes of all that it sends by: the overlay's device and NICs."""
+        """Ifindexes of the devices that it sends by: the overlay's device and the NICs."""
         return frozenset({self.device}) | (self.overlay.nics if self.overlay else frozenset())
 
     def reconcile(self, snapshot: Snapshot, dirty: Dirty) -> OverlayState | None:
-        """Compare and repair what is `dirty`; None: there is none yet, or it could not be read."""
+        """Compare and repair what is `dirty`.
+
+        None: there is no kernel path yet, or it could not be read.
+        """
         found = None
         with self._attempt("overlay"):
             found = self._read(snapshot, dirty)
@@ -77,6 +80,6 @@ class KernelPath:
                 self._source.announce(announcement)
                 self._announced = announcement
         if own is None and self._mode is Mode.OWN:
-            # The source reports why, or it was not read yet.
+            # The source was not read yet, or reports why this node is missing.
             return None
         return self._backend.reconcile(snapshot, dirty)

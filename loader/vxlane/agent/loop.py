@@ -42,8 +42,8 @@ _SETTINGS_EVERY = 10.0
 _TELL_EVERY = 10.0
 """How this node is; the cluster hears of it at a slower pace."""
 _GATHER = {Mode.OWN: 0.003, Mode.ADOPT: 0.015}
-"""See `Pace`. flanneld hears of a node when we do and then writes its entries: in adopt the agent
-waits for both."""
+"""See `Pace`. In mode adopt flanneld hears of a node when we do, and then writes its entries. One
+reconcile serves both changes."""
 
 
 @dataclass(slots=True)
@@ -128,7 +128,7 @@ class Loop:
         self._selector.close()
 
     def run(self) -> None:
-        """Run until a signal ends it, anywhere: the next agent mends what is half done."""
+        """Run until a signal ends it, at any point: the next agent repairs what is half done."""
         while True:
             due = min(self._pace.due, *(timer.due for timer in self._timers))
             events = self._selector.select(max(0.0, due - time.monotonic()))
@@ -148,7 +148,7 @@ class Loop:
                 self._readiness.ready()
 
     def _resync(self) -> None:
-        """One step of a resync; after the last one there is a rest."""
+        """Make one step of a resync. After the last one pause for `RESYNC_EVERY`."""
         dirty = next(self._steps, None)
         if dirty is None:
             self._steps = self._agent.resync()

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """When the agent reconciles, and what.
 
-Pure: every time is an argument, in seconds of CLOCK_MONOTONIC. The first request of a calm is
-answered within milliseconds. After each reconcile there is a pause that grows with the work, and
-there is a limit per second: 500 changes in a second cost a few reconciles and not 500.
+Pure: every time is an argument, in seconds of CLOCK_MONOTONIC. The first request after a quiet time
+is served within milliseconds. After each reconcile there is a pause that grows with its work, and
+there is a limit per second. So 500 changes in a second cause a few reconciles and not 500.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from math import inf
 from vxlane.util.dirty import ALL, Dirty
 
 PAUSE, LONGEST_PAUSE = 0.01, 1.0
-"""Between two reconciles: as many seconds as the last one took of the CPU, within these bounds."""
+"""Seconds between two reconciles: as long as the last one used the CPU, within these bounds."""
 MOST_PER_SECOND = 8
-"""Only a storm gets that far; a change after a timer's reconcile does not wait."""
+"""Reconciles. Only a storm of changes reaches this limit."""
 LONGEST_RETRY = 30.0
-"""After failures the whole state is compared again after 1, 2, 4 ... seconds, at most this many."""
+"""Seconds. After failures everything is compared again after 1, 2, 4 ... and at last this many."""
 
 
 class Pace:
@@ -26,7 +26,7 @@ class Pace:
 
     def __init__(self, gather: float, now: float) -> None:
         self._gather = gather
-        """From a request to the reconcile: what comes in one go is reconciled in one go."""
+        """Seconds from a request to the reconcile, so that one reconcile serves many requests."""
         self._pending = ALL
         self._due = now
         self._not_before = now
@@ -35,7 +35,7 @@ class Pace:
 
     @property
     def due(self) -> float:
-        """When to reconcile; inf: nothing is requested."""
+        """When to reconcile. Infinity: nothing is requested."""
         return self._due if self._pending else inf
 
     def request(self, dirty: Dirty, now: float) -> None:
@@ -47,7 +47,7 @@ class Pace:
         self._pending |= dirty
 
     def take(self) -> Dirty:
-        """All that was requested; from now on nothing is."""
+        """Return what was requested, and forget it."""
         dirty, self._pending = self._pending, Dirty(0)
         return dirty
 
@@ -57,7 +57,7 @@ class Pace:
         self._rest(now, cpu)
 
     def failed(self, now: float, cpu: float) -> None:
-        """The same, and something could not be done: all is tried again later."""
+        """A reconcile has ended, and some part of it failed: everything is tried again later."""
         self._rest(now, cpu)
         self._pending = ALL
         self._due = now + min(2.0**self._failures_in_a_row, LONGEST_RETRY)

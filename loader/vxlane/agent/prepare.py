@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes a `Config` and a source of nodes of the command line's values."""
+"""Makes a `Config` and a source of nodes from the command line's values."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _with_etcd(values: Values) -> tuple[Config, NodeSource]:
 
 
 def network_in_etcd(access: EtcdAccess) -> str:
-    """SourceError, also for a config that is wrong: someone may mend it, as someone may put one."""
+    """The network's config in etcd. SourceError: it is missing or wrong: someone may mend it."""
     try:
         text = network_config(access)
         parse_network(text)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From options to a running agent and back to nothing: one per state directory."""
+"""Makes an agent from its options and runs it until a signal stops it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def run(values: Mapping[str, Any]) -> None:
     with _until_interrupted(), contextlib.ExitStack() as stack:
         stack.enter_context(sole_agent(state, stands_by=values["stand_by"]))
         statuses = StatusStore(state / "agent.json")
-        # Before all that may have to be waited for: a probe must not end us meanwhile.
+        # Before anything that may wait: an unanswered probe would end us.
         _serve(values, statuses, stack)
         config, source = _prepared(values, statuses)
         cache = NodeCache(config)
@@ -82,7 +82,7 @@ def _serve(values: Mapping[str, Any], statuses: StatusStore, stack: contextlib.E
 
 
 def _prepared(values: Mapping[str, Any], statuses: StatusStore) -> tuple[Config, NodeSource]:
-    """What a source must be asked first, it is asked until it answers, as flanneld does."""
+    """See `prepare`. While the source can't be asked, wait and try again, as flanneld does."""
     waits, reason = DEFAULT_TIMING.waits(), ""
     while True:
         try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The runtime's files that the agent follows: pods in its cache, our plugin in its lists."""
+"""The container runtime's files that the agent follows: its cache of pods, and its CNI lists."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vxlane.runtime.installed import PluginKeeper
 from vxlane.util.dirty import Dirty
 
 Followed = list[tuple[int, Callable[[], Dirty]]]
-"""Descriptors, and what to call when one is readable; the answer is to be reconciled."""
+"""Descriptors, and what to call when one is readable. The call returns what is to be reconciled."""
 
 
 class RuntimeFiles:
@@ -36,7 +36,7 @@ class RuntimeFiles:
             self._pods.read()
 
     def follow(self) -> Followed:
-        """Follow all that is to be followed and can be."""
+        """Follow what is wanted, as far as the kernel lets us."""
         wanted: list[tuple[int | None, Callable[[], Dirty]]] = [
             (self._plugin.start(), self._on_plugin)
         ]
@@ -46,24 +46,24 @@ class RuntimeFiles:
         return [(followed, action) for followed, action in wanted if followed is not None]
 
     def resync(self) -> None:
-        """Compare all: some file systems have no events, and a queue of them may run over."""
+        """Compare everything: some file systems have no events, and their queue may overflow."""
         self._keep_plugin()
         if self._follows_pods:
             self.read_pods()
 
     def _keep_plugin(self) -> None:
-        """Put the installation of the CNI plugin right, if there is one."""
+        """Repair the installation of the CNI plugin, if it is installed."""
         with self._attempt("CNI plugin"):
             self._plugin.settle()
 
     def _on_plugin(self) -> Dirty:
-        """Somebody changed a directory that it concerns."""
+        """A directory has changed in which the plugin or its list is installed."""
         with self._attempt("CNI plugin"):
             self._plugin.on_event()
         return Dirty(0)
 
     def _on_pods(self) -> Dirty:
-        """The runtime has written of pods."""
+        """The runtime has written files of pods."""
         with self._attempt("pods"):
             self._pods.on_event()
         return Dirty.PODS

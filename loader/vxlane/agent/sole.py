@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One agent for each state directory: the lock that says so, and who holds it.
+"""One agent for each state directory: its lock, and the process that holds it.
 
-The lock is flock's on the directory itself. It needs no file, so a file system that is full or
-read-only does not end an agent, and the kernel tells its holder's pid as the reader's PID namespace
-numbers it: an agent in a container may be 1 in its own.
+The lock is a flock(2) of the directory itself. It needs no file, so a file system that is full or
+read-only does not end an agent. The kernel gives the holder's pid in the numbers of the reader's
+PID namespace: an agent in a container may be process 1 in its own.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 _LOCKS = Path("/proc/locks")
 NEXT = "next.lock"
-"""Locked by who stands by."""
+"""This file is locked by an agent that stands by."""
 _END_TIMEOUT = 5.0
 """Seconds that an agent gets to end."""
 
@@ -43,7 +43,10 @@ def make_directory(state: Path) -> None:
 
 @contextlib.contextmanager
 def sole_agent(state: Path, *, stands_by: bool = False) -> Iterator[None]:
-    """Hold the lock of `state`. If somebody has it, wait for its end, or ConfigError."""
+    """Hold the lock of `state` within the block.
+
+    If another agent holds it, wait until that one ends (`stands_by`), or ConfigError.
+    """
     descriptor = os.open(state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         try:
@@ -64,7 +67,7 @@ def sole_agent(state: Path, *, stands_by: bool = False) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _announced(state: Path) -> Iterator[None]:
-    """Let `is_awaited` know meanwhile, unless the file system is full or read-only."""
+    """Make `is_awaited` true within the block, unless the file system is full or read-only."""
     try:
         descriptor = os.open(state / NEXT, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError:
@@ -78,7 +81,7 @@ def _announced(state: Path) -> Iterator[None]:
 
 
 def is_awaited(state: Path) -> bool:
-    """Whether another agent stands by for `state`, be it in a container of its own."""
+    """Whether another agent stands by for `state`, also one in another container."""
     try:
         descriptor = os.open(state / NEXT, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -93,7 +96,7 @@ def is_awaited(state: Path) -> bool:
 
 
 def holder(state: Path) -> int | None:
-    """The process that holds the lock of `state`; None: none does, or none that is seen here.
+    """The pid of the process that holds the lock of `state`. None: none that is visible here.
 
     proc_locks(5): `1: FLOCK ADVISORY WRITE <pid> <major>:<minor>:<inode> 0 EOF`. The device there
     is the file system's own, which stat(2) does not tell on btrfs and overlayfs.
@@ -121,7 +124,7 @@ def stop(state: Path) -> None:
     with contextlib.suppress(ProcessLookupError):
         process = os.pidfd_open(pid)
         try:
-            # Whoever has this number now: only from here on it is nobody else's.
+            # The number may be another process's by now. The pidfd stays what it is from here on.
             if _has_open(pid, state):
                 signal.pidfd_send_signal(process, signal.SIGTERM)
             if not select.select([process], [], [], _END_TIMEOUT)[0]:

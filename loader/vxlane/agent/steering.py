@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the cluster wants of this node's bypass, made so; and what it is told of the node.
+"""Applies what the cluster wants of this node's bypass, and reports the node to the cluster.
 
 The wish is kept on disk: an agent that starts while the API server is down must not bypass a node
-that was switched off. Until a cluster's wish is known at all, packets are left to the kernel path.
+that was switched off. As long as no wish is known, packets are left to the kernel path.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FILE = "wish"
 
 
 class Steering:
-    """Between one agent and its cluster; decides for its pods which are left alone."""
+    """Stands between an agent and its cluster. Decides which pods are left to the kernel path."""
 
     def __init__(self, agent: Agent, cluster: Cluster) -> None:
         self._agent = agent
@@ -39,7 +39,7 @@ class Steering:
         return self._cluster.changed
 
     def on_event(self) -> None:
-        """The wish may be another, and pods that waited for their annotations may be let in."""
+        """The wish may have changed, or the annotations of pods may be known now."""
         self._cluster.on_event()
         wish, before = self._cluster.wish(), self._agent.wish
         if wish is not None and (wish != before or not self._path.exists()):
@@ -51,7 +51,7 @@ class Steering:
             self._agent.steer(wish)
 
     def tell(self) -> None:
-        """Tell the cluster how this node is."""
+        """Report this node's state to the cluster."""
         self._cluster.tell(self._reports.report())
 
     def reason(self, pod: PodInterface) -> str | None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The metrics of the agent itself: what it says of its state, and what it has done. Pure."""
+"""The metrics of the agent itself: its state, and what it has done. Pure."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _GAUGES = {
 
 
 def of_status(status: dict[str, Any]) -> Iterator[Metric]:
-    """Of the status document that docs/json.md describes."""
+    """The metrics of the status document that docs/json.md describes."""
     info = {key: str(status[key]) for key in ("node", "mode", "bypass")}
     yield InfoMetricFamily("vxlane", "This node's agent.", value=info)
     for name, help_ in _GAUGES.items():
@@ -55,7 +55,7 @@ def of_status(status: dict[str, Any]) -> Iterator[Metric]:
 
 
 def of_tally(tally: Tally) -> Iterator[Metric]:
-    """Of what the agent has done since it began. What can be counted is there, zeros too."""
+    """What the agent has done since it started. Counters that are 0 are there, too."""
     withdrawals = CounterMetricFamily(
         "vxlane_withdrawals", "How often all approvals were withdrawn.", labels=["reason"]
     )

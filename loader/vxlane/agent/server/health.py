@@ -10,7 +10,7 @@ from vxlane.agent.server.http import Answer, Response
 
 
 def answer(is_ready: Callable[[], bool]) -> Answer:
-    """What is answered to probes while `is_ready` says so."""
+    """The answers to probes. /readyz asks `is_ready` each time."""
 
     def respond(path: str, _: Mapping[str, str]) -> Response:
         if path == "/healthz":

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A small HTTP server for probes and scrapes: one GET for each connection.
 
-Every pod can reach such a port, so what others do there must cost the agent nothing. One thread
-serves all connections. One that has not been answered in time is closed, and beyond a number the
-oldest goes for the newest: a probe is answered while thousands of others say nothing.
+Every pod can reach such a port, so nothing that others do there may cost the agent much. One thread
+serves all connections. A connection that is not answered in time is closed. Beyond a number of
+connections a new one displaces the oldest, so a probe is answered while thousands are idle.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ log = logging.getLogger(__name__)
 _TIMEOUT = 10.0
 """Seconds from a connection's start to the end of its answer; Prometheus waits as long."""
 _MOST = 128
-"""Connections at a time; descriptors are limited to 1,024 unless someone raised that."""
+"""Connections at a time. The default limit of descriptors is 1,024."""
 _LONGEST_HEAD = 8192
 """Bytes of a request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What is answered."""
+    """An answer."""
 
     body: bytes
     status: HTTPStatus = HTTPStatus.OK
@@ -43,10 +43,10 @@ Answer = Callable[[str, Mapping[str, str]], Response]
 
 
 class HttpServer:
-    """Listens from now on until it is closed."""
+    """Listens until it is closed."""
 
     def __init__(self, listen: Listen, answer: Answer, option: str) -> None:
-        """ConfigError that names `option`: nothing can listen there."""
+        """Listen, and start the thread. ConfigError names `option`: the address can't be used."""
         family = socket.AF_INET6 if ":" in listen.address else socket.AF_INET
         try:
             listener = socket.create_server(
@@ -87,13 +87,13 @@ class HttpServer:
         self._open[task] = None
         if len(self._open) > _MOST:
             oldest = next(iter(self._open))
-            # At once, for it runs on to its end only when this task waits.
+            # At once: the cancelled task removes itself only when this one waits.
             del self._open[oldest]
             oldest.cancel()
         try:
             await asyncio.wait_for(self._exchange(reader, writer), _TIMEOUT)
         except (OSError, EOFError, ValueError, asyncio.TimeoutError, asyncio.LimitOverrunError):
-            pass  # It went away, was too slow, or spoke no HTTP.
+            pass  # The client went away, was too slow, or did not speak HTTP.
         finally:
             self._open.pop(task, None)
             writer.transport.abort()
@@ -118,7 +118,7 @@ class HttpServer:
         try:
             return self._answer(path, headers)
         except Exception:
-            log.exception("the answer to GET %s failed in a way that nobody foresaw", path)
+            log.exception("the answer to GET %s failed unexpectedly", path)
             return Response(b"see the agent's log\n", HTTPStatus.INTERNAL_SERVER_ERROR)
 
 

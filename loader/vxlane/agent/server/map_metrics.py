@@ -15,7 +15,7 @@ from vxlane.datapath.runtime import RunTime
 
 
 def of_counters(counters: Mapping[Program, Mapping[Verdict, Count]]) -> Iterator[Metric]:
-    """Every verdict of every program, zeros too."""
+    """Every verdict of every program, also those that are 0."""
     labels = ["program", "verdict", "kind"]
     packets = CounterMetricFamily("vxlane_packets", "Packets by outcome.", labels=labels)
     octets = CounterMetricFamily("vxlane_bytes", "Bytes by outcome.", labels=labels)
@@ -33,9 +33,9 @@ def of_peers(
     counts: Mapping[int, PeerCount],
     names: Mapping[IPNetwork, str],
 ) -> Iterator[Metric]:
-    """What the bypass carried for each peer; peers without traffic are left out.
+    """What the bypass carried for each peer. Peers without traffic are left out.
 
-    `counts` by slot; `names` of nodes by pod CIDR.
+    `counts` are by slot, `names` of nodes by pod CIDR.
     """
     labels = ["peer", "node", "direction"]
     packets = CounterMetricFamily("vxlane_peer_packets", "Packets bypassed.", labels=labels)
@@ -54,7 +54,7 @@ def of_peers(
 
 
 def of_flows(census: FlowCensus, evictions: Evictions) -> Iterator[Metric]:
-    """The records of flows by their states, and what was put out of a full map."""
+    """The records of flows by their states, and those that a full map has evicted."""
     flows = GaugeMetricFamily(
         "vxlane_flows",
         "Records of flows; estimated where there are more than 32,768.",
@@ -86,7 +86,7 @@ def of_usage(entries: Mapping[str, int], capacities: Mapping[str, int]) -> Itera
 
 
 def of_run_times(run_times: Mapping[Program, RunTime]) -> Iterator[Metric]:
-    """The programs' run time, of those that the kernel has counted runs of."""
+    """The run time of each program whose runs the kernel has counted."""
     seconds = CounterMetricFamily(
         "vxlane_program_run_seconds",
         "Time in a program, while kernel.bpf_stats_enabled is 1.",

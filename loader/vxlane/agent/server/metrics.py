@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prometheus metrics: read from the maps, and from what the agent says of itself, at each scrape.
 
-Imported only when the port is on: prometheus_client is 11 MB. Counters of packets live in pinned
-maps, so an agent's restart does not begin them anew; what the agent itself did begins with it. No
-label holds a pod's address or a flow. Names and units follow prometheus.io/docs/practices/naming.
+Imported only when the port is on: prometheus_client takes 11 MB. Counters of packets are in pinned
+maps, so a restart of the agent does not reset them. Counters of what the agent did start with it.
+No label holds a pod's address or a flow. Names and units follow
+prometheus.io/docs/practices/naming.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from vxlane.errors import VxlaneError
 
 
 def answer(pins: Path, statuses: StatusStore) -> Answer:
-    """What is answered to scrapes: the maps below `pins`, and the agent's word."""
+    """The answers to scrapes, from the maps below `pins` and from the agent's status."""
     registry = CollectorRegistry()
     registry.register(AgentCollector(pins, statuses))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tells those who wait for the agent: systemd (sd_notify), and scripts by a file."""
+"""Tells systemd (sd_notify) and scripts (by a file) that the agent is ready."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Readiness:
         self._remove_file()
 
     def ready(self) -> None:
-        """The node's network is up; said once."""
+        """The node's network is up. Only the first call says so."""
         if self._is_told:
             return
         self._is_told = True

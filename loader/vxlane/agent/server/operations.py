@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be asked of the agent through its socket; the agent's README.md documents it."""
+"""The operations of the agent's socket; the agent's README.md documents them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Operations:
         return self._told(request, self._agent.pods.check)
 
     def _told(self, request: Json, action: Callable[[PodInterface], str]) -> Json:
-        """Do with a pod what the plugin asks."""
+        """Carry out what the plugin asks for a pod."""
         interface = parse_interface(request)
         if self._agent.config.pod_source is PodSource.WATCH:
             return _outcome(ONLY_WATCHED)

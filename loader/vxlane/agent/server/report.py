@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the agent tells its cluster of itself: few words, since every node hears of each change.
+"""The agent's report to its cluster. It is short, since every node hears of each change.
 
 docs/json.md documents the keys.
 """
@@ -18,7 +18,7 @@ from vxlane.sources.steering import Report
 _LONGEST = 200
 """Characters of the first trouble; `vxlane status` on the node has all of them."""
 READINGS = 31
-"""Of the counters that are remembered: with one every ten seconds a share is of five minutes."""
+"""How many readings of the counters are kept: with one every ten seconds, five minutes."""
 
 
 class Reports:
@@ -51,7 +51,7 @@ class Reports:
         try:
             bypassed, packets = bypassed_of(bypass.maps.counters()) if bypass else (0, 0)
         except VxlaneError:
-            # Maps that someone unpinned are made anew by the next reconcile.
+            # Someone has unpinned the maps; the next reconcile makes new ones.
             bypassed, packets = 0, 0
         if self._readings and packets < self._readings[-1][1]:
             self._readings.clear()  # other maps

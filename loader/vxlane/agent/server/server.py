@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The agent's socket: one JSON object per line in, one per line out, root only.
 
-Owns connections and framing; what an operation does is the `Answer` that it is given.
+Owns connections and framing. The `Answer` that it is given carries out the operations.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Answer = Callable[[dict[str, Any]], dict[str, Any]]
 _UCRED = struct.Struct("=iII")
 _LONGEST_LINE = 1 << 20
 _SEND_TIMEOUT = 2.0
-"""Seconds that an answer may take to be read; the agent has one thread."""
+"""Seconds for a client to read its answer: the agent's one thread waits for it."""
 
 
 class Server:
@@ -45,7 +45,9 @@ class Server:
         self.listen()
 
     def listen(self) -> None:
-        """Listen, if that can be done: now, or at a later call, also when the file was removed."""
+        """Listen unless this server does already. Called again and again, since the file may be
+        removed, and may be impossible to make for a while.
+        """
         try:
             if self._listener and self._path.stat().st_ino == self._inode:
                 return
@@ -134,7 +136,7 @@ class Server:
         except VxlaneError as error:
             return {"ok": False, "error": str(error)}
         except Exception as error:
-            log.exception("a request failed in a way that nobody foresaw: %s", line)
+            log.exception("a request failed unexpectedly: %s", line)
             return {"ok": False, "error": f"unexpected {type(error).__name__}; please report it"}
 
     def _hang_up(self, connection: socket.socket) -> None:

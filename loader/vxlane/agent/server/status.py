@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the agent says of itself: the answer to `status`, and `<state>/agent.json`.
+"""The agent's status document: the answer to `status`, and `<state>/agent.json`.
 
 docs/json.md documents the keys.
 """
@@ -25,7 +25,7 @@ Json = dict[str, Any]
 
 
 def document(agent: Agent) -> Json:
-    """What `agent` says of itself now."""
+    """The status of `agent` now."""
     snapshot, overlay, bypass = agent.snapshot, agent.overlay, agent.bypass
     read_at = snapshot.read_at
     return {
@@ -59,7 +59,7 @@ def document(agent: Agent) -> Json:
 
 
 def _waiting_for(agent: Agent) -> str | None:
-    """Why the node is not served yet, or not now; None: it is."""
+    """Why the node is not served yet, or not at the moment. None: it is served."""
     if agent.is_serving:
         return None
     if agent.is_ready:
@@ -70,7 +70,7 @@ def _waiting_for(agent: Agent) -> str | None:
 
 
 def bypass_word(bypass: Bypass | None) -> str:
-    """The state of the bypass as documents have it."""
+    """The state of the bypass, in the word that documents use."""
     if bypass is None:
         return "unavailable"
     if not bypass.lease.is_enabled:
@@ -88,12 +88,12 @@ class StatusStore:
         self.latest: Json | None = None
 
     def post(self, agent: Agent) -> None:
-        """Put what `agent` says of itself now in place."""
+        """Publish the status of `agent` as it is now."""
         self._agent, self.latest = agent, document(agent)
         self._write(self.latest)
 
     def _write(self, content: Json) -> None:
-        """A disk that takes no more ends no agent: it is told once."""
+        """Write the file. A failure, as of a full disk, is only logged, and only when it is new."""
         refusal = ""
         try:
             files.replace(self._path, json.dumps(content, indent=2) + "\n")
@@ -105,7 +105,7 @@ class StatusStore:
 
     @property
     def tally(self) -> Tally | None:
-        """What has happened since the agent began; None before its first reconcile."""
+        """The agent's counters. None before its first reconcile."""
         return self._agent.tally if self._agent else None
 
     def node_names(self) -> dict[IPNetwork, str]:
@@ -120,5 +120,5 @@ class StatusStore:
         self._write(content | {"waiting_for": reason})
 
     def is_ready(self) -> bool:
-        """Whether the node is served now, asked of the agent itself: its loop may hang."""
+        """Whether the node is served now. The agent itself is asked, because its loop may hang."""
         return self._agent is not None and self._agent.is_serving
