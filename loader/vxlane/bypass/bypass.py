@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fast path of this node: programs, their places, maps and the lease.
+"""The bypass of this node: its programs, where they are attached, their maps and the lease.
 
-Everything here may fail: then packets take the kernel path.
+Everything here may fail. Packets take the kernel path then.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 
 class Bypass:
-    """Programs, maps and hooks of one build with one set of constants."""
+    """The loaded programs of one build with one set of constants, their maps and hooks."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class Bypass:
         )
         self._pins = pin_directory(config.state)
         hooks = Hooks(self._pins, config.method, devices.socket)
-        # Not only after compiling: an agent may have been killed between that and this.
+        # Also if nothing was compiled: an agent may have been killed between the two steps.
         hooks.refresh()
         self._undo = undo
         self.maps = Maps.open(self._pins)
@@ -86,12 +86,12 @@ class Bypass:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all that was pinned still is: the bpffs may be unmounted, a pin replaced."""
+        """Whether the pins are still ours. Someone may unmount the bpffs or replace a pin."""
         return pins.read(self._pins) == self._pinned
 
     def close(self, *, is_awaited: bool = False) -> None:
-        """Close the maps, and end the lease unless an agent stands by that takes both over. All
-        that is pinned stays.
+        """Close the maps. End the lease unless another agent stands by (`is_awaited`) and takes it
+        over. All pins stay.
         """
         if is_awaited:
             self.lease.leave()
@@ -101,7 +101,7 @@ class Bypass:
         self.maps.close()
 
     def reconcile(self, overlay: OverlayState, dirty: Dirty) -> list[Problem]:
-        """Make maps and hooks as `overlay` says; peers that did not fit are Problems."""
+        """Make maps and hooks as `overlay` says. Returns a Problem for each peer without room."""
         if dirty & Dirty.MAPS:
             apply_sysctls(sysctls.CONNTRACK, self._undo)
             self._peers.read()
@@ -113,18 +113,18 @@ class Bypass:
         nics = overlay.nics
         problems = self._peers.apply(overlay, self._mtus(nics))
         if self._peers.take_changed():
-            # Records hold what the old entries said.
+            # Flow records hold what was in the old entries.
             self.lease.flush(Withdrawal.PEERS)
         self.hooks.apply(self._pods.places() | _places(nics))
         return problems
 
     def serve(self, overlay: OverlayState) -> None:
-        """Let the programs go by the maps: renew the lease from here on."""
+        """From now on renew the lease, so that the programs use the maps."""
         self.lease.apply(overlay)
         if not self._has_retired:
             self._has_retired = True
             if retire_others(self._state):
-                # Their programs counted as filters of others on every veth.
+                # Until now their programs counted as foreign filters on every veth.
                 self._pods.lost_track()
                 self._pods.reconcile()
 
@@ -141,15 +141,15 @@ class Bypass:
         self._pods.judge(judged.ports)
 
     def sync_connections(self) -> None:
-        """Tell conntrack which bypassed connections a RST ended, and which fell silent."""
+        """Tell conntrack which bypassed connections were reset, and which have become idle."""
         if ended := self.maps.take_resets():
             close_connections(ended)
         self._idle.sync(self.lease.revalidate)
 
     def remove_abandoned_tracer(self) -> None:
-        """Show packets to nobody who was killed."""
+        """Remove a tracer whose process was killed."""
         if tracer.remove_abandoned(self._state, self.maps):
-            log.warning("take away a tracer whose process has ended")
+            log.warning("remove a tracer whose process has ended")
 
     def _mtus(self, nics: frozenset[int]) -> dict[int, int]:
         devices = (self._devices.by_index(ifindex) for ifindex in nics)
@@ -157,9 +157,9 @@ class Bypass:
 
 
 def constants_for(config: Config, overlay: OverlayState) -> Constants:
-    """What this node's programs and maps are loaded with.
+    """The constants that this node's programs and maps are loaded with.
 
-    Where the map can't hold all peers, a VTEP that it lacks may be a peer: then nothing is dropped.
+    If the map can't hold all peers, a VTEP that is not in it may be a peer. Then --strict is off.
     """
     constants = replace(
         config.constants,
@@ -173,12 +173,12 @@ def constants_for(config: Config, overlay: OverlayState) -> Constants:
 
 
 def _places(nics: frozenset[int]) -> set[Place]:
-    """Where programs are to be attached, besides the pods' veths."""
+    """The programs of the NICs, and where they are to be attached."""
     return {(program, nic) for program in (Program.FROM_NIC, Program.TO_NIC) for nic in nics}
 
 
 def _foreign(hooks: Hooks, ifindex: int) -> Guard:
-    """The directions in which a veth has filters of others."""
+    """The directions in which a veth has someone else's filters."""
     found = Guard(0)
     if hooks.has_foreign_filters(TcxHook.INGRESS, ifindex):
         found |= Guard.FROM_POD

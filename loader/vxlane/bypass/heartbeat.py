@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Renews the lease every second, from a thread of its own, while it may be renewed.
 
-What the lease promises: all that the kernel told up to `LEASE` seconds ago about peers and rules is
-in the maps. That holds while the agent works through 10,000 peers, or waits for a tool, as long as
-nothing new was told meanwhile. So the thread asks two things: is an event waiting to be read, and
-has one been read that is not reconciled yet? Otherwise the maps are true now. A loop that hangs
-loses the lease once there is something that it should have done, and a dead agent loses it at once.
+The lease promises that the maps hold every event about peers and rules that is older than `LEASE`
+seconds. The promise is kept while the agent works through 10,000 peers or waits for a tool, as long
+as there is no new event. So the thread asks two things: is an event waiting to be read, and was one
+read that is not reconciled yet? If neither, the maps are true now. An agent whose loop hangs loses
+the lease when the next event comes. A dead agent does not renew it.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from collections.abc import Callable, Iterable
 log = logging.getLogger(__name__)
 
 BEAT = 1.0
-"""Seconds; a third of the lease, so that one beat that comes late is no matter."""
+"""Seconds; a third of the lease, so that one late beat does not matter."""
 
 
 class Heartbeat:
-    """Knows the last moment at which the maps were true, and calls `renew` with it."""
+    """Keeps the last moment at which the maps were true, and calls `renew` with it."""
 
     def __init__(self, descriptors: Iterable[int], renew: Callable[[float], None]) -> None:
         self._renew = renew
@@ -37,16 +37,16 @@ class Heartbeat:
         self._thread.start()
 
     def close(self) -> None:
-        """Beat no more."""
+        """Stop the thread."""
         self._ends.set()
         self._thread.join()
 
     def fall_behind(self) -> None:
-        """An event is about to be read: what it tells is not in the maps yet."""
+        """An event is about to be read, and is not in the maps yet."""
         self._is_behind = True
 
     def catch_up(self, began: float) -> None:
-        """All that was told before `began` (CLOCK_MONOTONIC) is in the maps."""
+        """All events from before `began` (CLOCK_MONOTONIC, seconds) are in the maps."""
         if self._is_behind:
             self._true_at = began
             self._is_behind = False

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Connections that fell silent after a bypass get the conntrack timeout that stock gives them.
+"""Gives connections that become idle after a bypass the conntrack timeout of an unbypassed one.
 
-What conntrack saw last of a bypassed connection may be data whose acknowledgement was bypassed.
-Then it waits for nf_conntrack_tcp_timeout_unacknowledged, 300 s instead of five days
-(tcp_in_window() and nf_conntrack_tcp_packet() in net/netfilter/nf_conntrack_proto_tcp.c): a server
-that speaks first, as SSH's, MySQL's or SMTP's does, would lose its entry while both ends are
-content. Records say when a flow was last bypassed.
+The last packet that conntrack saw of a bypassed connection may be data, and its acknowledgement may
+have been bypassed. Conntrack then forgets the connection after
+nf_conntrack_tcp_timeout_unacknowledged, which is 300 s instead of five days (tcp_in_window() and
+nf_conntrack_tcp_packet() in net/netfilter/nf_conntrack_proto_tcp.c). It would forget idle
+connections to SSH, MySQL or SMTP, whose servers speak first. Flow records say when a flow was last
+bypassed.
 """
 
 from __future__ import annotations
@@ -23,16 +24,16 @@ _AT_A_TIME = 20_000
 
 
 class IdleConnections:
-    """Walks along the flow records again and again; each silence is told to conntrack once."""
+    """Reads the flow records again and again. Tells conntrack once of each idle connection."""
 
     def __init__(self, maps: Maps) -> None:
         self._maps = maps
         self._walk: Iterator[tuple[FiveTuple, int] | None] = iter(())
-        # Those that fell silent before belong to an agent that was there.
+        # The agent before this one has told conntrack of connections that were idle before.
         self._until = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
 
     def sync(self, silence: int) -> None:
-        """Read some more records; `silence`: after how many ns a connection is idle."""
+        """Read some more records. A connection is idle after `silence` ns without a packet."""
         seen = list(islice(self._walk, _AT_A_TIME))
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
         if idle := [found for found in seen if found]:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which pods are left to the kernel path, for something on their way acts on every packet.
+"""Which pods are left to the kernel path, because a rule or device acts on each of their packets.
 
-What that is, a thread reads (`vxlane.mechanisms`). As long as rules that packets of pods may meet
-have changed and are not read yet, all pods are left alone: no packet skips a rule that nobody has
-seen.
+A thread reads rules and devices (`vxlane.mechanisms`). While there are changed rules that are not
+read yet and that packets of pods may meet, all pods are left to the kernel path: no packet may skip
+an unknown rule.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ _NOWHERE = IPv4Network("255.255.255.255/32")
 
 
 class JudgedKeeper:
-    """Asks for what a node's rules and devices hold, and says whom it concerns."""
+    """Asks for readings of the node's rules and devices, and says which pods they concern."""
 
     def __init__(self, watcher: Watcher, config: Config, changes: Counter[bool]) -> None:
-        """`changes` counts changes of rules, by whether packets of pods may meet them."""
+        """`changes` counts changes of rules: True those that packets of pods may meet."""
         self._watcher = watcher
         self._changes = changes
         self._ignored = config.ignored
@@ -54,25 +54,28 @@ class JudgedKeeper:
         self._pods: Pods = {}
         self._local = _NOWHERE
         self.is_unread = True
-        """Whether rules that packets of pods may meet have changed and are not read yet."""
+        """Whether there are changed rules that packets of pods may meet and that are not read."""
         self._paths: Sequence[Path] = ()
         self._peers: tuple[IPv4Address, ...] = ()
         self.found: tuple[Finding, ...] = ()
         """What was read last."""
         self._reading = Reading()
         self._changed = -inf
-        """When rules changed last that packets of pods may meet (CLOCK_MONOTONIC)."""
+        """When rules that packets of pods may meet changed last (CLOCK_MONOTONIC, seconds)."""
 
     @property
     def judged(self) -> Judged:
-        """Whose packets are left to the kernel path now."""
+        """The pods and flows that are left to the kernel path now."""
         if self.is_unread:
             return Judged(all=True)
         return judged(self.found, self._pods, self._local, self._ignored)
 
     @property
     def hindrances(self) -> tuple[str, ...] | None:
-        """What hinders the tunnel's packets from being untracked; None: that is not known now."""
+        """Why the tunnel's packets must be tracked by conntrack; empty: they need not be.
+
+        None: that is not known at the moment.
+        """
         question, is_calm = self._question, time.monotonic() > self._changed + _CALM
         if not is_calm or self.is_unread or not question or self._reading.question != question:
             return None
@@ -89,10 +92,10 @@ class JudgedKeeper:
         network: IPv4Network | None,
         local: IPv4Network | None,
     ) -> None:
-        """Say which pods there are; read anew if that asks for something else than before."""
+        """Take over the pods and the overlay as they are. Ask for a reading if they changed."""
         self._pods = {port.name: port.addresses for port in ports}
         if not network or not local:
-            # A source that names no nodes, in adopt mode: flanneld's file does.
+            # In mode adopt the source may not know them; flanneld's file does.
             known = subnet_env.read(self._subnet_file)
             network = network or _parsed(known.get("FLANNEL_NETWORK", ""))
             local = local or _parsed(known.get("FLANNEL_SUBNET", ""))
@@ -111,11 +114,11 @@ class JudgedKeeper:
         return bool(devices and any(ifindex in ifindexes for ifindex, _ in devices.inner))
 
     def read_devices(self) -> None:
-        """Qdiscs, filters or programs may be others."""
+        """Ask for a reading: qdiscs, filters or programs may have changed."""
         self._watcher.request()
 
     def on_rules(self, change: RulesetChange) -> bool:
-        """Rules changed: whether packets of pods may meet them, which then are read."""
+        """Rules changed. True: packets of pods may meet them, and a reading is requested."""
         concerns = self._watcher.concerns(change)
         self._changes[concerns] += 1
         if not concerns:
@@ -126,7 +129,7 @@ class JudgedKeeper:
         return True
 
     def on_read(self) -> bool:
-        """Take what was read; whether rules changed that have no events."""
+        """Take the new reading. True: rules without events have changed."""
         reading = self._watcher.take()
         if reading is None:
             return False
@@ -139,7 +142,7 @@ class JudgedKeeper:
         return reading.has_silent_change
 
     def document(self) -> list[dict[str, Any]]:
-        """What was found, for `vxlane status`."""
+        """The findings as `vxlane status` shows them."""
         return [
             {
                 "kind": finding.kind.value,
@@ -188,11 +191,11 @@ class JudgedKeeper:
 
 
 _CALM = 2.0
-"""Seconds without a change before the tunnel's packets may be untracked: rules that open a firewall
-and those that close it come one after the other.
+"""Seconds without a change of rules before the tunnel's packets may be untracked. Rules that open a
+firewall and those that close it are added one after the other.
 """
 _FIRST = 1.0
-"""Seconds that the agent's start waits for the first reading; later nothing waits."""
+"""Seconds that the agent waits for the first reading. It never waits for later ones."""
 
 
 def watcher_for(config: Config) -> Watcher:
@@ -203,7 +206,7 @@ def watcher_for(config: Config) -> Watcher:
 
 
 def _parsed(text: str) -> IPv4Network | None:
-    """An address with its prefix; None of a list, which several networks are."""
+    """The network of an address with its prefix. None: it is a list of several networks."""
     try:
         return IPv4Interface(text).network
     except ValueError:

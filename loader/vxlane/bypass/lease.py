@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The settings that the programs go by: the lease above all.
+"""The programs' settings, the most important of which is the lease.
 
-Owns the one entry of the map `settings`. While the lease holds, the maps are true up to a few
-seconds; see `heartbeat` for who renews it. When it has run out (a dead agent, a hung one) the
+Owns the one entry of the map `settings`. While the lease holds, the maps are not older than a few
+seconds; `heartbeat` renews it. When it has expired, because the agent is dead or hangs, the
 programs leave every packet to the kernel path.
 """
 
@@ -20,17 +20,17 @@ from vxlane.overlay.backend import OverlayState
 from vxlane.util.tally import Withdrawal
 
 LEASE = 3.0
-"""Seconds for which packets may go by maps that no agent keeps. The kernel path follows a peer's
-new MAC in 0.4 s. An agent that was killed and starts again in time leaves no gap in the bypass."""
+"""Seconds for which the programs may use maps that no agent keeps. The kernel path follows a peer's
+new MAC in 0.4 s. If an agent is killed and starts again in time, the bypass has no gap."""
 _OPEN = tuple(
     f"tcp_timeout_{state}" for state in ("established", "unacknowledged", "close_wait", "fin_wait")
 )
-"""What conntrack may take a connection for that still carries data: one side may have ended."""
+"""The states in conntrack of a connection that may still carry data: one side may have closed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What of the settings is for a person to say."""
+    """The settings that a person chooses."""
 
     revalidate: float
     """Seconds."""
@@ -38,31 +38,31 @@ class Terms:
 
 
 class Lease:
-    """Renews the lease; withdraws approvals by raising the epoch.
+    """Renews the lease, and withdraws approvals by raising the epoch.
 
-    The heartbeat renews from its own thread, so every write is made under a lock.
+    The heartbeat renews it from its own thread, so a lock is held for every write.
     """
 
     def __init__(self, maps: Maps, terms: Terms, withdrawals: Counter[Withdrawal]) -> None:
         self._maps = maps
         self._terms = terms
         self._withdrawals = withdrawals
-        # Whatever changed in the rules while nobody watched: approve everything anew.
+        # Rules may have changed while no agent watched, so everything is approved anew.
         self._settings = self._withdrawn(replace(maps.settings(), judged=True), Withdrawal.START)
         self._until = 0
         """ns, CLOCK_MONOTONIC."""
         self._may_renew = False
-        """Not before the settings are this agent's, and not after its end."""
+        """True from the first `apply` of this agent until `end` or `leave`."""
         self._lock = threading.Lock()
 
     @property
     def epoch(self) -> int:
-        """Approvals of other epochs don't count."""
+        """The number of the current epoch. Approvals from other epochs do not count."""
         return self._settings.epoch
 
     @property
     def revalidate(self) -> int:
-        """How long an approval of a TCP flow holds, ns."""
+        """How long an approval of a TCP flow holds, in ns."""
         return self._settings.revalidate
 
     @property
@@ -72,19 +72,19 @@ class Lease:
 
     @property
     def is_held(self) -> bool:
-        """Whether the programs go by the maps now."""
+        """Whether the lease holds, so that the programs use the maps now."""
         return self._settings.lease_until > time.monotonic_ns()
 
     def apply(self, overlay: OverlayState) -> None:
-        """Write all settings, as they follow from `overlay` and the kernel's own."""
-        # Well before conntrack forgets the flow: it would take the next packet for a new one's.
+        """Write all settings, which follow from `overlay` and from the kernel's timeouts."""
+        # Well before conntrack forgets the flow, and takes its next packet for a new connection.
         stream = shortest_timeout(*_OPEN) / 3
         datagram = shortest_timeout("udp_timeout", "udp_timeout_stream", "icmp_timeout") / 3
         with self._lock:
             self._may_renew = True
             self._put(
                 Settings(
-                    # Of an agent before this one some of the lease may be left.
+                    # The lease of an earlier agent may still hold.
                     lease_until=max(self._until, self._settings.lease_until)
                     if self.is_enabled
                     else 0,
@@ -101,32 +101,32 @@ class Lease:
             )
 
     def renew(self, true_at: float) -> None:
-        """The maps were true at `true_at`, seconds of CLOCK_MONOTONIC."""
+        """Extend the lease: the maps were true at `true_at` (CLOCK_MONOTONIC, seconds)."""
         with self._lock:
             self._until = _ns(true_at + LEASE)
             if self._may_renew and self.is_enabled and self._until > self._settings.lease_until:
                 self._put(replace(self._settings, lease_until=self._until))
 
     def end(self) -> None:
-        """End it at once, for good: from here on nobody keeps the maps. Flow records stay."""
+        """End the lease at once and for good, because nobody keeps the maps. Flow records stay."""
         with self._lock:
             if self._may_renew:
                 self._put(replace(self._settings, lease_until=0))
             self._may_renew = False
 
     def leave(self) -> None:
-        """Renew it no more. It holds for some seconds, as after a kill: for who takes over now."""
+        """Stop renewing. The lease holds for some seconds more, for the agent that takes over."""
         with self._lock:
             self._may_renew = False
 
     def flush(self, reason: Withdrawal) -> int:
-        """Withdraw every approval at once; the new epoch."""
+        """Withdraw every approval at once. Returns the new epoch."""
         with self._lock:
             self._put(self._withdrawn(self._settings, reason))
             return self._settings.epoch
 
     def judge(self, *, all_pods: bool, translated: bool) -> None:
-        """Leave every packet to the kernel path, or those of translated flows, or no longer."""
+        """Set whether all packets, or those of translated flows, are left to the kernel path."""
         with self._lock:
             settings = replace(self._settings, judged=all_pods, judged_nat=translated)
             if settings != self._settings:
@@ -138,8 +138,8 @@ class Lease:
         self.apply(overlay)
 
     def _put(self, settings: Settings) -> None:
-        # Without a lease the programs let SYN and FIN pass unseen: what is recorded may be of
-        # connections that have ended, and their ports may be others' by now.
+        # Without a lease the programs do not see SYN and FIN. Recorded connections may have ended,
+        # and their ports may be in use again.
         if self._settings.lease_until < _now() < settings.lease_until:
             settings = self._withdrawn(settings, Withdrawal.LAPSE)
         self._maps.put_settings(settings)

@@ -24,7 +24,7 @@ _AT_A_TIME = 250
 
 
 class Slots:
-    """Which counter belongs to which peer: the longest free one is taken first."""
+    """Assigns counters to peers. The counter that was free for the longest time is taken first."""
 
     def __init__(self, taken: Iterable[int], capacity: int) -> None:
         used = set(taken)
@@ -35,27 +35,29 @@ class Slots:
         return self._free.popleft() if self._free else None
 
     def give_back(self, slot: int) -> None:
-        """Nobody uses it any more."""
+        """The peer of this slot is gone."""
         self._free.append(slot)
 
 
 class PeerKeeper:
-    """Writes what differs from what the map holds, one log line for each change.
+    """Writes the peers that differ from the map's entries, and logs each change.
 
-    After the map was read everything is compared, otherwise only the paths that are others.
+    After a read of the map all peers are compared, otherwise only those whose paths have changed.
     """
 
     def __init__(self, maps: Maps) -> None:
         self._maps = maps
         self._applied: Sequence[Path] = ()
-        """What the map was made to agree with; none: everything is to be compared."""
+        """The paths that are in the map. Empty: everything is to be compared."""
         self._mtus: tuple[int, Mapping[int, int]] = 0, {}
         """Of flannel.<VNI>, and of each NIC by ifindex."""
         self._has_changed = False
         self.read()
 
     def take_changed(self) -> bool:
-        """Whether entries that records were made by have changed or gone since this was asked."""
+        """Whether entries were replaced or removed since the last call. Flow records are made from
+        them, and are wrong then.
+        """
         has_changed, self._has_changed = self._has_changed, False
         return has_changed
 
@@ -67,7 +69,7 @@ class PeerKeeper:
         self._applied = ()
 
     def resync(self) -> Iterator[Dirty]:
-        """Compare some peers at a time with what the map has."""
+        """Compare the peers with the map's entries, some at a time."""
         known = list(self._actual)
         for start in range(0, len(known), _AT_A_TIME):
             peers = map(self._actual.get, known[start : start + _AT_A_TIME])
@@ -75,7 +77,10 @@ class PeerKeeper:
             yield Dirty(0) if is_so else Dirty.MAPS
 
     def apply(self, overlay: OverlayState, mtus: Mapping[int, int]) -> list[Problem]:
-        """Make the map so; `mtus`: of each NIC by ifindex. Peers that did not fit are Problems."""
+        """Make the map agree with `overlay`. `mtus` are those of the NICs in bytes, by ifindex.
+
+        Returns a Problem for each peer that did not fit.
+        """
         if self._mtus != (overlay.device_mtu, mtus):
             self._mtus, self._applied = (overlay.device_mtu, mtus), ()
         gone, come = difference(self._applied, overlay.paths)
@@ -94,12 +99,12 @@ class PeerKeeper:
                 nic_mtu = mtus.get(path.hop.ifindex, 0)
                 wanted.append(peer_of(path, slot, device_mtu=overlay.device_mtu, nic_mtu=nic_mtu))
         self._write(wanted, doubtful)
-        # For those that were left out there may be room next time.
+        # There may be room next time for those that were left out.
         self._applied = () if left_out else overlay.paths
         return left_out
 
     def _slot(self, cidr: IPv4Network) -> int | None:
-        """The slot that counts for `cidr`; a new one is zeroed before it is used."""
+        """The counter of `cidr`. A new one is set to zero first. None: all are taken."""
         if actual := self._actual.get(cidr):
             return actual.slot
         slot = self._slots.take()
@@ -108,7 +113,7 @@ class PeerKeeper:
         return slot
 
     def _write(self, wanted: list[Peer], doubtful: set[IPNetwork]) -> None:
-        """Put `wanted`; then remove of the CIDRs in `doubtful` those that none of `wanted` has."""
+        """Write the `wanted` peers, then remove the `doubtful` CIDRs that are not among them."""
         lines = []
         for peer in wanted:
             was = self._actual.get(peer.cidr)
