@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mode `adopt`: flanneld or k3s makes the overlay; here it is only read.
+"""Mode `adopt`: flanneld or k3s makes the overlay, and the agent only reads it.
 
-The kernel's own entries say who the peers are (`traced`), and over which device (`local_end`). The
-source of nodes names them; where it says otherwise, the kernel wins and the difference is reported.
+The kernel's entries say who the peers are (`traced`) and which device leads to them (`local_end`).
+The source of nodes gives their names. If it contradicts the kernel, the kernel's entries are used
+and the difference is reported.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 class AdoptedOverlay:
-    """Follows an overlay that others keep; see `OverlayBackend`."""
+    """Follows an overlay that another program makes; see `OverlayBackend`."""
 
     def __init__(self, config: Config, devices: Devices) -> None:
         self._config = config
@@ -45,7 +46,7 @@ class AdoptedOverlay:
         self._reached: frozenset[Key] = frozenset()
         """Peers, by pod CIDR, that the last reconcile found."""
         self._lost: frozenset[Key] = frozenset()
-        """Those that were reached over an earlier device, and are not again yet."""
+        """Peers that were reached over an earlier device, and are not reached now."""
 
     def announcement(self, own: Node | None) -> Announcement | None:
         """Nothing: flanneld announces this node."""
@@ -94,10 +95,10 @@ class AdoptedOverlay:
             yield from self._entries.resync(self._end.tunnel)
 
     def apply(self, overlay: OverlayState, attempt: Attempt) -> None:
-        """Nothing: flanneld makes it all."""
+        """Does nothing: flanneld makes the kernel path."""
 
     def _has_another_end(self, snapshot: Snapshot) -> bool:
-        """Find the device in use; whether entries are to be read anew for it."""
+        """Find the device in use. True: it has changed, so entries are to be read again."""
         before, network = self._end, snapshot.network or self._pod_network()
         self._end = find(self._devices, self._config, network=network)
         is_same = before is not None and before.tunnel == self._end.tunnel
@@ -112,10 +113,10 @@ class AdoptedOverlay:
         return True
 
     def _pod_network(self) -> IPv4Network | None:
-        """The network of all pods, where the source does not tell: flanneld's subnet.env does."""
+        """The network of all pods in flanneld's subnet.env, for a source that does not know it."""
         said = subnet_env.read(self._config.subnet_file).get("FLANNEL_NETWORK", "")
         try:
-            # Of a cluster with several networks it is a list.
+            # A cluster with several networks has a list.
             return IPv4Network(said.partition(",")[0])
         except ValueError:
             return self._config.network.cidr
@@ -128,7 +129,7 @@ class AdoptedOverlay:
         return lost & {key_of(node) for node in snapshot.peers}
 
     def _problems(self, end: LocalEnd, snapshot: Snapshot) -> Iterator[Problem]:
-        """What the overlay's keeper has left wrong about its device."""
+        """What flanneld has left wrong about its device."""
         name, mac, own = end.device.name, end.device.mac, snapshot.own
         if not end.is_tunnel:
             return

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """This node's overlay, as the rest of the agent knows it.
 
-`owned` makes it, `adopted` reads it; both answer with an `OverlayState`.
+`owned` makes it, `adopted` reads it. Both return an `OverlayState`.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ class OverlayState:
     vni: int
     port: int
     underlay: int
-    """Ifindex of the NIC; 0: the routes decide."""
+    """Ifindex of the NIC; 0: the routes choose it."""
     paths: tuple[Path, ...]
     exits: frozenset[tuple[Way, int]]
     """The ways and NICs (ifindex) of the paths."""
     problems: tuple[Problem, ...] = ()
     plan: Plan | None = None
-    """Of the kernel path; None: others make it."""
+    """What the kernel path is to be. None: another program makes it."""
 
     @property
     def nics(self) -> frozenset[int]:
@@ -54,7 +54,7 @@ class OverlayState:
 
 
 Attempt = Callable[[str], AbstractContextManager[None, bool]]
-"""Begins a block that may fail, by the name of what is attempted."""
+"""Given a part's name, makes a block whose failure is only noted; see `Failures.attempt`."""
 
 
 class OverlayBackend(Protocol):
@@ -64,16 +64,16 @@ class OverlayBackend(Protocol):
         """This node's announcement to the others; None: flanneld announces it."""
 
     def on_event(self, events: Events) -> Dirty:
-        """What is to be reconciled, since entries changed after the last reconcile."""
+        """Returns what is to be reconciled because of changed entries."""
 
     def reconcile(self, snapshot: Snapshot, dirty: Dirty) -> OverlayState:
         """Make (or read) the device and find the path to each node of `snapshot`.
 
-        Only what is `dirty` is compared. KernelError, ConfigError: it can't be made now.
+        Only what is `dirty` is compared. KernelError, ConfigError: that is impossible now.
         """
 
     def resync(self) -> Iterator[Dirty]:
-        """Compare with the kernel in steps of some milliseconds; each says what to reconcile."""
+        """Compare with the kernel in steps of some milliseconds. Yields what to reconcile."""
 
     def apply(self, overlay: OverlayState, attempt: Attempt) -> None:
-        """Make the kernel path as `overlay.plan` says; each part may fail without the others."""
+        """Make the kernel path as `overlay.plan` says. A part that fails stops no other part."""

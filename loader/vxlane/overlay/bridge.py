@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pods' bridge when this node's pod CIDR has changed.
 
-The bridge plugin gives its bridge the gateway's address once. When the node gets another pod CIDR
-the plugin refuses every new pod: "cni0 already has an IP address different from ...". An address
-outside the pod CIDR is of no use to pods any more, since no peer has a route to it.
+The bridge plugin gives its bridge the gateway's address only once. When the node gets another pod
+CIDR, the plugin refuses every new pod: "cni0 already has an IP address different from ...". Pods
+can't use an address outside the pod CIDR any more, since no peer has a route to it.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ BRIDGE = "cni0"
 
 
 def remove_stale_addresses(devices: Devices, cidr: IPv4Network, network: IPv4Network) -> str:
-    """Remove the bridge's addresses of `network` that are outside `cidr`, if no pod is on it.
+    """Remove the bridge's addresses of `network` that are outside `cidr`, if it has no ports.
 
-    Where pods are, the reason and the command that mends it; else empty.
+    Returns a sentence with the reason and the command to run, if it has ports. Otherwise empty.
     """
     bridge = devices.by_name(BRIDGE)
     if bridge is None or bridge.kind != "bridge":

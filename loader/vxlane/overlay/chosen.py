@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The underlay of this node: chosen once, as flannel does, and kept while the agent lives.
 
-Peers know this node by the address. When it is away for seconds (a DHCP lease, a bond, a rename),
-another address of the node, a VIP or a bridge's, must not be announced in its place.
+Peers know this node by this address. If it is missing for some seconds (a DHCP lease, a bond, a
+rename), no other address of the node, such as a VIP or a bridge's, may be announced in its place.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ log = logging.getLogger(__name__)
 
 
 class ChosenUnderlay:
-    """Chooses at first, and again only when the source of nodes says another address for us."""
+    """Chooses once, and again only if the source of nodes gives this node another address."""
 
     def __init__(self, devices: Devices, choice: Choice) -> None:
         self.problem = ""
-        """What is wrong with the choice now, in words."""
+        """A sentence about what is wrong with the choice now; empty: nothing is."""
         self._unmet = ""
         """Why the choice is not the one that was asked for. It stays until a restart, or until the
         address that the cluster asks for is there."""
@@ -30,7 +30,7 @@ class ChosenUnderlay:
         self._choice = choice
         self._chosen: Underlay | None = None
         self._is_held = False
-        """Whether an interface had the address then; a public address may be a NAT's."""
+        """Whether an interface had the address when it was chosen. A NAT's address is on none."""
         self._said: tuple[IPv4Address | None, IPv4Address | None] = None, None
 
     def now(self, *, known: IPv4Address | None, asked: IPv4Address | None) -> Underlay:
@@ -67,11 +67,11 @@ class ChosenUnderlay:
             return stays
 
     def _is_on_chosen(self, underlay: Underlay) -> bool:
-        """Whether it is the interface that was chosen: its address may be changed for good."""
+        """Whether `underlay` is on the chosen interface, whose address may have been replaced."""
         return self._chosen is not None and self._chosen.device.index == underlay.device.index
 
     def _refreshed(self, chosen: Underlay) -> Underlay:
-        """The same address where it is now: interfaces are renamed, addresses move to a bond."""
+        """The same address with its present interface, which may be renamed, or a bond by now."""
         if self._is_held and (holder := self._devices.holder(chosen.address)):
             return Underlay(holder, chosen.address)
         before = chosen.device

@@ -22,19 +22,19 @@ from vxlane.sources.model import Backend, Node, Problem
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """How one peer is reached."""
+    """How a peer is reached."""
 
     node: Node
     hop: NextHop
     way: Way | None
-    """None: not at all, and `problem` says why."""
+    """None: the peer can't be reached, and `problem` says why."""
     entries: tuple[Entry, ...] = ()
-    """Of the kernel, to be made."""
+    """The kernel's entries that are to be made."""
     problem: Problem | None = None
 
 
 class Routing(Protocol):
-    """Decides the path to a peer; equal ones decide alike."""
+    """Decides the path to a peer. Two that are equal give equal paths."""
 
     def path(self, node: Node, hop: NextHop) -> Path:
         """The path to `node`, whose next hop is `hop`."""
@@ -42,7 +42,9 @@ class Routing(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class OwnRouting:
-    """As flannel decides: plain routes to peers on our link, if so configured, else the tunnel."""
+    """Decides as flannel does: peers on our link get plain routes if that is configured, all others
+    the tunnel.
+    """
 
     backend: Backend
     device: int
@@ -68,7 +70,7 @@ class OwnRouting:
 
 @dataclass(frozen=True, slots=True)
 class AdoptedRouting:
-    """As the kernel's entries are: in mode adopt a node's backend is read from them."""
+    """Follows the kernel's entries: in mode adopt a node's backend is read from them."""
 
     def path(self, node: Node, hop: NextHop) -> Path:
         """See `Routing`."""
@@ -102,7 +104,7 @@ def peer_of(path: Path, slot: int, *, device_mtu: int, nic_mtu: int) -> Peer:
         address=path.node.address,
         next_hop=path.hop.neighbour,
         ifindex=path.hop.ifindex,
-        # A peer without a path has MTU 0: no packet fits.
+        # Without a path the MTU is 0, so that no packet fits.
         mtu=outer if path.way is Way.DIRECT else max(0, min(device_mtu, outer - OVERHEAD)),
         slot=slot,
         vtep_mac=path.node.vtep_mac,

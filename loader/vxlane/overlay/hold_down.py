@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which nodes to serve when a source contradicts the served ones, or can't be read.
+"""Which nodes to serve when a source suddenly has none, or can't be read.
 
-Pure. A source may lose everything for a moment (an API server that restored an empty backup, an
-etcd that was wiped); the network of running pods must not go with it.
+Pure. A source may lose all nodes for a moment, as an API server does that was restored from an
+empty backup, or an etcd that was wiped. Running pods must not lose their network by that.
 """
 
 from __future__ import annotations
@@ -13,23 +13,24 @@ from vxlane.sources.model import Problem
 from vxlane.sources.snapshot import NOTHING_READ, Snapshot
 
 HOLD_DOWN = 300.0
-"""Seconds for which peers stay that vanished all at once."""
+"""Seconds for which peers are kept that vanished all at once."""
 _SUSPICIOUS = 2
-"""Fewer peers than this may well leave together: the last one of a cluster of two."""
+"""Peers. Fewer than this may well leave at once, as the last one of a cluster of two does."""
 
 
 class HoldDown:
-    """The last nodes that made sense: the source's, or the cache's before that was ever read."""
+    """Keeps the last nodes that made sense: the source's, or the cache's until it is read."""
 
     def __init__(self, last: Snapshot = NOTHING_READ) -> None:
         self._last = last
         self._vanished_at: float | None = None
 
     def take(self, snapshot: Snapshot, now: float) -> Snapshot:
-        """The nodes to go by (`now`: seconds of CLOCK_MONOTONIC); `own` None: none yet.
+        """The nodes to serve at `now` (CLOCK_MONOTONIC, seconds). `own` is None if there are none.
 
-        A source that was never read counts only when it says why: while its first answer is on its
-        way the kernel's own entries serve, and older nodes must not be written over them.
+        If the source was never read, the kept nodes are served only when it reports an error. While
+        its first answer is on its way the kernel's own entries serve, and older nodes must not
+        replace them.
         """
         if snapshot.read_at is None:
             return _instead(self._last, snapshot) if snapshot.error else snapshot
@@ -39,7 +40,7 @@ class HoldDown:
                 return self._held(snapshot)
         self._vanished_at = None
         if snapshot.own is None:
-            # The source reports why. Running pods live on the entry that we had.
+            # The source reports why. Running pods need the entry that this node had.
             snapshot = dataclasses.replace(snapshot, own=self._last.own)
         if snapshot.own is not None:
             self._last = snapshot
@@ -48,7 +49,7 @@ class HoldDown:
     def _held(self, snapshot: Snapshot) -> Snapshot:
         own = snapshot.own or self._last.own
         lost = len(self._last.peers)
-        # No count of seconds that are left: a sentence that changes is logged anew.
+        # Without the seconds that are left, since a sentence that changes is logged again.
         reason = (
             f"all {lost} peers vanished at once: the source was read and lists none; "
             f"they stay for up to {HOLD_DOWN:.0f} s"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""In mode `adopt`: which device of this node the overlay's keeper uses now.
+"""In mode `adopt`: the device of this node that flanneld uses for the overlay now.
 
-flanneld names its device after the VNI, and leaves the old one where it is when the VNI changes;
-with host-gw, and for peers that it routes to directly, there is no device but the NIC.
+flanneld names its device after the VNI. When the VNI changes, it does not remove the old device.
+With host-gw, and for peers that it routes to directly, there is no device but the NIC.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class LocalEnd:
 
 
 def find(devices: Devices, config: Config, *, network: IPv4Network | None) -> LocalEnd:
-    """The end that routes lead over now; `network`: of all pods, None: not known.
+    """The device that routes lead over now. `network` is that of all pods; None: not known.
 
-    ConfigError: there is neither a device of flannel's nor a route to pods of another node.
+    ConfigError: there is neither a flannel device nor a route to pods of another node.
     """
     tunnels = _tunnels(devices)
     if len(tunnels) == 1:
@@ -59,15 +59,15 @@ def find(devices: Devices, config: Config, *, network: IPv4Network | None) -> Lo
 
 
 def in_use(tunnels: Sequence[LocalEnd], routes: Iterable[Route], *, vni: int) -> LocalEnd:
-    """The one of `tunnels` that most of `routes` lead over; of equals that with `vni`, or the
-    newest.
+    """The one of `tunnels` that most of `routes` lead over. Among equals it is the one with `vni`,
+    or else the newest.
     """
     led = Counter(route.device for route in routes)
     return max(tunnels, key=lambda end: (led[end.tunnel], end.wiring.vni == vni, end.tunnel))
 
 
 def _tunnels(devices: Devices) -> list[LocalEnd]:
-    """All devices of flannel's."""
+    """All VXLAN devices that have a name of flannel's."""
     found = []
     for device in devices.of_kind("vxlan"):
         wiring = vtep.wiring_of(devices, device.name) if _TUNNEL.fullmatch(device.name) else None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The last nodes, on disk: an agent that starts while its source is down serves these."""
+"""Keeps the last nodes on disk, for an agent that starts while its source is down."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class NodeCache:
     """Owns `<state>/nodes.json`.
 
     Nodes of another source (a Kubernetes annotation prefix, an etcd prefix) or of another network
-    are another cluster's: they are not used, and the next save replaces them.
+    belong to another cluster. They are not used, and the next save replaces them.
     """
 
     def __init__(self, config: Config) -> None:
@@ -67,8 +67,9 @@ class NodeCache:
 
 
 def saved_nodes(state: Path) -> tuple[Node | None, tuple[Node, ...]]:
-    """This node and its peers as an agent has saved them in `state`, of whatever source; None and
-    empty: nothing can be read.
+    """This node and its peers as an agent has saved them in `state`, from any source.
+
+    None and empty: nothing can be read.
     """
     try:
         document = parse_json((state / FILE).read_bytes())

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether the kernel path's tunnel packets are kept out of conntrack now, and why not.
+"""Keeps the kernel path's tunnel packets out of conntrack, as long as no rule can tell.
 
-Rules that can tell such packets from tracked ones might drop them. So they are kept out only as
-long as all rules that they may meet were read, and none can.
+A rule that treats untracked packets differently might drop them. So they are kept out only while
+all rules that they may meet are read, and none treats them differently.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _UNREAD = "the node's rules have just changed, or are not read yet"
 
 
 def hindrance(overlay: OverlayState | None, found: tuple[str, ...] | None) -> str:
-    """Why the tunnel's packets must be tracked; empty: they need not be.
+    """Why the tunnel's packets must be tracked. Empty: they need not be.
 
-    `found`: what may tell the difference, None: the rules are not read yet.
+    `found` are the chains that may treat them differently. None: the rules are not read yet.
     """
     if overlay is None or not overlay.device or not overlay.nics:
         return "there is no tunnel"
@@ -40,30 +40,30 @@ def hindrance(overlay: OverlayState | None, found: tuple[str, ...] | None) -> st
 
 
 class NotrackKeeper:
-    """Puts the rules, renews them, and takes them away at once when something hinders."""
+    """Writes the notrack rules, renews them, and withdraws them at once when there is a reason."""
 
     def __init__(self, config: Config, undo: UndoFile) -> None:
         self._is_wanted = config.untracks
         self._undo = undo
         self._rules = Notrack()
         self._put: Tunnel | None = None
-        """What the table was written for; None: by another agent, or not at all."""
+        """What the table was written for. None: this agent has not written it."""
         self._refused: Tunnel | None = None
-        """What nft could not write; it is tried again later."""
+        """What nft could not write. It is tried again at the next renewal."""
         self._holds = bool(undo.known.notrack)
-        """Whether the rules may act on packets: also those of an agent that was killed."""
+        """Whether the rules may act on packets, also rules that a killed agent has left."""
         self.state = self._told = "off"
         """`on`, `off` (not wanted) or why not, for `vxlane status`."""
 
     def close(self) -> None:
-        """Remove the rules. KernelError: can't."""
+        """Remove the rules. KernelError: the kernel refused it."""
         try:
             self._remove()
         finally:
             self._rules.close()
 
     def reconcile(self, overlay: OverlayState | None, found: tuple[str, ...] | None) -> None:
-        """Let the rules hold or not, as `hindrance` says. KernelError: they can't be taken away."""
+        """Make the rules act or not, as `hindrance` says. KernelError: they can't be withdrawn."""
         if not self._is_wanted:
             self._remove()
             return
@@ -75,7 +75,7 @@ class NotrackKeeper:
             self._hold(self._tunnel(overlay))
 
     def renew(self) -> None:
-        """Let the rules hold for some seconds more; write them anew if somebody removed them."""
+        """Make the rules act for some seconds more. Write them again if someone removed them."""
         self._refused = None
         if self._holds and self._put:
             try:
@@ -92,7 +92,7 @@ class NotrackKeeper:
             if tunnel != self._put:
                 self._undo.note(notrack=OWN_TABLE)
                 self._rules.put(tunnel)
-                # They hold from the next turn on, when what changed meanwhile has been heard.
+                # They act from the next call on, after the events of the meantime are read.
                 self._put, self._holds = tunnel, False
                 self._tell(_UNREAD)
                 return

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Mode `own`: this agent is the flannel backend, and makes and repairs the whole kernel path.
 
-Owns the order: device, entries, rules, and subnet.env last, for it tells pods to come.
+Owns the order: device, entries, rules, and subnet.env last, because pods are made once it is there.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class OwnedOverlay:
         self._chosen = ChosenUnderlay(devices, config.choice)
         self._underlay: Underlay | None = None
         self._own: Node | None = None
-        """Our entry when the host was last reconciled."""
+        """This node's entry at the last reconcile."""
         self._device: Device | None = None
         self._bridge_problem = ""
 
@@ -82,7 +82,7 @@ class OwnedOverlay:
         assert own is not None
         if network is None:
             raise ConfigError("the network of all pods is not known; name it beside the nodes")
-        # The device has our MAC, the rules have our pod CIDR.
+        # The device has this node's MAC, and the rules have its pod CIDR.
         if own != self._own:
             dirty |= Dirty.HOST | Dirty.RULES
         if dirty & Dirty.ROUTES:
@@ -132,7 +132,7 @@ class OwnedOverlay:
         return self._chosen.now(known=known, asked=self._source.chosen_address())
 
     def _reconcile_host(self, own: Node, network: IPv4Network) -> bool:
-        """Choose the underlay; make device and sysctls so. Whether the device was another."""
+        """Choose the underlay, and repair device and sysctls. True: the device was changed."""
         self._underlay = self._choose(own)
         name = vtep.name_of(self._network.vni)
         self._note_owner(name, network)
@@ -147,9 +147,9 @@ class OwnedOverlay:
         return bool(done) or before is None
 
     def _note_owner(self, device: str, network: IPv4Network) -> None:
-        """Note whether the kernel path is ours. Decided once, before the first change to the node.
+        """Note whether vxlane made the kernel path. Decided before the first change to the node.
 
-        A path that is there already is flanneld's and is to stay, even if we must make it anew.
+        A path that is there already is flanneld's. It stays flanneld's, even if we must repair it.
         """
         file = self._config.subnet_file
         is_there = file.exists() or self._devices.by_name(device) is not None

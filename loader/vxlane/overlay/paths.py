@@ -20,9 +20,9 @@ _AT_A_TIME = 250
 
 
 class Paths:
-    """The path to each peer, remembered; one that did not change is the same object.
+    """Remembers the path to each peer. A path that did not change is the same object as before.
 
-    Next hops by address as an integer: hashing 10,000 of `ipaddress`' objects takes 10 ms.
+    Next hops are kept by address as an integer: to hash 10,000 `ipaddress` objects takes 10 ms.
     """
 
     def __init__(self, resolve: Resolve) -> None:
@@ -30,7 +30,7 @@ class Paths:
         self._query: Query | None = None
         self._routing: Routing | None = None
         self._peers: Sequence[Node] = ()
-        """The peers of `_paths`; none: every path is to be made anew."""
+        """The peers of `_paths`. Empty: every path is to be made again."""
         self._hops: dict[int, NextHop] = {}
         self._paths: dict[str, Path] = {}
 
@@ -63,7 +63,7 @@ class Paths:
             if known is None or known.node is not peer or known.hop is not hop:
                 path = routing.path(peer, hop)
                 if hop.reason and known and known.node == peer and not path.entries:
-                    # Without a way now. The routes that served stay, for it may come back.
+                    # It can't be reached now. The old routes stay, because it may come back.
                     path = dataclasses.replace(path, entries=known.entries)
                 self._paths[peer.name] = path
         self._peers = peers

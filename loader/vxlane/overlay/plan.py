@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernel path of mode own, all but the device, as a value.
+"""The kernel path of mode own as a value, without the device.
 
 Pure: from configuration and nodes to a plan that `OwnedOverlay.apply` applies.
 """
@@ -19,7 +19,7 @@ from vxlane.util.dirty import Dirty
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Paths, rules and files. They are applied in this order."""
+    """Paths, rules and files, in the order in which they are applied."""
 
     network: IPv4Network
     """Of all pods: routes outside it are left alone."""
@@ -29,7 +29,7 @@ class Plan:
     blackhole: IPv4Network | None
     """None: none is wanted, or it need not be compared now."""
     subnet_env: SubnetEnv
-    """Last, for it lets pods come."""
+    """Last, because pods are made once it is there."""
 
 
 def plan_for(

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""In mode `adopt`: who the peers are, by the kernel's entries, and how the source names them.
+"""In mode `adopt`: finds the peers in the kernel's entries, and their names in the source.
 
-A route leads to a neighbour, that to a MAC, that to an underlay address. With 5,000 peers to trace
-all of them anew takes 20 ms; so each change is traced by itself.
+A route leads to a neighbour, the neighbour to a MAC, the MAC to an underlay address. With 5,000
+peers it takes 20 ms to trace all of them, so only what has changed is traced.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class TracedPeers:
 
     def __init__(self, device: int, network: IPv4Network | None = None) -> None:
         self.peers: dict[Key, Node] = {}
-        """`backend` is how the kernel reaches them, whatever the source says."""
+        """Their `backend` is how the kernel reaches them, not what the source says."""
         self.problems: dict[Key, Problem] = {}
-        """Where the source says otherwise."""
+        """Where the source contradicts the kernel."""
         self._device = device
         """Ifindex of flannel.<VNI>; 0: there is none."""
         self._network = network
@@ -38,10 +38,10 @@ class TracedPeers:
         self._direct: dict[Key, Route] = {}
         """Plain routes."""
         self._led: dict[Key, set[Key]] = {}
-        """By a neighbour's or FDB entry's key those of the routes that lead over it."""
+        """The key of a neighbour or FDB entry -> the keys of the routes that lead over it."""
 
     def follow(self, entries: Entries, changed: Iterable[Key]) -> None:
-        """Trace the routes that lead over `changed` ones of `entries`."""
+        """Trace the routes that lead over the `changed` keys of `entries`."""
         routes: set[Key] = set()
         for key in changed:
             if isinstance(key, tuple):
