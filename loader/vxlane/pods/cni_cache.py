@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Pods that the CNI plugin did not tell of, from the files of the container runtime.
+r"""Finds pods that the CNI plugin did not report, in the files of the container runtime.
 
     <cache>/results/<network>-<container id>-<ifname>   libcni: the chain's final result
     <cache>/networks/<network>/<address>                host-local: "<container id>\r\n<ifname>"
 
 libcni writes its file when the last plugin of the chain has succeeded (libcni/api.go,
-AddNetworkList), so a pod that is found here is complete. Both files outlive their pod when a
-runtime is killed or a node loses power. So an address counts only while host-local says that this
+AddNetworkList), so the pods in these files are complete. When a runtime is killed or a node loses
+power, both files may outlive their pod. So an address counts only while host-local says that this
 container has it, and a pod only while the kernel shows it (`confirmed`). Reads files and devices,
-changes nothing.
+and changes nothing.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ class CachedPod:
     ifname: str
     network: str
     netns: str
-    """Path of the container's network namespace, "" when an older libcni wrote the entry."""
+    """Path of the container's network namespace; "" if an older libcni wrote the entry."""
     name: str
-    """namespace/pod, "" when the runtime is not a Kubernetes one."""
+    """namespace/pod; "" if the runtime is not one of Kubernetes."""
     mac: str
-    """Of the container's interface, lower-case; "" when the result does not tell."""
+    """The MAC of the container's interface, lower-case; "" if the result has none."""
     addresses: tuple[Address, ...]
     host_ifnames: tuple[str, ...]
-    """Interfaces on the host that the chain made or used: the bridge and the veth."""
+    """The host's interfaces that the chain made or used: the bridge and the veth."""
 
     @property
     def key(self) -> Key:
@@ -56,9 +56,9 @@ class CachedPod:
 
 
 def read(cache: Path) -> list[CachedPod]:
-    """Pods with the addresses that host-local confirms, in order of container id.
+    """The pods, with the addresses that host-local confirms, by container ID.
 
-    A network without a directory of leases has another IPAM; its addresses are taken unconfirmed.
+    A network without a directory of leases has another IPAM plugin. Its addresses are not checked.
     """
     results = cache / "results"
     files = results.iterdir() if results.is_dir() else ()
@@ -67,12 +67,12 @@ def read(cache: Path) -> list[CachedPod]:
 
 
 def read_one(cache: Path, name: str) -> CachedPod | None:
-    """The pod of the file `name`, with its confirmed addresses; None: there is none, or no more."""
+    """The pod in the file `name`, with its confirmed addresses. None: it has none, or is gone."""
     entry = _entry(cache / "results" / name)
     try:
         pod = _pod(entry) if entry else None
     except (*_MALFORMED, ConfigError):
-        return None  # of an older libcni, or no entry at all
+        return None  # an older libcni wrote it, or it is not an entry
     if pod is None:
         return None
     leases = cache / "networks" / pod.network
@@ -81,16 +81,16 @@ def read_one(cache: Path, name: str) -> CachedPod | None:
 
 
 def made_with(plugin: str, cache: Path) -> int:
-    """How many entries have a plugin of the type `plugin` in their chain."""
+    """The number of entries that have a plugin of type `plugin` in their chain."""
     return sum(plugin in _chain(entry) for entry in _entries(cache))
 
 
 def confirmed(pods: Iterable[CachedPod], devices: Devices) -> Iterator[PodInterface]:
     """The pods that the kernel shows, as the CNI plugin would have described them.
 
-    The kernel shows a pod when a veth has one of its names on the host and the veth's other end has
-    the pod's interface name and MAC, and is in the pod's network namespace where that can be seen
-    from here. A name that another veth has since does not pass.
+    The kernel shows a pod if a veth on the host has one of its names, and the veth's other end has
+    the pod's interface name and MAC. The other end must also be in the pod's network namespace, if
+    that can be seen from here. So another veth that has the name by now does not pass.
     """
     for pod in pods:
         for veth in _veths(pod, devices):
@@ -129,9 +129,9 @@ def _entries(cache: Path) -> Iterator[Json]:
 
 
 def _entry(file: Path) -> Json | None:
-    """What libcni wrote in a file; None: it is no such file, or half written."""
+    """What libcni wrote to a file. None: it is another kind of file, or half written."""
     try:
-        # What is no regular file could block.
+        # Another kind of file could block.
         entry = parse_json(file.read_bytes()) if file.is_file() else None
     except (OSError, ValueError):
         return None
@@ -139,7 +139,7 @@ def _entry(file: Path) -> Json | None:
 
 
 def _chain(entry: Json) -> list[str]:
-    """Types of the plugins that made it."""
+    """The types of the plugins in the entry's chain."""
     try:
         config = parse_json(base64.b64decode(entry["config"]))
         return [str(plugin["type"]) for plugin in config.get("plugins") or [config]]
@@ -150,7 +150,7 @@ def _chain(entry: Json) -> list[str]:
 def _pod(entry: Json) -> CachedPod:
     """An entry of the kind cniCacheV1 (containernetworking/cni, libcni/api.go, cachedInfo).
 
-    ConfigError: its names are none of libcni's, and no file must be named by them.
+    ConfigError: its names do not follow libcni's rules, and must not become file names.
     """
     named = {"container_id": entry["containerId"], "ifname": entry["ifName"]}
     result, (container_id, ifname) = entry["result"], parse_key(named)
@@ -189,7 +189,7 @@ def _pod_name(arguments: list[list[str]]) -> str:
 
 
 def _printable(text: object) -> str:
-    """`text`, or empty where it is none that can be shown and encoded."""
+    """`text`, or empty if it can't be shown and encoded."""
     return text if isinstance(text, str) and text.isprintable() else ""
 
 

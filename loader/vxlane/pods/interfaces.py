@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pod interfaces that the CNI plugin told of, on disk for the next agent.
+"""Keeps known pod interfaces on disk for the next agent.
 
-Owns `<state>/pods/`: one JSON file for each. `pods` finds out whether a file is still true.
+Owns `<state>/pods/`, with one JSON file for each. `pods` finds out whether a file is still true.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ class PodInterface:
     netns: str
     host_ifname: str
     mac: str
-    """Of the pod's end."""
+    """The MAC of the pod's end of the veth."""
     addresses: tuple[str, ...]
-    """IPv4; IPv6 ones are the kernel path's."""
+    """IPv4 only. Packets of IPv6 take the kernel path."""
     name: str = ""
-    """namespace/pod, where the runtime told."""
+    """namespace/pod, if the runtime gave it."""
     network: str = ""
-    """Of the runtime, which collects garbage network by network."""
+    """The CNI network. The runtime collects garbage network by network."""
     host_mac: str = ""
-    """Of the host's end when the pod was added: a name or an ifindex may be another's later."""
+    """The MAC of the host's end when the pod was added. Names and ifindexes are used again."""
 
     @property
     def key(self) -> Key:
@@ -69,7 +69,7 @@ def parse_key(request: Mapping[str, Any]) -> Key:
 
 
 def is_ifname(name: object) -> TypeGuard[str]:
-    """Whether a device can have this name, and it can be shown and encoded."""
+    """Whether a device can have this name, and the name can be shown and encoded."""
     return isinstance(name, str) and bool(_IFNAME.fullmatch(name)) and name.isprintable()
 
 
@@ -111,7 +111,7 @@ class PodStore:
         self._directory = directory
 
     def load(self) -> dict[Key, PodInterface]:
-        """All interfaces, oldest first; a file that can't be read is reported and removed."""
+        """All interfaces, oldest first. A file that can't be read is logged and removed."""
         found = {}
         files = self._directory.glob("*.json")
         for path in sorted(files, key=lambda path: path.stat().st_mtime_ns):
@@ -128,9 +128,9 @@ class PodStore:
         return found
 
     def save(self, interface: PodInterface) -> None:
-        """Write one; a killed agent leaves the old file or the new one.
+        """Write one file. A killed agent leaves the old content or the new one.
 
-        A disk that takes no write costs a pod nothing but its place after the next restart.
+        A failure, as of a full disk, is logged: the pod works, but the next agent won't know it.
         """
         path = self._path(interface.key)
         try:

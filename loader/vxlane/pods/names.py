@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this node's pods are called: the one place that names a pod, or finds one by a word.
+"""The names of this node's pods, and how a person may refer to a pod.
 
-Read from the agent's files, beside a living agent or after a dead one. What can't be read has no
-name, and nothing is removed.
+Reads the agent's files, whether the agent lives or not. A pod whose file can't be read has no name.
+Nothing is removed.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class PodNames:
         return {each: name for name, listed in self.addresses.items() for each in listed}
 
     def find(self, word: str, pods: Mapping[IPAddress, Pod]) -> IPAddress:
-        """The address that `word` means: an address, a name with its namespace or without, or a
-        veth of one of `pods`. OptionError: none, or several.
+        """The address that `word` means. `word` is an address, a name with or without namespace, or
+        the veth of one of `pods`. OptionError: it means none, or several.
         """
         with contextlib.suppress(ValueError):
             return ip_address(word)
@@ -49,7 +49,7 @@ class PodNames:
         )
 
     def words(self, pods: Mapping[IPAddress, Pod]) -> list[str]:
-        """What `find` takes for one of this node's pods, addresses aside."""
+        """All words that `find` accepts, without addresses."""
         short = [name.rpartition("/")[2] for name in self.addresses]
         return sorted(
             {*self.addresses, *short, *(device_name(pod.ifindex) for pod in pods.values())}

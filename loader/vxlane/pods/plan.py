@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a pod can be accelerated, as its veth and bridge are.
+"""Whether a pod can be accelerated, which depends on its veth and bridge.
 
-Pure: makes entries for the programs of devices, or gives the reason against it.
+Pure: from devices to the entries of the programs' map, or the reason why there are none.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class PodPlan:
     """The entries of one pod interface in the programs' map."""
 
     ifindex: int = 0
-    """Of its veth; 0: not read yet."""
+    """Ifindex of its veth; 0: not read yet."""
     bridge: int = 0
     """Ifindex of the bridge, 0: none."""
     pods: tuple[Pod, ...] = ()
-    """One for each address; none: it is not accelerated, and `reason` says why."""
+    """One entry for each address. Empty: the pod is not accelerated, and `reason` says why."""
     reason: str = ""
     bridge_facts: tuple[str, int, bool, bool] | None = None
     """The bridge's properties that the entries depend on."""
@@ -51,8 +51,8 @@ def plan_for(
 ) -> PodPlan:
     """The plan for a pod.
 
-    `others` are the directions that filters or rules of others guard. A bridge or a port that keeps
-    pods apart guards both directions. A shaper on the veth's root guards the one to the pod.
+    `others` are the directions that someone else's filters or rules guard. A bridge or a port that
+    isolates pods guards both directions. A shaper on the veth guards the direction to the pod.
     `bridge_netfilter`: the node has the packets of all bridges pass netfilter.
     """
     if veth.kind != "veth":

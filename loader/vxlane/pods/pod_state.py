@@ -13,21 +13,21 @@ from vxlane.pods.plan import PodPlan
 
 @dataclass(slots=True)
 class PodState:
-    """One pod interface: as the CNI plugin told of it, as it was seen, as the programs have it."""
+    """One pod interface: as it was reported, as its devices were seen, and as the map has it."""
 
     interface: PodInterface
     plan: PodPlan = field(default_factory=PodPlan)
-    """As it is in the programs' map."""
+    """The entries that are in the programs' map."""
     ifindex: int = 0
-    """Of its veth when that was last seen; 0: not yet."""
+    """Ifindex of its veth when that was last seen; 0: it was not seen yet."""
     filters: Guard | None = None
-    """Directions in which the veth has filters of others; None: they are to be read."""
+    """The directions in which the veth has someone else's filters. None: they are to be read."""
     veth_changed: bool = False
     """An event was about the veth since the last check."""
     bridge_changed: bool = False
-    """The same of its bridge."""
+    """An event was about its bridge since the last check."""
     refusal: str | None = ""
-    """What admission said of it last; see `Admission.reason`."""
+    """The last answer of `Admission.reason`."""
 
     def __str__(self) -> str:
         at = self.interface
@@ -36,7 +36,7 @@ class PodState:
 
     @property
     def is_left_out(self) -> bool:
-        """Whether it stays on the kernel path because somebody wants that, or may want it."""
+        """Whether it stays on the kernel path because that is wanted, or not known yet."""
         return self.refusal != ""
 
     @property

@@ -2,7 +2,7 @@
 """All pods of this node, and whether each is accelerated.
 
 The CNI plugin or the runtime's cache says which pods there are. The kernel says whether a veth is
-still the same. Pods are known with and without a bypass; `connect` gives them its programs.
+still the same. Pods are kept with and without a bypass; `connect` adds its programs.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ NOT_YET_KNOWN = "the cluster has not said yet whether it may be bypassed"
 
 
 class Admission(Protocol):
-    """Decides which pods are to be left to the kernel path, whatever they are."""
+    """Decides which pods are left to the kernel path although they could be accelerated."""
 
     def reason(self, pod: PodInterface) -> str | None:
-        """Why this one is, empty: it is not; None: that is not known yet."""
+        """Why this pod is left to it. Empty: it is not. None: that is not known yet."""
 
     def forget(self, pod: PodInterface) -> None:
-        """It is gone, or another one of its name has come."""
+        """The pod is gone, or there is another one of its name."""
 
 
 class Everybody:
-    """No pod is left out."""
+    """Admits every pod."""
 
     def reason(self, pod: PodInterface) -> str | None:  # noqa: ARG002 (whoever it is)
-        """None is."""
+        """Empty."""
         return ""
 
     def forget(self, pod: PodInterface) -> None:
@@ -66,7 +66,7 @@ class Pods:
         """Names of veths whose packets are left to the kernel path."""
 
     def connect(self, programs: PodPrograms | None) -> None:
-        """Accelerate pods with these programs from the next `reconcile` on; None: with none."""
+        """Use these programs from the next `reconcile` on. None: there are none."""
         self._programs = programs
         for state in self._states.values():
             state.plan, state.filters = PodPlan(), None
@@ -84,14 +84,15 @@ class Pods:
         return tuple(port_of(state) for state in self._states.values() if state.plan.pods)
 
     def add(self, interface: PodInterface) -> str:
-        """Remember and accelerate a pod; why it can't be accelerated, or empty: it is, or it is
-        left out on purpose.
+        """Remember and accelerate a pod. Returns why it can't be accelerated.
+
+        Empty: it is accelerated, or left out on purpose.
         """
         veth = self._devices.by_name(interface.host_ifname)
         if veth is None:
             return f"there is no device {interface.host_ifname} in the node's network namespace"
         for key, other in list(self._states.items()):
-            # A pod that had this ifindex is gone; the event for it may come later.
+            # Another pod that had this ifindex is gone, and its event is still to come.
             if other.ifindex == veth.index and key != interface.key:
                 self.remove(key)
         interface = dataclasses.replace(interface, host_mac=veth.mac)
@@ -103,7 +104,7 @@ class Pods:
         return self._review(state, veth)
 
     def add_cached(self, pods: Iterable[CachedPod]) -> None:
-        """Add pods that the plugin did not tell of, and that the kernel shows."""
+        """Add the pods that are not known yet and that the kernel shows."""
         for interface in confirmed(filter(self._is_new, pods), self._devices):
             self.add(interface)
 
@@ -113,7 +114,7 @@ class Pods:
         return state is None or state.interface.host_ifname not in pod.host_ifnames
 
     def check(self, interface: PodInterface) -> str:
-        """Repair a pod; why it is not accelerated, or empty."""
+        """Repair a pod. Returns why it is not accelerated; empty: it is."""
         state = self._states.get(interface.key)
         if state is None:
             return self.add(interface)
@@ -136,13 +137,13 @@ class Pods:
         log.info("forget pod %s", state)
 
     def devices_removed(self, ifindexes: Collection[int]) -> None:
-        """Remove the pods of devices that are gone, at once: an ifindex is used again."""
+        """Remove the pods of devices that are gone. At once, because ifindexes are used again."""
         for key, state in list(self._states.items()):
             if state.ifindex in ifindexes:
                 self.remove(key)
 
     def devices_changed(self, ifindexes: Collection[int]) -> bool:
-        """Note devices with changes, of qdiscs and filters too; whether a pod is to be checked."""
+        """Note devices that changed, also by qdiscs and filters. True: a pod is to be checked."""
         for state in self._states.values():
             if state.ifindex in ifindexes:
                 state.veth_changed, state.filters = True, None
@@ -153,8 +154,8 @@ class Pods:
     def check_changed(self) -> None:
         """Check the pods of devices that changed.
 
-        A bridge says that it changed whenever a port joins; its pods are checked only if it is
-        another bridge for them.
+        The kernel reports a change of the bridge whenever a port joins. Its pods are checked only
+        if a property of the bridge changed that matters to them.
         """
         changed = [s for s in self._states.values() if s.veth_changed or s.bridge_changed]
         bridges = {s.plan.bridge for s in changed if s.bridge_changed}
@@ -175,7 +176,7 @@ class Pods:
                 self._check(state)
 
     def reconsider(self) -> None:
-        """Check the pods for which admission says another thing than the last time."""
+        """Check the pods for which the answer of admission has changed."""
         for state in list(self._states.values()):
             if self.admission.reason(state.interface) != state.refusal:
                 self._check(state)
@@ -204,7 +205,7 @@ class Pods:
             self._programs.keep_only({pod.address for plan in plans for pod in plan.pods})
 
     def resync(self) -> Iterator[Dirty]:
-        """Check one pod at a time, filters too: there is no event for a TCX program."""
+        """Check one pod at a time, and its filters: there are no events for TCX programs."""
         for state in list(self._states.values()):
             if self._states.get(state.key) is state:
                 state.filters = None
@@ -224,11 +225,11 @@ class Pods:
         return f"its veth {state.interface.host_ifname} is gone"
 
     def _is_of(self, veth: Device, state: PodState) -> bool:
-        """Whether the veth is still the one that was added, and no later one by its name.
+        """Whether the veth is still the one that was added, and not a later one of the same name.
 
-        Its MAC may change: udev gives a veth one of its own some time after the bridge plugin has
-        made it (MACAddressPolicy=persistent). While we watch, the ifindex tells then, and else the
-        pod's end.
+        Its MAC may change: udev gives a veth another one some time after the bridge plugin has made
+        it (MACAddressPolicy=persistent). If this agent has seen the veth before, its ifindex
+        decides then, otherwise the pod's end does.
         """
         if veth.mac == state.interface.host_mac:
             return True
@@ -239,7 +240,7 @@ class Pods:
         return end is not None and (end.name, end.mac) == wanted
 
     def _review(self, state: PodState, veth: Device, *, bridge: Device | None = None) -> str:
-        """Plan one pod and make that so; why it is not accelerated, or empty."""
+        """Plan one pod and apply the plan. Returns why it is not accelerated; empty: it is."""
         before, state.ifindex = state.plan, veth.index
         if self._programs is None:
             return NO_BYPASS
@@ -270,5 +271,5 @@ class Pods:
         return plan_for(interface, veth, bridge, others=others, bridge_netfilter=bridge_netfilter)
 
     def _holders(self) -> dict[str, Key]:
-        """The pod of each address: the newest, since the DEL of an older one may come later."""
+        """The newest pod of each address: the DEL of an older one may come later."""
         return {a: key for key, state in self._states.items() for a in state.interface.addresses}

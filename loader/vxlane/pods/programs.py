@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The programs' side of pods: their map of pods, and the programs on the pods' veths.
+"""Writes the programs' map of pods, and attaches the programs to the pods' veths.
 
-A pod's entry in the map comes before its programs and goes after them.
+A pod's entry is written before its programs are attached, and removed after they are detached.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 _FULL = frozenset({errno.E2BIG, errno.ENOSPC})
 
 ForeignFilters = Callable[[int], Guard]
-"""Directions in which a device (ifindex) has filters of others."""
+"""The directions in which a device (ifindex) has someone else's filters."""
 
 
 class PodPrograms:
@@ -41,7 +41,7 @@ class PodPrograms:
         self._actual = self._maps.pods()
 
     def apply(self, before: PodPlan, plan: PodPlan) -> PodPlan:
-        """Put `plan` in the place of `before`; the plan that is in force then."""
+        """Replace the plan `before` by `plan`. Returns the plan that is in force then."""
         if not plan.pods:
             self.remove(before)
             return plan
@@ -69,7 +69,7 @@ class PodPrograms:
             self._delete(address)
 
     def _put(self, pods: Iterable[Pod]) -> str:
-        """Write the entries that differ; why one could not be written, or empty."""
+        """Write the entries that differ. Returns why one could not be written, or empty."""
         for pod in pods:
             if self._actual.get(pod.address) == pod:
                 continue
@@ -82,7 +82,7 @@ class PodPrograms:
         return ""
 
     def _remove_entry(self, pod: Pod) -> None:
-        """Remove a pod's entry, unless its address is another veth's by now."""
+        """Remove a pod's entry, unless another veth has its address by now."""
         actual = self._actual.get(pod.address)
         if actual is None or actual.ifindex == pod.ifindex:
             self._delete(pod.address)
@@ -95,6 +95,6 @@ class PodPrograms:
 def places_on(ifindex: int) -> tuple[Place, ...]:
     """The places of a pod's programs on its veth.
 
-    to_pod comes first: it learns, and from_pod uses what was learned.
+    to_pod comes first, because from_pod uses what it learns.
     """
     return (Program.TO_POD, ifindex), (Program.FROM_POD, ifindex)

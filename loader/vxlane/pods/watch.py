@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pods seen without the CNI plugin: libcni's files as they are written.
+"""Finds pods without the CNI plugin, by following libcni's files.
 
-libcni writes a pod's file behind the last plugin of the chain. So a pod is never attached while the
-chain is at work: on kernels before 6.6 the bandwidth plugin fails on a veth that has programs. A
-pod ends with its veth, and the kernel tells of that. A file that is removed says nothing more.
+libcni writes a pod's file after the last plugin of the chain. So programs are never attached while
+the chain is at work: on kernels before 6.6 the bandwidth plugin fails on a veth that has programs.
+Files that are removed are ignored, because a pod ends with its veth, and the kernel reports that.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class CacheWatch:
-    """Adds the pods of some caches (/var/lib/cni), those that are there and those that come."""
+    """Adds the pods of some caches (/var/lib/cni), those that are there and those that follow."""
 
     def __init__(self, caches: Iterable[Path], pods: Pods) -> None:
         self._caches = {cache.absolute() / "results": cache for cache in caches}
@@ -28,12 +28,12 @@ class CacheWatch:
         self._watch: DirectoryWatch | None = None
 
     def start(self) -> int | None:
-        """Follow the caches; the descriptor for a selector, or None: only `read` finds pods."""
+        """Follow the caches. Returns a descriptor for a selector. None: only `read` finds pods."""
         try:
             self._watch = DirectoryWatch(self._caches)
         except OSError as error:
             advice = "raise fs.inotify.max_user_instances and max_user_watches"
-            text = "follow %s: %s; pods that the plugin does not tell of are seen late; %s"
+            text = "follow %s: %s; pods that the plugin does not report are seen late; %s"
             log.warning(text, error.filename, error.strerror, advice)
             return None
         return self._watch.fileno()
