@@ -46,7 +46,7 @@ class PodSource(enum.Enum):
     WATCH = "watch"
     """The runtime's cache, which the agent follows."""
     BOTH = "both"
-    """Whichever does first."""
+    """Both; the first one counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Network:
     """flannel's net-conf.json, which is the same on all nodes."""
 
     cidr: IPv4Network | None = None
-    """Of all pods; None: the source of nodes says."""
+    """The network of all pods. None: the source of nodes knows it."""
     backend: Backend = Backend.VXLAN
     vni: int = 1
     port: int = DEFAULT_PORT
@@ -66,7 +66,7 @@ class Network:
     """Peers of the same L2 are reached by a plain route."""
     uses_nftables: bool = False
     is_ipv4_alone: bool = True
-    """No IPv6 of pods, and IPv4."""
+    """Pods have IPv4 and no IPv6."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,21 +85,21 @@ class Config:
     state: Path
     mode: Mode = Mode.OWN
     origin: str = ""
-    """Which set of nodes: the kind of source and its prefix. Another one is another cluster."""
+    """The kind of source and its prefix. What was saved from another origin is not used."""
     network: Network = field(default_factory=Network)
     choice: Choice = field(default_factory=Choice)
     subnet_file: Path = SUBNET_FILE
     masquerade: Masquerade = Masquerade.OFF
     forward: Forward = Forward.ACCEPT
     has_blackhole: bool = False
-    """A route that swallows packets for pods of ours that are not there."""
+    """Whether to make a blackhole route for addresses of this node's pod CIDR that no pod has."""
     rules_interval: float = 5.0
     """Seconds between comparisons of the rules. Changes made by nftables have events."""
     method: Method = Method.AUTO
     constants: Constants = field(default_factory=Constants)
-    """Of the programs; VNI and port are those of the overlay."""
+    """Constants of the programs. VNI and port are replaced by the overlay's."""
     revalidate: float = 30.0
-    """Seconds."""
+    """Seconds that the approval of a flow holds at most."""
     ignored: frozenset[Kind] = frozenset()
     """Mechanisms that are no reason to leave packets to the kernel path."""
     untracks: bool = False
@@ -109,11 +109,11 @@ class Config:
     ready_file: Path | None = None
     pod_source: PodSource = PodSource.BOTH
     caches: tuple[Path, ...] = ()
-    """Of libcni: directories with `results` and `networks`."""
+    """Directories of libcni's cache, each with `results` and `networks`."""
     cni_conf_dir: Path | None = None
-    """Where the runtime finds networks; None: where its configuration says."""
+    """Where the runtime finds its CNI lists. None: where its configuration says."""
     host_root: Path = Path("/")
-    """Where the node's root directory is seen from here."""
+    """Where the node's root directory is mounted."""
 
 
 def read_network(path: Path) -> Network:

@@ -13,7 +13,7 @@ class Dirty(enum.Flag):
     HOST = enum.auto()
     """Interfaces and addresses; our device."""
     ROUTES = enum.auto()
-    """Next hops may be others."""
+    """Next hops may have changed."""
     ENTRIES = enum.auto()
     """Our routes, neighbours or FDB entries."""
     RULES = enum.auto()

@@ -23,13 +23,13 @@ _FILE = 0o644
 
 
 def replace(path: Path, content: bytes | str, *, mode: int = _FILE) -> None:
-    """Give `path` this content and mode. OSError: it is as it was."""
+    """Give `path` this content and mode. OSError: the file is unchanged."""
     with _placed(path, content, mode):
         pass
 
 
 def replace_durably(path: Path, content: bytes | str, *, mode: int = _FILE) -> None:
-    """The same, and on disk under its name before this returns."""
+    """As `replace`, and wait until content and name are on disk."""
     with _placed(path, content, mode) as file:
         os.fsync(file)
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -40,9 +40,9 @@ def replace_durably(path: Path, content: bytes | str, *, mode: int = _FILE) -> N
 
 
 def write_if_changed(path: Path, content: bytes | str, *, mode: int = _FILE) -> bool:
-    """Replace durably unless `path` has this content and mode; whether it was written.
+    """Replace durably unless `path` has this content and mode. True: it was written.
 
-    A file that is left alone keeps its time stamp, and programs that watch it are not woken.
+    An unchanged file keeps its time stamp, and programs that watch it are not woken.
     """
     octets = content.encode() if isinstance(content, str) else content
     try:
@@ -66,7 +66,7 @@ def remove(path: Path) -> bool:
 
 @contextlib.contextmanager
 def _placed(path: Path, content: bytes | str, mode: int) -> Iterator[int]:
-    """A descriptor of the new file, which takes its name when the block ends well.
+    """A descriptor of the new file, which gets its name when the block ends without an error.
 
     The file is written under one fixed name beside `path`, so a killed process leaves at most one,
     and the next one overwrites it. The name begins with a dot and has a suffix that no container

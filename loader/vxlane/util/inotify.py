@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Following directories by inotify(7), also directories that come later or are made anew.
+"""Follows directories by inotify(7), also directories that are made later or made again.
 
-For a directory that is not there its nearest parent is watched until it is. Owns the descriptor,
-which is non-blocking and meant for a selector. Imports no other module of vxlane.
+As long as a directory is missing, its nearest parent is watched. Owns the descriptor, which is
+non-blocking and meant for a selector. Imports no other module of vxlane.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ _CREATE, _DELETE, _DELETE_SELF, _MOVE_SELF = 0x100, 0x200, 0x400, 0x800
 _OVERFLOW, _IGNORED, _ISDIR = 0x4000, 0x8000, 0x40000000
 _MASK = _CLOSE_WRITE | _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE | _DELETE_SELF | _MOVE_SELF
 _ENTRY = _CLOSE_WRITE | _MOVED_FROM | _MOVED_TO | _DELETE
-"""Of a file with its whole content, or without a name; not one that is yet to be written."""
+"""A file is complete, or has lost its name. The creation of a file, still empty, does not count."""
 _EVENT = struct.Struct("=iIII")  # watch descriptor, mask, cookie, length of the name
 _BUFFER = 1 << 16
 
 Changes = dict[Path, set[str] | None]
-"""Names of changed entries by directory (absolute); None: the whole directory may be another."""
+"""Directory (absolute) -> names of changed entries. None: anything in it may have changed."""
 
 
 class DirectoryWatch:
-    """Follows some directories. OSError: there is no inotify instance to be had."""
+    """Follows some directories. OSError: the kernel gives no more inotify instances or watches."""
 
     def __init__(self, directories: Iterable[Path]) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
@@ -37,9 +37,9 @@ class DirectoryWatch:
         if self._descriptor < 0:
             raise _error("inotify")
         self._at: dict[int, set[Path]] = {}
-        """Directories by the watch that tells of them: their own, or that of a parent."""
+        """Watch -> the directories that it is for: its own one, or missing ones below it."""
         self._own: dict[Path, int] = {}
-        """The watch of a directory that is there."""
+        """Directory that exists -> its own watch."""
         try:
             for directory in directories:
                 self._follow(directory.absolute())
@@ -48,7 +48,7 @@ class DirectoryWatch:
             raise
 
     def follow(self, directory: Path) -> None:
-        """Follow one more, if it is not followed yet. OSError: it can't be."""
+        """Follow one more directory, unless it is followed already. OSError: that is impossible."""
         if directory not in self._directories():
             self._follow(directory)
 
@@ -61,7 +61,7 @@ class DirectoryWatch:
         os.close(self._descriptor)
 
     def read(self) -> Changes:
-        """What has changed since the last call. OSError: a directory can't be followed on."""
+        """What has changed since the last call. OSError: a directory can't be followed any more."""
         changes: Changes = {}
         while True:
             try:
@@ -93,7 +93,7 @@ class DirectoryWatch:
         return {directory for those in self._at.values() for directory in those}
 
     def _follow(self, directory: Path) -> bool:
-        """Watch `directory`, or its nearest parent; whether its content may be another now."""
+        """Watch `directory` or its nearest parent. True: its content may have changed."""
         before = self._own.pop(directory, None)
         for those in self._at.values():
             those.discard(directory)
@@ -105,7 +105,7 @@ class DirectoryWatch:
         return watch != before
 
     def _nearest(self, directory: Path) -> tuple[Path, int]:
-        """The place that is watched for `directory`, and the watch."""
+        """The directory or parent that is watched for `directory`, and the watch."""
         place = directory
         while True:
             if (watch := self._add(place)) < 0:
@@ -116,7 +116,7 @@ class DirectoryWatch:
                 return place, watch
 
     def _add(self, place: Path) -> int:
-        """The watch of a directory; -1: it is not there."""
+        """The watch of a directory; -1: it does not exist."""
         watch = int(self._libc.inotify_add_watch(self._descriptor, os.fsencode(place), _MASK))
         if watch < 0 and ctypes.get_errno() not in {errno.ENOENT, errno.ENOTDIR}:
             raise _error(str(place))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The end of a long-running command by SIGTERM or SIGINT (Ctrl-C): the agent's, and the lab's.
+"""Ends a long-running command by SIGTERM or SIGINT (Ctrl-C), such as the agent or the lab.
 
 Imports no other module of vxlane.
 """

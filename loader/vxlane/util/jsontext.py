@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JSON that others wrote: any fault in it is one exception. Imports no other module of vxlane."""
+"""Parses JSON that others wrote; every fault in it is a ValueError. Imports nothing of vxlane."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value in `text`. ValueError: it is no JSON, no text, or nested too deeply for Python."""
+    """The value in `text`. ValueError: it is not JSON, not UTF-8, or too deeply nested."""
     try:
         return json.loads(text)
     except RecursionError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The names that people and the kernel give to the same device or address."""
+"""Converts names of devices and MACs between what people and the kernel use."""
 
 from __future__ import annotations
 

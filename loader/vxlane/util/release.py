@@ -16,11 +16,11 @@ def is_supported(release: str) -> bool:
 
 
 def is_too_old(release: str) -> bool:
-    """Whether it is surely older than OLDEST; of a release that can't be read nobody knows."""
+    """Whether it is surely older than OLDEST. False for a release that can't be parsed."""
     return numbers(release) != () and not is_supported(release)
 
 
 def numbers(release: str) -> tuple[int, ...]:
-    """Major and minor; of a release that has none nothing, which is before all others."""
+    """Major and minor version. Empty if the release has none; that sorts before all others."""
     found = re.match(r"(\d+)\.(\d+)", release)
     return tuple(map(int, found.groups())) if found else ()

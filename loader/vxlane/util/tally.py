@@ -36,11 +36,11 @@ class Withdrawal(Enum):
     IPSEC = "ipsec"
     """A policy or state of IPsec changed."""
     EVENTS_LOST = "events_lost"
-    """The kernel had more to tell than its buffer holds."""
+    """More events came than the socket's buffer holds."""
 
 
 class Histogram:
-    """How many observations were at most so large, for each bound."""
+    """For each bound, the number of observations that were not larger."""
 
     def __init__(self, bounds: Sequence[float] = SECONDS) -> None:
         self.bounds = bounds
@@ -53,7 +53,7 @@ class Histogram:
         self.sum += value
 
     def cumulative(self) -> list[int]:
-        """Observations up to each bound, and at last all of them."""
+        """The number of observations up to each bound, and of all."""
         return list(accumulate(self._counts))
 
 
