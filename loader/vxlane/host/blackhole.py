@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A blackhole route for this node's pod CIDR (--ip-blackhole-route).
 
-It is for pods with routes of their own (/32, as Calico makes them). Without it packets for an
-address that no pod has follow the default route out of the cluster. A bridge with the pod CIDR has
-a route to it already, and needs no other.
+It is for pods with a route each (/32, as Calico makes them). Without it, packets for an address
+that no pod has follow the default route out of the cluster. A bridge with the pod CIDR brings a
+route to it already, and needs no other.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What conntrack holds of connections, read and never changed.
+"""Reads conntrack's entries, and never changes them.
 
-An entry has two tuples: of packets from whoever began it, and of answers to it. They differ from
-each other where netfilter translates. Imports netlink only.
+An entry has two tuples: that of packets from the side that opened the connection, and that of the
+replies. One is not the reverse of the other if netfilter translates the connection.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """One entry, IPv4. In both tuples `local` is the sender of the packets that it is about."""
+    """One IPv4 entry. In both tuples `local` is the sender of the packets."""
 
     original: FiveTuple
     reply: FiveTuple
     state: str
-    """Of TCP, one of `TCP_STATES`; empty for all others."""
+    """One of `TCP_STATES`; empty for other protocols."""
     is_answered: bool
     is_assured: bool
-    """Of UDP: it goes on for 2 s or more, and has the longer timeout (Linux's stream_ts)."""
+    """For UDP: it has lasted for 2 s or more, and has the longer timeout (Linux's stream_ts)."""
     timeout: int
     """Seconds until conntrack forgets it."""
     traffic: Traffic | None
@@ -58,7 +58,7 @@ class Connection:
 
 
 def reverse(flow: FiveTuple) -> FiveTuple:
-    """The tuple of the packets of the other direction."""
+    """The tuple of packets in the other direction."""
     local_port, remote_port = flow.remote_port, flow.local_port
     if flow.protocol == socket.IPPROTO_ICMP:
         # The identifier stays, and the type of a request is 8 more than that of its reply.
@@ -96,13 +96,16 @@ class ConnectionReader:
         self._netlink.close()
 
     def find(self, sent: FiveTuple) -> Connection | None:
-        """The entry of packets of this 5-tuple, in whichever direction they go."""
+        """The entry of packets with this 5-tuple, in either direction. None: there is none."""
         body = _HEAD + nested(nf.CTA_TUPLE_ORIG, tuple_attributes(sent))
         (answer,) = self._netlink.request([Request(nf.IPCTNL_MSG_CT_GET, body)])
         return _connection(answer) if isinstance(answer, bytes) else None
 
     def between(self, source: IPv4Address, destination: IPv4Address) -> Iterator[Connection]:
-        """The entries of what `source` began with `destination`. The kernel selects (5.8)."""
+        """The entries of connections that `source` opened to `destination`.
+
+        The kernel selects them from Linux 5.8 on.
+        """
         flags = nf.CTA_FILTER_F_CTA_IP_SRC | nf.CTA_FILTER_F_CTA_IP_DST
         body = _HEAD + nested(
             nf.CTA_TUPLE_ORIG, nested(nf.CTA_TUPLE_IP, _ends(source, destination))
@@ -119,7 +122,7 @@ class ConnectionReader:
         return self._dump(_HEAD)
 
     def idle_seconds(self, connection: Connection) -> int | None:
-        """Since netfilter last saw a packet of it; None: its timeout is not one of the settings."""
+        """Seconds since netfilter saw its last packet. None: its timeout is not from a sysctl."""
         name = f"nf_conntrack_{_timeout_name(connection)}"
         if name not in self._timeouts:
             self._timeouts[name] = _number(name)

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Changes of conntrack's entries of bypassed connections.
+"""Changes conntrack's entries of bypassed connections.
 
 conntrack closes an entry on a RST only if the RST's sequence number is the one that it expects
 (net/netfilter/nf_conntrack_proto_tcp.c, nf_conntrack_tcp_packet). It has seen only a few packets of
-a bypassed connection, so the entry would stay ESTABLISHED for five days. The programs note such
-flows. Here their entries get the state and the timeout that a RST leads to on the kernel path.
+a bypassed connection, so the entry would stay ESTABLISHED for five days. The programs note flows
+that were reset, and this module gives their entries the state and timeout that a RST on the kernel
+path would give them.
 """
 
 from __future__ import annotations
@@ -27,10 +28,7 @@ _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
 def shortest_timeout(*states: str) -> float:
-    """Seconds for which conntrack keeps a silent entry: the shortest timeout of `states`.
-
-    Infinite without conntrack.
-    """
+    """The shortest of conntrack's timeouts for `states`, in seconds. Infinity without conntrack."""
     return min(
         (float(found.read_text()) for found in map(_setting, states) if found.exists()),
         default=math.inf,
@@ -46,7 +44,10 @@ def close_connections(connections: Iterable[FiveTuple]) -> None:
 
 
 def keep_connections(silences: Iterable[tuple[FiveTuple, float]]) -> None:
-    """Give entries what is left of an acknowledged connection's timeout after so many seconds."""
+    """Set the timeouts of idle connections to those of established ones.
+
+    `silences` has the seconds since each connection's last packet, which are subtracted.
+    """
     timeout = int(_setting("tcp_timeout_established").read_text())
     _write(
         _entry(connection) + _timeout(round(timeout - silence))
@@ -56,7 +57,7 @@ def keep_connections(silences: Iterable[tuple[FiveTuple, float]]) -> None:
 
 
 def _write(entries: Iterable[bytes]) -> None:
-    """Change entries, each by its name and what is to be of it."""
+    """Change entries. Each has the tuple that selects it and the attributes to set."""
     netlink = NetlinkSocket(nf.NETLINK_NETFILTER)
     try:
         netlink.write([Request(nf.IPCTNL_MSG_CT_NEW, entry) for entry in entries])
@@ -73,14 +74,14 @@ def _setting(name: str) -> Path:
 
 
 def _entry(connection: FiveTuple) -> bytes:
-    """What selects the entry; the kernel finds it by the tuple of either direction."""
+    """The attributes that select an entry. The kernel finds it by the tuple of either direction."""
     family = _FAMILY[connection.local.version]
     return nf.NFGENMSG.pack(family, 0, 0) + nested(nf.CTA_TUPLE_ORIG, tuple_attributes(connection))
 
 
 def tuple_attributes(connection: FiveTuple) -> bytes:
-    """Of either direction, as the kernel names an entry. Of an ICMP echo a five-tuple has the
-    identifier and the type for its ports.
+    """The tuple of an entry, of either direction. For an ICMP echo the five-tuple has identifier
+    and type in place of the ports.
     """
     source, destination = _ADDRESSES[connection.local.version]
     addresses = attribute(source, connection.local.packed)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Network devices as frozen dataclasses: what is known of a NIC, a bridge, a pod's veth.
+"""Reads network devices into frozen dataclasses: a NIC, a bridge, a pod's veth.
 
-Devices are read by vxlane's own netlink. pyroute2 takes thirty times as long; a node has a device
-for each pod, and a pod waits for two to be read. `Devices` owns a handle of each kind in this
-thread's network namespace, and other modules use them too.
+Devices are read by vxlane's own netlink, because pyroute2 takes thirty times as long. A node has a
+device for each pod, and each new pod waits until two are read. `Devices` owns a pyroute2 handle and
+a netlink socket in this thread's network namespace. Other modules use them, too.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _NO_STATISTICS = attribute(rt.IFLA_EXT_MASK, rt.U32.pack(rt.RTEXT_FILTER_SKIP_ST
 
 @contextmanager
 def explained(operation: str, advice: str = "") -> Iterator[None]:
-    """Raise a refusal that pyroute2 reports as KernelError."""
+    """Turn pyroute2's NetlinkError in the block into a KernelError that names `operation`."""
     try:
         yield
     except NetlinkError as error:
@@ -58,17 +58,19 @@ class Device:
     """Ifindex of the bridge (or bond) it is a port of; 0: none."""
     is_up: bool
     qdisc: str
-    """Of its root: "noqueue", "tbf" ..."""
+    """The kind of its root qdisc: "noqueue", "tbf" ..."""
     is_isolated: bool
-    """A bridge port that may not reach other isolated ports."""
+    """Whether it is a bridge port that may not reach other isolated ports."""
     filters_vlans: bool
-    """A bridge with VLAN filtering on."""
+    """Whether it is a bridge with VLAN filtering."""
     calls_iptables: bool = False
-    """A bridge whose packets pass netfilter, whatever the sysctl says (nf_call_iptables)."""
+    """Whether it is a bridge whose packets pass netfilter even where the sysctl says no
+    (nf_call_iptables)."""
     gso_size: int = 0
-    """gso_ipv4_max_size: super-packets of so many bytes or more are cut; 0: before Linux 6.3."""
+    """gso_ipv4_max_size: GSO packets of this many bytes or more are cut; 0: before Linux 6.3."""
     gso_segs: int = 0
-    """gso_max_segs: those of more segments are cut (gso_features_check() in net/core/dev.c)."""
+    """gso_max_segs: GSO packets of more segments are cut (gso_features_check() in
+    net/core/dev.c)."""
 
 
 class Devices:
@@ -89,10 +91,10 @@ class Devices:
         return {device.index: device for device in found}
 
     def of_kind(self, kind: str) -> list[Device]:
-        """The devices of one kind, "vxlan" for example, oldest first; the kernel selects them."""
+        """The devices of one kind, such as "vxlan", oldest first. The kernel selects them."""
         kinds = string_attribute(rt.IFLA_INFO_KIND, kind)
         bodies = self.socket.dump(_question(0, attribute(rt.IFLA_LINKINFO, kinds)))
-        # The kernel gives all where it knows no such kind (its module is not loaded).
+        # The kernel returns all devices if it does not know the kind: its module is not loaded.
         found = (device for device in map(_device, bodies) if device.kind == kind)
         return sorted(found, key=lambda device: device.index)
 
@@ -106,7 +108,7 @@ class Devices:
         return self._get(_question(0, wanted), name)
 
     def addresses(self, index: int = 0) -> dict[IPv4Interface, int]:
-        """IPv4 addresses with their device's ifindex, of one device or of all, in their order."""
+        """IPv4 address -> ifindex of its device; of one device or of all, in the kernel's order."""
         chosen = {"index": index} if index else {}
         with explained("list addresses"):
             return {
@@ -115,7 +117,7 @@ class Devices:
             }
 
     def holder(self, address: IPv4Address) -> Device | None:
-        """The device that has `address`, if one has."""
+        """The device that has `address`. None: no device has it."""
         for interface, index in self.addresses().items():
             if interface.ip == address:
                 return self.by_index(index)

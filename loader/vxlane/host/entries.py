@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The entries that carry an overlay: routes, neighbours and the device's FDB.
 
-An entry is a flat tuple of integers and strings: addresses are integers, MACs lower-case colon
-strings. All entries of a node are one dict by key, so 10,000 peers are compared in a few
-milliseconds. This module knows the form of entries in netlink. It does not decide which there
+An entry is a flat tuple of integers and strings: addresses are integers, MACs lower-case strings
+with colons. All entries of a node are in one dict, so 10,000 peers are compared in a few
+milliseconds. This module knows how netlink encodes entries. It does not decide which ones there
 should be.
 """
 
@@ -103,14 +103,14 @@ class Route(NamedTuple):
 
     @property
     def is_plain(self) -> bool:
-        """Whether it leads to a gateway on a link. A tunnel's (flannel's vxlan and ipip, a /32 of
-        their own) needs `onlink` to be accepted.
+        """Whether its gateway is on a link. The kernel accepts the gateway of a tunnel (flannel's
+        vxlan and ipip, whose address is a /32) only with `onlink`.
         """
         return not self.flags
 
     def leads_into(self, network: IPv4Network | None) -> bool:
-        """Whether it is a route to a part of `network`, and not to the whole."""
-        # 0.0.0.0/0 is how k3s writes that pods have no IPv4.
+        """Whether it is a route to a part of `network`, and not to all of it."""
+        # k3s writes 0.0.0.0/0 if pods have no IPv4.
         if network is None or not 0 < network.prefixlen < self.prefix_len:
             return False
         return int(network.network_address) <= self.network <= int(network.broadcast_address)
@@ -151,7 +151,7 @@ Entries = dict[Key, Entry]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Put `entry` in the place of `was`, which may be None; where `entry` is None, remove `was`."""
+    """Replace `was` by `entry`. If `was` is None, add `entry`; if `entry` is None, remove `was`."""
 
     entry: Entry | None
     was: Entry | None
@@ -163,7 +163,7 @@ class Change:
 
 
 def overlay(cidr: IPv4Network, mac: str, address: int, device: int) -> tuple[Entry, ...]:
-    """The entries of a peer behind the VXLAN device, in the order to write them."""
+    """The entries of a peer that is reached by the VXLAN device, in the order to write them."""
     network = int(cidr.network_address)
     return (
         Neighbour(network, mac, device),
@@ -173,7 +173,7 @@ def overlay(cidr: IPv4Network, mac: str, address: int, device: int) -> tuple[Ent
 
 
 def direct(cidr: IPv4Network, gateway: int, device: int) -> tuple[Entry, ...]:
-    """The entry of a peer on the same L2, which needs no tunnel."""
+    """The entry of a peer on the same link, which is reached without a tunnel."""
     return (Route(int(cidr.network_address), cidr.prefixlen, gateway, device, 0),)
 
 
@@ -188,7 +188,7 @@ def read(netlink: NetlinkSocket, device: int) -> Entries:
 
 
 def listed(netlink: NetlinkSocket, device: int, kind: type[Entry]) -> list[bytes]:
-    """The netlink messages about entries of one kind, for `parsed`."""
+    """Dump the entries of one kind as netlink messages, for `parsed`."""
     if kind is Route:
         routes = rt.RTMSG.pack(socket.AF_INET, 0, 0, 0, rt.RT_TABLE_MAIN, 0, 0, 0, 0)
         return netlink.dump(Request(rt.RTM_GETROUTE, routes))
@@ -203,7 +203,7 @@ def listed(netlink: NetlinkSocket, device: int, kind: type[Entry]) -> list[bytes
 
 
 def parsed(bodies: Iterable[bytes], device: int, kind: type[Entry]) -> Entries:
-    """The entries in `bodies` that `read` would read."""
+    """The entries in `bodies`, as `read` selects them."""
     found: Iterable[Entry | None]
     if kind is Route:
         found = map(route_of, bodies)
@@ -233,7 +233,7 @@ def changes(desired: Entries, actual: Entries, network: IPv4Network) -> list[Cha
 def write(
     netlink: NetlinkSocket, wanted: list[Change], actual: Entries
 ) -> list[tuple[Change, int]]:
-    """Carry out `wanted` in order and note each success in `actual`; the failures with errno."""
+    """Carry out `wanted` in order, and update `actual`. Returns the failures with their errno."""
     codes = netlink.write([_request(change) for change in wanted])
     failed = []
     for change, code in zip(wanted, codes, strict=True):
@@ -254,7 +254,7 @@ def _request(change: Change) -> Request:
 
 
 def route_of(body: bytes) -> Route | None:
-    """The route in a netlink message, if `read` would read it."""
+    """The route in a netlink message. None: `read` would not select it."""
     _, prefix_len, _, tos, table, protocol, _, kind, flags = rt.RTMSG.unpack_from(body)
     if (table, protocol, kind, tos) != (rt.RT_TABLE_MAIN, rt.RTPROT_BOOT, rt.RTN_UNICAST, 0):
         return None
@@ -271,7 +271,7 @@ def route_of(body: bytes) -> Route | None:
 
 
 def route_key(body: bytes) -> Key | None:
-    """The network of the route in a netlink message; None: it is not of table main."""
+    """The key of the route in a netlink message. None: it is not in table main."""
     _, prefix_len, _, _, table, *_ = rt.RTMSG.unpack_from(body)
     destination = attributes(body, rt.RTMSG.size).get(rt.RTA_DST)
     if table != rt.RT_TABLE_MAIN or destination is None:

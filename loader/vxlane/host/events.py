@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Netlink's multicast events: devices, addresses, routes, neighbours, qdiscs, rules, IPsec.
 
-An event only says what to read again. Owns the descriptors, which are non-blocking and meant for a
+Most events only say what to read again. Owns the sockets, which are non-blocking and meant for a
 selector.
 """
 
@@ -40,19 +40,19 @@ _BUFFER = 4 << 20
 
 @dataclass(slots=True)
 class Events:
-    """What one reading of the descriptor brought."""
+    """The events of one read."""
 
     removed: set[int] = field(default_factory=set)
     """Ifindexes of devices that were removed."""
     touched: set[int] = field(default_factory=set)
     """Ifindexes of devices, or their qdiscs and filters, that changed."""
     entries: dict[Key, Entry | None] = field(default_factory=dict)
-    """Entries as they are now, None for one that was removed: routes of any device; neighbours and
-    FDB entries of the watched one."""
+    """Entries as they are now; None: the entry was removed. Routes are of any device, neighbours
+    and FDB entries of the watched one."""
     doubtful: set[Key] = field(default_factory=set)
-    """Keys at which a route of another kind was added: it may have replaced a known one."""
+    """Keys of routes of another kind that were added. They may have replaced known routes."""
     routing: bool = False
-    """Addresses, rules or other routes changed, so next hops may have changed."""
+    """Whether addresses, rules or other routes changed, and so next hops may have changed."""
     lost: bool = False
     """Events did not fit the buffer, so anything may have changed."""
 
@@ -75,7 +75,7 @@ class RouteEvents:
         self._socket.close()
 
     def read(self, device: int) -> Events:
-        """All waiting events; entries are those of `device` (ifindex; 0: none)."""
+        """Read all waiting events. Neighbours and FDB entries are those of `device` (ifindex)."""
         events = Events()
         while True:
             try:
@@ -115,8 +115,8 @@ def _sort(message: Message, device: int, events: Events) -> None:
 
 
 OWN_TABLE = "vxlane"
-"""vxlane's own table of family ip, see `notrack`. Its changes concern nobody: no packet of a pod
-meets its rules, and what is written in it every few seconds must withdraw nothing.
+"""vxlane's own table of family ip, see `notrack`. Events about it are ignored: its rules meet no
+packet of a pod, and it is written every few seconds, which must not withdraw approvals.
 """
 _OWN_TABLE = (socket.AF_INET, OWN_TABLE.encode() + b"\0")
 
@@ -126,12 +126,12 @@ ObjectName = tuple[int, str, str]
 
 @dataclass(frozen=True, slots=True)
 class RulesetChange:
-    """What some transactions of nftables changed."""
+    """The changes of one or more nftables transactions."""
 
     names: frozenset[ObjectName] = frozenset()
     """Chains with changed rules, sets with changed elements, objects added or removed."""
     bases: bool = False
-    """Chains that the kernel calls for every packet were added, or tables were removed."""
+    """Whether base chains that see every packet were added, or tables were removed."""
     lost: bool = False
     """Events did not fit the buffer, so anything may have changed."""
 
@@ -154,7 +154,7 @@ class RulesetEvents:
         self._socket.close()
 
     def read(self) -> RulesetChange | None:
-        """All waiting events; None: there are none."""
+        """Read all waiting events. None: there are none."""
         found: set[_RawName] = set()
         has_lost = False
         while True:
@@ -182,7 +182,7 @@ _ATTRIBUTES, _NAME = 20, 4  # bytes of both headers; of an attribute's
 
 
 def _note(datagram: bytes, found: set[_RawName]) -> None:
-    """Add the names in the messages of one datagram, but for those of vxlane's own table.
+    """Add the names in the messages of one datagram, without those of vxlane's own table.
 
     kube-proxy's full synchronisation is tens of thousands of messages, so only two attributes are
     read. The first attribute of each is the table, the second a name in it (NFTA_RULE_CHAIN,
@@ -213,15 +213,17 @@ def _note(datagram: bytes, found: set[_RawName]) -> None:
 
 
 def _is_called_for_every_packet(message: bytes) -> bool:
-    """Of a chain. Those of type nat see a connection's first one; knftables, by which kube-proxy
-    and portmap write, adds tables and chains again in each transaction.
+    """Whether the chain in a message is a base chain that sees every packet.
+
+    Chains of type nat see only a connection's first packet. They are excluded because knftables,
+    which kube-proxy and portmap use, adds its tables and chains again in each transaction.
     """
     found = attributes(message, _ATTRIBUTES)
     return nf.NFTA_CHAIN_HOOK in found and found.get(nf.NFTA_CHAIN_TYPE) != b"nat\0"
 
 
 class XfrmEvents:
-    """Follows IPsec's policies and states. OSError: this kernel has no IPsec."""
+    """Follows the policies and states of IPsec. OSError: this kernel has no IPsec."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, xfrm.NETLINK_XFRM)
@@ -237,7 +239,7 @@ class XfrmEvents:
         self._socket.close()
 
     def read(self) -> bool:
-        """Read all that is waiting; whether something changed, or may have."""
+        """Read all waiting events. True: something has changed, or may have."""
         has_changed = False
         while True:
             try:
@@ -251,7 +253,7 @@ class XfrmEvents:
 
 
 def xfrm_events() -> XfrmEvents | None:
-    """Where this kernel has IPsec."""
+    """A follower of IPsec's events. None: this kernel has no IPsec."""
     try:
         return XfrmEvents()
     except OSError:

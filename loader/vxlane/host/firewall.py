@@ -14,7 +14,7 @@ from vxlane.host.events import RulesetChange
 
 _IP = 2  # NFPROTO_IPV4
 KUBE_MARK = 0x4000
-"""kube-proxy's mark for "masquerade this": its own rule does that, so ours must not."""
+"""kube-proxy's mark for packets that its own rule masquerades, so that flannel's must not."""
 
 
 TIMEOUT = 30.0
@@ -31,7 +31,7 @@ class Masquerade(enum.Enum):
 
 
 class Forward(enum.Enum):
-    """Whether a FORWARD policy of DROP is overruled for pods."""
+    """Whether pods' packets are accepted before a FORWARD policy of DROP."""
 
     OFF = "off"
     ACCEPT = "accept"
@@ -50,13 +50,16 @@ class Policy:
 
 
 class Firewall(Protocol):
-    """One way of writing the rules."""
+    """A tool that writes the rules."""
 
     def ensure(self, policy: Policy) -> list[str]:
-        """Make the rules as `policy` says; they are never missing. A line for each change."""
+        """Make the rules as `policy` says. Returns a line for each change. ToolError: it failed.
+
+        Rules are replaced in one step, so that they are never missing.
+        """
 
     def remove(self) -> list[str]:
-        """Remove all of flannel's rules. A line for each change."""
+        """Remove all of flannel's rules. Returns a line for each change."""
 
 
 _PARENTS = frozenset({(_IP, "nat", "POSTROUTING"), (_IP, "filter", "FORWARD")})

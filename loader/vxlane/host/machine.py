@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the machine's CPUs did, as /proc has it: their time, softirqs, and packets they dropped.
+"""Reads what the machine's CPUs did from /proc: their time, softirqs, and the packets they dropped.
 
-Of the whole machine, whatever the network namespace. Sources: Documentation/filesystems/proc.rst,
-net/core/net-procfs.c (softnet_stat).
+The figures are for the whole machine, in any network namespace. Sources:
+Documentation/filesystems/proc.rst, net/core/net-procfs.c (softnet_stat).
 """
 
 from __future__ import annotations

@@ -30,16 +30,16 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class NextHop:
-    """`ifindex` 0: there is no path now, and `reason` says why."""
+    """Where packets to a peer go. `ifindex` 0: nowhere at the moment, and `reason` says why."""
 
     ifindex: int
     neighbour: IPv4Address
     """On-link: the gateway, or the peer itself."""
     path_mtu: int = 0
-    """Bytes, if the route has an MTU of its own; 0: the NIC's."""
+    """The MTU of the route in bytes; 0: it has none, and the NIC's counts."""
     reason: str = ""
     spread: tuple[int, ...] = ()
-    """Ifindexes of the NICs that the route spreads flows over (ECMP); empty: it has one way."""
+    """Ifindexes of the NICs of an ECMP route. Empty: the route has one next hop."""
 
 
 def resolve(
@@ -47,7 +47,7 @@ def resolve(
 ) -> dict[IPv4Address, NextHop]:
     """The next hop towards each of `addresses`."""
     asked = list(addresses)
-    # Once for what the kernel would do now, once for the whole route that it does it by.
+    # One request for the next hop that the kernel takes now, one for the whole route.
     answers, routes = (
         netlink.request([_question(address, query, flags) for address in asked])
         for flags in (0, rt.RTM_F_FIB_MATCH)
@@ -89,7 +89,7 @@ def _next_hop(address: IPv4Address, answer: bytes | int, route: bytes | int) -> 
 
 
 def _spread(route: dict[int, bytes]) -> tuple[int, ...]:
-    """The devices of a route of several ways: a struct rtnexthop and its attributes for each."""
+    """The NICs of an ECMP route, which has a struct rtnexthop with attributes for each."""
     ways, nics = route.get(rt.RTA_MULTIPATH, b""), []
     while ways:
         length, _, _, nic = rt.RTNEXTHOP.unpack_from(ways)

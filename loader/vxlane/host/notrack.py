@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Keeps the tunnel's packets out of conntrack, by an nftables table of vxlane's own.
 
-Each flow's tunnel would have an entry on either node, which costs 5 % of a short connection. The
-rules ask a set whose one element ends after some seconds, so that they end with the agent that
-renews it. nft writes the table. The element goes by netlink: nft may take a second beside the
-rules of thousands of Services.
+Otherwise each flow's tunnel packets have a conntrack entry on both nodes, which costs 5 % of a
+short connection. The rules look up a set whose one element expires after some seconds, so they end
+with the agent that renews it. nft writes the table. The element is written by netlink, because nft
+may take a second beside the rules of thousands of Services.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from vxlane.netlink.socket import (
 )
 
 LASTS, RENEW_EVERY = 30, 10.0
-"""Seconds for which the rules hold, and until they are renewed. More often would do harm: whoever
-lists rules begins anew when a transaction comes between, which of thousands of Services takes nft
-more than a second.
+"""Seconds for which the rules act, and between renewals. More frequent renewals would do harm: a
+program that lists rules starts again when a transaction interrupts it, and beside thousands of
+Services a listing takes nft more than a second.
 """
 _SET = "held"
 _FLAGS = 0x08000000
@@ -40,20 +40,20 @@ _FLAGS = 0x08000000
 
 @dataclass(frozen=True, slots=True)
 class Tunnel:
-    """Whose packets are not tracked."""
+    """The tunnel whose packets are not tracked."""
 
     address: IPv4Address
-    """Of this node's end. Pods have others, and so never meet the rules."""
+    """The address of this node's VTEP. Pods have others, so they never meet the rules."""
     port: int
     vni: int
     nics: tuple[str, ...]
-    """By which packets from peers come; a pod's to this address are tracked."""
+    """The NICs that packets from peers arrive on. A pod's packets to `address` are tracked."""
 
 
 def script(tunnel: Tunnel, lasts: int = LASTS) -> str:
     """The whole table, as a script for nft. Priority raw is before conntrack.
 
-    No rule holds before it is renewed: nft may take a second, in which the node's rules change.
+    No rule acts before the first renewal: while nft runs, the node's rules may change.
     """
     nics = ", ".join(f'"{nic}"' for nic in tunnel.nics)
     # NAT may give a pod's packets the port too: a VXLAN socket does not keep it from that.
@@ -76,10 +76,10 @@ table ip {OWN_TABLE} {{
 
 
 class Notrack:
-    """Writes, renews and takes away the rules, each in one transaction.
+    """Writes, renews and removes the rules, each in one transaction.
 
-    `lasts`: seconds for which they hold without being renewed. That others removed the table is
-    noticed at the next renewal.
+    `lasts`: seconds for which they act without a renewal. If someone removes the table, the next
+    renewal fails.
     """
 
     def __init__(self, lasts: int = LASTS) -> None:
@@ -87,18 +87,18 @@ class Notrack:
         self._netlink = NetlinkSocket(nf.NETLINK_NETFILTER)
 
     def close(self) -> None:
-        """Close the socket; the rules hold for some seconds more."""
+        """Close the socket. The rules act for some seconds more."""
         self._netlink.close()
 
     def put(self, tunnel: Tunnel) -> None:
-        """Write the table in place of an older one; `renew` comes next. ToolError: nft can't."""
+        """Write the table in place of an older one. Call `renew` next. ToolError: nft failed."""
         fresh = f"add table ip {OWN_TABLE}\ndelete table ip {OWN_TABLE}\n"
         run("nft", "-f", "-", script=fresh + script(tunnel, self._lasts))
 
     def renew(self, tunnel: Tunnel) -> None:
-        """Let the rules hold from now on. KernelError: they are not there as they were put.
+        """Make the rules act from now on. KernelError: the table is not as it was written.
 
-        The element is replaced, for kernels before 6.12 extend none that is there.
+        The element is replaced, because kernels before 6.12 can't extend one.
         """
         key = nested(nf.NFTA_SET_ELEM_KEY, attribute(nft.NFTA_DATA_VALUE, _port(tunnel)))
         element = nested(nf.NFTA_SET_ELEM_LIST_ELEMENTS, nested(nf.NFTA_LIST_ELEM, key))
@@ -106,7 +106,7 @@ class Notrack:
         self._write("renew", _EMPTY, add)
 
     def withdraw(self) -> None:
-        """Let no rule hold any more, from the next packet on."""
+        """Make no rule act any more, from the next packet on."""
         self._write("withdraw", _EMPTY)
 
     def remove(self) -> bool:

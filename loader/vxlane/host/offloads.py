@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a device does for the kernel: checksums, cutting of super-packets, joining of packets."""
+"""Reads a device's offloads: checksums, segmentation (TSO, GSO) and receive offloads (GRO, LRO)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Feature:
 
     is_on: bool
     is_changeable: bool
-    """By a person: not fixed by the driver."""
+    """Whether a person can change it: the driver does not fix it."""
 
 
 def features(device: str) -> dict[str, Feature]:
-    """The features of `device` in this thread's network namespace; empty where none are told."""
+    """The features of `device` in this thread's network namespace. Empty: they can't be read."""
     with contextlib.closing(IoctlEthtool(device)) as ethtool:
         try:
             found = ethtool.get_features()

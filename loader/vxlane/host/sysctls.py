@@ -22,7 +22,7 @@ CONNTRACK = {
 
 _ROOT = Path("/proc/sys")
 _OF_THE_HOST = Path("/host/proc/sys")
-"""Where a container that is not privileged, whose own /proc/sys is read-only, has the host's."""
+"""Where an unprivileged container has the host's /proc/sys mounted, since its own is read-only."""
 
 
 def read(name: str) -> str | None:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What pods have sent and received, as their own ends of their veths count it.
+"""Reads what pods have sent and received from the counters of the pods' ends of their veths.
 
-The host's end does not see what bpf_redirect_peer() puts into the pod. The pod's end counts it
-from Linux 6.7 on (dev_sw_netstats_rx_add() in skb_do_redirect()). Before that, no device counts
-what a pod receives by the bypass. No namespace is entered.
+The host's end does not see packets that bpf_redirect_peer() puts into the pod. The pod's end
+counts them from Linux 6.7 on (dev_sw_netstats_rx_add() in skb_do_redirect()). Before that, no
+device counts what a pod receives by the bypass. No namespace is entered.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class PodTraffic:
         """Of a host end: the far end's ifindex, and the attribute that names its namespace."""
 
     def read(self, ifindexes: Iterable[int]) -> dict[int, Traffic]:
-        """By the ifindex of the veth's host end; what is gone meanwhile is left out."""
+        """The traffic by the ifindex of the veth's host end. Veths that are gone are left out."""
         asked = set(ifindexes)
         near = _links(self._netlink, {one: (one, b"") for one in asked - self._far.keys()})
         self._far |= {
@@ -51,7 +51,7 @@ class PodTraffic:
             if rt.IFLA_LINK in link and rt.IFLA_LINK_NETNSID in link
         }
         links = _links(self._netlink, {one: self._far[one] for one in asked & self._far.keys()})
-        # What does not answer is gone, and who comes in its place has another far end.
+        # A veth that does not answer is gone. A later one with its ifindex has another far end.
         self._far = {ifindex: self._far[ifindex] for ifindex in links}
         return {ifindex: _traffic(link) for ifindex, link in links.items()}
 

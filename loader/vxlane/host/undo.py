@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `vxlane detach` has to know of this node: noted in the state directory before it is done.
+"""Notes what `vxlane detach` has to undo on this node, before it is done.
 
-Owns one small JSON file. What stood before vxlane came (a device of flanneld's, a sysctl that had
-its value already) is not in it, and so stays.
+Owns one small JSON file in the state directory. What was there before vxlane (a device of flanneld,
+a sysctl that had its value already) is not noted, and so it stays.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class Undo:
     sysctls: Mapping[str, str] = field(default_factory=dict)
     """Name -> value before us."""
     network: str = ""
-    """Of all pods, if the kernel path was made by us: routes inside it are ours."""
+    """The network of all pods, if vxlane made the kernel path. Routes inside it are ours then."""
     device: str = ""
     """The VXLAN device of that kernel path."""
     subnet_file: str = ""
     blackhole: str = ""
-    """Pod CIDR that a blackhole route was made for."""
+    """The pod CIDR for which a blackhole route was made."""
     notrack: str = ""
     """The nftables table by which the tunnel's packets are not tracked."""
 
@@ -42,9 +42,8 @@ class Undo:
 class UndoFile:
     """Reads and writes the file: what is noted is on disk before `note` returns.
 
-    A file system that takes no write does not stop what is being noted, for a node without a
-    network is worse than one that `vxlane detach` knows too little of. `save` tells, and tries
-    again.
+    A file system that is full or read-only does not stop the agent. A node without a network is
+    worse than one about which `vxlane detach` knows too little. `save` reports it and tries again.
     """
 
     def __init__(self, state: Path) -> None:
@@ -53,7 +52,7 @@ class UndoFile:
         known = {item.name for item in dataclasses.fields(Undo)}
         self.known = Undo(**{key: value for key, value in document.items() if key in known})
         self._foreign = {key: value for key, value in document.items() if key not in known}
-        """Of a newer version, which wants it back."""
+        """Keys of a newer version, which are written back as they are."""
         self.is_first = not self._path.exists()
         """Whether no agent has noted anything here yet."""
         self._is_saved = True
@@ -70,11 +69,11 @@ class UndoFile:
             log.debug("%s", error)
 
     def note_sysctls(self, before: Mapping[str, str]) -> None:
-        """Note the values before us; what an earlier agent noted is older and stays."""
+        """Note the values from before vxlane. What an earlier agent noted is older, and stays."""
         self.note(sysctls={**before, **self.known.sysctls})
 
     def save(self) -> None:
-        """Write what could not be written when it was noted; KernelError while that is so."""
+        """Write what could not be written before. KernelError: it still can't be written."""
         if self._is_saved:
             return
         document = self._foreign | dataclasses.asdict(self.known)
@@ -92,7 +91,7 @@ class UndoFile:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The file's document; nothing where it holds none, which is put aside for a person to read."""
+    """The file's document. A file that can't be used is renamed, for a person to read."""
     try:
         document = parse_json(path.read_bytes())
         _check(document)

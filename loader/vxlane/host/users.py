@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The users of the kernel path: another backend that owns it, and pods."""
+"""Finds the users of the kernel path: another backend that makes it, and pods."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _OWNERS = frozenset({"flanneld", "k3s", "k3s-agent", "k3s-server"})
 
 
 def owner() -> str:
-    """Another backend of this network namespace, as "flanneld (process 123)"; empty: none runs."""
+    """Another backend in this network namespace, as "flanneld (process 123)". Empty: none runs."""
     here = Path("/proc/self/ns/net").readlink()
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -27,10 +27,10 @@ def owner() -> str:
 
 
 def pods(devices: Devices, network: IPv4Network) -> list[str]:
-    """Names of this node's devices with pods of `network` behind them.
+    """The names of this node's devices that lead to pods of `network`.
 
-    The node reaches its own pods without a gateway: by the bridge that their veths are ports of, or
-    by a route to each (ptp). A route by a gateway leads to another node's pods.
+    A node reaches its own pods without a gateway: by the bridge whose ports are their veths, or by
+    a route to each (ptp). A route with a gateway leads to another node's pods.
     """
     with explained("list routes"):
         routes = list(devices.netlink.get_routes(family=socket.AF_INET, table=rt.RT_TABLE_MAIN))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The other end of a veth, in any network namespace.
+"""Reads the other end of a veth, which may be in another network namespace.
 
-It is read from here, by the id that the kernel gave its namespace when the veth was made. No
+The request names that namespace by the id that the kernel gave it when the veth was made, so no
 namespace is entered. Imports netlink only.
 """
 
@@ -48,13 +48,13 @@ def far_end(netlink: NetlinkSocket, near_ifindex: int) -> FarEnd | None:
 def leads_elsewhere(netlink: NetlinkSocket, end: FarEnd, namespace: Path) -> bool:
     """Whether `end` is in another namespace than the one that the file `namespace` holds.
 
-    False where that can't be told: in a container the file may not be there, and numbers in /proc
+    False if that can't be determined: in a container the file may be missing, and pids in /proc
     are those of other processes.
     """
     if not namespace.is_absolute() or namespace.is_relative_to("/proc"):
         return False
     try:
-        # What is no namespace must not block, as a FIFO would.
+        # Another kind of file, such as a FIFO, must not block.
         file = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return False
@@ -64,19 +64,19 @@ def leads_elsewhere(netlink: NetlinkSocket, end: FarEnd, namespace: Path) -> boo
     finally:
         os.close(file)
     if isinstance(answer, int):
-        return True  # It holds no namespace.
+        return True  # it is not a namespace
     found = attributes(answer, rt.RTGENMSG.size).get(rt.NETNSA_NSID, b"")
     return int(rt.S32.unpack(found)[0]) != end.nsid
 
 
 def root_qdisc(netlink: NetlinkSocket, ifindex: int) -> str:
-    """The kind of a device's root qdisc, such as "tbf"; "noqueue" where nothing shapes."""
+    """The kind of a device's root qdisc, such as "tbf"; "noqueue" if it has none."""
     device = _link(netlink, ifindex, b"") or {}
     return text_of(device.get(rt.IFLA_QDISC, b"noqueue"))
 
 
 def has_xdp(device: dict[int, bytes]) -> bool:
-    """Whether a device of these attributes has an XDP program, generic or native."""
+    """Whether a device with these attributes has an XDP program, generic or native."""
     return any(attributes(device.get(rt.IFLA_XDP, b""), 0).get(rt.IFLA_XDP_ATTACHED, b""))
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The VXLAN device, flannel.<VNI>: read, compared with the wanted one, and changed.
 
-MAC, MTU, addresses and state are changed in place. For anything else the device is made anew, and
-the caller writes its routes, neighbours and FDB entries again.
+MAC, MTU, addresses and state are changed in place. For any other difference the device is replaced,
+and the caller writes its routes, neighbours and FDB entries again.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def name_of(vni: int) -> str:
 
 
 def wiring_of(devices: Devices, name: str) -> Wiring | None:
-    """The wiring of device `name`; None: there is none, or it is no VXLAN device."""
+    """The wiring of device `name`. None: it is missing, or not a VXLAN device."""
     try:
         message = devices.netlink.link("get", ifname=name)[0]
     except NetlinkError:
@@ -76,7 +76,7 @@ def wiring_of(devices: Devices, name: str) -> Wiring | None:
 
 
 def port_of(devices: Devices, device: Device) -> tuple[int, int]:
-    """VNI and UDP port of a VXLAN device; zeros where it is gone."""
+    """VNI and UDP port of a VXLAN device. Zeros: it is gone."""
     try:
         message = devices.netlink.link("get", index=device.index)[0]
     except NetlinkError:
@@ -86,7 +86,7 @@ def port_of(devices: Devices, device: Device) -> tuple[int, int]:
 
 
 def mismatch(device: Device, actual: Wiring | None, wanted: Wiring) -> str:
-    """Why an existing device can't be changed into the wanted one; empty: it can."""
+    """Why an existing device can't be changed into the wanted one. Empty: it can."""
     if device.kind != "vxlan" or actual is None:
         return (
             f"it is a {device.kind or 'hardware'} device, not a VXLAN tunnel with a local address"
@@ -106,7 +106,10 @@ def mismatch(device: Device, actual: Wiring | None, wanted: Wiring) -> str:
 
 
 def ensure(devices: Devices, wanted: Vtep) -> tuple[Device, list[str]]:
-    """Make the device as wanted. Returns it, and a line for each change."""
+    """Make the device as `wanted`. Returns it and a line for each change.
+
+    KernelError: the kernel refused a change.
+    """
     with explained(f"set up device {wanted.name}"):
         device, done = devices.by_name(wanted.name), []
         if device and (reason := mismatch(device, wiring_of(devices, wanted.name), wanted.wiring)):
