@@ -12,14 +12,13 @@ import os
 import sys
 import tempfile
 from importlib import resources
-from ipaddress import IPv4Address
 from pathlib import Path
 
 from bcc import BPF
 
 from vxlane.datapath import syscall
 from vxlane.datapath.source import kernel_headers
-from vxlane.util.names import mac_octets
+from vxlane.util.names import be32, mac_octets
 
 
 def main() -> None:
@@ -38,19 +37,14 @@ def main() -> None:
     pods = module["pods"]
     for pod in request["pods"]:
         leaf = pods.Leaf()
-        leaf.node = _word(pod["node"])
+        leaf.node = be32(pod["node"])
         leaf.ifindex = pod["ifindex"]
         leaf.mac[:] = mac_octets(pod["mac"])
         leaf.gateway_mac[:] = mac_octets(pod["gateway_mac"])
-        pods[pods.Key(_word(pod["address"]))] = leaf
+        pods[pods.Key(be32(pod["address"]))] = leaf
     for name in request["programs"]:
         function = module.load_func(name, BPF.SCHED_CLS)
         syscall.obj_pin(function.fd, Path(request["pins"]) / name)
-
-
-def _word(address: str) -> int:
-    """The address as it lies in memory."""
-    return int.from_bytes(IPv4Address(address).packed, sys.byteorder)
 
 
 if __name__ == "__main__":

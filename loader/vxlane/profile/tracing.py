@@ -5,7 +5,7 @@ It compiles packets.c, attaches it, and ends when its standard input does. All i
 descriptors of its own, so nothing stays however it ends; and its standard input ends when its
 parent does, however that ends.
 
-Beside vxlane.datapath.compile the only module that imports bcc, and isolated (-I) as that is.
+It imports bcc, which no long-lived process does. It is isolated (-I) like vxlane.datapath.compile.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from bcc import BPF
 from vxlane.datapath.source import WARNINGS, kernel_headers
 from vxlane.profile.legs import SLOTS, TRACEPOINTS, Leg
 from vxlane.profile.legs import Path as Way
+from vxlane.util.names import be32
 
 
 def main() -> None:
@@ -36,7 +37,7 @@ def main() -> None:
     request = json.loads(sys.stdin.readline())
     module = _compiled(request["defines"])
     _fill(module["devices"], {int(key): value for key, value in request["devices"].items()})
-    _fill(module["pods"], {_big_endian(address): 1 for address in request["pods"]})
+    _fill(module["pods"], {be32(address): 1 for address in request["pods"]})
     _say({"missing": [name for name in TRACEPOINTS if not _attach(module, name)]})
     sys.stdin.read()
     for name in list(module.raw_tracepoint_fds):
@@ -73,11 +74,6 @@ def _attach(module: BPF, tracepoint: str) -> bool:
 def _fill(table: Any, entries: dict[int, int]) -> None:
     for key, value in entries.items():
         table[table.Key(key)] = table.Leaf(value)
-
-
-def _big_endian(address: str) -> int:
-    """As the kernel's __be32 reads on this machine."""
-    return int.from_bytes(IPv4Address(address).packed, sys.byteorder)
 
 
 def _legs(module: BPF) -> list[dict[str, Any]]:

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import socket
+import sys
+from ipaddress import IPv4Address
 
 
 def device_name(ifindex: int) -> str:
@@ -12,6 +14,11 @@ def device_name(ifindex: int) -> str:
         return socket.if_indextoname(ifindex)
     except OSError:
         return f"#{ifindex}"
+
+
+def be32(address: str) -> int:
+    """An IPv4 address as this machine reads the kernel's __be32, for tables of bcc's."""
+    return int.from_bytes(IPv4Address(address).packed, sys.byteorder)
 
 
 def mac_octets(mac: str) -> bytes:
