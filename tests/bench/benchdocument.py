@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from vxlane.bench import document
-from vxlane.bench.model import Better, Figure, Row
+from vxlane.bench.model import Row
+from vxlane.lab.figure import Better, Figure
 
 THROUGHPUT = Figure("throughput", "Gbit/s", Better.MORE)
 P50 = Figure("p50", "us", Better.LESS)

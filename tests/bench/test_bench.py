@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from vxlane.bench import environment, grounds, parity, plan, programs, talk
 from vxlane.bench.ends import in_namespaces
-from vxlane.bench.model import Better, Placement
+from vxlane.bench.model import Placement
 from vxlane.bench.plan import Depth
 from vxlane.bench.programs import BYPASSED
 from vxlane.bench.rounds import Rounds
@@ -26,6 +26,7 @@ from vxlane.cli.bench import bench
 from vxlane.errors import OptionError
 from vxlane.lab import namespaces, traffic
 from vxlane.lab.agents import program
+from vxlane.lab.figure import Better
 from vxlane.lab.waiting import wait_for
 
 NAME = f"test-{os.getpid()}-bench"

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from vxlane.bench.model import Better
 from vxlane.bench.ratios import Verdict, quartiles, ratio
+from vxlane.lab.figure import Better
 
 STEADY = [100.0] * 5
 

@@ -10,11 +10,12 @@ import pytest
 from vxlane.bench import parity, plan, rounds, witness
 from vxlane.bench.ends import in_namespaces
 from vxlane.bench.grounds import Stand
-from vxlane.bench.model import Better, Figure, Placement, Taken
+from vxlane.bench.model import Placement, Taken
 from vxlane.bench.plan import Cell
 from vxlane.bench.rounds import Rounds
 from vxlane.bench.works import Work
 from vxlane.errors import LabError
+from vxlane.lab.figure import Better, Figure
 
 FIGURE = Figure("rate", "k/s", Better.MORE)
 PATHS = ("stock", "device", "bypass")

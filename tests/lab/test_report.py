@@ -6,10 +6,11 @@ import pytest
 from vxlane.datapath.abi import Program, Verdict
 from vxlane.datapath.records import Count
 from vxlane.lab import report
-from vxlane.lab.report import Better, DataPath, Findings, Quantity
+from vxlane.lab.figure import Better, Figure
+from vxlane.lab.report import DataPath, Findings
 
-RATE = Quantity("TCP, one flow", "Gbit/s", Better.MORE)
-DELAY = Quantity("ping, round trip", "us", Better.LESS)
+RATE = Figure("TCP, one flow", "Gbit/s", Better.MORE)
+DELAY = Figure("ping, round trip", "us", Better.LESS)
 
 
 def counters(bypassed, kernel):
@@ -66,7 +67,7 @@ def test_the_kernel_path_must_be_one():
 
 
 @pytest.mark.parametrize(
-    ("quantity", "kernel", "bypass", "is_worse"),
+    ("figure", "kernel", "bypass", "is_worse"),
     [
         (RATE, [7.0, 8.0, 9.0], [2.0, 3.0, 4.0], True),
         (RATE, [6.0, 7.0, 8.0], [2.0, 3.0, 4.0], False),
@@ -77,13 +78,13 @@ def test_the_kernel_path_must_be_one():
     ],
     ids=["rate", "rate-within", "rate-better", "delay", "delay-within", "two-rounds"],
 )
-def test_no_row_is_below_the_kernel_path(quantity, kernel, bypass, is_worse):
+def test_no_row_is_below_the_kernel_path(figure, kernel, bypass, is_worse):
     """A row that is worse by more than the rounds of either path differ is a failure."""
-    values = {(quantity, DataPath.KERNEL): kernel, (quantity, DataPath.BYPASS): bypass}
+    values = {(figure, DataPath.KERNEL): kernel, (figure, DataPath.BYPASS): bypass}
     found = Findings("of two nodes", values, findings(96, 4).tcp_counters).to_json()
     ratio = found["measures"][0]["ratio"]
     said = (
-        f"of two nodes: {quantity.name} is {ratio:.2f}x of the kernel path,"
+        f"of two nodes: {figure.name} is {ratio:.2f}x of the kernel path,"
         " by more than its rounds differ"
     )
     assert report.failures([found]) == ([said] if is_worse else [])

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from vxlane.bench.ends import Ends
-from vxlane.bench.model import Figure
 from vxlane.host import machine
+from vxlane.lab.figure import Figure
 
 SIDES = ("client's side", "server's side")
 _BUSY = ("user", "nice", "system", "irq", "softirq")

@@ -7,14 +7,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-
-class Better(enum.Enum):
-    """Which of two figures is the good one."""
-
-    MORE = "more"
-    LESS = "less"
-    NEITHER = "neither"
-    """Shown for what it explains; paths are not compared by it."""
+from vxlane.lab.figure import Better, Figure
 
 
 class Placement(enum.Enum):
@@ -23,15 +16,6 @@ class Placement(enum.Enum):
     ONE = "one CPU"
     TWO = "two CPUs"
     NODES = "two nodes"
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A number that a measurement yields."""
-
-    name: str
-    unit: str
-    better: Better
 
 
 RATE = Figure("rate", "k/s", Better.MORE)

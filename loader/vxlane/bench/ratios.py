@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vxlane.bench.model import Better
+from vxlane.lab.figure import Better
 
 FEWEST = 5
 """With fewer rounds quartiles mean nothing."""

@@ -15,11 +15,12 @@ from pathlib import Path
 
 from vxlane.bench import parity, plan, witness
 from vxlane.bench.grounds import Grounds, Stand
-from vxlane.bench.model import Figure, Missing, Placement, Row, Taken
+from vxlane.bench.model import Missing, Placement, Row, Taken
 from vxlane.bench.plan import Cell, Place
 from vxlane.bench.setting import Setting
 from vxlane.bench.works import WORKS, Work, figures
 from vxlane.errors import LabError, VxlaneError
+from vxlane.lab.figure import Figure
 from vxlane.lab.waiting import wait_for
 
 _WARM_UP = (plan.TCP_RR, plan.UDP64)

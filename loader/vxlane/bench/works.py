@@ -15,10 +15,11 @@ from dataclasses import dataclass
 
 from vxlane.bench import apps, cpu, plan, talk
 from vxlane.bench.ends import End, Ends
-from vxlane.bench.model import CPU_EACH, P50, P99, RATE, SOFTIRQ_EACH, Better, Figure, Taken
+from vxlane.bench.model import CPU_EACH, P50, P99, RATE, SOFTIRQ_EACH, Taken
 from vxlane.bench.setting import PORTS, Setting, new_port
 from vxlane.bench.snmp import socket_drops
 from vxlane.errors import LabError
+from vxlane.lab.figure import Better, Figure
 
 MORE, LESS, NEITHER = Better.MORE, Better.LESS, Better.NEITHER
 

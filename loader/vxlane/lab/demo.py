@@ -15,9 +15,10 @@ from vxlane.datapath.maps import Maps
 from vxlane.datapath.programs import pin_directory
 from vxlane.datapath.shares import Counters
 from vxlane.lab import service, traffic
+from vxlane.lab.figure import Better, Figure
 from vxlane.lab.lab import Lab
 from vxlane.lab.plan import LabNode
-from vxlane.lab.report import Better, DataPath, Findings, Quantity
+from vxlane.lab.report import DataPath, Findings
 from vxlane.lab.traffic import Ends
 from vxlane.show import documents
 from vxlane.show.node import call
@@ -28,9 +29,9 @@ NODES, KERNEL_NODES, PODS = 3, 1, 2
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A quantity and the traffic that yields it, given how long it may take, seconds."""
+    """A figure and the traffic that yields it, given how long it may take, seconds."""
 
-    quantity: Quantity
+    figure: Figure
     run: Callable[[Ends, float], float]
     is_tcp: bool = False
     to_services: bool = True
@@ -39,28 +40,28 @@ class Measure:
 
 MEASURES = (
     Measure(
-        Quantity("ping, round trip", "us", Better.LESS),
+        Figure("ping, round trip", "us", Better.LESS),
         lambda ends, _: traffic.ping(ends),
         to_services=False,
     ),
     Measure(
-        Quantity("TCP, one flow", "Gbit/s", Better.MORE),
+        Figure("TCP, one flow", "Gbit/s", Better.MORE),
         lambda ends, seconds: traffic.tcp(ends, seconds=seconds) / 1e9,
         is_tcp=True,
     ),
     Measure(
-        Quantity("UDP, 64 bytes", "k/s", Better.MORE),
+        Figure("UDP, 64 bytes", "k/s", Better.MORE),
         lambda ends, seconds: traffic.udp(ends, seconds=seconds) / 1e3,
     ),
     Measure(
         # Half the time: sockperf takes two seconds more to warm up.
-        Quantity("TCP ping-pong, one way", "us", Better.LESS),
+        Figure("TCP ping-pong, one way", "us", Better.LESS),
         lambda ends, seconds: traffic.latency(ends, seconds=seconds / 2),
         is_tcp=True,
     ),
     Measure(
         # Not counted as TCP: most of their packets open and close connections.
-        Quantity("short connections", "k/s", Better.MORE),
+        Figure("short connections", "k/s", Better.MORE),
         lambda ends, seconds: traffic.connections(ends, seconds=seconds) / 1e3,
     ),
 )
@@ -114,7 +115,7 @@ def _measure(
             continue
         before = _counters(nodes)
         value = measure.run(ends, seconds)
-        findings.values.setdefault((measure.quantity, path), []).append(value)
+        findings.values.setdefault((measure.figure, path), []).append(value)
         if measure.is_tcp:
             counted = documents.subtract(_counters(nodes), before)
             findings.tcp_counters.setdefault(path, []).append(counted)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vxlane.datapath.shares import Counters
+from vxlane.lab.figure import Better, Figure
 from vxlane.show import documents
 from vxlane.show.table import table
 
@@ -29,38 +30,22 @@ class DataPath(enum.Enum):
     BYPASS = "bypass"
 
 
-class Better(enum.Enum):
-    """Which of two figures is the good one."""
-
-    MORE = "more"
-    LESS = "less"
-
-
-@dataclass(frozen=True, slots=True)
-class Quantity:
-    """What is measured."""
-
-    name: str
-    unit: str
-    better: Better
-
-
 @dataclass(frozen=True, slots=True)
 class Findings:
     """All that was measured between two pods."""
 
     pair: str
-    values: dict[tuple[Quantity, DataPath], list[float]] = field(default_factory=dict)
-    """One per round, in the quantity's unit."""
+    values: dict[tuple[Figure, DataPath], list[float]] = field(default_factory=dict)
+    """One per round, in the figure's unit."""
     tcp_counters: dict[DataPath, list[Counters]] = field(default_factory=dict)
     """The nodes' counters of the TCP measurements on each path."""
 
     def to_json(self) -> Json:
         """Medians, ratios and the share; `ratio` is how many times better the bypass is."""
-        quantities = dict.fromkeys(quantity for quantity, _ in self.values)
+        figures = dict.fromkeys(figure for figure, _ in self.values)
         return {
             "pair": self.pair,
-            "measures": [self._measure(quantity) for quantity in quantities],
+            "measures": [self._measure(figure) for figure in figures],
             "tcp_packets": {path.value: self._packets(path) for path in DataPath},
         }
 
@@ -69,14 +54,14 @@ class Findings:
         packets: Json = documents.bypassed_document(counted)["total"]
         return packets
 
-    def _measure(self, quantity: Quantity) -> Json:
-        rounds = {path.value: self.values[quantity, path] for path in DataPath}
+    def _measure(self, figure: Figure) -> Json:
+        rounds = {path.value: self.values[figure, path] for path in DataPath}
         kernel, bypass = (statistics.median(values) for values in rounds.values())
-        better, worse = (bypass, kernel) if quantity.better is Better.MORE else (kernel, bypass)
+        better, worse = (bypass, kernel) if figure.better is Better.MORE else (kernel, bypass)
         return {
-            "name": quantity.name,
-            "unit": quantity.unit,
-            "better": quantity.better.value,
+            "name": figure.name,
+            "unit": figure.unit,
+            "better": figure.better.value,
             "kernel": round(kernel, 3),
             "bypass": round(bypass, 3),
             "ratio": round(better / worse, 3),
