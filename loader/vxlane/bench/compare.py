@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from vxlane.bench.document import BASELINES, Json, key
 from vxlane.bench.ratios import Verdict
+from vxlane.bench.text import with_quartiles
 from vxlane.show.table import table
 
 
@@ -71,8 +72,8 @@ def text(compared: Sequence[Compared], first: Json, second: Json) -> str:
             one.row["figure"],
             one.row["placement"],
             one.baseline,
-            _figure(one.first),
-            _figure(one.second),
+            with_quartiles(one.first),
+            with_quartiles(one.second),
             one.change.value,
         )
         for one in compared
@@ -83,8 +84,3 @@ def text(compared: Sequence[Compared], first: Json, second: Json) -> str:
         if first["environment"].get(name) != value:
             lines.append(f"{name}: {first['environment'].get(name)} in the first, {value} now")
     return "\n".join(lines)
-
-
-def _figure(found: Json) -> str:
-    low, high = found["quartiles"]
-    return f"{found['median']:.2f}x ({low:.2f}-{high:.2f})"

@@ -56,10 +56,11 @@ def shown(value: float | None) -> str:
 
 def ratio(found: Json) -> str:
     """`1.23x (1.19-1.27)`, with a `~` in front if it is no result."""
-    return ("" if Verdict(found["verdict"]).is_result else "~") + _spread(found)
+    return ("" if Verdict(found["verdict"]).is_result else "~") + with_quartiles(found)
 
 
-def _spread(found: Json) -> str:
+def with_quartiles(found: Json) -> str:
+    """`1.23x (1.19-1.27)`: a ratio's median and quartiles."""
     low, high = found["quartiles"]
     return f"{found['median']:.2f}x ({low:.2f}-{high:.2f})"
 
@@ -90,7 +91,7 @@ def growth_lines(grown: Sequence[Json]) -> list[list[str]]:
             f"{one['found']:,}",
             one["program"],
             shown(one["ns"]),
-            _spread(one["against_first"]),
+            with_quartiles(one["against_first"]),
             one["verdict"],
         ]
         for one in grown
