@@ -31,9 +31,9 @@ def test_signals(number: signal.Signals) -> None:
 def test_summary() -> None:
     """What was lost or not seen is said, with what helps."""
     assert summary(Outcome(1234, 0, 0.0)) == "1,234 packets, 0 lost"
-    lost = "1 packets, 2 lost for want of room: narrow the filter, or raise --buffer"
+    lost = "1 packets, 2 lost since the buffer was full: narrow the filter, or raise --buffer"
     assert summary(Outcome(1, 2, 0.0)) == lost
-    stopped = "1 packets, 0 lost; none seen for 3.0 s, in which this process was stopped"
+    stopped = "1 packets, 0 lost; none was seen for 3.0 s, while this process was stopped"
     assert summary(Outcome(1, 0, 3.0)) == stopped
 
 

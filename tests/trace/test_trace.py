@@ -118,7 +118,7 @@ def test_what_finds_no_room_is_counted(lab: LabUnderTest) -> None:
     all_of_them = sum(n for (_, verdict), n in counted.items() if verdict not in others)
     lost = all_of_them - len(events)
     assert 0 < len(events) < 60
-    assert f"{len(events)} packets, {lost} lost for want of room" in trace.said
+    assert f"{len(events)} packets, {lost} lost since the buffer was full" in trace.said
 
 
 def test_one_looks_at_a_time(lab: LabUnderTest) -> None:

@@ -28,10 +28,10 @@ from vxlane.cli.go_flags import GoFlags
 def agent(**values: Any) -> None:
     """Run this node's agent.
 
-    It accelerates the overlay of a flanneld that runs here (--mode adopt), or makes the overlay
-    itself in flanneld's place (--mode own). Then it reads flanneld's flags and environment, and
-    the nodes come from Kubernetes, etcd or a file. It runs until SIGTERM or Ctrl-C; the kernel
-    path stays.
+    It accelerates the overlay that flanneld makes on this node (--mode adopt), or makes the
+    overlay itself in flanneld's place (--mode own). It takes flanneld's flags and environment
+    variables. The nodes come from Kubernetes, etcd or a file. It runs until SIGTERM or Ctrl-C, and
+    the kernel path stays after that.
     """
     need_root()
     level = logging.DEBUG if values["verbosity"] else logging.INFO

@@ -55,12 +55,12 @@ def _choice(kind: type[Mode | Method | LogFormat | PodSource]) -> click.Choice[s
 
 def _size(what: str, default: int) -> InGroup:
     return _own(
-        f"max-{what}",
+        f"max-{what}s",
         type=click.IntRange(1, 0xFFFFFFFF),
         default=default,
         show_default=True,
-        help=f"The programs' map of {what} has this many entries. A packet of one that does not "
-        "fit takes the kernel path.",
+        help=f"Entries in the programs' map of {what}s. A {what} that does not fit keeps the "
+        "kernel path.",
     )
 
 
@@ -68,17 +68,17 @@ _NODE_SOURCE = (
     _option("node-name", envvar="NODE_NAME", help="This node's name. The default is the host's."),
     _own("nodes-file", help="Take the nodes from this YAML or JSON file, and follow it."),
     _switch("kube-subnet-mgr", help="Take the nodes from Kubernetes."),
-    _option("kube-api-url", default="", help="Ask this API server, and not the kubeconfig's."),
+    _option("kube-api-url", default="", help="Use this API server instead of the kubeconfig's."),
     _option(
         "kubeconfig-file",
         default="",
-        help="Find the API server by this file. The default is this pod's service account.",
+        help="Reach the API server by this file. The default is this pod's service account.",
     ),
     _option(
         "kube-annotation-prefix",
         default=ANNOTATION_PREFIX,
         show_default=True,
-        help="Read and write the annotations of nodes below this prefix.",
+        help="Prefix of the nodes' annotations that are read and written.",
     ),
     _option(
         "etcd-endpoints",
@@ -90,11 +90,11 @@ _NODE_SOURCE = (
         "etcd-prefix",
         default=ETCD_PREFIX,
         show_default=True,
-        help="Read and write the keys of etcd below this prefix.",
+        help="Prefix of the keys in etcd that are read and written.",
     ),
-    _option("etcd-cafile", default="", help="Trust servers with a certificate of this authority."),
-    _option("etcd-certfile", default="", help="Show etcd this client certificate."),
-    _option("etcd-keyfile", default="", help="The key of the client certificate is in this file."),
+    _option("etcd-cafile", default="", help="Authorities to check etcd's certificate by."),
+    _option("etcd-certfile", default="", help="Client certificate to log in to etcd with."),
+    _option("etcd-keyfile", default="", help="Private key of the client certificate."),
     _option("etcd-username", default="", help="Log in to etcd as this user."),
     _option("etcd-password", default="", help="Log in to etcd with this password."),
     _option(
@@ -102,7 +102,7 @@ _NODE_SOURCE = (
         type=click.IntRange(1, 1439),
         default=60,
         show_default=True,
-        help="Renew this node's lease in etcd so many minutes before its end.",
+        help="Renew this node's lease in etcd this many minutes before it expires.",
     ),
 )
 
@@ -112,30 +112,28 @@ _OVERLAY = (
         type=_choice(Mode),
         default=Mode.OWN.value,
         show_default=True,
-        help="With own the agent makes the overlay in flanneld's place. With adopt flanneld or k3s "
-        "makes it, and the agent accelerates it.",
+        help="own: the agent makes the overlay in flanneld's place. adopt: flanneld or k3s makes "
+        "it, and the agent accelerates it.",
     ),
-    _option("net-config-path", help="Read the network from this net-conf.json of flannel's."),
+    _option("net-config-path", help="Read the network from this file, flannel's net-conf.json."),
     _option(
         "iface",
         multiple=True,
-        help="The underlay is this interface, by name or address. May be repeated: the first one "
-        "that is there counts. The default is the default route's.",
+        help="Use this interface, by name or address, as the underlay. Can be repeated: the first "
+        "that exists is used. The default is the interface of the default route.",
     ),
     _option(
         "iface-regex",
         multiple=True,
-        help="The underlay is the interface with an address, or a name, that this regular "
-        "expression matches. Comes after --iface.",
+        help="Use the interface whose address or name this regular expression matches, if none is "
+        "found by --iface. Can be repeated.",
     ),
-    _option(
-        "iface-can-reach", help="The underlay is the interface by which this address is reached."
-    ),
+    _option("iface-can-reach", help="Use the interface by which this address is reached."),
     _option(
         "public-ip",
-        help="Peers send to this address. The default is the underlay interface's first.",
+        help="Address that peers send to. The default is the underlay interface's first one.",
     ),
-    _switch("ip-masq", help="Masquerade what pods send outside the pods' network."),
+    _switch("ip-masq", help="Masquerade what pods send to addresses outside the pods' network."),
 )
 
 _DATAPATH = (
@@ -144,23 +142,24 @@ _DATAPATH = (
         type=_choice(Method),
         default=Method.AUTO.value,
         show_default=True,
-        help="Attach the programs by TCX (kernel 6.6 and later) or by clsact. With auto the agent "
-        "takes what the kernel has.",
+        help="Attach the programs by TCX (kernel 6.6 and later) or by clsact. auto: by TCX where "
+        "the kernel has it, but by clsact behind other programs.",
     ),
     _own(
         "revalidate",
         type=click.FloatRange(min=0.1),
         default=30.0,
         show_default=True,
-        help="Send a packet of each approved flow through netfilter again after so many seconds, "
-        "and sooner where a third of a conntrack timeout is less: 20 s for TCP, 10 s for UDP.",
+        help="Send one packet of each approved flow through netfilter again after this many "
+        "seconds, or after a third of its conntrack timeout (20 s for TCP, 10 s for UDP) if that "
+        "is less.",
     ),
     _own(
         "ignore-mechanism",
         type=click.Choice([kind.value for kind in Kind]),
         multiple=True,
-        help="Bypass this mechanism of rules and devices, which then acts on a flow's first "
-        "packets only. May be repeated.",
+        help="Bypass flows although this mechanism of rules or devices acts on every packet. It "
+        "then acts on a flow's first packets only. Can be repeated.",
     ),
     _switch(
         "notrack",
@@ -173,48 +172,48 @@ _DATAPATH = (
     _switch(
         "strict", envvar="VXLANE_STRICT", help="Drop packets that fail a check of their sender."
     ),
-    _size("peers", _SIZES.max_peers),
-    _size("pods", _SIZES.max_pods),
-    _size("flows", _SIZES.max_flows),
+    _size("peer", _SIZES.max_peers),
+    _size("pod", _SIZES.max_pods),
+    _size("flow", _SIZES.max_flows),
     _option(
         "state-dir",
         default=str(STATE),
         envvar=STATE_VARIABLE,
         show_default=True,
-        help="Keep pinned programs, the socket and other files in this directory.",
+        help="Directory for pinned programs, the socket and other files.",
     ),
     _switch(
         "stand-by",
         envvar="VXLANE_STAND_BY",
-        help="Wait while another agent of this state directory runs, and take over when it ends. "
-        "Without this the second one fails.",
+        help="Wait while another agent uses this state directory, and take over when it ends. "
+        "Without this option the second agent fails.",
     ),
     _own(
         "cni-cache-dir",
         multiple=True,
-        help="Find pods that the CNI plugin did not tell of in results/ and networks/ of this "
-        "directory. May be repeated. The default is the node's /var/lib/cni.",
+        help="Find pods that the CNI plugin did not report in results/ and networks/ of this "
+        "directory. Can be repeated. The default is the node's /var/lib/cni.",
     ),
     _own(
         "cni-conf-dir",
         default="",
-        help="Keep an installed CNI plugin in the lists of this directory. The default is what the "
-        "runtime's configuration says.",
+        help="Keep the CNI plugin, if it is installed, in the network lists of this directory. The "
+        "default is what the runtime's configuration says.",
     ),
     _own(
         "host-root",
         default=str(cni_places.ROOT),
         show_default=True,
-        help="Look for the runtime below this directory: where a container has the node's root.",
+        help="The node's root directory as it is seen from here, to look for its runtime.",
     ),
     _own(
         "pods",
         type=_choice(PodSource),
         default=PodSource.BOTH.value,
         show_default=True,
-        help="Learn of new pods from the CNI plugin, which has a pod accelerated before its first "
-        "packet; from the runtime's cache, which needs no plugin and takes some milliseconds more; "
-        "or from whichever tells first.",
+        help="How to learn of new pods. plugin: from the CNI plugin, before a pod's first packet. "
+        "watch: from the runtime's cache, some milliseconds later and without a plugin. both: from "
+        "whichever comes first.",
     ),
 )
 
@@ -223,29 +222,29 @@ _COMPATIBILITY = (
         "subnet-file",
         default=str(SUBNET_FILE),
         show_default=True,
-        help="Write what the flannel CNI plugin reads to this file.",
+        help="Write subnet.env, which the flannel CNI plugin reads, to this file.",
     ),
     _switch(
         "iptables-forward-rules",
         default=True,
-        help="Accept forwarding from and to pods, which is the default.",
+        help="Accept forwarding from and to pods. This is the default.",
     ),
     _option(
         "iptables-resync",
         type=click.FloatRange(min=0.1),
         default=5.0,
         show_default=True,
-        help="Compare the rules every so many seconds. Changes made by nftables have events.",
+        help="Check the rules every so many seconds. Changes by nftables are seen at once.",
     ),
     _switch(
         "ip-masq-fully-random-disable",
-        help="Leave the source port of masqueraded packets alone where it is free.",
+        help="Keep the source port of masqueraded packets where it is free.",
     ),
-    _switch("ip-blackhole-route", help="Drop packets to addresses of this node that no pod has."),
+    _switch("ip-blackhole-route", help="Drop packets to this node's CIDR to which no pod answers."),
     _switch(
         "set-node-network-unavailable",
         default=True,
-        help="Tell Kubernetes when this node's network is up, which is the default.",
+        help="Tell Kubernetes when this node's network is up. This is the default.",
     ),
     _option("public-ipv6", help="IPv6 is not supported yet: the agent refuses this flag."),
     _option("v", "verbosity", type=int, default=0, help="With 1 or more, log each reconcile."),
@@ -261,16 +260,16 @@ _OBSERVABILITY = (
         "healthz-port",
         type=_PORT,
         default=0,
-        help="Answer /healthz and /readyz on this port. With 0, the default, on none.",
+        help="Answer /healthz and /readyz on this port. 0, the default, is off.",
     ),
     _own("metrics-ip", default=_ADDRESS, show_default=True, help="Serve metrics at this address."),
     _own(
         "metrics-port",
         type=_PORT,
         default=0,
-        help="Serve metrics for Prometheus on this port. With 0, the default, on none.",
+        help="Serve metrics for Prometheus on this port. 0, the default, is off.",
     ),
-    _own("ready-file", help="Make this file when the node's network is up."),
+    _own("ready-file", help="Create this file when the node's network is up."),
     _own(
         "log-format",
         type=_choice(LogFormat),

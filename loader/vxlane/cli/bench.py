@@ -73,50 +73,49 @@ def _works(_ctx: click.Context, _param: click.Parameter, words: tuple[str, ...])
     type=click.IntRange(1),
     default=FEWEST,
     show_default=True,
-    help="How often each path is measured. Fewer than five give no result.",
+    help="Measure each path this many times. Fewer than five give no result.",
 )
-@click.option("--seconds", type=click.FloatRange(0.1), help="Length of one measurement.")
+@click.option("--seconds", type=click.FloatRange(0.1), help="Length of one measurement, seconds.")
 @click.option(
     "--work",
     multiple=True,
     callback=_works,
-    help="Only works with this word in their name. May repeat.",
+    help="Measure only workloads with this word in their name. Can be repeated.",
 )
 @click.option(
     "--congestion",
     metavar="NAME",
-    help="Measure TCP throughput by this congestion control, such as cubic, not the sender's own.",
+    help="Measure TCP throughput with this congestion control, such as cubic.",
 )
-@click.option("--json", "json_file", type=_FILE, metavar="FILE", help="Write the document here.")
+@click.option("--json", "json_file", type=_FILE, metavar="FILE", help="Write the figures.")
 @click.option("--html", "html_file", type=_FILE, metavar="FILE", help="Write a page with plots.")
-@click.option("--stock", metavar=_ENDS, help="Measure stock between these ends, not in a lab.")
-@click.option("--bypass", metavar=_ENDS, help="The same for the bypass.")
+@click.option("--stock", metavar=_ENDS, help="Measure stock flannel between these ends.")
+@click.option("--bypass", metavar=_ENDS, help="Measure the bypass between these ends.")
 @click.option(
     "--between",
     callback=_address,
     metavar="ADDRESS",
-    help="Measure from this node to the pods that --serve made on another.",
+    help="Measure from this node to the pods that --serve made on another node.",
 )
-@click.option(
-    "--serve", is_flag=True, help="Make the pods for that, tell an address, wait for Ctrl-C."
-)
+@click.option("--serve", is_flag=True, help="Make the pods for --between, and wait for Ctrl-C.")
 @places
-@click.option("--name", default="bench", show_default=True, help="Begins the labs' names.")
+@click.option("--name", default="bench", show_default=True, help="Prefix of the labs' names.")
 @click.pass_context
 def bench(context: click.Context, /, **options: Any) -> None:
     """Measure the bypass against stock flannel and other paths.
 
-    Without --stock and --bypass, labs are made for that and removed after it. With them CLIENT and
-    SERVER are network namespaces, or hosts as ssh:[USER@]HOST, and ADDRESS is the server's. Hosts
-    are reached by ssh with your keys; one program is copied there, and removed at the end.
+    The paths are measured in labs, which are removed at the end. With --stock and --bypass they are
+    measured between ends of your own. CLIENT and SERVER are network namespaces, or hosts as
+    ssh:[USER@]HOST, and ADDRESS is the server's. Hosts are reached by ssh with your keys. One
+    program is copied there, and removed at the end.
 
-    With --between the bypass is measured against the kernel path on nodes that run, between pods
-    that their own CNI plugins make and that go at the end: run --serve on the other node first.
-    One pair of pods may be bypassed, and of another one no agent is told. Other pods keep their
-    path, but the measurements load the network as much as they can.
+    With --between the bypass is measured against the kernel path between two running nodes. Run
+    --serve on the other node first. The nodes' own CNI plugins make two pairs of pods, which are
+    removed at the end. One pair may be bypassed, and no agent is told of the other. All other pods
+    keep their path, but the measurements load the network as much as they can.
 
-    The exit status is 1 if a row is slower than stock, or than the kernel path, by more than its
-    spread, or if a check of the paths failed.
+    The exit status is 1 if a row shows the bypass slower than stock, or than the kernel path, by
+    more than its spread, or if a check of the paths failed.
     """
     if context.invoked_subcommand is not None:
         return

@@ -52,7 +52,7 @@ def _size(_ctx: click.Context, option: click.Parameter, value: str | None) -> in
     "--write",
     "name",
     metavar="FILE",
-    help="Where to; - is standard output. Required to capture.",
+    help="Write to this file; - is standard output. Required to capture.",
 )
 @packet_options.packet_options(_BUFFER, least=_LEAST_BUFFER)
 @click.option(
@@ -61,36 +61,36 @@ def _size(_ctx: click.Context, option: click.Parameter, value: str | None) -> in
     default=_WHOLE,
     show_default=True,
     metavar="BYTES",
-    help="How much of each packet. A super-packet may be longer than the most of it.",
+    help="Keep this much of each packet. A super-packet may be longer than the maximum.",
 )
 @click.option(
     "--rotate",
     callback=_size,
     metavar="SIZE",
-    help="Begin a new file when this one is so large, such as 10M.",
+    help="Begin a new file at this size, such as 10M.",
 )
 @click.option(
     "--keep",
     type=click.IntRange(1),
     default=5,
     show_default=True,
-    help="With --rotate, how many files: FILE, FILE.1, ...",
+    help="With --rotate, keep this many files: FILE, FILE.1, ...",
 )
 @click.option(
     "--inner/--outer",
     default=True,
     show_default=True,
-    help="Without the headers of the tunnel, or with them.",
+    help="Leave the tunnel's headers out, or keep them.",
 )
 @click.pass_context
 def capture(context: click.Context, /, name: str | None, count: int | None, **options: Any) -> None:
-    """Write packets as pcapng, each with its verdict as a comment.
+    """Write packets to a pcapng file, each with its verdict as a comment.
 
-    Each program is an interface of the file: from_pod, to_pod, from_nic, to_nic. Pods and nodes
-    have their names. A packet is written as it leaves its program, and a super-packet of 64 kB as
-    one. `vxlane trace` has the same filters, and its help says what each program sees.
+    Each program is an interface of the file: from_pod, to_pod, from_nic, to_nic. The file has the
+    names of pods and nodes. A packet is written as it leaves its program. A super-packet of 64 kB
+    is one packet. `vxlane trace` has the same filters, and its help says what each program sees.
 
-    The file is root's alone: it holds what pods say to each other.
+    Only root can read the file, since it holds what pods say to each other.
     """
     if context.invoked_subcommand is not None:
         return

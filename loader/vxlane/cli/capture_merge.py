@@ -30,19 +30,19 @@ _FILE = click.Path(path_type=Path)
     "name",
     required=True,
     metavar="FILE",
-    help="Where to; - is standard output.",
+    help="Write to this file; - is standard output.",
 )
 def merge(a: Path, b: Path, name: str) -> None:
     """Merge two nodes' captures into one file, in order of time.
 
-    A and B are files of `vxlane capture` that ran on the two nodes at the same time. Times of B are
-    shifted to A's clock by what `vxlane path` finds of the two, which is told with its error, here
-    and in the file's comment. Without packets of both directions that both nodes have seen no time
-    is shifted, and that is told.
+    A and B are files that `vxlane capture` wrote on the two nodes at the same time. Times of B are
+    shifted to A's clock by the offset that `vxlane path` estimates. The offset and its error are
+    printed, and are in the file's comment. No time is shifted, and a message says so, unless both
+    nodes have seen packets of both directions.
 
-    The interfaces of A come first; the description of each begins with its node. What both nodes
-    have seen of one packet has the same comment, such as `pair 7`: in Wireshark
-    frame.comment == "pair 7" shows it on its way.
+    The interfaces of A come first. The description of each begins with its node. A packet that both
+    nodes have seen has the same comment at each place, such as `pair 7`. In Wireshark
+    frame.comment == "pair 7" shows its way.
     """
     captures = [read(file) for file in (a, b)]
     if any(Path(name).resolve() == file.resolve() for file in (a, b)):

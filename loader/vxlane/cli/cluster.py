@@ -33,11 +33,11 @@ def _share(_ctx: click.Context, _param: click.Parameter, value: str) -> Wish:
 
 @click.group(epilog=examples("vxlane cluster status", "vxlane cluster rollback --yes"))
 def cluster() -> None:
-    """Look at all nodes of a Kubernetes cluster, and switch their bypass.
+    """Show all nodes of a Kubernetes cluster, and switch their bypass on or off.
 
-    Each node's agent tells the cluster of itself, and follows an annotation of its node. These
-    commands read the first and write the second, with your own rights: to get and list nodes, to
-    list pods, and to patch nodes.
+    Each node's agent reports in an annotation of its node, and follows another one. These commands
+    read the first and write the second. They have your own rights, and need those to get, list and
+    patch nodes and to list pods.
     """
 
 
@@ -50,10 +50,10 @@ def cluster() -> None:
 @kubeconfig
 @as_json
 def status(kubeconfig: Path | None, as_json: bool) -> None:  # noqa: FBT001 (a flag is click's)
-    """Show all nodes: version, mode, what is wanted and what is, the share of packets, troubles.
+    """Show all nodes: version, mode, the bypass as wanted and as it is, its share, troubles.
 
-    The share is of five minutes, and up to five minutes old. A node without an agent takes part by
-    the kernel path. The exit status is 1 if a node has trouble.
+    The share of bypassed packets is that of five minutes, and up to five minutes old. A node
+    without an agent uses the kernel path. The exit status is 1 if a node has trouble.
     """
     documents = [document(node) for node in read(connect(kubeconfig))]
     emit({"nodes": documents}, _table, as_json=as_json)
@@ -69,14 +69,14 @@ def status(kubeconfig: Path | None, as_json: bool) -> None:  # noqa: FBT001 (a f
     )
 )
 @click.argument("nodes", nargs=-1)
-@click.option("--all", "is_all", is_flag=True, help="All nodes whose agents report.")
+@click.option("--all", "is_all", is_flag=True, help="Switch all nodes whose agents report.")
 @click.option(
     "--pods",
     callback=_share,
     metavar="SHARE",
     default="100%",
     show_default=True,
-    help="Bypass this share of a node's pods, always the same ones.",
+    help="Bypass only this share of a node's pods. They are always the same ones.",
 )
 @soak
 @kubeconfig
@@ -93,9 +93,9 @@ def enable(
     """Switch the bypass of nodes on, one after the other.
 
     Each node is compared with itself before: whether it is Ready, its agent's failures, its pods
-    that are not ready, and restarts. If one is worse, that node is set back, and nothing further
-    is done. What the nodes' users see must be looked at by a person: the shares that are printed
-    tell how much is bypassed. To go on, call it again with more pods or more nodes.
+    that are not ready, and restarts. If a node is worse, it is switched back, and no other node is
+    switched. Whether applications are well is for you to watch. The printed shares show how much is
+    bypassed. To go on, run it again with more pods or more nodes.
     """
     if bool(nodes) == is_all:
         raise OptionError("name the nodes to enable, or pass --all")
@@ -114,7 +114,7 @@ def enable(
 def disable(nodes: tuple[str, ...], kubeconfig: Path | None, *, yes: bool) -> None:
     """Switch the bypass of nodes off: all packets take the kernel path.
 
-    The agent stays, and connections go on. In mode own the nodes keep their network.
+    The agent keeps running, and connections survive. In mode own the nodes keep their network.
     """
     api = connect(kubeconfig)
     planned = changes(read(api), NOTHING, nodes)

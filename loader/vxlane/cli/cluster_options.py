@@ -18,16 +18,16 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 kubeconfig = click.option(
     "--kubeconfig",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Reach the cluster by this file. The default is $KUBECONFIG, ~/.kube/config, or that of "
-    "k3s or RKE2.",
+    help="Reach the cluster by this file. The default is $KUBECONFIG, ~/.kube/config, or the file "
+    "of k3s or RKE2.",
 )
-yes = click.option("--yes", is_flag=True, help="Do it. Without this the plan is shown.")
+yes = click.option("--yes", is_flag=True, help="Do it. Without this option the plan is shown.")
 soak = click.option(
     "--soak",
     type=click.FloatRange(min=0),
     default=60.0,
     show_default=True,
-    help="Watch each node for so many seconds before the next one's turn.",
+    help="Watch each node for this many seconds before the next one is switched.",
 )
 
 

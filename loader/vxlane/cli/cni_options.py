@@ -28,13 +28,13 @@ def places(command: Function) -> Function:
             "--cni-bin-dir",
             type=DIRECTORY,
             envvar=cni_places.PLUGINS_VARIABLE,
-            help="Where the runtime finds plugins. The default is what its configuration says.",
+            help="Directory of the CNI plugins. The default is what the runtime uses.",
         ),
         click.option(
             "--cni-conf-dir",
             type=DIRECTORY,
             envvar=cni_places.NETWORKS_VARIABLE,
-            help="Where the runtime finds networks. The default is what its configuration says.",
+            help="Directory of the CNI networks. The default is what the runtime uses.",
         ),
         click.option(
             "--host-root",
@@ -42,7 +42,7 @@ def places(command: Function) -> Function:
             default=str(cni_places.ROOT),
             envvar=cni_places.ROOT_VARIABLE,
             show_default=True,
-            help="Where the node's root directory is seen from here, to look for its runtime.",
+            help="The node's root directory as it is seen from here, to look for its runtime.",
         ),
         click.option(
             "--network-name",

@@ -20,10 +20,10 @@ from vxlane.util import files
 )
 @click.argument("output", type=click.Path(path_type=Path, dir_okay=False))
 def compile(output: Path) -> None:  # noqa: A001 (the command's name)
-    """Compile the programs for nodes that have no compiler, into the file OUTPUT.
+    """Compile the programs into the file OUTPUT, for nodes that have no compiler.
 
-    It goes into the package as vxlane/datapath/compiled.json, and belongs to this very version. The
-    programs fit every supported kernel and every setting of the agent. Root is needed, since the
+    The file goes into the package as vxlane/datapath/compiled.json, and fits this version only. The
+    programs fit every supported kernel and every setting of the agent. This needs root, since the
     compiler makes maps.
     """
     need_root()

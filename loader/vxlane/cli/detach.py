@@ -30,8 +30,8 @@ from vxlane.util.places import STATE, STATE_VARIABLE
 def detach(state_dir: str, network: bool) -> None:  # noqa: FBT001 (a flag is click's)
     """Remove the bypass from this node, and end the agent if it runs.
 
-    The kernel path stays, and pods keep their network. Each step can be repeated: what was
-    interrupted is finished by the next detach.
+    The kernel path stays, and pods keep their network. If a detach is interrupted, the next one
+    finishes it.
     """
     need_root()
     logs.set_up(logs.LogFormat.TEXT, logging.INFO)

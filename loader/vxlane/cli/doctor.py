@@ -38,16 +38,16 @@ from vxlane.util.places import state_directory
     "--try",
     "tried",
     type=click.Choice(trial.TRIABLE),
-    help="Mend what this check finds, for a trial: traffic is watched for 10 s before and 10 s"
-    " after. It is taken back if it mends nothing, or something is clearly worse.",
+    help="Try the fix of this check. Traffic is watched for 10 s before and 10 s after. The fix is"
+    " undone if it helps nothing, or if something is clearly worse.",
 )
 def doctor(as_json: bool, bundle: Path | None, tried: str | None) -> None:  # noqa: FBT001 (a flag is click's)
-    """Look at the node as an expert does.
+    """Find what is wrong with this node, and the commands that fix it.
 
-    Each finding is ok, warn or fail, with its meaning and the commands that mend it. Without --try
-    nothing is changed, and nothing is ever sent. The kernel is tried in a network namespace of its
-    own. It works without an agent too. The exit status is 1 if something fails, or the fix that was
-    tried was taken back; it is 0 if all is well or only could be better.
+    Each finding is ok, warn or fail, with its meaning and the commands that fix it. Without --try
+    nothing is changed. No packet is sent: the kernel is tried in a network namespace of its own. It
+    works without an agent too. The exit status is 1 if a finding is fail, or if the fix that was
+    tried was undone. It is 0 if all is ok or warn.
     """
     if os.geteuid() != 0:
         raise click.UsageError("this reads the kernel's programs and rules; run it with sudo")

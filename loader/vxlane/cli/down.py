@@ -17,11 +17,11 @@ from vxlane.cluster.rollout import Patience
 @kubeconfig
 @yes
 def down(*, kubeconfig: Path | None, yes: bool) -> None:
-    """Take what 'vxlane up' has installed off a cluster again.
+    """Remove what 'vxlane up' has installed on a cluster.
 
-    Without --yes it only reads, and shows what it would do. The bypass is switched off everywhere,
-    each node is cleaned, and the objects are deleted. Packets take the kernel path from the first
-    step on.
+    Without --yes it changes nothing, and shows what it would do. The bypass is switched off
+    everywhere, each node is cleaned, and the objects are deleted. Packets take the kernel path from
+    the first step on.
     """
     api = connect(kubeconfig)
     installation = Installation(api, patience=Patience(), say=click.echo)

@@ -27,16 +27,16 @@ _SLOW_KEYS = ("proto", "from", "to", "verdict", "packets", "bytes", "idle_s")
 @click.option(
     "--slow",
     is_flag=True,
-    help="The 20 busiest flows that are not bypassed, and why. It says what they are ordered by.",
+    help="List the 20 busiest flows that are not bypassed, what they are sorted by, and why.",
 )
 @as_json
 @click.pass_context
 def flows(ctx: click.Context, slow: bool, as_json: bool) -> None:  # noqa: FBT001 (flags are click's)
-    """List the flows that came out of the kernel path, or withdraw them all.
+    """List the approved flows, or withdraw their approvals.
 
-    OUT and IN are the ages: the time since that direction last came out of the kernel path. A
-    direction without one never did. TRANSLATED is what netfilter makes of LOCAL or REMOTE, as it
-    does for a Service. A flow that is withdrawn is not bypassed until it comes out again.
+    OUT and IN are seconds since a packet of that direction last came out of the kernel path. A
+    direction without a number never did. TRANSLATED is what netfilter turns LOCAL or REMOTE into,
+    as for a Service. A flow that is withdrawn is not bypassed until it comes out again.
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -55,8 +55,8 @@ def flows(ctx: click.Context, slow: bool, as_json: bool) -> None:  # noqa: FBT00
 def flush(as_json: bool) -> None:  # noqa: FBT001
     """Withdraw every approval.
 
-    Each flow goes through netfilter again before it is bypassed. The agent does this by itself for
-    changes of rules that it can see; iptables-legacy and ipset have no events.
+    Each flow goes through netfilter again before it is bypassed. The agent does this itself when it
+    hears that rules have changed. Of changes by iptables-legacy and ipset it hears nothing.
     """
     epoch = node.call(state_directory(), {"op": "flush"})["epoch"]
     emit({"epoch": epoch}, lambda done: f"epoch {done['epoch']}", as_json=as_json)

@@ -31,20 +31,20 @@ from vxlane.util.places import STATE, state_directory
     type=click.Choice([role.value for role in Role]),
     default=Role.CHAINED.value,
     show_default=True,
-    help="chained: follow flannel's plugin. main: take its place.",
+    help="chained: run after flannel's plugin. main: take its place.",
 )
 @click.option(
     "--form",
     type=click.Choice(["auto", *(form.value for form in Form)]),
     default="auto",
     show_default=True,
-    help="How runtimes are told of the chained plugin. auto: as the runtime here can read it.",
+    help="Form of the chained plugin's configuration. auto: one that the runtime here reads.",
 )
-@click.option("--required", is_flag=True, help="Let a pod that can't be accelerated fail.")
+@click.option("--required", is_flag=True, help="Make pods fail that can't be accelerated.")
 @click.option(
     "--interpreter",
     type=click.Path(path_type=Path),
-    help="Python that runs the plugin, as the runtime sees it; without, what the image brings.",
+    help="Python that runs the plugin, as the runtime sees it. The default is the image's, if any.",
 )
 def install(
     *,
@@ -58,8 +58,8 @@ def install(
 ) -> None:
     """Install the CNI plugin on this node, and have the runtime call it.
 
-    It follows flannel's plugin in the network's list and tells the agent of each pod. With --role
-    main it takes flannel's plugin's place. What is as it should be is left alone.
+    It runs after flannel's plugin, and tells the agent of each pod. With --role main it takes the
+    place of flannel's plugin. What is installed already is left alone.
     """
     python = None
     if interpreter or not beside.BROUGHT.is_dir():

@@ -47,22 +47,22 @@ def _parts(lab: labs.Lab) -> list[LabNode | LabPod]:
 def lab() -> None:
     """Make a cluster of network namespaces on this machine.
 
-    Each node and pod is a namespace. Nothing of the machine's own network is touched.
+    Each node and each pod is a namespace. The machine's own network is not touched.
     """
     interrupt.catch()
 
 
 @lab.command(epilog=examples("vxlane lab up", "vxlane lab up --name big --nodes 5 --pods 3"))
 @name_option
-@click.option("--nodes", default=2, show_default=True, help="How many nodes.")
-@click.option("--pods", default=2, show_default=True, help="How many pods on each.")
+@click.option("--nodes", default=2, show_default=True, help="Number of nodes.")
+@click.option("--pods", default=2, show_default=True, help="Number of pods on each node.")
 @click.option(
     "--kernel-nodes",
     default=0,
     show_default=True,
-    help="How many of the nodes, the last ones, run nothing of vxlane.",
+    help="Number of nodes, the last ones, that run nothing of vxlane.",
 )
-@click.option("--agent-option", multiple=True, help="An option for every agent. May repeat.")
+@click.option("--agent-option", multiple=True, help="Option for every agent. Can be repeated.")
 def up(name: str, nodes: int, pods: int, kernel_nodes: int, agent_option: tuple[str, ...]) -> None:
     """Make a lab. One of the same name is removed first."""
     made = labs.up(
@@ -78,7 +78,7 @@ def up(name: str, nodes: int, pods: int, kernel_nodes: int, agent_option: tuple[
 @lab.command(epilog=examples("vxlane lab down", "vxlane lab down --name big"))
 @name_option
 def down(name: str) -> None:
-    """Remove a lab, also what a killed command left of one."""
+    """Remove a lab, or what a killed command left of one."""
     labs.down(name)
 
 
@@ -122,9 +122,11 @@ def execute(namespace: str, command: tuple[str, ...]) -> None:
     type=click.IntRange(1),
     default=3,
     show_default=True,
-    help="How often each path is measured.",
+    help="Measure each path this many times.",
 )
-@click.option("--seconds", default=2.0, show_default=True, help="Length of one measurement.")
+@click.option(
+    "--seconds", default=2.0, show_default=True, help="Length of one measurement, seconds."
+)
 @as_json
 def demo(name: str, rounds: int, seconds: float, as_json: bool) -> None:  # noqa: FBT001
     """Send the same traffic by the kernel path and by the bypass, and compare.

@@ -29,16 +29,20 @@ _OPTIONS = (
         "--pod",
         metavar="POD",
         shell_complete=complete.pods,
-        help="Packets of this pod: its name, address or veth.",
+        help="Packets of this pod, by its name, address or veth.",
     ),
     click.option(
         "--peer",
         metavar="NODE",
         shell_complete=complete.peers,
-        help="Packets of this node's pods: its name, its address or its pods' CIDR.",
+        help="Packets of this node's pods, by the node's name, address or pod CIDR.",
     ),
     click.option("--host", metavar="ADDRESS", help="Packets from or to this address."),
-    click.option("--proto", metavar="PROTOCOL", help="tcp, udp, icmp, sctp, or a number."),
+    click.option(
+        "--proto",
+        metavar="PROTOCOL",
+        help="Packets of this protocol: tcp, udp, icmp, sctp or a number.",
+    ),
     click.option("--port", type=click.IntRange(1, 65535), help="Packets from or to this port."),
     click.option(
         "--verdict",
@@ -46,14 +50,14 @@ _OPTIONS = (
         multiple=True,
         type=click.Choice(VERDICT_WORDS),
         metavar="VERDICT",
-        help="Packets with this verdict, or of this kind of verdicts, such as kernel_path. Can be"
-        " given again.",
+        help="Packets with this verdict, or with one of this kind, such as kernel_path. Can be"
+        " repeated. docs/verdicts has the names.",
     ),
     click.option(
         "--flow",
         metavar="FLOW",
-        help="Packets of this flow in both directions, as 'vxlane flows' prints it:"
-        " 'tcp 10.42.1.5:40000 10.42.2.7:80'. Those that netfilter translated too.",
+        help="Packets of this flow in both directions, written as 'vxlane flows' prints it:"
+        " 'tcp 10.42.1.5:40000 10.42.2.7:80'. They are found behind NAT too.",
     ),
     click.option("--count", type=click.IntRange(1), metavar="N", help="End after so many packets."),
 )
@@ -67,7 +71,7 @@ def packet_options(buffer: int, least: int) -> Callable[[Function], Function]:
         default=buffer,
         show_default=True,
         metavar="KIB",
-        help="Room for packets that are not written yet. What finds none is counted as lost.",
+        help="Buffer for packets that are not written yet. One that does not fit counts as lost.",
     )
 
     def decorate(function: Function) -> Function:
@@ -123,7 +127,7 @@ def summary(outcome: Outcome) -> str:
     """How a look ended, in a sentence."""
     said = f"{outcome.taken:,} packets, {outcome.lost:,} lost"
     if outcome.lost:
-        said += " for want of room: narrow the filter, or raise --buffer"
+        said += " since the buffer was full: narrow the filter, or raise --buffer"
     if outcome.unseen:
-        said += f"; none seen for {outcome.unseen:.1f} s, in which this process was stopped"
+        said += f"; none was seen for {outcome.unseen:.1f} s, while this process was stopped"
     return said

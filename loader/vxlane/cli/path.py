@@ -30,16 +30,16 @@ _FILE = click.Path(path_type=Path)
 @click.argument("b", type=_FILE)
 @as_json
 def path(a: Path, b: Path, *, as_json: bool) -> None:
-    """Tell how long packets took from a pod on node A to one on node B, and back.
+    """Show how long packets took from a pod on node A to one on node B, and back.
 
-    A and B are files of `vxlane capture --inner` that ran on the two nodes at the same time. SENDER
+    A and B are files that `vxlane capture --inner` wrote on the two nodes at the same time. SENDER
     is the time from the pod's veth to the NIC, WIRE from NIC to NIC, RECEIVER from the NIC to the
-    pod's veth. The bypass has WIRE alone, for the rest is within one program. PATH is half where
-    one of the nodes bypassed the packet.
+    pod's veth. A bypassed packet has WIRE alone, since one program does the rest. PATH is half if
+    only one of the nodes bypassed the packet.
 
-    The nodes' clocks differ. By how much is estimated from packets of both directions, and WIRE is
-    as exact as that estimate, whose error is told. Super-packets, fragments and translated packets
-    are left out.
+    The nodes' clocks differ. The difference is estimated from packets of both directions, and
+    printed with its error. WIRE is no more exact than that. Super-packets, fragments and translated
+    packets are left out.
     """
     found = trips(read(a).packets, read(b).packets)
     offset = offset_of(found)

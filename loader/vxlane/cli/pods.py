@@ -21,9 +21,9 @@ _KEYS = ("name", "address", "veth", "bridge", "mtu", "guarded")
 def pods(as_json: bool) -> None:  # noqa: FBT001 (a flag is click's)
     """List this node's accelerated pods.
 
-    A pod is guarded in a direction where its interface carries a shaper, another program or
-    isolation. Its packets of that direction stay on the kernel path. A pod is judged where a rule
-    or a device acts on each of its packets. All of them stay there.
+    A pod is guarded in a direction if its interface has a shaper, another program or isolation
+    there. Its packets of that direction stay on the kernel path. A pod is judged if a rule or a
+    device acts on each of its packets. All of them stay on the kernel path.
     """
     state = state_directory()
     with node.open_maps(state) as maps:

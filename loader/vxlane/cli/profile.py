@@ -30,7 +30,7 @@ from vxlane.util.places import state_directory
     type=click.FloatRange(min=0.1),
     default=10.0,
     show_default=True,
-    help="How long. Ctrl-C ends it sooner, and shows what there is by then.",
+    help="Measure for this many seconds. Ctrl-C ends it sooner, and shows the figures so far.",
 )
 @click.option(
     "--pod",
@@ -42,21 +42,22 @@ from vxlane.util.places import state_directory
     "--json",
     "json_file",
     metavar="FILE",
-    help="Write the figures there; - for standard output, without the tables."
+    help="Write the figures to this file; - is standard output, without the tables."
     " docs/json.md explains the keys.",
 )
 @click.option(
     "--html",
     "html_file",
     metavar="FILE",
-    help="Write a page with tables and plots there; - for standard output.",
+    help="Write a page with tables and plots to this file; - is standard output.",
 )
 def profile(seconds: float, pod: str | None, json_file: str | None, html_file: str | None) -> None:
-    """Show where the time of this node's live packets goes, by kernel path and bypass.
+    """Show where the time of this node's packets goes, on the kernel path and on the bypass.
 
-    Packets are followed from a pod to the NIC and back, and told apart by the way they took; the
-    programs' run time, the CPUs' time, sizes, retransmits and SYNs without an answer stand beside.
-    docs/measure.md says how it is measured. It costs while it runs, and nothing afterwards.
+    Packets are followed from a pod to the NIC and back, and counted by the path that they took.
+    Beside them are the programs' run time, CPU time, packet sizes, retransmits and SYNs without an
+    answer. docs/measure.md says how it is measured. It costs CPU time while it runs, and none
+    afterwards.
     """
     need_writable(json_file, html_file)
     figures = take(state_directory(), pod, lambda: _wait(seconds))

@@ -17,9 +17,9 @@ _PEER_KEYS = ("cidr", "address", "tx_packets", "tx_bytes", "rx_packets", "rx_byt
 @click.command(epilog=examples("vxlane stats", "vxlane stats --json | jq .bypassed.total.share"))
 @as_json
 def stats(as_json: bool) -> None:  # noqa: FBT001 (a flag is click's)
-    """Count packets by program and verdict, by peer, and the share that was bypassed.
+    """Show packets by program and verdict, by peer, and the share that was bypassed.
 
-    docs/verdicts has a page on each verdict. A segmented super-packet of 64 kB counts once.
+    docs/verdicts has a page on each verdict. A super-packet of 64 kB counts once.
     """
     with node.open_maps(state_directory()) as maps:
         emit(node.stats(maps), _text, as_json=as_json)

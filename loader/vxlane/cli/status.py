@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vxlane status`: how the agent and its programs are."""
+"""`vxlane status`: the state of the agent and its programs."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from vxlane.util.places import state_directory
         "vxlane status --kernel",
     )
 )
-@click.option("--kernel", is_flag=True, help="What this kernel was seen to do, and no more.")
+@click.option("--kernel", is_flag=True, help="Show only what this kernel can do.")
 @as_json
 def status(kernel: bool, as_json: bool) -> None:  # noqa: FBT001 (flags are click's)
-    """Tell how the agent and its programs are.
+    """Show the state of the agent and its programs.
 
-    The agent speaks for itself. The programs' part is read from their pinned maps, which outlive
-    the agent. The exit status is 1 if no packet is bypassed.
+    The agent reports its own state. That of the programs is read from their pinned maps, which
+    outlive the agent. The exit status is 1 if no packet is bypassed.
 
-    With --kernel: what was tried on this kernel, in network namespaces that are gone again, once
-    since it was started. The exit status is 1 if it lacks what a bypass needs.
+    With --kernel it shows what this kernel can do. That is tried once after each boot, in network
+    namespaces that are removed again. The exit status is 1 if the kernel lacks what a bypass needs.
     """
     if kernel:
         need_root()

@@ -73,16 +73,16 @@ def _service(ctx: click.Context, param: click.Parameter, text: str | None) -> Se
     callback=_end,
     metavar="ADDRESS[:PORT]",
     shell_complete=complete.pod_addresses,
-    help="Test to this pod. Without a port it is one that --serve made.",
+    help="Test the way to this pod. Without a port it must be one that --serve made.",
 )
 @click.option(
     "--service",
     callback=_service,
     metavar="ADDRESS:PORT",
-    help="Connect to this Service too, by TCP.",
+    help="Connect to this Service by TCP too.",
 )
 @click.option(
-    "--serve", is_flag=True, help="Make a pod that answers, tell its address, and wait for Ctrl-C."
+    "--serve", is_flag=True, help="Make a pod that answers, print its address, wait for Ctrl-C."
 )
 @places
 @as_json
@@ -99,13 +99,13 @@ def test(  # noqa: PLR0913 (a command's options are its arguments)
 ) -> None:
     """Test whether this node's pods reach other nodes.
 
-    A pod is made by the node's own CNI plugins, and removed at the end. From it go pings and
-    packets of growing size to NODE, or to each peer: to its VTEP, which needs no helper there. TCP
-    and UDP need an answering pod: run `vxlane test --serve` on the other node, and name the
-    address that it tells with --target.
+    The node's own CNI plugins make a pod, which is removed at the end. It sends pings and packets
+    of growing size to the VTEP of NODE, or of each peer. That needs nothing on the other node. TCP
+    and UDP need a pod that answers: run `vxlane test --serve` on the other node, and give the
+    address that it prints with --target.
 
     NODE is a node's name, or an address or a pod CIDR that `vxlane peers` lists. docs/operate.md
-    explains each test. The exit status is 1 if one failed, and 2 for a wrong command line.
+    explains each test. The exit status is 1 if a test failed.
     """
     _check_use(node_name, target, service, serve=serve)
     need_root()

@@ -46,7 +46,7 @@ _TABLES = (
     type=click.FloatRange(min=0.1, max=3600),
     default=2.0,
     show_default=True,
-    help="Seconds between two samples; rates are of what happened between them.",
+    help="Seconds between two samples. Rates are averages of that time.",
 )
 @click.option(
     "--sort",
@@ -60,8 +60,8 @@ def top(once: bool, interval: float, sort: str, as_json: bool) -> None:  # noqa:
     """Watch what goes through this node: rates by pod, peer and verdict, and what is slow.
 
     In the live view p, b and n sort by packets, bytes or name, / shows only rows with a text, and q
-    ends it. With --json, into a pipe or on a dumb terminal, there is a document or a view for each
-    interval. Programs have ns for each run only while the kernel counts them: sysctl
+    ends it. With --json, into a pipe or on a dumb terminal, it prints a document or a view for each
+    interval. The programs' ns a run are shown only while the kernel counts: sysctl
     kernel.bpf_stats_enabled=1.
     """
     is_live = not (once or as_json) and _is_screen()

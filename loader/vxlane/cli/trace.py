@@ -33,12 +33,12 @@ _BUFFER = 4096
 def trace(count: int | None, *, as_json: bool, **options: Any) -> None:
     """Show packets at the programs, each with its verdict and what that means.
 
-    from_pod and from_nic see all that pods send and that the NIC receives. to_nic and to_pod see
-    what comes out of the kernel path, of pods only. A line shows the packet as it leaves the hook,
-    without its tunnel. A super-packet of 64 kB is one line.
+    from_pod sees all that pods send, from_nic all that the NIC receives. to_nic and to_pod see
+    pods' packets that come out of the kernel path. A line shows the packet as it leaves the
+    program, without its tunnel. A super-packet of 64 kB is one line.
 
-    The filters work in the kernel, and a packet must be as all of them say. Nothing of it runs
-    while nobody looks. One process can look at a time.
+    The filters work in the kernel, and a packet must match all of them. It costs nothing while it
+    does not run. Only one trace or capture can run at a time.
     """
     device, names = cache(device_name), read_pod_names(state_directory()).by_address()
     with packet_options.session(options) as session:

@@ -20,17 +20,17 @@ from vxlane.util import files
 @click.option(
     "--cni-cache-dir",
     type=DIRECTORY,
-    help="Where the runtime remembers which plugins made a pod. The default is the node's "
+    help="Directory in which the runtime keeps which plugins made a pod. The default is the node's "
     "/var/lib/cni.",
 )
 def uninstall(
     *, cni_bin_dir: Path, cni_conf_dir: Path, network_name: str, cni_cache_dir: Path
 ) -> None:
-    """Take the CNI plugin off this node.
+    """Remove the CNI plugin from this node.
 
-    It leaves the network's list at once. Its executable stays while pods that were made with it
-    are there, since some runtimes need it to delete them; run this again when they are gone. It
-    also stays while a list that vxlane did not write names it.
+    It leaves the network's list at once. Its executable stays as long as pods that were made with
+    it, since some runtimes need it to delete them: run this again when they are gone. It also stays
+    while a list that vxlane did not write names it.
     """
     known = installed.read(cni_conf_dir)
     if known:

@@ -20,16 +20,17 @@ from vxlane.cluster.rollout import Patience
         "vxlane up --image registry.example/vxlane:0.1.0 --soak 300 --yes",
     )
 )
-@click.option("--image", default="", help="The image of the agents. The default is the manifests'.")
+@click.option("--image", default="", help="Image of the agents. The default is the manifests'.")
 @soak
 @kubeconfig
 @yes
 def up(*, image: str, soak: float, kubeconfig: Path | None, yes: bool) -> None:
     """Install vxlane on a cluster with flannel, and switch it on node by node.
 
-    Without --yes it only reads, and shows what it would do. The agents come with the bypass off.
-    Then each node is switched on and watched, as 'vxlane cluster enable' does. If a node is worse
-    than before, it is set back and nothing further is done. 'vxlane down' is the way back.
+    Without --yes it changes nothing, and shows what it would do. The agents start with the bypass
+    off. Then each node is switched on and watched, as 'vxlane cluster enable' does. If a node is
+    worse than before, it is switched back, and no other node is switched. 'vxlane down' removes
+    everything again.
     """
     api = connect(kubeconfig)
     installation = Installation(api, patience=Patience(soak=soak), say=click.echo)

@@ -26,20 +26,20 @@ _HEADER = ("PROTOCOL", "SOURCE", "DESTINATION", "VERDICT", "NEXT PACKET", "BACK"
 @click.option(
     "--proto",
     type=click.Choice(list(PROTOCOLS)),
-    help="Only flows of this protocol. A flow that is new is one of TCP without it.",
+    help="Only flows of this protocol. Without it a new flow is taken to be TCP.",
 )
 @as_json
 def why(source: str, destination: str, proto: str | None, as_json: bool) -> None:  # noqa: FBT001 (a flag is click's)
-    """Tell why packets from SRC to DST are not bypassed.
+    """Explain why packets from SRC to DST are not bypassed.
 
-    SRC and DST are addresses of pods or of a Service, or names or veths that `vxlane pods` lists,
-    one of them a pod of this node. Each flow between the two is answered for; give ports to ask
-    about one. Where there is no flow the answer is what a new one would meet.
+    SRC and DST are addresses of pods or of a Service, or names or veths that `vxlane pods` lists.
+    One of them must be a pod of this node. The answer is about each flow between the two; give
+    ports to ask about one. If there is no flow, the answer is about a new one.
 
-    The answer has the verdict, its reason, a command that mends it or shows more, and what the
-    next packet meets at which program, there and back. It is taken to be a usual packet: what has
-    IP options, a firewall mark or a TTL that ends here takes the kernel path. docs/verdicts has a
-    page on each verdict.
+    The answer has the verdict, its reason, a command that fixes it or shows more, and what the next
+    packet meets at which program, there and back. It is about a usual packet: one with IP options,
+    a firewall mark or a TTL that ends here takes the kernel path. docs/verdicts has a page on each
+    verdict.
     """
     emit(node.why(state_directory(), source, destination, proto), _text, as_json=as_json)
 
