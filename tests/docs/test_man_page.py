@@ -32,3 +32,15 @@ def test_it_names_every_command_and_option():
             if isinstance(option, click.Option) and not option.hidden:
                 missing = [o for o in option.opts if f" {o}" not in by_name[name]]
                 assert not missing
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        ".B --inner, --outer\nLeave the tunnel's headers out, or keep them. Default: --inner.",
+        ".B --verdict VERDICT\n",
+    ],
+)
+def test_an_entry_is_as_it_is_typed(entry):
+    """A switch has its name for a default, and an option its own word for a value."""
+    assert entry in page().replace("\\-", "-")

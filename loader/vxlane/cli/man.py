@@ -23,17 +23,16 @@ _DATE = "2026-11-29"
 
 _DESCRIPTION = """
 vxlane makes flannel's VXLAN overlay fast without changing what it is. eBPF programs take a packet
-past bridge, netfilter and flannel.1 where that is the same thing, sooner. The kernel path stays
+past bridge, netfilter and flannel.1 where the result is the same. The kernel path stays
 complete: what is unknown, aged or unusual takes it, and so does everything after vxlane has ended.
 
 The agent runs on each node. Without an agent a node keeps the kernel path, and other nodes' agents
-talk to it as to any node of flannel.
+send to it as to any node of flannel.
 """
 
 _EXIT_STATUS = """
-0: done. 1: it failed, and one sentence on standard error says why; or, of vxlane status, no packet
-is bypassed; or, of vxlane doctor, something fails; or, of vxlane test, a test failed; or, of vxlane
-bench, a row is slower than stock or a check failed. 2: the command line is wrong.
+0: it succeeded. 1: it failed, and one sentence on standard error says why, or it found what its
+description names. 2: the command line is wrong.
 """
 
 _ENVIRONMENT = {
@@ -48,7 +47,7 @@ _ENVIRONMENT = {
 _FILES = {
     str(STATE): "The state directory: pinned programs and maps (bpf/), the agent's socket "
     "(agent.sock), its status (agent.json), and what detach undoes (undo).",
-    "/run/flannel/subnet.env": "What CNI plugins read of the node's network.",
+    "/run/flannel/subnet.env": "The node's network, as CNI plugins read it.",
     "/opt/cni/bin/vxlane": "The CNI plugin.",
     "PREFIX/share/doc/vxlane": "Documents. verdicts/ has a page on each verdict, and its README.md "
     "says why a flow is not bypassed; json.md says what --json prints.",
@@ -117,21 +116,30 @@ def _names(option: click.Option) -> str:
 
 
 def _value(option: click.Option) -> str:
+    if option.metavar:
+        return option.metavar
     if isinstance(option.type, click.Choice):
         return "|".join(map(str, option.type.choices))
-    return option.metavar or option.type.name.split()[0].upper()
+    return option.type.name.split()[0].upper()
 
 
 def _meaning(option: click.Option) -> str:
     """What the option does, its default where the help shows one, and its variable."""
     parts = [option.help or ""]
     if option.show_default:
-        default = option.default
-        shown = default if isinstance(default, (list, tuple)) else [default]
-        parts.append(f"Default: {' '.join(map(str, shown))}.")
+        parts.append(f"Default: {_default(option)}.")
     if option.envvar:
         parts.append(f"Environment: {option.envvar}.")
     return " ".join(parts)
+
+
+def _default(option: click.Option) -> str:
+    """As it is typed: of a switch the name, and not True."""
+    if option.is_flag:
+        (name, *_) = option.opts if option.default else option.secondary_opts
+        return name
+    default = option.default
+    return " ".join(map(str, default if isinstance(default, (list, tuple)) else [default]))
 
 
 def _paragraphs(text: str) -> Iterator[str]:
