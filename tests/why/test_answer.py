@@ -126,7 +126,7 @@ def test_a_connection_without_a_record(reader):
     assert (flow["state"], flow["verdict"]) == ("established", "no_peer")
     assert flow["translated"]["destination"] == str(REMOTE)
     assert flow["translated"]["destination_port"] == 8080
-    assert "translated by netfilter" in flow["reason"]
+    assert "netfilter translates" in flow["reason"]
 
 
 def test_what_is_no_accelerated_pod(reader):

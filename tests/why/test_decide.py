@@ -32,7 +32,7 @@ from vxlane.why import decide
 from vxlane.why.facts import Packet
 from vxlane.why.reasons import REASONS, Agent, Context, explain
 
-BOTH_WAYS = "and TCP is bypassed both ways or not at all"
+BOTH_WAYS = "TCP is bypassed in both directions or in none"
 STREAM, DATAGRAM, ECHO = (tuple_to(THERE, protocol) for protocol in (TCP, UDP, ICMP))
 BESIDE_STREAM, BESIDE_DATAGRAM = tuple_to(BESIDE), tuple_to(BESIDE, UDP)
 SERVED, SERVED_DATAGRAM = tuple_to(VIRTUAL), tuple_to(VIRTUAL, UDP)
@@ -280,7 +280,7 @@ def test_the_mechanism_that_concerns_the_pod_is_named():
         (
             facts_of(STREAM, pod=guarded(Guard.TO_POD), qdiscs={5: "tbf"}),
             "veth5 of 10.42.1.2",
-            f"the qdisc tbf, which acts on what the pod is sent, {BOTH_WAYS}",
+            f"the qdisc tbf, which acts on what the pod is sent; {BOTH_WAYS}",
         ),
         (
             facts_of(
@@ -303,7 +303,7 @@ def test_a_free_address_of_this_node_is_told():
     """An address of the node's own CIDR that no pod has is in no other node's network."""
     facts = facts_of(STREAM, peer=None, far_peer=None, is_of_this_node=True)
     reason, command = explain(Verdict.NO_PEER, Context(facts, True, Agent(), str))  # noqa: FBT003
-    assert reason.endswith("is of this node's own CIDR, and no pod of this node has it")
+    assert reason.endswith("is in this node's own pod CIDR, but no pod has it")
     assert command == "vxlane pods"
     other_bridge = replace(facts, neighbour=NEIGHBOUR)
     reason, _ = explain(Verdict.NO_PEER, Context(other_bridge, True, Agent(), str))  # noqa: FBT003

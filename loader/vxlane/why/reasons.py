@@ -18,10 +18,10 @@ _SECOND = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """What the agent says; nothing if none answers."""
+    """What the agent reports; nothing if none answers."""
 
     error: str = ""
-    """Why it says nothing."""
+    """Why it reports nothing; empty: it does."""
     mechanisms: Sequence[dict[str, Any]] = field(default_factory=tuple)
     """As `vxlane status --json` has them."""
     rules_unread: bool = False
@@ -29,7 +29,7 @@ class Agent:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a sentence is made of."""
+    """What the sentences are about."""
 
     facts: Facts
     is_leaving: bool
@@ -57,46 +57,46 @@ def _bypassed(context: Context) -> Reason:
     assert flow is not None
     seen = min(needed(flow, is_leaving=context.is_leaving))
     left = (seen + longest(facts.settings, flow) - facts.now) / _SECOND
-    sentence = "it is bypassed; tcpdump on cni0 or flannel.1 shows nothing of it"
-    return f"{sentence}. In {left:.1f} s one packet goes through netfilter again", "vxlane flows"
+    why = "it is bypassed, so tcpdump on cni0 or flannel.1 does not see it"
+    return f"{why}. In {left:.1f} s one packet goes through netfilter again", "vxlane flows"
 
 
 def _no_agent(context: Context) -> Reason:
     if context.agent.error:
-        why = "the agent's lease has run out and no agent answers: nothing is bypassed on this node"
+        why = "no agent answers and its lease has expired, so nothing is bypassed on this node"
         return f"{why}. Start it as this node does", "systemctl start vxlane"
-    why = "the agent's lease has run out, or the bypass is off: nothing is bypassed on this node"
+    why = "the bypass is off or the agent's lease has expired, so nothing is bypassed on this node"
     return why, "vxlane status"
 
 
 def _no_pod(context: Context) -> Reason:
     facts = context.facts
     if facts.pod is None:
-        why = f"{facts.tuple.local} is no accelerated pod of this node: the CNI plugin did not tell"
-        return f"{why} of it, or the agent refused it, and its log says why", "vxlane pods"
+        why = f"{facts.tuple.local} is not an accelerated pod of this node: the CNI plugin did not"
+        return f"{why} report it, or the agent refused it; see the agent's log", "vxlane pods"
     if not facts.has_veth:
         return f"the veth of {facts.tuple.local} is gone", "vxlane pods"
-    why = f"{facts.behind.remote}, the pod of this node that it goes to, is accelerated no more"
-    return f"{why}, or on another bridge", "vxlane pods"
+    why = f"it goes to {facts.behind.remote}, a pod of this node that is no longer accelerated"
+    return f"{why} or is on another bridge", "vxlane pods"
 
 
 def _spoofed_mac(context: Context) -> Reason:
     facts = context.facts
     assert facts.pod is not None
-    why = f"the pod's interface has the MAC {facts.mac}, and was told to have {facts.pod.mac}"
-    return f"{why}: with --strict all that it sends is dropped", "vxlane pods"
+    why = f"the pod's interface has the MAC {facts.mac}, but the agent knows {facts.pod.mac}"
+    return f"{why}. With --strict all that it sends is dropped", "vxlane pods"
 
 
 def _judged(context: Context) -> Reason:
     if context.agent.rules_unread:
-        return "rules have changed and are not read yet; it passes", "vxlane status"
+        return "rules have changed, and the agent is still reading them; wait", "vxlane status"
     concerned = [
         f"{each['kind']} in {each['where']}"
         for each in context.agent.mechanisms
         if not each["ignored"] and _concerns(each, context)
     ]
-    what = ", ".join(concerned) or "a rule or a device, which the agent knows"
-    return f"something on its way acts on every packet: {what}", "vxlane status"
+    what = ", ".join(concerned) or "a rule or a device that the agent knows"
+    return f"something on its path acts on every packet: {what}", "vxlane status"
 
 
 def _concerns(mechanism: dict[str, Any], context: Context) -> bool:
@@ -119,7 +119,7 @@ def _guarded(context: Context) -> Reason:
     is_shaped = Guard.TO_POD in pod.guard and qdisc != "noqueue"
     what = f"the qdisc {qdisc}" if is_shaped else "another program's filter or isolation"
     why = f"{veth} of {pod.address} has {what}, which acts on {guarded}"
-    rest = ", and TCP is bypassed both ways or not at all" if is_tcp else ""
+    rest = "; TCP is bypassed in both directions or in none" if is_tcp else ""
     return why + rest, f"tc qdisc show dev {veth}; tc filter show dev {veth} ingress"
 
 
@@ -133,21 +133,19 @@ def _guarded_pod(context: Context) -> Pod | None:
 
 
 def _tcp_control(_context: Context) -> Reason:
-    why = "a connection's first packets go through netfilter; what follows is bypassed, for nothing"
-    return f"{why} that is known stands against it", "vxlane flows"
+    why = "a connection's first packets go through netfilter; nothing known keeps the later ones"
+    return f"{why} from being bypassed", "vxlane flows"
 
 
 def _no_peer(context: Context) -> Reason:
     remote = context.facts.behind.remote if not context.is_leaving else context.facts.tuple.remote
     if context.is_leaving and context.facts.is_translated:
-        why = (
-            f"{remote} is translated by netfilter, and no translation has been learned of this flow"
-        )
+        why = f"netfilter translates {remote}, and the translation of this flow is not learned yet"
         return f"{why}: see which of translated, changed and other_outer rises", "vxlane stats"
     if context.facts.is_of_this_node and context.facts.neighbour is None:
-        return f"{remote} is of this node's own CIDR, and no pod of this node has it", "vxlane pods"
-    why = f"{remote} is in no peer's pod CIDR: it is outside of the overlay, or its node is missing"
-    rest = ". If it is a Service's, the flow is learned from its first packets"
+        return f"{remote} is in this node's own pod CIDR, but no pod has it", "vxlane pods"
+    why = f"{remote} is in no peer's pod CIDR: it is outside the overlay, or its node is missing"
+    rest = ". If it belongs to a Service, the flow is learned from its first packets"
     return why + (rest if context.is_leaving else ""), "vxlane peers"
 
 
@@ -162,10 +160,10 @@ def _no_next_hop(context: Context) -> Reason:
 def _flow_unknown(context: Context) -> Reason:
     facts = context.facts
     if facts.connection and facts.packet is not Packet.SYN and facts.connection.is_answered:
-        why = "it is open, and neither direction was seen to come out as the bypass would send it"
+        why = "it is open, but neither direction leaves the kernel path as the bypass would send it"
         return f"{why}: see which verdict of to_nic and to_pod rises", "vxlane stats"
-    why = "none of its packets has come out of netfilter yet; the next ones are learned from, for"
-    return f"{why} nothing that is known stands against it", "vxlane flows"
+    why = "none of its packets has come out of netfilter yet; nothing known keeps it from being"
+    return f"{why} learned from the next ones", "vxlane flows"
 
 
 def _flow_half(context: Context) -> Reason:
@@ -178,18 +176,17 @@ def _flow_half(context: Context) -> Reason:
     ]
     if missing:
         why = f"{' and '.join(missing)} did not come out of netfilter on this node"
-        return f"{why}: look for another way back if it stays so", "ip route; ip rule"
+        return f"{why}; if that lasts, look for another path back", "ip route; ip rule"
     if flow.tuple.protocol == socket.IPPROTO_TCP:
-        why = "the connection's opening ACK has not come out of netfilter yet; it passes"
-        return why, "vxlane flows"
-    return "its translation was seen in one packet, and a second has to confirm it", "vxlane flows"
+        return "the ACK of its handshake has not come out of netfilter yet; wait", "vxlane flows"
+    return "its translation was seen in one packet, and a second must confirm it", "vxlane flows"
 
 
 def _flow_aged(context: Context) -> Reason:
     flow, facts = context.flow, context.facts
     assert flow is not None
     limit = longest(facts.settings, flow) / _SECOND
-    why = f"its approval is older than {limit:g} s: the next packet goes through netfilter, which"
+    why = f"its approval is older than {limit:g} s. The next packet goes through netfilter and"
     return f"{why} renews it", "vxlane status"
 
 
@@ -197,14 +194,14 @@ def _flow_withdrawn(context: Context) -> Reason:
     flow, facts = context.flow, context.facts
     assert flow is not None
     if flow.epoch != facts.settings.epoch:
-        why = "rules, routes or devices changed since it was approved; the next packets are learned"
-        return f"{why} from. If it stays so, they change all the time", "vxlane status"
-    return "it was approved for an earlier pod of that address; it passes", "vxlane flows"
+        why = "rules, routes or devices have changed since it was approved. The next packets are"
+        return f"{why} learned from, unless these change all the time", "vxlane status"
+    return "it was approved for an earlier pod with this address; wait", "vxlane flows"
 
 
 def _changed(_context: Context) -> Reason:
     return (
-        "netfilter translates it, and ICMP that is translated stays with it",
+        "netfilter translates it, and translated ICMP stays on the kernel path",
         "conntrack -L -p icmp",
     )
 
@@ -214,7 +211,10 @@ def _protocol(_context: Context) -> Reason:
 
 
 def _not_overlay(_context: Context) -> Reason:
-    return "to the NIC's program it is traffic of the node, not of the overlay", "vxlane peers"
+    return (
+        "the NIC's program takes it for traffic of the node, not of the overlay",
+        "vxlane peers",
+    )
 
 
 REASONS: dict[Verdict, Callable[[Context], Reason]] = {
