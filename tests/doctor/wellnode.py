@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
+from plaindevice import device
+
 from vxlane.datapath.records import Settings
 from vxlane.doctor.checks import settings
 from vxlane.doctor.checks.all import findings
@@ -24,7 +26,6 @@ from vxlane.doctor.facts import (
 )
 from vxlane.doctor.findings import Level
 from vxlane.host import sysctls
-from vxlane.host.devices import Device
 from vxlane.host.entries import FdbEntry, Neighbour, Route
 from vxlane.host.nexthops import NextHop
 from vxlane.host.offloads import Feature
@@ -39,29 +40,13 @@ GATEWAY = int(CIDR.network_address)
 REACHABLE, FAILED = 0x02, 0x20
 
 
-def device(index, name, kind="", mtu=1450, qdisc="noqueue"):
-    """A device that is up."""
-    return Device(
-        index,
-        name,
-        kind,
-        OWN_MAC,
-        mtu,
-        master=0,
-        is_up=True,
-        qdisc=qdisc,
-        is_isolated=False,
-        filters_vlans=False,
-    )
-
-
 def link(*arguments, **options):
     """A device on the way."""
     return Link(device=device(*arguments, **options))
 
 
 NIC = link(2, "eth0", mtu=1500)
-VTEP = link(3, "flannel.1", "vxlan")
+VTEP = link(3, "flannel.1", "vxlan", mac=OWN_MAC)
 BRIDGE = link(4, "cni0", "bridge")
 VETH = link(5, "veth1", "veth")
 

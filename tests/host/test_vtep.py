@@ -7,22 +7,11 @@ import dataclasses
 from ipaddress import IPv4Address
 
 import pytest
+from plaindevice import device
 
-from vxlane.host.devices import Device
 from vxlane.host.vtep import OVERHEAD, Wiring, mismatch, name_of
 
-DEVICE = Device(
-    index=9,
-    name="flannel.1",
-    kind="vxlan",
-    mac="02:00:00:00:00:09",
-    mtu=1450,
-    master=0,
-    is_up=True,
-    qdisc="noqueue",
-    is_isolated=False,
-    filters_vlans=False,
-)
+DEVICE = device(9, "flannel.1", "vxlan")
 WIRING = Wiring(vni=1, port=8472, local=IPv4Address("192.168.77.1"), underlay=3)
 
 

@@ -10,11 +10,11 @@ from pathlib import Path as File
 
 import pytest
 from entrykernel import EntryKernel, told
+from plaindevice import device
 
 from vxlane.config import Config, Mode
 from vxlane.datapath.abi import Way
 from vxlane.errors import ConfigError
-from vxlane.host.devices import Device
 from vxlane.host.entries import Entry, direct, overlay
 from vxlane.host.nexthops import NextHop, Query
 from vxlane.host.vtep import Wiring
@@ -27,18 +27,7 @@ from vxlane.sources.snapshot import Snapshot
 from vxlane.util.dirty import ALL, Dirty
 
 NETWORK = IPv4Network("10.42.0.0/16")
-DEVICE = Device(
-    index=9,
-    name="flannel.1",
-    kind="vxlan",
-    mac="02:00:00:00:00:01",
-    mtu=1450,
-    master=0,
-    is_up=True,
-    qdisc="noqueue",
-    is_isolated=False,
-    filters_vlans=False,
-)
+DEVICE = device(9, "flannel.1", "vxlan", mac="02:00:00:00:00:01")
 LOCAL = IPv4Address("192.168.77.1")
 END = LocalEnd(DEVICE, Wiring(1, 8472, LOCAL, 3), is_tunnel=True)
 OWN = Node("node1", LOCAL, IPv4Network("10.42.1.0/24"), DEVICE.mac)

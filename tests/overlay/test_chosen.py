@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv4Interface
 from typing import Any
 
 import pytest
+from plaindevice import device
 
 from vxlane.errors import ConfigError
 from vxlane.host.devices import Device
@@ -15,19 +16,8 @@ from vxlane.host.underlay import Choice, Underlay
 from vxlane.overlay.chosen import ChosenUnderlay
 
 OURS, VIP = IPv4Address("192.168.77.1"), IPv4Address("192.168.77.200")
-ETH0 = Device(
-    index=2,
-    name="eth0",
-    kind="",
-    mac="02:00:00:00:00:01",
-    mtu=1500,
-    master=0,
-    is_up=True,
-    qdisc="fq",
-    is_isolated=False,
-    filters_vlans=False,
-)
-BRIDGE = dataclasses.replace(ETH0, index=9, name="cni0", kind="bridge")
+ETH0 = device(2, "eth0", mtu=1500)
+BRIDGE = device(9, "cni0", "bridge")
 
 
 class Host:

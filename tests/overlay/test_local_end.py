@@ -4,8 +4,8 @@
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
+from plaindevice import device
 
-from vxlane.host.devices import Device
 from vxlane.host.entries import Route
 from vxlane.host.vtep import Wiring
 from vxlane.overlay.local_end import LocalEnd, in_use
@@ -22,9 +22,8 @@ def route(cidr: str, device: int) -> Route:
 
 def tunnel(index: int, vni: int) -> LocalEnd:
     """The device flannel.<vni>."""
-    device = Device(index, f"flannel.{vni}", "vxlan", "0e:00:00:00:00:01", 1450, 0, *[False] * 4)
     wiring = Wiring(vni, 8472, IPv4Address("192.168.1.1"), 2)
-    return LocalEnd(device, wiring, is_tunnel=True)
+    return LocalEnd(device(index, f"flannel.{vni}", "vxlan"), wiring, is_tunnel=True)
 
 
 @pytest.mark.parametrize(

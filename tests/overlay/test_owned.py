@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from entrykernel import EntryKernel, told
+from plaindevice import device
 
 from vxlane.config import Config
 from vxlane.datapath.abi import Way
@@ -30,19 +31,8 @@ from vxlane.util.dirty import ALL, Dirty
 NETWORK = IPv4Network("10.42.0.0/16")
 LOCAL = IPv4Address("192.168.77.1")
 OWN = Node("node1", LOCAL, IPv4Network("10.42.1.0/24"), "02:00:00:00:00:01")
-NIC = Device(
-    index=3,
-    name="eth0",
-    kind="",
-    mac="02:00:00:00:00:03",
-    mtu=1500,
-    master=0,
-    is_up=True,
-    qdisc="fq",
-    is_isolated=False,
-    filters_vlans=False,
-)
-DEVICE = dataclasses.replace(NIC, index=9, name="flannel.1", kind="vxlan", mtu=1450)
+NIC = device(3, "eth0", mtu=1500)
+DEVICE = device(9, "flannel.1", "vxlan")
 
 
 def node(number: int, **changes: Any) -> Node:

@@ -9,6 +9,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from memorymaps import Bpf
+from plaindevice import device
 
 from vxlane.datapath.abi import Guard, Program
 from vxlane.datapath.hooks import Place
@@ -19,18 +20,7 @@ from vxlane.pods.interfaces import Key, PodInterface, PodStore
 from vxlane.pods.pods import Pods
 from vxlane.pods.programs import PodPrograms
 
-BRIDGE = Device(
-    index=5,
-    name="cni0",
-    kind="bridge",
-    mac="02:00:00:00:00:05",
-    mtu=1450,
-    master=0,
-    is_up=True,
-    qdisc="noqueue",
-    is_isolated=False,
-    filters_vlans=False,
-)
+BRIDGE = device(5, "cni0", "bridge")
 
 
 def veth(number: int, *, index: int = 0, **changes: object) -> Device:

@@ -6,25 +6,15 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from plaindevice import device
 
 from vxlane.datapath.abi import Guard
 from vxlane.host.devices import Device
 from vxlane.pods.interfaces import PodInterface
 from vxlane.pods.plan import plan_for
 
-VETH = Device(
-    index=7,
-    name="veth7",
-    kind="veth",
-    mac="02:00:00:00:00:07",
-    mtu=1450,
-    master=5,
-    is_up=True,
-    qdisc="noqueue",
-    is_isolated=False,
-    filters_vlans=False,
-)
-BRIDGE = dataclasses.replace(VETH, index=5, name="cni0", kind="bridge", mtu=1400, master=0)
+VETH = device(7, "veth7", "veth", master=5)
+BRIDGE = device(5, "cni0", "bridge", mtu=1400)
 POD = PodInterface("c1", "eth0", "", "veth7", "02:00:00:00:01:02", ("10.42.1.7",))
 
 
