@@ -29,14 +29,6 @@ NAT = "type nat hook prerouting priority -101"
 FORWARD = "type filter hook forward priority -5"
 
 
-@pytest.fixture(scope="module")
-def pair(make_module_lab):
-    """Two nodes with a pod each; approvals don't age."""
-    return make_module_lab(
-        nodes=2, pods_per_node=1, kernel_only=0, agent_options=("--revalidate", "600")
-    )
-
-
 def cpu(pid):
     """Seconds of CPU that a process and the children that it waited for have had."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

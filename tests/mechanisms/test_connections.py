@@ -50,14 +50,6 @@ COMMIT
 """
 
 
-@pytest.fixture(scope="module")
-def pair(make_module_lab):
-    """Two nodes with a pod each; approvals don't age."""
-    return make_module_lab(
-        nodes=2, pods_per_node=1, kernel_only=0, agent_options=("--revalidate", "600")
-    )
-
-
 @pytest.fixture(params=[False, True], ids=["kernel-path", "bypass"])
 def lab(pair, request):
     """The same on the kernel path alone, and with the bypass."""

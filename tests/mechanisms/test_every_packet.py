@@ -26,14 +26,6 @@ CLIENT, SERVER, NEIGHBOUR = "node1-pod1", "node2-pod1", "node1-pod2"
 SLOW = f"limit rate over 1/hour burst {BURST} packets drop"
 
 
-@pytest.fixture(scope="module")
-def pair(make_module_lab):
-    """Two nodes with two pods each; approvals don't age."""
-    return make_module_lab(
-        nodes=2, pods_per_node=2, kernel_only=0, agent_options=("--revalidate", "600")
-    )
-
-
 def iptables(chain, rule):
     """A rule of iptables-nft's, put and taken back."""
     return f"iptables -w -I {chain} {rule}", f"iptables -w -D {chain} {rule}"

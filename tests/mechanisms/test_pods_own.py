@@ -22,14 +22,6 @@ def native(lab, pod):
     return xdp_drop(lab, pod, NATIVE)
 
 
-@pytest.fixture(scope="module")
-def pair(make_module_lab):
-    """Two nodes with two pods each; approvals don't age."""
-    return make_module_lab(
-        nodes=2, pods_per_node=2, kernel_only=0, agent_options=("--revalidate", "600")
-    )
-
-
 def arrived(server):
     """How many datagrams wait."""
     count = 0

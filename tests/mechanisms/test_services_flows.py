@@ -45,14 +45,6 @@ RULES = {
 }
 
 
-@pytest.fixture(scope="module")
-def pair(make_module_lab):
-    """Two nodes with two pods each; approvals don't age."""
-    return make_module_lab(
-        nodes=2, pods_per_node=2, kernel_only=0, agent_options=("--revalidate", "600")
-    )
-
-
 @pytest.fixture(params=sorted(MODES))
 def proxied(pair, request):
     """The lab, with kube-proxy on the client's node."""
