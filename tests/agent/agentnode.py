@@ -149,6 +149,11 @@ class AgentNode:
         """The pinned maps, to be closed by the caller."""
         return Maps.open(pin_directory(self.state))
 
+    def peers(self) -> set[str]:
+        """Pod CIDRs that the programs know."""
+        with self.maps() as maps:
+            return {str(cidr) for cidr in maps.peers()}
+
     def log(self) -> str:
         """All that the agents of this node have said."""
         return self.log_file.read_text() if self.log_file.exists() else ""

@@ -270,8 +270,7 @@ def test_adopt_announces_nothing(cluster: Cluster) -> None:
     assert path == f"/api/v1/nodes/{OWN}/status"
     assert list(json.loads(body)["metadata"]["annotations"]) == [REPORT]
     assert cluster.annotations() == {}
-    with cluster.node.maps() as maps:
-        assert [str(cidr) for cidr in maps.peers()] == ["10.64.2.0/24"]
+    assert cluster.node.peers() == {"10.64.2.0/24"}
 
 
 def test_a_node_of_etcd_gets_a_subnet_and_its_network(node: AgentNode, tmp_path: Path) -> None:

@@ -15,12 +15,6 @@ from vxlane.agent.pace import MOST_PER_SECOND
 NODE9 = IPv4Network("10.42.9.0/24")
 
 
-def cidrs(node: AgentNode) -> set[str]:
-    """Pod CIDRs that the programs know."""
-    with node.maps() as maps:
-        return {str(cidr) for cidr in maps.peers()}
-
-
 def test_a_change_is_in_the_map_within_a_tenth_of_a_second(running: AgentNode) -> None:
     """A node that joins is known to kernel and programs at once, and forgotten as fast.
 
@@ -31,12 +25,12 @@ def test_a_change_is_in_the_map_within_a_tenth_of_a_second(running: AgentNode) -
         time.sleep(0.3)
         running.write_nodes(2, 3, 9)
         began = time.monotonic()
-        eventually(lambda: "10.42.9.0/24" in cidrs(running), "node9")
+        eventually(lambda: "10.42.9.0/24" in running.peers(), "node9")
         took.append(time.monotonic() - began)
         assert "10.42.9.0/24" in running.sh("ip route")
         time.sleep(0.3)
         running.write_nodes(2, 3)
-        eventually(lambda: "10.42.9.0/24" not in cidrs(running), "its end")
+        eventually(lambda: "10.42.9.0/24" not in running.peers(), "its end")
         assert "10.42.9.0" not in running.sh("ip route; ip neigh; bridge fdb")
     assert min(took) < 0.1
 
@@ -45,10 +39,10 @@ def test_a_peer_that_changes_leaves_nothing_behind(running: AgentNode) -> None:
     """New MAC, address and pod CIDR replace the old ones in every table."""
     before = running.kernel_path()
     running.write_nodes(2, 3, 9)
-    eventually(lambda: "10.42.9.0/24" in cidrs(running), "the peer")
+    eventually(lambda: "10.42.9.0/24" in running.peers(), "the peer")
     changed = "address: 192.168.77.99, podCIDR: 10.42.99.0/24, vtepMAC: '02:00:00:00:09:09'"
     running.write_nodes(2, 3, extra=f"  - {{name: node9, {changed}}}")
-    eventually(lambda: "10.42.99.0/24" in cidrs(running), "the new CIDR")
+    eventually(lambda: "10.42.99.0/24" in running.peers(), "the new CIDR")
     shown = running.sh("ip route; ip neigh; bridge fdb")
     assert "10.42.99.0/24 via 10.42.99.0 dev flannel.1 onlink" in shown
     assert "02:00:00:00:09:09 dev flannel.1 dst 192.168.77.99" in shown
@@ -146,7 +140,7 @@ def test_peers_that_vanish_all_at_once_are_held(running: AgentNode) -> None:
     running.write_nodes()
     eventually(lambda: "vanished at once" in str(running.status()["problems"]), "the report")
     assert running.kernel_path() == before
-    assert cidrs(running) == {"10.42.2.0/24", "10.42.3.0/24"}
+    assert running.peers() == {"10.42.2.0/24", "10.42.3.0/24"}
     running.write_nodes(2, 3)
     eventually(lambda: running.status()["problems"] == [], "their return")
 
@@ -161,9 +155,9 @@ def test_a_start_without_a_source_goes_by_the_last_nodes(node: AgentNode) -> Non
     node.start()
     assert node.kernel_path() == before
     assert "No such file" in node.status()["source_error"]
-    assert cidrs(node) == {"10.42.2.0/24", "10.42.3.0/24"}
+    assert node.peers() == {"10.42.2.0/24", "10.42.3.0/24"}
     node.write_nodes(2, 3, 9)
-    eventually(lambda: "10.42.9.0/24" in cidrs(node), "the source's return")
+    eventually(lambda: "10.42.9.0/24" in node.peers(), "the source's return")
 
 
 def test_a_renamed_nodes_old_object_shares_its_entries(running: AgentNode) -> None:
@@ -187,9 +181,9 @@ def test_many_changes_are_few_reconciles(running: AgentNode) -> None:
         running.write_nodes(2, 3, *range(4, 5 + number % 7))
         time.sleep(0.001)
     running.write_nodes(2, 3, 9)
-    eventually(lambda: cidrs(running) == {"10.42.2.0/24", "10.42.3.0/24", str(NODE9)}, "the last")
+    eventually(lambda: running.peers() == {"10.42.2.0/24", "10.42.3.0/24", str(NODE9)}, "the last")
     # A busy machine takes some seconds to write the files.
     seconds = time.monotonic() - began
     assert running.status()["reconciles"] - before <= MOST_PER_SECOND * (seconds + 1)
     running.write_nodes(2, 3)
-    eventually(lambda: len(cidrs(running)) == 2, "the old state")
+    eventually(lambda: len(running.peers()) == 2, "the old state")

@@ -126,7 +126,7 @@ def test_what_nobody_tells_of_is_found_on_the_round(node: AgentNode) -> None:
     for pin in pin_directory(node.state).glob("link-from_nic-*"):
         pin.unlink()
     node.sh("sysctl -q net.netfilter.nf_conntrack_tcp_be_liberal=0")
-    eventually(lambda: len(peers(node)) == 2, "the peer", seconds=50)
+    eventually(lambda: len(node.peers()) == 2, "the peer", seconds=50)
     eventually(lambda: pod in pods(node), "the pod", seconds=5)
     eventually(lambda: (Program.FROM_NIC, "eth0") in node.attached(), "the hook", seconds=5)
     assert node.sh("sysctl -n net.netfilter.nf_conntrack_tcp_be_liberal").strip() == "1"
@@ -136,9 +136,3 @@ def pods(node: AgentNode) -> set[IPAddress]:
     """Addresses of pods in the map."""
     with node.maps() as maps:
         return set(maps.pods())
-
-
-def peers(node: AgentNode) -> set[str]:
-    """Pod CIDRs in the map."""
-    with node.maps() as maps:
-        return {str(cidr) for cidr in maps.peers()}

@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 from memorymaps import Bpf, in_memory
+from overlaystate import OVERLAY
 
 from vxlane.bypass.peers import PeerKeeper, Slots
 from vxlane.datapath.abi import Way
@@ -44,17 +45,7 @@ def path(number: int, *, address: int = 0) -> Path:
 def overlay(paths: Iterable[Path]) -> OverlayState:
     """This node's overlay with these paths."""
     made = tuple(paths)
-    return OverlayState(
-        device=9,
-        device_mtu=1450,
-        address=IPv4Address("192.168.77.1"),
-        vtep_mac="02:00:00:00:00:01",
-        vni=1,
-        port=8472,
-        underlay=NIC,
-        paths=made,
-        exits=exits_of(made),
-    )
+    return dataclasses.replace(OVERLAY, underlay=NIC, paths=made, exits=exits_of(made))
 
 
 @pytest.fixture
