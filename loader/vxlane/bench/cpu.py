@@ -15,7 +15,7 @@ from vxlane.lab.figure import Figure
 
 SIDES = ("client's side", "server's side")
 _BUSY = ("user", "nice", "system", "irq", "softirq")
-"""Guests are in user; steal is another machine's."""
+"""User time includes that of guests. Steal is left out: other machines had it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,5 +71,5 @@ def of_side(figure: Figure, side: str) -> Figure:
 
 
 def read(ends: Ends) -> Spent:
-    """Now. What a host counts in is taken to be what this machine does: 100 a second."""
+    """The time until now. All machines are taken to count in the ticks of this one, 10 ms."""
     return Spent(tuple(of(end.read(machine.STAT)) for end in ends.machines))

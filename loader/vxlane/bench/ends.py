@@ -39,10 +39,10 @@ class End(Protocol):
         """The text of a file of /proc."""
 
     def arrived(self) -> int:
-        """How many packets or datagrams have come here: of use is the difference of two."""
+        """Packets or datagrams that have arrived; only the difference of two readings is of use."""
 
     def program(self, local: Path) -> str:
-        """Where the program is there that is here at `local`."""
+        """The path, at this end, of the program that is at `local` on this machine."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,8 @@
 """The far end of `vxlane bench --between`: servers in two probe pods, and what these count.
 
 `talk` and, where it is installed, iperf3 answer on fixed ports of both pods until the block ends.
-One more port, of the pod of the kernel path, tells whoever connects what has arrived: who sends
-can't know that. Questions to the other pod would be among the packets that are counted there.
+The pod of the kernel path has one more port, which tells whoever connects what has arrived: the
+sender can't know that. The other pod has none: questions to it would count as its packets.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from vxlane.util.jsontext import parse_json
 COUNTS, IPERF3 = 5200, 5201
 """Ports in the pods, where nothing else listens."""
 TALK = range(5210, 5210 + 20 * PORTS)
-"""The same. Each measurement has the next PORTS: connections to a port with thousands of them in
-TIME_WAIT are slow, for a free port at the client's end is searched for long."""
+"""Ports of talk. Each measurement takes the next PORTS. Behind thousands of connections in TIME_WAIT
+the client's kernel would search long for a free port of its own."""
 
 _PATIENCE = 3.0
 """Seconds for a connection and its one line."""

@@ -35,21 +35,21 @@ class Stand:
     mtu: int
     """The largest IP packet, bytes."""
     checks: Sequence[Check] = ()
-    """Empty: nothing is known of the way between."""
+    """Empty: no device between the ends is known."""
     beside: Ends | None = None
     cutting: Sequence[End] = ()
     """Where fragments are counted."""
 
 
 class Grounds(Protocol):
-    """Anything that has the paths."""
+    """Where paths can be measured."""
 
     def stand(self, path: str, place: Place) -> Stand:
         """Where `path` is measured at `place`."""
 
 
 class Labs:
-    """Labs: each path has its own, but that `host` and `stock` share one."""
+    """A lab for each path; `host` and `stock` share one."""
 
     def __init__(
         self, name: str, progress: Callable[[str], None], agent_options: Sequence[str] = ()
@@ -147,7 +147,7 @@ def _pod(lab: Lab, node: int, number: int) -> LabPod:
 
 
 class Given:
-    """Ends that somebody made, and the server's address, for each path."""
+    """Ends that a person made, and the server's address, for each path."""
 
     def __init__(self, ends: Mapping[str, Ends]) -> None:
         self._stands = {path: _stand(two) for path, two in ends.items()}

@@ -36,7 +36,7 @@ PODS = (10, 50, 250)
 """On each node. A node's network has addresses for 253."""
 FLOWS = (1_000, 10_000, 100_000, 1_000_000)
 _MOST_FLOWS = 1 << 20
-"""An LRU puts out old entries before it is quite full."""
+"""An LRU map evicts old entries before it is quite full."""
 _SECONDS = 60.0
 _FIRST_CIDR, _FIRST_ADDRESS = IPv4Network("10.42.64.0/30"), IPv4Address("192.168.128.1")
 """10,000 networks of four addresses from here on are the lab's, and no node of it has them."""
@@ -61,8 +61,9 @@ class Side:
         return {name: ns for name, (ns, _) in found.items()}
 
     def need_bypass(self) -> None:
-        """What the kernel path's packets cost is no answer: while an agent writes 10,000 peers
-        nothing is bypassed.
+        """Wait until packets are bypassed: while an agent writes 10,000 peers none is.
+
+        LabError: they never were.
         """
         if said := self.rounds.await_parity(plan.BYPASS, plan.BETWEEN, seconds=_SECONDS):
             raise LabError(f"no packet was bypassed to measure: {said}")
@@ -70,7 +71,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """Two labs: one in which things become more, and one beside it that stays as it is."""
+    """Two labs: one that grows, and one beside it that stays as it is."""
 
     growing: Side
     staying: Side

@@ -25,8 +25,8 @@ PATHS = (KERNEL, BYPASS)
 _FEW = 20
 """Packets that open, teach and close connections: in a short measurement they are more than 1 %."""
 MORTAL = ("setpriv", "--pdeathsig", "KILL", "--")
-"""What is run by this dies with this process, also by kill -9 (PR_SET_PDEATHSIG, prctl(2)). Else it
-would go on in a pod that nobody can remove."""
+"""A command behind this dies with this process, also by kill -9 (PR_SET_PDEATHSIG, prctl(2)).
+Otherwise it would run on in a pod, which could not be removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def passed_in(end: End) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Packets since the devices and programs are there."""
+    """Packets, each counted since its device or program was made."""
 
     sent: int
     """By the client's pod."""
@@ -96,7 +96,7 @@ def slot_of(address: str, maps: Maps) -> int:
 
 
 def read(end: End, maps: Maps, slot: int, passed_there: int) -> Reading:
-    """Now."""
+    """The counters as they are now."""
     pod = witness.sent_packets(namespaces.run(str(end.pod.netns), "cat", "/proc/net/dev").stdout)
     tunnelled = maps.peer_counts()[slot].tx_packets
     return Reading(pod["eth0"], tunnelled, passed_in(end), passed_there)
@@ -105,7 +105,7 @@ def read(end: End, maps: Maps, slot: int, passed_there: int) -> Reading:
 def complaint(path: str, before: Reading, after: Reading, *, is_long: bool) -> str:
     """Which packets took the wrong path between two readings; empty: none did.
 
-    Few packets of a work that is not long can be bypassed: nothing is known of it then. Pure.
+    Nothing can be said of a work that is not long: few of its packets can be bypassed. Pure.
     """
     sent = after.sent - before.sent
     there = after.passed_there - before.passed_there

@@ -23,14 +23,15 @@ _UPDATE_BATCH = 26
 """BPF_MAP_UPDATE_BATCH, Linux 5.6."""
 _AT_A_TIME = 4096
 _PORTS = range(1, 9000)
-"""Of both ends: no measurement has one of these, so none meets a copy."""
+"""Of both ends of the copies. No measurement uses one of these, so no packet meets a copy."""
 _KEY, _VALUE = SHAPES["flows"]
 _SIZES = ctypes.sizeof(_KEY), ctypes.sizeof(_VALUE)
 
 
 def fill(pins: Path, local: IPv4Address, remote: IPv4Address, count: int) -> None:
-    """Have `count` flows known below `pins`, and those that are: UDP of the pod `local` with
-    `remote`. LabError: they have no flow to be copied.
+    """Add `count` flows of UDP between the pod `local` and `remote` to the map pinned in `pins`.
+
+    LabError: the two have no flow that could be copied.
     """
     descriptor = syscall.obj_get(pins / "flows")
     try:
@@ -43,7 +44,7 @@ def fill(pins: Path, local: IPv4Address, remote: IPv4Address, count: int) -> Non
 
 
 def known(pins: Path) -> int:
-    """How many records there are below `pins`."""
+    """How many flows are in the map pinned in `pins`."""
     descriptor = syscall.obj_get(pins / "flows")
     try:
         return sum(page.count for page in batches.map_pages(descriptor, *_SIZES))

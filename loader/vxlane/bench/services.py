@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """kube-proxy's rules for many Services, in the shape of its mode iptables. The text is pure.
 
-Nobody calls them. What they cost is the way of a connection's first packet past all of them.
+No packet is sent to them. They cost time because the first packet of each connection is compared
+with all of them.
 """
 
 from __future__ import annotations

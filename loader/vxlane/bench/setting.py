@@ -14,7 +14,7 @@ from vxlane.bench.ends import Ends
 PORTS = 16
 """Of a server that is called anew for each request; see talk.c."""
 _PORTS = itertools.cycle(range(10000, 30000, PORTS))
-"""New ones for each measurement: a flow that is known, or in TIME_WAIT, would be another work."""
+"""New ones for each measurement: a flow that is known, or in TIME_WAIT, costs something else."""
 _PATIENCE = 30.0
 
 

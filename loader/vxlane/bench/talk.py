@@ -19,8 +19,8 @@ _COMPILERS = ("cc", "gcc", "clang")
 def build(directory: Path) -> Path:
     """Compile it into `directory`. ToolError: there is no compiler, or it refuses.
 
-    With the C library in it, where there is one to be linked so: it may have to run on a host that
-    has an older one.
+    It is linked statically where that is possible, since it may have to run on a host with an older
+    C library.
     """
     compiler = find_compiler()
     program = directory / "talk"

@@ -21,7 +21,7 @@ _LEAST_OF_KERNEL = 0.5
 MOST_PAST = 0.01
 """Handshakes, ends, and a packet each time that an approval is renewed."""
 MOST_OF_PINGS = 0.5
-"""Of ten: the first two teach."""
+"""Of ten pings: the first two are the kernel path's, and are learned from."""
 
 Device = tuple[str, str]
 """Namespace and name."""

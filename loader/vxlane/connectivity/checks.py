@@ -37,7 +37,7 @@ _ENOUGH = 0.5
 withdrawn meanwhile."""
 
 _INTENDED = {"no_agent", "guarded", "judged"}
-"""Verdicts of all of the pod's packets, which are as someone wants it or are vxlane status's."""
+"""Verdicts of all of the pod's packets: someone wants it so, or vxlane status says why."""
 
 _WHOSE = "; is it a pod of vxlane test --serve? For a server of your own add its port"
 _NO_ANSWERER = "needs --target: a pod that vxlane test --serve made on the other node"
@@ -208,9 +208,7 @@ def _ping(to: str, address: IPv4Address, took: list[int]) -> Finding:
 
 
 def _mtu(to: str, found: Echo, *, timeout: float) -> Finding:
-    """`timeout` in seconds: as many sizes get no answer, it is little more than the slowest ping
-    took.
-    """
+    """`timeout`: seconds. Many sizes get no answer, so it is little more than the slowest ping."""
     wanted = found.mtu
     size = icmp.largest(lambda size: _answers(found, size, timeout), wanted)
     if size == wanted:

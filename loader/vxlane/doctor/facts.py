@@ -47,7 +47,7 @@ class Agent:
     mode: str
     """`own` or `adopt`, also of one that is dead; empty: not known."""
     is_mounted: bool
-    """A bpffs is where its pins belong."""
+    """Whether a bpffs is mounted where its pins belong."""
     maps_error: str
     """Why the pinned maps can't be opened; empty: they are."""
     settings: Settings | None
@@ -76,7 +76,7 @@ class Program:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
-    """A device on the way of pods' packets."""
+    """A device on the path of pods' packets."""
 
     device: Device
     programs: tuple[Program, ...] = ()
@@ -98,7 +98,7 @@ class Tunnel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Links:
-    """The devices on the way, by what they are."""
+    """The devices on the path of pods' packets, by what they are."""
 
     vtep: Link | None
     nic: Link | None
@@ -157,7 +157,7 @@ class Peers:
     """Name of the VXLAN device; empty: there is none."""
     port: int
     expected: Mapping[IPv4Network, Expected]
-    """Empty: nobody says which peers there are."""
+    """Empty: no source says which peers there are."""
     routes: tuple[Route, ...]
     """Over the VXLAN device."""
     direct: frozenset[tuple[int, int]] = frozenset()

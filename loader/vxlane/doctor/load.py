@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 _ENOUGH = 10_000_000
 """Bytes. With less in a span its cost for each byte, and its rate, tell nothing."""
 _COSTLIER, _FELL = 1.25, 0.5
-"""Live traffic changes by itself: less than that is no sign."""
+"""Ratios. Live traffic varies by itself, so less than that is no sign."""
 _STRAYS = 10
 """Packets that may be lost in any span."""
 
@@ -59,7 +59,7 @@ def between(first: Reading, last: Reading) -> Load:
 
 
 def worse(before: Load, after: Load) -> str:
-    """In what `after` is clearly worse than `before`; empty: in nothing that can be seen."""
+    """How `after` is clearly worse than `before`, as a sentence; empty: it is not."""
     for name in ("lost", "invalid"):
         was, now = getattr(before, name), getattr(after, name)
         share = was / max(1, before.packets)

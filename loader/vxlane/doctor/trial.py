@@ -25,7 +25,7 @@ TRIABLE = (
 """Checks whose fixes are kernel settings or offloads."""
 
 SECONDS = 10.0
-"""How long is looked at before, and after."""
+"""How long traffic is watched before the fix, and after it."""
 
 Examine = Callable[[], Sequence[Finding]]
 Read = Callable[[], Reading]
@@ -106,7 +106,7 @@ def _objection(check: str, was: Sequence[Finding], now: Sequence[Finding]) -> st
 
 
 def _take_back(done: Sequence[Change]) -> None:
-    """Also if one of them can't be: the others are, and then that is an error."""
+    """Undo all of them, the last first. ToolError: one could not be undone; the others were."""
     failures = []
     for change in reversed(done):
         try:

@@ -20,13 +20,13 @@ from vxlane.trace.names import Names
 VERDICT_WORDS = sorted(
     {verdict.label for verdict in Verdict} | {kind.value for kind in VerdictKind}
 )
-"""A verdict, or a kind of verdicts for all of these."""
+"""The names of verdicts, and of kinds, each of which means all of its verdicts."""
 _FLOW = re.compile(r"(\w+)\s+(\S+):(\d+)\s+(\S+):(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The filters of the command line; what is not given is any."""
+    """The filters of the command line; None or empty lets every packet through."""
 
     pod: str | None = None
     peer: str | None = None

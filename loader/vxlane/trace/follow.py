@@ -19,7 +19,7 @@ class Outcome:
     lost: int
     """Packets that found no room in the buffer."""
     unseen: float
-    """Seconds in which nothing was told, for this process was stopped."""
+    """Seconds in which packets were not seen, since this process was stopped."""
 
 
 def follow(session: Session, take: Callable[[Iterable[Event]], None], count: int | None) -> Outcome:

@@ -35,7 +35,7 @@ class Merged:
     """What is known of the two clocks, in a sentence."""
 
     def head(self) -> bytes:
-        """The begin of the file: the section, with `clocks` as its comment, interfaces, names."""
+        """The start of the file: the section, with `clocks` as its comment, interfaces, names."""
         bodies = [
             block(kind, body)
             for kind in (Block.INTERFACE, Block.NAMES)

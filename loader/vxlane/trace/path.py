@@ -2,7 +2,7 @@
 """How long packets took from a pod on one node to a pod on another, from both nodes' captures.
 
 A packet is found again by what forwarding leaves alone: its ends, IP identification, length and the
-begin of its transport header. Super-packets are cut anew on their way and have no pair.
+start of its transport header. Super-packets are cut anew on their way and have no pair.
 
 Two clocks differ by some offset. A packet from A to B seems to take its time plus the offset, one
 from B to A its time less the offset, and neither takes less than nothing. So the offset is half of
@@ -30,7 +30,7 @@ class Offset:
 
 @dataclass(frozen=True, slots=True)
 class Trip:
-    """One packet's times, ns. None: the bypass is one program, from its begin to its end."""
+    """One packet's times, ns. None: that stretch was bypassed, within one program."""
 
     key: Key
     """By which its packets are found in both files."""
@@ -96,8 +96,8 @@ def key_of(packet: Captured) -> Key | None:
     data = packet.data
     if packet.is_super or len(data) < 42 or data[12:15] != b"\x08\x00\x45":
         return None
-    # Before a TCP checksum stand 16 bytes, before a UDP one 6. An ICMP one is in a device's hands
-    # never.
+    # Up to the checksum, which a device may still have to fill in: 16 bytes of TCP, 6 of UDP.
+    # ICMP's is never left to a device.
     length = {6: 16, 17: 6, 1: 8}.get(data[23])
     if length is None or len(data) < 34 + length:
         return None

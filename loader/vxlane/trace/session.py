@@ -49,7 +49,7 @@ class Session:
         self._opened.callback(os.close, self._woken)
         self._opened.callback(os.close, self._wake)
         self.unseen = 0.0
-        """Seconds in which the lease was over, for this process was stopped."""
+        """Seconds without a lease, since this process was stopped."""
         self.real = _real()
         """Ns from an event's time to CLOCK_REALTIME."""
 
@@ -94,7 +94,7 @@ class Session:
     def batches(self) -> Iterator[list[Event]]:
         """Events as they come, at times none. VxlaneError: none will come any more."""
         with select.epoll() as waiting:
-            # Edges only: the tracer wakes who waits when much is there, and the rest can wait.
+            # Edge-triggered: the tracer wakes a reader when much is there, and the rest can wait.
             waiting.register(self._tracer.ring.fileno(), select.EPOLLIN | select.EPOLLET)
             waiting.register(self._woken, select.EPOLLIN)
             while not self._is_stopped:

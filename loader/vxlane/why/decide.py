@@ -21,7 +21,7 @@ PASSING = frozenset(
         *(Verdict.FLOW_WITHDRAWN, Verdict.NO_PEER),
     }
 )
-"""By the kernel path, which may approve the flow. So what comes behind may be what lasts."""
+"""What the kernel path takes in passing, and may approve. Then something else may be what lasts."""
 
 
 def leaving(facts: Facts) -> Verdict:
@@ -37,7 +37,7 @@ def arriving(facts: Facts) -> Verdict:
 def obstacle(facts: Facts, verdict: Verdict, *, is_leaving: bool) -> Verdict:
     """What keeps the flow from being bypassed, where its next packet meets `verdict`.
 
-    It is another one where the kernel path takes the packet in passing, and something that lasts
+    That is another verdict if the kernel path takes this packet in passing, and something lasting
     keeps the flow there.
     """
     if verdict not in PASSING:
