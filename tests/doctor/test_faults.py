@@ -169,6 +169,8 @@ def test_the_exit_status_tells(doctor):
     failed = [each for each in document["findings"] if each["level"] == "fail"]
     assert (document["worst"], [each["check"] for each in failed]) == ("fail", ["agent"])
     assert run(doctor, ALIVE, "--no-such-option").returncode == 2
+    for place, status in {"/dev/full": 2, "/nosuch/x.tar.gz": 2, "/proc/x.tar.gz": 1}.items():
+        assert run(doctor, ALIVE, "--bundle", place).returncode == status
 
 
 def test_a_fix_that_is_tried_is_kept(doctor):

@@ -36,7 +36,7 @@ def examples(*lines: str) -> str:
 def need_root() -> None:
     """ConfigError unless root runs this."""
     if os.geteuid() != 0:
-        raise ConfigError("this changes the node's network and needs root; use sudo")
+        raise ConfigError("this needs root; run it with sudo")
 
 
 def need_writable(*places: Path | str | None) -> None:

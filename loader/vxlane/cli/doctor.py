@@ -3,17 +3,16 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
 
-from vxlane.cli.common import as_json, emit, examples
+from vxlane.cli.common import as_json, emit, examples, need_root, need_writable
 from vxlane.doctor import trial
 from vxlane.doctor.bundle import write
 from vxlane.doctor.examine import examine, try_fix
 from vxlane.doctor.findings import Level, document, text, worst
-from vxlane.errors import ConfigError
+from vxlane.errors import ConfigError, VxlaneError
 from vxlane.util import interrupt
 from vxlane.util.places import state_directory
 
@@ -49,12 +48,12 @@ def doctor(as_json: bool, bundle: Path | None, tried: str | None) -> None:  # no
     works without an agent too. The exit status is 1 if a finding is fail, or if the fix that was
     tried was undone. It is 0 if all is ok or warn.
     """
-    if os.geteuid() != 0:
-        raise click.UsageError("this reads the kernel's programs and rules; run it with sudo")
+    need_root()
     if bundle and tried:
         raise click.UsageError("--bundle and --try are two commands; run one after the other")
-    if bundle and (not bundle.parent.is_dir() or (bundle.exists() and not bundle.is_file())):
-        raise click.UsageError(f"{bundle}: no file can be written there; name another")
+    if bundle and bundle.exists() and not bundle.is_file():
+        raise click.UsageError(f"{bundle} is not a plain file; name another")
+    need_writable(bundle)
     state = state_directory()
     if tried:
         _try(state, tried, as_json=as_json)
@@ -66,7 +65,7 @@ def doctor(as_json: bool, bundle: Path | None, tried: str | None) -> None:  # no
         try:
             write(bundle, state, told)
         except OSError as error:
-            raise click.UsageError(f"{bundle}: {error.strerror}; name another file") from None
+            raise VxlaneError(f"can't write {bundle}: {error.strerror}") from None
     if worst(found) is Level.FAIL:
         raise SystemExit(1)
 

@@ -54,10 +54,15 @@ def lab() -> None:
 
 @lab.command(epilog=examples("vxlane lab up", "vxlane lab up --name big --nodes 5 --pods 3"))
 @name_option
-@click.option("--nodes", default=2, show_default=True, help="Number of nodes.")
-@click.option("--pods", default=2, show_default=True, help="Number of pods on each node.")
+@click.option(
+    "--nodes", type=click.IntRange(1), default=2, show_default=True, help="Number of nodes."
+)
+@click.option(
+    "--pods", type=click.IntRange(0), default=2, show_default=True, help="Pods on each node."
+)
 @click.option(
     "--kernel-nodes",
+    type=click.IntRange(0),
     default=0,
     show_default=True,
     help="Number of nodes, the last ones, that run nothing of vxlane.",
@@ -125,7 +130,11 @@ def execute(namespace: str, command: tuple[str, ...]) -> None:
     help="Measure each path this many times.",
 )
 @click.option(
-    "--seconds", default=2.0, show_default=True, help="Length of one measurement, seconds."
+    "--seconds",
+    type=click.FloatRange(0.1),
+    default=2.0,
+    show_default=True,
+    help="Length of one measurement, seconds.",
 )
 @as_json
 def demo(name: str, rounds: int, seconds: float, as_json: bool) -> None:  # noqa: FBT001

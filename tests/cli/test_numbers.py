@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Numbers that a command can't work with are refused before it begins."""
+
+import click
+import pytest
+
+from vxlane.cli.agent import agent
+from vxlane.cli.lab import lab
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (agent, ("--metrics-port", "65536")),
+        (agent, ("--healthz-port", "-1")),
+        (agent, ("--iptables-resync", "0")),
+        (lab.commands["up"], ("--nodes", "0")),
+        (lab.commands["up"], ("--pods", "-1")),
+        (lab.commands["up"], ("--kernel-nodes", "-1")),
+        (lab.commands["demo"], ("--seconds", "0")),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else value.name,
+)
+def test_a_number_out_of_range_is_refused(command, words):
+    """Ports beyond 65,535 and times of zero are errors of the command line."""
+    with pytest.raises(click.BadParameter, match="is not in the range"):
+        command.make_context(command.name, list(words))
