@@ -196,7 +196,7 @@ def test_parity_finds_fragments(lab):
         (["--rounds", "0"], 2, "--rounds"),
         (["--seconds", "0"], 2, "--seconds"),
         (["--quick", "--full"], 2, "give --quick or --full, not both"),
-        (["--work", ""], 2, "give a word of a work's name"),
+        (["--work", ""], 2, "give a word of a workload's name"),
     ],
 )
 def test_wrong_use_is_refused(options, status, words):

@@ -153,8 +153,9 @@ def _cells(wanted: Wanted, cpus: Sequence[int]) -> tuple[list[Cell], list[Missin
 def need_some(cells: Sequence[Cell], planned: Sequence[Cell]) -> None:
     """OptionError: nothing is left to measure of what was planned."""
     if not cells:
-        names = ", ".join(dict.fromkeys(cell.work for cell in planned))
-        raise OptionError(f"no work that can be measured here has such a name; there are: {names}")
+        # The names have commas.
+        names = "; ".join(dict.fromkeys(cell.work for cell in planned))
+        raise OptionError(f"no workload here has such a name; there are: {names}")
 
 
 def _costs(labs: Labs, rounds: Rounds, findings: Findings) -> list[Json]:

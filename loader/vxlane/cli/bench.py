@@ -48,9 +48,9 @@ def _address(_ctx: click.Context, _param: click.Parameter, text: str | None) -> 
 
 
 def _works(_ctx: click.Context, _param: click.Parameter, words: tuple[str, ...]) -> tuple[str, ...]:
-    """An empty word would be in every name."""
+    """BadParameter: one is empty, and so in every name."""
     if any(not word.strip() for word in words):
-        raise click.BadParameter("give a word of a work's name, such as request")
+        raise click.BadParameter("give a word of a workload's name, such as request")
     return words
 
 
