@@ -329,7 +329,7 @@ def test_the_list_of_a_dead_agent_may_be_old():
         WELL, agent=replace(WELL.agent, pid=None), peers=replace(WELL.peers, forwarding={})
     )
     (meaning,) = (found.meaning for found in findings(dead) if found.check == "entries")
-    assert meaning.endswith("of an agent that is dead, and may be old")
+    assert meaning.endswith("of a dead agent, and may be old")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ def agent(facts: Facts) -> Iterator[Finding]:
     """An agent lives, answers, and has nothing to complain of."""
     found = facts.agent
     if found.pid is None:
-        meaning = "nothing is bypassed: all packets take the kernel path, which nobody repairs"
+        meaning = "nothing is bypassed: all packets take the kernel path, and no agent repairs it"
         yield fail("agent", f"no agent runs with {found.state}", meaning, _START)
         return
     if error := found.status.get("error"):
@@ -62,7 +62,7 @@ def lease(facts: Facts) -> Iterator[Finding]:
         meaning = (
             "the agent hangs or has too little CPU; all packets take the kernel path meanwhile"
         )
-        yield fail("lease", f"it ran out {-left / _SECOND:.1f} s ago", meaning, _START)
+        yield fail("lease", f"it expired {-left / _SECOND:.1f} s ago", meaning, _START)
 
 
 def pins(facts: Facts) -> Iterator[Finding]:

@@ -28,7 +28,7 @@ def vtep(facts: Facts) -> Iterator[Finding]:
     if found is None:
         meaning = "this node has no overlay: neither the agent in mode own nor flanneld has made it"
         fix = "systemctl restart vxlane    # mode own; in mode adopt: flanneld"
-        yield fail("vtep", "there is no VXLAN device of flannel's", meaning, fix)
+        yield fail("vtep", "flannel has no VXLAN device", meaning, fix)
     elif not found.device.is_up:
         meaning = "the kernel path to and from other nodes drops every packet"
         yield fail("vtep", f"{found.name} is down", meaning, f"ip link set {found.name} up")
@@ -50,10 +50,8 @@ def mtu(facts: Facts) -> Iterator[Finding]:
     fix = f"ip link set {links.vtep.name} mtu {room}"
     if vtep > room:
         way = f"; the way to {narrow[1]} takes {narrow[0]}" if narrow else ""
-        meaning = (
-            "full packets of pods are cut or dropped on the wire, for want of room for headers"
-        )
-        yield fail("mtu", f"{chain}, where {room} has room{way}", meaning, fix)
+        meaning = "pods' full packets leave no room for headers, and are fragmented or dropped"
+        yield fail("mtu", f"{chain}, and no more than {room} fits{way}", meaning, fix)
     elif vtep < largest <= room:
         meaning = "pods send larger packets than it takes: each such connection begins with a loss"
         yield warn("mtu", f"{chain}, and pods have up to {largest}", meaning, fix)
@@ -103,14 +101,14 @@ def _without(lacks: list[str]) -> str:
 
 
 def programs(facts: Facts) -> Iterator[Finding]:
-    """Nobody else's program or filter stands on the way."""
+    """No other program or filter is on the path."""
     is_clean = True
     for link in facts.links.all:
         for program in link.programs:
             is_clean = False
             yield _foreign(facts, link, program)
     if is_clean:
-        yield ok("tc-programs", "no program or filter of others on the way")
+        yield ok("tc-programs", "no other program or filter is on the path")
 
 
 def _foreign(facts: Facts, link: Link, program: Program) -> Finding:
@@ -136,7 +134,7 @@ def _foreign(facts: Facts, link: Link, program: Program) -> Finding:
 
 
 def shapers(facts: Facts) -> Iterator[Finding]:
-    """No qdisc on the way shapes, delays or drops."""
+    """No qdisc on the path shapes, delays or drops."""
     is_clean = True
     for link in facts.links.all:
         if link.device.qdisc in QUEUES:

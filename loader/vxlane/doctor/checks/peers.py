@@ -24,8 +24,8 @@ def reachable(facts: Facts) -> Iterator[Finding]:
     bad = [finding for address in peers.ways if (finding := _way(peers, address))]
     yield from bad
     if peers.ways and not bad:
-        says = f"{len(peers.ways)} have a route and a next hop that is not known to be dead"
-        meaning = "nothing was sent: a firewall that drops UDP on the way would not show here"
+        says = f"{len(peers.ways)} have a route, and a next hop that has not failed to answer"
+        meaning = "no packet was sent, so a firewall on the path that drops UDP does not show here"
         yield ok("peers", says, meaning)
 
 
@@ -72,7 +72,7 @@ def entries(facts: Facts) -> Iterator[Finding]:
 
 def _dated(facts: Facts, bad: Iterable[Finding]) -> Iterator[Finding]:
     """The findings; beside a dead agent with a word on how old that may be which they go by."""
-    note = "; the list of nodes is that of an agent that is dead, and may be old"
+    note = "; the list of nodes is that of a dead agent, and may be old"
     is_old = facts.agent.pid is None and facts.peers.expected
     for each in bad:
         yield replace(each, meaning=each.meaning + note) if is_old else each
@@ -159,7 +159,7 @@ def stale(facts: Facts) -> Iterator[Finding]:
 
 def _stale_routes(peers: Peers) -> Iterator[Finding]:
     known = {(int(cidr.network_address), cidr.prefixlen) for cidr in peers.expected}
-    meaning = "it leads to pods of a node that nobody names any more; packets to them are lost"
+    meaning = "it leads to pods of a node that is gone from the list; packets to them are lost"
     for route in peers.routes:
         if known and (route.network, route.prefix_len) not in known:
             to = f"{IPv4Address(route.network)}/{route.prefix_len}"

@@ -28,12 +28,12 @@ def readable(facts: Facts) -> Iterator[Finding]:
 
 
 def silent(facts: Facts) -> Iterator[Finding]:
-    """No rule changes without the kernel telling of it, or approvals are short enough."""
+    """The kernel announces each change of a rule, or approvals are short enough."""
     found = {table: count for table, count in facts.rules.legacy.items() if count}
     for table, count in found.items():
         meaning = (
-            "the kernel tells nobody when they change: the agent compares them once a second, and"
-            " until then a flow may be bypassed that they forbid; move them to nftables"
+            "the kernel announces no changes of them, so the agent compares them once a second;"
+            " until then a flow that they forbid may be bypassed; move them to nftables"
         )
         yield warn(
             "silent-rules",
@@ -46,17 +46,17 @@ def silent(facts: Facts) -> Iterator[Finding]:
     is_short = settings is not None and 0 < settings.revalidate <= _SHORT
     if facts.rules.sets and not is_short:
         meaning = (
-            "the kernel tells nobody when an address is put into a set or taken out: what that"
-            " forbids is bypassed for up to --revalidate more; give the agent a shorter one"
+            "the kernel announces no changes of a set: a flow that one forbids is bypassed for up"
+            " to --revalidate more seconds; give the agent a shorter one"
         )
-        says = f"rules go by ipset {', '.join(facts.rules.sets)}"
+        says = f"rules use ipset {', '.join(facts.rules.sets)}"
         yield warn("silent-rules", says, meaning, "vxlane agent --revalidate 10")
     elif not found:
-        yield ok("silent-rules", "every rule that changes is told of")
+        yield ok("silent-rules", "the kernel announces each change of a rule")
 
 
 def flowtables(facts: Facts) -> Iterator[Finding]:
-    """No flowtable takes connections from conntrack's eyes."""
+    """No flowtable hides connections from conntrack."""
     for name in facts.rules.flowtables:
         meaning = (
             "it is a bypass of its own with timers of its own: flows that its rules concern are"
