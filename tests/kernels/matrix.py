@@ -44,7 +44,7 @@ AT_ONCE = 2
 """Machines at a time: each has one processor."""
 
 _PYTEST = ".venv/bin/python -m pytest -q --color=no --tb=short -o timeout=900 -rfE"
-AGAIN = "once more what failed above"
+AGAIN = "running again what failed above"
 JOB = f"""{_PYTEST} {" ".join(TESTS)} && exit 0
 echo "{AGAIN}"
 {_PYTEST} --last-failed --last-failed-no-failures none {" ".join(TESTS)}

@@ -48,7 +48,7 @@ def test_package_manager_fails(setup):
     assert done.returncode == 1
     assert done.stderr.splitlines()[-2:] == [
         "E: no network",
-        "setup: the package manager failed, its words are above; mend that and run it again",
+        "setup: the package manager failed; its output is above. Fix that and run setup again",
     ]
 
 
