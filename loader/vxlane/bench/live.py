@@ -13,6 +13,7 @@ from pathlib import Path
 from vxlane.bench import environment, far_end, live_paths, live_works, parity, plan, talk
 from vxlane.bench.document import Json
 from vxlane.bench.ends import in_namespaces
+from vxlane.bench.far_end import Counts
 from vxlane.bench.grounds import Stand, mtu
 from vxlane.bench.live_paths import Pods, Reading
 from vxlane.bench.live_works import Pair
@@ -93,20 +94,13 @@ def run(
         here = live_paths.ends(pods, maps)
         if not here[BYPASS].is_accelerated:
             raise VxlaneError(why_not_added(state))
-        slot = live_paths.slot_of(str(address), maps)
-        far = far_end.ask(pods[KERNEL].netns, str(address))
+        asked = str(address)
+        slot = live_paths.slot_of(asked, maps)
+        far = far_end.ask(pods[KERNEL].netns, asked)
         cells, missing = _cells(wanted, has_iperf3=far[BYPASS].has_iperf3)
         program = talk.build(Path(scratch))
         pairs = {
-            path: Pair(
-                path=path,
-                here=here,
-                address=far[path].address,
-                asked=str(address),
-                seconds=wanted.seconds,
-                talk=program,
-                congestion=wanted.congestion,
-            )
+            path: _pair(wanted, path, here=here, far=far, asked=asked, program=program)
             for path in live_paths.PATHS
         }
         rounds = _Rounds(here, pairs, maps, slot)
@@ -118,6 +112,20 @@ def run(
         f"ends of {path}": f"{pods[path].address} and {far[path].address}" for path in pairs
     }
     return whole(wanted, began, described, list(pairs), findings, missing)
+
+
+def _pair(
+    wanted: Wanted, path: str, *, here: Pods, far: Mapping[str, Counts], asked: str, program: Path
+) -> Pair:
+    return Pair(
+        path=path,
+        here=here,
+        address=far[path].address,
+        asked=asked,
+        seconds=wanted.seconds,
+        talk=program,
+        congestion=wanted.congestion,
+    )
 
 
 def _cells(wanted: Wanted, *, has_iperf3: bool) -> tuple[list[Cell], list[Missing]]:
