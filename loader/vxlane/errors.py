@@ -64,3 +64,8 @@ class SourceError(VxlaneError):
 
 class LabError(VxlaneError):
     """The lab, or traffic in it, failed."""
+
+
+def one_line(error: Exception) -> str:
+    """What a library's error says, for a sentence of ours: PyYAML's errors have several lines."""
+    return " ".join(str(error).split())

@@ -145,8 +145,9 @@ def test_a_broken_kubeconfig_is_refused(tmp_path: Path, text: str) -> None:
     """What is no kubeconfig is a ConfigError, never a traceback."""
     path = tmp_path / "config"
     path.write_text(text)
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError) as raised:
         find_access(path, {})
+    assert "\n" not in str(raised.value)
 
 
 def test_no_kubeconfig_is_refused(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from vxlane.errors import ConfigError
+from vxlane.errors import ConfigError, one_line
 from vxlane.sources.model import (
     Announcement,
     Backend,
@@ -187,8 +187,7 @@ def _load(content: bytes) -> dict[str, Any]:
         text = content.decode()
         document = parse_json(text) if text.lstrip()[:1] == "{" else yaml.load(text, loader)  # noqa: S506
     except (ValueError, RecursionError, yaml.YAMLError) as error:
-        said = " ".join(str(error).split())  # YAML's word has lines
-        raise ConfigError(f"is neither YAML nor JSON: {said}") from None
+        raise ConfigError(f"is neither YAML nor JSON: {one_line(error)}") from None
     if not isinstance(document, dict) or not isinstance(document.get("nodes"), list):
         raise ConfigError("has no list 'nodes' at its top level")
     return document

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from vxlane.errors import ConfigError
+from vxlane.errors import ConfigError, one_line
 from vxlane.sources.http import checked_url
 from vxlane.sources.tls import Material, client_context, read
 
@@ -88,8 +88,7 @@ def read_kubeconfig(path: Path, *, server: str = "") -> Access:
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; give a kubeconfig that exists") from None
     except (yaml.YAMLError, RecursionError) as error:
-        said = " ".join(str(error).split())  # YAML's word has lines
-        raise ConfigError(f"{path} is not YAML: {said}") from None
+        raise ConfigError(f"{path} is not YAML: {one_line(error)}") from None
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 
