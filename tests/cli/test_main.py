@@ -98,6 +98,13 @@ def test_an_output_that_is_full_has_a_sentence() -> None:
     assert done.stderr == "vxlane: standard output: No space left on device\n"
 
 
+def test_two_documents_are_not_one_output() -> None:
+    """JSON with a page of HTML before it could be read by nobody."""
+    done = run("profile", "--json", "-", "--html", "-")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "give one of --json and --html a file" in done.stderr
+
+
 def test_a_wrong_word_is_status_2(tmp_path: Path) -> None:
     """An option's value that means nothing is one sentence and status 2, as one of click's is."""
     place = tmp_path / "none" / "x.json"

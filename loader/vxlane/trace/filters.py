@@ -59,7 +59,7 @@ def build(wanted: Wanted, known: Known) -> Any:
         _fill(made.peer, mapped(network.network_address))
         _fill(made.peer_mask, _mask(network))
     if wanted.proto:
-        made.protocol = _protocol(wanted.proto)
+        made.protocol = _protocol(wanted.proto, "--proto")
     made.port = wanted.port or 0
     if wanted.verdicts:
         made.verdicts = sum(1 << verdict for verdict in _verdicts(wanted.verdicts))
@@ -96,11 +96,11 @@ def _mask(network: IPNetwork) -> bytes:
     return network.netmask.packed
 
 
-def _protocol(word: str) -> int:
+def _protocol(word: str, option: str) -> int:
     if word.isdecimal() and 0 < int(word) < 256:
         return int(word)
     if word not in PROTOCOLS:
-        raise OptionError(f"--proto {word}: give {', '.join(PROTOCOLS)} or a number up to 255")
+        raise OptionError(f"{option} {word}: give {', '.join(PROTOCOLS)} or a number up to 255")
     return PROTOCOLS[word]
 
 
@@ -122,7 +122,7 @@ def _flow(text: str) -> Tuple:
         _address(remote, "--flow"),
         _number(local_port),
         _number(remote_port),
-        _protocol(protocol),
+        _protocol(protocol, "--flow"),
     )
 
 
