@@ -237,7 +237,7 @@ def test_up_and_down_leave_a_cluster_as_it_was(make: Make, vxlane: Callable[...,
     for metadata in (*before, *after):
         del metadata["resourceVersion"]
     assert after == before
-    assert "nothing is to be removed" in str(vxlane(server, "down", "--yes").exception)
+    assert "there is nothing to remove" in str(vxlane(server, "down", "--yes").exception)
 
 
 def test_down_removes_by_pods_of_the_image_that_runs(
@@ -295,7 +295,7 @@ def test_what_others_installed_is_left_to_them(
     del daemons["metadata"]["annotations"]
     daemons["spec"]["template"]["metadata"]["annotations"]["vxlane.io/mode"] = "own"
     done = vxlane(running, command, "--yes")
-    assert "it runs in mode own" in str(done.exception)
+    assert "vxlane runs in mode own" in str(done.exception)
     assert running.patches == []
 
 

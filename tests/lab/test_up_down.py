@@ -149,7 +149,7 @@ def test_exec_passes_status_on():
 @pytest.mark.parametrize("name", ["", "Lab", "../lab", "a b", "1lab", "x" * 32])
 def test_unusable_names(name):
     """A name that can't be part of a path and of namespaces' names is refused."""
-    with pytest.raises(ConfigError, match="is not usable"):
+    with pytest.raises(ConfigError, match="can't be used"):
         labs.up(name, nodes=1, pods_per_node=0, kernel_only=0)
 
 

@@ -127,6 +127,6 @@ def ask(pod: Path, address: str) -> dict[str, Counts]:
     except (ValueError, KeyError, TypeError):
         why = "what answers is not vxlane bench, or another version of it"
     raise VxlaneError(
-        f"{address}, port {COUNTS}: {why}; run vxlane bench --serve on the other node, and name"
-        " the address that it tells"
+        f"{address}, port {COUNTS}: {why}; run vxlane bench --serve on the other node, and give"
+        " the address that it prints"
     )

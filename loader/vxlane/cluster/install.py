@@ -98,7 +98,7 @@ class Installation:
         there = self._api.read(daemon_set(objects))
         if there is None:
             raise ConfigError(
-                f"{title(daemon_set(objects))} is not there; nothing is to be removed"
+                f"{title(daemon_set(objects))} is not there, so there is nothing to remove"
             )
         _refuse_others(there)
         image = there["spec"]["template"]["spec"]["containers"][0]["image"]
@@ -160,6 +160,6 @@ def _refuse_others(there: Json) -> None:
     mode = (there["spec"]["template"]["metadata"].get("annotations") or {}).get(MODE)
     if mode not in {ADOPT, REMOVE}:
         raise ConfigError(
-            f"it runs in mode {mode}, in which the nodes have their network from it; "
-            "docs/install.md says how flannel takes over again"
+            f"vxlane runs in mode {mode} and makes the nodes' network; docs/install.md says how "
+            "flannel takes over again"
         )

@@ -98,8 +98,8 @@ def check_name(name: str) -> str:
     """`name`, if it can be a lab's: it becomes part of namespaces' names and of a path."""
     if not _NAME.fullmatch(name):
         raise OptionError(
-            f'lab name "{name}" is not usable; take lower-case letters, digits and "-", '
-            "a letter first, at most 31"
+            f'lab name "{name}" can\'t be used; give up to 31 lower-case letters, digits and "-",'
+            " the first of them a letter"
         )
     return name
 
