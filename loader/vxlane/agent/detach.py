@@ -46,7 +46,7 @@ _FILES = (
 def detach(state: Path, *, network: bool = False) -> None:
     """End the agent of `state` and remove its bypass; with `network` also the kernel path.
 
-    Does nothing if there is nothing to remove, and says so. VxlaneError, before anything is changed:
+    Does nothing if nothing is there to remove, and says so. VxlaneError, before a change is made:
     something uses the kernel path that was to be removed.
     """
     if not state.is_dir():

@@ -30,8 +30,8 @@ from vxlane.util.jsontext import parse_json
 COUNTS, IPERF3 = 5200, 5201
 """Ports in the pods, where nothing else listens."""
 TALK = range(5210, 5210 + 20 * PORTS)
-"""Ports of talk. Each measurement takes the next PORTS. Behind thousands of connections in TIME_WAIT
-the client's kernel would search long for a free port of its own."""
+"""Ports of talk. Each measurement takes the next PORTS. Behind thousands of connections in
+TIME_WAIT the client's kernel would search long for a free port of its own."""
 
 _PATIENCE = 3.0
 """Seconds for a connection and its one line."""

@@ -13,7 +13,7 @@ from vxlane.cli.cluster_options import connect, is_agreed, kubeconfig, soak, yes
 from vxlane.cli.common import as_json, emit, examples
 from vxlane.cluster.nodes import document
 from vxlane.cluster.rollout import Patience, Rollout, changes, read
-from vxlane.errors import ConfigError, OptionError, VxlaneError
+from vxlane.errors import ConfigError, VxlaneError
 from vxlane.show.table import columns
 from vxlane.sources.steering import NOTHING, Wish, parse_wish
 
@@ -98,7 +98,7 @@ def enable(
     bypassed. To go on, run it again with more pods or more nodes.
     """
     if bool(nodes) == is_all:
-        raise OptionError("name the nodes to enable, or pass --all")
+        raise click.UsageError("name the nodes to enable, or pass --all")
     api = connect(kubeconfig)
     planned = changes(read(api), pods, None if is_all else nodes)
     if is_agreed(api.server, map(str, planned), yes=yes):
