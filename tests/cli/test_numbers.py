@@ -25,3 +25,11 @@ def test_a_number_out_of_range_is_refused(command, words):
     """Ports beyond 65,535 and times of zero are errors of the command line."""
     with pytest.raises(click.BadParameter, match="is not in the range"):
         command.make_context(command.name, list(words))
+
+
+@pytest.mark.parametrize("word", ["nan", "inf"])
+def test_what_is_no_number_is_refused(word):
+    """Python reads both as numbers, and "nan" is in every range of click's."""
+    for command, option in ((agent, "--revalidate"), (lab.commands["demo"], "--seconds")):
+        with pytest.raises(click.BadParameter, match=f"'{word}' is not a finite number"):
+            command.make_context(command.name, [option, word])

@@ -15,7 +15,7 @@ from clusterserver import DAEMON_SET, SteeredCluster, said
 
 from vxlane.cli.main import cli
 from vxlane.cluster import access, rollout
-from vxlane.errors import ConfigError, OptionError, VxlaneError
+from vxlane.errors import ConfigError, VxlaneError
 from vxlane.sources.steering import BYPASS, REPORT
 
 Make = Callable[..., SteeredCluster]
@@ -297,11 +297,6 @@ def test_what_others_installed_is_left_to_them(
     done = vxlane(running, command, "--yes")
     assert "vxlane runs in mode own" in str(done.exception)
     assert running.patches == []
-
-
-def test_enable_needs_to_know_which(running: SteeredCluster, vxlane: Callable[..., Result]) -> None:
-    """Without nodes the command line is wrong, and nothing is asked."""
-    assert isinstance(vxlane(running, "cluster", "enable").exception, OptionError)
 
 
 def test_the_kubeconfig_is_found_as_kubectl_does(

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from vxlane.agent.server.logs import LogFormat
+from vxlane.cli.common import Number
 from vxlane.cli.go_flags import GoBool, GroupedOption
 from vxlane.config import SUBNET_FILE, Mode, PodSource
 from vxlane.datapath.attach import Method
@@ -147,7 +148,7 @@ _DATAPATH = (
     ),
     _own(
         "revalidate",
-        type=click.FloatRange(min=0.1),
+        type=Number(min=0.1),
         default=30.0,
         show_default=True,
         help="Send one packet of each approved flow through netfilter again after this many "
@@ -231,7 +232,7 @@ _COMPATIBILITY = (
     ),
     _option(
         "iptables-resync",
-        type=click.FloatRange(min=0.1),
+        type=Number(min=0.1),
         default=5.0,
         show_default=True,
         help="Check the rules every so many seconds. Changes by nftables are seen at once.",

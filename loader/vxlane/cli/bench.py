@@ -27,7 +27,7 @@ from vxlane.bench.run import Wanted, run
 from vxlane.bench.text import text
 from vxlane.cli import probe_pods
 from vxlane.cli.cni_options import places
-from vxlane.cli.common import Json, examples, need_root, need_writable
+from vxlane.cli.common import Json, Number, examples, need_root, need_writable
 from vxlane.connectivity.pod import ProbePod
 from vxlane.errors import ConfigError
 from vxlane.lab.plan import check_name
@@ -75,7 +75,7 @@ def _works(_ctx: click.Context, _param: click.Parameter, words: tuple[str, ...])
     show_default=True,
     help="Measure each path this many times. Fewer than five give no result.",
 )
-@click.option("--seconds", type=click.FloatRange(0.1), help="Length of one measurement, seconds.")
+@click.option("--seconds", type=Number(0.1), help="Length of one measurement, seconds.")
 @click.option(
     "--work",
     multiple=True,

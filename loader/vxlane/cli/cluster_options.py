@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from vxlane.cli.common import Number
 from vxlane.cluster import access
 from vxlane.cluster.api import ClusterApi
 
@@ -24,7 +25,7 @@ kubeconfig = click.option(
 yes = click.option("--yes", is_flag=True, help="Do it. Without this option the plan is shown.")
 soak = click.option(
     "--soak",
-    type=click.FloatRange(min=0),
+    type=Number(min=0),
     default=60.0,
     show_default=True,
     help="Watch each node for this many seconds before the next one is switched.",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What commands share: JSON or text, the examples in their help, and root.
+"""What commands share: JSON or text, the examples in their help, numbers, and root.
 
 Imports click and errors only, since every command imports it.
 """
@@ -7,6 +7,7 @@ Imports click and errors only, since every command imports it.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,19 @@ Json = dict[str, Any]
 as_json = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON. docs/json.md explains its keys."
 )
+
+
+class Number(click.FloatRange):
+    """A number in a range. "nan" compares with nothing, so click has it in any; "inf" is none."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """The number. BadParameter: it is none, or out of the range."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
 
 
 def emit(document: Any, render: Callable[[Any], str], *, as_json: bool) -> None:

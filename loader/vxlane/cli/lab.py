@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
-from vxlane.cli.common import Json, as_json, emit, examples
+from vxlane.cli.common import Json, Number, as_json, emit, examples
 from vxlane.errors import LabError
 from vxlane.lab import demo as demos
 from vxlane.lab import lab as labs
@@ -131,7 +131,7 @@ def execute(namespace: str, command: tuple[str, ...]) -> None:
 )
 @click.option(
     "--seconds",
-    type=click.FloatRange(0.1),
+    type=Number(0.1),
     default=2.0,
     show_default=True,
     help="Length of one measurement, seconds.",

@@ -10,7 +10,7 @@ import time
 import click
 
 from vxlane.cli import complete
-from vxlane.cli.common import examples, need_writable
+from vxlane.cli.common import Number, examples, need_writable
 from vxlane.errors import VxlaneError
 from vxlane.profile.measure import take
 from vxlane.profile.page import page
@@ -27,7 +27,7 @@ from vxlane.util.places import state_directory
 )
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=0.1),
+    type=Number(min=0.1),
     default=10.0,
     show_default=True,
     help="Measure for this many seconds. Ctrl-C ends it sooner, and shows the figures so far.",

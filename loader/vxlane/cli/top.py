@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import click
 
-from vxlane.cli.common import Json, as_json, emit, examples
+from vxlane.cli.common import Json, Number, as_json, emit, examples
 from vxlane.errors import ConfigError
 from vxlane.show.rates import Order, rates_document
 from vxlane.show.table import table
@@ -43,7 +43,7 @@ _TABLES = (
 @click.option("--once", is_flag=True, help="Print one view and end.")
 @click.option(
     "--interval",
-    type=click.FloatRange(min=0.1, max=3600),
+    type=Number(min=0.1, max=3600),
     default=2.0,
     show_default=True,
     help="Seconds between two samples. Rates are averages of that time.",
