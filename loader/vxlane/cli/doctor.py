@@ -3,16 +3,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
 
-from vxlane.cli.common import as_json, emit, examples, need_root, need_writable
+from vxlane.cli.common import as_json, emit, examples, need_writable
 from vxlane.doctor import trial
 from vxlane.doctor.bundle import write
 from vxlane.doctor.examine import examine, try_fix
 from vxlane.doctor.findings import Level, document, text, worst
-from vxlane.errors import ConfigError, VxlaneError
+from vxlane.errors import ConfigError
 from vxlane.util import interrupt
 from vxlane.util.places import state_directory
 
@@ -46,9 +47,10 @@ def doctor(as_json: bool, bundle: Path | None, tried: str | None) -> None:  # no
     Each finding is ok, warn or fail, with its meaning and the commands that fix it. Without --try
     nothing is changed. No packet is sent: the kernel is tried in a network namespace of its own. It
     works without an agent too. The exit status is 1 if a finding is fail, or if the fix that was
-    tried was undone. It is 0 if all is ok or warn.
+    tried was undone, and 0 if all is ok or warn. It is 2 if doctor itself failed.
     """
-    need_root()
+    if os.geteuid() != 0:
+        raise click.UsageError("this reads the kernel's programs and rules; run it with sudo")
     if bundle and tried:
         raise click.UsageError("--bundle and --try are two commands; run one after the other")
     if bundle and bundle.exists() and not bundle.is_file():
@@ -65,7 +67,7 @@ def doctor(as_json: bool, bundle: Path | None, tried: str | None) -> None:  # no
         try:
             write(bundle, state, told)
         except OSError as error:
-            raise VxlaneError(f"can't write {bundle}: {error.strerror}") from None
+            raise click.UsageError(f"can't write {bundle}: {error.strerror}") from None
     if worst(found) is Level.FAIL:
         raise SystemExit(1)
 
