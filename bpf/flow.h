@@ -17,6 +17,8 @@
 /* ns. kube-proxy deletes the conntrack entries of a backend that goes, of which nothing tells: so a
  * translated datagram goes by the kernel path about once a second. TCP's entries are left alone. */
 #define BACKEND_AGE 900000000
+/* In flow.closing: the other end has acknowledged the FIN of this one. */
+#define HEARD(end) ((end) << 2)
 
 enum direction {
 	DIRECTION_OUT, /* from the local pod */
@@ -144,7 +146,15 @@ static __always_inline void forget_reset(struct flow_key *key)
 		resets.delete(key);
 }
 
-/* A SYN or a FIN of the flow is seen. */
+/* Has the packet's sender heard of the other end's FIN? */
+static __always_inline int acknowledges_fin(const struct flow *flow, const struct packet *packet,
+					    enum direction direction)
+{
+	return (flow->closing & end_of(DIRECTION_IN - direction)) && !is_tcp_control(packet) &&
+	       packet->acknowledged == (direction == DIRECTION_OUT ? flow->received : flow->sent);
+}
+
+/* A SYN of the flow is seen, or a FIN or what comes behind one. */
 static __always_inline void turn(struct flow_key *key, struct flow *flow,
 				 const struct packet *packet, enum direction direction)
 {
@@ -154,12 +164,16 @@ static __always_inline void turn(struct flow_key *key, struct flow *flow,
 		flow->closing = 0;
 		return;
 	}
-	flow->used = 0;
-	flow->closing |= end_of(direction);
-	if (direction == DIRECTION_OUT)
-		flow->sent = sequence_behind(packet);
-	else
-		flow->received = sequence_behind(packet);
+	if (is_tcp(packet, TCP_FIN_FLAG)) {
+		flow->used = 0;
+		flow->closing |= end_of(direction);
+		if (direction == DIRECTION_OUT)
+			flow->sent = sequence_behind(packet);
+		else
+			flow->received = sequence_behind(packet);
+	}
+	if (acknowledges_fin(flow, packet, direction))
+		flow->closing |= HEARD(end_of(DIRECTION_IN - direction));
 }
 
 /* The key by which the other end's record stands, where that is a pod of this node. */
@@ -197,8 +211,6 @@ static __always_inline void flow_open_or_close(const struct packet *packet, stru
 	struct flow_key beyond;
 	struct flow *other;
 
-	if (!is_opening(packet) && !is_tcp(packet, TCP_FIN_FLAG))
-		return;
 	if (flow->way == WAY_LOCAL) {
 		beyond = key_beyond(flow, key->protocol);
 		other = flows.lookup(&beyond);
@@ -208,14 +220,12 @@ static __always_inline void flow_open_or_close(const struct packet *packet, stru
 	turn(key, flow, packet, direction);
 }
 
-/* Is it the ACK of the second FIN? One that asks for data again, which a FIN has overtaken, is not.
- */
-static __always_inline int is_last_ack(const struct packet *packet, const struct flow *flow,
-				       enum direction direction)
+/* Is it the ACK behind both FINs? A FIN that only one end has heard of may have overtaken data, or
+ * is lost: what is sent again would make a record that knows of no end. */
+static __always_inline int is_last_ack(const struct packet *packet, const struct flow *flow)
 {
-	return flow->closing == (END_POD | END_REMOTE) && !packet->payload &&
-	       !is_tcp_control(packet) && !is_tcp(packet, TCP_FIN_FLAG) &&
-	       packet->acknowledged == (direction == DIRECTION_OUT ? flow->received : flow->sent);
+	return flow->closing == (END_POD | END_REMOTE | HEARD(END_POD | END_REMOTE)) &&
+	       !packet->payload && !is_tcp_control(packet) && !is_tcp(packet, TCP_FIN_FLAG);
 }
 
 /* At an entrance: what the beginning and the end of a connection do to its record. 1: it was the
@@ -224,14 +234,15 @@ static __always_inline int is_last_ack(const struct packet *packet, const struct
 static __always_inline int flow_turn(const struct packet *packet, struct flow_key *key,
 				     struct flow *flow, enum direction direction)
 {
-	if (!flow)
+	/* A SYN with ACK answers one that has been seen. */
+	if (!flow || (!is_opening(packet) && !is_tcp(packet, TCP_FIN_FLAG) &&
+		      (!flow->closing || is_tcp(packet, TCP_SYN_FLAG))))
 		return 0;
-	if (is_last_ack(packet, flow, direction)) {
-		flow_end(key, flow);
-		return 1;
-	}
 	flow_open_or_close(packet, key, flow, direction);
-	return 0;
+	if (!is_last_ack(packet, flow))
+		return 0;
+	flow_end(key, flow);
+	return 1;
 }
 
 /* May a BIG TCP packet take the flow's way? Only the bridge hands one on as it is: a tunnel's

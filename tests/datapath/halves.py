@@ -8,7 +8,7 @@ from ipaddress import IPv4Address
 
 from forwarding import Key
 from frames import ECHO_REPLY, ECHO_REQUEST, ICMP
-from world import BRIDGE_MAC, SEQUENCE, Approval, Note
+from world import BRIDGE_MAC, END_POD, END_REMOTE, SEQUENCE, Approval, Note
 
 from vxlane.datapath.records import Tuple
 
@@ -77,9 +77,11 @@ def flow_of(key: Key, halves: Halves) -> Approval:
 
 
 def halves_of(flow: Approval) -> Halves:
-    """The record itself."""
+    """The record itself, but for which FIN has been acknowledged."""
     behind = flow.behind and _key_of_tuple(flow.behind)
-    return Halves(behind=behind, **{name: getattr(flow, name) for name in _ALIKE})
+    alike = {name: getattr(flow, name) for name in _ALIKE}
+    alike["closing"] &= END_POD | END_REMOTE
+    return Halves(behind=behind, **alike)
 
 
 def _key_of_tuple(one: Tuple) -> Key:

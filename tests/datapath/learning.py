@@ -230,13 +230,14 @@ class Learner:
         ]
 
     def finished(self, frame: bytes) -> list[Key]:
-        """The records that may end with a packet, as the ACK of the second FIN."""
+        """The records that may end with a packet, as the ACK of FINs: a neighbour's too."""
         return [
             key
             for _, packet in _segments(frame)
             if packet.size == packet.headers and not is_fin(packet)
-            for key in self._both(packet, opens=False)
-            if self.flows[key].closing == END_POD | END_REMOTE
+            for keys in [self._both(packet, opens=False)]
+            if any(self.flows[one].closing == END_POD | END_REMOTE for one in keys)
+            for key in keys
         ]
 
     def _both(self, packet: Packet, *, opens: bool) -> list[Key]:

@@ -63,6 +63,8 @@ WAYS = {
 AGES = (1, 1, 1, 1, 1, 1, 1, 1, 4, 20, 60, None)
 # Of translated UDP, whose limit is 0.9 s.
 SHORT_AGES = (0, 0, 0, 0, 0, 0, 0, 0, 4, 20, None)
+# Whose FIN has passed, and which of both the other end has acknowledged.
+CLOSING = (1, 2, 3, 5, 7, 11, 15)
 FRESH, AGED = 300_000_000, 800_000_000  # ns: when records of age 0 are made anew, must have been
 
 
@@ -97,7 +99,7 @@ def some_world(dice: random.Random) -> World:
             into=dice.choice(ages_of(flow)),
             epoch=mostly(flow.epoch, 6, 8),
             ifindex=mostly(flow.ifindex, 999, flow.ifindex),
-            closing=mostly(0, 1, 2, 3) if flow.tuple.protocol == TCP else 0,
+            closing=mostly(0, *CLOSING) if flow.tuple.protocol == TCP else 0,
             is_confirmed=flow.behind is None or bool(mostly(1, 0)),
             by_gateway=flow.by_gateway if dice.random() < 0.9 else not flow.by_gateway,
         )

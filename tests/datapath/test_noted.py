@@ -14,6 +14,8 @@ from testrun import Context
 from world import (
     END_POD,
     END_REMOTE,
+    HEARD_POD,
+    HEARD_REMOTE,
     NIC,
     SEQUENCE,
     TCP_FLOW,
@@ -28,8 +30,11 @@ from vxlane.datapath.abi import Program
 
 FRESH = only(Approval(tuple=TCP_FLOW, out=31, into=31), Approval(tuple=UDP_FLOW, out=31, into=31))
 """Both flows have records, which are too old for a bypass."""
-CLOSED = only(Approval(tuple=TCP_FLOW, out=31, into=31, closing=END_POD | END_REMOTE))
-"""Both ends have closed, and what is still to come must go by the kernel path."""
+CLOSING = END_POD | END_REMOTE
+CLOSED = only(Approval(tuple=TCP_FLOW, out=31, into=31, closing=CLOSING))
+"""Both ends have closed, and neither is known to have heard of it."""
+HEARD = only(Approval(tuple=TCP_FLOW, closing=CLOSING | HEARD_POD | HEARD_REMOTE))
+"""Both have."""
 EMPTY = only(Approval(tuple=TCP_FLOW, out=None, into=None, is_open=False))
 
 
@@ -89,7 +94,7 @@ def test_the_last_ack(bench: Bench) -> None:
         (Program.FROM_POD, sent(last)),
         (Program.FROM_NIC, from_nic.carried(from_nic.inner(back))),
     ):
-        stand(bench.maps, CLOSED)
+        stand(bench.maps, HEARD)
         assert noted(bench, program, frame) == 0, program
 
 

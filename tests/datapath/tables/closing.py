@@ -16,6 +16,8 @@ from world import (
     DIRECT,
     END_POD,
     END_REMOTE,
+    HEARD_POD,
+    HEARD_REMOTE,
     LOCAL_TCP,
     LOCAL_TCP_BACK,
     NEIGHBOUR,
@@ -125,16 +127,31 @@ def refused(fact: str, verdict: Verdict, **approval: Any) -> list[Case]:
 
 
 def last_ack(fact: str, flow: Approval) -> list[Case]:
-    """Two rows: the ACK behind both FINs, out and in."""
+    """Two rows: the ACK behind both FINs, out and in. Its sender's has been acknowledged."""
+    by_pod, by_peer = (
+        only(replace(flow, closing=BOTH | heard)) for heard in (HEARD_POD, HEARD_REMOTE)
+    )
     return [
-        from_pod.case(Verdict.TCP_CONTROL, fact, LAST_OUT, world=only(flow), flows=frozenset()),
+        from_pod.case(Verdict.TCP_CONTROL, fact, LAST_OUT, world=by_pod, flows=frozenset()),
         from_nic.case(
             Verdict.TCP_CONTROL,
             fact,
             from_nic.carried(LAST_IN),
-            world=only(flow),
+            world=by_peer,
             flows=frozenset(),
         ),
+    ]
+
+
+def first_ack() -> list[Case]:
+    """Rows of an ACK of the other end's FIN, whose sender's own nobody has acknowledged."""
+    world = closing(APPROVED, {TCP_FLOW: BOTH})
+    by_pod, by_peer = (
+        closing(APPROVED, {TCP_FLOW: BOTH | heard}).flows for heard in (HEARD_REMOTE, HEARD_POD)
+    )
+    rows = both_ways("the first ACK, where both have closed at once", LAST_OUT, LAST_IN, world)
+    return [
+        replace(row, flows=by_pod if row.program is Program.FROM_POD else by_peer) for row in rows
     ]
 
 
@@ -150,10 +167,11 @@ TUNNELLED = [
             closing(APPROVED, {TCP_FLOW: ends}),
         )
     ),
-    *last_ack("the last ACK ends the record", Approval(tuple=TCP_FLOW, closing=BOTH)),
+    *first_ack(),
+    *last_ack("the last ACK ends the record", Approval(tuple=TCP_FLOW)),
     *last_ack(
         "the last ACK ends a record that is too old for it",
-        Approval(tuple=TCP_FLOW, out=31, into=31, closing=BOTH),
+        Approval(tuple=TCP_FLOW, out=31, into=31),
     ),
     *refused("FIN of a flow that was approved too long ago", Verdict.FLOW_AGED, out=31, into=31),
     *refused("FIN of a flow that was approved the other way only", Verdict.FLOW_HALF, out=None),
