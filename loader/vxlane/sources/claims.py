@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which node holds which name, MAC and pod CIDR, so that no two nodes hold the same.
 
-An address may be shared: a node that was installed anew, or got another name, stands beside its
-old object until someone deletes that. flannel makes the routes of both, and so does vxlane. A MAC
-may be shared by nodes with one address only: the VXLAN device has one FDB entry for it, and
-a node with another address would redirect the packets of the first.
+Two nodes may share an address: a node that was installed again or renamed stays in the list under
+its old name until someone deletes that. flannel makes the routes of both, and so does vxlane. Only
+nodes with the same address may share a MAC: the VXLAN device has one FDB entry for it, so a node
+with another address would get the packets of the first.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from vxlane.sources.model import Node
 
 
 class Claims:
-    """What the nodes of a set without contradictions hold.
+    """The names, addresses, MACs and pod CIDRs of a set of nodes without conflicts.
 
-    Compares addresses as integers: ipaddress' own operators take ten times as long.
+    Addresses are compared as integers: the operators of ipaddress take ten times as long.
     """
 
     def __init__(self) -> None:
@@ -30,20 +30,20 @@ class Claims:
         """Addresses of more than one node."""
         self._sorted_addresses: list[int] = []
         self._macs: dict[str, tuple[Node, ...]] = {}
-        """More than one node: they have one address."""
+        """Several nodes may have one MAC if they have the same address."""
         self._ranges: dict[int, tuple[int, Node]] = {}
         """End of a pod CIDR -> its start and holder."""
         self._ends: list[int] = []
         """Ascending: the CIDRs held never overlap."""
 
     def copy(self) -> Claims:
-        """The same claims, to be changed."""
+        """A copy that can be changed."""
         other = Claims()
         vars(other).update((name, copy.copy(held)) for name, held in vars(self).items())
         return other
 
     def conflict(self, node: Node) -> str:
-        """What of `node` another node holds, in words; empty: none of it."""
+        """A sentence about what another node holds already. Empty: there is no conflict."""
         if node.name in self.names:
             return "is listed twice; the first entry counts"
         for other in self._macs.get(node.vtep_mac, ()):
@@ -75,7 +75,7 @@ class Claims:
         insort(self._ends, end)
 
     def give_back(self, node: Node) -> None:
-        """Release what `node` holds, which is one of `names`."""
+        """Release what `node` holds. It must be one of `names`."""
         del self.names[node.name]
         address = int(node.address)
         self._hold(address, tuple(other for other in self._addresses[address] if other != node))

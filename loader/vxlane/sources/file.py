@@ -44,7 +44,7 @@ _KEYS = frozenset({"name", "address", "podCIDR", "vtepMAC"})
 
 
 class FileSource:
-    """Follows one file. While it can't be used the last good set stays in force."""
+    """Follows one file. While the file can't be used, the last good nodes are served."""
 
     def __init__(self, path: Path, own_name: str, backend: Backend = Backend.VXLAN) -> None:
         self.changed = -1
@@ -54,7 +54,7 @@ class FileSource:
         self._own_name = own_name
         self._backend = backend
         self._digest = b""
-        """Of the content read last; empty: the file can't be read."""
+        """The digest of the content that was read last. Empty: the file can't be read."""
         self._last = NOTHING_READ
         self._served = NOTHING_READ
 
@@ -81,7 +81,7 @@ class FileSource:
             content = self._path.read_bytes()
             digest = _digest(content)
             if digest != self._digest:
-                # Noted for a file that can't be used too, so that its errors are found once.
+                # Kept also for a file that can't be used, so that its errors are reported once.
                 self._digest = digest
                 before, self._last = self._last, self._parse(content)
                 if before.error:
@@ -136,7 +136,7 @@ def _digest(content: bytes) -> bytes:
 
 
 def parse_entries(entries: list[Any], backend: Backend) -> tuple[list[Node], list[Problem]]:
-    """The nodes of `entries`, all of one backend, and a Problem for each entry that is none."""
+    """The nodes of `entries`, all of one backend, and a Problem for each entry with an error."""
     nodes, problems = [], []
     for number, entry in enumerate(entries, start=1):
         name = str(entry.get("name") or "") if isinstance(entry, dict) else ""

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Threads that never give up, which all sources that speak with a server have.
+"""Threads that try again for ever, for all sources that speak with a server.
 
-A `Follower` runs one round after the other ("list, then watch until the stream ends") for ever. A
-`Reconciler` makes this node's own entry right whenever that is requested. What fails is reported,
-and tried again after a jittered back-off. Knows no server; of HTTP only Retry-After.
+A `Follower` runs one round after the other: list, then watch until the stream ends. A `Reconciler`
+repairs this node's own entry whenever that is requested. A failure is reported, and tried again
+after a back-off with jitter. Knows no particular server, and of HTTP only Retry-After.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ class Timing:
     """Back-off after a first failure; it doubles with each that follows, up to `longest`."""
     longest: float = 30.0
     longest_at_first: float = 5.0
-    """The same while the server has been away for less than a minute: most are back by then."""
+    """As `longest`, in the first minute of an outage: most servers are back by then."""
     timeout: float = 10.0
     """For a connection, and for the next bytes of an answer."""
     silence: float = 90.0
     """For the next event of a stream. An API server sends a bookmark about once a minute."""
 
     def waits(self) -> Iterator[float]:
-        """The back-off after each failure in a row, between half and the whole of its time."""
+        """The back-off after each failure in a row, reduced at random by up to a half."""
         wait, waited = self.shortest, 0.0
         while True:
             # Jitter: 5,000 agents that lost one server must not come back at the same time.
@@ -60,7 +60,7 @@ DEFAULT_TIMING = Timing()
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An attempt failed; the server asks to be left alone for `pause` seconds."""
+    """An attempt failed. The server asks for a pause of `pause` seconds."""
 
     pause: float = 0.0
 
@@ -68,7 +68,7 @@ class Failure:
 def attempt(
     name: str, action: Callable[[], Result], failed: Callable[[str], None]
 ) -> Result | Failure:
-    """The result of `action`; any exception is reported by `failed` and becomes a Failure."""
+    """The result of `action`. Any exception is reported to `failed` and becomes a Failure."""
     try:
         return action()
     except VxlaneError as error:
@@ -76,7 +76,7 @@ def attempt(
         return Failure(error.retry_after if isinstance(error, HttpError) else 0.0)
     except Exception as error:
         # No answer of a server may end the thread, which is not started again.
-        log.exception("%s failed in a way that was not foreseen", name)
+        log.exception("%s failed unexpectedly", name)
         failed(f"unexpected {type(error).__name__}: {error}; please report it")
         return Failure()
 
@@ -84,9 +84,9 @@ def attempt(
 class Follower:
     """Runs `round_` again and again in a thread of its own until closed.
 
-    A round that raises is reported with `failed` and run again after a back-off (or after what
-    the server's Retry-After asks for, if that is longer); one that returns is run again at once,
-    but not more often than the shortest back-off.
+    A round that raises is reported to `failed`, and run again after a back-off or the server's
+    Retry-After, whichever is longer. A round that returns is run again at once, but not more often
+    than the shortest back-off.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Follower:
         self._thread.start()
 
     def close(self) -> None:
-        """Begin no further round, and wait a little for the one under way; may be called twice."""
+        """Start no further round, and wait a moment for the current one. May be called twice."""
         self._closed.set()
         if self._thread.is_alive():
             self._thread.join(STOP_TIMEOUT)
@@ -132,14 +132,14 @@ class Follower:
 
 
 class Reconciler:
-    """Runs `reconcile` in a thread of its own whenever `request` was called, or when as many
-    seconds have passed as it returned.
+    """Runs `reconcile` in a thread of its own, when `request` is called and after as many seconds
+    as the last run returned.
 
-    Level-triggered: `reconcile` reads what there is, compares, and writes only what is wanting.
-    While it raises it is run again after a back-off, which a request cuts short: the request says
-    that something has changed, so the next attempt may well succeed. Between two attempts lies the
-    shortest back-off in any case, and what a Retry-After asks for. `complain` hears why an attempt
-    failed, and "" after a success.
+    Level-triggered: `reconcile` reads what there is, compares, and writes only what differs. While
+    it raises, it is run again after a back-off. A request ends the back-off, because something has
+    changed and the next attempt may succeed. Two attempts are always separated by the shortest
+    back-off and by a Retry-After. `complain` is called with the reason of each failure, and with ""
+    after a success.
     """
 
     def __init__(

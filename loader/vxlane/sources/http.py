@@ -4,10 +4,11 @@
 Owns the sockets of a source. Does not know Kubernetes, etcd or nodes. Imports the standard library
 and the error tree only.
 
-Why not requests, httpx or a Kubernetes client? A source needs four things, which cost 15 to 100 MB
-there or are missing: a body handed over block by block (a list of 10,000 nodes is 150 MB of JSON),
-a limit on silence and another one on the whole call, TLS files read for each connection
-(certificates and tokens rotate), and a close() from another thread that ends a read at once.
+Why not requests, httpx or a Kubernetes client? A source needs four things, which they lack or for
+which they take 15 to 100 MB: a body that comes block by block (a list of 10,000 nodes is 150 MB of
+JSON); a limit on silence and another one on the whole call; TLS files that are read for each
+connection, since certificates and tokens rotate; a close() from another thread that ends a read at
+once.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ HeaderMaker = Callable[[], Mapping[str, str]]
 
 
 class HttpError(SourceError):
-    """The server refused, with a `status`, its words, and the pause that it asks for (s)."""
+    """The server refused a request. `retry_after` is the pause that it asks for, in seconds."""
 
     def __init__(self, url: str, status: int, *, words: str, retry_after: float = 0.0) -> None:
         self.status = status
@@ -48,15 +49,15 @@ class HttpError(SourceError):
 
 
 class SilenceError(SourceError):
-    """An open stream was silent for too long; it may be half open."""
+    """An open stream was silent for too long. The connection may be dead."""
 
 
 class HttpClient:
     """Calls one server, or one of several equal ones, with a new connection for each call.
 
-    `timeout` is the longest wait (s) for a connection or for the next bytes of an answer,
-    `deadline` the longest time for a whole call, so a body that drips does not hold it for ever.
-    `tls` and `headers` are called for each connection.
+    `timeout` is the longest wait in seconds for a connection or for the next bytes of an answer.
+    `deadline` is the longest time in seconds for a whole call, so that a slow body can't hold it
+    for ever. `tls` and `headers` are called for each connection.
     """
 
     def __init__(
@@ -99,10 +100,10 @@ class HttpClient:
         content_type: str = JSON,
         silence: float | None = None,
     ) -> Iterator[Iterator[bytes]]:
-        """Send one request; inside the with, iterate over the answer's body block by block.
+        """Send one request. Inside the with, iterate over the answer's body block by block.
 
-        With `silence` the body may last for ever, but no pause in it may be longer than so many
-        seconds. Without it the client's timeout and deadline hold.
+        With `silence` the body may last for ever, but no pause in it may be longer than that many
+        seconds. Without it the client's timeout and deadline apply.
         """
         base, connection = self._connected()
         url, sock = base + path, connection.sock
@@ -130,7 +131,7 @@ class HttpClient:
             self._dropped(connection, sock)
 
     def close(self) -> None:
-        """End every read that is under way, from any thread; later calls fail at once."""
+        """End every current read, from any thread. Later calls fail at once."""
         with self._lock:
             self._closed = True
             for sock in self._sockets:

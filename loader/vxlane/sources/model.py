@@ -18,7 +18,7 @@ _MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}")
 
 
 class Backend(enum.Enum):
-    """How packets reach a node's pods, in flannel's words (annotation backend-type)."""
+    """How packets reach a node's pods, by flannel's names (annotation backend-type)."""
 
     VXLAN = "vxlan"
     HOST_GW = "host-gw"
@@ -26,7 +26,7 @@ class Backend(enum.Enum):
 
     @classmethod
     def of(cls, word: str) -> Backend:
-        """The backend that flannel's `word` names; OTHER: vxlane has no path to such nodes."""
+        """The backend with flannel's name `word`. OTHER: vxlane has no path to such nodes."""
         try:
             return cls(word)
         except ValueError:
@@ -56,7 +56,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """What this node tells the others. A source that can write publishes it."""
+    """What other nodes have to know of this one. A source that can write publishes it."""
 
     address: IPv4Address
     backend: Backend
@@ -65,9 +65,9 @@ class Announcement:
 
 
 def derived_mac(name: str) -> str:
-    """The VTEP MAC of a node that names none. Every node computes the same one.
+    """The VTEP MAC of a node without a MAC of its own. Every node computes the same one.
 
-    Locally administered unicast, as flannel's random ones are.
+    It is a locally administered unicast address, as flannel's random ones are.
     """
     octets = bytearray(hashlib.sha256(f"vxlane vtep {name}".encode()).digest()[:6])
     octets[0] = octets[0] & 0xFE | 0x02

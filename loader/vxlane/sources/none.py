@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""No source at all: in `adopt` mode the kernel's own entries say who the peers are."""
+"""No source of nodes: in mode `adopt` the kernel's own entries say who the peers are."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vxlane.sources.steering import NoCluster
 
 
 class NoSource:
-    """Knows no nodes, never changes, and is always right."""
+    """Has no nodes, never changes, and is always up to date."""
 
     def __init__(self) -> None:
         self.changed = -1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The whole set of nodes, the interface of its sources, and contradictions in it.
+"""The whole set of nodes, the interface of its sources, and how conflicts in it are resolved.
 
 Pure: no files, no sockets, no kernel.
 """
@@ -22,15 +22,15 @@ class Snapshot:
     """The whole set of nodes as a source knows it now."""
 
     own: Node | None
-    """This node; None while the source has not (or no longer) an entry for it."""
+    """This node. None: the source has no entry for it, or not any more."""
     peers: tuple[Node, ...]
     problems: tuple[Problem, ...] = ()
     network: IPv4Network | None = None
     """Of all pods, where the source knows it."""
     read_at: float | None = None
-    """CLOCK_MONOTONIC seconds when the source was last known to be right; None: never read."""
+    """When the source was last known to be up to date (CLOCK_MONOTONIC, seconds). None: never."""
     error: str = ""
-    """Why the source can't be read now; empty while it can."""
+    """Why the source can't be read now. Empty: it can."""
     claims: Claims = field(default_factory=Claims, repr=False, compare=False)
     """What each node holds, for the next `agree`."""
 
@@ -39,10 +39,10 @@ NOTHING_READ = Snapshot(own=None, peers=())
 
 
 class NodeSource(Protocol):
-    """Gives the full set of nodes, and a descriptor that says when to read it again.
+    """Gives the full set of nodes, and a descriptor that tells when to read it again.
 
-    A source never raises after `start`. A failure is the snapshot's `error`, beside the nodes that
-    were known last.
+    A source never raises after `start`. A failure is in the snapshot's `error`, next to the last
+    known nodes.
     """
 
     changed: int
@@ -50,36 +50,36 @@ class NodeSource(Protocol):
 
     @property
     def cluster(self) -> Cluster:
-        """Who steers the bypass of this node; `NoCluster` where nobody can."""
+        """The cluster that controls the bypass of this node; `NoCluster` if there is none."""
 
     def start(self, served: Snapshot = NOTHING_READ) -> None:
-        """Begin to follow; returns at once. ConfigError: what a person gave can't ever work.
+        """Begin to follow, and return at once. ConfigError: the options can never work.
 
-        `served` are the nodes of an earlier agent. They decide contradictions (see `agree`), and
-        are never given out.
+        `served` are the nodes that an earlier agent served. They decide conflicts (see `agree`),
+        but are never returned.
         """
 
     def on_event(self) -> bool:
         """Read `changed` empty. True: `nodes` may give another set now."""
 
     def nodes(self) -> Snapshot:
-        """The set as known now, without waiting; `NOTHING_READ` before the first good read."""
+        """The set as known now, without waiting. `NOTHING_READ` before the first good read."""
 
     def announce(self, own: Announcement) -> None:
-        """Publish this node, now and after each loss. A no-op where people write the set."""
+        """Publish this node, now and whenever its entry is lost. No-op where people write it."""
 
     def ready(self) -> None:
         """Tell the cluster that this node's network is up, where the source can."""
 
     def chosen_address(self) -> IPv4Address | None:
-        """The underlay address that the cluster wants this node to have; None: it does not say."""
+        """The underlay address that the cluster wants this node to use. None: any."""
 
     def close(self) -> None:
         """Stop following and close `changed`; may be called twice."""
 
 
 def remembered(own: Node, peers: Iterable[Node], network: IPv4Network | None) -> Snapshot:
-    """Nodes that an earlier agent served, as the `previous` of the first `agree`."""
+    """The nodes that an earlier agent served, to be `previous` in the first `agree`."""
     claims = Claims()
     for node in (own, *peers):
         if not claims.conflict(node):
@@ -97,13 +97,13 @@ def agree(
     read_at: float | None = None,
     previous: Snapshot = NOTHING_READ,
 ) -> Snapshot:
-    """A snapshot in which no two nodes claim the same name, MAC or pods.
+    """A snapshot in which no two nodes have the same name, MAC or pods.
 
-    Of two that do, this node stays before a peer, then one that is unchanged since `previous`, then
-    the first in `nodes`. The other becomes a Problem that names both. A node with an entry that is
-    refused here or in `problems` keeps its entry of `previous`, if that still fits: one wrong line
-    takes nothing down. An unchanged node is the very object of `previous`, in the same place, since
-    later layers compare pointers.
+    If two nodes do, one of them is kept: this node before a peer, then a node that is unchanged
+    since `previous`, then the first one in `nodes`. The other one becomes a Problem that names
+    both. A node whose entry is refused here or in `problems` keeps its entry from `previous` if
+    that still fits, so that one wrong line breaks nothing. An unchanged node is the same object as
+    in `previous`, at the same place, because later layers compare by identity.
     """
     claims, reported = previous.claims.copy(), list(problems)
     for node in _to_be_weighed(nodes, claims, own_name):
@@ -130,7 +130,9 @@ def agree(
 
 
 def _shares(first: Node, other: Node, own_name: str) -> Problem:
-    """Two nodes have one address; an old object of this node would route its pods to itself."""
+    """The Problem of two nodes with one address. An old entry of this node is never served: it
+    would route this node's packets to itself.
+    """
     if own_name in (first.name, other.name):
         old = other if first.name == own_name else first
         advice = "it is not served; if it is this node under an earlier name, delete it"
@@ -141,9 +143,9 @@ def _shares(first: Node, other: Node, own_name: str) -> Problem:
 
 
 def _keep_refused(refused: set[str], claims: Claims, before: dict[str, Node]) -> None:
-    """Let nodes with refused entries keep the entries that they had `before`, where these fit.
+    """Give nodes whose entry is refused their entries from `before`, if these still fit.
 
-    The names get the order of `before`, with new nodes at the end.
+    The names are in the order of `before`, with new nodes at the end.
     """
     for name in refused & before.keys():
         if not claims.conflict(before[name]):
@@ -155,9 +157,9 @@ def _keep_refused(refused: set[str], claims: Claims, before: dict[str, Node]) ->
 
 
 def _to_be_weighed(nodes: Sequence[Node], claims: Claims, own_name: str) -> list[Node]:
-    """The new and changed `nodes`, in the order to compare them with `claims`.
+    """The new and changed `nodes`, in the order in which they are to be checked for conflicts.
 
-    Nodes that are gone or changed hold no claims after this.
+    Releases the claims of nodes that are gone or changed.
     """
     gone, come = difference(tuple(claims.names.values()), nodes)
     lost = {node.name: node for node in gone}

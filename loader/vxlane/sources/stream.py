@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JSON values from a body that arrives in blocks; the whole is never in memory.
+"""Parses JSON values from a body that arrives in blocks. The body is never in memory as a whole.
 
 Pure: no sockets, no knowledge of what the values mean.
 """

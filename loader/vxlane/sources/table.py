@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 class NodeTable:
     """The nodes as one source knows them. An eventfd tells the reader of changes.
 
-    Entries are kept by the source's own key (a node's name, an etcd key) in the order of their age.
-    Of two nodes that contradict each other the older one stays, here and on every other node.
+    Entries are kept by the source's own key (a node's name, an etcd key), oldest first. Of two
+    nodes in conflict the older one is kept, here and on every other node.
     """
 
     def __init__(self, own_name: str) -> None:
@@ -42,7 +42,7 @@ class NodeTable:
     def replace(
         self, entries: Mapping[str, Node | Problem], *, network: IPv4Network | None = None
     ) -> None:
-        """A full list, oldest node first. A node that it lacks is gone."""
+        """Take a full list, oldest node first. Nodes that are missing in it are gone."""
         with self._lock:
             if self._read_at is None or (entries, network) != (self._entries, self._network):
                 self._entries, self._network = dict(entries), network
@@ -50,7 +50,7 @@ class NodeTable:
             self._well()
 
     def put(self, key: str, entry: Node | Problem | None) -> None:
-        """One change. None: there is no such node, or it is not in this network."""
+        """Take one change. None: the node is gone, or not in this network."""
         with self._lock:
             if self._entries.get(key) != entry:
                 if entry is None:
@@ -61,15 +61,15 @@ class NodeTable:
             self._well()
 
     def confirm(self) -> None:
-        """The server answers, and the table is up to date."""
+        """Note that the server answers and the table is up to date."""
         with self._lock:
             self._well()
 
     def fail(self, error: str) -> None:
-        """The server can't be read now; the table stays.
+        """Note that the server can't be read now. The table stays as it is.
 
-        Each new reason is told: the first may be the symptom only, "connection refused" while the
-        server restarts, and the lasting one "401".
+        Each new reason is logged: the first may be a passing one, such as "connection refused"
+        while the server restarts, and a later one, such as "401", the lasting one.
         """
         with self._lock:
             if error != self._error:
@@ -78,7 +78,7 @@ class NodeTable:
                 self._wake()
 
     def complain(self, reason: str) -> None:
-        """Why this node's own entry can't be written now; "": it is written."""
+        """Note why this node's own entry can't be written. "": it is written."""
         with self._lock:
             if reason != self._complaint:
                 self._complaint = reason
@@ -141,7 +141,9 @@ class NodeTable:
 
 
 def _named_apart(nodes: list[Node]) -> list[Node]:
-    """In etcd a node's name is its address, and one node may hold two subnets for a while."""
+    """Give nodes of the same name different names. In etcd a node's name is its address, and a node
+    may hold two subnets for a while.
+    """
     names: set[str] = set()
     apart = []
     for node in nodes:

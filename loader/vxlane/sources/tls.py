@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TLS of a client, from PEM files or PEM text, read for each connection.
+"""Makes TLS contexts for a client from PEM files or PEM text, which are read for each connection.
 
 Certificates, keys and CAs of a cluster rotate under a running agent, so a context is made when a
 connection is opened, and never kept.
@@ -22,8 +22,8 @@ Material = Path | bytes
 def client_context(
     authority: Material | None, certificate: Material | None, key: Material | None
 ) -> ssl.SSLContext:
-    """A context that trusts `authority` (None: the system's CAs), and authenticates us if there
-    are a certificate and a key. SourceError: they can't be used now.
+    """A context that trusts `authority` (None: the system's CAs). With `certificate` and `key` it
+    authenticates this client. SourceError: they can't be used now.
     """
     data = None if authority is None else read(authority).decode(errors="replace")
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A flannel node's BackendData, in the exact bytes that flannel uses.
+"""Reads and writes a flannel node's BackendData, in the exact bytes that flannel uses.
 
 Pure. The form is flannel's pkg/backend/vxlan (vxlanLeaseAttrs): Go's json.Marshal of a struct.
 """
@@ -45,7 +45,7 @@ def vtep_mac(data: object, backend: Backend, *, name: str) -> str:
 def net_conf(text: str | bytes) -> dict[str, Any]:
     """The members of a net-conf.json, the network's configuration, with keys in lower case.
 
-    ConfigError: it is no JSON object.
+    ConfigError: it is not a JSON object.
     """
     try:
         document = parse_json(text)
@@ -55,7 +55,10 @@ def net_conf(text: str | bytes) -> dict[str, Any]:
 
 
 def section(document: object) -> dict[str, Any]:
-    """The members of a part of a net-conf.json, likewise."""
+    """The members of one section of a net-conf.json, with keys in lower case.
+
+    ConfigError: it is not a JSON object.
+    """
     if not isinstance(document, Mapping):
         raise ConfigError("is not a JSON object with Network and Backend")
     return folded(document)

@@ -53,11 +53,11 @@ _ADVICE = {
     "answered 404": "start etcd 3.4 or later without --enable-grpc-gateway=false",
     "CommonName": "give a user, a password, and a certificate without a common name",
 }
-"""By etcd's words: the next step."""
+"""Part of etcd's error message -> advice."""
 
 
 class CompactedError(SourceError):
-    """The revision to watch from is no longer in etcd's history."""
+    """The revision to watch from is not in etcd's history any more."""
 
 
 class Gateway:
@@ -89,11 +89,11 @@ class Gateway:
         return _item(found[0]) if found else None
 
     def put(self, key: str, value: bytes, *, lease: int) -> None:
-        """Write a key, present or not."""
+        """Write a key, whether it exists or not."""
         self._call("/v3/kv/put", _put(key, value, lease))
 
     def create(self, key: str, value: bytes, *, lease: int) -> bool:
-        """Write a key unless it exists; False: it does."""
+        """Write a key unless it exists. False: it exists."""
         absent = {"key": _coded(key), "target": "VERSION", "version": "0"}
         write = {"request_put": _put(key, value, lease)}
         answer = self._call("/v3/kv/txn", {"compare": [absent], "success": [write]})
@@ -104,7 +104,7 @@ class Gateway:
         self._call("/v3/kv/deleterange", {"key": _coded(key)})
 
     def grant(self, seconds: int) -> int:
-        """A new lease."""
+        """Get a new lease of so many seconds. Returns its ID."""
         return int(self._call("/v3/lease/grant", {"TTL": str(seconds)})["ID"])
 
     def revoke(self, lease: int) -> None:
@@ -125,8 +125,8 @@ class Gateway:
         }
         body = _body({"create_request": request})
         if self._access.username:
-            # A watch with a dead token is answered "permission denied", as one without the right
-            # to read. A call is answered truly, and then `_authorized` gets a new token.
+            # To a watch with an expired token etcd answers "permission denied", as if the right to
+            # read were missing. To a call it answers correctly, and `_authorized` gets a new token.
             self.get(prefix)
         with self._authorized("/v3/watch", body, silence=self._silence) as blocks:
             yield _events(lines(blocks))

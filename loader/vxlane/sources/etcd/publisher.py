@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gets this node a subnet in etcd and keeps etcd's lease on it, in a thread of its own.
 
-It reads our key when a node is announced, when the lease is due, and when another writer changed
-the key. A lease is renewed as flannel does it: `margin` before it ends a new one is granted, and
-the key is put again with that. A key that was deleted is created again if it is still free, since
-pods have addresses of that subnet.
+The thread reads this node's key when the node is announced, when the lease is due, and when someone
+else changed the key. A lease is renewed as flannel does it: `margin` seconds before it ends, the
+key is written again with a new lease. A key that was deleted is created again if it is still free,
+because pods have addresses of that subnet.
 """
 
 from __future__ import annotations
@@ -30,14 +30,17 @@ _RACES = 10
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """How long etcd's lease lasts and how long before its end it is renewed; seconds."""
+    """How long etcd's lease lasts, and how long before its end it is renewed, in seconds."""
 
     ttl: int = 24 * 3600
     margin: int = 3600
 
 
 class Publisher:
-    """Holds the subnet of the node that is announced; `complain` hears why it can't, or ""."""
+    """Holds the subnet of the node that is announced.
+
+    `complain` is called with the reason if it can't, and with "" when it can again.
+    """
 
     def __init__(
         self,
@@ -63,7 +66,7 @@ class Publisher:
         self._reconciler.start()
 
     def announce(self, own: Announcement) -> None:
-        """From now on the subnet shall say this."""
+        """Publish `own` with the subnet from now on."""
         self._own = own
         self._reconciler.request()
 
@@ -78,7 +81,7 @@ class Publisher:
             self._reconciler.request()
 
     def close(self) -> None:
-        """Write no more; the lease runs on. May be called twice."""
+        """Stop writing. The lease is not ended. May be called twice."""
         self._reconciler.close()
 
     def _reconcile(self) -> float:
@@ -158,7 +161,7 @@ class Publisher:
 
 
 def read_config(gateway: Gateway, prefix: str) -> bytes:
-    """The network's config, a net-conf.json; SourceError: there is none yet."""
+    """The network's config, a net-conf.json. SourceError: there is none yet."""
     key = config_key(prefix)
     item = gateway.get(key)
     if item is None:
@@ -167,7 +170,7 @@ def read_config(gateway: Gateway, prefix: str) -> bytes:
 
 
 def read_pool(gateway: Gateway, prefix: str) -> Pool:
-    """What the network's config says of subnets; SourceError: there is none, or it is wrong."""
+    """The subnets of the network's config. SourceError: it is missing or wrong."""
     try:
         return parse_pool(read_config(gateway, prefix))
     except ConfigError as error:

@@ -61,8 +61,9 @@ class Access:
 
 
 def find_access(kubeconfig: Path | None, environ: Mapping[str, str], *, server: str = "") -> Access:
-    """The access by flanneld's options. `kubeconfig` comes first, with `server` in place of its own
-    server if given. `server` alone has no identity. Else it is the pod's service account.
+    """The access that flanneld's options describe. With `kubeconfig` it is that file's, with
+    `server` in place of the file's server if given. With `server` alone there are no credentials.
+    With neither it is the pod's service account.
     """
     if kubeconfig is not None:
         return read_kubeconfig(kubeconfig, server=server)

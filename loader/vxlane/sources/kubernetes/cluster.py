@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A Kubernetes cluster as it steers one node: a `Cluster`, beside the source of nodes."""
+"""What a Kubernetes cluster wants of the bypass of one node: a `Cluster`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class KubernetesCluster:
         self._reporter = Reporter(api, own_name, timing=timing, pace=pace)
 
     def start(self) -> None:
-        """Begin to ask and to tell."""
+        """Start both threads."""
         self._opt_outs.start()
         self._reporter.start()
 
@@ -47,7 +47,7 @@ class KubernetesCluster:
         self._reporter.close()
 
     def seen(self, annotations: Mapping[str, str]) -> None:
-        """This node's annotations as they are now."""
+        """Take this node's annotations as they are now."""
         try:
             wish = parse_wish(annotations[BYPASS]) if BYPASS in annotations else EVERYTHING
         except ConfigError as error:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps this node's own annotations what they must be, in a thread of its own.
+"""Keeps this node's own annotations as they must be, in a thread of its own.
 
-Annotations that someone takes away (a restarted flanneld, a hand) come back. A node that is as it
-should be costs one read and no write.
+Annotations that a restarted flanneld or a person removes are written again. A node that is right
+costs one read and no write.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ log = logging.getLogger(__name__)
 
 
 class Publisher:
-    """Writes what `announce` and `ready` say to node `name`; `complain` hears why it can't,
-    or "" once it can.
+    """Writes what `announce` and `ready` say to node `name`.
+
+    `complain` is called with the reason if it can't, and with "" when it can again.
     """
 
     def __init__(
@@ -39,8 +40,8 @@ class Publisher:
         self._own: Announcement | None = None
         self._is_up = False
         self._told_of = ""
-        """UID of the Node object that has the condition from us: a Node of the same name that was
-        deleted and made anew has not."""
+        """UID of the Node object that has the condition from us. A Node that was deleted and made
+        again has another UID."""
         self._reconciler = Reconciler("publish", self._write, complain=complain, timing=timing)
 
     def start(self) -> None:
@@ -48,7 +49,7 @@ class Publisher:
         self._reconciler.start()
 
     def announce(self, own: Announcement) -> None:
-        """From now on the annotations shall say this."""
+        """Keep the annotations so from now on."""
         self._own = own
         self._reconciler.request()
 
@@ -58,7 +59,7 @@ class Publisher:
         self._reconciler.request()
 
     def seen(self, node: Mapping[str, Any]) -> None:
-        """This node's object as it is now; wakes the thread if it is not as it must be."""
+        """Take this node's object as it is now, and wake the thread if it is not right."""
         is_wanting = self._is_up and uid_of(node) != self._told_of
         if self._own is not None:
             is_wanting |= bool(self._annotations.wanted(self._own, annotations_of(node)))

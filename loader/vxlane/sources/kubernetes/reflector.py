@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Keeps a node table equal to the cluster's nodes: list, watch, and recovery from either's failure.
 
-One `round` brings the table up to date and follows until the stream ends. Changes in a gap are not
-lost: the next round resumes after the last resourceVersion seen. Where the server no longer knows
-that version (410 Gone), the whole set is read again and replaces the old one, so nodes that were
-deleted meanwhile go. Objects of 15 kB are slimmed to an entry one by one as they arrive.
+One `round` brings the table up to date and follows until the stream ends. Changes between two
+rounds are not lost: the next round resumes after the last resourceVersion. If the server does not
+know that version any more (410 Gone), the whole set is read again and replaces the old one, so that
+deleted nodes disappear. Objects of 15 kB are reduced to an entry one by one as they arrive.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tells the cluster how this node's agent is: an annotation of its Node object, seldom written.
+"""Reports the state of this node's agent in an annotation of its Node object.
 
-Why an annotation, and no scrape of each node's metrics? Agents have the right already, since
-flannel's role may patch nodes/status, and whoever looks needs to list nodes and nothing else: no
-way to each node's port, no rights on proxies. The price is that every write of a Node goes to all
-who watch nodes, which is every agent. So figures go every five minutes, as kubelet writes its own
-status, and only changed facts go soon.
+Why an annotation, and not metrics that are scraped from each node? Agents may write it already,
+since flannel's role may patch nodes/status. A reader only needs to list nodes: it needs no way to
+each node's port, and no rights on proxies. The price is that each write of a Node goes to all
+watchers of nodes, which is every agent. So figures are written every five minutes, as often as
+kubelet writes its status, and only changed facts are written soon.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How often a node is written at most; seconds."""
+    """The shortest time between two writes of a node, in seconds."""
 
     facts: float = 10.0
     """When a fact has changed."""
@@ -53,7 +53,7 @@ class Reporter:
         self._reconciler.start()
 
     def tell(self, report: Report) -> None:
-        """From now on this is the report; it is written when the pace allows."""
+        """Replace the report. It is written when the pace allows it."""
         is_news = self._latest is None or self._latest.facts != report.facts
         self._latest = report
         if is_news:
@@ -64,7 +64,7 @@ class Reporter:
         self._reconciler.close()
 
     def _write(self) -> float | None:
-        """Seconds until the next look."""
+        """Write the report if it is due. Returns the seconds until the next attempt."""
         latest = self._latest
         if latest is None:
             return None
