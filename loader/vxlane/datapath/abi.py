@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The contract with the programs, read from bpf/vxlane.h: enums and ctypes structs.
 
-Owns the reading of the header and the three enums that the rest of vxlane speaks in. The header
-may hold only enums and structs of fixed-width integers and arrays of them; anything else is
-refused here rather than read wrongly. Imports no other module of vxlane but the errors.
+Owns the reading of the header, and the enums that the rest of vxlane uses. The header may hold only
+enums, and structs of fixed-width integers and arrays of them. Anything else is refused, because it
+might be read wrongly. Imports no other module of vxlane but the errors.
 """
 
 from __future__ import annotations
@@ -134,18 +134,19 @@ class Program(IntEnum, metaclass=_FromHeader):
 
 
 class VerdictKind(Enum):
-    """The kinds of verdicts: what a share, a test or a document sums up."""
+    """The kinds of verdicts, by which shares, tests and documents sum them up."""
 
     BYPASSED = "bypassed"
-    """Past the kernel path."""
+    """The packet was bypassed."""
     LEARNED = "learned"
-    """By the kernel path, which approved a flow."""
+    """The packet took the kernel path, and a flow was approved by it."""
     FOREIGN = "foreign"
-    """No pod-to-pod traffic of the overlay."""
+    """The packet is not traffic between pods of the overlay."""
     IDENTITY = "identity"
-    """Failed an identity check: dropped with --strict, else by the kernel path."""
+    """The packet failed an identity check. It is dropped with --strict, else it takes the kernel
+    path."""
     KERNEL_PATH = "kernel_path"
-    """By the kernel path, for the reason that the verdict names."""
+    """The packet took the kernel path, for the reason that the verdict names."""
 
 
 class Verdict(IntEnum, metaclass=_FromHeader):
@@ -162,12 +163,12 @@ class Verdict(IntEnum, metaclass=_FromHeader):
 
     @property
     def meaning(self) -> str:
-        """What the header says of it, in a few words."""
+        """The comment behind it in the header."""
         return _MEANINGS[self.name]
 
     @property
     def kind(self) -> VerdictKind:
-        """What the verdict means for the packet; the programs know kinds by the same ranges."""
+        """The verdict's kind. The programs use the same ranges of verdicts."""
         if self <= Verdict.NAT:
             return VerdictKind.BYPASSED
         if self == Verdict.LEARNED:
@@ -180,7 +181,7 @@ class Verdict(IntEnum, metaclass=_FromHeader):
 
 
 class Way(IntEnum, metaclass=_FromHeader):
-    """How packets go to a peer: through the tunnel, or as they are on a common link."""
+    """How packets go to a peer: through the tunnel, or unchanged over a common link."""
 
     _ignore_ = "_name _value"
     for _name, _value in _members("way"):

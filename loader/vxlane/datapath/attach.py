@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hooks: which program stands on which device, by TCX where the kernel has it, else by clsact.
+"""Attaches programs to devices: by TCX if the kernel has it, else as clsact filters.
 
-What is attached is read from the kernel (pinned links, filters with our name), never remembered:
-it outlives the agent. TCX needs no qdisc and so never collides with the bandwidth plugin's. It
-runs before clsact, though: where someone else's filters stand on a NIC or a VXLAN device, ours go
-behind them as a clsact filter of the last priority, so that theirs still see every packet; where
-theirs came later, ours are `in_front`, and have to be attached anew. On a pod's veth ours may stand
-in front: its guard leaves them every packet.
+What is attached outlives the agent. So it is always read from the kernel (pinned links, filters
+with our name) and never remembered. TCX needs no qdisc, so it never collides with that of the
+bandwidth plugin. But it runs before clsact. If a NIC or a VXLAN device has someone else's filters,
+ours is attached behind them as a clsact filter of the last priority, so that theirs still see every
+packet. If theirs came later, ours are `in_front`, and have to be attached again. On a pod's veth
+ours may be in front: the pod's guard then leaves all its packets to the kernel path.
 """
 
 from __future__ import annotations
@@ -66,14 +66,14 @@ class Hooks:
         self._netlink = netlink
 
     def attached(self) -> set[tuple[Program, int]]:
-        """(program, ifindex) of all that stands now, by either method."""
+        """(program, ifindex) of everything that is attached now, by either method."""
         bpf_links = {place for place, _ in self._bpf_links()}
         return bpf_links | set(self._filters())
 
     def attach(self, program: Program, ifindex: int) -> None:
-        """Attach unless it stands there by the same method, which a filter is replaced for.
+        """Attach, unless it is attached by TCX already. A filter of ours is replaced.
 
-        By which methods it stands `attached` knows. KernelError says what to do instead.
+        KernelError: the kernel refused it; the message has advice.
         """
         if self._has_bpf_link(program, ifindex):
             return
@@ -87,7 +87,7 @@ class Hooks:
             os.close(descriptor)
 
     def detach(self, program: Program, ifindex: int) -> None:
-        """Detach by either method, at once; what is not attached is no error."""
+        """Detach by either method, at once. Does nothing if it is not attached."""
         pin = self._pin(program, ifindex)
         if pin.exists():
             syscall.link_detach(pin)
@@ -101,7 +101,7 @@ class Hooks:
             self.detach(program, ifindex)
 
     def refresh(self) -> None:
-        """Put the programs that are pinned now in place of those attached; no packet meets none."""
+        """Replace the attached programs by those that are pinned now, with no gap in between."""
         for (program, _), pin in self._bpf_links():
             link = syscall.obj_get(pin)
             descriptor = syscall.obj_get(self._pins / program.label)
@@ -118,16 +118,16 @@ class Hooks:
                 os.close(descriptor)
 
     def has_foreign_filters(self, hook: TcxHook, ifindex: int) -> bool:
-        """Whether someone else's tc filter or TCX program stands on this hook."""
+        """Whether someone else's tc filter or TCX program is attached to this hook."""
         ours = sum(
             self._has_bpf_link(program, ifindex) for program, on in _HOOKS.items() if on is hook
         )
         return len(syscall.tcx_programs(ifindex, hook)) > ours or self._has_others(hook, ifindex)
 
     def in_front(self) -> list[tuple[Program, int]]:
-        """Where ours stand in front of someone else's that came later, and should not.
+        """Where ours run before someone else's that came later, although they should not.
 
-        Attached anew they stand behind.
+        If they are attached again, they run behind.
         """
         return [
             (program, ifindex)
@@ -160,7 +160,7 @@ class Hooks:
     def _bpf_links(
         self, programs: Iterable[Program] = tuple(Program)
     ) -> Iterator[tuple[tuple[Program, int], Path]]:
-        """Live links; a link whose device is gone is unpinned on the way."""
+        """The links that work. A link whose device is gone is unpinned on the way."""
         for program in programs:
             for pin in sorted(self._pins.glob(f"link-{program.label}-*")):
                 ifindex = int(pin.name.rpartition("-")[2])
@@ -170,9 +170,9 @@ class Hooks:
                     pin.unlink(missing_ok=True)
 
     def _add_bpf_link(self, program: Program, ifindex: int, descriptor: int) -> None:
-        """Attach by TCX, which waits for a grace period of RCU under the lock of all devices
-        (include/net/tcx.h, tcx_entry_sync): 13 ms at 250 Hz, twice for each pod. Only the knob
-        rcu_expedited would shorten it, for the whole machine; kill -9 would leave that set.
+        """Attach by TCX. The kernel waits for an RCU grace period meanwhile, and holds the lock of
+        all devices (include/net/tcx.h, tcx_entry_sync): 13 ms at 250 Hz, twice for each pod. Only
+        rcu_expedited would shorten that, for the whole machine, and kill -9 would leave it set.
         """
         operation = f"attach {program.label} to interface {ifindex} by TCX"
         try:
@@ -196,7 +196,7 @@ class Hooks:
         }
 
     def _qdiscs(self) -> dict[int, str]:
-        """The devices that can have filters -> "clsact" or "ingress"."""
+        """Ifindex of each device that can have filters -> "clsact" or "ingress"."""
         everything = rt.TCMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
         kinds = {}
         for body in self._netlink.dump(Request(rt.RTM_GETQDISC, everything)):
@@ -207,15 +207,15 @@ class Hooks:
         return kinds
 
     def _takes_filters(self, hook: TcxHook, ifindex: int) -> bool:
-        """Whether a device has a place for filters on this hook.
+        """Whether a device can have filters on this hook.
 
-        Asked for the egress filters of an ingress qdisc the kernel names those of its ingress.
+        For an ingress qdisc the kernel lists its ingress filters even if egress is asked for.
         """
         kind = self._qdiscs().get(ifindex)
         return kind == "clsact" or (kind == "ingress" and hook is TcxHook.INGRESS)
 
     def _filter_names(self, hook: TcxHook, ifindex: int) -> list[str]:
-        """Names of a hook's filters, "" for one that has none."""
+        """The names of a hook's filters; "" for a filter without a name."""
         selection = rt.TCMSG.pack(socket.AF_UNSPEC, ifindex, 0, PARENTS[hook], 0)
         try:
             filters = self._netlink.dump(Request(rt.RTM_GETTFILTER, selection))
@@ -223,7 +223,7 @@ class Hooks:
             if error.errno in (errno.ENOENT, errno.EINVAL, errno.ENODEV):
                 return []
             raise
-        # Only now: the qdiscs of all devices are listed for that, and most veths have no filter.
+        # Only now, because this lists the qdiscs of all devices, and most veths have no filter.
         if not filters or not self._takes_filters(hook, ifindex):
             return []
         # The kernel lists each chain's head too, with handle 0 and no options.
@@ -245,7 +245,7 @@ class Hooks:
         self._tell(Request(rt.RTM_NEWTFILTER, body, Intent.PUT), operation)
 
     def _remove_filter(self, program: Program, ifindex: int) -> None:
-        """Remove ours, and the qdisc when nobody's filter is left on it."""
+        """Remove our filter, and the qdisc if no filter is left on it."""
         operation = f"detach {program.label} from interface {ifindex}"
         self._tell(Request(rt.RTM_DELTFILTER, _filter(program, ifindex)), operation)
         is_clsact = self._qdiscs().get(ifindex) == "clsact"
@@ -259,20 +259,20 @@ class Hooks:
 
 
 def clsact(ifindex: int) -> bytes:
-    """The qdisc that filters of both directions stand in, for a request."""
+    """The body of a request about the clsact qdisc, which holds filters of both directions."""
     head = rt.TCMSG.pack(socket.AF_UNSPEC, ifindex, rt.CLSACT_HANDLE, rt.TC_H_CLSACT, 0)
     return head + attribute(rt.TCA_KIND, b"clsact\0")
 
 
 def _filter(program: Program, ifindex: int) -> bytes:
-    """Ours for `program`: what tells it from others."""
+    """The body of a request about our filter for `program`."""
     which = _LAST_PRIORITY << 16 | socket.htons(ETH_P_ALL)
     head = rt.TCMSG.pack(socket.AF_UNSPEC, ifindex, _HANDLE, PARENTS[_HOOKS[program]], which)
     return head + attribute(rt.TCA_KIND, _BPF)
 
 
 def _name(body: bytes) -> str:
-    """Of a BPF filter its name, as RTM_NEWTFILTER has it; "" of any other."""
+    """The name of a BPF filter in an RTM_NEWTFILTER; "" for any other filter."""
     found = attributes(body, rt.TCMSG.size)
     if found.get(rt.TCA_KIND) != _BPF:
         return ""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Maps read in batches (BPF_MAP_LOOKUP_BATCH, Linux 5.6).
+"""Reads maps in batches (BPF_MAP_LOOKUP_BATCH, Linux 5.6).
 
-Entry by entry it would be two system calls for each, and an iteration whose key an LRU evicts
-begins anew. Knows file descriptors and bytes, as `syscall` does.
+Without batches each entry takes two system calls, and the iteration starts again if an LRU evicts
+its current key. Knows file descriptors and bytes, as `syscall` does.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Page:
 
 
 def map_entries(fd: int, key: int, value: int) -> Iterator[tuple[bytes, bytes]]:
-    """All entries of a hash or trie, sizes in bytes; what comes or goes meanwhile may be missed."""
+    """All entries of a hash or trie. Sizes are in bytes. Changes during the read may be missed."""
     return _entries(map_pages(fd, key, value), key, value)
 
 
@@ -43,7 +43,7 @@ def map_take(fd: int, key: int, value: int) -> Iterator[tuple[bytes, bytes]]:
 
 
 def map_pages(fd: int, key: int, value: int) -> Iterator[Page]:
-    """The same as `map_entries`, some thousands at a time: for those who need a few fields."""
+    """As `map_entries`, but some thousands at a time, for callers that need only a few fields."""
     return _pages(_LOOKUP_BATCH, fd, key, value)
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bpffs that keeps what is pinned: mounted below the state directory, one for each agent.
+"""Mounts the bpffs for the pins: below the state directory, one for each agent.
 
-Not /sys/fs/bpf: `ip netns exec` mounts another /sys, and pins are gone inside it.
+/sys/fs/bpf is not used, because `ip netns exec` mounts another /sys, in which the pins are missing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MAGIC = 0xCAFE4A11
 
 
 def ensure_bpffs(path: Path) -> None:
-    """Make `path` a bpffs of its own unless it is on one already."""
+    """Mount a bpffs on `path`, unless it is on one already. KernelError: the mount failed."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     if is_bpffs(path):
         return
@@ -29,7 +29,7 @@ def ensure_bpffs(path: Path) -> None:
 
 
 def remove_bpffs(path: Path) -> None:
-    """Unmount, and with it unpin everything on it; no mount is no error."""
+    """Unmount the bpffs, which removes all pins on it. Does nothing if it is not mounted."""
     if path.is_dir() and is_bpffs(path) and _libc.umount2(os.fsencode(path), 0):
         raise KernelError(f"unmount {path}", ctypes.get_errno())
 

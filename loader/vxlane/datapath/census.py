@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How full the maps are, and in which states the flow records are.
+"""Counts the entries of the maps, and the flow records in each state.
 
-Reading a million records takes a second. So only so many are read that a look stays short, and the
-rest is estimated: a hash spreads its keys over its buckets evenly, so what the first buckets hold
-is a fair sample. Between two pages other threads run: a page of 4,096 flow records takes the
-interpreter 2 ms.
+To read a million records takes a second. So only a limited number is read, and the rest is
+estimated: a hash spreads its keys evenly over its buckets, so the first buckets are a fair sample.
+Other threads can run after each page, and a page of 4,096 flow records takes 2 ms.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ from vxlane.datapath.records import STRUCTS, Settings
 from vxlane.datapath.syscall import possible_cpus
 
 MOST = 32_768
-"""Entries read in one look (40 ms of flow records). Up to that the counts are exact; beyond it a
-count of a tenth of all is right within 2 % (one standard deviation)."""
+"""Entries that are read at most (40 ms for flow records). Up to that number the counts are exact.
+Beyond it the count of a state with a tenth of all records has a standard deviation of 2 %."""
 SAMPLE = 1_000
-"""Approved flows that the next look asks for again."""
+"""Approved flows of which the next census asks whether they are still there."""
 
 _HASHES = ("vteps", "pods", "interfaces", "translations", "resets")
 _KEY, _FLOW = STRUCTS["flow_key"], STRUCTS["flow"]
@@ -40,23 +39,24 @@ LRU evicts before its last entry is taken."""
 
 
 class FlowState(Enum):
-    """What a record says to the next packet of its flow; see flow_admit() in bpf/flow.h."""
+    """What a record means for the next packet of its flow; see flow_admit() in bpf/flow.h."""
 
     APPROVED = "approved"
-    """Its packets are bypassed, in one direction at least."""
+    """Its packets are bypassed, at least in one direction."""
     LEARNING = "learning"
-    """Something has come out of the kernel path, and more must before a packet is bypassed."""
+    """Some packets have come out of the kernel path, and more must before one is bypassed."""
     AGED = "aged"
-    """Nothing has come out of the kernel path for so long that what was seen counts no more."""
+    """No packet has come out of the kernel path for so long that the approval has expired."""
     WITHDRAWN = "withdrawn"
     """Learned in an earlier epoch."""
     ENDED = "ended"
-    """A RST has passed, or a SYN begins anew. With the last ACK of a connection the record goes."""
+    """A RST has passed, or a SYN opens the connection again. The last ACK of a connection removes
+    its record."""
 
 
 @dataclass(frozen=True, slots=True)
 class FlowCensus:
-    """How many records are in each state, by whether netfilter translates the flow."""
+    """The number of records by state and by whether netfilter translates the flow."""
 
     records: dict[tuple[FlowState, bool], int]
     approved: tuple[bytes, ...]
@@ -73,7 +73,7 @@ class FlowCensus:
 
 
 def usage(maps: Maps, *, peers: int, flows: int) -> dict[str, int]:
-    """Entries of each map that can become full; two of them the caller has counted."""
+    """The entries of each map that can become full. The caller has counted two of them."""
     counts = {name: _count(maps, name) for name in _HASHES}
     return {"peers": peers, "flows": flows, "veths": maps.veths(), **counts}
 
@@ -84,7 +84,7 @@ def _count(maps: Maps, name: str) -> int:
 
 
 class _Look:
-    """The first pages of a hash, and how much of it they were."""
+    """Reads the first pages of a hash, and keeps which share of its buckets they were."""
 
     def __init__(self, maps: Maps, name: str) -> None:
         self._pages = maps.pages(name)
@@ -101,7 +101,7 @@ class _Look:
                 return
 
     def scaled(self, count: int) -> int:
-        """Of `count` in the pages that were read, how many there are in the whole map."""
+        """The estimate for the whole map, from the `count` in the pages that were read."""
         return round(count / self._share)
 
 
@@ -111,7 +111,7 @@ def _power_of_two(entries: int) -> int:
 
 
 def flow_census(maps: Maps, settings: Settings, now: int) -> FlowCensus:
-    """The states of the flow records at `now`, ns of CLOCK_MONOTONIC."""
+    """The states of the flow records at `now` (CLOCK_MONOTONIC, ns)."""
     look = _Look(maps, "flows")
     found: Counter[tuple[FlowState, bool]] = Counter()
     approved: list[bytes] = []
@@ -129,7 +129,7 @@ def flow_census(maps: Maps, settings: Settings, now: int) -> FlowCensus:
 def _states(page: Page, settings: Settings, now: int) -> Iterator[tuple[FlowState, bool]]:
     """The state of each record, and whether it is translated.
 
-    A column at a time: a Python object for each record would take ten times as long.
+    It works on columns, because a Python object for each record would take ten times as long.
     """
     numbers, words = memoryview(page.values).cast("Q"), memoryview(page.values).cast("I")
     columns = zip(
@@ -163,22 +163,22 @@ def _states(page: Page, settings: Settings, now: int) -> Iterator[tuple[FlowStat
 
 
 class Evictions:
-    """Estimates how many approved flows a full map has put out for others.
+    """Estimates how many approved flows a full map has evicted.
 
-    The kernel counts no evictions. So some approved flows of each look are asked for at the next
-    one, and the share that is gone goes for all that were approved. What was approved and put out
-    between two looks is missed. The end of a connection deletes a record too, so only a full map is
-    said to evict.
+    The kernel does not count evictions. So each census looks for some approved flows of the one
+    before. The share of them that is gone is taken for the share of all. Flows that are approved
+    and evicted between two censuses are missed. The end of a connection deletes a record, too, so
+    evictions are only counted while the map is full.
     """
 
     def __init__(self) -> None:
         self.total = 0
-        """Flows, since the first look."""
+        """Flows, since the first census."""
         self._asked: tuple[bytes, ...] = ()
         self._of = 0
 
     def look(self, maps: Maps, census: FlowCensus) -> None:
-        """Count what has gone since the last look."""
+        """Add the flows that were evicted since the last census."""
         if self._asked and self._is_full(maps, census):
             gone = sum(not maps.has_flow(key) for key in self._asked)
             self.total += round(self._of * gone / len(self._asked))

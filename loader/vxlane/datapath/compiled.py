@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs as a compiler leaves them and `load` takes them: instructions, and the maps they use.
+"""Compiled programs as `load` takes them: instructions, and the maps that they use.
 
-Nothing of the node is in them yet. An instruction that loads a map or a number of the node (an
-`ld_imm64`, two slots of struct bpf_insn in linux/bpf.h) holds which one it is to be:
+They hold nothing of a node yet. An instruction that loads a map or a number of the node (an
+`ld_imm64`, two slots of struct bpf_insn in linux/bpf.h) says which one:
 
     source register 1 (BPF_PSEUDO_MAP_FD)   imm: the map's place among `maps`
     source register 15 (MARK_OF_NODE)       imm: a NODE_... of bpf/vxlane.h
@@ -30,7 +30,7 @@ RING_BYTES = "RING_BYTES"
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A map that is still to be made."""
+    """The description of a map that is to be made."""
 
     kind: int
     """enum bpf_map_type of linux/bpf.h."""
@@ -39,11 +39,11 @@ class Table:
     value: int
     """Bytes."""
     entries: int | str
-    """How many; a name stands for what the node has."""
+    """How many. A name stands for a size that each node sets."""
     flags: int
 
     def most(self, sizes: Mapping[str, int]) -> int:
-        """How many entries it has on a node with these sizes."""
+        """The number of entries on a node with these sizes."""
         return sizes[self.entries] if isinstance(self.entries, str) else self.entries
 
 
@@ -57,14 +57,14 @@ class Compiled:
     programs: Mapping[str, bytes]
 
     def document(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """As a JSON document; see `of`."""
         programs = {name: base64.b64encode(code).decode() for name, code in self.programs.items()}
         maps = {name: asdict(table) for name, table in self.maps.items()}
         return {"headers": self.headers, "maps": maps, "programs": programs}
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Compiled:
-        """What `document` made; KeyError, TypeError or ValueError: it did not."""
+        """From what `document` made. KeyError, TypeError or ValueError: it is something else."""
         return cls(
             headers=document["headers"],
             maps={name: Table(**table) for name, table in document["maps"].items()},

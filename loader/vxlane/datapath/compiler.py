@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiled programs: those that the package brings, else made by a process that compiles.
+"""Gets compiled programs: from the package, or else from a child process that compiles them.
 
-What went wrong there is said in a sentence; the compiler's whole output goes to a file that the
-sentence names. bcc is the child's alone (`compile`).
+A failure is explained in a sentence, which names the file with the compiler's whole output. Only
+the child (`compile`) imports bcc.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from vxlane.errors import CompileError
 log = logging.getLogger(__name__)
 
 TIMEOUT = 300.0
-"""Seconds; a slow machine under load takes ten, and an emulated processor took 67."""
+"""Seconds. A slow machine under load takes ten, and an emulated processor took 67."""
 _LOCATED = re.compile(r"^bpf/\w+\.[ch]:\d+:\d+: (?:fatal )?error: .*$", re.MULTILINE)
 _TELLING = re.compile(r"HINT: |could not ")
 _INSTALL_BCC = "install the package python3-bpfcc (PyPI's bcc is another project)"
 _NO_MEMORY = ("out of memory", "bad_alloc", "MemoryError", "Cannot allocate memory")
 _CAPABILITIES = frozenset({"BPF", "NET_ADMIN"})
-"""What bcc needs, which makes each map that it compiles a use of; a devmap is the network's."""
+"""What bcc needs: it makes each map that the programs use, and a devmap needs NET_ADMIN."""
 
 
 def obtain(part: Part, log_file: Path) -> Compiled:
-    """As the package brings it, else compiled now; CompileError: neither is possible."""
+    """The part from the package, or else compiled now. CompileError: neither is possible."""
     return precompiled.find(part) or run(part, log_file)
 
 
 def run(part: Part, log_file: Path, *, is_portable: bool = False) -> Compiled:
-    """What the child made; CompileError with its first error, and the rest in `log_file`.
+    """Compile in a child process. CompileError: it failed; `log_file` has the whole output.
 
-    `is_portable`: for nodes whose kernels and headers are not known here.
+    `is_portable`: compile for other nodes, whose kernels and headers are not known here.
     """
     log.info("compile the programs: this takes a second, and 120 MB of memory meanwhile")
     request = {"part": part.name, "parent": os.getpid(), "is_portable": is_portable}
@@ -65,7 +65,7 @@ def run(part: Part, log_file: Path, *, is_portable: bool = False) -> Compiled:
 
 
 def sentence(status: int, output: str) -> str:
-    """What went wrong, by the child's exit status and standard error."""
+    """A sentence about what went wrong, from the child's exit status and standard error."""
     if status == -signal.SIGKILL or any(words in output for words in _NO_MEMORY):
         return "the compiler was killed: it needs 120 MB of memory; raise the limit"
     if "No module named 'bcc'" in output:
@@ -88,7 +88,7 @@ def _without_bcc() -> str:
 
 
 def _reasons(output: str) -> list[str]:
-    """What bcc gave as reasons; else its last words, else Python's."""
+    """The reasons that bcc gave, else its last lines, else Python's last line."""
     said, _, trace = output.partition("Traceback (most recent call last):")
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     reasons = [line for line in lines if _TELLING.match(line)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps programs on the devices where they belong, and off all others."""
+"""Keeps programs attached to the devices where they belong, and to no others."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from vxlane.util.names import device_name
 log = logging.getLogger(__name__)
 
 Place = tuple[Program, int]
-"""A program and the ifindex of the device it stands on."""
+"""A program and the ifindex of the device that it is attached to."""
 
 
 class HookKeeper:
-    """Attaches and detaches; remembers what stands where between reads."""
+    """Attaches and detaches programs, and remembers where they are attached."""
 
     def __init__(self, hooks: Hooks, results: Counter[tuple[str, str, bool]]) -> None:
-        """`results` counts by program, "attach" or "detach", and whether it could be done."""
+        """`results` counts by program, "attach" or "detach", and whether that succeeded."""
         self._hooks = hooks
         self._results = results
         self._attached = hooks.attached()
         self.refused: dict[Place, str] = {}
-        """Where a program should stand and can't, and why."""
+        """Places where a program can't be attached -> the reason."""
 
     def read(self) -> None:
-        """Read from the kernel what stands where."""
+        """Read from the kernel where programs are attached."""
         self._attached = self._hooks.attached()
 
     def resync(self) -> Iterator[Dirty]:
-        """Compare what stands where with what is remembered."""
+        """Compare what is attached with what is remembered. Yields what to reconcile."""
         self.move_behind_others()
         yield Dirty(0) if self._hooks.attached() == self._attached else Dirty.MAPS
 
     def move_behind_others(self) -> None:
-        """Go behind the filters of others that came later: they are to see every packet.
+        """Move behind filters of others that were attached later, so that they see every packet.
 
-        What comes in between takes the kernel path.
+        Packets in between take the kernel path.
         """
         for program, ifindex in self._hooks.in_front():
             log.info("let others' filters on %s be first", device_name(ifindex))
@@ -51,11 +51,11 @@ class HookKeeper:
 
     @property
     def attached(self) -> frozenset[Place]:
-        """What stands where."""
+        """Where programs are attached."""
         return frozenset(self._attached)
 
     def attach(self, places: Iterable[Place]) -> str:
-        """Attach where it is missing, as far as the first that can't be: why not, or empty."""
+        """Attach the missing ones, up to the first failure. Returns its reason; empty: none."""
         for program, ifindex in places:
             if (program, ifindex) in self._attached:
                 continue
@@ -75,7 +75,7 @@ class HookKeeper:
         return ""
 
     def detach(self, places: Iterable[Place]) -> None:
-        """Detach where it stands; a device that is gone has taken its program along."""
+        """Detach the programs. The program of a device that is gone is gone, too."""
         for program, ifindex in places:
             try:
                 self._hooks.detach(program, ifindex)
@@ -89,7 +89,7 @@ class HookKeeper:
                 log.info("detach %s from %s", program.label, device_name(ifindex))
 
     def apply(self, wanted: set[Place]) -> None:
-        """Make what stands where exactly `wanted`."""
+        """Attach and detach, so that programs are attached to exactly the `wanted` places."""
         self.detach(self._attached - wanted)
         for place in sorted(wanted - self._attached):
             self.attach([place])

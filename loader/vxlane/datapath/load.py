@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes maps and loads programs by bpf(2), wherever they were compiled.
+"""Makes maps and loads compiled programs by bpf(2). It needs no compiler.
 
-It needs no compiler. The program's names in the kernel are their functions', and it has no debug
-information: the verifier's log names registers, not lines. Knows descriptors and pins, not what the
-maps mean.
+In the kernel a program has the name of its function. There is no debug information, so the
+verifier's log names registers, not lines. Knows descriptors and pins, not what the maps mean.
 """
 
 from __future__ import annotations
@@ -35,14 +34,16 @@ _LOG = 1 << 22
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a node is: `numbers` by NODE_... of bpf/vxlane.h, `sizes` by the names of a Table."""
+    """What is set for a node: `numbers` in the order of NODE_... in bpf/vxlane.h, and `sizes` by
+    the names in a Table.
+    """
 
     numbers: Sequence[int]
     sizes: Mapping[str, int]
 
 
 def fits(compiled: Compiled, directory: Path, terms: Terms) -> bool:
-    """Whether every map that is pinned there is as it would be made now, sizes included."""
+    """Whether every map that is pinned there has the shape and size that it would get now."""
     for name, table in compiled.maps.items():
         wanted = MapShape(table.key, table.value, table.most(terms.sizes))
         try:
@@ -62,8 +63,9 @@ def fits(compiled: Compiled, directory: Path, terms: Terms) -> bool:
 
 
 def pin(compiled: Compiled, directory: Path, terms: Terms, log_file: Path) -> None:
-    """Take over the maps that are pinned there, make the others, and pin the programs over older
-    ones. CompileError: a program is refused, and none was replaced.
+    """Take over the pinned maps, make the missing ones, and replace the pinned programs.
+
+    CompileError: the verifier refused a program, and no program was replaced.
     """
     with contextlib.ExitStack() as opened:
         maps = []
@@ -81,8 +83,9 @@ def pin(compiled: Compiled, directory: Path, terms: Terms, log_file: Path) -> No
 def loose(
     compiled: Compiled, names: Sequence[str], terms: Terms, log_file: Path
 ) -> tuple[int, list[int]]:
-    """Descriptors of the one program, and of its maps of these names; nothing is pinned, so all of
-    it goes with the last process that has them open.
+    """Load the one program. Returns its descriptor, and those of its maps with these names.
+
+    Nothing is pinned, so the kernel frees everything when the last descriptor is closed.
     """
     maps: dict[str, int] = {}
     try:
@@ -117,7 +120,7 @@ def _make(name: str, table: Table, terms: Terms) -> int:
 
 
 def _load(name: str, code: bytes, log_file: Path) -> int:
-    """CompileError with the verifier's last words; the file has all of them."""
+    """CompileError: the verifier refused it. The message has its last words, the file its log."""
     try:
         return prog_load(code, name)
     except OSError:
@@ -140,9 +143,9 @@ def _load(name: str, code: bytes, log_file: Path) -> int:
 
 
 def refusal(said: str) -> str:
-    """What the verifier refused, in its own words; its last ones where it gave up otherwise.
+    """The verifier's reason in its own words. If it gave up in another way, its last words.
 
-    Its log ends with "processed 13 insns ...". The line before it is the refusal.
+    Its log ends with "processed 13 insns ...". The line before that is the reason.
     """
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     refused = [line for line, after in pairwise(lines) if after.startswith("processed ")]
@@ -151,8 +154,9 @@ def refusal(said: str) -> str:
 
 @contextlib.contextmanager
 def _allowed(operation: str) -> Iterator[None]:
-    """An OSError of the block as a KernelError that says what lacks: a capability, a newer kernel
-    (before 5.11 maps counted against RLIMIT_MEMLOCK), or a container runtime's permission.
+    """Turn an OSError in the block into a KernelError that says what is missing: a capability, a
+    newer kernel (before 5.11 maps counted against RLIMIT_MEMLOCK), or a permission of the container
+    runtime.
     """
     try:
         yield

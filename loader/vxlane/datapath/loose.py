@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs by their descriptors: loaded, and tried over a frame; and the names of others'.
+"""Loads programs by bpf(2), runs them over a frame, and reads names of programs.
 
-The rest of `syscall`, which owns the call itself.
+The part of bpf(2) that `syscall` leaves out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _FRAME = 4096
 
 
 def program_name(number: int) -> str:
-    """The name of the program of this id; empty: it has none, or is gone."""
+    """The name of the program with this id. Empty: it has none, or is gone."""
     try:
         descriptor = _bpf(_PROG_BY_ID, struct.pack("=III", number, 0, 0))[0]
     except OSError:
@@ -52,8 +52,10 @@ def prog_load(
 def prog_test_run(
     program: int, frame: bytes, repeat: int = 1, context: bytes = b""
 ) -> tuple[int, bytes, int]:
-    """Run a program over a frame, `repeat` times over the same skb: what it answered, the frame as
-    it left it, and the nanoseconds of a run. `context`: struct __sk_buff of what the skb carries.
+    """Run a program over a frame, `repeat` times over the same skb.
+
+    Returns what the program returned, the frame after it, and the nanoseconds of one run. `context`
+    is a struct __sk_buff with the skb's other fields.
     """
     given, taken = (
         ctypes.create_string_buffer(frame, len(frame)),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pinned maps, opened: `records` are read from them and put into them.
+"""Opens the pinned maps, and reads and writes `records`.
 
 Works in any process, with no bcc and no netlink. Imports records, batches, syscall, abi and errors.
 """
@@ -50,7 +50,7 @@ class Maps:
 
     @classmethod
     def open(cls, pins: Path) -> Maps:
-        """Raises FileNotFoundError where nothing is pinned, ContractError on another layout."""
+        """FileNotFoundError: nothing is pinned. ContractError: the maps have another layout."""
         maps = cls({})
         try:
             for name in SHAPES:
@@ -83,7 +83,9 @@ class Maps:
         return {peer.cidr: peer for peer in found}
 
     def put_peer(self, peer: Peer) -> None:
-        """The new VTEP's entry goes first and an old one last: a peer is never without."""
+        """Add or replace. The new VTEP is written first and the old one removed last, so that the
+        peer always has one.
+        """
         before = self._match(peer.cidr)
         syscall.map_update(self._fds["vteps"], mapped(peer.address), bytes(U32(peer.slot)))
         syscall.map_update(self._fds["peers"], cidr_key(peer.cidr), peer.value)
@@ -91,7 +93,7 @@ class Maps:
             self._forget_vtep(before)
 
     def has_peer(self, peer: Peer) -> bool:
-        """Whether the programs find exactly this for the peer's CIDR."""
+        """Whether the programs find exactly this peer for its CIDR."""
         match = self._match(peer.cidr)
         return match is not None and bytes(match) == peer.value
 
@@ -108,7 +110,7 @@ class Maps:
         return Peer.of(STRUCTS["cidr"].from_buffer_copy(cidr_key(host)), match) if match else None
 
     def _match(self, cidr: IPNetwork) -> Any | None:
-        """The longest match, a struct peer: where there is no such peer, of a wider one."""
+        """The struct peer of the longest match, which may be that of a wider CIDR."""
         raw = syscall.map_lookup(self._fds["peers"], cidr_key(cidr), self._size("peers"))
         return STRUCTS["peer"].from_buffer_copy(raw) if raw else None
 
@@ -123,10 +125,10 @@ class Maps:
         return {pod.address: pod for pod in found}
 
     def put_pod(self, pod: Pod) -> None:
-        """Add or replace; raises KernelError where the map is full or the veth is gone.
+        """Add or replace. KernelError: the map is full, or the veth is gone.
 
-        Its veth is looked up in the calling thread's network namespace, and followed by the
-        kernel: once it is gone no packet is put into it, whatever this map still says.
+        The veth is looked up in the calling thread's network namespace. The kernel follows it: when
+        it is gone, no packet is redirected to it, whatever this map still says.
         """
         syscall.devmap_put(self._fds["veths"], pod.ifindex)
         veth = bytes(U32(pod.ifindex))
@@ -138,12 +140,12 @@ class Maps:
         syscall.map_delete(self._fds["pods"], mapped(address))
 
     def delete_veth(self, ifindex: int) -> None:
-        """Put nothing into it any more: of a veth that goes on without being a pod's of ours."""
+        """Redirect no more packets to a veth that is not one of our pods' any more."""
         for name in ("veths", "interfaces"):
             syscall.map_delete(self._fds[name], bytes(U32(ifindex)))
 
     def has_veth(self, ifindex: int) -> bool:
-        """Whether packets can be put into that pod's veth: the kernel still has the device."""
+        """Whether packets can be redirected to that veth: the kernel still has the device."""
         return syscall.map_lookup(self._fds["veths"], bytes(U32(ifindex)), 4) is not None
 
     def settings(self) -> Settings:
@@ -156,17 +158,17 @@ class Maps:
         syscall.map_update(self._fds["settings"], bytes(4), settings.value)
 
     def flows(self) -> Iterator[Flow]:
-        """Every record, live or stale; order is the kernel's. Not those of ended connections."""
+        """Every record, live or stale, in the kernel's order, but none of ended connections."""
         records = (Flow.of(key, value) for key, value in self._entries("flows"))
         return (flow for flow in records if flow.seen_out or flow.seen_in)
 
     def flow(self, key: Tuple) -> Flow | None:
-        """The record of one flow, that of an ended connection too."""
+        """The record of one flow, also that of an ended connection. None: there is none."""
         raw = syscall.map_lookup(self._fds["flows"], key.key, self._size("flows"))
         return self._flow(key.key, raw) if raw else None
 
     def flow_behind(self, behind: Tuple) -> Flow | None:
-        """The record by which a peer's packets of that 5-tuple enter: bpf/flow.h, flow_entering."""
+        """The record for a peer's packets with that 5-tuple, as flow_entering() in bpf/flow.h."""
         flow = self.flow(behind)
         if flow and flow.behind == flow.tuple:
             return flow
@@ -175,8 +177,9 @@ class Maps:
         return found if found and found.behind == behind else None
 
     def flows_between(self, local: IPAddress, remote: IPAddress) -> Iterator[Flow]:
-        """Records of a local pod's flows with another address, as it is for the pod or behind
-        netfilter. Only what fits is decoded: a quarter of a million records take 0.2 s.
+        """The records of a local pod's flows with another address, before or behind netfilter.
+
+        Only records that fit are decoded, so a quarter of a million take 0.2 s.
         """
         key_type, value_type = SHAPES["flows"]
         wanted, start = mapped(local) + mapped(remote), value_type.nat_local.offset
@@ -192,7 +195,9 @@ class Maps:
         )
 
     def connections_last_used(self, after: int, until: int) -> Iterator[tuple[Tuple, int] | None]:
-        """TCP flows that were last bypassed in that span, and when (ns); None for other records."""
+        """TCP flows that were last bypassed in that span, and when (CLOCK_MONOTONIC, ns). Yields
+        None for each other record, so that the caller can count them.
+        """
         key_type, value_type = SHAPES["flows"]
         sizes = ctypes.sizeof(key_type), ctypes.sizeof(value_type)
         last = struct.Struct(f"={value_type.used.offset}xQ")
@@ -205,26 +210,26 @@ class Maps:
                 yield None
 
     def has_flow(self, key: bytes) -> bool:
-        """Whether there is a record of this struct flow_key. An LRU takes this for no use of it."""
+        """Whether there is a record of this struct flow_key. For the LRU this is no use of it."""
         return syscall.map_lookup(self._fds["flows"], key, self._size("flows")) is not None
 
     def pages(self, name: str) -> Iterator[Page]:
-        """Entries of a hash as they lie in memory, some thousands at a time."""
+        """Entries of a hash as raw bytes, some thousands at a time."""
         key, value = (ctypes.sizeof(kind) for kind in SHAPES[name])
         return batches.map_pages(self._fds[name], key, value)
 
     def veths(self) -> int:
-        """How many veths the kernel follows for us."""
+        """How many veths are in the devmap."""
         return syscall.map_count(self._fds["veths"], ctypes.sizeof(U32))
 
     def take_resets(self) -> list[Tuple]:
-        """Flows that a RST ended after they were bypassed; each is told once."""
+        """Flows that were bypassed and then reset. Each is returned once."""
         key, value = (ctypes.sizeof(kind) for kind in SHAPES["resets"])
         taken = batches.map_take(self._fds["resets"], key, value)
         return [Tuple.of(STRUCTS["flow_key"].from_buffer_copy(flow)) for flow, _ in taken]
 
     def counters(self) -> dict[Program, dict[Verdict, Count]]:
-        """Every counter, zeros too, summed over the CPUs."""
+        """Every counter, also those that are 0, summed over the CPUs."""
         return {
             program: {
                 verdict: Count(*self._sum("counters", program * len(Verdict) + verdict))
@@ -234,7 +239,7 @@ class Maps:
         }
 
     def peer_counts(self) -> dict[int, PeerCount]:
-        """By slot, for the peers that are known now."""
+        """The counts of the known peers by slot."""
         return {
             peer.slot: PeerCount(*self._sum("peer_counters", peer.slot))
             for peer in self.peers().values()
@@ -246,15 +251,15 @@ class Maps:
         syscall.map_update(self._fds["peer_counters"], bytes(U32(slot)), bytes(size))
 
     def has_tracer(self) -> bool:
-        """Whether a tracer stands in its place."""
+        """Whether a tracer is in its place."""
         return syscall.map_lookup(self._fds["tracer"], bytes(4), 4) is not None
 
     def put_tracer(self, program: int) -> None:
-        """Show every packet to that program (a descriptor), in place of another one."""
+        """Call this program (a descriptor) for every packet, in place of another tracer."""
         syscall.map_update(self._fds["tracer"], bytes(4), bytes(U32(program)))
 
     def delete_tracer(self) -> None:
-        """Show packets to nobody."""
+        """Remove the tracer."""
         syscall.map_delete(self._fds["tracer"], bytes(4))
 
     def tracer_id(self) -> int:

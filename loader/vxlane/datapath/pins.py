@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which objects are pinned: the kernel's ids of the maps and programs below a directory.
+"""Reads which objects are pinned: the kernel's ids of the maps and programs below a directory.
 
-An id is given once until the machine boots again, so two equal answers mean the very same objects:
-nobody unmounted the bpffs, removed a pin, or put another object in its place meanwhile.
+The kernel uses each id only once until the next boot. So two equal results mean the same objects:
+nobody unmounted the bpffs, removed a pin or replaced it in between.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LINK = "link-"
 
 
 def read(directory: Path) -> Mapping[str, int]:
-    """Name -> id, 0 of what is no object of BPF; empty where the directory is gone."""
+    """Name -> id; 0: it is not a BPF object. Empty: the directory is gone."""
     try:
         names = [name for name in os.listdir(directory) if not name.startswith(LINK)]  # noqa: PTH208 (once a second, and a Path for each name costs more than the rest)
     except FileNotFoundError:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs that were compiled when vxlane was packaged: one file in the package, or none.
+"""Programs that were compiled when vxlane was packaged, in one file of the package.
 
-A node that has it needs no compiler. It is taken only if it was made of the very sources that are
-here; `vxlane compile` makes it.
+A node that has the file needs no compiler. It is used only if it was made from the sources that are
+here. `vxlane compile` makes it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ FILE = Path(__file__).with_name("compiled.json")
 
 
 def find(part: Part) -> Compiled | None:
-    """The part as the package brings it; None: it does not. CompileError: it can't be used."""
+    """The part from the package. None: it has no programs of these sources.
+
+    CompileError: the file is damaged.
+    """
     try:
         text = FILE.read_bytes()
     except FileNotFoundError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why programs were not compiled or loaded: what this machine lacks, and where all words are."""
+"""Explains why programs were not compiled or loaded: what is missing, and where the log is."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from vxlane.util.release import OLDEST, is_supported
 
 
 def too_old() -> str:
-    """Empty: the kernel is new enough. An older one may have all that is needed, and then loads."""
+    """A sentence if the kernel is too old. It is only used after a failure, since an older kernel
+    may have all that is needed. Empty: it is new enough.
+    """
     release = os.uname().release
     if is_supported(release):
         return ""
@@ -21,15 +23,15 @@ def too_old() -> str:
 
 
 def lacking(capabilities: Iterable[str]) -> str:
-    """Which of them this process has not in effect; empty: it has all."""
+    """A sentence with the capabilities that this process lacks. Empty: it has all of them."""
     lacks = missing(capabilities)
     return f"this process lacks {lacks}" if lacks else ""
 
 
 def kept(log_file: Path, said: str, what: str) -> str:
-    """Put `said` into the file, which only root reads; what tells of it behind an error's sentence.
+    """Write `said` to the file, which only root can read. Returns the end of an error's sentence.
 
-    Empty: there was no room for it.
+    Empty: the file could not be written.
     """
     try:
         files.replace(log_file, said, mode=0o600)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the maps hold, as frozen dataclasses: the one module that knows how values lie in memory.
+"""The contents of the maps as frozen dataclasses. Only this module knows their layout in memory.
 
-A record is read from a key and a value (`of`) and gives them again (`key`, `value`). Addresses are
-`ipaddress` objects, MACs lower-case colon strings, times ns of CLOCK_MONOTONIC. Pure.
+A record is read from a key and a value (`of`), and written as `key` and `value`. Addresses are
+`ipaddress` objects, MACs are lower-case strings with colons, times are ns of CLOCK_MONOTONIC. Pure.
 """
 
 from __future__ import annotations
@@ -102,11 +102,11 @@ class Pod:
     guard: Guard
     owner: int
     gso_size: int = 0
-    """Super-packets of so many bytes or more the kernel cuts for its veth; 0: all BIG TCP."""
+    """The kernel cuts GSO packets of this many bytes or more for the veth; 0: all BIG TCP."""
     gso_segs: int = 0
-    """And those of more segments."""
+    """The kernel cuts GSO packets of more segments than this."""
     bridge_netfilter: bool = True
-    """What the bridge hands over passes netfilter."""
+    """Whether what the bridge hands over passes netfilter."""
 
     @classmethod
     def of(cls, key: Any, value: Any) -> Pod:
@@ -221,12 +221,12 @@ class Tuple(FiveTuple):
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """A flow of a local pod and what the kernel path was seen to do with it.
+    """A flow of a local pod, and what the kernel path was seen to do with it.
 
-    `seen_out` and `seen_in` are when each half last came out of the kernel path, `used` when the
-    flow was last bypassed, give or take a second (ns, 0: never). `ifindex` is that of the pod it
-    was approved for, `nic` of the device that it leaves by (0: of none, or not seen yet). `behind`
-    is the same flow behind netfilter, another one if it is translated.
+    `seen_out` and `seen_in` are when packets of each direction last came out of the kernel path.
+    `used` is when the flow was last bypassed, within a second (ns, 0: never). `ifindex` is the veth
+    of the pod that it was approved for. `nic` is the device by which it leaves (0: none, or not
+    seen yet). `behind` is the flow's 5-tuple behind netfilter, which differs if it is translated.
     """
 
     tuple: Tuple
@@ -241,12 +241,12 @@ class Flow:
     mtu: int
     way: Way
     is_open: bool
-    """Of TCP: the ACK of its handshake has come out of the kernel path."""
+    """For TCP: the ACK of the handshake has come out of the kernel path."""
     behind: Tuple
     is_confirmed: bool
-    """More than one packet was seen to take this way."""
+    """More than one packet has taken this way."""
     is_closing: bool = False
-    """Of TCP: a FIN has passed."""
+    """For TCP: a FIN has passed."""
 
     @classmethod
     def of(cls, key: Any, value: Any) -> Flow:

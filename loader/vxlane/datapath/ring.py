@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A ring buffer of BPF (Linux 5.8), read by memory that is shared with the kernel.
+"""Reads a BPF ring buffer (Linux 5.8) through memory that is shared with the kernel.
 
 The layout is that of kernel/bpf/ringbuf.c: a page with the reader's position, a page with the
-writers', and the records, which are mapped twice in a row, so that none is in two pieces. Each is
-behind 8 bytes, of which the first four are its length and two flags. Imports syscall only.
+writers' position, and the records. The records are mapped twice in a row, so that none is in two
+pieces. Each follows an 8-byte header, whose first four bytes are its length and two flags. Imports
+syscall only.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _U32, _U64 = struct.Struct("=I"), struct.Struct("=Q")
 
 
 class Ring:
-    """The reader of one ring buffer, of which there may be one only."""
+    """The reader of a ring buffer. A ring buffer may have only one."""
 
     def __init__(self, descriptor: int) -> None:
         self._fd = descriptor
@@ -35,12 +36,12 @@ class Ring:
         return self._fd
 
     def close(self) -> None:
-        """Let go of the memory; the descriptor stays its owner's."""
+        """Unmap the memory. The caller still owns the descriptor."""
         self._reader.close()
         self._writers.close()
 
     def read(self) -> Iterator[bytes]:
-        """The records that are there, oldest first; each makes room when the next is asked for."""
+        """The waiting records, oldest first. The room of each is freed when the next is read."""
         at = _U64.unpack_from(self._reader)[0]
         while at < _U64.unpack_from(self._writers)[0]:
             start = self._data + (at & self._mask)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long the programs run: the kernel counts it while its BPF statistics are on.
+"""Reads how long the programs run, which the kernel counts while its BPF statistics are on.
 
 They are on while the sysctl kernel.bpf_stats_enabled is 1, or while a tool holds a descriptor of
 BPF_ENABLE_STATS. Then the kernel reads its clock twice for each run (__bpf_prog_run() in
@@ -27,24 +27,24 @@ _RUN_TIME = 192
 
 @dataclass(frozen=True, slots=True)
 class RunTime:
-    """Of one program, since it was loaded, as far as statistics were on."""
+    """The run time of one program since it was loaded, while statistics were on."""
 
     nanoseconds: int
     runs: int
 
     def since(self, before: RunTime) -> RunTime:
-        """What came to it after `before`."""
+        """The difference from `before`."""
         return RunTime(self.nanoseconds - before.nanoseconds, self.runs - before.runs)
 
 
 def run_time(descriptor: int) -> RunTime:
-    """Of the program behind a descriptor."""
+    """The run time of the program behind a descriptor."""
     info = syscall.object_info(descriptor, _RUN_TIME + 16)
     return RunTime(*struct.unpack_from("=QQ", info, _RUN_TIME))
 
 
 def run_time_at(pin: Path) -> RunTime:
-    """Of the program that is pinned there now."""
+    """The run time of the program that is pinned there now."""
     descriptor = syscall.obj_get(pin)
     try:
         return run_time(descriptor)
@@ -53,7 +53,7 @@ def run_time_at(pin: Path) -> RunTime:
 
 
 def run_times(pins: Path) -> dict[Program, RunTime]:
-    """Of each program below `pins`; those that no run was counted of are missing."""
+    """The run time of each program below `pins`. Programs without counted runs are missing."""
     found = {}
     for program in Program:
         with contextlib.suppress(FileNotFoundError, KernelError):  # It is just being replaced.
@@ -63,7 +63,7 @@ def run_times(pins: Path) -> dict[Program, RunTime]:
 
 @contextlib.contextmanager
 def statistics() -> Iterator[None]:
-    """Have the kernel count during the block, also if it does not by its sysctl (Linux 5.8)."""
+    """Switch statistics on within the block, whatever the sysctl says (Linux 5.8)."""
     advice = "before Linux 5.8 only the sysctl kernel.bpf_stats_enabled has it count"
     with syscall.explained("have the kernel count what programs cost", advice):
         descriptor = syscall.call(_ENABLE_STATS, ctypes.create_string_buffer(syscall.ATTR_SIZE))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The text that bcc compiles: bpf/ flattened, and the kernel headers it is compiled against.
+"""Makes the text that bcc compiles from bpf/, and finds the kernel headers for it.
 
-bcc wants one text: a map used in an included header loads as map 0, and a program in one is not
-found. So local includes are written out, each once, with #line, and a compiler error still names
+bcc needs one text: a map that is used in an included header loads as map 0, and a program there is
+not found. So each local include is written out once, with #line, and a compiler error still names
 the real file and line. Imports only the errors.
 """
 
@@ -47,13 +47,13 @@ class Part(Enum):
 
 
 def flatten(part: Part = Part.PROGRAMS) -> str:
-    """Its files as one text, each local header at its first include."""
+    """The part's files as one text, each local header at its first include."""
     seen: set[str] = set()
     return "".join(line for name in part.value for line in _lines(name, seen))
 
 
 def digest() -> str:
-    """Tells the sources of all parts from any others."""
+    """A hash of the sources of all parts."""
     return hashlib.sha256("".join(map(flatten, Part)).encode()).hexdigest()
 
 

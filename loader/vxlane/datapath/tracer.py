@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tracer (bpf/trace.c): loaded, put in its place beside the programs, and taken away again.
+"""Loads the tracer (bpf/trace.c), puts it in its place beside the programs, and removes it again.
 
-The place is a pinned map, so what stands there outlives whoever put it there. Three things bound
-what a killed one leaves behind:
+The place is a pinned map, so the tracer outlives the process that put it there. Three things limit
+what a killed process leaves behind:
 
-- the tracer tells nothing once its lease is over, `LEASE` after the last renewal;
-- the lock of a file in the state directory says whether somebody looks. The agent looks once a
-  second, and empties a place whose lock is free;
-- the next one that looks puts its own tracer in the place.
+- the tracer reports nothing when its lease has expired, `LEASE` after the last renewal;
+- a process that traces holds the lock of a file in the state directory. Once a second the agent
+  removes a tracer whose lock is free;
+- the next process that traces replaces the tracer by its own.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ _MAPS = ("filter", "lost", "events")
 
 
 class Tracer:
-    """The tracer, loaded and in no place yet."""
+    """The tracer, loaded but not in its place yet."""
 
     def __init__(self, state: Path, buffer: int) -> None:
-        """`buffer`: bytes for events that were not read yet, a power of two of 4096 at least.
+        """`buffer`: bytes for unread events, a power of two and at least 4096.
 
-        Raises CompileError, and VxlaneError where no programs are loaded.
+        CompileError: it can't be compiled or loaded. VxlaneError: no programs are loaded.
         """
         constants = loaded_constants(state)
         if not constants:
@@ -63,7 +63,7 @@ class Tracer:
         self.ring = Ring(events)
 
     def ask(self, wanted: Any) -> None:
-        """Tell of packets that are as `wanted`, a struct trace_filter, says, for `LEASE`."""
+        """Report packets that match `wanted` (a struct trace_filter) for `LEASE` seconds."""
         wanted.until = time.monotonic_ns() + int(LEASE * 1e9)
         wanted.wake = self._buffer // 4
         syscall.map_update(self._filter, bytes(4), bytes(wanted))
@@ -74,7 +74,7 @@ class Tracer:
         return int(ctypes.c_uint64.from_buffer_copy(raw).value)
 
     def close(self) -> None:
-        """Let go of it; the kernel frees it when it stands in no place either."""
+        """Close it. The kernel frees it when it is not in its place either."""
         self.ring.close()
         while self._fds:
             os.close(self._fds.pop())
@@ -87,7 +87,7 @@ def new_filter() -> Any:
 
 @contextlib.contextmanager
 def in_place(maps: Maps, tracer: Tracer) -> Iterator[None]:
-    """Show packets to `tracer` meanwhile; the caller is the `sole_looker`."""
+    """Call `tracer` for every packet within the block. The caller must be the `sole_looker`."""
     maps.put_tracer(tracer.program)
     try:
         yield
@@ -97,7 +97,7 @@ def in_place(maps: Maps, tracer: Tracer) -> Iterator[None]:
 
 @contextlib.contextmanager
 def sole_looker(state: Path) -> Iterator[None]:
-    """Hold the lock. VxlaneError: somebody else looks at this node's packets."""
+    """Hold the lock within the block. VxlaneError: another process traces this node's packets."""
     descriptor = _open_lock(state)
     try:
         deadline = time.monotonic() + _PATIENCE
@@ -116,7 +116,7 @@ def sole_looker(state: Path) -> Iterator[None]:
 
 
 def remove_abandoned(state: Path, maps: Maps) -> bool:
-    """Empty the place of a tracer whose owner was killed; whether there was one."""
+    """Remove a tracer whose process was killed. True: there was one."""
     if not maps.has_tracer():
         return False
     descriptor = _open_lock(state)
