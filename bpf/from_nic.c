@@ -5,6 +5,7 @@
  * else is the kernel path's.
  */
 #include "carried.h"
+#include "connection.h"
 #include "conntrack.h"
 #include "flow.h"
 #include "nat.h"

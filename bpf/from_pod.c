@@ -4,6 +4,7 @@
  * or straight into another pod of this node; or, when in doubt, by the kernel path.
  */
 #include "carried.h"
+#include "connection.h"
 #include "conntrack.h"
 #include "flow.h"
 #include "helpers.h"

@@ -3,6 +3,7 @@
 #ifndef VXLANE_LEARN_H
 #define VXLANE_LEARN_H
 
+#include "connection.h"
 #include "flow.h"
 
 /* `flow` is `behind` when netfilter has seen to it. */

@@ -29,7 +29,7 @@ NODE_ADDRESS, STRANGER = IPv4Address("192.168.77.1"), IPv4Address("203.0.113.7")
 VNI, PORT, MTU, EPOCH = 1, 8472, 1450, 7
 END_POD, END_REMOTE = HEADER.enums["end"]["END_POD"], HEADER.enums["end"]["END_REMOTE"]
 HEARD_POD, HEARD_REMOTE = END_POD << 2, END_REMOTE << 2
-"""The other end has acknowledged the FIN of this one, see HEARD() in bpf/flow.h."""
+"""The other end has acknowledged the FIN of this one, see HEARD() in bpf/connection.h."""
 NO_DEVICE = 99
 """An index that no device of the node has."""
 SEQUENCE = 1000
