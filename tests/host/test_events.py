@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import select
 import socket
+import subprocess
 
 import pytest
 
 from vxlane.host.entries import FdbEntry, Neighbour, Route
-from vxlane.host.events import Events, _sort
+from vxlane.host.events import Events, RouteEvents, _sort
 from vxlane.netlink import rtnetlink as rt
 from vxlane.netlink.socket import Message, attribute
 
@@ -94,3 +97,38 @@ def test_qdiscs_and_filters_touch_their_device(kind: int) -> None:
 def test_other_messages_say_nothing() -> None:
     """Nothing is to be read again."""
     assert heard(rt.RTM_GETLINK, device(12)) == Events()
+
+
+def ip(line: str) -> None:
+    """Run one command of iproute2 where the thread is."""
+    subprocess.run(line.split(), check=True)
+
+
+@pytest.mark.usefixtures("netns")
+def test_what_a_bridge_learns_is_not_heard() -> None:
+    """A pod may send from any number of MACs; entries of the VXLAN device's own are heard."""
+    ip("ip link add cni0 type bridge")
+    ip("ip link add port master cni0 type veth peer name pod")
+    ip("ip link add flannel.1 type vxlan id 1 dev lo dstport 8472 nolearning")
+    for name in ("cni0", "port", "pod"):
+        ip(f"ip link set {name} up")
+    overlay = socket.if_nametoindex("flannel.1")
+    with contextlib.closing(RouteEvents()) as events:
+        while select.select([events], [], [], 0.5)[0]:
+            events.read(overlay)  # of the devices that come up
+        for number in range(10):
+            ip(f"bridge fdb add 02:00:00:00:01:{number:02x} dev port master dynamic")
+            ip(f"ip -6 neighbour add fe80::{number + 1} lladdr 02:00:00:00:00:01 dev port")
+        assert not select.select([events], [], [], 0.2)[0]
+        ip("bridge fdb add 02:00:00:00:00:02 dev flannel.1 dst 192.168.77.2 self permanent")
+        ip("ip neighbour add 10.42.2.0 lladdr 02:00:00:00:00:02 dev flannel.1 nud permanent")
+        heard = events.read(overlay).entries
+        assert set(heard.values()) == {
+            FdbEntry("02:00:00:00:00:02", 0xC0A84D02, overlay),
+            Neighbour(0x0A2A0200, "02:00:00:00:00:02", overlay),
+        }
+        ip("bridge fdb del 02:00:00:00:00:02 dev flannel.1 self")
+        ip("ip neighbour del 10.42.2.0 dev flannel.1")
+        assert set(events.read(overlay).entries.values()) == {None}
+        ip("ip link set pod name eth0")
+        assert events.read(overlay).touched

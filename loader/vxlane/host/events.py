@@ -25,6 +25,7 @@ from vxlane.netlink import nfnetlink as nf
 from vxlane.netlink import rtnetlink as rt
 from vxlane.netlink import xfrm
 from vxlane.netlink.socket import SO_RCVBUFFORCE, Message, attributes, group_mask, split, text_of
+from vxlane.netlink.socket_filter import hear_own_entries_only
 
 _GROUPS = (
     rt.RTNLGRP_LINK,
@@ -64,6 +65,7 @@ class RouteEvents:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
         self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, _BUFFER)
         self._socket.setblocking(False)  # noqa: FBT003 (socket's own signature)
+        hear_own_entries_only(self._socket)
         self._socket.bind((0, group_mask(*_GROUPS)))
 
     def fileno(self) -> int:
