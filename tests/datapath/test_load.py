@@ -87,12 +87,20 @@ def test_refusal_of_the_verifier(tmp_path: Path, state: Path) -> None:
     assert identities(state) == pinned
 
 
-def test_a_size_that_the_kernel_refuses(tmp_path: Path, state: Path) -> None:
-    """The error names the map."""
-    terms = Constants(max_pods=0).terms()
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [(0, "Invalid argument"), (0xFFFFFFFF, "Argument list too long; give a smaller --max-pods")],
+)
+def test_a_size_that_the_kernel_refuses(tmp_path: Path, state: Path, size: int, words: str) -> None:
+    """The error names the map, and the option if that is too large."""
     table = {"pods": Table(kind=1, key=4, value=4, entries="MAX_PODS", flags=0)}
-    with pytest.raises(KernelError, match="make the map pods: Invalid argument"):
-        load.pin(Compiled("", table, {}), state / "bpf", terms, tmp_path / "log")
+    with pytest.raises(KernelError, match=f"make the map pods: {words}"):
+        load.pin(
+            Compiled("", table, {}),
+            state / "bpf",
+            Constants(max_pods=size).terms(),
+            tmp_path / "log",
+        )
 
 
 @pytest.fixture(scope="module")

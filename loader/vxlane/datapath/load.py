@@ -18,7 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from vxlane.datapath import syscall
-from vxlane.datapath.compiled import Compiled, Table, linked
+from vxlane.datapath.compiled import RING_BYTES, Compiled, Table, linked
 from vxlane.datapath.loose import prog_load
 from vxlane.datapath.reasons import kept, lacking, too_old
 from vxlane.datapath.syscall import MapShape, _bpf
@@ -30,6 +30,14 @@ _CAPABILITIES = frozenset({"BPF", "NET_ADMIN", "PERFMON"})
 against Spectre (bpf_allow_ptr_leaks(), bpf_bypass_spec_v1() in linux/bpf.h)."""
 _LOG = 1 << 22
 """Bytes. The verifier says about 200 of each instruction."""
+_OPTIONS = {
+    "MAX_PEERS": "--max-peers",
+    "MAX_PODS": "--max-pods",
+    "MAX_FLOWS": "--max-flows",
+    "MAX_TRANSLATIONS": "--max-flows",
+    RING_BYTES: "--buffer",
+}
+"""What a person gives for the sizes that have a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +123,14 @@ def _pinned(path: Path, table: Table, terms: Terms) -> int:
 def _make(name: str, table: Table, terms: Terms) -> int:
     sizes = table.kind, table.key, table.value, table.most(terms.sizes), table.flags
     attr = struct.pack("=IIIIIII16s", *sizes, 0, 0, name.encode()[:15])
-    with _allowed(f"make the map {name}"):
-        return _bpf(_MAP_CREATE, attr)[0]
+    try:
+        with _allowed(f"make the map {name}"):
+            return _bpf(_MAP_CREATE, attr)[0]
+    except KernelError as error:
+        option = _OPTIONS.get(str(table.entries))
+        if not option or error.errno not in {errno.E2BIG, errno.ENOMEM}:
+            raise
+        raise KernelError(error.operation, error.errno, f"give a smaller {option}") from None
 
 
 def _load(name: str, code: bytes, log_file: Path) -> int:
