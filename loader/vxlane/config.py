@@ -131,11 +131,13 @@ def read_network(path: Path) -> Network:
 def parse_network(text: str) -> Network:
     """The content of a net-conf.json.
 
-    Unknown keys are left alone. Without a Backend flannel falls back to its udp backend, which
-    vxlane does not have.
+    Unknown keys are left alone.
     """
     top = net_conf(text)
-    backend = section(top.get("backend") or {"Type": "udp"})
+    backend = section(top.get("backend") or {})
+    if "type" not in backend:
+        advice = 'vxlane has none; write "Backend": {"Type": "vxlan"}'
+        raise ConfigError(f"has no Backend.Type, which is flannel's backend udp, and {advice}")
     kind = Backend.of(str(backend.get("type", "")).lower())
     if kind is Backend.OTHER:
         known = ", ".join(item.value for item in Backend if item is not Backend.OTHER)
