@@ -3,13 +3,16 @@
 
 import fcntl
 import json
+import os
+import socket
 from pathlib import Path
 
 import pytest
 
-from vxlane.connectivity.pod import Network, ProbePods
+from vxlane.connectivity.pod import Network, ProbePods, why_not_added
 from vxlane.errors import ToolError
 from vxlane.runtime import netns
+from vxlane.show import node
 
 PLUGIN = """\
 #!/bin/sh
@@ -80,6 +83,19 @@ def test_an_error_leaves_no_note(tmp_path, plugins, monkeypatch):
         pass
     assert [line.split()[0] for line in (plugins / "calls").read_text().splitlines()][-1] == "DEL"
     assert not (tmp_path / "probes").exists()
+
+
+def test_an_agent_that_hangs_was_not_told_of_the_pod(tmp_path, monkeypatch):
+    """It holds its directory and listens, so the network may well call the plugin."""
+    monkeypatch.setattr(node, "_ANSWER_SECONDS", 0.1)
+    directory = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(directory, fcntl.LOCK_EX)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "agent.sock"))
+        listener.listen(1)
+        assert "did not answer within 0.1 s" in why_not_added(tmp_path)
+    os.close(directory)
+    assert "start it: vxlane agent" in why_not_added(tmp_path)
 
 
 def test_a_pod_of_the_kernel_path_has_every_plugin():

@@ -20,10 +20,10 @@ from ipaddress import IPv4Address, ip_interface
 from pathlib import Path
 from typing import Any
 
-from vxlane.agent import sole
 from vxlane.errors import ToolError, VxlaneError
 from vxlane.runtime import netns
 from vxlane.runtime.chain import Chain, ContainerInterface
+from vxlane.show.node import call
 from vxlane.util.jsontext import parse_json
 
 Json = dict[str, Any]
@@ -180,6 +180,8 @@ def _address(result: Json) -> IPv4Address:
 
 def why_not_added(state: Path) -> str:
     """Why the agent does not know of a probe pod, and the next step."""
-    if sole.holder(state):
-        return "the node's network does not call vxlane for its pods: vxlane install"
-    return "no agent runs on this node, which is to be told of the pod: start vxlane agent"
+    try:
+        call(state, {"op": "status"})
+    except VxlaneError as error:
+        return f"no agent was told of the pod: {error}"
+    return "the node's network does not call vxlane for its pods: vxlane install"
