@@ -146,6 +146,15 @@ def test_exec_passes_status_on():
     assert subprocess.run(command, check=False).returncode == 7
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"name": "x", "nodes": [{}], "pods": []}'])
+def test_a_damaged_file_is_told_so(content):
+    """Whatever is wrong with a lab's file, it is named with the command that removes the lab."""
+    (LABS / NAME).mkdir(parents=True)
+    (LABS / NAME / "lab.json").write_text(content)
+    with pytest.raises(LabError, match=f"lab.json is damaged; .* vxlane lab down --name {NAME}"):
+        labs.load(NAME)
+
+
 @pytest.mark.parametrize("name", ["", "Lab", "../lab", "a b", "1lab", "x" * 32])
 def test_unusable_names(name):
     """A name that can't be part of a path and of namespaces' names is refused."""

@@ -29,6 +29,7 @@ from vxlane.lab.plan import (
     switch_name,
 )
 from vxlane.util import files
+from vxlane.util.jsontext import parse_json
 
 
 @dataclass(slots=True)
@@ -96,17 +97,22 @@ class Lab:
 
 def load(name: str) -> Lab:
     """The lab of this name, from its file."""
+    file = _file(check_name(name))
     try:
-        content = json.loads(_file(check_name(name)).read_text(encoding="utf-8"))
+        content = parse_json(file.read_bytes())
+        return Lab(
+            name=content["name"],
+            nodes=tuple(LabNode.from_json(node) for node in content["nodes"]),
+            pods=[LabPod.from_json(pod) for pod in content["pods"]],
+        )
     except FileNotFoundError:
         raise LabError(
             f'there is no lab "{name}"; make it with: vxlane lab up --name {name}'
         ) from None
-    return Lab(
-        name=content["name"],
-        nodes=tuple(LabNode.from_json(node) for node in content["nodes"]),
-        pods=[LabPod.from_json(pod) for pod in content["pods"]],
-    )
+    except (ValueError, KeyError, TypeError):
+        raise LabError(
+            f"{file} is damaged; remove the lab: vxlane lab down --name {name}"
+        ) from None
 
 
 def names() -> list[str]:
