@@ -140,7 +140,13 @@ def test_what_is_no_accelerated_pod(reader):
 def test_neither_end_is_here(reader):
     """A question about other nodes is refused with where to ask it."""
     with pytest.raises(ConfigError, match="run it on the node of one of them"):
-        ask(reader(), OUTSIDE, OUTSIDE)
+        ask(reader(), OUTSIDE, OUTSIDE + 1)
+
+
+def test_a_pod_and_itself(reader):
+    """What a pod sends to itself never leaves it, so nothing is said of it."""
+    with pytest.raises(ConfigError, match="is both ends, and no program sees what a pod sends to"):
+        ask(reader(), POD.address, POD.address, 40000, 80)
 
 
 def test_text_of_one_and_of_several(reader):

@@ -64,7 +64,13 @@ class Direction:
 
 
 def answers(reader: Reader, question: Question, agent: Agent) -> list[Json]:
-    """One document for each flow that is meant; where there is none, what a new one would meet."""
+    """One document for each flow that is meant; where there is none, what a new one would meet.
+
+    OptionError: no end is on this node, or both are the same.
+    """
+    if question.source.address == question.destination.address:
+        same = f"{question.source.address} is both ends"
+        raise OptionError(f"{same}, and no program sees what a pod sends to itself; give two pods")
     flows: Mapping[Tuple, Connection | None] = dict(reader.flows(question)) or {
         _new(question): None
     }
