@@ -2,13 +2,22 @@
 """Netlink without a kernel: messages and dumps."""
 
 import errno
+import socket
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from vxlane.errors import KernelError
-from vxlane.netlink.socket import NetlinkSocket, Request, attribute, attributes, nested
+from vxlane.netlink.socket import (
+    SO_RCVBUFFORCE,
+    NetlinkSocket,
+    Request,
+    attribute,
+    attributes,
+    nested,
+)
 
 DONE, ENTRY, INTERRUPTED = 3, 16, 0x10
 
@@ -52,6 +61,19 @@ def test_no_whole_dump_is_an_error() -> None:
     with pytest.raises(KernelError, match="it changed during each of 10 reads") as raised:
         netlink.dump(Request(18, b""))
     assert raised.value.errno == errno.EINTR
+
+
+def test_a_user_without_rights_is_told_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel's own word for it would name nothing."""
+
+    class Refusing(socket.socket):
+        def setsockopt(self, *option: Any) -> None:
+            if option[1] == SO_RCVBUFFORCE:
+                raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(socket, "socket", Refusing)
+    with pytest.raises(KernelError, match=r"open a netlink socket: .*; it needs CAP_NET_ADMIN"):
+        NetlinkSocket()
 
 
 def test_attributes_are_padded_and_nested() -> None:

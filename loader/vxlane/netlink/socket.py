@@ -125,7 +125,12 @@ class NetlinkSocket:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
         # Kernel-side filters of dumps (by device, by table) work in strict mode only.
         self._socket.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
-        self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, _BUFFER)
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, _BUFFER)
+        except PermissionError as error:
+            self.close()
+            needs = "it needs CAP_NET_ADMIN"
+            raise KernelError("open a netlink socket", errno.EPERM, needs) from error
         self._socket.bind((0, 0))
         self._sequence = 0
 

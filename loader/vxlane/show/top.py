@@ -93,9 +93,5 @@ def notes(release: str) -> list[str]:
 @contextlib.contextmanager
 def sampler(state: Path) -> Iterator[Sampler]:
     """A sampler of this node. VxlaneError: there are no maps."""
-    netlink = NetlinkSocket()
-    try:
-        with open_maps(state) as maps:
-            yield Sampler(maps, netlink, state)
-    finally:
-        netlink.close()
+    with open_maps(state) as maps, contextlib.closing(NetlinkSocket()) as netlink:
+        yield Sampler(maps, netlink, state)
