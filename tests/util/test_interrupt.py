@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SIGTERM and Ctrl-C end a program wherever they strike it."""
+"""SIGTERM, Ctrl-C and a closed terminal end a program wherever they strike it."""
 
 from __future__ import annotations
 
@@ -42,3 +42,22 @@ def test_a_signal_ends_the_program_wherever_it_strikes(place):
     )
     assert ended.stdout == "SIGTERM cleaned up\n"
     assert ended.stderr == ""
+
+
+@pytest.mark.parametrize(("before", "said"), [("SIG_DFL", "SIGHUP"), ("SIG_IGN", "went on")])
+def test_a_closed_terminal_ends_the_program_unless_nohup_does(before, said):
+    """It ends as by SIGTERM; who has SIGHUP ignored wants the program to outlive the terminal."""
+    program = f"""
+import signal
+from vxlane.util import interrupt
+signal.signal(signal.SIGHUP, signal.{before})
+interrupt.catch()
+try:
+    signal.raise_signal(signal.SIGHUP)
+    print("went on")
+except KeyboardInterrupt as came:
+    print(came)
+"""
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (ended.stdout, ended.stderr) == (f"{said}\n", "")

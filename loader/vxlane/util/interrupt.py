@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ends a long-running command by SIGTERM or SIGINT (Ctrl-C), such as the agent or the lab.
+"""Ends a long-running command, such as the agent or the lab, by SIGTERM, SIGINT (Ctrl-C) or SIGHUP
+(its terminal was closed).
 
 Imports no other module of vxlane.
 """
@@ -15,7 +16,7 @@ _SENT_AGAIN_AFTER = 0.01
 
 
 def catch() -> None:
-    """From now on SIGTERM and SIGINT raise KeyboardInterrupt with the signal's name, once.
+    """From now on these signals raise KeyboardInterrupt with the signal's name, once.
 
     It is raised once, because the unwinding must run to its end; kill -9 still ends the process. It
     is KeyboardInterrupt for SIGTERM too: pyroute2 is built on asyncio, which takes any other
@@ -26,11 +27,14 @@ def catch() -> None:
     (sys.unraisablehook) and drops it. Then it is raised again.
     """
     came = ""
+    signals = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        signals.append(signal.SIGHUP)
 
     def interrupt(number: int, _: FrameType | None) -> None:
         nonlocal came
         came = signal.Signals(number).name
-        for each in (signal.SIGTERM, signal.SIGINT):
+        for each in signals:
             signal.signal(each, signal.SIG_IGN)
         raise KeyboardInterrupt(came)
 
@@ -45,5 +49,5 @@ def catch() -> None:
 
     sys.unraisablehook = unraisable
     signal.signal(signal.SIGALRM, again)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in signals:
         signal.signal(number, interrupt)
