@@ -21,7 +21,7 @@ from vxlane.lab import namespaces, report
 from vxlane.lab.agents import program
 from vxlane.lab.plan import LabNode, LabPod
 from vxlane.lab.pods import cni_directories
-from vxlane.runtime.cni_places import NETWORKS_VARIABLE, PLUGINS_VARIABLE
+from vxlane.runtime.cni_places import CACHE_VARIABLE, NETWORKS_VARIABLE, PLUGINS_VARIABLE
 from vxlane.show.table import table
 from vxlane.util import interrupt
 from vxlane.util.places import STATE_VARIABLE
@@ -112,9 +112,9 @@ def execute(namespace: str, command: tuple[str, ...]) -> None:
     """Run COMMAND in the network namespace of a node or pod."""
     node = labs.find(namespace)
     if node:
-        networks, plugins = map(str, cni_directories(node))
+        networks, plugins, cache = map(str, cni_directories(node))
         os.environ |= {NETWORKS_VARIABLE: networks, PLUGINS_VARIABLE: plugins}
-        os.environ[STATE_VARIABLE] = str(node.directory)
+        os.environ |= {CACHE_VARIABLE: cache, STATE_VARIABLE: str(node.directory)}
     os.environ["PATH"] = f"{Path(program('vxlane')).parent}:{os.environ['PATH']}"
     argv = namespaces.inside(namespace, command)
     os.execvp(argv[0], argv)  # noqa: S606 (a shell is what is not wanted)

@@ -11,7 +11,7 @@ import click
 from vxlane.cli.cni_options import DIRECTORY, places, report
 from vxlane.cli.common import examples
 from vxlane.pods import cni_cache
-from vxlane.runtime import installed, interpreter, network
+from vxlane.runtime import cni_places, installed, interpreter, network
 from vxlane.util import files
 
 
@@ -20,6 +20,7 @@ from vxlane.util import files
 @click.option(
     "--cni-cache-dir",
     type=DIRECTORY,
+    envvar=cni_places.CACHE_VARIABLE,
     help="Directory in which the runtime keeps which plugins made a pod. The default is the node's "
     "/var/lib/cni.",
 )

@@ -37,14 +37,15 @@ def chain(node: LabNode) -> Chain:
     )
 
 
-def cni_directories(node: LabNode) -> tuple[Path, Path]:
-    """Where a runtime of `node` would find its networks, and its plugins."""
-    return node.directory / "cni" / "net.d", node.directory / "cni" / "plugins"
+def cni_directories(node: LabNode) -> tuple[Path, Path, Path]:
+    """Where a runtime of `node` would have its networks, its plugins, and libcni's cache."""
+    cache = node.directory / "cni"
+    return cache / "net.d", cache / "plugins", cache
 
 
 def write_cni_files(node: LabNode) -> None:
     """Put there what made the node's pods, for commands that make pods or change the network."""
-    networks, plugins = cni_directories(node)
+    networks, plugins, _ = cni_directories(node)
     made = chain(node)
     for directory in (networks, plugins):
         directory.mkdir(parents=True)

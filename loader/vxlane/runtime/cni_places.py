@@ -39,6 +39,7 @@ else:
 ROOT = Path("/")
 ROOT_VARIABLE = "VXLANE_HOST_ROOT"
 PLUGINS_VARIABLE, NETWORKS_VARIABLE = "VXLANE_CNI_BIN_DIR", "VXLANE_CNI_CONF_DIR"
+CACHE_VARIABLE = "VXLANE_CNI_CACHE_DIR"
 CACHE = Path("/var/lib/cni")
 """libcni's, and host-local's. No runtime's configuration names another."""
 CONF, BIN = Path("/etc/cni/net.d"), Path("/opt/cni/bin")
