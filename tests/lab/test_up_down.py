@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Making and removing labs, also when the maker is killed."""
 
+import fcntl
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -109,6 +111,29 @@ def test_interrupted_up_removes_what_it_made(number, moment):
     assert up.returncode == 1
     assert "Traceback" not in errors
     assert traces() == []
+
+
+def test_up_says_whom_it_waits_for():
+    """While another command has the labs' lock, its process is named; Ctrl-C ends the wait."""
+    LABS.mkdir(exist_ok=True)
+    directory = os.open(LABS, os.O_RDONLY)
+    wait_for(lambda: _is_locked(directory), "the lock", seconds=60)
+    command = [program("vxlane"), "lab", "up", *TWO_KERNEL_NODES]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as up:
+        select.select([up.stderr], [], [], 10)
+        up.send_signal(signal.SIGINT)
+        _, said = up.communicate(timeout=10)
+    os.close(directory)
+    waits = f"process {os.getpid()} makes or removes a lab: waiting for it"
+    assert said.split("\n") == [waits, "", "Aborted!", ""]
+
+
+def _is_locked(directory):
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def test_a_failed_up_removes_what_it_made(monkeypatch):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vxlane.agent import sole
 from vxlane.errors import LabError
 from vxlane.lab import agents, kernel_node, namespaces, pods, underlay
 from vxlane.lab.plan import (
@@ -30,6 +32,8 @@ from vxlane.lab.plan import (
 )
 from vxlane.util import files
 from vxlane.util.jsontext import parse_json
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -215,7 +219,12 @@ def _one_at_a_time() -> Iterator[None]:
     directory = os.open(LABS, os.O_RDONLY)
     try:
         os.set_inheritable(directory, True)  # noqa: FBT003 (os's own signature)
-        fcntl.flock(directory, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            # On standard error, as nobody set up a log.
+            log.warning("process %s makes or removes a lab: waiting for it", sole.holder(LABS))
+            fcntl.flock(directory, fcntl.LOCK_EX)
         yield
     finally:
         os.close(directory)
