@@ -40,7 +40,7 @@ def test_found(pods: dict[IPAddress, Pod], word: str, address: object) -> None:
     ("word", "message"),
     [
         ("nobody", "no pod of this node is known by that name; give its address, which 'vxlane"),
-        ("web", "may be default/web 10.42.1.5, test/web 10.42.1.6; give the address"),
+        ("web", "'web' may be default/web 10.42.1.5, test/web 10.42.1.6; give the address"),
         ("two", "may be test/two 10.42.1.6, test/two 10.42.1.5; give the address"),
     ],
 )

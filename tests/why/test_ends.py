@@ -46,8 +46,8 @@ def test_an_end(text, end):
         ("10.42.2.2:", "'' is not a port"),
         ("10.42.2.2:²", "'²' is not a port"),
         ("fd00::1", "is an IPv6 address; only IPv4 is bypassed"),
-        ("web-1", "web-1: no pod of this node is known by that name; give its address"),
-        ("", "no pod of this node is known by that name"),
+        ("web-1", "'web-1': no pod of this node is known by that name; give its address"),
+        ("", "'': no pod of this node is known by that name"),
         ("10.42.2.256", "no pod of this node is known by that name"),
     ],
 )

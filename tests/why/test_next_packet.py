@@ -298,7 +298,7 @@ def test_the_command(pair):
     assert f"plain,{veth}\n" in offered
     failed = pair.exec("node1", program("vxlane"), "why", "nobody", target, env=env, check=False)
     assert failed.returncode == 2
-    assert failed.stderr.startswith("vxlane: nobody: no pod of this node is known by that name;")
+    assert failed.stderr.startswith("vxlane: 'nobody': no pod of this node is known by that name;")
     assert failed.stderr.count("\n") == 1
 
 

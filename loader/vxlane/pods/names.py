@@ -42,9 +42,9 @@ class PodNames:
             return every[0][1]
         if every:
             choice = ", ".join(f"{name} {address}" for name, address in every)
-            raise OptionError(f"{word} may be {choice}; give the address")
+            raise OptionError(f"{word!r} may be {choice}; give the address")
         raise OptionError(
-            f"{word}: no pod of this node is known by that name; give its address, which"
+            f"{word!r}: no pod of this node is known by that name; give its address, which"
             " 'vxlane pods' lists"
         )
 
