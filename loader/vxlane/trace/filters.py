@@ -116,10 +116,13 @@ def _flow(text: str) -> Tuple:
             f"--flow {text!r}: give a flow as 'vxlane flows' prints it, such as"
             " 'tcp 10.42.1.5:40000 10.42.2.7:80'"
         )
-    protocol, local, local_port, remote, remote_port = found.groups()
+    protocol, local_word, local_port, remote_word, remote_port = found.groups()
+    local, remote = _address(local_word, "--flow"), _address(remote_word, "--flow")
+    if local.version != remote.version:
+        raise OptionError(f"--flow: {local} and {remote} are of two IP versions; give one flow's")
     return Tuple(
-        _address(local, "--flow"),
-        _address(remote, "--flow"),
+        local,
+        remote,
         _number(local_port),
         _number(remote_port),
         _protocol(protocol, "--flow"),
