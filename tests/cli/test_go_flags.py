@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 
+from vxlane.agent.run import _serve
+from vxlane.agent.server.status import StatusStore
 from vxlane.cli.agent import agent
 from vxlane.cli.go_flags import _respelt
 
@@ -74,6 +78,12 @@ def test_figures_that_nothing_can_use_are_refused(option: str, value: str) -> No
     """A port that no socket has, an interval that never rests, a size that no map has."""
     with pytest.raises(click.BadParameter, match=f"{value}.* is not in the range"):
         values(option, value)
+
+
+def test_a_port_below_zero_is_off_as_in_flanneld() -> None:
+    """Flanneld answers probes if its port is above 0."""
+    with contextlib.ExitStack() as stack:
+        _serve(values("--healthz-port", "-1"), StatusStore(Path("none")), stack)
 
 
 @pytest.mark.parametrize("flag", ["-version", "--version", "--version=true"])

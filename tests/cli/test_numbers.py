@@ -12,7 +12,7 @@ from vxlane.cli.lab import lab
     ("command", "words"),
     [
         (agent, ("--metrics-port", "65536")),
-        (agent, ("--healthz-port", "-1")),
+        (agent, ("--healthz-port", "65536")),
         (agent, ("--iptables-resync", "0")),
         (lab.commands["up"], ("--nodes", "0")),
         (lab.commands["up"], ("--pods", "-1")),

@@ -67,7 +67,7 @@ def _until_interrupted() -> Iterator[None]:
 
 def _serve(values: Mapping[str, Any], statuses: StatusStore, stack: contextlib.ExitStack) -> None:
     """Answer probes and scrapes, where ports are given for them."""
-    if port := values["healthz_port"]:
+    if (port := values["healthz_port"]) > 0:
         listen = Listen(values["healthz_ip"], port)
         server = HttpServer(listen, health.answer(statuses.is_ready), "healthz-port")
         stack.callback(server.close)

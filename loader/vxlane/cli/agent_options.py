@@ -259,9 +259,9 @@ _OBSERVABILITY = (
     ),
     _option(
         "healthz-port",
-        type=_PORT,
+        type=click.IntRange(max=65535),
         default=0,
-        help="Answer /healthz and /readyz on this port. 0, the default, is off.",
+        help="Answer /healthz and /readyz on this port. 0, the default, or less is off.",
     ),
     _own("metrics-ip", default=_ADDRESS, show_default=True, help="Serve metrics at this address."),
     _own(
