@@ -162,7 +162,7 @@ def demo(name: str, rounds: int, seconds: float, as_json: bool) -> None:  # noqa
     else:
         click.echo(report.text(pairs))
         click.echo(
-            f"\nMedians of {rounds} rounds in turns, on {os.cpu_count()} CPUs with Linux"
+            f"\nMedians of all rounds ({rounds}), in turns, on {os.cpu_count()} CPUs with Linux"
             f" {os.uname().release}; the wire is a veth pair\nwith every offload on. Ratios mean"
             " something, absolute figures do not. BYPASSED: of the TCP packets."
         )
