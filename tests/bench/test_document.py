@@ -12,6 +12,7 @@ from vxlane.bench import compare, document
 from vxlane.bench.compare import Change
 from vxlane.bench.model import Missing
 from vxlane.bench.text import text
+from vxlane.cli.bench import bench as command
 from vxlane.errors import ConfigError
 
 FASTER = {"stock": [1.0] * 5, "bypass": [1.3, 1.31, 1.32, 1.33, 1.34], "host": [2.0] * 5}
@@ -94,6 +95,18 @@ def test_a_comparison_tells_what_differs_between_the_machines():
     assert shown.endswith("kernel: 6.18 in the first, 6.1 now")
     nothing = compare.text(compare.compare(run(), run()), run(), run())
     assert nothing == "The two runs have no row in common."
+
+
+@pytest.mark.parametrize(
+    "parts", [{"rows": [{}]}, {"rows": 5}, {"rows": [row(FASTER) | {"ratios": {"stock": 1}}]}]
+)
+def test_a_damaged_document_is_refused(parts, tmp_path):
+    """What a comparison would stumble over is told by its file."""
+    whole, damaged = tmp_path / "whole.json", tmp_path / "damaged.json"
+    whole.write_text(json.dumps(run(row(FASTER))))
+    damaged.write_text(json.dumps(run(**parts)))
+    with pytest.raises(ConfigError, match=r"damaged.json is damaged; write it with"):
+        command.main(["compare", str(whole), str(damaged)], standalone_mode=False)
 
 
 def test_another_document_is_refused():

@@ -223,8 +223,10 @@ def compare(context: click.Context, first: Path, second: Path) -> None:
 def _read(file: Path) -> Json:
     """ConfigError: it can't be read, or no run wrote it."""
     try:
-        return documents.read(parse_json(file.read_bytes()), str(file))
+        found = documents.read(parse_json(file.read_bytes()), str(file))
+        comparing.text(comparing.compare(found, found), found, found)  # whether all is there
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}; write it with: vxlane bench --json") from None
-    except ValueError:
-        raise ConfigError(f"{file} is no JSON; write it with: vxlane bench --json") from None
+    except (AttributeError, LookupError, TypeError, ValueError):
+        raise ConfigError(f"{file} is damaged; write it with: vxlane bench --json") from None
+    return found
