@@ -112,3 +112,19 @@ def test_a_wrong_word_is_status_2(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"vxlane: can't write {place}: there is no directory")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (("flows", "--slow", "flush"), "--slow"),
+        (("flows", "--json", "flush"), "--json"),
+        (("bench", "--quick", "compare", "a", "b"), "--quick"),
+        (("capture", "-w", "x", "merge", "y"), "--write"),
+    ],
+)
+def test_an_option_before_a_command_is_not_overlooked(words: tuple[str, ...], option: str) -> None:
+    """It is the group's, and the command that follows it has its own."""
+    done = run(*words)
+    assert done.returncode == 2
+    assert f"{option} means nothing before " in done.stderr

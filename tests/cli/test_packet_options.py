@@ -8,6 +8,7 @@ import signal
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from vxlane.cli.capture import capture
 from vxlane.cli.packet_options import stopped_by_signals, summary
@@ -55,3 +56,10 @@ def test_a_capture_has_room_for_a_super_packet() -> None:
     """A buffer in which no super-packet has room is refused."""
     with pytest.raises(click.BadParameter, match="128"):
         capture.make_context("capture", ["-w", "x", "--buffer", "64"])
+
+
+def test_keep_is_about_rotate() -> None:
+    """Without --rotate there is one file, so --keep would say nothing."""
+    done = CliRunner().invoke(capture, ["-w", "x", "--keep", "3"])
+    assert done.exit_code == 2
+    assert "--keep counts the files of --rotate; give that too" in done.output

@@ -27,7 +27,7 @@ from vxlane.bench.run import Wanted, run
 from vxlane.bench.text import text
 from vxlane.cli import probe_pods
 from vxlane.cli.cni_options import places
-from vxlane.cli.common import Json, Number, examples, need_root, need_writable
+from vxlane.cli.common import Json, Number, examples, is_alone, need_root, need_writable
 from vxlane.connectivity.pod import ProbePod
 from vxlane.errors import ConfigError
 from vxlane.lab.plan import check_name
@@ -117,7 +117,7 @@ def bench(context: click.Context, /, **options: Any) -> None:
     The exit status is 1 if a row shows the bypass slower than stock, or than the kernel path, by
     more than its spread, or if a check of the paths failed.
     """
-    if context.invoked_subcommand is not None:
+    if not is_alone(context):
         return
     interrupt.catch()
     wanted = _wanted(options)

@@ -9,10 +9,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from vxlane.cli import packet_options
 from vxlane.cli.capture_merge import merge
-from vxlane.cli.common import examples
+from vxlane.cli.common import examples, is_alone
 from vxlane.trace import pcapng
 from vxlane.trace.capture_file import CaptureFile, Rotation
 from vxlane.trace.event import Event
@@ -92,12 +93,14 @@ def capture(context: click.Context, /, name: str | None, count: int | None, **op
 
     Only root can read the file, since it holds what pods say to each other.
     """
-    if context.invoked_subcommand is not None:
+    if not is_alone(context):
         return
     if name is None:
         raise click.UsageError("Missing option '-w' / '--write'.")
     snaplen, inner = options.pop("snaplen"), options.pop("inner")
     size, keep = options.pop("rotate"), options.pop("keep")
+    if not size and context.get_parameter_source("keep") is ParameterSource.COMMANDLINE:
+        raise click.UsageError("--keep counts the files of --rotate; give that too")
     names = read_names(state_directory())
     with packet_options.session(options, capture=snaplen, outer=not inner) as session:
         file = CaptureFile(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from vxlane.errors import ConfigError, OptionError
 
@@ -45,6 +46,20 @@ def emit(document: Any, render: Callable[[Any], str], *, as_json: bool) -> None:
 def examples(*lines: str) -> str:
     """The epilog of a command's help."""
     return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
+
+
+def is_alone(context: click.Context) -> bool:
+    """Whether no command of its own follows a group's name. UsageError: one would not heed the
+    options that stand before it.
+    """
+    if context.invoked_subcommand is None:
+        return True
+    for option in context.command.params:
+        if context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE:
+            advice = "leave it out, or put it behind that"
+            where = f"before {context.invoked_subcommand!r}"
+            raise click.UsageError(f"{option.opts[-1]} means nothing {where}; {advice}")
+    return False
 
 
 def need_root() -> None:

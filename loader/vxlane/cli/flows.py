@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import click
 
-from vxlane.cli.common import Json, as_json, emit, examples
+from vxlane.cli.common import Json, as_json, emit, examples, is_alone
 from vxlane.pods.names import read_pod_names
 from vxlane.show import node
 from vxlane.show.table import columns, table
@@ -38,7 +38,7 @@ def flows(ctx: click.Context, slow: bool, as_json: bool) -> None:  # noqa: FBT00
     direction without a number never did. TRANSLATED is what netfilter turns LOCAL or REMOTE into,
     as for a Service. A flow that is withdrawn is not bypassed until it comes out again.
     """
-    if ctx.invoked_subcommand is not None:
+    if not is_alone(ctx):
         return
     if slow:
         emit(slow_flows(state_directory()), _slow_text, as_json=as_json)
