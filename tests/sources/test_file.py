@@ -100,8 +100,13 @@ def test_a_bad_entry_is_named_and_keeps_its_last_good_state(
         (GOOD.replace("name: node1", "name: other"), "'node1': is this node"),
         (GOOD.replace("10.42.0.0/16", "10.42.0.0/8"), "network '10.42.0.0/8'"),
         (GOOD.replace("10.42.0.0/16", "10.99.0.0/16"), "not inside the network"),
+        ("[" * 50_000, "it is nested too deeply"),
+        ("- " * 50_000, "it is nested too deeply"),
     ],
-    ids=["yaml", "json", "empty", "no-list", "own-missing", "network", "own-outside"],
+    ids=[
+        *("yaml", "json", "empty", "no-list", "own-missing", "network", "own-outside"),
+        *("brackets", "dashes"),
+    ],
 )
 def test_an_unusable_file_leaves_the_last_good_set(
     source: FileSource, path: Path, content: str, reason: str

@@ -40,6 +40,7 @@ from vxlane.util.jsontext import parse_json
 
 log = logging.getLogger(__name__)
 
+_DEEPEST = 100
 _KEYS = frozenset({"name", "address", "podCIDR", "vtepMAC"})
 
 
@@ -180,17 +181,27 @@ def _network(document: Mapping[str, object]) -> IPv4Network | None:
 
 
 def _load(content: bytes) -> dict[str, Any]:
-    # The base loader leaves every scalar as text. YAML 1.1 would read the unquoted MAC
-    # 10:20:30:40:50:12 as one number in base 60, and a node named "on" as a boolean.
-    loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
     try:
         text = content.decode()
-        document = parse_json(text) if text.lstrip()[:1] == "{" else yaml.load(text, loader)  # noqa: S506
+        document = parse_json(text) if text.lstrip()[:1] == "{" else _parse_yaml(text)
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise ConfigError(f"is neither YAML nor JSON: {one_line(error)}") from None
     if not isinstance(document, dict) or not isinstance(document.get("nodes"), list):
         raise ConfigError("has no list 'nodes' at its top level")
     return document
+
+
+def _parse_yaml(text: str) -> Any:
+    # The base loader leaves every scalar as text. YAML 1.1 would read the unquoted MAC
+    # 10:20:30:40:50:12 as one number in base 60, and a node named "on" as a boolean.
+    loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+    depth = 0
+    for event in yaml.parse(text, loader):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST:  # The loader recurses in C: 50,000 brackets would end the process.
+            raise ValueError("it is nested too deeply")
+    return yaml.load(text, loader)  # noqa: S506
 
 
 def _watch(directory: Path) -> DirectoryWatch:
