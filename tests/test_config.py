@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Network
+from pathlib import Path
 
 import pytest
 
 from vxlane.agent.prepare import prepare
 from vxlane.cli.agent import agent
-from vxlane.config import Network, parse_network
+from vxlane.config import Network, parse_network, read_network
 from vxlane.errors import ConfigError
 
 NETWORK = IPv4Network("10.42.0.0/16")
@@ -58,6 +59,14 @@ def test_a_wrong_net_conf_is_refused(text: str, reason: str) -> None:
     """What can't be in a net-conf.json is named."""
     with pytest.raises(ConfigError, match=reason):
         parse_network(text)
+
+
+def test_a_net_conf_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    """It is named, as every other that is not JSON."""
+    file = tmp_path / "net-conf.json"
+    file.write_bytes(b"\xff\xfe{")
+    with pytest.raises(ConfigError, match=r"net-conf.json: is not JSON: .*; put flannel's"):
+        read_network(file)
 
 
 @pytest.mark.parametrize(("mode", "default"), [("own", True), ("adopt", False)])

@@ -119,7 +119,7 @@ class Config:
 def read_network(path: Path) -> Network:
     """The net-conf.json at `path`; ConfigError names the key that is wrong."""
     try:
-        text = path.read_text()
+        text = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; give --net-config-path") from None
     try:
@@ -128,7 +128,7 @@ def read_network(path: Path) -> Network:
         raise ConfigError(f"{path}: {error}") from None
 
 
-def parse_network(text: str) -> Network:
+def parse_network(text: str | bytes) -> Network:
     """The content of a net-conf.json.
 
     Unknown keys are left alone.
