@@ -13,6 +13,7 @@ import pytest
 from vxlane.cli import main as cli
 from vxlane.errors import ConfigError, KernelError, SourceError, ToolError
 from vxlane.lab.agents import program
+from vxlane.util.places import STATE, STATE_VARIABLE, state_directory
 
 
 def run(*arguments):
@@ -128,3 +129,9 @@ def test_an_option_before_a_command_is_not_overlooked(words: tuple[str, ...], op
     done = run(*words)
     assert done.returncode == 2
     assert f"{option} means nothing before " in done.stderr
+
+
+def test_an_empty_state_directory_is_the_usual_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for the agent; else commands would look into whatever directory they are called in."""
+    monkeypatch.setenv(STATE_VARIABLE, "")
+    assert state_directory() == STATE

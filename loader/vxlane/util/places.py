@@ -17,4 +17,4 @@ STATE_VARIABLE = "VXLANE_STATE_DIR"
 
 def state_directory() -> Path:
     """The state directory that commands speak of: $VXLANE_STATE_DIR, or `STATE`."""
-    return Path(os.environ.get(STATE_VARIABLE, STATE))
+    return Path(os.environ.get(STATE_VARIABLE) or STATE)
