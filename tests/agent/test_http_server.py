@@ -33,7 +33,7 @@ def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     monkeypatch.setattr(http, "_TIMEOUT", 0.5)
     with socket.create_server((HOST, 0)) as free:
         port = free.getsockname()[1]
-    server = HttpServer(Listen(HOST, port), lambda path, _: ANSWERS[path], "some-port")
+    server = HttpServer(Listen(HOST, port), lambda path, _: ANSWERS[path], "some")
     yield port
     server.close()
 
@@ -116,6 +116,7 @@ def test_the_oldest_goes_for_the_newest(port: int, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_port_that_is_taken(port: int) -> None:
-    """The error names the place and the option."""
-    with pytest.raises(ConfigError, match=f"{HOST}:{port}: .*; give another --some-port"):
-        HttpServer(Listen(HOST, port), lambda path, _: ANSWERS[path], "some-port")
+    """The error names the place and the options."""
+    advice = "give another --some-ip or --some-port"
+    with pytest.raises(ConfigError, match=f"{HOST}:{port}: .*; {advice}"):
+        HttpServer(Listen(HOST, port), lambda path, _: ANSWERS[path], "some")

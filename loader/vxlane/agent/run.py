@@ -69,7 +69,7 @@ def _serve(values: Mapping[str, Any], statuses: StatusStore, stack: contextlib.E
     """Answer probes and scrapes, where ports are given for them."""
     if (port := values["healthz_port"]) > 0:
         listen = Listen(values["healthz_ip"], port)
-        server = HttpServer(listen, health.answer(statuses.is_ready), "healthz-port")
+        server = HttpServer(listen, health.answer(statuses.is_ready), "healthz")
         stack.callback(server.close)
     if port := values["metrics_port"]:
         # 11 MB that a node without a scraper is spared.
@@ -77,7 +77,7 @@ def _serve(values: Mapping[str, Any], statuses: StatusStore, stack: contextlib.E
 
         pins = pin_directory(Path(values["state_dir"]))
         answer = metrics.answer(pins, statuses)
-        server = HttpServer(Listen(values["metrics_ip"], port), answer, "metrics-port")
+        server = HttpServer(Listen(values["metrics_ip"], port), answer, "metrics")
         stack.callback(server.close)
 
 

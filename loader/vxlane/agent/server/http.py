@@ -45,8 +45,8 @@ Answer = Callable[[str, Mapping[str, str]], Response]
 class HttpServer:
     """Listens until it is closed."""
 
-    def __init__(self, listen: Listen, answer: Answer, option: str) -> None:
-        """Listen, and start the thread. ConfigError names `option`: the address can't be used."""
+    def __init__(self, listen: Listen, answer: Answer, what: str) -> None:
+        """Listen, and start the thread. ConfigError: no such address, by the options of `what`."""
         family = socket.AF_INET6 if ":" in listen.address else socket.AF_INET
         try:
             listener = socket.create_server(
@@ -54,14 +54,15 @@ class HttpServer:
             )
         except OSError as error:
             place = f"{listen.address}:{listen.port}"
-            raise ConfigError(f"{place}: {error.strerror}; give another --{option}") from None
+            advice = f"give another --{what}-ip or --{what}-port"
+            raise ConfigError(f"{place}: {error.strerror}; {advice}") from None
         self._answer = answer
         self._open: dict[asyncio.Task[None], None] = {}
         """Connections, the oldest first."""
         self._loop = asyncio.new_event_loop()
         start = asyncio.start_server(self._serve, sock=listener, limit=_LONGEST_HEAD)
         self._server = self._loop.run_until_complete(start)
-        self._thread = threading.Thread(target=self._run, name=option, daemon=True)
+        self._thread = threading.Thread(target=self._run, name=what, daemon=True)
         self._thread.start()
 
     def close(self) -> None:
