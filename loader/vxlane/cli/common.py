@@ -7,7 +7,6 @@ Imports click and errors only, since every command imports it.
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -20,21 +19,25 @@ from vxlane.errors import ConfigError, OptionError
 
 Json = dict[str, Any]
 
+_LONGEST = 1e9
+
 as_json = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON. docs/json.md explains its keys."
 )
 
 
 class Number(click.FloatRange):
-    """A number in a range. "nan" compares with nothing, so click has it in any; "inf" is none."""
+    """Seconds, in a range. "nan" compares with nothing, so click has it in any; nothing waits for
+    "inf", or for more than 30 years.
+    """
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
         """The number. BadParameter: it is none, or out of the range."""
         number = float(super().convert(value, param, ctx))
-        if not math.isfinite(number):
-            self.fail(f"{value!r} is not a finite number", param, ctx)
+        if not number <= _LONGEST:
+            self.fail(f"{value!r} is not a number of seconds", param, ctx)
         return number
 
 

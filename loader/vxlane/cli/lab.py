@@ -58,7 +58,7 @@ def lab() -> None:
     "--nodes", type=click.IntRange(1), default=2, show_default=True, help="Number of nodes."
 )
 @click.option(
-    "--pods", type=click.IntRange(0), default=2, show_default=True, help="Pods on each node."
+    "--pods", type=click.IntRange(0, 253), default=2, show_default=True, help="Pods on each node."
 )
 @click.option(
     "--kernel-nodes",
