@@ -106,10 +106,11 @@ def test_two_documents_are_not_one_output() -> None:
     assert "give one of --json and --html a file" in done.stderr
 
 
-def test_a_wrong_word_is_status_2(tmp_path: Path) -> None:
+@pytest.mark.parametrize("words", [("profile", "--json"), ("compile",)])
+def test_a_wrong_word_is_status_2(words: tuple[str, ...], tmp_path: Path) -> None:
     """An option's value that means nothing is one sentence and status 2, as one of click's is."""
     place = tmp_path / "none" / "x.json"
-    done = run("profile", "--json", str(place))
+    done = run(*words, str(place))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"vxlane: can't write {place}: there is no directory")
     assert done.stderr.count("\n") == 1

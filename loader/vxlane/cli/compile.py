@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from vxlane.cli.common import examples, need_root
+from vxlane.cli.common import examples, need_root, need_writable
 from vxlane.datapath import compiler, precompiled
 from vxlane.datapath.source import Part
 from vxlane.util import files
@@ -27,6 +27,7 @@ def compile(output: Path) -> None:  # noqa: A001 (the command's name)
     compiler makes maps.
     """
     need_root()
+    need_writable(output)
     log_file = output.with_name(f"{output.name}.log")
     parts = {part: compiler.run(part, log_file, is_portable=True) for part in Part}
     files.replace(output, precompiled.text(parts))
