@@ -50,20 +50,20 @@ class Known:
 def build(wanted: Wanted, known: Known) -> Any:
     """A struct trace_filter. OptionError names the filter that means nothing here."""
     made = new_filter()
-    if wanted.pod:
+    if wanted.pod is not None:
         _fill(made.pod, mapped(known.names.pods.find(wanted.pod, known.pods)))
-    if wanted.host:
+    if wanted.host is not None:
         _fill(made.host, mapped(_address(wanted.host, "--host")))
-    if wanted.peer:
+    if wanted.peer is not None:
         network = _peer(wanted.peer, known)
         _fill(made.peer, mapped(network.network_address))
         _fill(made.peer_mask, _mask(network))
-    if wanted.proto:
+    if wanted.proto is not None:
         made.protocol = _protocol(wanted.proto, "--proto")
     made.port = wanted.port or 0
     if wanted.verdicts:
         made.verdicts = sum(1 << verdict for verdict in _verdicts(wanted.verdicts))
-    if wanted.flow:
+    if wanted.flow is not None:
         _fill_flow(made, _flow(wanted.flow), known.flows)
     return made
 
@@ -72,7 +72,7 @@ def _address(word: str, option: str) -> IPv4Address | IPv6Address:
     try:
         return ip_address(word)
     except ValueError:
-        raise OptionError(f"{option} {word}: not an IP address") from None
+        raise OptionError(f"{option} {word!r}: not an IP address") from None
 
 
 def _peer(word: str, known: Known) -> IPNetwork:
@@ -86,7 +86,7 @@ def _peer(word: str, known: Known) -> IPNetwork:
         return ip_network(word)
     except ValueError:
         raise OptionError(
-            f"--peer {word}: no such node; give a CIDR or an address that 'vxlane peers' lists"
+            f"--peer {word!r}: no such node; give a CIDR or an address that 'vxlane peers' lists"
         ) from None
 
 
@@ -100,7 +100,7 @@ def _protocol(word: str, option: str) -> int:
     if word.isdecimal() and 0 < int(word) < 256:
         return int(word)
     if word not in PROTOCOLS:
-        raise OptionError(f"{option} {word}: give {', '.join(PROTOCOLS)} or a number up to 255")
+        raise OptionError(f"{option} {word!r}: give {', '.join(PROTOCOLS)} or a number up to 255")
     return PROTOCOLS[word]
 
 
