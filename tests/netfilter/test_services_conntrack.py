@@ -101,7 +101,7 @@ def test_own_reset(lab, virtual, backend):
         server.close()
 
         def are_closed():
-            return {entry(lab, node, client)[0] for node in NODES} <= {"CLOSE", None}
+            return {entry(lab, node, client, backend)[0] for node in NODES} <= {"CLOSE", None}
 
         wait_for(are_closed, "the entries to close")
     assert invalid() == [0] * 4

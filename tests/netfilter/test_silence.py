@@ -44,9 +44,13 @@ def speak(speaker, hearer, times):
         assert hearer.recv(64)
 
 
-def entry(lab, node, client):
-    """State and remaining seconds of the client's entry; there is one at most."""
+def entry(lab, node, client, server=SERVER):
+    """State and remaining seconds of the client's entry; there is one at most.
+
+    To another server it may have had a connection by the same port, which is in TIME_WAIT.
+    """
     argv = f"conntrack -L -p tcp -s {lab.address(CLIENT)} --sport {client.getsockname()[1]}"
+    argv += f" -r {lab.address(server)}"
     listed = lab.exec(node, *argv.split()).stdout
     found = re.findall(r"^tcp +6 (\d+) (\w+)", listed, re.MULTILINE)
     assert len(found) <= 1

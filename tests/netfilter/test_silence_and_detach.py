@@ -109,9 +109,9 @@ def test_one_sided_stream(adopted):
     # From time to time one of them goes through netfilter, and keeps the entry there.
     aged = 3 * (times[-1] - times[0]) / UDP
     assert 0.6 * aged <= seen["from_nic", "flow_aged"] <= 1.3 * aged
-    assert (
-        seen["from_nic", "flow_aged"] + seen["from_nic", "flow_half"] == seen["to_pod", "learned"]
-    )
+    # One may have been between both programs when the counting began or ended.
+    sent_past = seen["from_nic", "flow_aged"] + seen["from_nic", "flow_half"]
+    assert abs(seen["to_pod", "learned"] - sent_past) <= 1
 
 
 def test_detach(adopted):
