@@ -99,11 +99,12 @@ def test_an_output_that_is_full_has_a_sentence() -> None:
     assert done.stderr == "vxlane: standard output: No space left on device\n"
 
 
-def test_two_documents_are_not_one_output() -> None:
-    """JSON with a page of HTML before it could be read by nobody."""
-    done = run("profile", "--json", "-", "--html", "-")
+@pytest.mark.parametrize("place", ["-", "x"])
+def test_two_documents_are_not_one_output(place: str) -> None:
+    """JSON with a page of HTML before it could be read by nobody, and in a file one is lost."""
+    done = run("profile", "--json", place, "--html", place)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "give one of --json and --html a file" in done.stderr
+    assert f"two documents can't go to {place}; name another file" in done.stderr
 
 
 @pytest.mark.parametrize("words", [("profile", "--json"), ("compile",)])

@@ -72,11 +72,13 @@ def need_root() -> None:
 
 
 def need_writable(*places: Path | str | None) -> None:
-    """OptionError: a file that is to be written at the end can't be. `-` is standard output.
+    """OptionError: a file that is to be written at the end can't be, or is two documents' at once.
 
-    What is there stays as it is until then.
+    `-` is standard output. What is there stays as it is until the end.
     """
-    for place in places:
+    for number, place in enumerate(places):
+        if place and place in places[:number]:
+            raise OptionError(f"two documents can't go to {place}; name another file for one")
         if place in {None, "-"}:
             continue
         path = Path(str(place)).absolute()

@@ -59,8 +59,6 @@ def profile(seconds: float, pod: str | None, json_file: str | None, html_file: s
     answer. docs/measure.md says how it is measured. It costs CPU time while it runs, and none
     afterwards.
     """
-    if json_file == html_file == "-":
-        raise click.UsageError("give one of --json and --html a file: both can't go to one output")
     need_writable(json_file, html_file)
     figures = take(state_directory(), pod, lambda: _wait(seconds))
     _write(html_file, page(figures))
