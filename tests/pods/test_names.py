@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -66,3 +67,14 @@ def test_files(tmp_path: Path) -> None:
     bad.write_text("{")
     assert read_pod_names(tmp_path).by_address() == {IPv4Address("10.42.1.0"): "shop/web-0"}
     assert bad.exists()
+
+
+def test_a_file_of_another_shape(tmp_path: Path) -> None:
+    """A file whose container is no text is removed, and the agent begins without that pod."""
+    store = PodStore(tmp_path / "pods")
+    request = {"ifname": "eth0", "host_ifname": "veth7", "mac": "02:00:00:00:01:02"}
+    store.save(parse_interface(request | {"container_id": "c", "addresses": [], "name": ""}))
+    (file,) = (tmp_path / "pods").iterdir()
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"container_id": []}))
+    assert store.load() == {}
+    assert not file.exists()

@@ -119,12 +119,11 @@ class PodStore:
                 document = parse_json(path.read_bytes())
                 document["addresses"] = tuple(document["addresses"])
                 interface = PodInterface(**document)
+                found[interface.key] = interface
             except (OSError, ValueError, TypeError, KeyError) as error:
                 log.warning("remove %s: not what an agent wrote (%s)", path, error)
                 with contextlib.suppress(OSError):  # A directory, or a disk that takes no write.
                     path.unlink()
-                continue
-            found[interface.key] = interface
         return found
 
     def save(self, interface: PodInterface) -> None:
