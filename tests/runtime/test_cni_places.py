@@ -183,6 +183,7 @@ def test_the_runtime_of_the_network_counts(host):
     ("content", "says"),
     [
         ("[plugins", "is not TOML"),
+        (f"x = {'[' * 10_000}", "is not TOML"),
         ("plugins.cri = 7", "a value where a table belongs"),
         ('[plugins.cri.cni]\nconf_dir = "net.d"', "a path that is not absolute"),
         ("[plugins.cri.cni]\nbin_dir = 7", "a path that is not absolute"),

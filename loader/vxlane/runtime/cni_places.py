@@ -222,7 +222,7 @@ def _read(file: Path) -> Table:
         return {}
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}; {_ADVICE}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{file} is not TOML ({error}); mend it, or {_ADVICE}") from None
 
 
