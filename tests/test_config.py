@@ -76,3 +76,11 @@ def test_tunnels_are_tracked_beside_flanneld(mode: str, default: bool) -> None: 
         arguments = [*switch, "--mode", mode, "--nodes-file", "nodes.yaml"]
         config, _ = prepare(agent.make_context("agent", arguments).params)
         assert config.untracks == untracks
+
+
+@pytest.mark.parametrize("endpoints", ["localhost:2379", "http://127.0.0.1:2379,", "http://[::1"])
+def test_an_endpoint_that_is_no_address_is_refused(endpoints: str, tmp_path: Path) -> None:
+    """It is the command line's fault, and not one that etcd may mend while the agent waits."""
+    arguments = ["--etcd-endpoints", endpoints, "--state-dir", str(tmp_path)]
+    with pytest.raises(ConfigError, match=r"^'.*' is not the address of a server; write it as"):
+        prepare(agent.make_context("agent", arguments).params)

@@ -27,6 +27,7 @@ from vxlane.sources.etcd.access import DEFAULT_ENDPOINTS, EtcdAccess, config_key
 from vxlane.sources.etcd.publisher import Term
 from vxlane.sources.etcd.source import EtcdSource, network_config
 from vxlane.sources.file import FileSource
+from vxlane.sources.http import checked_url
 from vxlane.sources.kubernetes.access import find_access
 from vxlane.sources.kubernetes.source import KubernetesSource, own_node_name
 from vxlane.sources.model import parse_address
@@ -76,7 +77,7 @@ def _with_etcd(values: Values) -> tuple[Config, NodeSource]:
     """Choose the underlay first: the etcd source knows this node by that address."""
     given = values["etcd_endpoints"]
     access = EtcdAccess(
-        endpoints=tuple(given.split(",")) if given else DEFAULT_ENDPOINTS,
+        endpoints=tuple(map(checked_url, given.split(","))) if given else DEFAULT_ENDPOINTS,
         prefix=values["etcd_prefix"],
         authority=_path(values["etcd_cafile"]),
         certificate=_path(values["etcd_certfile"]),

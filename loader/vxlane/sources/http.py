@@ -183,10 +183,10 @@ class HttpClient:
 
 def checked_url(url: str) -> str:
     """`url` without a final slash; ConfigError: it is not the address of a server."""
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         known = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-    except ValueError:  # the port is no number
+    except ValueError:  # the port is no number, or a bracket is open
         known = False
     if not known:
         raise ConfigError(f"{url!r} is not the address of a server; write it as https://host:port")
