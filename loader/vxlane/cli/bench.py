@@ -36,6 +36,7 @@ from vxlane.util.jsontext import parse_json
 from vxlane.util.places import state_directory
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
+_OF_MEASURING = ("quick", "full", "seconds", "work", "congestion", "json_file", "html_file")
 _ENDS = "CLIENT,SERVER,ADDRESS"
 
 
@@ -182,6 +183,8 @@ def _wanted(options: Json) -> Wanted:
     kinds = [bool(options[kind]) for kind in ("serve", "between", "stock")]
     if sum(kinds) > 1:
         raise click.UsageError("give one of --serve, --between and --stock")
+    if options["serve"] and any(options[name] for name in _OF_MEASURING):
+        raise click.UsageError("--serve answers, and measures nothing itself; run it alone")
     if options["quick"] and options["full"]:
         raise click.UsageError("give --quick or --full, not both")
     depth = Depth.QUICK if options["quick"] else Depth.FULL if options["full"] else Depth.DEFAULT
