@@ -84,3 +84,10 @@ def test_an_endpoint_that_is_no_address_is_refused(endpoints: str, tmp_path: Pat
     arguments = ["--etcd-endpoints", endpoints, "--state-dir", str(tmp_path)]
     with pytest.raises(ConfigError, match=r"^'.*' is not the address of a server; write it as"):
         prepare(agent.make_context("agent", arguments).params)
+
+
+def test_two_sources_of_nodes_are_refused() -> None:
+    """One of them would be overlooked."""
+    arguments = ["--nodes-file", "nodes.yaml", "--kube-subnet-mgr"]
+    with pytest.raises(ConfigError, match="give --nodes-file or --kube-subnet-mgr"):
+        prepare(agent.make_context("agent", arguments).params)

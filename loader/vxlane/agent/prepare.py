@@ -47,6 +47,8 @@ def prepare(values: Values) -> tuple[Config, NodeSource]:
     """
     if values["public_ipv6"]:
         raise ConfigError("--public-ipv6 is not supported; leave it out")
+    if values["nodes_file"] and values["kube_subnet_mgr"]:
+        raise ConfigError("nodes come from one place; give --nodes-file or --kube-subnet-mgr")
     if values["nodes_file"]:
         name, network = values["node_name"] or socket.gethostname(), _network(values)
         source = FileSource(Path(values["nodes_file"]), name, network.backend)
