@@ -73,7 +73,7 @@ def test_subnet_env_is_flannels(running: AgentNode) -> None:
 
 
 def test_the_sysctls_are_set(running: AgentNode) -> None:
-    """FdbEntry is on, and conntrack bears with windows and resets that it did not see."""
+    """Forwarding is on, and conntrack bears with windows and resets that it did not see."""
     names = "net.ipv4.ip_forward net.netfilter.nf_conntrack_tcp_be_liberal"
     more = "net.netfilter.nf_conntrack_tcp_ignore_invalid_rst"
     assert running.sh(f"sysctl -n {names} {more}").split() == ["1", "1", "1"]

@@ -250,7 +250,7 @@ def write_seconds(world: World) -> float:
 def change_ms(world: World, *, in_kernel: bool = False) -> float:
     """From one node's change to its entry in the map, in a calm.
 
-    `in_kernel`: the forwarding entry changes too, as flanneld would have it.
+    `in_kernel`: the FDB entry changes too, as flanneld would have it.
     """
     time.sleep(random.uniform(0.15, 0.3))
     index = random.randrange(1, len(world.numbers))

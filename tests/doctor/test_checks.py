@@ -367,7 +367,7 @@ def test_missing_entries():
 
 
 def test_a_peer_that_moved():
-    """A forwarding entry that leads to another address than the node has is put right."""
+    """An FDB entry that leads to another address than the node has is put right."""
     forwarding = {MAC: FdbEntry(MAC, int(IPv4Address("192.168.77.99")), 3)}
     assert told("peers", forwarding=forwarding) == [("entries", "fail", (_PUT,))]
 

@@ -17,7 +17,7 @@ def test_old_memory_does_not_overrule_the_source(flannel):
     flannel.end_agent("node1")
     flannel.start_flanneld("node1")
     change_mac(flannel, "node2")
-    # flanneld leaves the old MAC's forwarding entry; all else is as it should be.
+    # flanneld leaves the old MAC's FDB entry; all else is as it should be.
     whole = golden(flannel, "node1") | {"fdb": None}
     wait_for(lambda: shown(flannel, "node1") | {"fdb": None} == whole, "node2's new MAC")
     flannel.end_flanneld("node1")

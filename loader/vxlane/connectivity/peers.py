@@ -30,7 +30,7 @@ class Known:
 
     cidr: IPv4Network
     kernel: Node | None
-    """Where the kernel's route, neighbour and forwarding entry lead together."""
+    """Where the kernel's route, neighbour and FDB entry lead together."""
     route: Route | None
     """The kernel's route to its pods, wherever that leads."""
     bypass: Peer | None

@@ -54,7 +54,7 @@ def _way(peers: Peers, address: IPv4Address) -> Finding | None:
 
 
 def entries(facts: Facts) -> Iterator[Finding]:
-    """Route, neighbour and forwarding entry of each peer are there, and lead to it."""
+    """Route, neighbour and FDB entry of each peer are there, and lead to it."""
     peers = facts.peers
     if not peers.vtep:
         return
@@ -198,13 +198,13 @@ def _lacks_forwarding(peers: Peers, node: Expected) -> bool:
 
 
 def _unforwarded(peers: Peers) -> Iterator[Neighbour]:
-    """Neighbours that a route needs and that no forwarding entry leads to."""
+    """Neighbours that a route needs and that no FDB entry leads to."""
     needed = (peers.neighbours.get(route.gateway) for route in peers.routes)
     return (each for each in needed if each and each.mac not in peers.forwarding)
 
 
 def _strays(peers: Peers) -> Iterator[FdbEntry]:
-    """FdbEntry entries whose MAC no neighbour and no peer has."""
+    """FDB entries whose MAC no neighbour and no peer has."""
     known = {each.mac for each in peers.neighbours.values()}
     known |= {node.vtep_mac for node in peers.expected.values()}
     return (each for mac, each in peers.forwarding.items() if mac not in known)
