@@ -14,7 +14,7 @@ from vxlane.doctor.facts import Program
 from vxlane.errors import KernelError
 from vxlane.host.veths import has_xdp
 from vxlane.netlink import rtnetlink as rt
-from vxlane.netlink.socket import NetlinkSocket, Request, attributes
+from vxlane.netlink.socket import NetlinkSocket, Request, attributes, text_of
 
 _OURS = frozenset(program.label for program in Ours)
 
@@ -51,9 +51,9 @@ class ProgramReader:
         for body in self._dump(Request(rt.RTM_GETTFILTER, head)):
             _, _, handle, _, info = rt.TCMSG.unpack_from(body)
             found = attributes(body, rt.TCMSG.size)
-            kind = found[rt.TCA_KIND].rstrip(b"\0").decode()
+            kind = text_of(found[rt.TCA_KIND])
             options = attributes(found.get(rt.TCA_OPTIONS, b""), 0) if kind == "bpf" else {}
-            name = options.get(rt.TCA_BPF_NAME, b"").rstrip(b"\0").decode(errors="replace")
+            name = text_of(options.get(rt.TCA_BPF_NAME, b""))
             # The kernel lists each chain's head too, with handle 0.
             if handle and not name.startswith(OWNER):
                 yield Program(hook=hook.name.lower(), name=name or kind, priority=info >> 16)
@@ -65,8 +65,7 @@ class ProgramReader:
         for body in self._dump(Request(rt.RTM_GETQDISC, everything)):
             _, ifindex, _, parent, _ = rt.TCMSG.unpack_from(body)
             if parent == rt.TC_H_CLSACT:
-                kind = attributes(body, rt.TCMSG.size)[rt.TCA_KIND]
-                found[ifindex] = kind.rstrip(b"\0").decode()
+                found[ifindex] = text_of(attributes(body, rt.TCMSG.size)[rt.TCA_KIND])
         return found
 
     def _has_xdp(self, ifindex: int) -> bool:

@@ -19,7 +19,7 @@ from vxlane.mechanisms.packet import ESTABLISHED, INVALID, Field, NumberTest
 from vxlane.mechanisms.rules import Base, ChainKey, Code, Family, Hook, Rule, Verdict
 from vxlane.netlink import nfnetlink as nf
 from vxlane.netlink import rtnetlink as rt
-from vxlane.netlink.socket import NetlinkSocket, Request, attribute, attributes
+from vxlane.netlink.socket import NetlinkSocket, Request, attribute, attributes, text_of
 
 _FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 _OF_PODS = (Family.IP, Family.INET)
@@ -95,13 +95,13 @@ def _counted(legacy: LegacyReader) -> dict[str, int]:
 
 def _chains(netlink: NetlinkSocket) -> Iterator[str]:
     for body in _dump(netlink, nf.NFT_MSG_GETCHAIN, b""):
-        yield _text(attributes(body, nf.NFGENMSG.size)[nf.NFTA_CHAIN_NAME])
+        yield text_of(attributes(body, nf.NFGENMSG.size)[nf.NFTA_CHAIN_NAME])
 
 
 def _flowtables(netlink: NetlinkSocket) -> Iterator[str]:
     for body in _dump(netlink, nf.NFT_MSG_GETFLOWTABLE, b""):
         found = attributes(body, nf.NFGENMSG.size)
-        names = (_text(found[nf.NFTA_FLOWTABLE_TABLE]), _text(found[nf.NFTA_FLOWTABLE_NAME]))
+        names = (text_of(found[nf.NFTA_FLOWTABLE_TABLE]), text_of(found[nf.NFTA_FLOWTABLE_NAME]))
         yield " ".join((_FAMILIES.get(body[0], str(body[0])), *names))
 
 
@@ -115,7 +115,7 @@ def _sets(netlink: NetlinkSocket) -> Iterator[str]:
         data = attributes(found.get(nf.IPSET_ATTR_DATA, b""), 0)
         references = data.get(nf.IPSET_ATTR_REFERENCES, bytes(4))
         if any(references):
-            yield _text(found[nf.IPSET_ATTR_SETNAME])
+            yield text_of(found[nf.IPSET_ATTR_SETNAME])
 
 
 _NET_ORDER = 1 << 14  # NLA_F_NET_BYTEORDER, on which ipset insists
@@ -126,7 +126,3 @@ def _dump(netlink: NetlinkSocket, kind: int, wanted: bytes) -> list[bytes]:
         return netlink.dump(Request(kind, nf.NFGENMSG.pack(socket.AF_UNSPEC, 0, 0) + wanted))
     except KernelError:
         return []  # this kernel has none of them
-
-
-def _text(value: bytes) -> str:
-    return value.rstrip(b"\0").decode(errors="replace")
