@@ -2,11 +2,13 @@
 """Where runtimes have their CNI files, told by their processes and configurations."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from vxlane.errors import ConfigError
 from vxlane.runtime import cni_places
+from vxlane.runtime.cni_places import CniPlaces
 
 K3S = "/var/lib/rancher/k3s"
 K3S_FILE = f"{K3S}/agent/etc/containerd/config.toml"
@@ -195,3 +197,12 @@ def test_a_configuration_that_cant_be_read(host, content, says):
     with pytest.raises(ConfigError, match=says) as raised:
         host.found()
     assert "--cni-conf-dir" in str(raised.value)
+
+
+def test_empty_variables_name_nothing(tmp_path, monkeypatch):
+    """As for options of the command line; else the directory that it is called in would be one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cni_places, "find", lambda _, root: CniPlaces(root / "conf", root / "bin"))
+    for name in ("VXLANE_HOST_ROOT", "VXLANE_CNI_CONF_DIR", "VXLANE_CNI_BIN_DIR"):
+        monkeypatch.setenv(name, "")
+    assert cni_places.told("cbr0") == CniPlaces(Path("/conf"), Path("/bin"))

@@ -84,7 +84,7 @@ def find(network_name: str, root: Path = ROOT) -> CniPlaces:
 
 def told(network_name: str) -> CniPlaces:
     """What the environment names, as commands with options for it read it; else as `find`."""
-    found = find(network_name, Path(os.environ.get(ROOT_VARIABLE, ROOT)))
+    found = find(network_name, Path(os.environ.get(ROOT_VARIABLE) or ROOT))
     return replace(
         found,
         conf_dir=Path(os.environ.get(NETWORKS_VARIABLE) or found.conf_dir),
