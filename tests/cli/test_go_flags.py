@@ -65,21 +65,6 @@ def test_other_words_are_refused(monkeypatch: pytest.MonkeyPatch, word: str) -> 
     assert "--ip-masq" in raised.value.format_message()
 
 
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [
-        ("--healthz-port", "65536"),
-        ("--metrics-port", "-1"),
-        ("--iptables-resync", "0"),
-        ("--max-flows", "4294967296"),
-    ],
-)
-def test_figures_that_nothing_can_use_are_refused(option: str, value: str) -> None:
-    """A port that no socket has, an interval that never rests, a size that no map has."""
-    with pytest.raises(click.BadParameter, match=f"{value}.* is not in the range"):
-        values(option, value)
-
-
 def test_a_port_below_zero_is_off_as_in_flanneld() -> None:
     """Flanneld answers probes if its port is above 0."""
     with contextlib.ExitStack() as stack:

@@ -12,8 +12,10 @@ from vxlane.cli.lab import lab
     ("command", "words"),
     [
         (agent, ("--metrics-port", "65536")),
+        (agent, ("--metrics-port", "-1")),
         (agent, ("--healthz-port", "65536")),
         (agent, ("--iptables-resync", "0")),
+        (agent, ("--max-flows", "4294967296")),
         (lab.commands["up"], ("--nodes", "0")),
         (lab.commands["up"], ("--pods", "-1")),
         (lab.commands["up"], ("--pods", "254")),
@@ -23,7 +25,7 @@ from vxlane.cli.lab import lab
     ids=lambda value: value[0] if isinstance(value, tuple) else value.name,
 )
 def test_a_number_out_of_range_is_refused(command, words):
-    """Ports beyond 65,535 and times of zero are errors of the command line."""
+    """A port that no socket has, a time of zero, a size that no map has."""
     with pytest.raises(click.BadParameter, match="is not in the range"):
         command.make_context(command.name, list(words))
 
