@@ -103,7 +103,7 @@ def _with_etcd(values: Values) -> tuple[Config, NodeSource]:
 
 
 def network_in_etcd(access: EtcdAccess) -> str:
-    """The network's config in etcd. SourceError: it is missing or wrong: someone may mend it."""
+    """The network's config in etcd. SourceError: it is missing, or wrong as yet."""
     try:
         text = network_config(access)
         parse_network(text)

@@ -241,7 +241,9 @@ _COMPATIBILITY = (
         "ip-masq-fully-random-disable",
         help="Keep the source port of masqueraded packets where it is free.",
     ),
-    _switch("ip-blackhole-route", help="Drop packets to this node's CIDR to which no pod answers."),
+    _switch(
+        "ip-blackhole-route", help="Drop packets to addresses of this node's CIDR that no pod has."
+    ),
     _switch(
         "set-node-network-unavailable",
         default=True,

@@ -86,10 +86,15 @@ def _works(_ctx: click.Context, _param: click.Parameter, words: tuple[str, ...])
 @click.option(
     "--congestion",
     metavar="NAME",
-    help="Measure TCP throughput with this congestion control, such as cubic.",
+    help="Measure TCP throughput with this congestion control, such as cubic. The default is the"
+    " sender's own.",
 )
-@click.option("--json", "json_file", type=_FILE, metavar="FILE", help="Write the figures.")
-@click.option("--html", "html_file", type=_FILE, metavar="FILE", help="Write a page with plots.")
+@click.option(
+    "--json", "json_file", type=_FILE, metavar="FILE", help="Write the figures to this file."
+)
+@click.option(
+    "--html", "html_file", type=_FILE, metavar="FILE", help="Write a page with plots to this file."
+)
 @click.option("--stock", metavar=_ENDS, help="Measure stock flannel between these ends.")
 @click.option("--bypass", metavar=_ENDS, help="Measure the bypass between these ends.")
 @click.option(

@@ -37,7 +37,7 @@ class Number(click.FloatRange):
         """The number. BadParameter: it is none, or out of the range."""
         number = float(super().convert(value, param, ctx))
         if not number <= _LONGEST:
-            self.fail(f"{value!r} is not a number of seconds", param, ctx)
+            self.fail(f"{value!r} is not a number of seconds up to {_LONGEST:,.0f}", param, ctx)
         return number
 
 

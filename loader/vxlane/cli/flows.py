@@ -56,7 +56,7 @@ def flush(as_json: bool) -> None:  # noqa: FBT001
     """Withdraw every approval.
 
     Each flow goes through netfilter again before it is bypassed. The agent does this itself when
-    rules change. It sees a change by iptables-legacy within seconds, and none of an ipset.
+    rules change. It sees a change by iptables-legacy within a second, and none of an ipset.
     """
     epoch = node.call(state_directory(), {"op": "flush"})["epoch"]
     emit({"epoch": epoch}, lambda done: f"epoch {done['epoch']}", as_json=as_json)

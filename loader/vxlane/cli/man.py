@@ -32,13 +32,15 @@ send to it as to any node of flannel.
 
 _EXIT_STATUS = """
 0: it succeeded. 1: it failed, and one sentence on standard error says why, or it found what its
-description names. 2: the command line is wrong.
+description names. 2: the command line is wrong; or vxlane doctor failed, whose 1 is a finding.
 """
 
 _ENVIRONMENT = {
     "VXLANE_STATE_DIR": "The state directory of the agent that a command speaks with.",
     "VXLANE_CNI_CONF_DIR": "See --cni-conf-dir.",
     "VXLANE_CNI_BIN_DIR": "See --cni-bin-dir.",
+    "VXLANE_CNI_CACHE_DIR": "See --cni-cache-dir.",
+    "VXLANE_HOST_ROOT": "See --host-root.",
     "FLANNELD_NAME": "vxlane agent reads each of its flags from there as flanneld does: "
     "--kube-subnet-mgr from FLANNELD_KUBE_SUBNET_MGR. The command line comes first.",
     "NODE_NAME": "See --node-name.",

@@ -224,9 +224,10 @@ class Flow:
     """A flow of a local pod, and what the kernel path was seen to do with it.
 
     `seen_out` and `seen_in` are when packets of each direction last came out of the kernel path.
-    `used` is when the flow was last bypassed, within a second (ns, 0: never). `ifindex` is the veth
-    of the pod that it was approved for. `nic` is the device by which it leaves (0: none, or not
-    seen yet). `behind` is the flow's 5-tuple behind netfilter, which differs if it is translated.
+    `used` is when the flow was last bypassed, within a second. All three are in ns; 0: never.
+    `ifindex` is the veth of the pod that it was approved for. `nic` is the device by which it
+    leaves (0: none, or not seen yet). `behind` is the flow's 5-tuple behind netfilter, which
+    differs if it is translated.
     """
 
     tuple: Tuple

@@ -77,7 +77,7 @@ class RouteEvents:
         self._socket.close()
 
     def read(self, device: int) -> Events:
-        """Read all waiting events. Neighbours and FDB entries are those of `device` (ifindex)."""
+        """Read all waiting events. Neighbours and FDB entries are those of `device` (0: none)."""
         events = Events()
         while True:
             try:

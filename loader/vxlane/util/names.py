@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Converts names of devices and MACs between what people and the kernel use."""
+"""Converts names of devices, MACs and addresses between what people and the kernel use."""
 
 from __future__ import annotations
 
