@@ -128,6 +128,16 @@ def test_up_says_whom_it_waits_for():
     assert said.split("\n") == [waits, "", "Aborted!", ""]
 
 
+def test_what_a_killed_one_started_is_waited_for(tmp_path, monkeypatch, caplog):
+    """It has the lock of its parent, which is gone and has no number to tell."""
+    monkeypatch.setattr(labs, "LABS", tmp_path)
+    command = ["flock", str(tmp_path), "sh", "-c", "kill -9 $PPID; echo; exec sleep 0.5"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
+        holder.stdout.readline()
+        with labs._one_at_a_time():
+            assert caplog.messages == ["another process makes or removes a lab: waiting for it"]
+
+
 def _is_locked(directory):
     try:
         fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)

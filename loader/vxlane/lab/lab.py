@@ -222,8 +222,10 @@ def _one_at_a_time() -> Iterator[None]:
         try:
             fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            pid = sole.holder(LABS)
+            who = f"process {pid}" if pid else "another process"
             # On standard error, as nobody set up a log.
-            log.warning("process %s makes or removes a lab: waiting for it", sole.holder(LABS))
+            log.warning("%s makes or removes a lab: waiting for it", who)
             fcntl.flock(directory, fcntl.LOCK_EX)
         yield
     finally:
