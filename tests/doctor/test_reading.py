@@ -44,6 +44,18 @@ def test_the_plugin_is_looked_for_where_commands_are_told(tmp_path, monkeypatch)
     assert (found.is_called, found.is_there) == (True, True)
 
 
+def test_a_configuration_that_nobody_asks_is_not_read(tmp_path, monkeypatch):
+    """Where both directories are told, the runtime's file may be damaged, as for `install`."""
+    broken = tmp_path / "etc/containerd/config.toml"
+    broken.parent.mkdir(parents=True)
+    broken.write_text("[", encoding="utf-8")
+    monkeypatch.setenv("VXLANE_HOST_ROOT", str(tmp_path))
+    assert plugin().error
+    for name in ("VXLANE_CNI_BIN_DIR", "VXLANE_CNI_CONF_DIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+    assert not plugin().error
+
+
 def test_a_namespace_without_rules(chamber):
     """Where no rule was ever made there is nothing, and no failure."""
     found = chamber.run(rules)

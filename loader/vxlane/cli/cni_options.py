@@ -70,14 +70,13 @@ def _filled(command: Callable[..., Any]) -> Callable[..., Any]:
         network_name: str,
         **rest: Any,
     ) -> Any:
-        if cni_bin_dir is None or cni_conf_dir is None:
-            found = cni_places.find(network_name, host_root)
-            cni_bin_dir = cni_bin_dir or found.bin_dir
-            cni_conf_dir = cni_conf_dir or found.conf_dir
+        found = cni_places.chosen(
+            network_name, host_root, conf_dir=cni_conf_dir, bin_dir=cni_bin_dir
+        )
         if "cni_cache_dir" in rest:
             usual = cni_places.below(host_root, cni_places.CACHE)
             rest["cni_cache_dir"] = rest["cni_cache_dir"] or usual
-        given = {"cni_bin_dir": cni_bin_dir, "cni_conf_dir": cni_conf_dir}
+        given = {"cni_bin_dir": found.bin_dir, "cni_conf_dir": found.conf_dir}
         return command(network_name=network_name, **given, **rest)
 
     return call

@@ -82,14 +82,29 @@ def find(network_name: str, root: Path = ROOT) -> CniPlaces:
     return found[0]
 
 
+def chosen(
+    network_name: str, root: Path, *, conf_dir: Path | None, bin_dir: Path | None
+) -> CniPlaces:
+    """The directories that are given; one that is not is found. ConfigError: see `find`."""
+    if conf_dir and bin_dir:
+        return CniPlaces(conf_dir, bin_dir)
+    found = find(network_name, root)
+    return replace(found, conf_dir=conf_dir or found.conf_dir, bin_dir=bin_dir or found.bin_dir)
+
+
 def told(network_name: str) -> CniPlaces:
-    """What the environment names, as commands with options for it read it; else as `find`."""
-    found = find(network_name, Path(os.environ.get(ROOT_VARIABLE) or ROOT))
-    return replace(
-        found,
-        conf_dir=Path(os.environ.get(NETWORKS_VARIABLE) or found.conf_dir),
-        bin_dir=Path(os.environ.get(PLUGINS_VARIABLE) or found.bin_dir),
+    """As `chosen`, by the environment that commands with options for it read."""
+    return chosen(
+        network_name,
+        _variable(ROOT_VARIABLE) or ROOT,
+        conf_dir=_variable(NETWORKS_VARIABLE),
+        bin_dir=_variable(PLUGINS_VARIABLE),
     )
+
+
+def _variable(name: str) -> Path | None:
+    value = os.environ.get(name)
+    return Path(value) if value else None
 
 
 def _running(root: Path) -> Iterator[CniPlaces]:
