@@ -15,7 +15,7 @@ from vxlane.cli.packet_options import stopped_by_signals, summary
 from vxlane.trace.follow import Outcome
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals(number: signal.Signals) -> None:
     """The first signal asks for the end, a second one interrupts; afterwards all is as before."""
     before = signal.getsignal(number)

@@ -17,9 +17,8 @@ from vxlane.trace.filters import VERDICT_WORDS, Known, Wanted, build
 from vxlane.trace.follow import Outcome
 from vxlane.trace.names import read_names
 from vxlane.trace.session import Session
+from vxlane.util import interrupt
 from vxlane.util.places import state_directory
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -106,16 +105,17 @@ def say_ready() -> None:
 
 @contextmanager
 def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """SIGINT or SIGTERM calls `stop`; a second one raises KeyboardInterrupt, for the output may be
-    stuck.
+    """A signal that ends commands calls `stop`; a second one raises KeyboardInterrupt, for the
+    output may be stuck.
     """
+    caught = interrupt.signals()
 
     def first(*_: object) -> None:
-        for number in _SIGNALS:
+        for number in caught:
             signal.signal(number, signal.default_int_handler)
         stop()
 
-    before = {number: signal.signal(number, first) for number in _SIGNALS}
+    before = {number: signal.signal(number, first) for number in caught}
     try:
         yield
     finally:

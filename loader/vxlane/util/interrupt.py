@@ -15,6 +15,13 @@ _SENT_AGAIN_AFTER = 0.01
 """Seconds. By then the finalizer that lost the interrupt has ended."""
 
 
+def signals() -> tuple[signal.Signals, ...]:
+    """The signals that end a command. SIGHUP is none where it is ignored, as nohup has it."""
+    usual = (signal.SIGTERM, signal.SIGINT)
+    ignores = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return usual if ignores else (*usual, signal.SIGHUP)
+
+
 def catch() -> None:
     """From now on these signals raise KeyboardInterrupt with the signal's name, once.
 
@@ -27,14 +34,12 @@ def catch() -> None:
     (sys.unraisablehook) and drops it. Then it is raised again.
     """
     came = ""
-    signals = [signal.SIGTERM, signal.SIGINT]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
-        signals.append(signal.SIGHUP)
+    caught = signals()
 
     def interrupt(number: int, _: FrameType | None) -> None:
         nonlocal came
         came = signal.Signals(number).name
-        for each in signals:
+        for each in caught:
             signal.signal(each, signal.SIG_IGN)
         raise KeyboardInterrupt(came)
 
@@ -49,5 +54,5 @@ def catch() -> None:
 
     sys.unraisablehook = unraisable
     signal.signal(signal.SIGALRM, again)
-    for number in signals:
+    for number in caught:
         signal.signal(number, interrupt)
