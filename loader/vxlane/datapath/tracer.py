@@ -4,7 +4,7 @@
 The place is a pinned map, so the tracer outlives the process that put it there. Three things limit
 what a killed process leaves behind:
 
-- the tracer reports nothing when its lease has expired, `LEASE` after the last renewal;
+- the tracer reports nothing when its lease has run out, `LEASE` after the last renewal;
 - a process that traces holds the lock of a file in the state directory. Once a second the agent
   removes a tracer whose lock is free;
 - the next process that traces replaces the tracer by its own.

@@ -63,9 +63,9 @@ def _bypassed(context: Context) -> Reason:
 
 def _no_agent(context: Context) -> Reason:
     if context.agent.error:
-        why = "no agent answers and its lease has expired, so nothing is bypassed on this node"
+        why = "no agent answers and its lease has run out, so nothing is bypassed on this node"
         return f"{why}. Start it as this node does", "systemctl start vxlane"
-    why = "the bypass is off or the agent's lease has expired, so nothing is bypassed on this node"
+    why = "the bypass is off or the agent's lease has run out, so nothing is bypassed on this node"
     return why, "vxlane status"
 
 

@@ -62,7 +62,7 @@ def lease(facts: Facts) -> Iterator[Finding]:
         meaning = (
             "the agent hangs or has too little CPU; all packets take the kernel path meanwhile"
         )
-        yield fail("lease", f"it expired {-left / _SECOND:.1f} s ago", meaning, _START)
+        yield fail("lease", f"it ran out {-left / _SECOND:.1f} s ago", meaning, _START)
 
 
 def pins(facts: Facts) -> Iterator[Finding]:
