@@ -7,13 +7,15 @@ import json
 import os
 import subprocess
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import benchdocument
 import pytest
 from click.testing import CliRunner
 
-from vxlane.bench import environment, grounds, parity, plan, programs, talk
+from vxlane.bench import environment, grounds, parity, plan, programs, talk, tracked
 from vxlane.bench.ends import in_namespaces
 from vxlane.bench.model import Placement
 from vxlane.bench.plan import Depth
@@ -147,6 +149,25 @@ def test_connections_go_to_ports_in_turn(make_netns, tmp_path):
     assert set(calls) == {"9000", "9001", "9002", "9003"}
     assert max(calls.values()) - min(calls.values()) <= 1
     assert sum(calls.values()) == int(said.split()[0])
+
+
+def test_no_measurement_meets_entries_of_another(lab, tmp_path):
+    """Before each one conntrack's tables of the lab's nodes are empty."""
+    stand = replace(stand_of(lab, "node1-pod1", "node2-pod1"), nodes=(lab.netns("node1"),))
+    ground = SimpleNamespace(stand=lambda *_: stand)
+    held = Rounds(ground, 1, 0.1, (0, 0), talk.build(tmp_path), lambda _: None)
+
+    def entries():
+        return int(lab.exec("node1", "conntrack", "-C").stdout)
+
+    lab.exec("node1-pod1", "ping", "-qc1", lab.address("node2-pod1"))
+    assert entries()
+    tracked.forget(stand.nodes)
+    assert entries() < 5  # The lab is others' too.
+    held.hold([plan.Cell(plan.GIVEN, plan.CRR, Placement.ONE, ("stock",))])
+    many = entries()
+    held.hold([plan.Cell(plan.GIVEN, plan.UDP_RR, Placement.ONE, ("stock",))])
+    assert entries() < 50 < many
 
 
 def test_throughput_by_each_congestion_control(lab):

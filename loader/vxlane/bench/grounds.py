@@ -39,6 +39,8 @@ class Stand:
     beside: Ends | None = None
     cutting: Sequence[End] = ()
     """Where fragments are counted."""
+    nodes: Sequence[str] = ()
+    """Namespaces of the lab's nodes; empty: the nodes are not ours."""
 
 
 class Grounds(Protocol):
@@ -108,7 +110,13 @@ class Labs:
         if path == "host":
             client, server = lab.nodes[:2]
             ends = in_namespaces(client.name, server.name, str(server.address))
-            return Stand(ends, ends.address, _WIRE_MTU, cutting=(ends.source, ends.target))
+            return Stand(
+                ends,
+                ends.address,
+                _WIRE_MTU,
+                cutting=(ends.source, ends.target),
+                nodes=(client.name, server.name),
+            )
         source, target = _pods(lab, place)
         address = service.VIRTUAL if place == plan.SERVICE else target.address
         nodes = {node.name: node for node in lab.nodes}
@@ -119,6 +127,7 @@ class Labs:
             checks(path, source, target, nodes),
             _neighbours(lab),
             [Namespace(node) for node in nodes],
+            tuple(nodes),
         )
 
     def _key(self, path: str, place: Place) -> tuple[str, int]:

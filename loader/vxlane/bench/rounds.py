@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from vxlane.bench import parity, plan, witness
+from vxlane.bench import parity, plan, tracked, witness
 from vxlane.bench.grounds import Grounds, Stand
 from vxlane.bench.model import Missing, Placement, Row, Taken
 from vxlane.bench.plan import Cell, Place
@@ -113,6 +113,7 @@ class Rounds:
         where = f"round {turn + 1}: {cell.place.name}, {cell.work}, {cell.placement.value}, {path}"
         before = witness.read(stand.checks)
         try:
+            tracked.forget(stand.nodes)
             taken = work.run(self.setting(path, cell.place, cell.placement))
         except VxlaneError as error:
             findings.failures.append(f"{where}: {error}")
