@@ -151,6 +151,16 @@ def test_connections_go_to_ports_in_turn(make_netns, tmp_path):
     assert sum(calls.values()) == int(said.split()[0])
 
 
+@pytest.mark.parametrize("path", ["host", "stock"])
+def test_a_lab_of_the_bench_has_nodes_of_its_own(lab, path):
+    """They are those whose connections are forgotten. Ends that somebody gives have none."""
+    made = grounds.Labs(NAME, print)
+    made.labs["stock", 0] = lab.lab
+    nodes = [node.name for node in lab.lab.nodes]
+    assert set(made.stand(path, plan.BETWEEN).nodes) == set(nodes[:2] if path == "host" else nodes)
+    assert stand_of(lab, "node1-pod1", "node2-pod1").nodes == ()
+
+
 def test_no_measurement_meets_entries_of_another(lab, tmp_path):
     """Before each one conntrack's tables of the lab's nodes are empty."""
     stand = replace(stand_of(lab, "node1-pod1", "node2-pod1"), nodes=(lab.netns("node1"),))

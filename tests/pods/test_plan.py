@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 from plaindevice import device
@@ -11,7 +12,7 @@ from plaindevice import device
 from vxlane.datapath.abi import Guard
 from vxlane.host.devices import Device
 from vxlane.pods.interfaces import PodInterface
-from vxlane.pods.plan import plan_for
+from vxlane.pods.plan import is_still_so, plan_for
 
 VETH = device(7, "veth7", "veth", master=5)
 BRIDGE = device(5, "cni0", "bridge", mtu=1400)
@@ -53,3 +54,14 @@ def test_netfilter_on_the_bridge(*, of_node: bool, of_bridge: bool, expected: bo
     bridge = dataclasses.replace(BRIDGE, calls_iptables=of_bridge)
     [pod] = plan_for(POD, VETH, bridge, others=Guard(0), bridge_netfilter=of_node).pods
     assert pod.bridge_netfilter == expected
+
+
+@pytest.mark.parametrize(
+    "changes", [{"mtu": 1300}, {"mac": VETH.mac}, {"filters_vlans": True}, {"calls_iptables": True}]
+)
+def test_a_bridge_that_is_another_for_its_pods(changes: dict[str, Any]) -> None:
+    """Whatever of a bridge an entry depends on has it made anew; a port that joins has not."""
+    bridge = dataclasses.replace(BRIDGE, mac="02:00:00:00:00:05")
+    plan = plan_for(POD, VETH, bridge, others=Guard(0), bridge_netfilter=False)
+    assert is_still_so(plan, bridge)
+    assert not is_still_so(plan, dataclasses.replace(bridge, **changes))
