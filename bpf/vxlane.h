@@ -198,7 +198,8 @@ struct flow {
 	__u32 sent; /* TCP: sequence number behind what the pod sent last */
 	__u32 received; /* the same of the other end */
 	__u8 open; /* TCP: the ACK of the handshake has come out, conntrack is ESTABLISHED */
-	__u8 closing; /* TCP: whose FIN has passed since the SYN, bits of enum end, and HEARD() */
+	__u8 closing; /* TCP: whose FIN has passed since the SYN, bits of enum end; two bits higher,
+			 whose FIN the other end has acknowledged */
 	__u8 confirmed; /* more than one packet was seen to take this way */
 	/* What stays. */
 	__u8 way; /* enum way */

@@ -42,7 +42,7 @@ def far_end(netlink: NetlinkSocket, near_ifindex: int) -> FarEnd | None:
         return None
     name = text_of(far[rt.IFLA_IFNAME])
     nsid = int(rt.S32.unpack(near[rt.IFLA_LINK_NETNSID])[0])
-    return FarEnd(ifindex, name, far[rt.IFLA_ADDRESS].hex(":"), has_xdp(far), nsid)
+    return FarEnd(ifindex, name, far[rt.IFLA_ADDRESS].hex(":"), _has_xdp(far), nsid)
 
 
 def leads_elsewhere(netlink: NetlinkSocket, end: FarEnd, namespace: Path) -> bool:
@@ -75,8 +75,12 @@ def root_qdisc(netlink: NetlinkSocket, ifindex: int) -> str:
     return text_of(device.get(rt.IFLA_QDISC, b"noqueue"))
 
 
-def has_xdp(device: dict[int, bytes]) -> bool:
-    """Whether a device with these attributes has an XDP program, generic or native."""
+def has_xdp(netlink: NetlinkSocket, ifindex: int) -> bool:
+    """Whether a device has an XDP program, generic or native. One that is gone has none."""
+    return _has_xdp(_link(netlink, ifindex, b"") or {})
+
+
+def _has_xdp(device: dict[int, bytes]) -> bool:
     return any(attributes(device.get(rt.IFLA_XDP, b""), 0).get(rt.IFLA_XDP_ATTACHED, b""))
 
 

@@ -65,7 +65,7 @@ class DeviceReader:
             found += [Finding(Kind.SHAPER, f"qdisc {kind} on {name}") for kind in shapers]
             if any(self._hooks.has_foreign_filters(hook, ifindex) for hook in TcxHook):
                 found.append(Finding(Kind.TC, f"tc filters on {name}"))
-            if self._has_xdp(ifindex):
+            if has_xdp(self._netlink, ifindex):
                 found.append(Finding(Kind.XDP, f"XDP on {name}"))
         for pod in devices.pods:
             found += self._of_pod(pod)
@@ -91,11 +91,6 @@ class DeviceReader:
             kind = attributes(body, rt.TCMSG.size)[rt.TCA_KIND]
             kinds.setdefault(ifindex, set()).add(text_of(kind))
         return kinds
-
-    def _has_xdp(self, ifindex: int) -> bool:
-        body = rt.IFINFOMSG.pack(socket.AF_UNSPEC, 0, ifindex, 0, 0)
-        (answer,) = self._netlink.request([Request(rt.RTM_GETLINK, body)])
-        return isinstance(answer, bytes) and has_xdp(attributes(answer, rt.IFINFOMSG.size))
 
 
 def _has_filters(namespace: str, ifindex: int) -> bool:

@@ -33,7 +33,7 @@ class ProgramReader:
             for hook in TcxHook
             for program in (*self._by_tcx(ifindex, hook), *self._filters(ifindex, hook))
         ]
-        if self._has_xdp(ifindex):
+        if has_xdp(self._netlink, ifindex):
             found.append(Program(hook="xdp", name=""))
         return tuple(found)
 
@@ -67,11 +67,6 @@ class ProgramReader:
             if parent == rt.TC_H_CLSACT:
                 found[ifindex] = text_of(attributes(body, rt.TCMSG.size)[rt.TCA_KIND])
         return found
-
-    def _has_xdp(self, ifindex: int) -> bool:
-        body = rt.IFINFOMSG.pack(socket.AF_UNSPEC, 0, ifindex, 0, 0)
-        (answer,) = self._netlink.request([Request(rt.RTM_GETLINK, body)])
-        return isinstance(answer, bytes) and has_xdp(attributes(answer, rt.IFINFOMSG.size))
 
     def _dump(self, request: Request) -> list[bytes]:
         try:
