@@ -38,6 +38,7 @@ Values = Mapping[str, Any]
 """Option name (with underscores) -> value, as click parsed it."""
 
 _NET_CONFIG = Path("/etc/kube-flannel/net-conf.json")
+_PAIRS = (("--etcd-username", "--etcd-password"), ("--etcd-certfile", "--etcd-keyfile"))
 
 
 def prepare(values: Values) -> tuple[Config, NodeSource]:
@@ -77,6 +78,9 @@ def _with_kubernetes(values: Values) -> tuple[Config, NodeSource]:
 
 def _with_etcd(values: Values) -> tuple[Config, NodeSource]:
     """Choose the underlay first: the etcd source knows this node by that address."""
+    for one, other in _PAIRS:
+        if bool(values[_key(one)]) != bool(values[_key(other)]):
+            raise ConfigError(f"{one} and {other} go together; give both, or neither")
     given = values["etcd_endpoints"]
     access = EtcdAccess(
         endpoints=tuple(map(checked_url, given.split(","))) if given else DEFAULT_ENDPOINTS,
@@ -100,6 +104,11 @@ def _with_etcd(values: Values) -> tuple[Config, NodeSource]:
         devices.close()
     previous, margin = _previous_subnet(config.subnet_file), values["subnet_lease_renew_margin"]
     return config, EtcdSource(access, address, previous=previous, term=Term(margin=60 * margin))
+
+
+def _key(option: str) -> str:
+    """By what an option's value is found."""
+    return option.removeprefix("--").replace("-", "_")
 
 
 def network_in_etcd(access: EtcdAccess) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from vxlane.agent.server.logs import LogFormat
-from vxlane.cli.common import Number
+from vxlane.cli.common import Number, PathName
 from vxlane.cli.go_flags import GoBool, GroupedOption
 from vxlane.config import SUBNET_FILE, Mode, PodSource
 from vxlane.datapath.attach import Method
@@ -178,6 +178,7 @@ _DATAPATH = (
     _size("flow", _SIZES.max_flows),
     _option(
         "state-dir",
+        type=PathName(),
         default=str(STATE),
         envvar=STATE_VARIABLE,
         show_default=True,
@@ -203,6 +204,7 @@ _DATAPATH = (
     ),
     _own(
         "host-root",
+        type=PathName(),
         default=str(cni_places.ROOT),
         show_default=True,
         help="The node's root directory as it is seen from here, to look for its runtime.",
@@ -221,6 +223,7 @@ _DATAPATH = (
 _COMPATIBILITY = (
     _option(
         "subnet-file",
+        type=PathName(),
         default=str(SUBNET_FILE),
         show_default=True,
         help="Write subnet.env, which the flannel CNI plugin reads, to this file.",

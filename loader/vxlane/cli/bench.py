@@ -27,7 +27,7 @@ from vxlane.bench.run import Wanted, run
 from vxlane.bench.text import text
 from vxlane.cli import probe_pods
 from vxlane.cli.cni_options import places
-from vxlane.cli.common import Json, Number, examples, is_alone, need_root, need_writable
+from vxlane.cli.common import Json, Number, PathName, examples, is_alone, need_root, need_writable
 from vxlane.connectivity.pod import ProbePod
 from vxlane.errors import ConfigError
 from vxlane.lab.plan import check_name
@@ -35,7 +35,7 @@ from vxlane.util import interrupt
 from vxlane.util.jsontext import parse_json
 from vxlane.util.places import state_directory
 
-_FILE = click.Path(dir_okay=False, path_type=Path)
+_FILE = PathName(dir_okay=False)
 _OF_MEASURING = ("quick", "full", "seconds", "work", "congestion", "json_file", "html_file")
 _ENDS = "CLIENT,SERVER,ADDRESS"
 

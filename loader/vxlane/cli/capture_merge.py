@@ -7,13 +7,13 @@ from pathlib import Path
 
 import click
 
-from vxlane.cli.common import examples
+from vxlane.cli.common import PathName, examples
 from vxlane.errors import OptionError
 from vxlane.trace.capture_file import CaptureFile
 from vxlane.trace.merge import merge as merge_captures
 from vxlane.trace.pcapng_reader import read
 
-_FILE = click.Path(path_type=Path)
+_FILE = PathName()
 
 
 @click.command(

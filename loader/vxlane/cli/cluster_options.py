@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from vxlane.cli.common import Number
+from vxlane.cli.common import Number, PathName
 from vxlane.cluster import access
 from vxlane.cluster.api import ClusterApi
 
@@ -18,7 +18,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 kubeconfig = click.option(
     "--kubeconfig",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=PathName(dir_okay=False),
     help="Reach the cluster by this file. The default is $KUBECONFIG, ~/.kube/config, or the file "
     "of k3s or RKE2.",
 )

@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 
 import click
 
+from vxlane.cli.common import PathName
 from vxlane.runtime import cni_places, network
 
-DIRECTORY = click.Path(path_type=Path, file_okay=False)
+DIRECTORY = PathName(file_okay=False)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

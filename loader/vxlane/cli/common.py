@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What commands share: JSON or text, the examples in their help, numbers, and root.
+"""What commands share: JSON or text, the examples in their help, numbers, paths, and root.
 
 Imports click and errors only, since every command imports it.
 """
@@ -39,6 +39,19 @@ class Number(click.FloatRange):
         if not number <= _LONGEST:
             self.fail(f"{value!r} is not a number of seconds up to {_LONGEST:,.0f}", param, ctx)
         return number
+
+
+class PathName(click.Path):
+    """A path. An empty one would be the current directory, which nobody means."""
+
+    def __init__(self, *, file_okay: bool = True, dir_okay: bool = True) -> None:
+        super().__init__(file_okay=file_okay, dir_okay=dir_okay, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path. BadParameter: it is empty, or of the wrong kind."""
+        if not str(value):
+            self.fail("the name is empty; give a path, or leave the option out", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 def emit(document: Any, render: Callable[[Any], str], *, as_json: bool) -> None:

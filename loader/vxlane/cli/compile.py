@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from vxlane.cli.common import examples, need_root, need_writable
+from vxlane.cli.common import PathName, examples, need_root, need_writable
 from vxlane.datapath import compiler, precompiled
 from vxlane.datapath.source import Part
 from vxlane.util import files
@@ -18,7 +18,7 @@ from vxlane.util import files
         "vxlane compile compiled.json", "vxlane compile build/lib/vxlane/datapath/compiled.json"
     )
 )
-@click.argument("output", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("output", type=PathName(dir_okay=False))
 def compile(output: Path) -> None:  # noqa: A001 (the command's name)
     """Compile the programs into the file OUTPUT, for nodes that have no compiler.
 

@@ -10,13 +10,14 @@ import click
 
 from vxlane.agent.detach import detach as undo
 from vxlane.agent.server import logs
-from vxlane.cli.common import examples, need_root
+from vxlane.cli.common import PathName, examples, need_root
 from vxlane.util.places import STATE, STATE_VARIABLE
 
 
 @click.command(epilog=examples("vxlane detach", "vxlane detach --network"))
 @click.option(
     "--state-dir",
+    type=PathName(),
     default=str(STATE),
     envvar=STATE_VARIABLE,
     show_default=True,
@@ -27,7 +28,7 @@ from vxlane.util.places import STATE, STATE_VARIABLE
     is_flag=True,
     help="Remove the kernel path too, if vxlane made it and no pod or flanneld uses it.",
 )
-def detach(state_dir: str, network: bool) -> None:  # noqa: FBT001 (a flag is click's)
+def detach(state_dir: Path, network: bool) -> None:  # noqa: FBT001 (a flag is click's)
     """Remove the bypass from this node, and end the agent if it runs.
 
     The kernel path stays, and pods keep their network. If a detach is interrupted, the next one
@@ -35,4 +36,4 @@ def detach(state_dir: str, network: bool) -> None:  # noqa: FBT001 (a flag is cl
     """
     need_root()
     logs.set_up(logs.LogFormat.TEXT, logging.INFO)
-    undo(Path(state_dir), network=network)
+    undo(state_dir, network=network)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from vxlane.cli.common import as_json, emit, examples, need_writable
+from vxlane.cli.common import PathName, as_json, emit, examples, need_writable
 from vxlane.doctor import trial
 from vxlane.doctor.bundle import write
 from vxlane.doctor.examine import examine, try_fix
@@ -29,7 +29,7 @@ from vxlane.util.places import state_directory
 @as_json
 @click.option(
     "--bundle",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=PathName(dir_okay=False),
     metavar="FILE",
     help="Also write a .tar.gz for a bug report: status, maps, rules, routes, devices, logs and"
     " versions. Secrets are left out; addresses and names are not.",

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from vxlane.cli.cni_options import host_root, places, report
-from vxlane.cli.common import examples
+from vxlane.cli.common import PathName, examples
 from vxlane.install import beside, executable, runtime
 from vxlane.runtime import installed, network
 from vxlane.runtime.installed import Installed
@@ -43,7 +43,7 @@ from vxlane.util.places import STATE, state_directory
 @click.option("--required", is_flag=True, help="Make pods fail that can't be accelerated.")
 @click.option(
     "--interpreter",
-    type=click.Path(path_type=Path),
+    type=PathName(),
     help="Python that runs the plugin, as the runtime sees it. The default is the image's, if any.",
 )
 def install(

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from vxlane.cli.common import Json, as_json, emit, examples
+from vxlane.cli.common import Json, PathName, as_json, emit, examples
 from vxlane.errors import VxlaneError
 from vxlane.show.table import table
 from vxlane.trace.path import Offset, Trip, corrected, histogram, offset_of, trips
@@ -17,7 +17,7 @@ from vxlane.trace.pcapng_reader import read
 
 _MICROSECOND = 1000
 _BAR = 40
-_FILE = click.Path(path_type=Path)
+_FILE = PathName()
 
 
 @click.command(

@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Numbers that a command can't work with are refused before it begins."""
+"""Values that a command can't work with are refused before it begins."""
 
 import click
 import pytest
 
+from vxlane.agent.prepare import prepare
 from vxlane.cli.agent import agent
+from vxlane.cli.detach import detach
+from vxlane.cli.doctor import doctor
+from vxlane.cli.install import install
 from vxlane.cli.lab import lab
+from vxlane.errors import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -36,3 +41,31 @@ def test_what_is_no_number_is_refused(word):
     for command, option in ((agent, "--revalidate"), (lab.commands["demo"], "--seconds")):
         with pytest.raises(click.BadParameter, match=f"'{word}' is not a number of seconds"):
             command.make_context(command.name, [option, word])
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (agent, ("--state-dir", "")),
+        (agent, ("--subnet-file", "")),
+        (agent, ("--host-root", "")),
+        (detach, ("--state-dir", "")),
+        (doctor, ("--bundle", "")),
+        (install, ("--cni-bin-dir", "")),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else value.name,
+)
+def test_an_empty_path_is_refused(command, words):
+    """It would be the current directory: `--state-dir "$DIR"` of a script that set none."""
+    with pytest.raises(click.BadParameter, match="the name is empty"):
+        command.make_context(command.name, list(words))
+
+
+@pytest.mark.parametrize(
+    "option", ["--etcd-username", "--etcd-password", "--etcd-certfile", "--etcd-keyfile"]
+)
+def test_half_of_a_pair_is_refused(option):
+    """A user without a password, or a key without its certificate, would be left out in silence."""
+    context = agent.make_context("agent", ["--etcd-endpoints", "http://192.0.2.1", option, "x"])
+    with pytest.raises(ConfigError, match=f"{option}.* go together|and {option} go together"):
+        prepare(context.params)
