@@ -112,6 +112,17 @@ enum verdict {
 	VERDICT_COUNT,
 };
 
+/* The octets of the MAC that the copies for conntrack have as their destination: a group that
+ * nobody is in, "xlane", locally administered. */
+enum nobody {
+	NOBODY_0 = 3,
+	NOBODY_1 = 120,
+	NOBODY_2 = 108,
+	NOBODY_3 = 97,
+	NOBODY_4 = 110,
+	NOBODY_5 = 101,
+};
+
 /* What a pod's packets must not skip: in one direction, or in both. */
 enum guard {
 	GUARD_FROM_POD = 1 << 0,

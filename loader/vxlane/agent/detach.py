@@ -19,11 +19,10 @@ from vxlane.datapath.attach import Hooks, Method
 from vxlane.datapath.bpffs import remove_bpffs
 from vxlane.datapath.programs import pin_directory
 from vxlane.errors import VxlaneError
-from vxlane.host import blackhole, entries, sysctls, users, vtep
+from vxlane.host import blackhole, entries, own_tables, sysctls, users, vtep
 from vxlane.host.devices import Devices
 from vxlane.host.iptables import Iptables
 from vxlane.host.nftables import Nftables
-from vxlane.host.notrack import Notrack
 from vxlane.host.undo import Undo, UndoFile
 from vxlane.util.places import KERNEL
 
@@ -61,8 +60,7 @@ def detach(state: Path, *, network: bool = False) -> None:
         # An agent that its service manager starts again must not meet a half of this.
         with sole.sole_agent(state):
             _remove_bypass(state, devices)
-            if undo.known.notrack:
-                _remove_notrack(undo.known)
+            _remove_tables(undo)
             if network:
                 _remove_network(devices, undo.known)
             _tell_sysctls(undo.known)
@@ -92,11 +90,12 @@ def _remove_bypass(state: Path, devices: Devices) -> None:
     remove_bpffs(state / "bpf")
 
 
-def _remove_notrack(undo: Undo) -> None:
-    """Let conntrack see the tunnel's packets again."""
-    with contextlib.closing(Notrack()) as rules:
-        if rules.remove():
-            log.info("remove nftables table ip %s", undo.notrack)
+def _remove_tables(undo: UndoFile) -> None:
+    """Let conntrack see the tunnel's packets again, and remove the rule for the copies."""
+    for table in filter(None, (undo.known.notrack, undo.known.copies)):
+        if own_tables.remove(table):
+            log.info("remove nftables table ip %s", table)
+    undo.note(notrack="", copies="")
 
 
 def _remove_network(devices: Devices, undo: Undo) -> None:

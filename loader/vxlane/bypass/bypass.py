@@ -32,6 +32,7 @@ from vxlane.datapath.programs import (
 from vxlane.datapath.syscall import TcxHook
 from vxlane.host import sysctls
 from vxlane.host.conntrack import close_connections
+from vxlane.host.copies import CopyRule
 from vxlane.host.devices import Devices
 from vxlane.host.undo import UndoFile
 from vxlane.mechanisms.concern import Judged
@@ -82,6 +83,7 @@ class Bypass:
         pods.connect(PodPrograms(self.maps, self.hooks, partial(_foreign, hooks)))
         self.lease = Lease(self.maps, Terms(config.revalidate), tally.withdrawals)
         self._idle = IdleConnections(self.maps)
+        self._copies = CopyRule(undo)
         self._has_retired = False
 
     @property
@@ -104,6 +106,7 @@ class Bypass:
         """Make maps and hooks as `overlay` says. Returns a Problem for each peer without room."""
         if dirty & Dirty.MAPS:
             apply_sysctls(sysctls.CONNTRACK, self._undo)
+            self._copies.ensure()
             self._peers.read()
             self._pods.reconcile()
         if dirty & Dirty.HOST:
@@ -131,6 +134,7 @@ class Bypass:
     def resync(self) -> Iterator[Dirty]:
         """Compare maps and hooks with what they should be, in steps of some milliseconds."""
         apply_sysctls(sysctls.CONNTRACK, self._undo)
+        self._copies.ensure()
         yield from self.hooks.resync()
         yield from self._peers.resync()
         yield from self._pods.resync()

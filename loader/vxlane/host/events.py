@@ -21,6 +21,7 @@ from vxlane.host.entries import (
     route_key,
     route_of,
 )
+from vxlane.host.own_tables import OWN_TABLES
 from vxlane.netlink import nfnetlink as nf
 from vxlane.netlink import rtnetlink as rt
 from vxlane.netlink import xfrm
@@ -116,11 +117,7 @@ def _sort(message: Message, device: int, events: Events) -> None:
         events.touched.add(rt.IFINDEX.unpack_from(body)[0])
 
 
-OWN_TABLE = "vxlane"
-"""vxlane's own table of family ip, see `notrack`. Events about it are ignored: its rules meet no
-packet of a pod, and it is written every few seconds, which must not withdraw approvals.
-"""
-_OWN_TABLE = (socket.AF_INET, OWN_TABLE.encode() + b"\0")
+_OWN_TABLES = frozenset((socket.AF_INET, table.encode() + b"\0") for table in OWN_TABLES)
 
 ObjectName = tuple[int, str, str]
 """Family (NFPROTO_*), table, and the chain, set or object in it; empty: the table itself."""
@@ -184,7 +181,7 @@ _ATTRIBUTES, _NAME = 20, 4  # bytes of both headers; of an attribute's
 
 
 def _note(datagram: bytes, found: set[_RawName]) -> None:
-    """Add the names in the messages of one datagram, without those of vxlane's own table.
+    """Add the names in the messages of one datagram, without those of vxlane's own tables.
 
     kube-proxy's full synchronisation is tens of thousands of messages, so only two attributes are
     read. The first attribute of each is the table, the second a name in it (NFTA_RULE_CHAIN,
@@ -197,7 +194,7 @@ def _note(datagram: bytes, found: set[_RawName]) -> None:
         second = first + ((size + 3) & ~3)
         after = second + int.from_bytes(datagram[second : second + 2], sys.byteorder)
         table = datagram[first + _NAME : first + size]
-        if kind != nf.NFT_MSG_NEWGEN and (family, table) != _OWN_TABLE:
+        if kind != nf.NFT_MSG_NEWGEN and (family, table) not in _OWN_TABLES:
             is_table = kind in nf.NFT_MSGS_OF_TABLES
             is_base = kind == nf.NFT_MSG_DELTABLE or (
                 kind == nf.NFT_MSG_NEWCHAIN

@@ -9,14 +9,11 @@ may take a second beside the rules of thousands of Services.
 
 from __future__ import annotations
 
-import errno
-import socket
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from vxlane.errors import KernelError
-from vxlane.host.events import OWN_TABLE
 from vxlane.host.firewall import run
+from vxlane.host.own_tables import HEADER, TUNNELS, remove, write
 from vxlane.netlink import nfnetlink as nf
 from vxlane.netlink import nftables as nft
 from vxlane.netlink.socket import (
@@ -59,7 +56,7 @@ def script(tunnel: Tunnel, lasts: int = LASTS) -> str:
     # NAT may give a pod's packets the port too: a VXLAN socket does not keep it from that.
     ours = f"udp dport @{_SET} @th,64,32 {_FLAGS:#x} @th,96,24 {tunnel.vni}"
     return f"""\
-table ip {OWN_TABLE} {{
+table ip {TUNNELS} {{
 	set {_SET} {{
 		type inet_service; flags timeout; timeout {lasts}s;
 	}}
@@ -92,7 +89,7 @@ class Notrack:
 
     def put(self, tunnel: Tunnel) -> None:
         """Write the table in place of an older one. Call `renew` next. ToolError: nft failed."""
-        fresh = f"add table ip {OWN_TABLE}\ndelete table ip {OWN_TABLE}\n"
+        fresh = f"add table ip {TUNNELS}\ndelete table ip {TUNNELS}\n"
         run("nft", "-f", "-", script=fresh + script(tunnel, self._lasts))
 
     def renew(self, tunnel: Tunnel) -> None:
@@ -111,28 +108,19 @@ class Notrack:
 
     def remove(self) -> bool:
         """Remove the table. True: it was there."""
-        table = string_attribute(nf.NFTA_TABLE_NAME, OWN_TABLE)
-        try:
-            self._write("remove", Request(nf.NFT_MSG_DELTABLE, _HEADER + table))
-        except KernelError as error:
-            if error.errno in {errno.ENOENT, errno.EINVAL}:
-                return False  # there is none, or this kernel has no nftables
-            raise
-        return True
+        return remove(TUNNELS)
 
     def _write(self, verb: str, *requests: Request) -> None:
-        if code := self._netlink.transact(requests, nf.NFNL_SUBSYS_NFTABLES):
-            raise KernelError(f"{verb} the rules of nftables table ip {OWN_TABLE}", code)
+        write(self._netlink, verb, TUNNELS, requests)
 
 
 def _port(tunnel: Tunnel) -> bytes:
     return tunnel.port.to_bytes(2, "big")
 
 
-_HEADER = nf.NFGENMSG.pack(socket.AF_INET, 0, 0)
 _IN_SET = (
-    _HEADER
-    + string_attribute(nf.NFTA_SET_ELEM_LIST_TABLE, OWN_TABLE)
+    HEADER
+    + string_attribute(nf.NFTA_SET_ELEM_LIST_TABLE, TUNNELS)
     + string_attribute(nf.NFTA_SET_ELEM_LIST_SET, _SET)
 )
 _EMPTY = Request(nf.NFT_MSG_DELSETELEM, _IN_SET)

@@ -37,6 +37,8 @@ class Undo:
     """The pod CIDR for which a blackhole route was made."""
     notrack: str = ""
     """The nftables table by which the tunnel's packets are not tracked."""
+    copies: str = ""
+    """The nftables table that ends the way of the copies for conntrack."""
 
 
 class UndoFile:

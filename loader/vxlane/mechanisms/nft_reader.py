@@ -12,7 +12,8 @@ import socket
 from collections.abc import Iterator
 
 from vxlane.errors import KernelError
-from vxlane.host.events import OWN_TABLE, ObjectName, RulesetChange
+from vxlane.host.events import ObjectName, RulesetChange
+from vxlane.host.own_tables import OWN_TABLES
 from vxlane.mechanisms.nft import Decoder, verdict_of
 from vxlane.mechanisms.nft_register import SetContent
 from vxlane.mechanisms.nft_words import ACTIONS, OBJECTS
@@ -131,8 +132,8 @@ def _base(body: bytes) -> Base | None:
     if nf.NFTA_HOOK_DEV in hook:
         devices.add(text_of(hook[nf.NFTA_HOOK_DEV]))
     table, chain = text_of(found[nf.NFTA_CHAIN_TABLE]), text_of(found[nf.NFTA_CHAIN_NAME])
-    if (family, table) == (Family.IP, OWN_TABLE):
-        return None  # our own rules look into the tunnel, and never drop a packet
+    if family == Family.IP and table in OWN_TABLES:
+        return None
     return Base(
         ChainKey(Family(family), table, chain),
         be32_of(hook, nf.NFTA_HOOK_HOOKNUM),

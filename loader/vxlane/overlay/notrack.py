@@ -12,8 +12,8 @@ import logging
 
 from vxlane.config import Config
 from vxlane.errors import KernelError, VxlaneError
-from vxlane.host.events import OWN_TABLE
 from vxlane.host.notrack import Notrack, Tunnel
+from vxlane.host.own_tables import TUNNELS
 from vxlane.host.undo import UndoFile
 from vxlane.overlay.backend import OverlayState
 from vxlane.util.names import device_name
@@ -90,7 +90,7 @@ class NotrackKeeper:
             return
         try:
             if tunnel != self._put:
-                self._undo.note(notrack=OWN_TABLE)
+                self._undo.note(notrack=TUNNELS)
                 self._rules.put(tunnel)
                 # They act from the next call on, after the events of the meantime are read.
                 self._put, self._holds = tunnel, False
