@@ -46,6 +46,7 @@ static __always_inline void turn(struct flow_key *key, struct flow *flow,
 		forget_reset(key);
 		forget_halves(flow);
 		flow->closing = 0;
+		flow->opener = 0;
 		return;
 	}
 	if (is_tcp(packet, TCP_FIN_FLAG)) {
@@ -85,25 +86,6 @@ static __always_inline void flow_end(struct flow_key *key, const struct flow *fl
 	flows.delete(key);
 }
 
-/* The beginning or the end of a connection: of one that begins conntrack must see every packet
- * until both halves are learned, of one that ends it is shown copies (conntrack.h). Two pods
- * of one node share a conntrack entry, so both their records are told. A RST may yet be refused by
- * its receiver: it counts once it has come out of the kernel path, see flow_reset(). */
-static __always_inline void flow_open_or_close(const struct packet *packet, struct flow_key *key,
-					       struct flow *flow, enum direction direction)
-{
-	struct flow_key beyond;
-	struct flow *other;
-
-	if (flow->way == WAY_LOCAL) {
-		beyond = key_beyond(flow, key->protocol);
-		other = flows.lookup(&beyond);
-		if (other)
-			turn(&beyond, other, packet, DIRECTION_IN - direction);
-	}
-	turn(key, flow, packet, direction);
-}
-
 /* A SYN with ACK answers a SYN that has been seen. */
 static __always_inline int is_turning(const struct packet *packet, const struct flow *flow)
 {
@@ -119,19 +101,49 @@ static __always_inline int is_last_ack(const struct packet *packet, const struct
 	       !packet->payload && !is_tcp_control(packet) && !is_tcp(packet, TCP_FIN_FLAG);
 }
 
-/* At an entrance: what the beginning and the end of a connection do to its record. 1: it was the
- * last ACK, and there is no record any more. It takes the kernel path, for conntrack tells its
- * listeners of a change only when a packet comes out of it, and nobody waits for this one. */
+/* The other pod's record, if the ACK of a handshake on this node may open it: the SYN-ACK has come
+ * out of the kernel path for it. */
+static __always_inline struct flow *flow_beyond(const struct flow *flow, const struct pod *receiver)
+{
+	struct flow_key beyond = key_beyond(flow, IPPROTO_TCP);
+	struct flow *other = flows.lookup(&beyond);
+
+	if (!other || !other->seen_out || other->epoch != flow->epoch ||
+	    other->ifindex != receiver->ifindex)
+		return 0;
+	return other;
+}
+
+/* What the SYN has shown of the sender's half is as true of the receiver's. */
+static __always_inline void open_beyond(struct flow *other, const struct flow *flow)
+{
+	other->seen_in = flow->seen_out;
+	other->received = flow->sent;
+	other->open = 1;
+}
+
+/* At an entrance: what the beginning and the end of a connection do to its record. Two pods of one
+ * node share a conntrack entry, so both their records are told, but of the last ACK: behind it the
+ * caller ends both. 1: it is that one. A RST may yet be refused by its receiver: it counts once it
+ * has come out of the kernel path, see flow_reset(). */
 static __always_inline int flow_turn(const struct packet *packet, struct flow_key *key,
 				     struct flow *flow, enum direction direction)
 {
+	struct flow_key beyond;
+	struct flow *other;
+
 	if (!flow || !is_turning(packet, flow))
 		return 0;
-	flow_open_or_close(packet, key, flow, direction);
-	if (!is_last_ack(packet, flow))
-		return 0;
-	flow_end(key, flow);
-	return 1;
+	turn(key, flow, packet, direction);
+	if (is_last_ack(packet, flow))
+		return 1;
+	if (flow->way == WAY_LOCAL) {
+		beyond = key_beyond(flow, key->protocol);
+		other = flows.lookup(&beyond);
+		if (other)
+			turn(&beyond, other, packet, DIRECTION_IN - direction);
+	}
+	return 0;
 }
 
 #endif

@@ -128,6 +128,26 @@ static __always_inline int is_current(const struct flow *flow, const struct sett
 	return flow->epoch == settings->epoch && flow->ifindex == pod->ifindex;
 }
 
+/* Is it the ACK of a handshake whose SYN and SYN-ACK have come out of the kernel path, and which no
+ * rule drops? One may let a SYN pass and drop what follows. */
+static __always_inline int is_handshake_ack(const struct settings *settings,
+					    const struct packet *packet, const struct flow *flow,
+					    enum direction direction)
+{
+	return direction == DIRECTION_OUT && flow->opener == (END_POD | ANSWERED) &&
+	       !settings->heard && !settings->may_drop && !packet->payload &&
+	       !is_tcp(packet, TCP_FIN_FLAG) && packet->sequence == flow->sent &&
+	       packet->acknowledged == flow->received;
+}
+
+static __always_inline int is_open(const struct settings *settings, const struct packet *packet,
+				   const struct flow *flow, enum direction direction)
+{
+	if (packet->ip.protocol == IPPROTO_TCP)
+		return flow->open || is_handshake_ack(settings, packet, flow, direction);
+	return flow->confirmed || !flow->translated;
+}
+
 /* On the way in to the bypass, for a packet that is no connection control. */
 static __always_inline enum verdict flow_admit(const struct settings *settings,
 					       const struct packet *packet, const struct pod *pod,
@@ -145,7 +165,7 @@ static __always_inline enum verdict flow_admit(const struct settings *settings,
 	other = direction == DIRECTION_OUT ? flow->seen_in : flow->seen_out;
 	if (!this || (!other && needs_both))
 		return VERDICT_FLOW_HALF;
-	if (packet->ip.protocol == IPPROTO_TCP ? !flow->open : flow->translated && !flow->confirmed)
+	if (!is_open(settings, packet, flow, direction))
 		return VERDICT_FLOW_HALF;
 	/* Older than its conntrack entry an approval must not be: netfilter would
 	 * take the next packet for the first one of a new flow. */
@@ -185,8 +205,11 @@ static __always_inline void track(struct flow *flow, const struct packet *packet
 static __always_inline void flow_use(struct flow *flow, const struct packet *packet,
 				     enum direction direction, __u64 now)
 {
-	if (packet->ip.protocol == IPPROTO_TCP)
+	if (packet->ip.protocol == IPPROTO_TCP) {
 		track(flow, packet, direction, now);
+		if (!flow->open)
+			flow->open = 1;
+	}
 	/* A line that two CPUs write travels between them: not for every packet. What is half
 	 * closed keeps the timeout that conntrack gave it. */
 	if (!flow->closing && now - flow->used >= USED_PRECISION)

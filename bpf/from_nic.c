@@ -86,7 +86,8 @@ enter_by_record(struct __sk_buff *skb, struct packet *packet, const struct outer
 		return verdict;
 	/* Without a copy the pod has it all the same. The tunnel is gone: what is left would come
 	 * in by the NIC, where a strict rp_filter drops it, and a bridge floods it. The next FIN
-	 * moves conntrack's state on. */
+	 * moves conntrack's state on; behind the last ACK there is none, and the entry is LAST_ACK
+	 * for 30 s. */
 	if (flow->closing)
 		show_conntrack(skb, settings->vtep);
 	if (flow->translated)
@@ -102,17 +103,15 @@ enter_by_record(struct __sk_buff *skb, struct packet *packet, const struct outer
 	return verdict;
 }
 
-/* An identified packet; `outer`: the tunnel's headers, if it came in one. */
-static __always_inline enum verdict enter(struct __sk_buff *skb, struct packet *packet,
-					  const struct outer *outer,
-					  const struct settings *settings, struct flow_key *key,
-					  struct flow *flow, __u64 now)
+static __always_inline enum verdict enter_or_note(struct __sk_buff *skb, struct packet *packet,
+						  const struct outer *outer,
+						  const struct settings *settings,
+						  const struct flow_key *key, struct flow *flow,
+						  __u64 now)
 {
 	const struct pod *receiver = pod_of(key->local);
 	enum verdict verdict;
 
-	if (flow_turn(packet, key, flow, DIRECTION_IN))
-		return VERDICT_TCP_CONTROL;
 	if (!receiver) {
 		/* The node's own address may be what netfilter gave a pod. */
 		verdict = VERDICT_NO_POD;
@@ -127,6 +126,22 @@ static __always_inline enum verdict enter(struct __sk_buff *skb, struct packet *
 	}
 	if (!is_bypassed(verdict) && is_teaching(packet, flow, DIRECTION_IN))
 		note_down(skb, settings, packet, 0, 0, 0);
+	return verdict;
+}
+
+/* An identified packet; `outer`: the tunnel's headers, if it came in one. */
+static __always_inline enum verdict enter(struct __sk_buff *skb, struct packet *packet,
+					  const struct outer *outer,
+					  const struct settings *settings, struct flow_key *key,
+					  struct flow *flow, __u64 now)
+{
+	int is_last = flow_turn(packet, key, flow, DIRECTION_IN);
+	enum verdict verdict = VERDICT_TCP_CONTROL;
+
+	if (!is_last || !settings->heard)
+		verdict = enter_or_note(skb, packet, outer, settings, key, flow, now);
+	if (is_last)
+		flow_end(key, flow);
 	return verdict;
 }
 

@@ -98,7 +98,9 @@ static __always_inline enum verdict to_local_pod(struct __sk_buff *skb, struct p
 						 const struct settings *settings,
 						 const struct flow *flow)
 {
+	int opens = packet->ip.protocol == IPPROTO_TCP && !flow->open;
 	const struct pod *receiver = pod_of(flow->nat_remote);
+	struct flow *other = 0;
 
 	if (!receiver || receiver->bridge != sender->bridge || !is_there(receiver))
 		return VERDICT_NO_POD;
@@ -117,10 +119,17 @@ static __always_inline enum verdict to_local_pod(struct __sk_buff *skb, struct p
 		return VERDICT_TOO_BIG;
 	if (!packet->ip.tot_len && !takes_whole(receiver, skb))
 		return VERDICT_BIG_TCP;
+	if (opens) {
+		other = flow_beyond(flow, receiver);
+		if (!other)
+			return VERDICT_FLOW_HALF;
+	}
 	/* What is translated was routed, so netfilter has it in any case. */
-	if (flow->closing && (sender->bridge_netfilter || flow->translated) &&
+	if (is_to_be_shown(packet, flow) && (sender->bridge_netfilter || flow->translated) &&
 	    show_as_sent(skb, packet, sender))
 		return VERDICT_TCP_CONTROL;
+	if (other)
+		open_beyond(other, flow);
 	if (flow->translated)
 		rewrite_local(skb, packet, receiver, flow);
 	enter_pod(skb, receiver);
@@ -152,7 +161,7 @@ static __always_inline enum verdict to_peer(struct __sk_buff *skb, struct packet
 	 */
 	if (skb->hash && skb->hash != flow->hash)
 		return VERDICT_FLOW_REHASHED;
-	if (flow->closing && show_as_sent(skb, packet, sender))
+	if (is_to_be_shown(packet, flow) && show_as_sent(skb, packet, sender))
 		return VERDICT_TCP_CONTROL;
 	if (flow->translated)
 		nat = nat_out(packet, flow);
@@ -211,6 +220,27 @@ static __always_inline enum verdict send_by_record(struct __sk_buff *skb, struct
 	return flow->translated ? VERDICT_NAT : verdict;
 }
 
+static __always_inline enum verdict send_or_note(struct __sk_buff *skb, struct packet *packet,
+						 const struct pod *sender,
+						 const struct settings *settings, struct flow *flow,
+						 __u64 now)
+{
+	enum verdict verdict;
+
+	if (is_judged(settings, sender))
+		return VERDICT_JUDGED;
+	if (is_guarded(sender, packet, GUARD_FROM_POD))
+		return VERDICT_GUARDED;
+	if (is_tcp_control(packet))
+		verdict = VERDICT_TCP_CONTROL;
+	else
+		verdict = send_by_record(skb, packet, sender, settings, flow, now);
+	if (!is_bypassed(verdict) && is_teaching(packet, flow, DIRECTION_OUT))
+		note_down(skb, settings, packet, skb->ifindex, verdict == VERDICT_NO_PEER,
+			  same_mac(packet->eth.h_dest, sender->gateway_mac));
+	return verdict;
+}
+
 static __always_inline enum verdict from_pod_verdict(struct __sk_buff *skb)
 {
 	__u64 now = bpf_ktime_get_coarse_ns();
@@ -221,6 +251,7 @@ static __always_inline enum verdict from_pod_verdict(struct __sk_buff *skb)
 	struct flow_key key;
 	struct flow *flow;
 	enum verdict verdict;
+	int is_last;
 
 	take_stamp(skb);
 	if (!settings || !has_identities(settings, now))
@@ -244,21 +275,14 @@ static __always_inline enum verdict from_pod_verdict(struct __sk_buff *skb)
 		return verdict;
 	key = key_of(&packet, DIRECTION_OUT);
 	flow = flows.lookup(&key);
-	if (flow_turn(&packet, &key, flow, DIRECTION_OUT))
-		return VERDICT_TCP_CONTROL;
+	is_last = flow_turn(&packet, &key, flow, DIRECTION_OUT);
 	if (verdict == VERDICT_BIG_TCP && !takes_big(flow))
 		return verdict;
-	if (is_judged(settings, sender))
-		return VERDICT_JUDGED;
-	if (is_guarded(sender, &packet, GUARD_FROM_POD))
-		return VERDICT_GUARDED;
-	if (is_tcp_control(&packet))
-		verdict = VERDICT_TCP_CONTROL;
-	else
-		verdict = send_by_record(skb, &packet, sender, settings, flow, now);
-	if (!is_bypassed(verdict) && is_teaching(&packet, flow, DIRECTION_OUT))
-		note_down(skb, settings, &packet, skb->ifindex, verdict == VERDICT_NO_PEER,
-			  same_mac(packet.eth.h_dest, sender->gateway_mac));
+	verdict = VERDICT_TCP_CONTROL;
+	if (!is_last || !settings->heard)
+		verdict = send_or_note(skb, &packet, sender, settings, flow, now);
+	if (is_last)
+		flow_end(&key, flow);
 	return verdict;
 }
 

@@ -124,7 +124,7 @@ static __always_inline int shows_open(const struct flow *flow, const struct pack
 				      enum direction direction)
 {
 	return !is_tcp(packet, TCP_SYN_FLAG) &&
-	       (!flow->opener || flow->opener == end_of(direction));
+	       (!flow->opener || (flow->opener & end_of(direction)));
 }
 
 /* On the way out of the kernel path: `seen` is what happened there, with no times yet. A record
@@ -149,6 +149,8 @@ static __always_inline enum verdict flow_learn(struct flow_key *key, struct flow
 		seen->opener = end_of(direction);
 	} else if (known) {
 		seen->opener = known->opener;
+		if (is_syn && direction == DIRECTION_IN && seen->opener == END_POD)
+			seen->opener |= ANSWERED;
 	}
 	seen->open = shows_open(seen, packet, direction);
 	if (known && alike) {
@@ -163,6 +165,8 @@ static __always_inline enum verdict flow_learn(struct flow_key *key, struct flow
 			known->confirmed = 1;
 			if (seen->open)
 				known->open = 1;
+			if (is_syn)
+				known->opener = seen->opener;
 			return is_syn ? VERDICT_TCP_CONTROL : VERDICT_LEARNED;
 		}
 		seen->seen_in = known->seen_in;

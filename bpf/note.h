@@ -9,7 +9,7 @@
 #ifndef VXLANE_NOTE_H
 #define VXLANE_NOTE_H
 
-#include "flow.h"
+#include "connection.h"
 #include "pod.h"
 
 /* Is the transport checksum left to the device (CHECKSUM_PARTIAL)? Then the field holds the sum
@@ -63,24 +63,24 @@ static __always_inline __u32 next_stamp(void)
 
 /* Can an exit learn anything of a packet that enters so?
  *
- * Of a SYN it learns where a flow leaves, and what netfilter makes of it: what comes back has to
- * find that. All else the ACK behind it teaches as well. Nothing is learned of a FIN. What a pod
- * sends without payload, of a flow that nobody knows, is taken for the end of a connection; what a
- * peer sends so may have lost its translation. */
+ * Of a pod's SYN it learns where a flow leaves, and what netfilter makes of it: what comes back has
+ * to find that. What a peer's SYN teaches, the ACK behind it does as well. Nothing is learned of a
+ * FIN and of the last ACK. What a pod sends without payload, of a flow that nobody knows, is taken
+ * for the end of a connection; what a peer sends so may have lost its translation. */
 static __always_inline int is_teaching(const struct packet *packet, const struct flow *flow,
 				       enum direction direction)
 {
 	if (packet->ip.protocol != IPPROTO_TCP)
 		return 1;
 	if (is_opening(packet))
-		return direction == DIRECTION_OUT && !pod_of(packet->destination);
+		return direction == DIRECTION_OUT;
 	if (is_tcp_control(packet))
 		return is_tcp(packet, TCP_SYN_FLAG | TCP_RST_FLAG);
 	if (is_tcp(packet, TCP_FIN_FLAG))
 		return 0;
 	if (!flow)
 		return packet->payload || direction == DIRECTION_IN;
-	return packet->payload || flow->seen_out || flow->seen_in;
+	return !is_last_ack(packet, flow) && (packet->payload || flow->seen_out || flow->seen_in);
 }
 
 /* At the entrance. `ifindex`: of the pod's veth, 0 = the NIC. A note that is overwritten while its

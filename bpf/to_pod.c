@@ -37,7 +37,7 @@ static __always_inline enum verdict from_neighbour(const struct note *note,
 	__builtin_memcpy(seen->mac, packet->eth.h_source, ETH_ALEN);
 	verdict = flow_learn(&out, flows.lookup(&out), seen, packet, DIRECTION_OUT, now);
 	known = flows.lookup(&in);
-	/* The ACK behind a SYN teaches the receiver's record as much. */
+	/* The ACK behind a SYN tells the receiver's record as much, see open_beyond(). */
 	if (is_opening(packet)) {
 		if (known)
 			turn(&in, known, packet, DIRECTION_IN);

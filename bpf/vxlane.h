@@ -13,7 +13,7 @@
 #include <linux/types.h>
 
 enum contract {
-	VXLANE_ABI = 11,
+	VXLANE_ABI = 12,
 };
 
 /* Numbers that the loader writes into the instructions; see node.h. */
@@ -92,8 +92,8 @@ enum verdict {
 	VERDICT_FORGED_TUNNEL, /* a pod sent UDP to the VXLAN port: a tunnel made by hand */
 	VERDICT_TAGS, /* more VLAN tags than the identity checks look behind */
 
-	VERDICT_TCP_CONTROL, /* SYN, RST, no ACK, the ACK behind both FINs, or behind a FIN where no
-				copy can be made: conntrack must see it */
+	VERDICT_TCP_CONTROL, /* SYN, RST, no ACK, or what opens or closes a connection and conntrack
+				can't be shown a copy of: it must see it */
 	VERDICT_NO_STAMP, /* came out of the kernel path and was not seen to go in */
 	VERDICT_STALE_EPOCH, /* went in before the last withdrawal, came out after it */
 	VERDICT_TRANSLATED, /* went in for an address that is no pod's, came out for a pod: a
@@ -196,9 +196,14 @@ enum end {
 	END_REMOTE = 2,
 };
 
+/* In flow.opener, beside whose SYN was learned: the SYN-ACK has come out too. */
+enum answer {
+	ANSWERED = 4,
+};
+
 /* What the kernel path was seen to do with a flow. The key is the flow as its pod has it. A record
- * is replaced as a whole when that changes; only times, sequence numbers, `open`, `closing` and
- * `confirmed` are written in place, and what completes() in learn.h allows. Times: ns,
+ * is replaced as a whole when that changes; only times, sequence numbers, `open`, `closing`,
+ * `opener` and `confirmed` are written in place, and what completes() in learn.h allows. Times: ns,
  * CLOCK_MONOTONIC, 0 = never. */
 struct flow {
 	/* What packets change stands together: with the ends on two CPUs both write it in turn, and
@@ -208,7 +213,7 @@ struct flow {
 	__u64 used; /* when it was last bypassed, give or take a second */
 	__u32 sent; /* TCP: sequence number behind what the pod sent last */
 	__u32 received; /* the same of the other end */
-	__u8 open; /* TCP: the ACK of the handshake has come out, conntrack is ESTABLISHED */
+	__u8 open; /* TCP: the ACK of the handshake has come out, or conntrack was shown a copy */
 	__u8 closing; /* TCP: whose FIN has passed since the SYN, bits of enum end; two bits higher,
 			 whose FIN the other end has acknowledged */
 	__u8 confirmed; /* more than one packet was seen to take this way */
@@ -232,7 +237,7 @@ struct flow {
 	__u8 hops; /* WAY_LOCAL: of forwarding. 0: bridged */
 	__u8 by_gateway; /* WAY_LOCAL: the pod sends it to the bridge's MAC */
 	__u8 macs[12]; /* destination and source of the frame that left */
-	__u8 opener; /* TCP: whose SYN was learned, enum end; 0: nobody's */
+	__u8 opener; /* TCP: whose SYN was learned, enum end; 0: nobody's. And enum answer */
 };
 
 /* notes: what a packet was when it went into the kernel path, by its stamp */
@@ -265,7 +270,9 @@ struct settings {
 	__u8 has_direct; /* some peer is WAY_DIRECT: plain IP at the NIC may be for a pod */
 	__u8 judged; /* something acts on every packet of every pod: VERDICT_JUDGED */
 	__u8 judged_nat; /* something acts on every packet of a translated flow */
-	__u8 pad[7];
+	__u8 heard; /* somebody listens to what conntrack tells of changes: see conntrack.h */
+	__u8 may_drop; /* a rule may drop what belongs to an established connection */
+	__u8 pad[5];
 };
 
 struct counter {

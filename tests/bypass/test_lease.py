@@ -16,6 +16,7 @@ from vxlane.bypass import lease as leases
 from vxlane.bypass.lease import Lease, Terms
 from vxlane.datapath.abi import Way
 from vxlane.datapath.maps import Maps
+from vxlane.mechanisms.concern import Judged
 from vxlane.util.tally import Withdrawal
 
 SECOND = 1_000_000_000
@@ -173,21 +174,39 @@ def test_until_rules_were_read_every_packet_is_judged(maps: Maps) -> None:
     lease = lease_of(maps, 20)
     lease.apply(OVERLAY)
     assert maps.settings().judged is True
-    lease.judge(all_pods=False, translated=False)
+    lease.judge(Judged())
     assert maps.settings().judged is False
     lease.apply(OVERLAY)
     assert maps.settings().judged is False
-    lease.judge(all_pods=True, translated=False)
+    lease.judge(Judged(all=True))
     assert maps.settings().judged is True
 
 
 def test_translated_flows_may_be_judged_alone(maps: Maps, lease: Lease) -> None:
     """What acts on packets to Services leaves plain flows alone, and stays when settings change."""
-    lease.judge(all_pods=False, translated=True)
+    lease.judge(Judged(translated=True))
     lease.apply(OVERLAY)
     assert (maps.settings().judged, maps.settings().judged_nat) == (False, True)
-    lease.judge(all_pods=False, translated=False)
+    lease.judge(Judged())
     assert maps.settings().judged_nat is False
+
+
+def test_until_rules_were_read_one_may_drop(maps: Maps) -> None:
+    """The ACK of a handshake must come out of netfilter until no rule can drop it."""
+    lease = lease_of(maps, 20)
+    for drops in (True, False, True):
+        lease.apply(OVERLAY)
+        assert maps.settings().may_drop is drops
+        lease.judge(Judged(may_drop=not drops))
+
+
+def test_who_listens_to_conntrack_is_told(maps: Maps, lease: Lease) -> None:
+    """The word of it is kept over renewals."""
+    for is_heard in (True, False):
+        lease.hear(is_heard=is_heard)
+        lease.apply(OVERLAY)
+        lease.renew(time.monotonic())
+        assert maps.settings().heard is is_heard
 
 
 def test_what_was_recorded_before_a_gap_counts_no_more(maps: Maps, lease: Lease) -> None:

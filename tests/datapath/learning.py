@@ -98,7 +98,8 @@ class Learner:
         if packet.protocol != TCP or packet.flags & (SYN | ACK) != SYN:
             self._note(packet, receiver, into, before, inbound=True)
         elif known := self.flows.get(into):
-            self.flows[into] = replace(known, out=None, into=None, is_open=False, closing=0)
+            anew = {"out": None, "into": None, "is_open": False, "closing": 0, "opener": None}
+            self.flows[into] = replace(known, **anew)
             self.resets.discard(into)
 
     def _learn_of_peer(self, packet: Packet, note: Note, receiver: Pod) -> None:

@@ -11,17 +11,18 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+import test_handshake as handshake
 from bench import Bench
 from chamber import Port
 from frames import ACK, ENCAPSULATION, FIN, mac, super_packet
 from node import Node
 from tables import closing, from_nic, from_pod, nat
-from tables.case import ACK_DATA, DATAGRAM, Case, handed_over, sent
+from tables.case import ACK_DATA, DATAGRAM, Case, handed_over, only, sent
 from tables.from_nic import ANSWER, RESPONSE, carried, inner
 from test_nat import vxlane
 from test_tables import action, is_bypassed, is_encapsulated, masked
 from testrun import Context
-from world import APPROVED, NIC, NO_DEVICE, VETH, stand
+from world import APPROVED, NIC, NO_DEVICE, VETH, Approval, stand
 
 from vxlane.datapath.abi import Program, Verdict
 from vxlane.netlink.socket import NetlinkSocket
@@ -108,6 +109,19 @@ def test_what_is_open_is_not_shown(bench: Bench, devices: dict[str, Port]) -> No
     for case in OPEN:
         run(bench, case)
     assert shown(bench, devices) == {BRIDGE: [], VTEP: []}
+
+
+@pytest.mark.usefixtures("node")
+@pytest.mark.parametrize("flow", [handshake.PEERS, handshake.NEIGHBOURS], ids=["peer", "neighbour"])
+def test_the_ack_of_a_handshake_is_shown(
+    bench: Bench, devices: dict[str, Port], flow: Approval
+) -> None:
+    """Of a connection that opens conntrack is shown a copy of the ACK, and of nothing behind it."""
+    handshake.shake(bench, flow, only())
+    for segment in (handshake.ACKS, handshake.ASKS):
+        assert handshake.is_bypassed(bench, flow, segment)
+    copy = NOBODY + bytes(handshake.pod_frame(flow, handshake.ACKS))[6:]
+    assert shown(bench, devices) == {BRIDGE: [copy], VTEP: []}
 
 
 PROBE = replace(DATAGRAM, source=40901, payload=b"it has come by the kernel path")

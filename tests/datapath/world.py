@@ -138,6 +138,10 @@ class World:
     """Of the outer header of every tunnelled flow."""
     vtep: int = OVERLAY
     """Ifindex of the device that shows conntrack what comes by a tunnel; 0: none."""
+    heard: bool = False
+    """Whether somebody listens to conntrack's changes."""
+    may_drop: bool = False
+    """Whether a rule may drop packets of established connections."""
 
 
 def remote_flow(protocol: int, local_port: int, remote_port: int) -> Tuple:
@@ -280,6 +284,8 @@ def settings(world: World, since: int) -> Settings:
         judged=world.judged,
         judged_nat=world.judged_nat,
         vtep=world.vtep,
+        heard=world.heard,
+        may_drop=world.may_drop,
     )
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import socket
 from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
@@ -11,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from vxlane.host import conntrack
-from vxlane.netlink.socket import Request
+from vxlane.netlink import nfnetlink as nf
+from vxlane.netlink.socket import Request, group_mask
 from vxlane.util.five_tuple import FiveTuple
 
 TCP = 6
@@ -30,6 +32,10 @@ ENTRIES = {
 """nfgenmsg, then CTA_TUPLE_ORIG with its CTA_TUPLE_IP and CTA_TUPLE_PROTO, as a dump shows them."""
 CLOSED_IN_10_S = "10000480 0c000180 0500010008000000 080007000000000a"
 """CTA_PROTOINFO with its CTA_PROTOINFO_TCP_STATE, TCP_CONNTRACK_CLOSE; CTA_TIMEOUT, big-endian."""
+
+
+NEW, UPDATE, DESTROY = 1, 2, 3
+"""Groups of conntrack's events (linux/netfilter/nfnetlink_compat.h)."""
 
 
 class Netfilter:
@@ -54,6 +60,25 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory in the place of /proc/sys/net/netfilter."""
     monkeypatch.setattr(conntrack, "_setting", lambda name: tmp_path / name)
     return tmp_path
+
+
+@pytest.mark.usefixtures("netns")
+@pytest.mark.parametrize(
+    ("protocol", "groups", "heard"),
+    [
+        (nf.NETLINK_NETFILTER, [UPDATE], True),
+        (nf.NETLINK_NETFILTER, [NEW, UPDATE, DESTROY, nf.NFNLGRP_NFTABLES], True),
+        (nf.NETLINK_NETFILTER, [NEW, DESTROY, nf.NFNLGRP_NFTABLES], False),
+        (nf.NETLINK_NETFILTER, [], False),
+        (socket.NETLINK_ROUTE, [UPDATE], False),
+    ],
+)
+def test_who_listens(protocol: int, groups: list[int], heard: bool) -> None:  # noqa: FBT001
+    """Changes are heard by those who have joined their group, for as long as they do."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol) as listener:
+        listener.bind((0, group_mask(*groups)))
+        assert conntrack.is_heard() is heard
+    assert not conntrack.is_heard()
 
 
 def test_connections_are_closed_as_a_rst_would(

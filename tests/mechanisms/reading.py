@@ -7,7 +7,7 @@ import contextlib
 import subprocess
 from ipaddress import IPv4Address, IPv4Network
 
-from vxlane.mechanisms.findings import findings
+from vxlane.mechanisms.findings import findings, may_drop_established
 from vxlane.mechanisms.legacy_reader import LegacyReader
 from vxlane.mechanisms.nft_reader import NftReader
 from vxlane.mechanisms.packet import View
@@ -34,11 +34,20 @@ def sh(*argv, stdin=""):
 
 def found(view=VIEW):
     """What is found in the rules of the namespace that the thread is in."""
+    return _asked(findings, view)
+
+
+def may_drop(view=VIEW):
+    """Whether these rules may drop a packet of an established connection."""
+    return _asked(may_drop_established, view)
+
+
+def _asked(question, view):
     with contextlib.closing(NftReader()) as nft, contextlib.closing(LegacyReader()) as legacy:
         legacy.refresh()
         reader = {False: nft, True: legacy}
         bases = nft.bases() + legacy.bases()
-        return findings(bases, lambda key: reader[key.is_legacy].rules(key), view)
+        return question(bases, lambda key: reader[key.is_legacy].rules(key), view)
 
 
 def hindering(view=VIEW):

@@ -102,13 +102,10 @@ def test_transfers(wire):
     assert counted == [*["from_pod fragment"] * 60, *["to_pod no_stamp"] * 60]
     with wire.lab.verdicts("node1") as moved:
         transfer.tcp(ends, 64 << 20)
-    waiting = {("from_pod", "flow_unknown"), ("from_pod", "flow_half")}
-    assert set(moved) - waiting == {
+    assert set(moved) == {
         ("from_pod", "switched"),
         ("from_pod", "tcp_control"),
-        ("to_pod", "learned"),
         ("to_pod", "tcp_control"),
-        ("to_pod", "no_stamp"),
     }
     assert moved["from_pod", "switched"] > 0.99 * sum(
         packets for (program, _), packets in moved.items() if program == "from_pod"

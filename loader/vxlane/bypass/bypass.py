@@ -31,7 +31,7 @@ from vxlane.datapath.programs import (
 )
 from vxlane.datapath.syscall import TcxHook
 from vxlane.host import sysctls
-from vxlane.host.conntrack import close_connections
+from vxlane.host.conntrack import close_connections, is_heard
 from vxlane.host.copies import CopyRule
 from vxlane.host.devices import Devices
 from vxlane.host.undo import UndoFile
@@ -123,6 +123,7 @@ class Bypass:
 
     def serve(self, overlay: OverlayState) -> None:
         """From now on renew the lease, so that the programs use the maps."""
+        self.lease.hear(is_heard=is_heard())
         self.lease.apply(overlay)
         if not self._has_retired:
             self._has_retired = True
@@ -141,11 +142,14 @@ class Bypass:
 
     def judge(self, judged: Judged) -> None:
         """Leave these pods' packets to the kernel path, and no others'."""
-        self.lease.judge(all_pods=judged.all, translated=judged.translated)
+        self.lease.judge(judged)
         self._pods.judge(judged.ports)
 
     def sync_connections(self) -> None:
-        """Tell conntrack which bypassed connections were reset, and which have become idle."""
+        """Tell conntrack which bypassed connections were reset, and which have become idle. Ask
+        who listens to it: no event tells of that.
+        """
+        self.lease.hear(is_heard=is_heard())
         if ended := self.maps.take_resets():
             close_connections(ended)
         self._idle.sync(self.lease.revalidate)

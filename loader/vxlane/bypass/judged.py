@@ -12,6 +12,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from math import inf
 from typing import Any
@@ -68,7 +69,8 @@ class JudgedKeeper:
         """The pods and flows that are left to the kernel path now."""
         if self.is_unread:
             return Judged(all=True)
-        return judged(self.found, self._pods, self._local, self._ignored)
+        found = judged(self.found, self._pods, self._local, self._ignored)
+        return replace(found, may_drop=self._reading.may_drop)
 
     @property
     def hindrances(self) -> tuple[str, ...] | None:

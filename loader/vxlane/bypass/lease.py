@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from vxlane.datapath.maps import Maps
 from vxlane.datapath.records import Settings
 from vxlane.host.conntrack import shortest_timeout
+from vxlane.mechanisms.concern import Judged
 from vxlane.overlay.backend import OverlayState
 from vxlane.util.tally import Withdrawal
 
@@ -48,7 +49,9 @@ class Lease:
         self._terms = terms
         self._withdrawals = withdrawals
         # Rules may have changed while no agent watched, so everything is approved anew.
-        self._settings = self._withdrawn(replace(maps.settings(), judged=True), Withdrawal.START)
+        self._settings = self._withdrawn(
+            replace(maps.settings(), judged=True, may_drop=True), Withdrawal.START
+        )
         self._until = 0
         """ns, CLOCK_MONOTONIC."""
         self._may_renew = False
@@ -97,6 +100,8 @@ class Lease:
                     judged=self._settings.judged,
                     judged_nat=self._settings.judged_nat,
                     vtep=overlay.device,
+                    heard=self._settings.heard,
+                    may_drop=self._settings.may_drop,
                 )
             )
 
@@ -125,12 +130,25 @@ class Lease:
             self._put(self._withdrawn(self._settings, reason))
             return self._settings.epoch
 
-    def judge(self, *, all_pods: bool, translated: bool) -> None:
-        """Set whether all packets, or those of translated flows, are left to the kernel path."""
+    def judge(self, judged: Judged) -> None:
+        """Set whether all packets, those of translated flows, or the ACKs of handshakes are left to
+        the kernel path.
+        """
         with self._lock:
-            settings = replace(self._settings, judged=all_pods, judged_nat=translated)
+            settings = replace(
+                self._settings,
+                judged=judged.all,
+                judged_nat=judged.translated,
+                may_drop=judged.may_drop,
+            )
             if settings != self._settings:
                 self._put(settings)
+
+    def hear(self, *, is_heard: bool) -> None:
+        """Set whether somebody listens to what conntrack tells of changes."""
+        with self._lock:
+            if is_heard != self._settings.heard:
+                self._put(replace(self._settings, heard=is_heard))
 
     def switch(self, overlay: OverlayState, *, is_enabled: bool) -> None:
         """Switch the bypass on or off, from now on."""

@@ -158,6 +158,10 @@ class Settings:
     judged_nat: bool = False
     vtep: int = 0
     """Ifindex of the VXLAN device; 0: there is none."""
+    heard: bool = False
+    """Whether somebody listens to conntrack's changes."""
+    may_drop: bool = False
+    """Whether a rule may drop packets of established connections."""
 
     @classmethod
     def of(cls, value: Any) -> Settings:
@@ -173,6 +177,8 @@ class Settings:
             bool(value.judged),
             bool(value.judged_nat),
             value.vtep,
+            bool(value.heard),
+            bool(value.may_drop),
         )
 
     @property
@@ -187,6 +193,8 @@ class Settings:
             judged=self.judged,
             judged_nat=self.judged_nat,
             vtep=self.vtep,
+            heard=self.heard,
+            may_drop=self.may_drop,
         )
         _fill(value.address, mapped(self.address))
         _fill(value.vtep_mac, mac_octets(self.vtep_mac))
@@ -242,7 +250,7 @@ class Flow:
     mtu: int
     way: Way
     is_open: bool
-    """For TCP: the ACK of the handshake has come out of the kernel path."""
+    """For TCP: the ACK of the handshake has been seen, by either path."""
     behind: Tuple
     is_confirmed: bool
     """More than one packet has taken this way."""

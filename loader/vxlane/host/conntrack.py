@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Changes conntrack's entries of bypassed connections.
+"""What the agent asks of conntrack, and what it changes in entries of bypassed connections.
 
 conntrack closes an entry on a RST only if the RST's sequence number is the one that it expects
 (net/netfilter/nf_conntrack_proto_tcp.c, nf_conntrack_tcp_packet). It has seen only a few packets of
@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from vxlane.netlink import nfnetlink as nf
-from vxlane.netlink.socket import NetlinkSocket, Request, attribute, nested
+from vxlane.netlink.socket import NetlinkSocket, Request, attribute, group_mask, nested
 from vxlane.util.five_tuple import FiveTuple
 
 _ADDRESSES = {
@@ -25,6 +25,7 @@ _ADDRESSES = {
     6: (nf.CTA_IP_V6_SRC, nf.CTA_IP_V6_DST),
 }
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
+_UPDATES = group_mask(nf.NFNLGRP_CONNTRACK_UPDATE)
 
 
 def shortest_timeout(*states: str) -> float:
@@ -32,6 +33,18 @@ def shortest_timeout(*states: str) -> float:
     return min(
         (float(found.read_text()) for found in map(_setting, states) if found.exists()),
         default=math.inf,
+    )
+
+
+def is_heard() -> bool:
+    """Whether a socket of this network namespace listens to changes of conntrack's entries.
+
+    /proc/net/netlink has each socket's protocol and its first 32 groups (net/netlink/af_netlink.c).
+    """
+    sockets = Path("/proc/thread-self/net/netlink").read_text().splitlines()[1:]
+    return any(
+        int(protocol) == nf.NETLINK_NETFILTER and int(groups, 16) & _UPDATES
+        for _, protocol, _, groups, *_ in map(str.split, sockets)
     )
 
 

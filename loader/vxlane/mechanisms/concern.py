@@ -22,6 +22,8 @@ class Judged:
     """Bridge ports of single pods. A name may belong to no pod."""
     translated: bool = False
     """Whether flows that netfilter translates are left to it, too."""
+    may_drop: bool = True
+    """Whether a rule may drop packets of established connections."""
 
 
 def judged(

@@ -22,7 +22,7 @@ from vxlane.mechanisms.packet import (
     sent,
     unfollowed,
 )
-from vxlane.mechanisms.rules import Base, Family, Hook
+from vxlane.mechanisms.rules import Base, Code, Family, Hook
 from vxlane.mechanisms.walk import RulesOf, Walk
 
 _PER_PACKET = frozenset(Kind) - OF_A_CONNECTION
@@ -60,6 +60,26 @@ def findings(bases: Sequence[Base], rules: RulesOf, view: View) -> tuple[Finding
                 found |= dict.fromkeys(met)
     more = (replace(each, is_translated=True) for each in translated if each not in found)
     return (*found, *more)
+
+
+def may_drop_established(bases: Sequence[Base], rules: RulesOf, view: View) -> bool:
+    """Whether some packet of an established connection of pods may be dropped.
+
+    Rules may let a SYN pass and drop the ACK behind it. Where this is False, none does. Before
+    conntrack rules can tell the two apart by TCP's flags alone, which is a finding.
+    """
+    packets = _Packets(view)
+    for base in bases:
+        if base.is_nat or is_before_conntrack(base):
+            continue
+        for packet, kinds, _ in _walks(base, packets):
+            if not packet.is_inner or kinds <= OF_A_CONNECTION:
+                continue
+            walk = Walk(rules, packet, {Code.DROP})
+            comes_out = walk.chain(base.key, Scope())
+            if walk.met or (comes_out and base.drops):
+                return True
+    return False
 
 
 class _OfPods:

@@ -178,8 +178,8 @@ def unfollowed(packet: Packet) -> Packet:
 
 
 def copied(packet: Packet) -> Packet:
-    """The same packets, and copies of those that close a connection (bpf/conntrack.h): multicast
-    frames that a device receives, and no port of a bridge.
+    """The same packets, and copies of those that open or close a connection (bpf/conntrack.h):
+    multicast frames that a device receives, and no port of a bridge.
     """
     numbers = {**packet.numbers, Field.PACKET_TYPE: _values(_HOST, _MULTICAST)}
     return replace(packet, numbers=numbers, has_copies=True)

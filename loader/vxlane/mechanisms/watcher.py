@@ -19,7 +19,7 @@ from vxlane.host.events import ObjectName, RulesetChange
 from vxlane.mechanisms import untracked
 from vxlane.mechanisms.conntrack import ConntrackReader
 from vxlane.mechanisms.devices import DeviceReader, Devices
-from vxlane.mechanisms.findings import findings
+from vxlane.mechanisms.findings import findings, may_drop_established
 from vxlane.mechanisms.ipvs import IpvsReader
 from vxlane.mechanisms.kinds import OF_A_CONNECTION, Finding, Kind
 from vxlane.mechanisms.legacy_reader import LegacyReader
@@ -60,6 +60,8 @@ class Reading:
     """See `untracked.hindrances`. Empty if the question did not ask for them."""
     question: Question | None = None
     """The question that this answers."""
+    may_drop: bool = True
+    """See `may_drop_established`."""
     has_silent_change: bool = False
     """Something that has no events changed, so approvals are to be withdrawn."""
     seconds: float = 0.0
@@ -109,7 +111,10 @@ class _Reader:
             is_silent = self._legacy.refresh() | self._ipvs.refresh()
             if work.question is None or not (work.is_due or is_silent or self._failure):
                 return None
-            found = self._read_rules(work, work.question)
+            self._nft.forget(work.change)
+            bases = self._nft.bases() + self._legacy.bases()
+            found = findings(bases, self._rules, work.question.view)
+            may_drop = may_drop_established(bases, self._rules, work.question.view)
             self._read_beside(work, work.question, found)
             found += self._beside + self._ipvs.findings()
             hindrances = self._hindrances(work.question)
@@ -126,12 +131,7 @@ class _Reader:
             unknown = f"not readable: {self._failure}"
             return Reading((Finding(Kind.UNKNOWN, unknown),), (unknown,), work.question)
         seconds = time.monotonic() - began
-        return Reading(found, hindrances, work.question, is_silent, seconds)
-
-    def _read_rules(self, work: _Work, question: Question) -> tuple[Finding, ...]:
-        self._nft.forget(work.change)
-        bases = self._nft.bases() + self._legacy.bases()
-        return findings(bases, self._rules, question.view)
+        return Reading(found, hindrances, work.question, may_drop, is_silent, seconds)
 
     def _read_beside(self, work: _Work, question: Question, found: tuple[Finding, ...]) -> None:
         """Read devices and connections if that was requested, or if a rule that binds connections

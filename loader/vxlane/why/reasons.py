@@ -178,7 +178,7 @@ def _flow_half(context: Context) -> Reason:
         why = f"{' and '.join(missing)} did not come out of netfilter on this node"
         return f"{why}; if that lasts, look for another path back", "ip route; ip rule"
     if flow.tuple.protocol == socket.IPPROTO_TCP:
-        return "the ACK of its handshake has not come out of netfilter yet; wait", "vxlane flows"
+        return "the ACK of its handshake has not been seen yet; wait", "vxlane flows"
     return "its translation was seen in one packet, and a second must confirm it", "vxlane flows"
 
 

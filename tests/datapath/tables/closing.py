@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Connections that close: up to the last ACK they are bypassed, if conntrack can be shown copies.
+"""Connections that close: all of the end is bypassed, if conntrack can be shown copies.
 
 What the copy is, test_shown.py tells.
 """
@@ -58,6 +58,16 @@ def without_devices(world: World) -> World:
     """The same world, and nowhere can conntrack be shown a copy."""
     pods = tuple(replace(pod, bridge=NO_DEVICE) for pod in world.pods)
     return replace(world, pods=pods, vtep=0)
+
+
+def with_listener(world: World) -> World:
+    """The same world, and somebody listens to conntrack's changes."""
+    return replace(world, heard=True)
+
+
+def aged(world: World) -> World:
+    """The same world, whose approvals are too old."""
+    return replace(world, flows=frozenset(replace(flow, out=31, into=31) for flow in world.flows))
 
 
 def without_bridge_netfilter(world: World) -> World:
@@ -126,21 +136,27 @@ def refused(fact: str, verdict: Verdict, **approval: Any) -> list[Case]:
     ]
 
 
-def last_ack(fact: str, flow: Approval) -> list[Case]:
-    """Two rows: the ACK behind both FINs, out and in. Its sender's has been acknowledged."""
+def last_ack() -> list[Case]:
+    """Rows of the ACK behind both FINs, out and in. Its sender's has been acknowledged."""
+    flow = Approval(tuple=TCP_FLOW)
     by_pod, by_peer = (
         only(replace(flow, closing=BOTH | heard)) for heard in (HEARD_POD, HEARD_REMOTE)
     )
-    return [
-        from_pod.case(Verdict.TCP_CONTROL, fact, LAST_OUT, world=by_pod, flows=frozenset()),
-        from_nic.case(
-            Verdict.TCP_CONTROL,
-            fact,
-            from_nic.carried(LAST_IN),
-            world=by_peer,
-            flows=frozenset(),
-        ),
+    rows = [
+        replace(row, world=by_pod if row.program is Program.FROM_POD else by_peer)
+        for row in both_ways("the last ACK", LAST_OUT, LAST_IN, by_pod, flows=frozenset())[:2]
     ]
+    left = [
+        replace(
+            row, verdict=verdict, fact=f"{row.fact}, {why}", world=change(row.world), output=None
+        )
+        for row in rows
+        for verdict, why, change in (
+            (Verdict.TCP_CONTROL, "and somebody listens to conntrack", with_listener),
+            (Verdict.FLOW_AGED, "whose record is too old", aged),
+        )
+    ]
+    return [*rows, *map(unshown, rows), *left]
 
 
 def first_ack() -> list[Case]:
@@ -168,11 +184,7 @@ TUNNELLED = [
         )
     ),
     *first_ack(),
-    *last_ack("the last ACK ends the record", Approval(tuple=TCP_FLOW)),
-    *last_ack(
-        "the last ACK ends a record that is too old for it",
-        Approval(tuple=TCP_FLOW, out=31, into=31),
-    ),
+    *last_ack(),
     *refused("FIN of a flow that was approved too long ago", Verdict.FLOW_AGED, out=31, into=31),
     *refused("FIN of a flow that was approved the other way only", Verdict.FLOW_HALF, out=None),
     *refused("FIN of a flow that was approved one way only", Verdict.FLOW_HALF, into=None),
