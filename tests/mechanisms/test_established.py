@@ -58,6 +58,16 @@ def test_rules(hook: str, policy: str, rule: str, drops: bool) -> None:  # noqa:
 
 
 @pytest.mark.usefixtures("netns")
+@pytest.mark.parametrize("tool", ["iptables-legacy", "iptables-nft"])
+@pytest.mark.parametrize("policy", ["ACCEPT", "DROP"])
+def test_a_policy_of_iptables(tool: str, policy: str) -> None:
+    """Without a rule for ESTABLISHED the policy is what an ACK comes to."""
+    sh(tool, "-w", "-A", "FORWARD", "-m", "conntrack", "--ctstate", "NEW", "-j", "ACCEPT")
+    sh(tool, "-w", "-P", "FORWARD", policy)
+    assert may_drop() is (policy == "DROP")
+
+
+@pytest.mark.usefixtures("netns")
 @pytest.mark.parametrize("ruleset", RULESETS, ids=lambda path: path.name)
 def test_what_people_run_drops_none(ruleset: Path) -> None:
     """Beside flannel's rules, those of kube-proxy, kube-router, Docker, firewalld and ufw let each

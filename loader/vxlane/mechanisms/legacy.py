@@ -77,6 +77,7 @@ def table(info: bytes, block: bytes) -> LegacyTable:
         if entry.target == "ERROR":
             names[entry.end] = entry.data.rstrip(b"\0").decode(errors="replace")
     keys = {at: ChainKey(Family.IP, title, of, is_legacy=True) for at, of in names.items()}
+    policies = {entry.offset: _target(entry, keys) for entry in entries if entry.offset in last}
     rules: dict[ChainKey, list[Rule]] = {}
     chain: list[Rule] = []
     for entry in entries:
@@ -91,6 +92,7 @@ def table(info: bytes, block: bytes) -> LegacyTable:
             hook,
             _PRIORITIES.get(title, 0),
             is_nat=title == "nat",
+            drops=policies[ends[hook]] == [Verdict(Code.DROP)],
         )
         for of, hook in hooks.items()
     )
