@@ -58,6 +58,25 @@ def test_rules(hook: str, policy: str, rule: str, drops: bool) -> None:  # noqa:
 
 
 @pytest.mark.usefixtures("netns")
+@pytest.mark.parametrize(
+    ("family", "hook", "priority", "drops"),
+    [
+        ("inet", "prerouting", -201, False),
+        ("inet", "prerouting", -200, True),
+        ("bridge", "prerouting", -300, False),
+        ("bridge", "output", -300, True),
+    ],
+)
+def test_before_conntrack(family: str, hook: str, priority: int, drops: bool) -> None:  # noqa: FBT001
+    """Nobody knows a state there. Which comes first of a chain with conntrack's own priority and
+    conntrack depends on which came last. What a bridge sends has a state from FORWARD.
+    """
+    chain = f"type filter hook {hook} priority {priority}; {A_TO_B} drop"
+    sh("nft", "-f", "-", stdin=f"table {family} t {{\nchain c {{\n{chain}\n}}\n}}\n")
+    assert may_drop() is drops
+
+
+@pytest.mark.usefixtures("netns")
 @pytest.mark.parametrize("tool", ["iptables-legacy", "iptables-nft"])
 @pytest.mark.parametrize("policy", ["ACCEPT", "DROP"])
 def test_a_policy_of_iptables(tool: str, policy: str) -> None:

@@ -66,11 +66,13 @@ def may_drop_established(bases: Sequence[Base], rules: RulesOf, view: View) -> b
     """Whether some packet of an established connection of pods may be dropped.
 
     Rules may let a SYN pass and drop the ACK behind it. Where this is False, none does. Before
-    conntrack rules can tell the two apart by TCP's flags alone, which is a finding.
+    conntrack rules can tell the two apart by TCP's flags alone, which is a finding. Of a chain with
+    the priority of conntrack itself nobody knows which is first: that depends on which came last.
+    What a bridge sends (OUTPUT) conntrack may have seen in FORWARD.
     """
     packets = _Packets(view)
     for base in bases:
-        if base.is_nat or is_before_conntrack(base):
+        if base.is_nat or (base.hook == Hook.PREROUTING and base.priority < _CONNTRACK):
             continue
         for packet, kinds, _ in _walks(base, packets):
             if not packet.is_inner or kinds <= OF_A_CONNECTION:
