@@ -93,6 +93,18 @@ def test_all_are_left_alone_before_the_first_reading(keeper, watcher):
     assert keeper.judged == Judged()
 
 
+def test_rules_may_drop_until_the_last_question_is_answered(keeper, watcher):
+    """What was read without the first pod's bridge says nothing of its packets."""
+    keeper.reconcile(OVERLAY, (), NETWORK, LOCAL)
+    for ports in ((), PORTS):
+        keeper.reconcile(OVERLAY, ports, NETWORK, LOCAL)
+        assert keeper.judged.may_drop
+        watcher.reading = Reading(question=watcher.questions[-1], may_drop=False)
+        watcher.is_pending = False
+        keeper.on_read()
+        assert keeper.judged == Judged(may_drop=False)
+
+
 def test_all_are_left_alone_while_a_change_is_unread(keeper, watcher):
     """From a change that pods' packets may meet until it has been read nothing is bypassed."""
     watcher.read()

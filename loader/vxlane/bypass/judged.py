@@ -70,7 +70,9 @@ class JudgedKeeper:
         if self.is_unread:
             return Judged(all=True)
         found = judged(self.found, self._pods, self._local, self._ignored)
-        return replace(found, may_drop=self._reading.may_drop)
+        # The rules may say otherwise of a bridge or a peer that was not asked for.
+        is_answered = self._reading.question == self._question
+        return replace(found, may_drop=self._reading.may_drop or not is_answered)
 
     @property
     def hindrances(self) -> tuple[str, ...] | None:
