@@ -34,12 +34,14 @@ class DevicesInTrouble:
 
     def __init__(self):
         self.error = None
+        self.meanwhile = lambda: None
         self.reads = 0
 
     def findings(self, devices):
         """See DeviceReader."""
         assert devices == QUESTION.devices
         self.reads += 1
+        self.meanwhile()
         if self.error:
             raise self.error
         return ()
@@ -86,6 +88,20 @@ def test_what_can_not_be_read_matters(watcher, devices, error):
     assert [finding.kind for finding in taken(watcher).found] == [Kind.UNKNOWN]
     devices.error = None
     assert taken(watcher).found == ()
+
+
+def test_a_change_while_all_is_read_again_is_not_missed(watcher, devices):
+    """Behind a failure no chain is known, and one that is read by now may change."""
+    sh("nft", "add table ip t; add chain ip t c { type filter hook forward priority 0; }")
+    devices.error = KernelError("read", 1)
+    watcher.request(QUESTION)
+    taken(watcher)
+    devices.error, heard = None, []
+    change = RulesetChange(frozenset({(2, "t", "c")}))
+    devices.meanwhile = lambda: heard.append(watcher.concerns(change))
+    assert taken(watcher).found == ()
+    assert heard == [True]
+    assert not watcher.concerns(RulesetChange(frozenset({(2, "t", "d")})))
 
 
 def test_only_what_changed_is_read(watcher, devices):

@@ -160,9 +160,11 @@ class _Reader:
         return translating + untracked.hindrances(filters, self._nft.rules, question.view)
 
     @property
-    def known(self) -> frozenset[ObjectName]:
-        """The nftables chains and sets that packets of pods may meet."""
-        return self._nft.known
+    def known(self) -> frozenset[ObjectName] | None:
+        """The nftables chains and sets that packets of pods may meet. None: the last reading
+        failed, so any may be among them.
+        """
+        return None if self._failure else self._nft.known
 
     def _rules(self, key: ChainKey) -> tuple[Rule, ...]:
         return self._legacy.rules(key) if key.is_legacy else self._nft.rules(key)
@@ -181,7 +183,7 @@ class Watcher:
         self._condition = threading.Condition()
         self._work = _Work()
         self._asked = self._read = 0
-        self._known: frozenset[ObjectName] = frozenset()
+        self._known: frozenset[ObjectName] | None = frozenset()
         self._reading: Reading | None = None
         self._is_closed = False
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -214,8 +216,10 @@ class Watcher:
         if change.lost or change.bases:
             return True
         with self._condition:
+            if self._known is None or self._read != self._asked:
+                return True
             tables = {(family, table, "") for family, table, _ in self._known}
-            return self._read != self._asked or bool(change.names & (self._known | tables))
+            return bool(change.names & (self._known | tables))
 
     def request(self, question: Question | None = None, change: RulesetChange = _NOTHING) -> None:
         """Ask for a reading of the rules that changed. Without a `change` everything is read."""
