@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -50,6 +51,15 @@ def test_maps_stay_true_while_nothing_is_told(heart, renewed) -> None:
     before = time.monotonic()
     heart.beat()
     assert renewed[-1] >= before
+
+
+def test_two_threads_may_beat_at_once(heart, renewed) -> None:
+    """The agent's own thread beats too, when it has caught up. Python's poll() is for one thread."""
+    heart.catch_up(time.monotonic())
+    with ThreadPoolExecutor(4) as pool:
+        beats = [pool.submit(heart.beat) for _ in range(20_000)]
+    assert {beat.exception() for beat in beats} == {None}
+    assert len(renewed) == 1 + len(beats)
 
 
 def test_an_event_that_waits_ends_the_truth(heart, renewed, events) -> None:

@@ -30,6 +30,7 @@ class Heartbeat:
         self._events = select.poll()
         for descriptor in descriptors:
             self._events.register(descriptor, select.POLLIN)
+        self._beating = threading.Lock()
         self._is_behind = True
         self._true_at = 0.0
         self._ends = threading.Event()
@@ -54,10 +55,12 @@ class Heartbeat:
 
     def beat(self) -> None:
         """Renew up to the last moment at which the maps were true."""
-        now = time.monotonic()
-        if not self._events.poll(0) and not self._is_behind:
-            self._true_at = now
-        self._renew(self._true_at)
+        # Two threads come here, and a poll object refuses the second one.
+        with self._beating:
+            now = time.monotonic()
+            if not self._events.poll(0) and not self._is_behind:
+                self._true_at = now
+            self._renew(self._true_at)
 
     def _run(self) -> None:
         refusal = ""
