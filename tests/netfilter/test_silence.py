@@ -50,7 +50,7 @@ def entry(lab, node, client, server=SERVER):
     To another server it may have had a connection by the same port, which is in TIME_WAIT.
     """
     argv = f"conntrack -L -p tcp -s {lab.address(CLIENT)} --sport {client.getsockname()[1]}"
-    argv += f" -r {lab.address(server)}"
+    argv += f" -r {lab.address(server)} --reply-port-src {PORT}"
     listed = lab.exec(node, *argv.split()).stdout
     found = re.findall(r"^tcp +6 (\d+) (\w+)", listed, re.MULTILINE)
     assert len(found) <= 1
