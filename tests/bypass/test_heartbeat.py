@@ -54,7 +54,7 @@ def test_maps_stay_true_while_nothing_is_told(heart, renewed) -> None:
 
 
 def test_two_threads_may_beat_at_once(heart, renewed) -> None:
-    """The agent's own thread beats too, when it has caught up. Python's poll() is for one thread."""
+    """The agent's own thread beats too when it has caught up. Python's poll() serves one thread."""
     heart.catch_up(time.monotonic())
     with ThreadPoolExecutor(4) as pool:
         beats = [pool.submit(heart.beat) for _ in range(20_000)]
