@@ -201,8 +201,9 @@ def test_until_rules_were_read_one_may_drop(maps: Maps) -> None:
 
 
 def test_who_listens_to_conntrack_is_told(maps: Maps, lease: Lease) -> None:
-    """The word of it is kept over renewals."""
-    for is_heard in (True, False):
+    """Somebody may, until it is known; the word of it is kept over renewals."""
+    assert maps.settings().heard is True
+    for is_heard in (False, True):
         lease.hear(is_heard=is_heard)
         lease.apply(OVERLAY)
         lease.renew(time.monotonic())

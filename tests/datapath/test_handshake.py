@@ -98,15 +98,15 @@ def is_bypassed(bench: Bench, flow: Approval, segment: dict[str, Any]) -> bool:
     return run(bytes(frame), Context(ifindex=flow.ifindex)).action is Action.REDIRECT
 
 
-def shake(bench: Bench, flow: Approval, world: World) -> None:
+def shake(bench: Bench, flow: Approval, world: World, answer: dict[str, Any] = ANSWERS) -> None:
     """Both halves of a handshake come out in `world`."""
     stand(bench.maps, world)
     if flow is PEERS:
         leaves(bench, OPENS)
-        comes(bench, ANSWERS)
+        comes(bench, answer)
     else:
         crosses(bench, NEIGHBOURS, OPENS)
-        crosses(bench, BACK, ANSWERS)
+        crosses(bench, BACK, answer)
 
 
 BOTH_WAYS = pytest.mark.parametrize("flow", [PEERS, NEIGHBOURS], ids=["peer", "neighbour"])
@@ -121,6 +121,9 @@ def test_the_ack_opens(bench: Bench, flow: Approval) -> None:
     assert not is_bypassed(bench, flow, ASKS)
     assert is_bypassed(bench, flow, ACKS)
     assert {record.open for record in records(bench)} == {1}
+    reached = {(record.sent, record.received) for record in records(bench)}
+    there, back = FIRST + 1, FIRST_BACK + 1
+    assert reached == ({(there, back)} if flow is PEERS else {(there, back), (back, there)})
     assert is_bypassed(bench, flow, ASKS)
     if flow is PEERS:
         assert say(bench, "peer", PEERS, **RESPONDS) is Action.REDIRECT
@@ -192,14 +195,7 @@ def test_both_halves_are_needed(bench: Bench, segments: list[dict[str, Any]]) ->
 @BOTH_WAYS
 def test_only_a_syn_ack_answers(bench: Bench, flow: Approval) -> None:
     """Conntrack takes no connection for established whose SYN is answered by other than SYN-ACK."""
-    data = ANSWERS | {"flags": ACK, "payload": b"!"}
-    stand(bench.maps, only())
-    if flow is PEERS:
-        leaves(bench, OPENS)
-        comes(bench, data)
-    else:
-        crosses(bench, NEIGHBOURS, OPENS)
-        crosses(bench, BACK, data)
+    shake(bench, flow, only(), answer=ANSWERS | {"flags": ACK, "payload": b"!"})
     assert not is_bypassed(bench, flow, ACKS)
 
 

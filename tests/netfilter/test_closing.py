@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import pytest
 from closing import ENDS, Ears, client_closes, pour, server_closes
-from paths import came
+from paths import came, ruleset
 from standing import entered
 from test_silence import CLIENT, NODES, SERVER, connection, entry, speak
 
@@ -122,18 +122,13 @@ def wait_until_heard(lab, node):
     """Until a listener that has just begun listens, and the node's agent, if any, knows of it."""
 
     def is_heard():
-        return entered_call(lab, node, conntrack.is_heard)
+        with entered(lab.netns(node)):
+            return conntrack.is_heard()
 
     wait_for(is_heard, f"a listener on {node}")
     if lab.agent_pid(node) is not None:
         with lab.maps(node) as maps:
             wait_for(lambda: maps.settings().heard, f"the agent of {node}")
-
-
-def entered_call(lab, node, function):
-    """What a function answers in the namespace of a node."""
-    with entered(lab.netns(node)):
-        return function()
 
 
 @ANY_SERVER
@@ -252,8 +247,8 @@ def seen_by_netfilter(lab, server):
 def test_a_copy_ends_behind_conntrack(make_module_lab, server):
     """No rule behind conntrack meets the ACKs and FINs of which it was shown copies."""
     lab = make_module_lab(nodes=2, pods_per_node=2, kernel_only=0)
-    lab.exec("node1", "nft", "-f", "-", stdin=SEEN)
-    wait_for(lambda: not lab.ask("node1", op="status")["status"]["rules_unread"], "the rules")
+    with ruleset(lab, "node1"):
+        lab.exec("node1", "nft", "-f", "-", stdin=SEEN)
     before, behind = seen_by_netfilter(lab, server)
     assert (before - behind, behind) == (4, 2)
 

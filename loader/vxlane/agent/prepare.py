@@ -67,7 +67,7 @@ def _with_kubernetes(values: Values) -> tuple[Config, NodeSource]:
     access = find_access(kubeconfig, os.environ, server=values["kube_api_url"])
     prefix = values["kube_annotation_prefix"]
     origin = f"kubernetes {prefix}"
-    answers = Answers(Path(values["state_dir"]), origin)
+    answers = Answers(values["state_dir"], origin)
     name = values["node_name"] or answers.to("name", lambda: own_node_name(access, os.environ))
     # In adopt the overlay is there, and k3s has no such file: then the kernel tells all of it.
     is_read = values["mode"] == Mode.OWN.value or _NET_CONFIG.exists()
@@ -92,7 +92,7 @@ def _with_etcd(values: Values) -> tuple[Config, NodeSource]:
         password=values["etcd_password"],
     )
     origin = f"etcd {access.prefix}"
-    answers = Answers(Path(values["state_dir"]), origin)
+    answers = Answers(values["state_dir"], origin)
     network = parse_network(answers.to("network", lambda: network_in_etcd(access)))
     name = values["node_name"] or socket.gethostname()
     config = _config(values, name, network, origin=origin)
@@ -126,15 +126,15 @@ def _config(values: Values, name: str, network: Network, *, origin: str) -> Conf
     if mode is Mode.OWN and not network.is_ipv4_alone:
         advice = "keep flanneld and give --mode adopt, or set EnableIPv6 to false"
         raise ConfigError(f"the network has IPv6, and mode own serves IPv4 alone; {advice}")
-    host_root = Path(values["host_root"])
+    host_root = values["host_root"]
     return Config(
         node_name=name,
-        state=Path(values["state_dir"]),
+        state=values["state_dir"],
         mode=mode,
         origin=origin,
         network=network,
         choice=_choice(values),
-        subnet_file=Path(values["subnet_file"]),
+        subnet_file=values["subnet_file"],
         masquerade=_masquerade(values),
         forward=Forward.ACCEPT if values["iptables_forward_rules"] else Forward.OFF,
         has_blackhole=values["ip_blackhole_route"],

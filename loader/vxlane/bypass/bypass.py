@@ -123,7 +123,6 @@ class Bypass:
 
     def serve(self, overlay: OverlayState) -> None:
         """From now on renew the lease, so that the programs use the maps."""
-        self.lease.hear(is_heard=is_heard())
         self.lease.apply(overlay)
         if not self._has_retired:
             self._has_retired = True

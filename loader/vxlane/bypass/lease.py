@@ -48,10 +48,10 @@ class Lease:
         self._maps = maps
         self._terms = terms
         self._withdrawals = withdrawals
-        # Rules may have changed while no agent watched, so everything is approved anew.
-        self._settings = self._withdrawn(
-            replace(maps.settings(), judged=True, may_drop=True), Withdrawal.START
-        )
+        # Rules may have changed while no agent watched, so everything is approved anew. Nor is it
+        # known who listens to conntrack.
+        unread = replace(maps.settings(), judged=True, may_drop=True, heard=True)
+        self._settings = self._withdrawn(unread, Withdrawal.START)
         self._until = 0
         """ns, CLOCK_MONOTONIC."""
         self._may_renew = False

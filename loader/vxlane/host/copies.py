@@ -14,16 +14,14 @@ import logging
 from vxlane.datapath.abi import HEADER
 from vxlane.errors import ToolError
 from vxlane.host.firewall import run
-from vxlane.host.own_tables import COPIES, has_rules
+from vxlane.host.own_tables import COPIES, anew, has_rules
 from vxlane.host.undo import UndoFile
 
 log = logging.getLogger(__name__)
 
 _NOBODY = ":".join(f"{octet:02x}" for octet in HEADER.enums["nobody"].values())
 # conntrack's priority is -200. The type of a packet is compared first, for it costs the least.
-_SCRIPT = f"""\
-add table ip {COPIES}
-delete table ip {COPIES}
+_TABLE = f"""\
 table ip {COPIES} {{
 	chain seen {{
 		type filter hook prerouting priority -199; policy accept;
@@ -46,7 +44,7 @@ class CopyRule:
         if has_rules(COPIES):
             return
         try:
-            run("nft", "-f", "-", script=_SCRIPT)
+            run("nft", "-f", "-", script=anew(COPIES) + _TABLE)
         except ToolError as error:
             if str(error) != self._told:
                 self._told = str(error)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from vxlane.host.firewall import run
-from vxlane.host.own_tables import HEADER, TUNNELS, remove, write
+from vxlane.host.own_tables import HEADER, TUNNELS, anew, remove, write
 from vxlane.netlink import nfnetlink as nf
 from vxlane.netlink import nftables as nft
 from vxlane.netlink.socket import (
@@ -89,8 +89,7 @@ class Notrack:
 
     def put(self, tunnel: Tunnel) -> None:
         """Write the table in place of an older one. Call `renew` next. ToolError: nft failed."""
-        fresh = f"add table ip {TUNNELS}\ndelete table ip {TUNNELS}\n"
-        run("nft", "-f", "-", script=fresh + script(tunnel, self._lasts))
+        run("nft", "-f", "-", script=anew(TUNNELS) + script(tunnel, self._lasts))
 
     def renew(self, tunnel: Tunnel) -> None:
         """Make the rules act from now on. KernelError: the table is not as it was written.

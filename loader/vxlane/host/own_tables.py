@@ -33,6 +33,11 @@ def has_rules(table: str) -> bool:
             raise
 
 
+def anew(table: str) -> str:
+    """What a script for nft begins with that puts the table in place of an older one."""
+    return f"add table ip {table}\ndelete table ip {table}\n"
+
+
 def write(netlink: NetlinkSocket, verb: str, table: str, requests: Sequence[Request]) -> None:
     """Carry out all `requests` in one transaction. KernelError: none of them was."""
     if code := netlink.transact(requests, nf.NFNL_SUBSYS_NFTABLES):

@@ -6,7 +6,7 @@ Here is decided which packets come to which chain; `walk` takes them through it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from vxlane.mechanisms.kinds import OF_A_CONNECTION, Finding, Kind, Scope
@@ -70,12 +70,12 @@ def may_drop_established(bases: Sequence[Base], rules: RulesOf, view: View) -> b
     the priority of conntrack itself nobody knows which is first: that depends on which came last.
     What a bridge sends (OUTPUT) conntrack may have seen in FORWARD.
     """
-    packets = _Packets(view)
+    of_pods = _of_pods(view)
     for base in bases:
         if base.is_nat or (base.hook == Hook.PREROUTING and base.priority < _CONNTRACK):
             continue
-        for packet, kinds, _ in _walks(base, packets):
-            if not packet.is_inner or kinds <= OF_A_CONNECTION:
+        for packet, kinds, _ in _walks_of_pods(base, of_pods, view):
+            if kinds <= OF_A_CONNECTION:
                 continue
             walk = Walk(rules, packet, {Code.DROP})
             comes_out = walk.chain(base.key, Scope())
@@ -97,12 +97,16 @@ class _OfPods:
         self.kinds = frozenset(Kind) - ({Kind.NOTRACK} if moved else set())
 
 
+def _of_pods(view: View) -> Mapping[Field | None, _OfPods]:
+    return {moved: _OfPods(view, moved) for moved in (None, *_ENDS)}
+
+
 class _Packets:
     """The packets of one node, each kind made once: of 10,000 peers it takes some ms."""
 
     def __init__(self, view: View) -> None:
         self.view = view
-        self.of_pods = {moved: _OfPods(view, moved) for moved in (None, *_ENDS)}
+        self.of_pods = _of_pods(view)
         self.sent = sent(view)
         self.received = received(view)
 
@@ -112,22 +116,26 @@ _Walks = Iterator[tuple[Packet, frozenset[Kind], Scope]]
 
 def _walks(base: Base, packets: _Packets) -> _Walks:
     """The packets that meet a base chain, which kinds matter to them, and whose they can be."""
-    of_pods = [packets.of_pods[moved] for moved in (None, *_moved(base))]
+    yield from _walks_of_pods(base, packets.of_pods, packets.view)
+    for packet in of_tunnel(base, packets.view, packets.sent, packets.received):
+        yield packet, _PER_PACKET, Scope()
+
+
+def _walks_of_pods(base: Base, of_pods: Mapping[Field | None, _OfPods], view: View) -> _Walks:
+    """Those of pods, bare."""
+    met = [of_pods[moved] for moved in (None, *_moved(base))]
     if _is_of_devices(base):
-        yield from _device_walks(base.devices, packets, of_pods)
+        yield from _device_walks(base.devices, view, met)
     elif base.key.family is Family.BRIDGE:
-        for pods in of_pods:
+        for pods in met:
             yield pods.framed, pods.kinds, Scope()
-    else:
-        if base.hook in _INNER_HOOKS:
-            # Behind conntrack it is all one what becomes of a copy.
-            has_copies = is_before_conntrack(base)
-            for pods in of_pods:
-                packet = pods.copied if has_copies else pods.established
-                yield packet, pods.kinds & _PER_PACKET, Scope()
-                yield pods.of_any_state, pods.kinds & OF_A_CONNECTION, Scope()
-        for packet in of_tunnel(base, packets.view, packets.sent, packets.received):
-            yield packet, _PER_PACKET, Scope()
+    elif base.hook in _INNER_HOOKS:
+        # Behind conntrack it is all one what becomes of a copy.
+        has_copies = is_before_conntrack(base)
+        for pods in met:
+            packet = pods.copied if has_copies else pods.established
+            yield packet, pods.kinds & _PER_PACKET, Scope()
+            yield pods.of_any_state, pods.kinds & OF_A_CONNECTION, Scope()
 
 
 def of_tunnel(base: Base, view: View, sent: Packet, received: Packet) -> Iterator[Packet]:
@@ -142,12 +150,8 @@ def of_tunnel(base: Base, view: View, sent: Packet, received: Packet) -> Iterato
             yield sent
 
 
-def _device_walks(devices: frozenset[str], packets: _Packets, of_pods: Sequence[_OfPods]) -> _Walks:
-    """Of a chain of devices: the tunnel's packets pass NICs, those of pods every other device."""
-    view = packets.view
-    if devices & view.nics:
-        for packet in (packets.sent, packets.received):
-            yield packet, _PER_PACKET, Scope()
+def _device_walks(devices: frozenset[str], view: View, of_pods: Sequence[_OfPods]) -> _Walks:
+    """Of a chain of devices: the packets of pods pass every device but NICs."""
     others = devices - view.nics - view.bridges - {view.overlay}
     for pods in of_pods:
         if devices & (view.bridges | {view.overlay}):
