@@ -16,7 +16,7 @@ def device(index: int, name: str, kind: str = "", **changes: Any) -> Device:
         "master": 0,
         "is_up": True,
         "qdisc": "noqueue",
-        "is_isolated": False,
+        "is_restricted": False,
         "filters_vlans": False,
     }
     return Device(index, name, kind, **{**fields, **changes})

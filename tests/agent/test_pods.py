@@ -253,6 +253,16 @@ GUARDED = {
         "bridge link set dev veth7 isolated off",
         Guard.FROM_POD | Guard.TO_POD,
     ),
+    "locked": (
+        "bridge link set dev veth7 locked on",
+        "bridge link set dev veth7 locked off",
+        Guard.FROM_POD | Guard.TO_POD,
+    ),
+    "unlearned": (
+        "bridge link set dev veth7 learning off",
+        "bridge link set dev veth7 learning on",
+        Guard.FROM_POD | Guard.TO_POD,
+    ),
     "macspoofchk": (
         f"nft 'add table bridge nat; add chain bridge nat c {BASE}; {SPOOF}'",
         "nft delete table bridge nat",

@@ -24,7 +24,7 @@ POD = PodInterface("c1", "eth0", "", "veth7", "02:00:00:00:01:02", ("10.42.1.7",
     [
         (VETH, BRIDGE, Guard(0)),
         (dataclasses.replace(VETH, qdisc="tbf"), BRIDGE, Guard.TO_POD),
-        (dataclasses.replace(VETH, is_isolated=True), BRIDGE, Guard.FROM_POD | Guard.TO_POD),
+        (dataclasses.replace(VETH, is_restricted=True), BRIDGE, Guard.FROM_POD | Guard.TO_POD),
         (VETH, dataclasses.replace(BRIDGE, filters_vlans=True), Guard.FROM_POD | Guard.TO_POD),
     ],
     ids=["plain", "shaper", "isolated", "vlans"],

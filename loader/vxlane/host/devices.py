@@ -59,8 +59,9 @@ class Device:
     is_up: bool
     qdisc: str
     """The kind of its root qdisc: "noqueue", "tbf" ..."""
-    is_isolated: bool
-    """Whether it is a bridge port that may not reach other isolated ports."""
+    is_restricted: bool
+    """Whether it is a bridge port that is isolated from others, that is locked, or whose addresses
+    the bridge does not learn."""
     filters_vlans: bool
     """Whether it is a bridge with VLAN filtering."""
     calls_iptables: bool = False
@@ -161,11 +162,21 @@ def _device(body: bytes) -> Device:
         master=_number(found, rt.IFLA_MASTER),
         is_up=bool(flags & rt.IFF_UP),
         qdisc=text_of(found.get(rt.IFLA_QDISC, b"")),
-        is_isolated=any(port.get(rt.IFLA_BRPORT_ISOLATED, b"")),
+        is_restricted=_is_restricted(port),
         filters_vlans=any(bridge.get(rt.IFLA_BR_VLAN_FILTERING, b"")),
         calls_iptables=any(bridge.get(rt.IFLA_BR_NF_CALL_IPTABLES, b"")),
         gso_size=_number(found, rt.IFLA_GSO_IPV4_MAX_SIZE),
         gso_segs=_number(found, rt.IFLA_GSO_MAX_SEGS),
+    )
+
+
+def _is_restricted(port: dict[int, bytes]) -> bool:
+    """By the attributes of a bridge port. Frames may leave by such a port and not come in, or come
+    in and not leave.
+    """
+    restricting = (rt.IFLA_BRPORT_ISOLATED, rt.IFLA_BRPORT_LOCKED)
+    return any(any(port.get(kind, b"")) for kind in restricting) or not any(
+        port.get(rt.IFLA_BRPORT_LEARNING, b"\1")
     )
 
 

@@ -52,7 +52,7 @@ def plan_for(
     """The plan for a pod.
 
     `others` are the directions that someone else's filters or rules guard. A bridge or a port that
-    isolates pods guards both directions. A shaper on the veth guards the direction to the pod.
+    restricts pods guards both directions. A shaper on the veth guards the direction to the pod.
     `bridge_netfilter`: the node has the packets of all bridges pass netfilter.
     """
     if veth.kind != "veth":
@@ -62,7 +62,7 @@ def plan_for(
     if not interface.addresses:
         return _refused(veth, "the pod has no IPv4 address of its own")
     guard = others
-    if veth.is_isolated or bridge.filters_vlans:
+    if veth.is_restricted or bridge.filters_vlans:
         guard |= BOTH
     if veth.qdisc not in _NO_QDISCS:
         guard |= Guard.TO_POD
