@@ -10,6 +10,7 @@
 #ifndef VXLANE_FLOW_H
 #define VXLANE_FLOW_H
 
+#include "flow_key.h"
 #include "maps.h"
 #include "parse.h"
 
@@ -23,52 +24,12 @@ enum direction {
 	DIRECTION_IN,
 };
 
-static __always_inline struct flow_key make_key(const __be32 source[4], const __be32 destination[4],
-						__be16 source_port, __be16 destination_port,
-						__u8 protocol, enum direction direction)
-{
-	struct flow_key key = {.protocol = protocol};
-	const __be32 *local = direction == DIRECTION_OUT ? source : destination;
-	const __be32 *remote = direction == DIRECTION_OUT ? destination : source;
-
-	__builtin_memcpy(key.local, local, sizeof(key.local));
-	__builtin_memcpy(key.remote, remote, sizeof(key.remote));
-	if (protocol == IPPROTO_ICMP) {
-		/* Who asks is part of the key: a policy may let A ping B, not B ping A. */
-		__u8 type = cpu16(destination_port);
-		__u8 sent = direction == DIRECTION_OUT ? type : ICMP_ECHO_REQUEST - type;
-		key.local_port = source_port;
-		key.remote_port = be16(sent);
-	} else if (direction == DIRECTION_OUT) {
-		key.local_port = source_port;
-		key.remote_port = destination_port;
-	} else {
-		key.local_port = destination_port;
-		key.remote_port = source_port;
-	}
-	return key;
-}
-
-static __always_inline struct flow_key key_of(const struct packet *packet, enum direction direction)
-{
-	return make_key(packet->source, packet->destination, packet->source_port,
-			packet->destination_port, packet->ip.protocol, direction);
-}
-
-static __always_inline int same_key(const struct flow_key *a, const struct flow_key *b)
-{
-	return a->local_port == b->local_port && a->remote_port == b->remote_port &&
-	       a->protocol == b->protocol && same_address(a->local, b->local) &&
-	       same_address(a->remote, b->remote);
-}
-
-static __always_inline int is_behind(const struct flow *flow, const struct flow_key *key)
-{
-	return flow->nat_local_port == key->local_port &&
-	       flow->nat_remote_port == key->remote_port &&
-	       same_address(flow->nat_local, key->local) &&
-	       same_address(flow->nat_remote, key->remote);
-}
+/* A packet's record, and how the packet goes in it. */
+struct match {
+	struct flow_key key;
+	struct flow *flow; /* 0: there is none */
+	enum direction direction;
+};
 
 static __always_inline int is_tcp(const struct packet *packet, __u8 flags)
 {
@@ -88,32 +49,67 @@ static __always_inline int is_opening(const struct packet *packet)
 	return is_tcp(packet, TCP_SYN_FLAG) && !is_tcp(packet, TCP_ACK_FLAG);
 }
 
-/* The record of a packet that comes in from a peer, and its `key`. A peer sends a flow as it is
- * behind netfilter. The same 5-tuple may be another flow of the pod's, which netfilter has moved to
- * another port because of this one. */
-static __always_inline struct flow *flow_entering(const struct packet *packet, struct flow_key *key)
+/* Is it what the other end sends in a translated flow? */
+static __always_inline int is_from_behind(const struct packet *packet, const struct flow *flow)
 {
-	struct flow_key behind = key_of(packet, DIRECTION_IN);
-	struct flow *flow = flows.lookup(&behind);
-	const struct flow_key *found;
-
-	*key = behind;
-	if (flow && !flow->translated)
-		return flow;
-	/* What a peer opens has no translation: that is learned of what the pod sends. */
-	if (is_opening(packet))
-		return 0;
-	found = translations.lookup(&behind);
-	if (!found)
-		return 0;
-	*key = *found;
-	flow = flows.lookup(key);
-	/* The pod may have used the port for another flow since. */
-	if (flow && is_behind(flow, &behind))
-		return flow;
-	*key = behind;
-	return 0;
+	return flow->nat_local_port == packet->destination_port &&
+	       flow->nat_remote_port == packet->source_port &&
+	       same_address(flow->nat_local, packet->destination) &&
+	       same_address(flow->nat_remote, packet->source);
 }
+
+/* The record of a packet at an entrance. The other end sends a translated flow as it is behind
+ * netfilter. The same 5-tuple may be another flow of the pod's, which netfilter has moved to
+ * another port because of this one. */
+static __always_inline void find_flow(const struct packet *packet, struct match *match)
+{
+	enum side sender = side_of(packet->source, packet->destination);
+	const struct flow_key *found;
+	struct flow *flow;
+
+	match->key = key_of(packet);
+	flow = flows.lookup(&match->key);
+	match->flow = flow;
+	match->direction = flow && flow->side == sender ? DIRECTION_OUT : DIRECTION_IN;
+	if (flow && (!flow->translated || match->direction == DIRECTION_OUT))
+		return;
+	match->flow = 0;
+	/* What the other end opens has no translation: that is learned of what the pod sends. */
+	if (is_opening(packet))
+		return;
+	found = translations.lookup(&match->key);
+	if (!found)
+		return;
+	flow = flows.lookup((struct flow_key *)found);
+	/* The pod may have used the port for another flow since. */
+	if (!flow || !is_from_behind(packet, flow))
+		return;
+	match->key = *found;
+	match->flow = flow;
+}
+
+/* Whom the packet is for once netfilter has seen to it. */
+static __always_inline const __be32 *receiver_address(const struct packet *packet,
+						      const struct match *match)
+{
+	const struct flow *flow = match->flow;
+
+	if (!flow || !flow->translated)
+		return packet->destination;
+	return match->direction == DIRECTION_OUT ? flow->nat_remote
+						 : address_at(&match->key, flow->side);
+}
+
+/* The record by this key, if the pod is at that end of it. */
+static __always_inline struct flow *flow_of(struct flow_key *key, enum side side)
+{
+	struct flow *flow = flows.lookup(key);
+
+	return flow && flow->side == side ? flow : 0;
+}
+
+/* In flow.routed: what this end's pod sends is for the bridge's MAC. */
+#define TO_GATEWAY(end) ((end) << 2)
 
 /* May a BIG TCP packet take the flow's way? Only the bridge hands one on as it is: a tunnel's
  * headers can't tell its length, and a routed one leaves by a device with limits of its own. */
@@ -122,10 +118,29 @@ static __always_inline int takes_big(const struct flow *flow)
 	return flow && flow->way == WAY_LOCAL && !flow->translated;
 }
 
+/* Was it approved since the last withdrawal, and for the pod that is at this end now? */
 static __always_inline int is_current(const struct flow *flow, const struct settings *settings,
-				      const struct pod *pod)
+				      const struct pod *pod, enum end end)
 {
-	return flow->epoch == settings->epoch && flow->ifindex == pod->ifindex;
+	return flow->epoch == settings->epoch &&
+	       (end == END_POD ? flow->ifindex : flow->nic) == pod->ifindex;
+}
+
+/* Who sends what goes this way. */
+static __always_inline enum end sender_of(enum direction direction)
+{
+	return direction == DIRECTION_OUT ? END_POD : END_REMOTE;
+}
+
+static __always_inline enum end receiver_of(enum direction direction)
+{
+	return direction == DIRECTION_OUT ? END_REMOTE : END_POD;
+}
+
+/* TCP: the sequence number behind what this end sent last. */
+static __always_inline __u32 sent_by(const struct flow *flow, enum end end)
+{
+	return end == END_POD ? flow->sent : flow->received;
 }
 
 /* Is it the ACK of a handshake whose SYN and SYN-ACK have come out of the kernel path, and which no
@@ -134,10 +149,10 @@ static __always_inline int is_handshake_ack(const struct settings *settings,
 					    const struct packet *packet, const struct flow *flow,
 					    enum direction direction)
 {
-	return direction == DIRECTION_OUT && flow->opener == (END_POD | ANSWERED) &&
-	       !settings->heard && !settings->may_drop && !packet->payload &&
-	       !is_tcp(packet, TCP_FIN_FLAG) && packet->sequence == flow->sent &&
-	       packet->acknowledged == flow->received;
+	return flow->opener == (sender_of(direction) | ANSWERED) && !settings->heard &&
+	       !settings->may_drop && !packet->payload && !is_tcp(packet, TCP_FIN_FLAG) &&
+	       packet->sequence == sent_by(flow, sender_of(direction)) &&
+	       packet->acknowledged == sent_by(flow, receiver_of(direction));
 }
 
 static __always_inline int is_open(const struct settings *settings, const struct packet *packet,
@@ -148,19 +163,30 @@ static __always_inline int is_open(const struct settings *settings, const struct
 	return flow->confirmed || !flow->translated;
 }
 
-/* On the way in to the bypass, for a packet that is no connection control. */
-static __always_inline enum verdict flow_admit(const struct settings *settings,
-					       const struct packet *packet, const struct pod *pod,
-					       const struct flow *flow, enum direction direction,
-					       __u64 now)
+/* Does netfilter give the pod that sends the packet, or gets it from elsewhere, another address? */
+static __always_inline int is_renamed(const struct packet *packet, const struct match *match)
 {
+	const struct flow *flow = match->flow;
+
+	if (match->direction == DIRECTION_OUT || flow->way != WAY_LOCAL)
+		return flow->translated == TRANSLATED_LOCAL;
+	return flow->translated &&
+	       !same_address(packet->source, address_at(&match->key, SIDE_HIGH - flow->side));
+}
+
+/* On the way in to the bypass, for a packet that is no connection control. Whether the record is
+ * of today's pods its caller asks: is_current(). */
+static __always_inline enum verdict flow_admit(const struct settings *settings,
+					       const struct packet *packet,
+					       const struct match *match, __u64 now)
+{
+	int needs_both = packet->ip.protocol != IPPROTO_UDP || is_renamed(packet, match);
+	enum direction direction = match->direction;
+	const struct flow *flow = match->flow;
 	__u64 this, other, longest;
-	int needs_both = packet->ip.protocol != IPPROTO_UDP || flow->translated == TRANSLATED_LOCAL;
 
 	if (flow->translated && settings->judged_nat)
 		return VERDICT_JUDGED;
-	if (!is_current(flow, settings, pod))
-		return VERDICT_FLOW_WITHDRAWN;
 	this = direction == DIRECTION_OUT ? flow->seen_out : flow->seen_in;
 	other = direction == DIRECTION_OUT ? flow->seen_in : flow->seen_out;
 	if (!this || (!other && needs_both))

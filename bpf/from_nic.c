@@ -59,17 +59,21 @@ static __always_inline enum verdict decapsulate(struct __sk_buff *skb, struct pa
 	return verdict == CONTINUE ? vxlan_pop(skb) : verdict;
 }
 
-static __always_inline enum verdict
-enter_by_record(struct __sk_buff *skb, struct packet *packet, const struct outer *outer,
-		const struct pod *receiver, const struct settings *settings,
-		const struct flow_key *key, struct flow *flow, __u64 now)
+static __always_inline enum verdict enter_by_record(struct __sk_buff *skb, struct packet *packet,
+						    const struct outer *outer,
+						    const struct pod *receiver,
+						    const struct settings *settings,
+						    const struct match *match, __u64 now)
 {
+	struct flow *flow = match->flow;
 	enum verdict verdict;
 	struct nat nat = {};
 
 	if (!flow)
 		return VERDICT_FLOW_UNKNOWN;
-	verdict = flow_admit(settings, packet, receiver, flow, DIRECTION_IN, now);
+	if (!is_current(flow, settings, receiver, END_POD))
+		return VERDICT_FLOW_WITHDRAWN;
+	verdict = flow_admit(settings, packet, match, now);
 	if (verdict != CONTINUE)
 		return verdict;
 	if (!is_there(receiver))
@@ -91,7 +95,7 @@ enter_by_record(struct __sk_buff *skb, struct packet *packet, const struct outer
 	if (flow->closing)
 		show_conntrack(skb, settings->vtep);
 	if (flow->translated)
-		nat = nat_in(packet, key);
+		nat = nat_in(packet, &match->key, flow->side);
 	hand_to_pod(skb, packet, receiver);
 	if (flow->translated) {
 		nat_finish(skb, packet, &nat, sizeof(packet->eth) + sizeof(packet->ip));
@@ -106,10 +110,9 @@ enter_by_record(struct __sk_buff *skb, struct packet *packet, const struct outer
 static __always_inline enum verdict enter_or_note(struct __sk_buff *skb, struct packet *packet,
 						  const struct outer *outer,
 						  const struct settings *settings,
-						  const struct flow_key *key, struct flow *flow,
-						  __u64 now)
+						  const struct match *match, __u64 now)
 {
-	const struct pod *receiver = pod_of(key->local);
+	const struct pod *receiver = pod_of(receiver_address(packet, match));
 	enum verdict verdict;
 
 	if (!receiver) {
@@ -122,9 +125,9 @@ static __always_inline enum verdict enter_or_note(struct __sk_buff *skb, struct 
 	} else if (is_tcp_control(packet)) {
 		verdict = VERDICT_TCP_CONTROL;
 	} else {
-		verdict = enter_by_record(skb, packet, outer, receiver, settings, key, flow, now);
+		verdict = enter_by_record(skb, packet, outer, receiver, settings, match, now);
 	}
-	if (!is_bypassed(verdict) && is_teaching(packet, flow, DIRECTION_IN))
+	if (!is_bypassed(verdict) && is_teaching(packet, match->flow, DIRECTION_IN))
 		note_down(skb, settings, packet, 0, 0, 0);
 	return verdict;
 }
@@ -132,17 +135,26 @@ static __always_inline enum verdict enter_or_note(struct __sk_buff *skb, struct 
 /* An identified packet; `outer`: the tunnel's headers, if it came in one. */
 static __always_inline enum verdict enter(struct __sk_buff *skb, struct packet *packet,
 					  const struct outer *outer,
-					  const struct settings *settings, struct flow_key *key,
-					  struct flow *flow, __u64 now)
+					  const struct settings *settings, struct match *match,
+					  __u64 now)
 {
-	int is_last = flow_turn(packet, key, flow, DIRECTION_IN);
+	int is_last = flow_turn(packet, match);
 	enum verdict verdict = VERDICT_TCP_CONTROL;
 
 	if (!is_last || !settings->heard)
-		verdict = enter_or_note(skb, packet, outer, settings, key, flow, now);
+		verdict = enter_or_note(skb, packet, outer, settings, match, now);
 	if (is_last)
-		flow_end(key, flow);
+		flow_end(match);
 	return verdict;
+}
+
+/* The record of a packet that comes from elsewhere to its pod. */
+static __always_inline void find_entering(const struct packet *packet, struct match *match)
+{
+	find_flow(packet, match);
+	/* As if a pod of ours had sent it, or to one. */
+	if (match->flow && (match->direction == DIRECTION_OUT || match->flow->way == WAY_LOCAL))
+		match->flow = 0;
 }
 
 /* Not for our VTEP: a stranger's, or a pod's own VXLAN from a peer on our link. */
@@ -172,8 +184,7 @@ static __always_inline enum verdict from_tunnel(struct cursor *at, const struct 
 	enum verdict verdict, addresses, transport = VERDICT_MALFORMED;
 	struct __sk_buff *skb = at->skb;
 	struct packet packet = {};
-	struct flow *flow = 0;
-	struct flow_key key;
+	struct match match = {};
 
 	if (skb->pkt_type != 0 /* PACKET_HOST */ || outer->ip.daddr != settings->address[3])
 		return not_ours(outer);
@@ -184,8 +195,9 @@ static __always_inline enum verdict from_tunnel(struct cursor *at, const struct 
 		transport = parse_transport(at, &packet,
 					    skb->len - sizeof(struct ethhdr) - ENCAPSULATION);
 	if (transport == CONTINUE)
-		flow = flow_entering(&packet, &key);
-	verdict = identify(outer, &packet, settings, check_outer(skb, outer), addresses, flow);
+		find_entering(&packet, &match);
+	verdict =
+		identify(outer, &packet, settings, check_outer(skb, outer), addresses, match.flow);
 	if (verdict != CONTINUE)
 		return verdict;
 	if (!is_served(settings, now))
@@ -199,7 +211,7 @@ static __always_inline enum verdict from_tunnel(struct cursor *at, const struct 
 		return VERDICT_OTHER_MAC;
 	if (transport != CONTINUE)
 		return transport;
-	return enter(skb, &packet, outer, settings, &key, flow, now);
+	return enter(skb, &packet, outer, settings, &match, now);
 }
 
 /* Plain IP for a pod from a peer on our link; all else is NOT_OVERLAY. */
@@ -210,8 +222,7 @@ static __always_inline enum verdict from_link(struct __sk_buff *skb,
 	struct packet packet = {};
 	const struct peer *peer;
 	enum verdict verdict;
-	struct flow_key key;
-	struct flow *flow;
+	struct match match;
 
 	if (skb->pkt_type != 0 /* PACKET_HOST */ || parse_addresses(&at, &packet) != CONTINUE)
 		return VERDICT_NOT_OVERLAY;
@@ -222,8 +233,8 @@ static __always_inline enum verdict from_link(struct __sk_buff *skb,
 		return VERDICT_MARKED;
 	verdict = parse_transport(&at, &packet, skb->len - sizeof(packet.eth));
 	if (verdict == CONTINUE) {
-		flow = flow_entering(&packet, &key);
-		verdict = enter(skb, &packet, 0, settings, &key, flow, now);
+		find_entering(&packet, &match);
+		verdict = enter(skb, &packet, 0, settings, &match, now);
 	}
 	/* A flow of a pod's that has the node's address by NAT is bypassed all the same. */
 	return is_bypassed(verdict) || pod_of(packet.destination) ? verdict : VERDICT_NOT_OVERLAY;

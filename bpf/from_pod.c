@@ -75,14 +75,16 @@ static __always_inline long show_as_sent(struct __sk_buff *skb, struct packet *p
 
 /* The frame as it comes out of bridge and netfilter for a pod of this node. */
 static __always_inline void rewrite_local(struct __sk_buff *skb, struct packet *packet,
-					  const struct pod *receiver, const struct flow *flow)
+					  const struct pod *receiver, const struct match *match)
 {
-	struct nat nat = nat_out(packet, flow);
+	int is_out = match->direction == DIRECTION_OUT;
+	const struct flow *flow = match->flow;
+	struct nat nat = is_out ? nat_out(packet, flow) : nat_in(packet, &match->key, flow->side);
 	struct ethhdr eth = packet->eth;
 
 	__builtin_memcpy(eth.h_dest, receiver->mac, ETH_ALEN);
-	__builtin_memcpy(eth.h_source, flow->mac, ETH_ALEN);
-	write_frame(skb, &eth, &packet->ip, flow->hops);
+	__builtin_memcpy(eth.h_source, is_out ? flow->macs : flow->macs + ETH_ALEN, ETH_ALEN);
+	write_frame(skb, &eth, &packet->ip, !!(flow->routed & sender_of(match->direction)));
 	nat_finish(skb, packet, &nat, sizeof(eth) + sizeof(packet->ip));
 }
 
@@ -96,20 +98,23 @@ static __always_inline int takes_whole(const struct pod *receiver, const struct 
 static __always_inline enum verdict to_local_pod(struct __sk_buff *skb, struct packet *packet,
 						 const struct pod *sender,
 						 const struct settings *settings,
-						 const struct flow *flow)
+						 const struct match *match)
 {
-	int opens = packet->ip.protocol == IPPROTO_TCP && !flow->open;
-	const struct pod *receiver = pod_of(flow->nat_remote);
-	struct flow *other = 0;
+	const struct pod *receiver = pod_of(receiver_address(packet, match));
+	enum end from = sender_of(match->direction);
+	const struct flow *flow = match->flow;
 
 	if (!receiver || receiver->bridge != sender->bridge || !is_there(receiver))
 		return VERDICT_NO_POD;
+	if (!is_current(flow, settings, receiver, receiver_of(match->direction)))
+		return VERDICT_FLOW_WITHDRAWN;
 	/* Routed rather than bridged, or the other way round, or hairpin to itself. */
-	if (!same_mac(packet->eth.h_dest, flow->by_gateway ? sender->gateway_mac : receiver->mac) ||
+	if (!same_mac(packet->eth.h_dest,
+		      flow->routed & TO_GATEWAY(from) ? sender->gateway_mac : receiver->mac) ||
 	    receiver == sender)
 		return VERDICT_OTHER_MAC;
 	/* The bridge alone does not look at it. */
-	if (flow->hops && packet->ip.ttl <= flow->hops)
+	if ((flow->routed & from) && packet->ip.ttl <= 1)
 		return VERDICT_TTL;
 	if (is_judged(settings, receiver))
 		return VERDICT_JUDGED;
@@ -119,19 +124,12 @@ static __always_inline enum verdict to_local_pod(struct __sk_buff *skb, struct p
 		return VERDICT_TOO_BIG;
 	if (!packet->ip.tot_len && !takes_whole(receiver, skb))
 		return VERDICT_BIG_TCP;
-	if (opens) {
-		other = flow_beyond(flow, receiver);
-		if (!other)
-			return VERDICT_FLOW_HALF;
-	}
 	/* What is translated was routed, so netfilter has it in any case. */
 	if (is_to_be_shown(packet, flow) && (sender->bridge_netfilter || flow->translated) &&
 	    show_as_sent(skb, packet, sender))
 		return VERDICT_TCP_CONTROL;
-	if (other)
-		open_beyond(other, flow);
 	if (flow->translated)
-		rewrite_local(skb, packet, receiver, flow);
+		rewrite_local(skb, packet, receiver, match);
 	enter_pod(skb, receiver);
 	return VERDICT_SWITCHED;
 }
@@ -201,29 +199,32 @@ static __always_inline enum verdict without_record(const struct packet *packet,
 static __always_inline enum verdict send_by_record(struct __sk_buff *skb, struct packet *packet,
 						   const struct pod *sender,
 						   const struct settings *settings,
-						   struct flow *flow, __u64 now)
+						   const struct match *match, __u64 now)
 {
+	struct flow *flow = match->flow;
 	enum verdict verdict;
 
 	if (!flow)
 		return without_record(packet, sender);
-	verdict = flow_admit(settings, packet, sender, flow, DIRECTION_OUT, now);
+	if (!is_current(flow, settings, sender, sender_of(match->direction)))
+		return VERDICT_FLOW_WITHDRAWN;
+	verdict = flow_admit(settings, packet, match, now);
 	if (verdict != CONTINUE)
 		return verdict;
 	if (flow->way == WAY_LOCAL)
-		verdict = to_local_pod(skb, packet, sender, settings, flow);
+		verdict = to_local_pod(skb, packet, sender, settings, match);
 	else
 		verdict = to_peer(skb, packet, sender, settings, flow);
 	if (!is_bypassed(verdict))
 		return verdict;
-	flow_use(flow, packet, DIRECTION_OUT, now);
+	flow_use(flow, packet, match->direction, now);
 	return flow->translated ? VERDICT_NAT : verdict;
 }
 
 static __always_inline enum verdict send_or_note(struct __sk_buff *skb, struct packet *packet,
 						 const struct pod *sender,
-						 const struct settings *settings, struct flow *flow,
-						 __u64 now)
+						 const struct settings *settings,
+						 const struct match *match, __u64 now)
 {
 	enum verdict verdict;
 
@@ -234,8 +235,8 @@ static __always_inline enum verdict send_or_note(struct __sk_buff *skb, struct p
 	if (is_tcp_control(packet))
 		verdict = VERDICT_TCP_CONTROL;
 	else
-		verdict = send_by_record(skb, packet, sender, settings, flow, now);
-	if (!is_bypassed(verdict) && is_teaching(packet, flow, DIRECTION_OUT))
+		verdict = send_by_record(skb, packet, sender, settings, match, now);
+	if (!is_bypassed(verdict) && is_teaching(packet, match->flow, DIRECTION_OUT))
 		note_down(skb, settings, packet, skb->ifindex, verdict == VERDICT_NO_PEER,
 			  same_mac(packet->eth.h_dest, sender->gateway_mac));
 	return verdict;
@@ -248,8 +249,7 @@ static __always_inline enum verdict from_pod_verdict(struct __sk_buff *skb)
 	struct cursor at = {.skb = skb};
 	struct packet packet = {};
 	const struct pod *sender;
-	struct flow_key key;
-	struct flow *flow;
+	struct match match;
 	enum verdict verdict;
 	int is_last;
 
@@ -273,16 +273,18 @@ static __always_inline enum verdict from_pod_verdict(struct __sk_buff *skb)
 	verdict = parse_transport(&at, &packet, skb->len - sizeof(packet.eth));
 	if (verdict != CONTINUE && verdict != VERDICT_BIG_TCP)
 		return verdict;
-	key = key_of(&packet, DIRECTION_OUT);
-	flow = flows.lookup(&key);
-	is_last = flow_turn(&packet, &key, flow, DIRECTION_OUT);
-	if (verdict == VERDICT_BIG_TCP && !takes_big(flow))
+	find_flow(&packet, &match);
+	/* What a record says of who sends from elsewhere is not true of a pod of ours. */
+	if (match.flow && match.direction == DIRECTION_IN && match.flow->way != WAY_LOCAL)
+		match.flow = 0;
+	is_last = flow_turn(&packet, &match);
+	if (verdict == VERDICT_BIG_TCP && !takes_big(match.flow))
 		return verdict;
 	verdict = VERDICT_TCP_CONTROL;
 	if (!is_last || !settings->heard)
-		verdict = send_or_note(skb, &packet, sender, settings, flow, now);
+		verdict = send_or_note(skb, &packet, sender, settings, &match, now);
 	if (is_last)
-		flow_end(&key, flow);
+		flow_end(&match);
 	return verdict;
 }
 

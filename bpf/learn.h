@@ -6,20 +6,32 @@
 #include "connection.h"
 #include "flow.h"
 
-/* `flow` is `behind` when netfilter has seen to it. */
-static __always_inline void set_behind(struct flow *flow, const struct flow_key *key,
-				       const struct flow_key *behind)
+/* Notes in `seen` what netfilter makes of the flow, if it makes another of it. */
+static __always_inline void set_translation(struct flow *seen, const struct note *note,
+					    const struct packet *packet, enum direction direction)
 {
-	__builtin_memcpy(flow->nat_local, behind->local, sizeof(flow->nat_local));
-	__builtin_memcpy(flow->nat_remote, behind->remote, sizeof(flow->nat_remote));
-	flow->nat_local_port = behind->local_port;
-	flow->nat_remote_port = behind->remote_port;
-	flow->translated = same_key(key, behind)		     ? TRANSLATED_NOT
-			   : same_address(key->local, behind->local) ? TRANSLATED_REMOTE
-								     : TRANSLATED_LOCAL;
+	int same_source = same_address(note->source, packet->source);
+	int same_destination = same_address(note->destination, packet->destination);
+
+	if (same_source && same_destination && note->source_port == packet->source_port &&
+	    note->destination_port == packet->destination_port)
+		return;
+	if (direction == DIRECTION_OUT) {
+		__builtin_memcpy(seen->nat_local, packet->source, sizeof(seen->nat_local));
+		__builtin_memcpy(seen->nat_remote, packet->destination, sizeof(seen->nat_remote));
+		seen->nat_local_port = packet->source_port;
+		seen->nat_remote_port = packet->destination_port;
+		seen->translated = same_source ? TRANSLATED_REMOTE : TRANSLATED_LOCAL;
+	} else {
+		__builtin_memcpy(seen->nat_local, note->destination, sizeof(seen->nat_local));
+		__builtin_memcpy(seen->nat_remote, note->source, sizeof(seen->nat_remote));
+		seen->nat_local_port = note->destination_port;
+		seen->nat_remote_port = note->source_port;
+		seen->translated = same_destination ? TRANSLATED_REMOTE : TRANSLATED_LOCAL;
+	}
 }
 
-/* Has flow_entering() find a translated flow by what a peer sends. */
+/* Has find_flow() find a translated flow by what its other end sends. */
 static __always_inline void remember_translation(const struct flow_key *key,
 						 struct flow_key *behind)
 {
@@ -40,26 +52,28 @@ static __always_inline void remember_translation(const struct flow_key *key,
  * of its sender, which is what the receiver demands too (RFC 5961, 3.2). Others,
  * whoever sent them, end nothing; conntrack sees what follows and judges it. The record stays, for
  * the next connection of its ports to tell that there was a RST. */
-static __always_inline enum verdict flow_reset(struct flow_key *key, struct flow *flow,
-					       const struct packet *packet,
-					       enum direction direction, __u64 now)
+static __always_inline enum verdict flow_reset(struct match *match, const struct packet *packet,
+					       __u64 now)
 {
+	struct flow *flow = match->flow;
 	enum verdict verdict = VERDICT_TCP_CONTROL;
-	__u32 expected;
+	struct reset reset = {.when = now};
 
 	if (!flow)
 		return verdict;
-	expected = direction == DIRECTION_OUT ? flow->sent : flow->received;
-	if (flow->seen_out && flow->seen_in && packet->sequence == expected &&
-	    resets.update(key, &now))
+	reset.side = flow->side;
+	if (flow->seen_out && flow->seen_in &&
+	    packet->sequence == sent_by(flow, sender_of(match->direction)) &&
+	    resets.update(&match->key, &reset))
 		verdict = VERDICT_MAP_FULL;
 	forget_halves(flow);
 	return verdict;
 }
 
-/* A record for what an exit sees now of the pod behind the veth `ifindex`. No other packet of this
- * CPU is at an exit meanwhile. */
-static __always_inline struct flow *draft(const struct settings *settings, __u32 ifindex)
+/* A record for what an exit sees now of the pod behind the veth `ifindex`, at that end of the key.
+ * No other packet of this CPU is at an exit meanwhile. */
+static __always_inline struct flow *draft(const struct settings *settings, __u32 ifindex,
+					  enum side side)
 {
 	__u32 only = 0;
 	struct flow *seen = drafts.lookup(&only);
@@ -68,34 +82,57 @@ static __always_inline struct flow *draft(const struct settings *settings, __u32
 		__builtin_memset(seen, 0, sizeof(*seen));
 		seen->epoch = settings->epoch;
 		seen->ifindex = ifindex;
+		seen->side = side;
 	}
 	return seen;
 }
 
+/* Do packets of the pod leave the node as they did? */
 static __always_inline int leaves_alike(const struct flow *a, const struct flow *b)
 {
 	return a->nic == b->nic && a->mtu == b->mtu && a->hash == b->hash &&
-	       a->source_port == b->source_port && a->hops == b->hops &&
-	       a->by_gateway == b->by_gateway && same_mac(a->mac, b->mac) &&
+	       a->source_port == b->source_port && same_mac(a->mac, b->mac) &&
 	       same_mac(a->macs, b->macs) && same_mac(a->macs + ETH_ALEN, b->macs + ETH_ALEN) &&
 	       same_address(a->next_hop, b->next_hop);
 }
 
-/* May the outbound half be written into a record that only knows how the flow comes in? To replace
- * an element of an LRU takes 1 us. But what is written in place may reach another CPU in any order
- * (arm64's does), so nothing may be that a packet is sent by: of a flow that the bridge hands over
- * as it is, all of that is known. */
-static __always_inline int completes(const struct flow *known, const struct flow *seen,
-				     enum direction direction)
+/* With which source frames come out that this end's pod sends. */
+static __always_inline __u8 *source_of(struct flow *flow, enum end sender)
 {
-	return direction == DIRECTION_OUT && !known->seen_out && !known->open &&
-	       seen->way == WAY_LOCAL && !seen->translated;
+	return sender == END_POD ? flow->macs : flow->macs + ETH_ALEN;
 }
 
-static __always_inline void complete(struct flow *known, const struct flow *seen)
+static __always_inline int is_switched_alike(struct flow *a, struct flow *b, enum end sender)
 {
-	known->by_gateway = seen->by_gateway;
-	__builtin_memcpy(known->mac, seen->mac, sizeof(known->mac));
+	return (sender == END_POD ? a->seen_out : a->seen_in) &&
+	       !((a->routed ^ b->routed) & (sender | TO_GATEWAY(sender))) &&
+	       same_mac(source_of(a, sender), source_of(b, sender));
+}
+
+/* Does the record hold what a packet that goes this way is sent by? To replace an element of an LRU
+ * takes 1 us. But what is written in place may reach another CPU in any order (arm64's does), so
+ * only times are. A flow that the bridge hands over as it is needs no more. */
+static __always_inline int holds(struct flow *known, struct flow *seen, enum direction direction)
+{
+	if (seen->way == WAY_LOCAL)
+		return !seen->translated || is_switched_alike(known, seen, sender_of(direction));
+	return direction == DIRECTION_IN || (known->seen_out && leaves_alike(known, seen));
+}
+
+/* A new record of a flow that has the same ends: what is known of the other way stays. */
+static __always_inline void keep_other_half(struct flow *seen, struct flow *known,
+					    enum direction direction)
+{
+	enum end other = receiver_of(direction);
+
+	if (direction == DIRECTION_OUT)
+		seen->seen_in = known->seen_in;
+	else
+		seen->seen_out = known->seen_out;
+	if (seen->way == WAY_LOCAL) {
+		seen->routed |= known->routed & (other | TO_GATEWAY(other));
+		__builtin_memcpy(source_of(seen, other), source_of(known, other), ETH_ALEN);
+	}
 }
 
 static __always_inline int has_same_end(const struct flow *a, const struct flow *b)
@@ -124,41 +161,39 @@ static __always_inline int shows_open(const struct flow *flow, const struct pack
 				      enum direction direction)
 {
 	return !is_tcp(packet, TCP_SYN_FLAG) &&
-	       (!flow->opener || (flow->opener & end_of(direction)));
+	       (!flow->opener || (flow->opener & sender_of(direction)));
 }
 
 /* On the way out of the kernel path: `seen` is what happened there, with no times yet. A record
  * that says the same gets a new time, any other is replaced: one that is half old and half new
  * would send a packet where none was seen to go. */
-static __always_inline enum verdict flow_learn(struct flow_key *key, struct flow *known,
-					       struct flow *seen, const struct packet *packet,
-					       enum direction direction, __u64 now)
+static __always_inline enum verdict flow_learn(struct match *match, struct flow *seen,
+					       const struct packet *packet, __u64 now)
 {
-	int is_syn = is_tcp(packet, TCP_SYN_FLAG), alike, is_completed;
+	enum direction direction = match->direction;
+	struct flow *known = match->flow;
+	int is_syn = is_tcp(packet, TCP_SYN_FLAG), alike;
 	__u64 *when;
 
 	if (is_tcp(packet, TCP_RST_FLAG))
-		return flow_reset(key, known, packet, direction, now);
+		return flow_reset(match, packet, now);
 	if (is_tcp(packet, TCP_FIN_FLAG) || (is_tcp_control(packet) && !is_syn))
 		return VERDICT_TCP_CONTROL;
 	alike = known && known->epoch == seen->epoch && known->ifindex == seen->ifindex &&
+		(seen->way != WAY_LOCAL || known->nic == seen->nic) &&
 		translates_alike(known, seen) && has_same_end(known, seen);
 	/* A connection begins anew. */
 	if (is_opening(packet)) {
 		known = 0;
-		seen->opener = end_of(direction);
+		seen->opener = sender_of(direction);
 	} else if (known) {
 		seen->opener = known->opener;
-		if (is_syn && direction == DIRECTION_IN && seen->opener == END_POD)
+		if (is_syn && seen->opener == receiver_of(direction))
 			seen->opener |= ANSWERED;
 	}
 	seen->open = shows_open(seen, packet, direction);
 	if (known && alike) {
-		is_completed = completes(known, seen, direction);
-		if (is_completed)
-			complete(known, seen);
-		if (direction == DIRECTION_IN || is_completed ||
-		    (known->seen_out && leaves_alike(known, seen))) {
+		if (holds(known, seen, direction)) {
 			when = direction == DIRECTION_OUT ? &known->seen_out : &known->seen_in;
 			track(known, packet, direction, *when);
 			*when = now;
@@ -169,7 +204,7 @@ static __always_inline enum verdict flow_learn(struct flow_key *key, struct flow
 				known->opener = seen->opener;
 			return is_syn ? VERDICT_TCP_CONTROL : VERDICT_LEARNED;
 		}
-		seen->seen_in = known->seen_in;
+		keep_other_half(seen, known, direction);
 		seen->open |= known->open;
 		seen->confirmed = 1;
 	}
@@ -186,7 +221,7 @@ static __always_inline enum verdict flow_learn(struct flow_key *key, struct flow
 		track(seen, packet, direction, known ? known->seen_in : 0);
 		seen->seen_in = now;
 	}
-	if (flows.update(key, seen))
+	if (flows.update(&match->key, seen))
 		return VERDICT_MAP_FULL;
 	return is_syn ? VERDICT_TCP_CONTROL : VERDICT_LEARNED;
 }

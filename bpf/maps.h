@@ -39,8 +39,8 @@ PINNED("percpu_array", __u32, struct flow, drafts, 1, 0);
 PINNED("array", __u32, struct note, notes, NOTES + 1, 0);
 /* How many notes each CPU has written. */
 PINNED("percpu_array", __u32, __u64, turns, 1, 0);
-/* Flows that a RST ended after a bypass, until the agent has told conntrack; value: when, ns. */
-PINNED("hash", struct flow_key, __u64, resets, MAX_FLOWS, BPF_F_NO_PREALLOC);
+/* Flows that a RST ended after a bypass, until the agent has told conntrack. */
+PINNED("hash", struct flow_key, struct reset, resets, MAX_FLOWS, BPF_F_NO_PREALLOC);
 PINNED("percpu_array", __u32, struct counter, counters, PROGRAM_COUNT *VERDICT_COUNT, 0);
 PINNED("percpu_array", __u32, struct peer_counter, peer_counters, MAX_PEERS, 0);
 /* The place of the tracer (trace.c), empty while nobody looks. Its index is a constant in the

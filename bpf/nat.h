@@ -40,9 +40,12 @@ static __always_inline struct nat nat_out(struct packet *packet, const struct fl
 }
 
 /* What a packet is for the pod; `key`: of the flow's record. */
-static __always_inline struct nat nat_in(struct packet *packet, const struct flow_key *key)
+static __always_inline struct nat nat_in(struct packet *packet, const struct flow_key *key,
+					 enum side side)
 {
-	return nat_begin(packet, key->remote[3], key->local[3], key->remote_port, key->local_port);
+	if (side == SIDE_LOW)
+		return nat_begin(packet, key->high[3], key->low[3], key->high_port, key->low_port);
+	return nat_begin(packet, key->low[3], key->high[3], key->low_port, key->high_port);
 }
 
 /* Writes the ports and the checksum, once the packet is sure to be bypassed; `offset`: of the

@@ -119,10 +119,10 @@ static __always_inline const struct note *note_of(__u32 stamp)
 	return stamp ? notes.lookup(&stamp) : 0;
 }
 
-static __always_inline struct flow_key key_before(const struct note *note, enum direction direction)
+static __always_inline struct flow_key key_before(const struct note *note)
 {
 	return make_key(note->source, note->destination, note->source_port, note->destination_port,
-			note->protocol, direction);
+			note->protocol);
 }
 
 /* A router may mark congestion; nothing else of the TOS is its to change. */

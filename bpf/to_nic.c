@@ -83,19 +83,20 @@ static __always_inline enum verdict learn(struct __sk_buff *skb, const struct no
 					  __u64 now)
 {
 	const struct peer *peer = peer_of(packet->destination);
-	struct flow_key behind = key_of(packet, DIRECTION_OUT);
-	struct flow_key key = key_before(note, DIRECTION_OUT);
-	struct flow *seen, *known = flows.lookup(&key);
+	struct match match = {.key = key_before(note), .direction = DIRECTION_OUT};
+	enum side side = side_of(note->source, note->destination);
+	struct flow *seen;
 	enum verdict verdict;
 
 	if (!note->ifindex)
 		return VERDICT_NO_POD;
 	if (!peer)
 		return VERDICT_NO_PEER;
-	seen = draft(settings, note->ifindex);
+	seen = draft(settings, note->ifindex, side);
 	if (!seen)
 		return VERDICT_MAP_FULL;
-	set_behind(seen, &key, &behind);
+	match.flow = flow_of(&match.key, side);
+	set_translation(seen, note, packet, DIRECTION_OUT);
 	verdict = compare(note, settings, packet, seen->translated, 1);
 	if (verdict != CONTINUE)
 		return verdict;
@@ -110,20 +111,20 @@ static __always_inline enum verdict learn(struct __sk_buff *skb, const struct no
 	bpf_skb_load_bytes(skb, 0, seen->macs, sizeof(seen->macs));
 	if (outer)
 		seen->source_port = outer->udp.source;
-	if (known && went_alike(known, seen, now)) {
-		take_next_hop(seen, known);
+	if (match.flow && went_alike(match.flow, seen, now)) {
+		take_next_hop(seen, match.flow);
 	} else {
 		verdict = outer ? find_next_hop(skb, &outer->ip, outer->udp.source, outer->udp.dest,
 						seen)
 				: find_next_hop(skb, &packet->ip, packet->source_port,
 						packet->destination_port, seen);
 		/* The LRU may have given the record away while the FIB was asked. */
-		known = known ? flows.lookup(&key) : 0;
+		match.flow = match.flow ? flow_of(&match.key, side) : 0;
 	}
 	/* A RST ends a flow wherever it goes. */
 	if (verdict != CONTINUE && !is_tcp(packet, TCP_RST_FLAG))
 		return verdict;
-	return flow_learn(&key, known, seen, packet, DIRECTION_OUT, now);
+	return flow_learn(&match, seen, packet, now);
 }
 
 static __always_inline enum verdict to_nic_verdict(struct __sk_buff *skb, __u32 stamp)

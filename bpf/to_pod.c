@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Egress of the host end of a pod's veth: only the kernel path comes here,
  * after NAT was undone and policy has spoken. Learns the inbound half of the
- * pod's flow, and for a sender on this node the outbound half of the sender's.
+ * pod's flow, or what a pod of this node has sent to it.
  */
 #include "learn.h"
 #include "note.h"
@@ -9,47 +9,68 @@
 #include "settings.h"
 #include "verdict.h"
 
-/* Two records learn of one packet: its sender's and its receiver's. */
+/* The record of a packet that one pod of this node sent to another: of the flow as its sender has
+ * it, or, where it is an answer, as its receiver does. */
+static __always_inline struct match find_switched(const struct note *note,
+						  const struct packet *packet)
+{
+	struct match match = {.key = key_before(note), .direction = DIRECTION_OUT};
+	struct flow_key after = key_of(packet);
+	struct flow *flow = flows.lookup(&match.key);
+
+	if (flow && flow->side == side_of(note->source, note->destination)) {
+		match.flow = flow;
+		return match;
+	}
+	if (!same_key(&match.key, &after))
+		flow = flows.lookup(&after);
+	if (!flow || flow->way != WAY_LOCAL ||
+	    flow->side != side_of(packet->destination, packet->source))
+		return match;
+	match.key = after;
+	match.flow = flow;
+	match.direction = DIRECTION_IN;
+	return match;
+}
+
 static __always_inline enum verdict from_neighbour(const struct note *note,
 						   const struct settings *settings,
 						   const struct packet *packet,
 						   const struct pod *receiver, __u64 now)
 {
-	struct flow_key out = key_before(note, DIRECTION_OUT), in = key_of(packet, DIRECTION_IN);
-	struct flow_key behind = key_of(packet, DIRECTION_OUT);
-	struct flow *seen = draft(settings, note->ifindex), *known;
+	struct match match = find_switched(note, packet);
+	enum end sender = sender_of(match.direction);
+	struct flow_key behind;
 	enum verdict verdict;
+	struct flow *seen;
+	__u8 hops;
 
+	if (sender == END_POD)
+		seen = draft(settings, note->ifindex, side_of(note->source, note->destination));
+	else
+		seen = draft(settings, receiver->ifindex,
+			     side_of(packet->destination, packet->source));
 	if (!seen)
 		return VERDICT_MAP_FULL;
-	set_behind(seen, &out, &behind);
+	seen->way = WAY_LOCAL;
+	seen->nic = sender == END_POD ? receiver->ifindex : note->ifindex;
+	set_translation(seen, note, packet, match.direction);
 	/* The bridge forwards no hop. To a Service a pod sends by way of the gateway, and whether
 	 * that routes or bridges is br_netfilter's choice. */
-	seen->hops = seen->translated && note->ttl != packet->ip.ttl;
-	verdict = compare(note, settings, packet, seen->translated, seen->hops);
+	hops = seen->translated && note->ttl != packet->ip.ttl;
+	verdict = compare(note, settings, packet, seen->translated, hops);
 	if (verdict != CONTINUE)
 		return verdict;
 	/* A pod that is its own neighbour needs the bridge's hairpin. */
 	if (note->ifindex == receiver->ifindex || !same_mac(packet->eth.h_dest, receiver->mac))
 		return VERDICT_CHANGED;
-	seen->way = WAY_LOCAL;
-	seen->by_gateway = note->by_gateway;
-	__builtin_memcpy(seen->mac, packet->eth.h_source, ETH_ALEN);
-	verdict = flow_learn(&out, flows.lookup(&out), seen, packet, DIRECTION_OUT, now);
-	known = flows.lookup(&in);
-	/* The ACK behind a SYN tells the receiver's record as much, see open_beyond(). */
-	if (is_opening(packet)) {
-		if (known)
-			turn(&in, known, packet, DIRECTION_IN);
-		return verdict;
+	if (seen->translated) {
+		seen->routed = (hops ? sender : 0) | (note->by_gateway ? TO_GATEWAY(sender) : 0);
+		__builtin_memcpy(source_of(seen, sender), packet->eth.h_source, ETH_ALEN);
+		behind = sender == END_POD ? key_of(packet) : key_before(note);
+		remember_translation(&match.key, &behind);
 	}
-	behind = key_before(note, DIRECTION_IN);
-	seen = draft(settings, receiver->ifindex);
-	if (!seen)
-		return VERDICT_MAP_FULL;
-	set_behind(seen, &in, &behind);
-	seen->way = WAY_LOCAL;
-	return flow_learn(&in, known, seen, packet, DIRECTION_IN, now);
+	return flow_learn(&match, seen, packet, now);
 }
 
 static __always_inline enum verdict from_peer(const struct note *note,
@@ -57,27 +78,30 @@ static __always_inline enum verdict from_peer(const struct note *note,
 					      const struct packet *packet,
 					      const struct pod *receiver, __u64 now)
 {
-	struct flow_key behind = key_before(note, DIRECTION_IN), key = key_of(packet, DIRECTION_IN);
-	struct flow *seen = draft(settings, receiver->ifindex), *known = flows.lookup(&key);
+	struct match match = {.key = key_of(packet), .direction = DIRECTION_IN};
+	enum side side = side_of(packet->destination, packet->source);
+	struct flow *seen = draft(settings, receiver->ifindex, side);
 	const struct peer *peer = peer_of(note->source);
+	struct flow_key behind = key_before(note);
 	enum verdict verdict;
 
 	if (!peer)
 		return VERDICT_NO_PEER;
 	if (!seen)
 		return VERDICT_MAP_FULL;
-	set_behind(seen, &key, &behind);
+	match.flow = flow_of(&match.key, side);
+	set_translation(seen, note, packet, DIRECTION_IN);
 	verdict = compare(note, settings, packet, seen->translated, 1);
 	if (verdict != CONTINUE)
 		return verdict;
 	/* What the pod sent has shown the translation first. Whoever sends to the pod can't bring
 	 * one about, by notes that overwrite those of others. */
-	if (seen->translated && !is_known_translation(known, seen))
+	if (seen->translated && !is_known_translation(match.flow, seen))
 		return VERDICT_CHANGED;
 	describe_peer(seen, peer);
 	if (seen->translated)
-		remember_translation(&key, &behind);
-	return flow_learn(&key, known, seen, packet, DIRECTION_IN, now);
+		remember_translation(&match.key, &behind);
+	return flow_learn(&match, seen, packet, now);
 }
 
 static __always_inline enum verdict to_pod_verdict(struct __sk_buff *skb)

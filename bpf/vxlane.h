@@ -13,7 +13,7 @@
 #include <linux/types.h>
 
 enum contract {
-	VXLANE_ABI = 12,
+	VXLANE_ABI = 13,
 };
 
 /* Numbers that the loader writes into the instructions; see node.h. */
@@ -181,13 +181,20 @@ struct pod {
 	__u8 pad[2];
 };
 
+/* A flow, whichever of its ends sends. The end with the lower address stands first. Any order will
+ * do: the words are compared from the last one on, as numbers of this machine. */
 struct flow_key {
-	__be32 local[4];
-	__be32 remote[4];
-	__be16 local_port; /* ICMP echo: identifier */
-	__be16 remote_port; /* ICMP echo: the type that the local pod sends */
+	__be32 low[4];
+	__be32 high[4];
+	__be16 low_port; /* ICMP echo: identifier */
+	__be16 high_port; /* ICMP echo: the type that the low end sends */
 	__u8 protocol;
 	__u8 pad[3];
+};
+
+enum side {
+	SIDE_LOW,
+	SIDE_HIGH,
 };
 
 /* The ends of a flow. */
@@ -201,10 +208,11 @@ enum answer {
 	ANSWERED = 4,
 };
 
-/* What the kernel path was seen to do with a flow. The key is the flow as its pod has it. A record
- * is replaced as a whole when that changes; only times, sequence numbers, `open`, `closing`,
- * `opener` and `confirmed` are written in place, and what completes() in learn.h allows. Times: ns,
- * CLOCK_MONOTONIC, 0 = never. */
+/* What the kernel path was seen to do with a flow. The key is the flow as its pod has it; between
+ * two pods of this node, as that one has it which was seen to send first, and the other one is the
+ * remote end. A record is replaced as a whole when that changes; only times, sequence numbers,
+ * `open`, `closing`, `opener` and `confirmed` are written in place. Times: ns, CLOCK_MONOTONIC,
+ * 0 = never. */
 struct flow {
 	/* What packets change stands together: with the ends on two CPUs both write it in turn, and
 	 * each cache line has to travel. */
@@ -217,27 +225,36 @@ struct flow {
 	__u8 closing; /* TCP: whose FIN has passed since the SYN, bits of enum end; two bits higher,
 			 whose FIN the other end has acknowledged */
 	__u8 confirmed; /* more than one packet was seen to take this way */
+	__u8 opener; /* TCP: whose SYN was learned, enum end; 0: nobody's. And enum answer */
 	/* What stays. */
-	__u8 way; /* enum way */
 	__u32 epoch;
 	__u32 ifindex; /* of the pod it was approved for: addresses are given away again */
-	__u32 nic; /* the device it left by */
+	__u32 nic; /* the device it left by; WAY_LOCAL: of the other pod's veth */
+	__u8 way; /* enum way */
+	__u8 side; /* enum side: which end of the key the pod is */
+	__u8 translated; /* enum translated */
+	__u8 routed; /* WAY_LOCAL: whose packets are forwarded, bits of enum end; two bits higher,
+			whose are for the bridge's MAC */
+	__u8 mac[6]; /* of the peer's VTEP */
+	__be16 source_port; /* of the outer UDP header */
 	__u32 mtu; /* largest inner IP packet, bytes */
 	__u32 slot; /* of the peer, index in peer_counters */
 	__u32 hash; /* the skb's when it left: the kernel takes port and path from it */
 	__be32 next_hop[4]; /* on-link neighbour that it left to */
 	__be32 peer[4]; /* underlay address of the peer's VTEP */
-	__be32 nat_local[4]; /* the flow as it is behind netfilter: the key's own without NAT */
+	__be32 nat_local[4]; /* a translated flow as it is behind netfilter, else zeros */
 	__be32 nat_remote[4];
 	__be16 nat_local_port;
 	__be16 nat_remote_port;
-	__be16 source_port; /* of the outer UDP header */
-	__u8 mac[6]; /* of the peer's VTEP; WAY_LOCAL: the source that the frame came out with */
-	__u8 translated; /* enum translated */
-	__u8 hops; /* WAY_LOCAL: of forwarding. 0: bridged */
-	__u8 by_gateway; /* WAY_LOCAL: the pod sends it to the bridge's MAC */
-	__u8 macs[12]; /* destination and source of the frame that left */
-	__u8 opener; /* TCP: whose SYN was learned, enum end; 0: nobody's. And enum answer */
+	__u8 macs[12]; /* destination and source of the frame that left; WAY_LOCAL: with which
+			  sources frames come out, those of the pod and those of the other one */
+};
+
+/* resets */
+struct reset {
+	__u64 when; /* ns, CLOCK_MONOTONIC */
+	__u8 side; /* as in the record */
+	__u8 pad[7];
 };
 
 /* notes: what a packet was when it went into the kernel path, by its stamp */

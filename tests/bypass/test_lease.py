@@ -20,7 +20,7 @@ from vxlane.mechanisms.concern import Judged
 from vxlane.util.tally import Withdrawal
 
 SECOND = 1_000_000_000
-ESTABLISHED, CLOSE_WAIT, UDP = 432000.0, 60.0, 120.0
+ESTABLISHED, CLOSE_WAIT, SYN_RECV, UDP = 432000.0, 60.0, 60.0, 120.0
 
 
 @pytest.fixture
@@ -31,6 +31,7 @@ def maps(monkeypatch: pytest.MonkeyPatch) -> Maps:
         "tcp_timeout_unacknowledged": 300.0,
         "tcp_timeout_close_wait": CLOSE_WAIT,
         "tcp_timeout_fin_wait": 120.0,
+        "tcp_timeout_syn_recv": SYN_RECV,
         "udp_timeout": UDP,
         "udp_timeout_stream": 180.0,
         "icmp_timeout": 150.0,
@@ -113,11 +114,19 @@ def test_an_end_before_the_first_settings_writes_nothing(maps: Maps, lease: Leas
 def test_approvals_age_before_conntrack_forgets(
     maps: Maps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A third of the timeout counts where that is shorter; without conntrack the person's word."""
+    """A third of the timeout counts where that is shorter, and half of that in which an answer is
+    awaited; without conntrack the person's word.
+    """
     lease_of(maps, 1_000_000).apply(OVERLAY)
     found = maps.settings()
     assert found.revalidate == CLOSE_WAIT / 3 * SECOND
     assert found.revalidate_datagram == UDP / 3 * SECOND
+    short = {"tcp_timeout_syn_recv": 10.0}
+    monkeypatch.setattr(
+        leases, "shortest_timeout", lambda *states: min(short.get(one, math.inf) for one in states)
+    )
+    lease_of(maps, 50).apply(OVERLAY)
+    assert maps.settings().revalidate == 5 * SECOND
     monkeypatch.setattr(leases, "shortest_timeout", lambda *_: math.inf)
     lease_of(maps, 50).apply(OVERLAY)
     assert maps.settings().revalidate_datagram == 50 * SECOND

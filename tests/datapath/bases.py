@@ -6,18 +6,20 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
-from frames import ECHO_REPLY, ECT0, TCP, Frame, Icmp, Raw, Tcp
+from frames import ACK, ECHO_REPLY, ECT0, SYN, TCP, Frame, Icmp, Raw, Tcp
 from tables import nat
 from tables.arriving import arriving
-from tables.case import ACK_DATA, DATAGRAM, PING, handed_over, sent
+from tables.case import ACK_DATA, DATAGRAM, PING, handed_back, handed_over, sent
 from tables.closing import LAST_IN, LAST_OUT
 from tables.direct import plain
 from tables.from_nic import ANSWER, PONG, RESPONSE, UNCHECKED, carried, covered, inner
-from tables.from_pod import LOCAL_DATA, LOCAL_DATAGRAM
+from tables.from_pod import LOCAL_ANSWER, LOCAL_DATA, LOCAL_DATAGRAM, LOCAL_REPLY
 from tables.leaving import leaving, left
 from tables.nat_refused import FIRST, SECOND
 from world import (
     APPROVED,
+    END_POD,
+    END_REMOTE,
     NEIGHBOUR,
     NEIGHBOUR_VETH,
     NIC,
@@ -26,11 +28,13 @@ from world import (
     PING_FLOW,
     POD,
     ROUTER_MAC,
+    SEQUENCE,
     TCP_FLOW,
     UDP_FLOW,
     VETH,
     Approval,
     Tuple,
+    local_flow,
 )
 
 from vxlane.datapath.abi import Program
@@ -49,10 +53,12 @@ def bases(ifindex: int, *frames: Frame) -> list[Base]:
 
 
 BIG = bytes(1400)
-REPLY_BACK = replace(
-    handed_over(Tcp(source=8080, dest=40002), source_mac=NEIGHBOUR.mac, dest_mac=POD.mac),
-    source=NEIGHBOUR.address,
-    destination=POD.address,
+REPLY_BACK = handed_back(LOCAL_REPLY)
+ANSWERS = {"flags": SYN | ACK, "acknowledged": SEQUENCE}
+# Each pod answers a SYN of the other one.
+SYN_ACKS = (
+    handed_over(Tcp(source=40005, dest=8082, **ANSWERS)),
+    handed_back(Tcp(source=8081, dest=40004, **ANSWERS)),
 )
 BASES = {
     Program.FROM_POD: [
@@ -65,8 +71,9 @@ BASES = {
             sent(Icmp(kind=ECHO_REPLY, identifier=78)),
             handed_over(LOCAL_DATA),
             handed_over(LOCAL_DATAGRAM),
+            SYN_ACKS[0],
         ),
-        *bases(NEIGHBOUR_VETH, REPLY_BACK),
+        *bases(NEIGHBOUR_VETH, REPLY_BACK, handed_back(LOCAL_ANSWER), SYN_ACKS[1]),
     ],
     Program.FROM_NIC: bases(
         NIC,
@@ -79,8 +86,18 @@ BASES = {
         carried(inner(Raw(132, bytes(40)))),
     ),
     Program.TO_POD: [
-        *bases(VETH, *(arriving(transport) for transport in (RESPONSE, ANSWER, PONG)), REPLY_BACK),
-        *bases(NEIGHBOUR_VETH, handed_over(LOCAL_DATA), handed_over(LOCAL_DATAGRAM)),
+        *bases(
+            VETH,
+            *(arriving(transport) for transport in (RESPONSE, ANSWER, PONG)),
+            REPLY_BACK,
+            SYN_ACKS[1],
+        ),
+        *bases(
+            NEIGHBOUR_VETH,
+            handed_over(LOCAL_DATA),
+            handed_over(LOCAL_DATAGRAM),
+            SYN_ACKS[0],
+        ),
     ],
     Program.TO_NIC: bases(
         NIC,
@@ -98,6 +115,8 @@ FLOWS = [
         Approval(tuple=replace(flow, remote=OTHER_REMOTE))
         for flow in (TCP_FLOW, UDP_FLOW, PING_FLOW)
     ),
+    Approval(tuple=local_flow(TCP, 40004, 8081), opener=END_POD, is_open=False),
+    Approval(tuple=local_flow(TCP, 40005, 8082), opener=END_REMOTE, is_open=False),
 ]
 
 
@@ -127,16 +146,17 @@ SWITCHED = [
     Approval(
         tuple=replace(nat.LOCAL_SERVICE.tuple, local_port=41007),
         behind=Tuple(POD.address, NEIGHBOUR.address, 41007, 8080, TCP),
-        hops=1,
+        there=nat.ROUTED.there,
     ),
 ]
+ANSWERED = [flow.mirrored for flow in SWITCHED]
 # Translated flows, and valid frames of them. FIRST has the 5-tuple of TCP_FLOW on the wire.
-NAT_FLOWS = [*TUNNELLED, *LINKED, *SWITCHED, nat.LOCAL_BACK]
+NAT_FLOWS = [*TUNNELLED, *LINKED, *SWITCHED]
 NAT_BASES = {
     Program.FROM_POD: [
         *bases(VETH, *(nat.pod_sends(flow) for flow in (*TUNNELLED, *LINKED, *SWITCHED))),
         *bases(VETH, nat.pod_sends(nat.SERVICE_UDP, checksum=0)),
-        *bases(NEIGHBOUR_VETH, nat.pod_sends(nat.LOCAL_BACK, dest_mac=POD.mac)),
+        *bases(NEIGHBOUR_VETH, *(nat.pod_sends(flow, dest_mac=POD.mac) for flow in ANSWERED)),
     ],
     Program.FROM_NIC: [
         *bases(NIC, *(carried(nat.peer_sends(flow)) for flow in TUNNELLED)),
@@ -147,6 +167,17 @@ NAT_BASES = {
                 replace(nat.peer_sends(flow), source_mac=ROUTER_MAC, dest_mac=NIC_MAC)
                 for flow in LINKED
             ),
+        ),
+    ],
+    Program.TO_POD: [
+        *BASES[Program.TO_POD],
+        *bases(
+            NEIGHBOUR_VETH,
+            *(nat.as_sent(nat.pod_sends(flow), flow, dest_mac=NEIGHBOUR.mac) for flow in SWITCHED),
+        ),
+        *bases(
+            VETH,
+            *(nat.as_sent(nat.pod_sends(flow), flow, dest_mac=POD.mac) for flow in ANSWERED),
         ),
     ],
 }

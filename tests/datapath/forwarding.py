@@ -29,17 +29,22 @@ class Packet(NamedTuple):
     second: int  # destination port, or type of an echo
     flags: int  # of TCP
     sequence: int  # of TCP
+    acknowledged: int  # of TCP
     check: bytes  # of TCP or UDP
     content: int  # what NAT leaves alone, and two packets of a flow do not share
 
-    def key(self, *, inbound: bool) -> Key:
-        """The flow as its local pod sees it."""
-        if not inbound:
-            return self.source, self.destination, self.first, self.second, self.protocol
-        if self.protocol == ICMP:
-            sent = ECHO_REPLY if self.second == ECHO_REQUEST else ECHO_REQUEST
-            return self.destination, self.source, self.first, sent, ICMP
-        return self.destination, self.source, self.second, self.first, self.protocol
+    @property
+    def key(self) -> Key:
+        """The flow as its sender has it."""
+        return self.source, self.destination, self.first, self.second, self.protocol
+
+
+def reverse(key: Key) -> Key:
+    """The flow as its other end has it."""
+    one, other, first, second, protocol = key
+    if protocol == ICMP:
+        return other, one, first, ECHO_REPLY if second == ECHO_REQUEST else ECHO_REQUEST, ICMP
+    return other, one, second, first, protocol
 
 
 def read(frame: bytes) -> Packet | None:
@@ -51,14 +56,14 @@ def read(frame: bytes) -> Packet | None:
     if words[1] != size or sum(words) % 0xFFFF or words[3] & 0x3FFF:
         return None
     protocol = frame[23]
-    flags = sequence = 0
+    flags = sequence = acknowledged = 0
     first, second = struct.unpack_from("!HH", frame, 34)
     if protocol == TCP:
         headers = 20 + (frame[46] >> 4) * 4 if size >= 40 else 0
         if not 40 <= headers <= size:
             return None
         flags = frame[47]
-        sequence = int.from_bytes(frame[38:42], "big")
+        sequence, acknowledged = struct.unpack_from("!II", frame, 38)
     elif protocol == UDP:
         headers = 28
         # conntrack calls it invalid, and netfilter does not translate it.
@@ -81,6 +86,7 @@ def read(frame: bytes) -> Packet | None:
         second,
         flags,
         sequence,
+        acknowledged,
         frame[50:52] if protocol == TCP else frame[40:42],
         sequence if protocol == TCP else content_of_datagram(frame),
     )

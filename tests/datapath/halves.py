@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from forwarding import Key
-from frames import ECHO_REPLY, ECHO_REQUEST, ICMP
-from world import BRIDGE_MAC, END_POD, END_REMOTE, SEQUENCE, Approval, Note
+from world import BACK, ENDS, NEIGHBOUR_VETH, SEQUENCE, THERE, Approval, Crossing, Note
 
 from vxlane.datapath.records import Tuple
 
@@ -27,15 +26,15 @@ class Halves:
     is_open: bool = True
     # Whose FIN has passed, bits of enum end.
     closing: int = 0
-    # The half by which its SYN was learned; None: none was.
-    opener: str | None = None
+    # Whose SYN was learned, enum end, and enum answer; 0: nobody's.
+    opener: int = 0
     # What netfilter makes of the flow; None: nothing.
     behind: Key | None = None
     is_confirmed: bool = True
-    # Of a translated flow to a pod of this node: how it goes in and comes out.
-    hops: int = 0
-    by_gateway: bool = True
-    source_mac: str = BRIDGE_MAC
+    # Of a flow to a pod of this node: that pod's veth, and how what each sends crosses.
+    neighbour: int = NEIGHBOUR_VETH
+    there: Crossing = THERE
+    back: Crossing = BACK
 
 
 _ALIKE = (
@@ -45,10 +44,11 @@ _ALIKE = (
     "ifindex",
     "is_open",
     "closing",
+    "opener",
     "is_confirmed",
-    "hops",
-    "by_gateway",
-    "source_mac",
+    "neighbour",
+    "there",
+    "back",
 )
 """What an Approval has by the same names."""
 
@@ -58,15 +58,10 @@ def key_of(flow: Approval) -> Key:
     return _key_of_tuple(flow.tuple)
 
 
-def key_of_note(note: Note, *, inbound: bool) -> Key:
-    """The flow that a packet was of when it went in."""
-    source, destination = note.source.packed, note.destination.packed
-    if not inbound:
-        return source, destination, note.source_port, note.destination_port, note.protocol
-    if note.protocol == ICMP:
-        sent = ECHO_REPLY if note.destination_port == ECHO_REQUEST else ECHO_REQUEST
-        return destination, source, note.source_port, sent, ICMP
-    return destination, source, note.destination_port, note.source_port, note.protocol
+def key_of_note(note: Note) -> Key:
+    """The flow that a packet was of when it went in, as its sender has it."""
+    ends = note.source.packed, note.destination.packed
+    return *ends, note.source_port, note.destination_port, note.protocol
 
 
 def flow_of(key: Key, halves: Halves) -> Approval:
@@ -80,7 +75,7 @@ def halves_of(flow: Approval) -> Halves:
     """The record itself, but for which FIN has been acknowledged."""
     behind = flow.behind and _key_of_tuple(flow.behind)
     alike = {name: getattr(flow, name) for name in _ALIKE}
-    alike["closing"] &= END_POD | END_REMOTE
+    alike["closing"] &= ENDS
     return Halves(behind=behind, **alike)
 
 

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import struct
 from dataclasses import replace
-from typing import Any
 
-from forwarding import Key, Packet, is_fin, priority, read
+from forwarding import Key, Packet, is_fin, priority, read, reverse
 from frames import ACK, CE, ECT0, ENCAPSULATION, ETHERNET, FIN, ICMP, IP, RST, SYN, TCP, UDP, mac
 from halves import Halves, halves_of, key_of, key_of_note
 from testrun import Context
 from world import (
-    BRIDGE_MAC,
+    ANSWERED,
+    BACK,
     END_POD,
     END_REMOTE,
+    ENDS,
     EPOCH,
+    NEIGHBOUR_VETH,
     NIC,
     NIC_MAC,
     NODE_ADDRESS,
@@ -26,7 +28,11 @@ from world import (
     OVERLAY_MAC,
     PORT,
     ROUTER_MAC,
+    SEQUENCE,
+    THERE,
+    UNSEEN,
     VNI,
+    Crossing,
     Note,
     World,
 )
@@ -46,20 +52,22 @@ class Learner:
 
     def known(self) -> dict[Key, Halves]:
         """The records without the sequence numbers, which maps tell no reader."""
-        plain = _progress(Halves(out=None, into=None, epoch=0, ifindex=0))
         return {
-            key: replace(self._told(halves), **plain)
+            key: replace(self._told(key), sent=SEQUENCE, received=SEQUENCE)
             for key, halves in self.flows.items()
             if (halves.out, halves.into) != (None, None)
         }
 
-    def _told(self, halves: Halves) -> Halves:
-        """What means something: of a flow that is not translated, or was not seen to go."""
+    def _told(self, key: Key) -> Halves:
+        """What means something: of a flow that is translated, or between two pods."""
+        halves = self.flows[key]
         if not halves.behind:
             halves = replace(halves, is_confirmed=True)
-        if halves.behind and halves.out is not None and not self._peer(halves.behind[1]):
+        if not self._is_local(key):
+            halves = replace(halves, neighbour=NEIGHBOUR_VETH)
+        if halves.behind and self._is_local(key):
             return halves
-        return replace(halves, hops=0, by_gateway=True, source_mac=BRIDGE_MAC)
+        return replace(halves, there=THERE, back=BACK)
 
     def learn(self, program: Program, frame: bytes, context: Context, note: Note | None) -> None:
         """Take account of a frame that has come out of the kernel path, having been `note`."""
@@ -80,38 +88,43 @@ class Learner:
         self, frame: bytes, packet: Packet, note: Note, sender: Pod, receiver: Pod
     ) -> None:
         """What has come from a pod of this node: bridged, or routed if it is translated."""
-        out, behind = key_of_note(note, inbound=False), packet.key(inbound=False)
-        into, before = packet.key(inbound=True), key_of_note(note, inbound=True)
-        hops = int(out != behind and note.ttl != packet.ttl)
+        before, after = key_of_note(note), packet.key
+        hops = int(before != after and note.ttl != packet.ttl)
         if not _is_same(packet, note, hops=hops) or sender is receiver:
             return
         if frame[:6] != mac(receiver.mac):
             return
         if self._is_taken(packet, note):
             return
-        way = {
-            "hops": hops,
-            "by_gateway": note.by_gateway,
-            "source_mac": frame[6:12].hex(":"),
-        }
-        self._note(packet, sender, out, behind, inbound=False, **way)
-        if packet.protocol != TCP or packet.flags & (SYN | ACK) != SYN:
-            self._note(packet, receiver, into, before, inbound=True)
-        elif known := self.flows.get(into):
-            anew = {"out": None, "into": None, "is_open": False, "closing": 0, "opener": None}
-            self.flows[into] = replace(known, **anew)
-            self.resets.discard(into)
+        way = Crossing(
+            is_routed=bool(hops), by_gateway=note.by_gateway, source_mac=frame[6:12].hex(":")
+        )
+        back = reverse(after)
+        is_back = before not in self.flows and back in self.flows and self._is_local(back)
+        if before != after:
+            self._give_away(before if is_back else after)
+        if is_back:
+            ends = receiver.ifindex, sender.ifindex
+            self._note(packet, ends, back, reverse(before), inbound=True, back=way)
+        else:
+            ends = sender.ifindex, receiver.ifindex
+            self._note(packet, ends, before, after, inbound=False, there=way)
 
     def _learn_of_peer(self, packet: Packet, note: Note, receiver: Pod) -> None:
-        key, behind = packet.key(inbound=True), key_of_note(note, inbound=True)
+        key, behind = reverse(packet.key), reverse(key_of_note(note))
         if not _is_same(packet, note, hops=1) or self._is_taken(packet, note):
             return
-        if key != behind and not self._is_shown(key, behind, receiver):
-            return
-        if key != behind and behind in self.flows and not self.flows[behind].behind:
-            # A flow that was so without a translation is over.
-            del self.flows[behind]
-        self._note(packet, receiver, key, behind, inbound=True)
+        if key != behind:
+            if not self._is_shown(key, behind, receiver):
+                return
+            self._give_away(behind)
+        self._note(packet, (receiver.ifindex, None), key, behind, inbound=True)
+
+    def _give_away(self, behind: Key) -> None:
+        """A flow that was so without a translation is over."""
+        for key in (behind, reverse(behind)):
+            if key in self.flows and not self.flows[key].behind:
+                del self.flows[key]
 
     def _is_shown(self, key: Key, behind: Key, receiver: Pod) -> bool:
         """Whether what the pod sent was translated the same way before."""
@@ -155,52 +168,78 @@ class Learner:
             # There is a route by the NIC to the other peer only.
             routed = routed and peer.cidr == OTHER_PEER.cidr
         if routed or (packet.protocol == TCP and packet.flags & RST):
-            key, behind = key_of_note(note, inbound=False), packet.key(inbound=False)
-            self._note(packet, sender, key, behind, inbound=False)
+            ends = sender.ifindex, None
+            self._note(packet, ends, key_of_note(note), packet.key, inbound=False)
 
     def _note(
-        self, packet: Packet, pod: Pod, key: Key, behind: Key, *, inbound: bool, **way: Any
+        self,
+        packet: Packet,
+        ends: tuple[int, int | None],
+        key: Key,
+        behind: Key,
+        *,
+        inbound: bool,
+        **way: Crossing,
     ) -> None:
+        """`ends`: the veths of the record's pod, and of the other one if that is on this node."""
         known = self.flows.get(key)
         translation = behind if behind != key else None
         half, reached = ("into", "received") if inbound else ("out", "sent")
+        sender, receiver = (END_REMOTE, END_POD) if inbound else (END_POD, END_REMOTE)
         if packet.protocol == TCP and packet.flags & RST:
-            is_whole = known and known.out is not None and known.into is not None
-            if known and is_whole and packet.sequence == getattr(known, reached):
-                self.resets.add(key)
-            if known:
-                self.flows[key] = replace(known, out=None, into=None, is_open=False)
+            self._reset(key, packet.sequence, reached)
             return
         is_syn = packet.protocol == TCP and bool(packet.flags & SYN)
         if packet.protocol == TCP and (packet.flags & FIN or not packet.flags & (SYN | ACK)):
             return
-        opener = known.opener if known else None
+        opener = known.opener if known else 0
         if is_syn and not packet.flags & ACK:
-            known, opener = None, half
-        end = (packet.sequence + packet.size - packet.headers + is_syn) % 2**32
+            known, opener = None, sender
+        elif is_syn and opener == receiver:
+            opener |= ANSWERED
         fresh = Halves(
             out=None,
             into=None,
             epoch=EPOCH,
-            ifindex=pod.ifindex,
+            ifindex=ends[0],
+            neighbour=ends[1] or NEIGHBOUR_VETH,
             is_open=False,
             behind=translation,
             is_confirmed=False,
+            there=UNSEEN,
+            back=UNSEEN,
         )
         if not known:
             known = replace(fresh, sent=0, received=0)
-        elif (known.epoch, known.ifindex, known.behind) != (EPOCH, pod.ifindex, translation):
-            kept = {half: getattr(known, half), "closing": known.closing}
-            known = replace(fresh, **_progress(known), **kept)
-        else:
+        elif self._is_alike(key, known, fresh, is_local=ends[1] is not None):
             known = replace(known, is_confirmed=True)
+        else:
+            progress = {"sent": known.sent, "received": known.received, "closing": known.closing}
+            known = replace(fresh, **progress, **{half: getattr(known, half)})
+        end = (packet.sequence + packet.size - packet.headers + is_syn) % 2**32
         before = getattr(known, reached)
         if getattr(known, half) is not None and (end - before) % 2**32 >= 2**31:
             end = before
         is_open = known.is_open or packet.protocol != TCP
-        is_open = is_open or (not is_syn and opener in {None, half})
+        is_open = is_open or (not is_syn and (not opener or bool(opener & sender)))
+        self.flows.pop(reverse(key), None)
         now = {half: 0, reached: end, "is_open": is_open, "opener": opener}
         self.flows[key] = replace(known, **now, **way)
+
+    def _is_alike(self, key: Key, known: Halves, fresh: Halves, *, is_local: bool) -> bool:
+        """Whether a record is of the same pods, translation and way as what is seen."""
+        one, other = (
+            (halves.epoch, halves.ifindex, halves.behind, is_local and halves.neighbour)
+            for halves in (known, fresh)
+        )
+        return one == other and self._is_local(key) == is_local
+
+    def _reset(self, key: Key, sequence: int, reached: str) -> None:
+        """A RST of who has `reached` a sequence number has come out."""
+        if known := self.flows.get(key):
+            if None not in {known.out, known.into} and sequence == getattr(known, reached):
+                self.resets.add(key)
+            self.flows[key] = replace(known, out=None, into=None, is_open=False)
 
     def ended(self, frame: bytes) -> tuple[list[Key], bytes]:
         """The records that a SYN, in a tunnel or not, may end; and the same as an ACK."""
@@ -210,56 +249,59 @@ class Learner:
             if opens or packet.flags & (SYN | FIN) == SYN | FIN:
                 flags = start + ETHERNET + IP + 13
                 twin = frame[:flags] + bytes([ACK]) + frame[flags + 1 :]
-                return self._both(packet, opens=opens), twin
+                return self._of(packet, opens=opens), twin
         return [], frame
 
-    def is_closing(self, frame: bytes) -> bool:
-        """Whether a frame, in a tunnel or not, may be of a connection that closes."""
+    def is_shown(self, frame: bytes) -> bool:
+        """Whether conntrack may be shown a copy of a frame, in a tunnel or not."""
         return any(
             is_fin(packet) or self.flows[key].closing
             for _, packet in _segments(frame)
-            for key in self._both(packet, opens=False)
+            for key in self._of(packet)
         )
 
     def closed(self, frame: bytes) -> list[Key]:
-        """The records that a FIN, in a tunnel or not, closes."""
+        """The record that a FIN, in a tunnel or not, closes."""
         return [
             key
             for _, packet in _segments(frame)
             if packet.flags & (SYN | FIN) == FIN
-            for key in self._both(packet, opens=False)
+            for key in self._of(packet)
         ]
 
     def finished(self, frame: bytes) -> list[Key]:
-        """The records that may end with a packet, as the ACK of FINs: a neighbour's too."""
+        """The record that may end with a packet, as the ACK of FINs."""
         return [
             key
             for _, packet in _segments(frame)
             if packet.size == packet.headers and not is_fin(packet)
-            for keys in [self._both(packet, opens=False)]
-            if any(self.flows[one].closing == END_POD | END_REMOTE for one in keys)
-            for key in keys
+            for key in self._of(packet)
+            if self.flows[key].closing == ENDS
         ]
 
-    def _both(self, packet: Packet, *, opens: bool) -> list[Key]:
-        """The records of a packet, whichever way it goes, and a neighbour's of the same.
+    def _of(self, packet: Packet, *, opens: bool = False) -> list[Key]:
+        """The record of a packet. What the other end `opens` is no flow that is translated."""
+        found = self._find(packet.key)
+        if not found or (opens and found[1] and self.flows[found[0]].behind):
+            return []
+        return [found[0]]
 
-        What a peer `opens` is no flow that netfilter translates.
+    def _find(self, sent: Key) -> tuple[Key, bool] | None:
+        """The record of what is sent so, and whether it comes in to the pod of the record.
+
+        That is so of a flow that is so, or is so behind netfilter.
         """
-        out, into = packet.key(inbound=False), packet.key(inbound=True)
-        entering, keys = self._entering(into), {out}
-        if entering and (entering == into or not opens):
-            keys.add(entering)
-        if record := self.flows.get(out):
-            local, remote, first, second, protocol = record.behind or out
-            keys.add((remote, local, second, first, protocol))
-        return [key for key in keys if key in self.flows]
+        if sent in self.flows:
+            return sent, False
+        back = reverse(sent)
+        if back in self.flows and not self.flows[back].behind:
+            return back, True
+        behind = (key for key, one in self.flows.items() if one.behind == back)
+        return next(((key, True) for key in behind), None)
 
-    def _entering(self, seen: Key) -> Key | None:
-        """The record of what a peer sends: of a flow that is so, or is so behind netfilter."""
-        if seen in self.flows and not self.flows[seen].behind:
-            return seen
-        return next((key for key, one in self.flows.items() if one.behind == seen), None)
+    def _is_local(self, key: Key) -> bool:
+        """Whether the record is of a flow between two pods of this node."""
+        return self._peer((self.flows[key].behind or key)[1]) is None
 
     def _peer(self, address: bytes) -> Peer | None:
         number = int.from_bytes(address, "big")
@@ -275,10 +317,6 @@ def _segments(frame: bytes) -> list[tuple[int, Packet]]:
     return [(start, packet) for start, packet in packets if packet and packet.protocol == TCP]
 
 
-def _progress(halves: Halves) -> dict[str, Any]:
-    return {"sent": halves.sent, "received": halves.received, "opener": halves.opener}
-
-
 def _is_same(packet: Packet, note: Note, *, hops: int) -> bool:
     """Whether a packet is what went in, `hops` later; congestion may have been marked.
 
@@ -287,7 +325,7 @@ def _is_same(packet: Packet, note: Note, *, hops: int) -> bool:
     went_in = note.protocol, note.ttl, note.epoch
     if went_in != (packet.protocol, (packet.ttl + hops) % 256, EPOCH):
         return False
-    is_translated = key_of_note(note, inbound=False) != packet.key(inbound=False)
+    is_translated = key_of_note(note) != packet.key
     if is_translated and (packet.protocol == ICMP or note.content != packet.content):
         return False
     return packet.tos == note.tos or (note.tos & CE != 0 and packet.tos == note.tos | CE)

@@ -12,12 +12,32 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-from forwarding import Packet, fits, hop, is_control, is_fin, merged, read, translated
+from forwarding import (
+    Key,
+    Packet,
+    fits,
+    hop,
+    is_control,
+    is_fin,
+    merged,
+    read,
+    reverse,
+    translated,
+)
 from frames import CE, ECT0, TCP, UDP, mac
 from halves import Halves
 from learning import Learner
 from testrun import Context
-from world import BRIDGE, EPOCH, NIC, NIC_MAC, NODE_ADDRESS, OVERLAY_MAC, PORT, VNI
+from world import (
+    BRIDGE,
+    EPOCH,
+    NIC,
+    NIC_MAC,
+    NODE_ADDRESS,
+    OVERLAY_MAC,
+    PORT,
+    VNI,
+)
 
 from vxlane.datapath.abi import Guard, Program, Way
 from vxlane.datapath.records import Peer, Pod
@@ -62,33 +82,40 @@ class Oracle(Learner):
             and self._unguarded(sender, packet, Guard.FROM_POD)
         ):
             return None
-        key = packet.key(inbound=False)
-        record = self.flows.get(key)
-        if not (record and self._approved(record, packet, sender, inbound=False)):
+        found = self._find(packet.key)
+        if not found:
+            return None
+        key, inbound = found
+        record = self.flows[key]
+        if inbound and not self._is_local(key):
+            return None
+        if (record.neighbour if inbound else record.ifindex) != sender.ifindex:
+            return None
+        if not self._approved(key, packet, inbound=inbound):
             return None
         if _closes(record, packet) and sender.bridge != BRIDGE:
             return None
-        behind = record.behind or key
-        peer = self._peer(behind[1])
-        if peer:
-            moved = translated(frame, behind) if record.behind else frame
+        becomes = reverse(key) if inbound else record.behind or key
+        moved = translated(frame, becomes) if record.behind else frame
+        if peer := self._peer(becomes[1]):
             return self._to_peer(moved, packet, sender, peer, context)
-        receiver = self.pods.get(behind[1])
-        by_gateway = record.behind is not None and record.by_gateway
+        receiver = self.pods.get(becomes[1])
+        way = record.back if inbound else record.there
+        by_gateway = record.behind is not None and way.by_gateway
         if (
             receiver
             and receiver is not sender
             and receiver.bridge == sender.bridge
+            and receiver.ifindex == (record.ifindex if inbound else record.neighbour)
             and frame[:6] == mac(sender.gateway_mac if by_gateway else receiver.mac)
-            and not (record.behind and 0 < record.hops >= packet.ttl)
+            and not (record.behind and way.is_routed and packet.ttl <= 1)
             and self._unguarded(receiver, packet, Guard.TO_POD)
             and fits(packet, receiver.mtu, context.gso_size)
         ):
             if not record.behind:
                 return Judgement(frame, 0)
-            macs = mac(record.source_mac), mac(receiver.mac)
-            moved = translated(frame, behind)
-            return Judgement(hop(moved, *macs, packet.tos, record.hops), 0)
+            macs = mac(way.source_mac), mac(receiver.mac)
+            return Judgement(hop(moved, *macs, packet.tos, int(way.is_routed)), 0)
         return None
 
     def _to_peer(
@@ -152,28 +179,30 @@ class Oracle(Learner):
         self, frame: bytes, packet: Packet, tos: int, context: Context, *, shows: bool
     ) -> Judgement | None:
         """`shows`: whether conntrack can be shown a copy of it."""
-        key = self._entering(packet.key(inbound=True))
-        if key is None:
+        found = self._find(packet.key)
+        if not found or not found[1] or self._is_local(found[0]):
             return None
+        key, _ = found
         record, pod = self.flows[key], self.pods.get(key[0])
         if (
             pod
+            and pod.ifindex == record.ifindex
             and (shows or not _closes(record, packet))
             and packet.ttl > 1
             and self._unguarded(pod, packet, Guard.TO_POD)
-            and self._approved(record, packet, pod, inbound=True)
+            and self._approved(key, packet, inbound=True)
             and fits(packet, pod.mtu, context.gso_size)
         ):
             if record.behind:
-                local, remote, first, second, protocol = key
-                frame = translated(frame, (remote, local, second, first, protocol))
+                frame = translated(frame, reverse(key))
             return Judgement(hop(frame, mac(pod.gateway_mac), mac(pod.mac), tos), 0)
         return None
 
-    def _approved(self, record: Halves, packet: Packet, pod: Pod, *, inbound: bool) -> bool:
+    def _approved(self, key: Key, packet: Packet, *, inbound: bool) -> bool:
+        record = self.flows[key]
         if record.behind and self.world.judged_nat:
             return False
-        if (record.epoch, record.ifindex) != (EPOCH, pod.ifindex):
+        if record.epoch != EPOCH:
             return False
         own, other = (record.into, record.out) if inbound else (record.out, record.into)
         if own is None or is_control(packet):
@@ -186,7 +215,9 @@ class Oracle(Learner):
             longest = 1
             if not record.is_confirmed:
                 return False
-        is_renamed = record.behind is not None and record.behind[0] != pod.address.packed
+        # Whether the pod that sends, or gets it from elsewhere, goes by another address.
+        end = int(inbound and self._is_local(key))
+        is_renamed = record.behind is not None and record.behind[end] != key[end]
         if packet.protocol == UDP and not is_renamed:
             return own < longest
         return other is not None and max(own, other) < longest

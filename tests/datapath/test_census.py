@@ -40,7 +40,7 @@ SETTINGS = Settings(
 def key(number: int, protocol: int = IPPROTO_TCP) -> bytes:
     """A flow's key, another one for each number."""
     made = STRUCTS["flow_key"](protocol=protocol)
-    made.remote[3] = number
+    made.high[3] = number
     return bytes(made)
 
 

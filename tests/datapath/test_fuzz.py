@@ -25,6 +25,8 @@ from oracle import Judgement, Oracle
 from tables.nat import SERVICE
 from testrun import Action, Context, Result
 from world import (
+    END_POD,
+    END_REMOTE,
     NEIGHBOUR,
     NEIGHBOUR_VETH,
     NIC,
@@ -35,8 +37,10 @@ from world import (
     PEER,
     POD,
     REMOTE,
+    ROUTER_MAC,
     VETH,
     Approval,
+    Crossing,
     Note,
     Standing,
     World,
@@ -65,6 +69,12 @@ AGES = (1, 1, 1, 1, 1, 1, 1, 1, 4, 20, 60, None)
 SHORT_AGES = (0, 0, 0, 0, 0, 0, 0, 0, 4, 20, None)
 # Whose FIN has passed, and which of both the other end has acknowledged.
 CLOSING = (1, 2, 3, 5, 7, 11, 15)
+# How a translated flow may cross between two pods of this node.
+CROSSINGS = (
+    Crossing(by_gateway=True),
+    Crossing(),
+    Crossing(is_routed=True, by_gateway=True, source_mac=ROUTER_MAC),
+)
 FRESH, AGED = 300_000_000, 800_000_000  # ns: when records of age 0 are made anew, must have been
 
 
@@ -101,7 +111,10 @@ def some_world(dice: random.Random) -> World:
             ifindex=mostly(flow.ifindex, 999, flow.ifindex),
             closing=mostly(0, *CLOSING) if flow.tuple.protocol == TCP else 0,
             is_confirmed=flow.behind is None or bool(mostly(1, 0)),
-            by_gateway=flow.by_gateway if dice.random() < 0.9 else not flow.by_gateway,
+            neighbour=mostly(flow.neighbour, 999, flow.neighbour),
+            opener=mostly(flow.opener, 0, END_POD, END_REMOTE) if flow.opener else 0,
+            there=mostly(flow.there, *CROSSINGS),
+            back=mostly(flow.back, *CROSSINGS),
         )
         for flow in (*FLOWS, *NAT_FLOWS)
         if dice.random() < 0.95
@@ -114,6 +127,7 @@ def some_world(dice: random.Random) -> World:
         judged_nat=dice.random() < 0.05,
         vtep=mostly(OVERLAY, 0),
         heard=dice.random() < 0.3,
+        may_drop=dice.random() < 0.05,
     )
 
 
@@ -167,7 +181,7 @@ class Fuzz:
         frame = self._mutator.mutant(base.frame)
         note = self._note(frame)
         context = self._context(base.ifindex, note)
-        if context.gso_size and oracle.is_closing(frame):
+        if context.gso_size and oracle.is_shown(frame):
             # A test run's super-packet is of no kind: newer kernels refuse to copy such, with
             # EBADMSG, and older ones do not.
             context = replace(context, gso_size=0)
@@ -243,7 +257,14 @@ class Fuzz:
 
     def _translated(self, note: Note, *, is_local: bool) -> Note:
         """The note of a packet that netfilter has made one of another flow."""
-        if self._program is Program.TO_POD and not is_local:
+        routed = (note.ttl + is_local) % 256
+        if note.source == SERVICE:
+            # The answer of a Service's pod of this node, bridged or routed.
+            port = self._dice.choice((8080, 5353, note.source_port))
+            changes = {"source": NEIGHBOUR.address, "source_port": port}
+            ttl = (note.ttl - self._dice.choice((0, 1))) % 256
+            changes |= {"ttl": ttl, "by_gateway": False}
+        elif self._program is Program.TO_POD and not is_local:
             changes = self._dice.choice(
                 (
                     {"destination": NODE_ADDRESS, "destination_port": 1024},
@@ -258,7 +279,7 @@ class Fuzz:
                     {"destination": SERVICE},
                     {"destination": SERVICE, "destination_port": 443},
                     {"source_port": 1024},
-                    {"destination": SERVICE, "ttl": note.ttl + is_local, "by_gateway": True},
+                    {"destination": SERVICE, "ttl": routed, "by_gateway": True},
                 )
             )
         return replace(note, **changes, outside=self._dice.random() < 0.5)

@@ -29,7 +29,7 @@ WORLD = replace(
     flows=frozenset(
         [
             Approval(tuple=replace(UDP_FLOW, local=NEIGHBOUR.address), ifindex=INDEX),
-            Approval(tuple=LOCAL_UDP),
+            Approval(tuple=LOCAL_UDP, neighbour=INDEX),
         ]
     ),
 )

@@ -10,17 +10,25 @@ import pytest
 from bench import Bench
 from frames import ACK, FIN, RST, SYN, TCP, Frame, Tcp
 from tables.arriving import REPLY, arriving
-from tables.case import ACK_DATA, handed_over, noted, only, sent
+from tables.case import ACK_DATA, handed_back, handed_over, noted, only, sent
 from tables.closing import without_devices
 from tables.from_nic import carried
 from tables.leaving import BOTH, leaving, left
-from tables.nat import MASQUERADED_TCP, SERVICE_TCP, peer_sends, pod_sends
+from tables.nat import (
+    LOCAL_BACK,
+    LOCAL_SERVICE,
+    MASQUERADED_TCP,
+    SERVICE_TCP,
+    peer_sends,
+    pod_sends,
+)
 from testrun import Action, Context
 from world import (
     END_POD,
     END_REMOTE,
+    ENDS,
+    HEARD_REMOTE,
     LOCAL_TCP,
-    LOCAL_TCP_BACK,
     NEIGHBOUR,
     NEIGHBOUR_VETH,
     NIC,
@@ -31,7 +39,6 @@ from world import (
     VETH,
     Approval,
     Tuple,
-    flow_key,
     put_note,
     stand,
 )
@@ -103,22 +110,20 @@ def test_the_next_connection_of_its_ports_is_open(bench: Bench) -> None:
 
 
 @pytest.mark.usefixtures("node")
-def test_the_next_connection_may_come_by_another_way(bench: Bench) -> None:
+@pytest.mark.parametrize("begins", [LOCAL_TCP, LOCAL_TCP.reversed], ids=["its pod", "the other"])
+def test_the_next_connection_may_come_by_another_way(bench: Bench, begins: Tuple) -> None:
     """What a pod of this node sends completes no record of a peer's: it is replaced."""
-    empty = Approval(
-        tuple=LOCAL_TCP_BACK, out=None, into=None, ifindex=NEIGHBOUR_VETH, is_open=False
-    )
+    empty = Approval(tuple=LOCAL_TCP, out=None, into=None, is_open=False)
     stand(bench.maps, only(empty))
     ((key, record),) = entries(bench)
     record.way = Way.TUNNEL
     syscall.map_update(bench.maps._fds["flows"], key, bytes(record))
-    begins = handed_over(Tcp(source=40002, dest=8080, flags=SYN | ACK))
-    learn(bench, Program.TO_POD, begins, NEIGHBOUR_VETH, hops=0)
-    assert {Way(record.way) for record in records(bench)} == {Way.LOCAL}
-    assert sorted((record.seen_out > 0, record.seen_in > 0) for record in records(bench)) == [
-        (False, True),
-        (True, False),
-    ]
+    segment = Tcp(source=begins.local_port, dest=begins.remote_port, flags=SYN | ACK)
+    hands, veth = (handed_over, NEIGHBOUR_VETH) if begins == LOCAL_TCP else (handed_back, VETH)
+    learn(bench, Program.TO_POD, hands(segment), veth, hops=0)
+    (record,) = records(bench)
+    assert (record.way, record.side) == (Way.LOCAL, begins.side)
+    assert (record.seen_out > 0, record.seen_in > 0) == (True, False)
 
 
 PLAIN = Approval(tuple=TCP_FLOW)
@@ -216,29 +221,43 @@ def test_a_translation_that_is_anothers_stays(bench: Bench) -> None:
     for end, answers in (("pod", {}), ("peer", {"acknowledged": END})):
         say(bench, end, SERVICE_TCP, **CLOSES | answers)
     (entry,) = standing.translations()
-    syscall.map_update(bench.maps._fds["translations"], flow_key(entry), flow_key(other))
+    syscall.map_update(bench.maps._fds["translations"], entry, other.key)
     say(bench, "pod", SERVICE_TCP, **acks(END))
     assert records(bench) == []
-    assert standing.translations() == {entry: other}
+    assert standing.translations() == {entry: other.key}
 
 
 @pytest.mark.usefixtures("node")
-def test_what_two_neighbours_have_closed_leaves_no_record(bench: Bench) -> None:
-    """Both pods' records end with the last ACK, also where both have closed at once."""
-    there, back = Approval(tuple=LOCAL_TCP), Approval(tuple=LOCAL_TCP_BACK, ifindex=NEIGHBOUR_VETH)
-    macs = {there: NEIGHBOUR.mac, back: POD.mac}
-    stand(bench.maps, only(there, back))
+@pytest.mark.parametrize(
+    "flow",
+    [
+        Approval(tuple=LOCAL_TCP),
+        Approval(tuple=LOCAL_TCP).mirrored,
+        LOCAL_SERVICE,
+        LOCAL_BACK,
+    ],
+    ids=["from the low end", "from the high end", "Service", "Service's pod"],
+)
+def test_what_two_neighbours_have_closed_leaves_no_record(bench: Bench, flow: Approval) -> None:
+    """Their record ends with the last ACK, also where both have closed at once."""
+    there, back = flow, flow.mirrored
+    standing = stand(bench.maps, only(flow))
+    assert len(standing.translations()) == (1 if flow.behind else 0)
     run = bench.runners[Program.FROM_POD].run
-    for flow, segment, remain in (
-        (there, CLOSES, 2),
-        (back, CLOSES, 2),
-        (there, acks(BEFORE), 2),
-        (there, acks(END), 2),  # as yet its own FIN is not acknowledged
-        (back, acks(END), 0),
+    for one, segment, closing in (
+        (there, CLOSES, END_POD),
+        (back, CLOSES, ENDS),
+        (there, acks(BEFORE), ENDS),
+        (there, acks(END), ENDS | HEARD_REMOTE),  # as yet its own FIN is not acknowledged
+        (back, acks(END), None),
     ):
-        frame = pod_sends(flow, dest_mac=macs[flow], **segment)
-        assert run(bytes(frame), Context(ifindex=flow.ifindex)).action is Action.REDIRECT
-        assert len(records(bench)) == remain
+        target = NEIGHBOUR.mac if one.ifindex == VETH else POD.mac
+        if one.behind and one.there.by_gateway:
+            target = POD.gateway_mac
+        frame = pod_sends(one, dest_mac=target, **segment)
+        assert run(bytes(frame), Context(ifindex=one.ifindex)).action is Action.REDIRECT
+        assert [record.closing for record in records(bench)] == [closing] * (closing is not None)
+    assert standing.translations() == {}
 
 
 @pytest.mark.usefixtures("node")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ACK of a handshake whose SYN and SYN-ACK have come out of the kernel path: it is bypassed,
-and its connection is open behind it. Conntrack is shown a copy, see test_shown.py.
+"""The ACK of a handshake whose SYN and SYN-ACK have been seen: it is bypassed, and its connection
+is open behind it. Conntrack is shown a copy, see test_shown.py.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from tables.nat import pod_sends
 from test_half_closed import entries, learn, records, say
 from testrun import Action, Context
 from world import (
+    ANSWERED,
+    END_POD,
+    END_REMOTE,
     LOCAL_TCP,
-    LOCAL_TCP_BACK,
     NEIGHBOUR_VETH,
     NIC,
     POD,
@@ -28,7 +30,6 @@ from world import (
     VETH,
     Approval,
     World,
-    flow_key,
     stand,
 )
 
@@ -60,7 +61,7 @@ ASKS, RESPONDS = (
     },
 )
 PEERS, NEIGHBOURS = Approval(tuple=TCP_FLOW), Approval(tuple=LOCAL_TCP)
-BACK = Approval(tuple=LOCAL_TCP_BACK, ifindex=NEIGHBOUR_VETH)
+BACK = NEIGHBOURS.mirrored
 
 
 def leaves(bench: Bench, segment: dict[str, Any]) -> None:
@@ -75,15 +76,15 @@ def comes(bench: Bench, segment: dict[str, Any]) -> None:
 
 def crosses(bench: Bench, flow: Approval, segment: dict[str, Any]) -> None:
     """A segment of a pod's to the other one of the node comes out, as the bridge hands it over."""
-    frame, veth = neighbour(flow, segment), NEIGHBOUR_VETH if flow is NEIGHBOURS else VETH
+    frame, veth = neighbour(flow, segment), NEIGHBOUR_VETH if flow == NEIGHBOURS else VETH
     learn(bench, Program.TO_POD, frame, veth, hops=0)
 
 
 def neighbour(flow: Approval, segment: dict[str, Any]) -> Frame:
     """A frame between two pods of the node."""
-    if flow is NEIGHBOURS:
+    if flow == NEIGHBOURS:
         return handed_over(replace(ACK_DATA, source=40002, dest=8080, **segment))
-    return pod_sends(BACK, dest_mac=POD.mac, **segment)
+    return pod_sends(flow, dest_mac=POD.mac, **segment)
 
 
 def pod_frame(flow: Approval, segment: dict[str, Any]) -> Frame:
@@ -117,18 +118,40 @@ BOTH_WAYS = pytest.mark.parametrize("flow", [PEERS, NEIGHBOURS], ids=["peer", "n
 def test_the_ack_opens(bench: Bench, flow: Approval) -> None:
     """Nothing else is bypassed before it. Behind it request and response are."""
     shake(bench, flow, only())
-    assert [record.open for record in records(bench)] == [0] * len(records(bench))
+    assert [record.open for record in records(bench)] == [0]
     assert not is_bypassed(bench, flow, ASKS)
     assert is_bypassed(bench, flow, ACKS)
-    assert {record.open for record in records(bench)} == {1}
-    reached = {(record.sent, record.received) for record in records(bench)}
-    there, back = FIRST + 1, FIRST_BACK + 1
-    assert reached == ({(there, back)} if flow is PEERS else {(there, back), (back, there)})
+    (record,) = records(bench)
+    assert (record.open, record.sent, record.received) == (1, FIRST + 1, FIRST_BACK + 1)
     assert is_bypassed(bench, flow, ASKS)
     if flow is PEERS:
         assert say(bench, "peer", PEERS, **RESPONDS) is Action.REDIRECT
     else:
         assert is_bypassed(bench, BACK, RESPONDS)
+
+
+@pytest.mark.usefixtures("node")
+@pytest.mark.parametrize("opener", [NEIGHBOURS, BACK], ids=["low end", "high end"])
+@pytest.mark.parametrize(
+    "before", [(), (NEIGHBOURS,), (BACK,)], ids=["new", "the low end's", "the high end's"]
+)
+def test_either_neighbour_opens(
+    bench: Bench, opener: Approval, before: tuple[Approval, ...]
+) -> None:
+    """Whosever the record of the ports was before, the two have one, and it says who has opened."""
+    stand(bench.maps, only(*before))
+    for flow, segment in ((opener, OPENS), (opener.mirrored, ANSWERS)):
+        assert not is_bypassed(bench, flow, segment)
+        crosses(bench, flow, segment)
+    (record,) = records(bench)
+    is_owner = record.side == opener.tuple.side
+    assert record.opener == (END_POD if is_owner else END_REMOTE) | ANSWERED
+    reached = (record.sent, record.received) if is_owner else (record.received, record.sent)
+    assert reached == (FIRST + 1, FIRST_BACK + 1)
+    assert not is_bypassed(bench, opener, ASKS)
+    assert is_bypassed(bench, opener, ACKS)
+    assert is_bypassed(bench, opener, ASKS)
+    assert is_bypassed(bench, opener.mirrored, RESPONDS)
 
 
 OTHERS = {
@@ -200,18 +223,20 @@ def test_only_a_syn_ack_answers(bench: Bench, flow: Approval) -> None:
 
 
 @pytest.mark.usefixtures("node")
-@pytest.mark.parametrize("change", [{"epoch": 6}, {"ifindex": 999}, {"seen_out": 0}], ids=str)
-def test_the_neighbours_record_is_of_this_handshake(bench: Bench, change: dict[str, int]) -> None:
-    """The ACK opens both pods' records or none."""
+@pytest.mark.parametrize(
+    "change", [{"epoch": 6}, {"ifindex": 999}, {"nic": 999}, {"seen_in": 0}], ids=str
+)
+def test_the_record_is_of_this_handshake(bench: Bench, change: dict[str, int]) -> None:
+    """The ACK opens no record of other pods, of another epoch or of one half."""
     shake(bench, NEIGHBOURS, only())
-    alter(bench, BACK, change)
+    alter(bench, NEIGHBOURS, change)
     assert not is_bypassed(bench, NEIGHBOURS, ACKS)
     assert {record.open for record in records(bench)} == {0}
 
 
 def alter(bench: Bench, flow: Approval, change: dict[str, int]) -> None:
     """Change fields of a record."""
-    key = flow_key(flow.tuple)
+    key = flow.tuple.key
     (record,) = (value for found, value in entries(bench) if found == key)
     for name, value in change.items():
         setattr(record, name, value)

@@ -19,6 +19,8 @@ from tables.case import DATAGRAM, sent
 from testrun import Context
 from world import (
     APPROVED,
+    LOCAL_UDP,
+    NEIGHBOUR,
     NEIGHBOUR_VETH,
     PEER,
     POD,
@@ -26,14 +28,13 @@ from world import (
     VETH,
     Approval,
     World,
-    flow_key,
     put_flow,
     settings,
     stand,
 )
 
 from vxlane.datapath import batches, syscall
-from vxlane.datapath.abi import Guard, Program, Verdict, Way
+from vxlane.datapath.abi import HEADER, Guard, Program, Verdict, Way
 from vxlane.datapath.bpffs import ensure_bpffs
 from vxlane.datapath.maps import Maps
 from vxlane.datapath.records import Count, Flow, Peer, PeerCount, Pod, Tuple
@@ -185,6 +186,31 @@ def test_one_flow(maps: Maps) -> None:
     assert [*maps.flows_between(served.remote, POD.address)] == []
 
 
+def test_one_flow_of_two_pods(maps: Maps) -> None:
+    """A record of two pods of this node is found as each of the two has it."""
+    service = IPv4Address("10.96.0.10")
+    served = Approval(
+        tuple=replace(LOCAL_UDP, remote=service, local_port=1),
+        behind=replace(LOCAL_UDP, local_port=1),
+    )
+    for each in (Approval(tuple=LOCAL_UDP), served):
+        put_flow(maps, replace(each, into=3), 10**10, World())
+        there, back = maps.flow(each.tuple), maps.flow(each.mirrored.tuple)
+        assert there
+        assert back
+        assert (there.tuple, back.tuple) == (each.tuple, each.mirrored.tuple)
+        assert (there.ifindex, there.nic) == (back.nic, back.ifindex) == (VETH, NEIGHBOUR_VETH)
+        assert (there.seen_out, there.seen_in) == (back.seen_in, back.seen_out)
+        assert there.behind == back.tuple.reversed
+        assert back.behind == there.tuple.reversed
+        assert there.views == (there, back)
+    assert {one.tuple for one in maps.flows_between(NEIGHBOUR.address, POD.address)} == {
+        LOCAL_UDP.reversed,
+        served.mirrored.tuple,
+    }
+    assert [one.tuple for one in maps.flows_between(POD.address, service)] == [served.tuple]
+
+
 def test_peer_of_an_address_and_veth_of_a_pod(maps: Maps) -> None:
     """An address has the peer that the programs find, and a pod a veth as long as it is noted."""
     maps.put_peer(PEER)
@@ -200,14 +226,17 @@ def test_peer_of_an_address_and_veth_of_a_pod(maps: Maps) -> None:
 
 def test_more_flows_than_one_batch(maps: Maps) -> None:
     """Ten thousand records are each read once; resets are each told once, and then are gone."""
-    tuples = {replace(UDP_FLOW, local_port=port) for port in range(10_000)}
+    tuples = {replace(UDP_FLOW, local_port=port) for port in range(5_000)}
+    # As many of which the pod is the high end of the key.
+    tuples |= {replace(flow, remote=IPv4Address("10.42.2.1")) for flow in tuples}
     for flow in tuples:
         put_flow(maps, Approval(tuple=flow, out=2, into=None), 10**10, World())
     read = [flow.tuple for flow in maps.flows()]
     assert len(read) == 10_000
     assert set(read) == tuples
     for flow in tuples:
-        syscall.map_update(maps._fds["resets"], flow_key(flow), bytes(8))
+        reset = bytes(HEADER.structs["reset"](side=flow.side))
+        syscall.map_update(maps._fds["resets"], flow.key, reset)
     taken = maps.take_resets()
     assert len(taken) == 10_000
     assert set(taken) == tuples

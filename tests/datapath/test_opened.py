@@ -22,7 +22,6 @@ from test_half_closed import learn, records, say
 from testrun import Action, Context
 from world import (
     LOCAL_TCP,
-    LOCAL_TCP_BACK,
     NEIGHBOUR,
     NEIGHBOUR_VETH,
     NIC,
@@ -152,7 +151,7 @@ def neighbour(flow: Tuple, segment: dict[str, Any]) -> Frame:
 @pytest.mark.usefixtures("node")
 def test_neighbours(bench: Bench) -> None:
     """Between pods of a node neither goes past the kernel before the ACK of who opened has."""
-    ends = {LOCAL_TCP: VETH, LOCAL_TCP_BACK: NEIGHBOUR_VETH}
+    ends = {LOCAL_TCP: VETH, LOCAL_TCP.reversed: NEIGHBOUR_VETH}
     stand(bench.maps, only())
 
     def bypassed() -> list[bool]:
@@ -163,7 +162,7 @@ def test_neighbours(bench: Bench) -> None:
         ]
 
     for segment in (ANSWERS, DATA):
-        learn(bench, COMES, neighbour(LOCAL_TCP_BACK, segment), VETH, hops=0)
+        learn(bench, COMES, neighbour(LOCAL_TCP.reversed, segment), VETH, hops=0)
         assert bypassed() == [False, False]
     learn(bench, COMES, neighbour(LOCAL_TCP, ACKS), NEIGHBOUR_VETH, hops=0)
     assert bypassed() == [True, True]

@@ -18,7 +18,9 @@ from tables import (
     nat,
     nat_learned,
     nat_local,
+    nat_local_refused,
     nat_refused,
+    sides,
 )
 from tables.case import Case
 from testrun import Action, Context
@@ -41,6 +43,8 @@ CASES = [
     *nat_refused.CASES,
     *nat_learned.CASES,
     *nat_local.CASES,
+    *nat_local_refused.CASES,
+    *sides.CASES,
 ]
 # What a test run can't show: test_full_map.py fills the map; a hash and BIG TCP need a live skb.
 ELSEWHERE = {Verdict.MAP_FULL, Verdict.FLOW_REHASHED, Verdict.BIG_TCP}
@@ -119,15 +123,16 @@ def is_encapsulated(case: Case) -> bool:
 
 
 def unfindable(standing: Standing) -> list[Approval]:
-    """Translated flows that have come in from a peer and are not found by what the peer sends."""
+    """Translated flows that have come in, or are a neighbour's too, and are not found by what the
+    other end sends.
+    """
     known = standing.translations()
     return [
         flow
         for flow in standing.flows()
         if flow.behind
-        and flow.into is not None
-        and peer_of(flow.behind.remote, standing.peers)
-        and known.get(flow.behind) != flow.tuple
+        and (flow.into is not None or not peer_of(flow.behind.remote, standing.peers))
+        and known.get(flow.behind.key) != flow.tuple.key
     ]
 
 

@@ -28,6 +28,7 @@ ROUTER_MAC = "02:00:00:00:00:99"
 NODE_ADDRESS, STRANGER = IPv4Address("192.168.77.1"), IPv4Address("203.0.113.7")
 VNI, PORT, MTU, EPOCH = 1, 8472, 1450, 7
 END_POD, END_REMOTE = HEADER.enums["end"]["END_POD"], HEADER.enums["end"]["END_REMOTE"]
+ENDS, ANSWERED = END_POD | END_REMOTE, HEADER.enums["answer"]["ANSWERED"]
 HEARD_POD, HEARD_REMOTE = END_POD << 2, END_REMOTE << 2
 """The other end has acknowledged the FIN of this one, see HEARD() in bpf/connection.h."""
 NO_DEVICE = 99
@@ -77,6 +78,22 @@ REMOTE, OTHER_REMOTE = IPv4Address("10.42.2.7"), IPv4Address("10.42.3.7")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Crossing:
+    """How what one of two pods of this node sends to the other crosses, if it is translated."""
+
+    is_routed: bool = False
+    by_gateway: bool = False
+    """The sender sends it to the bridge's MAC."""
+    source_mac: str = BRIDGE_MAC
+    """Whose frame it comes out as."""
+
+
+THERE, BACK = Crossing(by_gateway=True), Crossing()
+"""What a pod sends to a Service, and what the Service's pod answers."""
+UNSEEN = Crossing(source_mac="00:00:00:00:00:00")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Approval:
     """A flow record; `out` and `into` are the ages of its halves in seconds, None for never."""
 
@@ -89,16 +106,39 @@ class Approval:
     """Of TCP: the ACK of its handshake has come out."""
     closing: int = 0
     """Of TCP: whose FIN has passed, bits of enum end."""
+    opener: int = 0
+    """Of TCP: whose SYN was learned, enum end, and whether the SYN-ACK is seen, enum answer."""
     behind: Tuple | None = None
     """What netfilter makes of it; None: it is not translated."""
     is_confirmed: bool = True
     """Of a translated one: more than one packet was seen."""
-    hops: int = 0
-    """Of a translated one to a pod of this node: what its TTL loses."""
-    by_gateway: bool = True
-    """Of a translated one to a pod of this node: the sender sends it to the bridge's MAC."""
-    source_mac: str = BRIDGE_MAC
-    """Of a translated one to a pod of this node: whose frame it comes out as."""
+    neighbour: int = NEIGHBOUR_VETH
+    """Of one to a pod of this node: that pod's veth."""
+    there: Crossing = THERE
+    back: Crossing = BACK
+    """Of a translated one to a pod of this node: how what each of the two sends crosses."""
+
+    @property
+    def mirrored(self) -> Approval:
+        """The record of the same flow, had the other pod of this node been seen to send first."""
+        return replace(
+            self,
+            tuple=(self.behind or self.tuple).reversed,
+            behind=self.behind and self.tuple.reversed,
+            out=self.into,
+            into=self.out,
+            closing=_swapped(self.closing),
+            opener=_swapped(self.opener & ENDS) | self.opener & ANSWERED,
+            ifindex=self.neighbour,
+            neighbour=self.ifindex,
+            there=self.back if self.behind else THERE,
+            back=self.there if self.behind else BACK,
+        )
+
+
+def _swapped(bits: int) -> int:
+    """Bits of enum end, and the same two bits higher, as the other end has them."""
+    return (bits & (END_POD | HEARD_POD)) << 1 | (bits & (END_REMOTE | HEARD_REMOTE)) >> 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +173,7 @@ class World:
     judged: bool = False
     judged_nat: bool = False
     strays: frozenset[tuple[Tuple, Tuple]] = frozenset()
-    """More entries of `translations` than the flows have: a flow as a peer sends it, a key."""
+    """More entries of `translations` than the flows have: a flow behind netfilter, and a key."""
     source_port: int = 50000
     """Of the outer header of every tunnelled flow."""
     vtep: int = OVERLAY
@@ -149,30 +189,20 @@ def remote_flow(protocol: int, local_port: int, remote_port: int) -> Tuple:
     return Tuple(POD.address, REMOTE, local_port, remote_port, protocol)
 
 
-def local_flows(protocol: int, port: int, neighbour_port: int) -> tuple[Tuple, Tuple]:
-    """A flow between POD and NEIGHBOUR, as each of the two sees it."""
-    return (
-        Tuple(POD.address, NEIGHBOUR.address, port, neighbour_port, protocol),
-        Tuple(NEIGHBOUR.address, POD.address, neighbour_port, port, protocol),
-    )
+def local_flow(protocol: int, port: int, neighbour_port: int) -> Tuple:
+    """A flow between POD and NEIGHBOUR."""
+    return Tuple(POD.address, NEIGHBOUR.address, port, neighbour_port, protocol)
 
 
 TCP_FLOW, UDP_FLOW = remote_flow(TCP, 40000, 80), remote_flow(UDP, 40001, 53)
 # Of an ICMP echo: identifier, and the type that the local pod sends.
 PING_FLOW, PINGED_FLOW = remote_flow(ICMP, 77, 8), remote_flow(ICMP, 78, 0)
-LOCAL_TCP, LOCAL_TCP_BACK = local_flows(TCP, 40002, 8080)
-LOCAL_UDP, LOCAL_UDP_BACK = local_flows(UDP, 40003, 5353)
+LOCAL_TCP, LOCAL_UDP = local_flow(TCP, 40002, 8080), local_flow(UDP, 40003, 5353)
 
 APPROVED = World(
     flows=frozenset(
-        [
-            *(Approval(tuple=one) for one in (TCP_FLOW, UDP_FLOW, PING_FLOW, PINGED_FLOW)),
-            *(Approval(tuple=one) for one in (LOCAL_TCP, LOCAL_UDP)),
-            *(
-                Approval(tuple=one, ifindex=NEIGHBOUR_VETH)
-                for one in (LOCAL_TCP_BACK, LOCAL_UDP_BACK)
-            ),
-        ]
+        Approval(tuple=one)
+        for one in (TCP_FLOW, UDP_FLOW, PING_FLOW, PINGED_FLOW, LOCAL_TCP, LOCAL_UDP)
     )
 )
 
@@ -197,11 +227,10 @@ class Standing:
             if value.seen_out or value.seen_in
         )
 
-    def translations(self) -> dict[Tuple, Tuple]:
-        """The keys of translated flows, by what a peer sends of them."""
+    def translations(self) -> dict[bytes, bytes]:
+        """The keys of translated flows, by those of what the other end sends of them."""
         entries = self._entries("translations", "flow_key", "flow_key")
-        empty = HEADER.structs["flow"]()
-        return {Flow.of(one, empty).tuple: Flow.of(other, empty).tuple for one, other in entries}
+        return {bytes(one): bytes(other) for one, other in entries}
 
     def resets(self) -> frozenset[Tuple]:
         """The flows noted as reset, which this takes away."""
@@ -220,11 +249,17 @@ class Standing:
         peer = peer_of(flow.behind.remote, self.peers)
         is_translated = flow.behind != flow.tuple
         assert bool(value.translated) == is_translated
-        is_switched = is_translated and flow.way is Way.LOCAL and flow.seen_out != 0
         if flow.seen_out and peer and flow.epoch == EPOCH:
             # What was seen of the way out is as the world has it.
             assert (flow.nic, flow.next_hop) == (NIC, peer.next_hop)
             assert (flow.mtu, flow.way) == (peer.mtu, peer.way)
+        is_local = flow.way is Way.LOCAL
+        if not is_translated:
+            # What a record does not say is zero.
+            assert not any([*value.nat_local, *value.nat_remote])
+            assert not any([value.nat_local_port, value.nat_remote_port])
+            assert not (is_local and any([value.routed, *value.macs]))
+        crosses = is_local and is_translated
         return Approval(
             tuple=flow.tuple,
             out=self._age(flow.seen_out),
@@ -233,11 +268,12 @@ class Standing:
             ifindex=flow.ifindex,
             is_open=flow.is_open or flow.tuple.protocol != TCP,
             closing=value.closing,
+            opener=value.opener,
             behind=flow.behind if is_translated else None,
             is_confirmed=flow.is_confirmed or not is_translated,
-            hops=value.hops if is_switched else 0,
-            by_gateway=bool(value.by_gateway) or not is_switched,
-            source_mac=bytes(value.mac).hex(":") if is_switched else BRIDGE_MAC,
+            neighbour=flow.nic if is_local else NEIGHBOUR_VETH,
+            there=_crossing(value, END_POD) if crosses else THERE,
+            back=_crossing(value, END_REMOTE) if crosses else BACK,
         )
 
     def _age(self, seen: int) -> int | None:
@@ -264,10 +300,11 @@ def stand(maps: Maps, world: World) -> Standing:
     for flow in world.flows:
         put_flow(maps, flow, since, world)
     for stray in world.strays:
-        syscall.map_update(maps._fds["translations"], *map(flow_key, stray))
+        syscall.map_update(maps._fds["translations"], *(one.key for one in stray))
     _clear(maps, "resets")
-    for key in world.resets:
-        syscall.map_update(maps._fds["resets"], flow_key(key), since.to_bytes(8, "little"))
+    for one in world.resets:
+        reset = HEADER.structs["reset"](when=since, side=one.side)
+        syscall.map_update(maps._fds["resets"], one.key, bytes(reset))
     return Standing(maps, since, world.peers)
 
 
@@ -304,29 +341,53 @@ def put_flow(maps: Maps, flow: Approval, since: int, world: World, now: int | No
         ifindex=flow.ifindex,
         sent=SEQUENCE,
         received=SEQUENCE,
+        nic=flow.neighbour,
         way=Way.LOCAL,
+        side=flow.tuple.side,
         open=flow.is_open,
         closing=flow.closing,
+        opener=flow.opener,
         translated=_translated(flow),
         confirmed=flow.is_confirmed,
     )
     behind = flow.behind or flow.tuple
-    value.nat_local[2], value.nat_local[3] = 0xFFFF, int(behind.local)
-    value.nat_remote[2], value.nat_remote[3] = 0xFFFF, int(behind.remote)
-    value.nat_local_port, value.nat_remote_port = behind.local_port, behind.remote_port
     if flow.behind:
-        value.by_gateway, value.hops = flow.by_gateway, flow.hops
-        value.mac[:] = mac(flow.source_mac)
-    if peer := peer_of(behind.remote, world.peers):
+        value.nat_local[2], value.nat_local[3] = 0xFFFF, int(behind.local)
+        value.nat_remote[2], value.nat_remote[3] = 0xFFFF, int(behind.remote)
+        value.nat_local_port, value.nat_remote_port = behind.local_port, behind.remote_port
+    peer = peer_of(behind.remote, world.peers)
+    if flow.behind and (flow.into is not None or not peer):
+        syscall.map_update(maps._fds["translations"], behind.key, flow.tuple.key)
+    if peer:
         value.nic, value.mtu, value.slot, value.way = NIC, peer.mtu, peer.slot, peer.way
         value.next_hop[2], value.next_hop[3] = 0xFFFF, int(peer.next_hop)
         value.peer[2], value.peer[3] = 0xFFFF, int(peer.address)
         value.source_port = world.source_port
         value.mac[:] = mac(peer.vtep_mac)
-        if flow.behind:
-            keys = flow_key(behind), flow_key(flow.tuple)
-            syscall.map_update(maps._fds["translations"], *keys)
-    syscall.map_update(maps._fds["flows"], flow_key(flow.tuple), bytes(value))
+    elif flow.behind:
+        _put_crossings(value, flow)
+    syscall.map_update(maps._fds["flows"], flow.tuple.key, bytes(value))
+
+
+def _put_crossings(value: Any, flow: Approval) -> None:
+    """Write how what each of the two pods sends crosses."""
+    for end, crossing in ((END_POD, flow.there), (END_REMOTE, flow.back)):
+        value.routed |= end * crossing.is_routed | (end << 2) * crossing.by_gateway
+        value.macs[_source(end)] = mac(crossing.source_mac)
+
+
+def _crossing(value: Any, end: int) -> Crossing:
+    """How what this end sends crosses, by a struct flow."""
+    return Crossing(
+        is_routed=bool(value.routed & end),
+        by_gateway=bool(value.routed & end << 2),
+        source_mac=bytes(value.macs[_source(end)]).hex(":"),
+    )
+
+
+def _source(end: int) -> slice:
+    """Where flow.macs has the source of what this end sends."""
+    return slice(0, 6) if end == END_POD else slice(6, 12)
 
 
 def _translated(flow: Approval) -> int:
@@ -357,16 +418,6 @@ def put_note(maps: Maps, note: Note, stamp: int) -> None:
     for field, address in ((value.source, note.source), (value.destination, note.destination)):
         field[2], field[3] = 0xFFFF, int(address)
     syscall.map_update(maps._fds["notes"], stamp.to_bytes(4, "little"), bytes(value))
-
-
-def flow_key(key: Tuple) -> bytes:
-    """Make a struct flow_key."""
-    made = HEADER.structs["flow_key"](
-        local_port=key.local_port, remote_port=key.remote_port, protocol=key.protocol
-    )
-    for field, address in ((made.local, key.local), (made.remote, key.remote)):
-        field[2], field[3] = 0xFFFF, int(address)
-    return bytes(made)
 
 
 def _seen(age: int | None, since: int) -> int:

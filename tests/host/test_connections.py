@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from vxlane.host import connections
-from vxlane.host.connections import ConnectionReader, reverse
+from vxlane.host.connections import ConnectionReader
 from vxlane.util.five_tuple import FiveTuple
 
 HERE, THERE, VIRTUAL = map(IPv4Address, ("127.0.0.2", "127.0.0.3", "127.0.0.9"))
@@ -61,7 +61,7 @@ def test_an_entry_is_found_by_either_direction(reader: ConnectionReader) -> None
     assert answered
     assert answered.is_answered
     assert answered.original == original
-    assert reverse(answered.reply) == FiveTuple(HERE, THERE, 4000, 5353, socket.IPPROTO_UDP)
+    assert answered.reply.reversed == FiveTuple(HERE, THERE, 4000, 5353, socket.IPPROTO_UDP)
     assert reader.find(FiveTuple(HERE, VIRTUAL, 4001, 53, socket.IPPROTO_UDP)) is None
 
 
@@ -112,5 +112,5 @@ def test_an_echo_has_its_identifier_and_type(reader: ConnectionReader) -> None:
     found = reader.find(request)
     assert found
     assert (found.original, found.state) == (request, "")
-    assert reverse(request) == found.reply
-    assert reverse(reverse(request)) == request
+    assert request.reversed == found.reply
+    assert request.reversed.reversed == request

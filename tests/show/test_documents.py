@@ -98,18 +98,21 @@ def test_flow():
         "translated": None,
         "withdrawn": True,
         "pod": "shop/web",
+        "remote_pod": None,
     }
 
 
 def test_translated_flow():
     """What netfilter makes of a flow stands beside it."""
     flow = some_flow(Tuple(NODE, PEER_NODE, 1024, 8080, 6))
-    assert documents.flow_document(flow, SETTINGS, 40 * SECOND, {})["translated"] == {
+    document = documents.flow_document(flow, SETTINGS, 40 * SECOND, {PEER_NODE: "shop/db"})
+    assert document["translated"] == {
         "local": "192.168.77.11",
         "local_port": 1024,
         "remote": "192.168.77.12",
         "remote_port": 8080,
     }
+    assert document["remote_pod"] == "shop/db"
 
 
 def test_programs_stand_aside_when_the_lease_is_over():

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from vxlane.datapath.abi import Guard, Way
 from vxlane.datapath.records import Flow, Peer, Pod, Settings, Tuple
-from vxlane.host.connections import Connection, reverse
+from vxlane.host.connections import Connection
 from vxlane.why.facts import Facts
 
 SECOND = 1_000_000_000
@@ -40,7 +40,7 @@ def record_of(flow, behind=None, **changes):
         used=NOW,
         epoch=SETTINGS.epoch,
         ifindex=POD.ifindex,
-        nic=2,
+        nic=NEIGHBOUR.ifindex if way is Way.LOCAL else 2,
         next_hop=PEER_NODE,
         source_port=50000,
         mtu=1450,
@@ -76,7 +76,7 @@ def facts_of(flow, behind=None, *, record=True, **changes):
 
 def connection_of(flow, state="established", behind=None):
     """The entry that conntrack has of it, which the pod began."""
-    answered = reverse(behind or flow)
+    answered = (behind or flow).reversed
     return Connection(
         flow, answered, state, is_answered=True, is_assured=True, timeout=100, traffic=None
     )

@@ -97,12 +97,15 @@ def test_the_other_end_asks(reader):
 
 
 def test_two_pods_of_the_node(reader):
-    """Between two pods of the node each direction has its own pod's program and its own record."""
-    one_way = replace(APPROVED, flows=frozenset([Approval(tuple=LOCAL_UDP)]))
+    """Between two pods of the node each direction has its own pod's program and its own half."""
+    one_way = replace(APPROVED, flows=frozenset([Approval(tuple=LOCAL_UDP, into=None)]))
     (flow,) = ask(reader(one_way), POD.address, NEIGHBOUR.address)
     assert (flow["next"]["program"], flow["next"]["verdict"]) == ("from_pod", "switched")
     back = flow["back"]["next"]
-    assert (back["program"], back["verdict"]) == ("from_pod", "flow_unknown")
+    assert (back["program"], back["verdict"]) == ("from_pod", "flow_half")
+    (flow,) = ask(reader(one_way), NEIGHBOUR.address, POD.address)
+    assert (flow["next"]["program"], flow["next"]["verdict"]) == ("from_pod", "flow_half")
+    assert flow["back"]["next"]["verdict"] == "switched"
 
 
 def test_a_new_flow(reader):

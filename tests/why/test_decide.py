@@ -137,6 +137,7 @@ LEAVING = {
         facts_of(BESIDE_STREAM, receiver=guarded(Guard.JUDGED, NEIGHBOUR)),
         "judged",
     ),
+    "receiver is another pod": (facts_of(BESIDE_DATAGRAM, record={"nic": 99}), "flow_withdrawn"),
     "receiver guarded": (
         facts_of(BESIDE_DATAGRAM, receiver=guarded(Guard.TO_POD, NEIGHBOUR)),
         "guarded",

@@ -18,7 +18,7 @@ from test_tables import CASES
 
 from vxlane.datapath.abi import Program, Verdict, Way
 from vxlane.datapath.records import Tuple
-from vxlane.host.connections import Connection, reverse
+from vxlane.host.connections import Connection
 from vxlane.why import decide
 from vxlane.why.reader import Reader, tuple_of
 from vxlane.why.reasons import REASONS
@@ -106,7 +106,7 @@ class Kernel:
             return None
         return Connection(
             sent,
-            reverse(sent),
+            sent.reversed,
             self._state,
             is_answered=True,
             is_assured=True,
@@ -139,7 +139,7 @@ def test_row(case, monkeypatch):
     if case.program is Program.FROM_POD:
         assert decide.leaving(reader.facts(packet.sent)).label == case.verdict.label
         return
-    behind = tuple_of(reverse(packet.sent))
+    behind = tuple_of(packet.sent.reversed)
     record = maps.flow_behind(behind)
     facts = reader.facts(record.tuple if record else behind)
     assert decide.arriving(facts).label == case.verdict.label

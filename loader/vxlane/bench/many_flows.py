@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vxlane.datapath import batches, syscall
-from vxlane.datapath.records import SHAPES, mapped
+from vxlane.datapath.records import SHAPES, Flow
 from vxlane.errors import LabError
 
 _UPDATE_BATCH = 26
@@ -56,24 +56,15 @@ def _model(descriptor: int, local: IPv4Address, remote: IPv4Address) -> tuple[An
     """A record of the two, live as the programs left it."""
     for raw_key, raw_value in batches.map_entries(descriptor, *_SIZES):
         key, value = _KEY.from_buffer_copy(raw_key), _VALUE.from_buffer_copy(raw_value)
-        ends = bytes(key.local), bytes(key.remote)
-        is_live = value.seen_out or value.seen_in
-        if (
-            key.protocol == socket.IPPROTO_UDP
-            and is_live
-            and ends
-            == (
-                mapped(local),
-                mapped(remote),
-            )
-        ):
+        flow = Flow.of(key, value)
+        ends = flow.tuple.local, flow.tuple.remote, flow.tuple.protocol
+        if ends == (local, remote, socket.IPPROTO_UDP) and (flow.seen_out or flow.seen_in):
             return key, value
     raise LabError(f"{local} has no flow of UDP with {remote} that could be copied")
 
 
 def _copy(key: Any, value: Any, number: int) -> tuple[bytes, bytes]:
-    key.remote_port, key.local_port = (_PORTS[part] for part in divmod(number, len(_PORTS)))
-    value.nat_local_port, value.nat_remote_port = key.local_port, key.remote_port
+    key.low_port, key.high_port = (_PORTS[part] for part in divmod(number, len(_PORTS)))
     return bytes(key), bytes(value)
 
 

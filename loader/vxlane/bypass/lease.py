@@ -28,6 +28,9 @@ _OPEN = tuple(
 )
 """The states in conntrack of a connection that may still carry data: one side may have closed."""
 
+_OPENING = "tcp_timeout_syn_recv"
+"""That in which the ACK of a handshake is awaited, for a minute by default."""
+
 
 @dataclass(frozen=True, slots=True)
 class Terms:
@@ -81,7 +84,7 @@ class Lease:
     def apply(self, overlay: OverlayState) -> None:
         """Write all settings, which follow from `overlay` and from the kernel's timeouts."""
         # Well before conntrack forgets the flow, and takes its next packet for a new connection.
-        stream = shortest_timeout(*_OPEN) / 3
+        stream = min(shortest_timeout(*_OPEN) / 3, shortest_timeout(_OPENING) / 2)
         datagram = shortest_timeout("udp_timeout", "udp_timeout_stream", "icmp_timeout") / 3
         with self._lock:
             self._may_renew = True

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from vxlane.datapath import batches, syscall
-from vxlane.datapath.abi import Program, Verdict
+from vxlane.datapath.abi import Program, Verdict, Way
 from vxlane.datapath.batches import Page
 from vxlane.datapath.records import (
     SHAPES,
@@ -163,17 +163,24 @@ class Maps:
         return (flow for flow in records if flow.seen_out or flow.seen_in)
 
     def flow(self, key: Tuple) -> Flow | None:
-        """The record of one flow, also that of an ended connection. None: there is none."""
-        raw = syscall.map_lookup(self._fds["flows"], key.key, self._size("flows"))
-        return self._flow(key.key, raw) if raw else None
+        """The record of one flow as its local pod has it, also that of an ended connection. None:
+        there is none.
+        """
+        flow = self._record(key.key)
+        if flow and flow.tuple == key:
+            return flow
+        other = self.flow_behind(key.reversed)
+        return other.of_neighbour if other and other.way == Way.LOCAL else None
 
     def flow_behind(self, behind: Tuple) -> Flow | None:
-        """The record for a peer's packets with that 5-tuple, as flow_entering() in bpf/flow.h."""
-        flow = self.flow(behind)
-        if flow and flow.behind == flow.tuple:
+        """The record of what the other end sends to the pod, by the 5-tuple as it is for the pod
+        behind netfilter; as find_flow() in bpf/flow.h.
+        """
+        flow = self._record(behind.key)
+        if flow and flow.behind == flow.tuple == behind:
             return flow
-        raw = syscall.map_lookup(self._fds["translations"], behind.key, self._size("translations"))
-        found = self.flow(Tuple.of(STRUCTS["flow_key"].from_buffer_copy(raw))) if raw else None
+        key = syscall.map_lookup(self._fds["translations"], behind.key, self._size("translations"))
+        found = self._record(key) if key else None
         return found if found and found.behind == behind else None
 
     def flows_between(self, local: IPAddress, remote: IPAddress) -> Iterator[Flow]:
@@ -182,17 +189,19 @@ class Maps:
         Only records that fit are decoded, so a quarter of a million take 0.2 s.
         """
         key_type, value_type = SHAPES["flows"]
-        wanted, start = mapped(local) + mapped(remote), value_type.nat_local.offset
-        end = start + len(wanted)
+        pairs = {mapped(local) + mapped(remote), mapped(remote) + mapped(local)}
+        start, size = value_type.nat_local.offset, 2 * key_type.high.offset
         sizes = ctypes.sizeof(key_type), ctypes.sizeof(value_type)
         for key, value in batches.map_entries(self._fds["flows"], *sizes):
-            if key.startswith(wanted) or value[start:end] == wanted:
-                yield self._flow(key, value)
+            if key[:size] in pairs or value[start : start + size] in pairs:
+                for view in _flow(key, value).views:
+                    forms = view.tuple, view.behind
+                    if (local, remote) in {(form.local, form.remote) for form in forms}:
+                        yield view
 
-    def _flow(self, key: bytes, value: bytes) -> Flow:
-        return Flow.of(
-            STRUCTS["flow_key"].from_buffer_copy(key), STRUCTS["flow"].from_buffer_copy(value)
-        )
+    def _record(self, key: bytes) -> Flow | None:
+        value = syscall.map_lookup(self._fds["flows"], key, self._size("flows"))
+        return _flow(key, value) if value else None
 
     def connections_last_used(self, after: int, until: int) -> Iterator[tuple[Tuple, int] | None]:
         """TCP flows that were last bypassed in that span, and when (CLOCK_MONOTONIC, ns). Yields
@@ -201,11 +210,11 @@ class Maps:
         key_type, value_type = SHAPES["flows"]
         sizes = ctypes.sizeof(key_type), ctypes.sizeof(value_type)
         last = struct.Struct(f"={value_type.used.offset}xQ")
-        protocol = key_type.protocol.offset
+        protocol, side = key_type.protocol.offset, value_type.side.offset
         for key, value in batches.map_entries(self._fds["flows"], *sizes):
             used = last.unpack_from(value)[0]
             if key[protocol] == socket.IPPROTO_TCP and after < used <= until:
-                yield Tuple.of(key_type.from_buffer_copy(key)), used
+                yield Tuple.of(key_type.from_buffer_copy(key), value[side]), used
             else:
                 yield None
 
@@ -224,9 +233,12 @@ class Maps:
 
     def take_resets(self) -> list[Tuple]:
         """Flows that were bypassed and then reset. Each is returned once."""
-        key, value = (ctypes.sizeof(kind) for kind in SHAPES["resets"])
-        taken = batches.map_take(self._fds["resets"], key, value)
-        return [Tuple.of(STRUCTS["flow_key"].from_buffer_copy(flow)) for flow, _ in taken]
+        key_type, value_type = SHAPES["resets"]
+        sizes = ctypes.sizeof(key_type), ctypes.sizeof(value_type)
+        return [
+            Tuple.of(key_type.from_buffer_copy(key), value_type.from_buffer_copy(value).side)
+            for key, value in batches.map_take(self._fds["resets"], *sizes)
+        ]
 
     def counters(self) -> dict[Program, dict[Verdict, Count]]:
         """Every counter, also those that are 0, summed over the CPUs."""
@@ -284,6 +296,12 @@ class Maps:
         raw = syscall.map_lookup(self._fds[name], bytes(U32(index)), size * self._cpus) or b""
         rows = struct.iter_unpack(f"={size // 8}Q", raw)
         return [sum(column) for column in zip(*rows, strict=True)]
+
+
+def _flow(key: bytes, value: bytes) -> Flow:
+    return Flow.of(
+        STRUCTS["flow_key"].from_buffer_copy(key), STRUCTS["flow"].from_buffer_copy(value)
+    )
 
 
 def _check_shape(name: str, descriptor: int) -> None:

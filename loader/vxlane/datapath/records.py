@@ -8,7 +8,9 @@ A record is read from a key and a value (`of`), and written as `key` and `value`
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any
 
@@ -33,7 +35,7 @@ SHAPES: dict[str, tuple[type[Any], type[Any]]] = {
     "drafts": (U32, STRUCTS["flow"]),
     "notes": (U32, STRUCTS["note"]),
     "turns": (U32, ctypes.c_uint64),
-    "resets": (STRUCTS["flow_key"], ctypes.c_uint64),
+    "resets": (STRUCTS["flow_key"], STRUCTS["reset"]),
     "counters": (U32, STRUCTS["counter"]),
     "peer_counters": (U32, STRUCTS["peer_counter"]),
     "tracer": (U32, U32),
@@ -41,6 +43,7 @@ SHAPES: dict[str, tuple[type[Any], type[Any]]] = {
 """Map -> types of its key and value, as bpf/maps.h declares them."""
 
 _MAPPED = bytes(10) + b"\xff\xff"
+_LOW, _HIGH = HEADER.enums["side"]["SIDE_LOW"], HEADER.enums["side"]["SIDE_HIGH"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,27 +206,29 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Tuple(FiveTuple):
-    """A 5-tuple as the maps hold it."""
+    """A 5-tuple as one of its ends has it. The maps have the same key for both."""
 
     @classmethod
-    def of(cls, key: Any) -> Tuple:
-        """Of a struct flow_key."""
-        return cls(
-            _address(key.local),
-            _address(key.remote),
-            key.local_port,
-            key.remote_port,
-            key.protocol,
-        )
+    def of(cls, key: Any, side: int) -> Tuple:
+        """Of a struct flow_key, as the end on that side (enum side) has it."""
+        low, high = _address(key.low), _address(key.high)
+        found = cls(low, high, key.low_port, key.high_port, key.protocol)
+        return found.reversed if side else found
+
+    @property
+    def side(self) -> int:
+        """Which end of the key `local` is: side_of() in bpf/flow_key.h."""
+        return _HIGH if _rank(self.local) > _rank(self.remote) else _LOW
 
     @property
     def key(self) -> bytes:
         """A struct flow_key."""
+        low = self.reversed if self.side else self
         key = STRUCTS["flow_key"](
-            local_port=self.local_port, remote_port=self.remote_port, protocol=self.protocol
+            low_port=low.local_port, high_port=low.remote_port, protocol=self.protocol
         )
-        _fill(key.local, mapped(self.local))
-        _fill(key.remote, mapped(self.remote))
+        _fill(key.low, mapped(low.local))
+        _fill(key.high, mapped(low.remote))
         return bytes(key)
 
 
@@ -234,8 +239,8 @@ class Flow:
     `seen_out` and `seen_in` are when packets of each direction last came out of the kernel path.
     `used` is when the flow was last bypassed, within a second. All three are in ns; 0: never.
     `ifindex` is the veth of the pod that it was approved for. `nic` is the device by which it
-    leaves (0: none, or not seen yet). `behind` is the flow's 5-tuple behind netfilter, which
-    differs if it is translated.
+    leaves (0: none, or not seen yet), which is the other pod's veth between two pods of this node.
+    `behind` is the flow's 5-tuple behind netfilter, which differs if it is translated.
     """
 
     tuple: Tuple
@@ -260,8 +265,9 @@ class Flow:
     @classmethod
     def of(cls, key: Any, value: Any) -> Flow:
         """Of a struct flow_key and a struct flow."""
+        flow = Tuple.of(key, value.side)
         return cls(
-            Tuple.of(key),
+            flow,
             value.seen_out,
             value.seen_in,
             value.used,
@@ -273,15 +279,27 @@ class Flow:
             value.mtu,
             Way(value.way),
             bool(value.open),
-            Tuple(
-                _address(value.nat_local),
-                _address(value.nat_remote),
-                value.nat_local_port,
-                value.nat_remote_port,
-                key.protocol,
-            ),
+            _behind(flow, value),
             bool(value.confirmed),
             value.closing != 0,
+        )
+
+    @property
+    def views(self) -> Sequence[Flow]:
+        """The record as each of its pods on this node has it, first the one of the key."""
+        return (self, self.of_neighbour) if self.way == Way.LOCAL else (self,)
+
+    @property
+    def of_neighbour(self) -> Flow:
+        """Between two pods of this node: the same record as the other pod has it."""
+        return replace(
+            self,
+            tuple=self.behind.reversed,
+            behind=self.tuple.reversed,
+            seen_out=self.seen_in,
+            seen_in=self.seen_out,
+            ifindex=self.nic,
+            nic=self.ifindex,
         )
 
 
@@ -313,6 +331,19 @@ def cidr_key(cidr: IPNetwork) -> bytes:
 def mapped(address: IPAddress) -> bytes:
     """A struct address: 16 bytes, IPv4 mapped into IPv6."""
     return _MAPPED + address.packed if isinstance(address, IPv4Address) else address.packed
+
+
+def _behind(flow: Tuple, value: Any) -> Tuple:
+    """The flow behind netfilter, by a struct flow."""
+    if not value.translated:
+        return flow
+    ends = _address(value.nat_local), _address(value.nat_remote)
+    return Tuple(*ends, value.nat_local_port, value.nat_remote_port, flow.protocol)
+
+
+def _rank(address: IPAddress) -> tuple[int, ...]:
+    """The words of a struct address, in the order in which they are compared."""
+    return struct.unpack("=4I", mapped(address))[::-1]
 
 
 def _address(words: Any) -> IPAddress:

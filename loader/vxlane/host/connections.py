@@ -57,15 +57,6 @@ class Connection:
     """None: conntrack does not count (nf_conntrack_acct is 0, or was when the entry began)."""
 
 
-def reverse(flow: FiveTuple) -> FiveTuple:
-    """The tuple of packets in the other direction."""
-    local_port, remote_port = flow.remote_port, flow.local_port
-    if flow.protocol == socket.IPPROTO_ICMP:
-        # The identifier stays, and the type of a request is 8 more than that of its reply.
-        local_port, remote_port = flow.local_port, 8 - flow.remote_port
-    return FiveTuple(flow.remote, flow.local, local_port, remote_port, flow.protocol)
-
-
 def counts() -> bool:
     """Whether conntrack counts the packets of connections that begin now."""
     return _number("nf_conntrack_acct") == 1

@@ -62,6 +62,7 @@ def flow_document(flow: Flow, settings: Settings, now: int, names: Mapping[IPAdd
         "translated": _translation(flow),
         "withdrawn": flow.epoch != settings.epoch,
         "pod": names.get(flow.tuple.local),
+        "remote_pod": names.get(flow.behind.remote),
     }
 
 

@@ -137,7 +137,8 @@ def _number(word: str) -> int:
 
 def _fill_flow(made: Any, flow: Tuple, records: Iterable[Flow]) -> None:
     """The flow, and what netfilter makes of it where its record says so."""
-    behind = next((record.behind for record in records if record.tuple == flow), flow)
+    views = (view for record in records for view in record.views)
+    behind = next((view.behind for view in views if view.tuple == flow), flow)
     for prefix, one in (("flow", flow), ("nat", behind)):
         _fill(getattr(made, f"{prefix}_local"), mapped(one.local))
         _fill(getattr(made, f"{prefix}_remote"), mapped(one.remote))

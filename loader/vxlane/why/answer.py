@@ -15,7 +15,7 @@ from typing import Any
 from vxlane.datapath.abi import Program, Verdict
 from vxlane.datapath.records import Tuple
 from vxlane.errors import OptionError
-from vxlane.host.connections import Connection, reverse
+from vxlane.host.connections import Connection
 from vxlane.util.five_tuple import FiveTuple
 from vxlane.util.names import device_name
 from vxlane.why import decide
@@ -93,7 +93,7 @@ def _new(question: Question) -> Tuple:
 def flow_document(reader: Reader, sent: Tuple, connection: Connection | None, agent: Agent) -> Json:
     """Of packets with that 5-tuple, and of those that come back."""
     there, back = _directions(reader, sent, connection)
-    behind = there.facts.behind if there.is_leaving else reverse(there.facts.behind)
+    behind = there.facts.behind if there.is_leaving else there.facts.behind.reversed
     return {
         "protocol": NAMES.get(sent.protocol, str(sent.protocol)),
         **_ends(sent),
@@ -125,9 +125,9 @@ def _directions(
         facts = reader.facts(sent, connection)
         if facts.receiver is None:
             return Direction(facts, is_leaving=True), Direction(facts, is_leaving=False)
-        other = reader.facts(reverse(facts.behind), connection)
+        other = reader.facts(facts.behind.reversed, connection)
         return Direction(facts, is_leaving=True), Direction(other, is_leaving=True)
-    facts = reader.facts(reverse(sent), connection)
+    facts = reader.facts(sent.reversed, connection)
     return Direction(facts, is_leaving=False), Direction(facts, is_leaving=True)
 
 

@@ -92,6 +92,8 @@ def _by_record(facts: Facts, pod: Pod, flow: Flow) -> Iterator[Verdict]:
         receiver = facts.receiver
         if receiver is None or receiver.bridge != pod.bridge:
             yield Verdict.NO_POD
+        elif receiver.ifindex != flow.nic:
+            yield Verdict.FLOW_WITHDRAWN
         elif _is_judged(facts.settings, receiver):
             yield Verdict.JUDGED
         elif _is_guarded(receiver, facts, Guard.TO_POD):
@@ -137,10 +139,10 @@ _ARRIVED = {Way.TUNNEL: Verdict.DECAPSULATED, Way.DIRECT: Verdict.ROUTED}
 def _not_admitted(facts: Facts, pod: Pod, flow: Flow, *, is_leaving: bool) -> Iterator[Verdict]:
     """flow_admit() of bpf/flow.h."""
     settings, is_tcp = facts.settings, flow.tuple.protocol == socket.IPPROTO_TCP
-    if _is_translated(flow) and settings.judged_nat:
-        yield Verdict.JUDGED
     if flow.epoch != settings.epoch or flow.ifindex != pod.ifindex:
         yield Verdict.FLOW_WITHDRAWN
+    if _is_translated(flow) and settings.judged_nat:
+        yield Verdict.JUDGED
     halves = needed(flow, is_leaving=is_leaving)
     if not all(halves):
         yield Verdict.FLOW_HALF

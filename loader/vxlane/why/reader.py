@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from vxlane.datapath.maps import Maps
 from vxlane.datapath.records import Flow, IPAddress, IPNetwork, Peer, Tuple
-from vxlane.host.connections import Connection, reverse
+from vxlane.host.connections import Connection
 from vxlane.util.five_tuple import FiveTuple
 from vxlane.why.ends import Question
 from vxlane.why.facts import Facts
@@ -118,7 +118,7 @@ def _behind(flow: Tuple, connection: Connection | None) -> Tuple:
 
 
 def _reversed(flow: FiveTuple) -> Tuple:
-    return tuple_of(reverse(flow))
+    return tuple_of(flow.reversed)
 
 
 def tuple_of(flow: FiveTuple) -> Tuple:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from vxlane.datapath.abi import Verdict
 from vxlane.datapath.records import Tuple
-from vxlane.host.connections import Connection, counts, reverse
+from vxlane.host.connections import Connection, counts
 from vxlane.why.answer import Json, flow_document
 from vxlane.why.node import ask, notes, opened
 from vxlane.why.reader import Reader, tuple_of
@@ -52,7 +52,7 @@ def slow_flows(state: Path) -> Json:
 def _connections(reader: Reader) -> Iterator[tuple[Tuple, Connection]]:
     """What pods of this node take part in and has not ended, as whoever began it sends."""
     for connection in reader.kernel.connections():
-        original, answered = connection.original, reverse(connection.reply)
+        original, answered = connection.original, connection.reply.reversed
         if connection.state in _OVER:
             continue
         if original.local in reader.pods:

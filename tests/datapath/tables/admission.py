@@ -10,7 +10,7 @@ from frames import ACK, PSH, RST, SYN, Frame
 from world import (
     APPROVED,
     LOCAL_TCP,
-    LOCAL_TCP_BACK,
+    NEIGHBOUR_VETH,
     PING_FLOW,
     TCP_FLOW,
     UDP_FLOW,
@@ -20,12 +20,21 @@ from world import (
 )
 
 from tables import from_nic, from_pod
-from tables.case import ACK_DATA, DATAGRAM, PING, Case, handed_over, only, sent, without
+from tables.case import (
+    ACK_DATA,
+    DATAGRAM,
+    PING,
+    Case,
+    handed_back,
+    handed_over,
+    only,
+    sent,
+    without,
+)
 from vxlane.datapath.abi import Verdict
 
 FORGOTTEN = without(APPROVED, TCP_FLOW)
 RESET = replace(APPROVED, resets=frozenset([TCP_FLOW]))
-NEXT_DOOR = LOCAL_TCP, LOCAL_TCP_BACK
 
 
 def both_ways(
@@ -48,13 +57,20 @@ def tcp(fact: str, flags: int, world: World = APPROVED, **more: Any) -> list[Cas
 
 CONTROL = [
     *tcp("SYN forgets the flow and its reset", SYN, RESET, flows=FORGOTTEN, resets=frozenset()),
-    from_pod.case(
-        Verdict.TCP_CONTROL,
-        "SYN to a neighbour forgets both pods' flows and resets",
-        handed_over(replace(from_pod.LOCAL_DATA, flags=SYN)),
-        world=replace(APPROVED, resets=frozenset(NEXT_DOOR)),
-        flows=without(APPROVED, *NEXT_DOOR),
-        resets=frozenset(),
+    *(
+        from_pod.case(
+            Verdict.TCP_CONTROL,
+            f"SYN {fact} forgets the flow and its reset",
+            replace(frame, transport=replace(frame.transport, flags=SYN)),
+            ifindex=ifindex,
+            world=replace(APPROVED, resets=frozenset([LOCAL_TCP])),
+            flows=without(APPROVED, LOCAL_TCP),
+            resets=frozenset(),
+        )
+        for fact, frame, ifindex in (
+            ("to a neighbour", handed_over(from_pod.LOCAL_DATA), VETH),
+            ("of a neighbour", handed_back(from_pod.LOCAL_REPLY), NEIGHBOUR_VETH),
+        )
     ),
     *tcp("SYN with ACK answers a SYN, which has done so", SYN | ACK),
     *tcp("RST, which its receiver may yet refuse", RST),

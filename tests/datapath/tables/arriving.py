@@ -13,6 +13,8 @@ from frames import (
     ACK,
     ARP,
     ECHO_REPLY,
+    ECHO_REQUEST,
+    ICMP,
     RST,
     SYN,
     Frame,
@@ -22,11 +24,10 @@ from frames import (
     Udp,
 )
 from world import (
-    APPROVED,
     BRIDGE_MAC,
     EPOCH,
     LOCAL_TCP,
-    LOCAL_TCP_BACK,
+    LOCAL_UDP,
     NEIGHBOUR,
     NEIGHBOUR_VETH,
     PING_FLOW,
@@ -39,9 +40,11 @@ from world import (
     UDP_FLOW,
     VETH,
     Approval,
+    local_flow,
 )
 
-from tables.case import Case, handed_over, noted, only
+from tables.case import Case, handed_back, handed_over, noted, only
+from tables.from_pod import LOCAL_ANSWER, LOCAL_DATA, LOCAL_DATAGRAM, LOCAL_REPLY
 from tables.leaving import BOTH, NOW, SHUT, UNKNOWN, record
 from vxlane.datapath.abi import Program, Verdict
 
@@ -97,50 +100,92 @@ LEARNED_IN = [
     )
 ]
 
+
+def switched(verdict: Verdict, fact: str, frame: Frame, **more: Any) -> Case:
+    """A row of what one pod of this node gets of the other."""
+    ifindex = VETH if frame.destination == POD.address else NEIGHBOUR_VETH
+    return to_pod(verdict, fact, frame, **{"hops": 0, "ifindex": ifindex, **more})
+
+
+# A flow, what POD sends of it, who is the low end of its key, and what NEIGHBOUR does.
+LOCAL_FLOWS = {
+    "TCP": (Approval(tuple=LOCAL_TCP), LOCAL_DATA, LOCAL_REPLY),
+    "UDP": (Approval(tuple=LOCAL_UDP), LOCAL_DATAGRAM, LOCAL_ANSWER),
+    "an echo": (
+        Approval(tuple=local_flow(ICMP, 79, ECHO_REQUEST)),
+        Icmp(identifier=79),
+        Icmp(kind=ECHO_REPLY, identifier=79),
+    ),
+    "an echo of the high end": (
+        Approval(tuple=local_flow(ICMP, 80, ECHO_REPLY)),
+        Icmp(kind=ECHO_REPLY, identifier=80),
+        Icmp(identifier=80),
+    ),
+}
 LOCAL = [
-    to_pod(
-        Verdict.LEARNED,
-        "from a pod of this node: its outbound half and the receiver's inbound half",
-        handed_over(Tcp(source=40002, dest=8080)),
-        hops=0,
-        ifindex=NEIGHBOUR_VETH,
-        flows=record(
-            Approval(tuple=LOCAL_TCP, out=NOW, into=None),
-            Approval(tuple=LOCAL_TCP_BACK, out=None, into=NOW, ifindex=NEIGHBOUR_VETH),
+    row
+    for kind, (flow, there, back) in LOCAL_FLOWS.items()
+    for first, sends, answers, one, other in (
+        ("a pod of this node", handed_over, handed_back, there, back),
+        ("its neighbour", handed_back, handed_over, back, there),
+    )
+    for owner in [flow if sends is handed_over else flow.mirrored]
+    for row in (
+        switched(
+            Verdict.LEARNED,
+            f"{kind} that {first} sends first is that one's",
+            sends(one),
+            flows=record(replace(owner, out=NOW, into=None)),
         ),
+        switched(
+            Verdict.LEARNED,
+            f"{kind} that {first} sends again",
+            sends(one),
+            world=only(replace(owner, out=5, into=5)),
+            flows=record(replace(owner, out=NOW, into=5)),
+        ),
+        switched(
+            Verdict.LEARNED,
+            f"{kind} that is answered to {first} comes in",
+            answers(other),
+            world=only(replace(owner, out=4, into=None)),
+            flows=record(replace(owner, out=4, into=NOW)),
+        ),
+    )
+]
+
+NEXT_DOOR = [
+    *(
+        switched(
+            Verdict.LEARNED,
+            f"a record {fact} is replaced by what a pod of this node answers",
+            handed_back(LOCAL_REPLY),
+            world=only(Approval(tuple=LOCAL_TCP, **change)),
+            flows=record(Approval(tuple=LOCAL_TCP, out=None, into=NOW)),
+        )
+        for fact, change in (
+            ("of an earlier epoch", {"epoch": EPOCH - 1}),
+            ("of an earlier pod", {"ifindex": VETH + 100}),
+            ("of an earlier neighbour", {"neighbour": NEIGHBOUR_VETH + 100}),
+        )
     ),
-    to_pod(
-        Verdict.LEARNED,
-        "the answer of a pod of this node completes both records",
-        replace(
-            handed_over(Tcp(source=8080, dest=40002)),
-            source=NEIGHBOUR.address,
-            destination=POD.address,
-            dest_mac=POD.mac,
-        ),
-        hops=0,
-        world=only(
-            Approval(tuple=LOCAL_TCP, out=4, into=None),
-            Approval(tuple=LOCAL_TCP_BACK, out=None, into=4, ifindex=NEIGHBOUR_VETH),
-        ),
-        flows=record(
-            Approval(tuple=LOCAL_TCP, out=4, into=NOW),
-            Approval(tuple=LOCAL_TCP_BACK, out=NOW, into=4, ifindex=NEIGHBOUR_VETH),
-        ),
-    ),
-    to_pod(
-        Verdict.TCP_CONTROL,
-        "RST between pods of this node ends both records",
-        handed_over(Tcp(source=40002, dest=8080, flags=RST)),
-        hops=0,
-        world=APPROVED,
-        ifindex=NEIGHBOUR_VETH,
-        flows=APPROVED.flows
-        - {
-            Approval(tuple=LOCAL_TCP),
-            Approval(tuple=LOCAL_TCP_BACK, ifindex=NEIGHBOUR_VETH),
-        },
-        resets=frozenset([LOCAL_TCP, LOCAL_TCP_BACK]),
+    *(
+        switched(
+            Verdict.TCP_CONTROL,
+            f"RST of the {sender} end ends the record of the {which} one",
+            frame,
+            world=only(owner),
+            flows=record(),
+            resets=frozenset([owner.tuple]),
+        )
+        for sender, frame in (
+            ("low", handed_over(replace(LOCAL_DATA, flags=RST))),
+            ("high", handed_back(replace(LOCAL_REPLY, flags=RST))),
+        )
+        for which, owner in (
+            ("low", Approval(tuple=LOCAL_TCP)),
+            ("high", Approval(tuple=LOCAL_TCP).mirrored),
+        )
     ),
 ]
 
@@ -215,4 +260,4 @@ OTHERS_IN = [
     ),
 ]
 
-CASES = [*LEARNED_IN, *LOCAL, *NOT_LEARNED_IN, *OTHERS_IN]
+CASES = [*LEARNED_IN, *LOCAL, *NEXT_DOOR, *NOT_LEARNED_IN, *OTHERS_IN]

@@ -83,6 +83,12 @@ def handed_over(transport: Tcp | Udp | Icmp | Raw, **changes: Any) -> Frame:
     )
 
 
+def handed_back(transport: Tcp | Udp | Icmp | Raw, **changes: Any) -> Frame:
+    """A frame from NEIGHBOUR to POD, straight through the bridge."""
+    ends = {"source": NEIGHBOUR.address, "destination": POD.address}
+    return sent(transport, **{"source_mac": NEIGHBOUR.mac, "dest_mac": POD.mac, **ends, **changes})
+
+
 def noted(frame: Frame, hops: int) -> Note | None:
     """The note of a frame that comes out `hops` of forwarding later; None where none is made."""
     transport = frame.transport

@@ -19,7 +19,6 @@ from world import (
     HEARD_POD,
     HEARD_REMOTE,
     LOCAL_TCP,
-    LOCAL_TCP_BACK,
     NEIGHBOUR,
     NO_DEVICE,
     POD,
@@ -31,7 +30,7 @@ from world import (
 )
 
 from tables import from_nic, from_pod, nat
-from tables.case import ACK_DATA, Case, handed_over, only, sent, without
+from tables.case import ACK_DATA, Case, handed_back, handed_over, only, sent, without
 from tables.direct import plain
 from tables.nat_refused import DIRECT_FLOW, FIRST, SECOND
 from vxlane.datapath.abi import Program, Verdict
@@ -246,14 +245,24 @@ TO_LINK = [
 FIN_NEXT_DOOR = handed_over(replace(from_pod.LOCAL_DATA, flags=FIN | ACK))
 NEXT_DOOR = from_pod.case(
     Verdict.SWITCHED,
-    "FIN to a neighbour closes both pods' records",
+    "FIN to a neighbour closes its end of the record",
     FIN_NEXT_DOOR,
     world=APPROVED,
-    flows=closing(APPROVED, {LOCAL_TCP: END_POD, LOCAL_TCP_BACK: END_REMOTE}).flows,
+    flows=closing(APPROVED, {LOCAL_TCP: END_POD}).flows,
+)
+FIN_BACK = from_pod.case(
+    Verdict.SWITCHED,
+    "FIN of a neighbour closes the other end",
+    handed_back(replace(from_pod.LOCAL_REPLY, flags=FIN | ACK)),
+    ifindex=NEIGHBOUR.ifindex,
+    world=APPROVED,
+    flows=closing(APPROVED, {LOCAL_TCP: END_REMOTE}).flows,
 )
 TO_NEIGHBOUR = [
     NEXT_DOOR,
     unshown(NEXT_DOOR),
+    FIN_BACK,
+    unshown(FIN_BACK),
     replace(
         NEXT_DOOR,
         fact=f"{NEXT_DOOR.fact}, where netfilter does not see the bridge",
@@ -281,13 +290,11 @@ def translated(fact: str, flow: Approval, world: World) -> list[Case]:
 
 
 LOCAL_SERVICE_FIN = nat.switched(
-    "FIN to a Service's pod of this node closes both records",
+    "FIN to a Service's pod of this node closes the pod's end",
     nat.LOCAL_SERVICE,
     nat.pod_sends(nat.LOCAL_SERVICE, flags=FIN | ACK),
     world=nat.LOCAL,
-    flows=closing(
-        nat.LOCAL, {nat.LOCAL_SERVICE.tuple: END_POD, nat.LOCAL_BACK.tuple: END_REMOTE}
-    ).flows,
+    flows=closing(nat.LOCAL, {nat.LOCAL_SERVICE.tuple: END_POD}).flows,
 )
 ALL = only(nat.SERVICE_TCP, nat.SERVICE_UDP, nat.MASQUERADED_TCP, nat.NODE_PORT, FIRST, SECOND)
 TRANSLATED = [
@@ -306,17 +313,11 @@ TRANSLATED = [
         fact=f"{LOCAL_SERVICE_FIN.fact}, where netfilter does not see the bridge",
         world=without_bridge_netfilter(nat.LOCAL),
     ),
-    replace(
-        nat.switched(
-            "FIN of a Service's pod of this node closes both records",
-            nat.LOCAL_BACK,
-            nat.pod_sends(nat.LOCAL_BACK, flags=FIN | ACK, dest_mac=POD.mac),
-            world=nat.LOCAL,
-            flows=closing(
-                nat.LOCAL, {nat.LOCAL_SERVICE.tuple: END_REMOTE, nat.LOCAL_BACK.tuple: END_POD}
-            ).flows,
-        ),
-        ifindex=NEIGHBOUR.ifindex,
+    nat.answered(
+        "FIN of a Service's pod of this node closes the other end",
+        nat.LOCAL_SERVICE,
+        changes={"flags": FIN | ACK},
+        flows=closing(nat.LOCAL, {nat.LOCAL_SERVICE.tuple: END_REMOTE}).flows,
     ),
 ]
 

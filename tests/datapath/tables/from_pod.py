@@ -29,6 +29,7 @@ from world import (
     BRIDGE,
     LOCAL_TCP,
     NEIGHBOUR,
+    NEIGHBOUR_VETH,
     NODE_ADDRESS,
     OVERLAY_MAC,
     PEER,
@@ -43,15 +44,14 @@ from world import (
     World,
 )
 
-from tables.case import ACK_DATA, DATAGRAM, PING, Case, handed_over, only, sent
+from tables.case import ACK_DATA, DATAGRAM, PING, Case, handed_back, handed_over, only, sent
 from vxlane.datapath.abi import Guard, Program, Verdict
 
 
 def case(verdict: Verdict, fact: str, frame: Frame | bytes, **more: Any) -> Case:
-    """A row of this table."""
-    return Case(
-        program=Program.FROM_POD, verdict=verdict, fact=fact, frame=frame, ifindex=VETH, **more
-    )
+    """A row of this table, of what POD sends unless `ifindex` is another's."""
+    more = {"ifindex": VETH, **more}
+    return Case(program=Program.FROM_POD, verdict=verdict, fact=fact, frame=frame, **more)
 
 
 def wire(inner: Frame, *, tos: int = 0) -> Frame:
@@ -97,6 +97,7 @@ def many_udp_flows(count: int) -> World:
 
 FULL = Udp(source=40001, dest=53, payload=bytes(1450 - 28))
 LOCAL_DATA, LOCAL_DATAGRAM = Tcp(source=40002, dest=8080), Udp(source=40003, dest=5353)
+LOCAL_REPLY, LOCAL_ANSWER = Tcp(source=8080, dest=40002), Udp(source=5353, dest=40003)
 
 BYPASSED = [
     encapsulated("TCP data of an approved connection", sent(ACK_DATA)),
@@ -182,6 +183,23 @@ NOT_OURS = [
         "a pod that has moved to another bridge",
         handed_over(LOCAL_DATA),
         world=replace(APPROVED, pods=(POD, replace(NEIGHBOUR, bridge=BRIDGE + 1))),
+    ),
+    *(
+        case(
+            Verdict.FLOW_WITHDRAWN,
+            f"TCP {fact}, approved for an earlier {which}",
+            frame,
+            ifindex=ifindex,
+            world=only(Approval(tuple=LOCAL_TCP, **change)),
+        )
+        for which, change in (
+            ("pod", {"ifindex": VETH + 100}),
+            ("neighbour", {"neighbour": NEIGHBOUR_VETH + 100}),
+        )
+        for fact, frame, ifindex in (
+            ("to a neighbour", handed_over(LOCAL_DATA), VETH),
+            ("of a neighbour", handed_back(LOCAL_REPLY), NEIGHBOUR_VETH),
+        )
     ),
     case(
         Verdict.NO_AGENT, "the lease has run out", sent(ACK_DATA), world=replace(APPROVED, lease=-1)
@@ -313,7 +331,7 @@ IDENTITY = [
         Verdict.OTHER_MAC,
         "to itself",
         handed_over(LOCAL_DATA, dest_mac=POD.mac, destination=POD.address),
-        world=only(Approval(tuple=replace(LOCAL_TCP, remote=POD.address))),
+        world=only(Approval(tuple=replace(LOCAL_TCP, remote=POD.address), neighbour=VETH)),
     ),
 ]
 

@@ -30,6 +30,7 @@ from frames import (
 )
 from world import (
     BRIDGE_MAC,
+    END_POD,
     EPOCH,
     NIC,
     NIC_MAC,
@@ -270,14 +271,14 @@ HANDSHAKE = [
         Verdict.TCP_CONTROL,
         "SYN is the first half, of a connection that is not open yet",
         leaving(replace(ACK_DATA, flags=SYN)),
-        flows=record(SHUT),
+        flows=record(replace(SHUT, opener=END_POD)),
     ),
     to_nic(
         Verdict.TCP_CONTROL,
         "SYN begins anew",
         leaving(replace(ACK_DATA, flags=SYN)),
         world=only(BOTH),
-        flows=record(SHUT),
+        flows=record(replace(SHUT, opener=END_POD)),
     ),
     to_nic(
         Verdict.TCP_CONTROL,

@@ -12,14 +12,15 @@ from frames import ETHERNET, IP, TCP, UDP, Frame, Tcp, Udp
 from world import (
     BRIDGE_MAC,
     NEIGHBOUR,
-    NEIGHBOUR_VETH,
     NIC_MAC,
     NODE_ADDRESS,
     PEER,
     POD,
     REMOTE,
     ROUTER_MAC,
+    THERE,
     Approval,
+    Crossing,
     Tuple,
     World,
 )
@@ -46,32 +47,37 @@ SERVICE_TCP, SERVICE_UDP = service(TCP, 41000), service(UDP, 41001)
 MASQUERADED_TCP = service(TCP, 41002, local=OVERLAY_ADDRESS, local_port=1024)
 MASQUERADED_UDP = service(UDP, 41003, local=OVERLAY_ADDRESS, local_port=1025)
 PORT_MOVED = service(TCP, 41004, local_port=1026)
+# The pod is the high end of the key, and so it is behind netfilter.
+LOWER = replace(
+    service(TCP, 41008, remote=IPv4Address("10.42.2.1")),
+    tuple=Tuple(POD.address, IPv4Address("10.43.0.1"), 41008, 443, TCP),
+)
 # REMOTE comes to a port of this node's, which is POD's, as the node itself.
 NODE_PORT = Approval(
     tuple=Tuple(POD.address, BRIDGE_ADDRESS, 80, 2000, TCP),
     behind=Tuple(NODE_ADDRESS, REMOTE, 30080, 5555, TCP),
 )
-# Between POD and NEIGHBOUR, as each of the two sees it.
+# Between POD and NEIGHBOUR, and the same as NEIGHBOUR has it.
 LOCAL_SERVICE = Approval(
     tuple=Tuple(POD.address, SERVICE, 41005, 443, TCP),
     behind=Tuple(POD.address, NEIGHBOUR.address, 41005, 8080, TCP),
 )
-LOCAL_BACK = Approval(
-    tuple=Tuple(NEIGHBOUR.address, POD.address, 8080, 41005, TCP),
-    behind=Tuple(SERVICE, POD.address, 443, 41005, TCP),
-    ifindex=NEIGHBOUR_VETH,
-    by_gateway=False,
-)
+LOCAL_BACK = LOCAL_SERVICE.mirrored
 LOCAL_UDP = Approval(
     tuple=Tuple(POD.address, SERVICE, 41006, 53, UDP),
     behind=Tuple(BRIDGE_ADDRESS, NEIGHBOUR.address, 1027, 5353, UDP),
     out=0,
     into=0,
 )
-HAIRPIN = replace(
-    LOCAL_SERVICE, behind=Tuple(BRIDGE_ADDRESS, POD.address, 41005, 8080, TCP), is_confirmed=True
+SERVED_UDP = replace(
+    LOCAL_UDP, behind=replace(LOCAL_UDP.tuple, remote=NEIGHBOUR.address, remote_port=5353)
 )
-LOCAL = only(LOCAL_SERVICE, LOCAL_BACK)
+HAIRPIN = replace(
+    LOCAL_SERVICE,
+    behind=Tuple(BRIDGE_ADDRESS, POD.address, 41005, 8080, TCP),
+    neighbour=POD.ifindex,
+)
+LOCAL = only(LOCAL_SERVICE)
 
 
 def transport(flow: Tuple, **changes: Any) -> Tcp | Udp:
@@ -167,6 +173,7 @@ FLOWS = {
     "UDP of a Service, masqueraded": MASQUERADED_UDP,
     "TCP whose source port was moved": PORT_MOVED,
     "TCP of a node port": NODE_PORT,
+    "TCP of a Service, whose addresses are lower": LOWER,
 }
 THROUGH_TUNNEL = [row for fact, flow in FLOWS.items() for row in both(fact, flow)]
 
@@ -198,8 +205,8 @@ def switched(fact: str, flow: Approval, frame: Frame, **more: Any) -> Case:
     """A row whose frame goes to the other pod of this node."""
     sender = POD if flow.tuple.local == POD.address else NEIGHBOUR
     receiver = NEIGHBOUR if sender is POD else POD
-    macs = {"source_mac": BRIDGE_MAC, "dest_mac": receiver.mac}
-    output = as_sent(frame, flow, ttl=frame.ttl - flow.hops, **macs)
+    macs = {"source_mac": flow.there.source_mac, "dest_mac": receiver.mac}
+    output = as_sent(frame, flow, ttl=frame.ttl - flow.there.is_routed, **macs)
     more = {"world": only(flow), "output": output, **more}
     return replace(
         from_pod.case(Verdict.NAT, fact, frame, **more),
@@ -207,7 +214,16 @@ def switched(fact: str, flow: Approval, frame: Frame, **more: Any) -> Case:
     )
 
 
-ROUTED = replace(LOCAL_SERVICE, hops=1)
+def answered(fact: str, flow: Approval, **more: Any) -> Case:
+    """A row of what the other pod answers, by the record of `flow`."""
+    back, changes = flow.mirrored, more.pop("changes", {})
+    target = BRIDGE_MAC if back.there.by_gateway else POD.mac
+    frame = replace(pod_sends(back, dest_mac=target, **changes), ttl=more.pop("ttl", 64))
+    return switched(fact, back, frame, **{"world": only(flow), **more})
+
+
+ROUTED = replace(LOCAL_SERVICE, there=replace(THERE, is_routed=True))
+ROUTED_BACK = Crossing(is_routed=True, by_gateway=True, source_mac=ROUTER_MAC)
 TO_NEIGHBOUR = [
     switched("TCP of a Service to a pod of this node", LOCAL_SERVICE, pod_sends(LOCAL_SERVICE)),
     switched("masqueraded UDP to a pod of this node", LOCAL_UDP, pod_sends(LOCAL_UDP)),
@@ -218,11 +234,25 @@ TO_NEIGHBOUR = [
         replace(pod_sends(LOCAL_SERVICE), ttl=1),
     ),
     switched("the last TTL that is routed", ROUTED, replace(pod_sends(ROUTED), ttl=2)),
-    switched(
-        "the answer of a Service's pod, straight to its neighbour",
-        LOCAL_BACK,
-        pod_sends(LOCAL_BACK, dest_mac=POD.mac),
+    *(
+        switched(
+            f"UDP of a Service that is not answered, by the record of {whose}",
+            SERVED_UDP,
+            pod_sends(SERVED_UDP),
+            world=only(owner),
+        )
+        for flow in [replace(SERVED_UDP, into=None)]
+        for whose, owner in (("its client", flow), ("the Service's pod", flow.mirrored))
     ),
+    answered("the answer of a Service's pod, straight to its neighbour", LOCAL_SERVICE),
+    answered("the answer to masqueraded UDP", LOCAL_UDP),
+    answered("an answer that crosses otherwise", replace(LOCAL_SERVICE, back=ROUTED_BACK)),
+    answered(
+        "the last TTL of an answer that is bridged, where what it answers is routed",
+        ROUTED,
+        ttl=1,
+    ),
+    answered("TCP of a Service, whose pod was seen first", LOCAL_BACK),
 ]
 
 

@@ -9,6 +9,8 @@ from typing import Any
 from frames import ACK, CE, ECHO_REPLY, ECT0, FIN, RST, SYN, TCP, Frame, Icmp
 from world import (
     BRIDGE_MAC,
+    END_POD,
+    END_REMOTE,
     EPOCH,
     NIC_MAC,
     OTHER_PEER,
@@ -270,8 +272,8 @@ CONTROL = [
             "SYN begins a translated flow",
             SYN,
             only(SERVICE_TCP),
-            [replace(SHUT, out=NOW, into=None)],
-            [replace(SHUT, out=None, into=NOW)],
+            [replace(SHUT, out=NOW, into=None, opener=END_POD)],
+            [replace(SHUT, out=None, into=NOW, opener=END_REMOTE)],
         ),
         ("RST ends a translated flow", RST, only(SERVICE_TCP), [], []),
         (

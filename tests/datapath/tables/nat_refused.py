@@ -6,12 +6,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from frames import RST, SYN, Frame
+from frames import RST, SYN
 from world import (
     APPROVED,
-    NEIGHBOUR,
     OTHER_REMOTE,
-    POD,
     ROUTER_MAC,
     TCP_FLOW,
     Approval,
@@ -21,14 +19,8 @@ from world import (
 from tables import from_nic, from_pod
 from tables.case import ACK_DATA, Case, only, sent
 from tables.nat import (
-    HAIRPIN,
-    LOCAL,
-    LOCAL_BACK,
-    LOCAL_SERVICE,
-    LOCAL_UDP,
     MASQUERADED_TCP,
     NODE_PORT,
-    ROUTED,
     SERVICE,
     SERVICE_TCP,
     SERVICE_UDP,
@@ -40,9 +32,10 @@ from tables.nat import (
     pod_sends,
     untaken,
 )
-from vxlane.datapath.abi import Guard, Verdict
+from vxlane.datapath.abi import Verdict
 
-JUDGED = {"judged_nat": True}
+ENTRY = SERVICE_TCP.behind or SERVICE_TCP.tuple, SERVICE_TCP.tuple
+"""In `translations`: left by an earlier connection."""
 ADMISSION = [
     *untaken(
         Verdict.FLOW_HALF,
@@ -50,7 +43,10 @@ ADMISSION = [
         replace(SERVICE_UDP, is_confirmed=False),
     ),
     *untaken(
-        Verdict.FLOW_HALF, "translated TCP without its way in", replace(SERVICE_TCP, into=None)
+        Verdict.FLOW_HALF,
+        "translated TCP without its way in",
+        replace(SERVICE_TCP, into=None),
+        world=replace(only(replace(SERVICE_TCP, into=None)), strays=frozenset([ENTRY])),
     ),
     *untaken(
         Verdict.FLOW_HALF, "translated TCP without its way out", replace(SERVICE_TCP, out=None)
@@ -99,12 +95,6 @@ ADMISSION = [
 ]
 
 
-def local(verdict: Verdict, fact: str, frame: Frame, flow: Approval, **more: Any) -> Case:
-    """A row of a translated flow between pods of this node."""
-    return from_pod.case(verdict, fact, frame, **{"world": only(flow), **more})
-
-
-NEIGHBOURLY = only(LOCAL_SERVICE)
 UNFIT = [
     *(
         row
@@ -139,67 +129,6 @@ UNFIT = [
         "to a Service, above the overlay's MTU",
         pod_sends(SERVICE_UDP, payload=bytes(1423)),
         world=only(SERVICE_UDP),
-    ),
-    local(
-        Verdict.OTHER_MAC,
-        "to a Service, straight to the neighbour that is behind it",
-        pod_sends(LOCAL_SERVICE, dest_mac=NEIGHBOUR.mac),
-        LOCAL_SERVICE,
-    ),
-    replace(
-        local(
-            Verdict.OTHER_MAC, "a neighbour's answer by the node", pod_sends(LOCAL_BACK), LOCAL_BACK
-        ),
-        ifindex=NEIGHBOUR.ifindex,
-    ),
-    local(Verdict.OTHER_MAC, "to itself by a Service", pod_sends(HAIRPIN), HAIRPIN),
-    local(
-        Verdict.TTL,
-        "routed to a pod of this node, with TTL 1",
-        replace(pod_sends(ROUTED), ttl=1),
-        ROUTED,
-    ),
-    local(
-        Verdict.NO_POD,
-        "to a Service's pod that is gone",
-        pod_sends(LOCAL_SERVICE),
-        LOCAL_SERVICE,
-        world=replace(NEIGHBOURLY, pods=(POD,)),
-    ),
-    local(
-        Verdict.NO_POD,
-        "to a Service's pod on another bridge",
-        pod_sends(LOCAL_SERVICE),
-        LOCAL_SERVICE,
-        world=replace(NEIGHBOURLY, pods=(POD, replace(NEIGHBOUR, bridge=99))),
-    ),
-    local(
-        Verdict.GUARDED,
-        "to a Service's pod that is guarded",
-        pod_sends(LOCAL_UDP),
-        LOCAL_UDP,
-        world=replace(only(LOCAL_UDP), pods=(POD, replace(NEIGHBOUR, guard=Guard.TO_POD))),
-    ),
-    local(
-        Verdict.JUDGED,
-        "to a Service's pod whose packets are judged",
-        pod_sends(LOCAL_UDP),
-        LOCAL_UDP,
-        world=replace(only(LOCAL_UDP), pods=(POD, replace(NEIGHBOUR, guard=Guard.JUDGED))),
-    ),
-    local(
-        Verdict.TOO_BIG,
-        "to a Service's pod, above its MTU",
-        pod_sends(LOCAL_UDP),
-        LOCAL_UDP,
-        world=replace(only(LOCAL_UDP), pods=(POD, replace(NEIGHBOUR, mtu=40))),
-    ),
-    local(
-        Verdict.JUDGED,
-        "to a Service's pod, and something acts on every translated packet",
-        pod_sends(LOCAL_SERVICE),
-        LOCAL_SERVICE,
-        world=replace(NEIGHBOURLY, judged_nat=True),
     ),
     from_nic.case(
         Verdict.WRONG_VTEP,
@@ -306,16 +235,6 @@ CONTROL = [
         world=ALL,
     ),
     *control("RST of a translated flow, which may be refused", RST, SERVICE_TCP, ALL),
-    replace(
-        from_pod.case(
-            Verdict.TCP_CONTROL,
-            "SYN of a Service's pod of this node forgets both records",
-            pod_sends(LOCAL_BACK, flags=SYN, dest_mac=POD.mac),
-            world=LOCAL,
-            flows=frozenset(),
-        ),
-        ifindex=NEIGHBOUR.ifindex,
-    ),
 ]
 
 CASES = [*ADMISSION, *UNFIT, *ENTRIES, *CONTROL]
