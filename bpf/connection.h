@@ -64,6 +64,9 @@ static __always_inline void flow_end(struct match *match)
 					  flow->nat_remote_port, match->key.protocol);
 	const struct flow_key *found = flow->translated ? translations.lookup(&behind) : 0;
 
+	/* A RST has ended it before. The next connection of its ports has to find that. */
+	if (!flow->seen_out && !flow->seen_in)
+		return;
 	/* conntrack may have given the 5-tuple to another flow since. */
 	if (found && same_key(found, &match->key))
 		translations.delete(&behind);

@@ -154,14 +154,20 @@ static __always_inline int is_known_translation(const struct flow *known, const 
 }
 
 /* Does a packet that has come out show that conntrack has its connection ESTABLISHED? Where the SYN
- * was learned, the ACK of who sent it does: with TCP Fast Open the other end's data may come
- * before. Where none was, any packet does, for the half of who opened it is not learned before its
- * ACK. */
-static __always_inline int shows_open(const struct flow *flow, const struct packet *packet,
+ * was learned, the ACK of who sent it does, once the other end has answered: with TCP Fast Open its
+ * data may come before. Where none was, any packet does, for the half of who opened it is not
+ * learned before its ACK. `known`: the record so far. */
+static __always_inline int shows_open(const struct flow *known, const struct packet *packet,
 				      enum direction direction)
 {
-	return !is_tcp(packet, TCP_SYN_FLAG) &&
-	       (!flow->opener || (flow->opener & sender_of(direction)));
+	__u64 answered;
+
+	if (is_tcp(packet, TCP_SYN_FLAG))
+		return 0;
+	if (!known || !known->opener)
+		return 1;
+	answered = direction == DIRECTION_OUT ? known->seen_in : known->seen_out;
+	return answered && (known->opener & sender_of(direction));
 }
 
 /* On the way out of the kernel path: `seen` is what happened there, with no times yet. A record
@@ -191,7 +197,7 @@ static __always_inline enum verdict flow_learn(struct match *match, struct flow 
 		if (is_syn && seen->opener == receiver_of(direction))
 			seen->opener |= ANSWERED;
 	}
-	seen->open = shows_open(seen, packet, direction);
+	seen->open = shows_open(known, packet, direction);
 	if (known && alike) {
 		if (holds(known, seen, direction)) {
 			when = direction == DIRECTION_OUT ? &known->seen_out : &known->seen_in;

@@ -193,6 +193,7 @@ class Learner:
         if packet.protocol == TCP and (packet.flags & FIN or not packet.flags & (SYN | ACK)):
             return
         opener = known.opener if known else 0
+        is_answered = known is not None and (known.out if inbound else known.into) is not None
         if is_syn and not packet.flags & ACK:
             known, opener = None, sender
         elif is_syn and opener == receiver:
@@ -221,7 +222,7 @@ class Learner:
         if getattr(known, half) is not None and (end - before) % 2**32 >= 2**31:
             end = before
         is_open = known.is_open or packet.protocol != TCP
-        is_open = is_open or (not is_syn and (not opener or bool(opener & sender)))
+        is_open = is_open or (not is_syn and (not opener or bool(opener & sender and is_answered)))
         self.flows.pop(reverse(key), None)
         now = {half: 0, reached: end, "is_open": is_open, "opener": opener}
         self.flows[key] = replace(known, **now, **way)

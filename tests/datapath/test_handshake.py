@@ -154,6 +154,19 @@ def test_either_neighbour_opens(
     assert is_bypassed(bench, opener.mirrored, RESPONDS)
 
 
+@pytest.mark.usefixtures("node")
+@BOTH_WAYS
+def test_what_comes_before_the_answer_opens_nothing(bench: Bench, flow: Approval) -> None:
+    """An ACK of who asks is INVALID to conntrack before the SYN-ACK."""
+    stand(bench.maps, only())
+    for segment in (OPENS, ACKS):
+        if flow is PEERS:
+            leaves(bench, segment)
+        else:
+            crosses(bench, flow, segment)
+    assert [record.open for record in records(bench)] == [0]
+
+
 OTHERS = {
     "other number": {"sequence": FIRST + 2},
     "acknowledges more": {"acknowledged": FIRST_BACK + 2},
