@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from vxlane.datapath.abi import HEADER, Verdict, VerdictKind
+from vxlane.datapath.abi import HEADER, Verdict, VerdictKind, Way
 from vxlane.datapath.records import Flow, Peer, Tuple, mapped
 from vxlane.errors import ConfigError
 from vxlane.pods.names import PodNames
@@ -32,8 +32,8 @@ PEER = Peer(
 )
 FLOW = Tuple(POD, IPv4Address("10.96.0.1"), 40000, 443, 6)
 RECORD = Flow.of(
-    HEADER.structs["flow_key"](protocol=6, local_port=40000, remote_port=443),
-    HEADER.structs["flow"](nat_local_port=40000, nat_remote_port=8443),
+    HEADER.structs["flow_key"](protocol=6, low_port=40000, high_port=443),
+    HEADER.structs["flow"](),
 )
 BEHIND = replace(FLOW, remote=REMOTE, remote_port=8443)
 KNOWN = Known(NAMES, {}, {NODE2: PEER}, [replace(RECORD, tuple=FLOW, behind=BEHIND)])
@@ -86,6 +86,15 @@ def test_flow_with_its_translation() -> None:
     assert made.protocol == 6
     assert (bytes(made.flow_remote), made.flow_remote_port) == (mapped(FLOW.remote), 443)
     assert (bytes(made.nat_remote), made.nat_remote_port) == (mapped(REMOTE), 8443)
+
+
+def test_flow_as_its_neighbour_has_it() -> None:
+    """Between two pods of the node one record knows the flow as either has it."""
+    neighbour = IPv4Address("10.42.1.6")
+    record = replace(RECORD, tuple=FLOW, behind=replace(BEHIND, remote=neighbour), way=Way.LOCAL)
+    asked = Wanted(flow=f"tcp {neighbour}:8443 {POD}:40000")
+    made = build(asked, Known(NAMES, {}, {}, [record]))
+    assert (bytes(made.nat_local), made.nat_local_port) == (mapped(FLOW.remote), 443)
 
 
 def test_flow_without_a_record() -> None:
