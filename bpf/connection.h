@@ -60,13 +60,15 @@ static __always_inline void turn(struct flow_key *key, struct flow *flow,
 static __always_inline void flow_end(struct match *match)
 {
 	const struct flow *flow = match->flow;
-	struct flow_key behind = make_key(flow->nat_local, flow->nat_remote, flow->nat_local_port,
-					  flow->nat_remote_port, match->key.protocol);
-	const struct flow_key *found = flow->translated ? translations.lookup(&behind) : 0;
+	const struct flow_key *found;
+	struct flow_key behind;
 
 	/* A RST has ended it before. The next connection of its ports has to find that. */
 	if (!flow->seen_out && !flow->seen_in)
 		return;
+	behind = make_key(flow->nat_local, flow->nat_remote, flow->nat_local_port,
+			  flow->nat_remote_port, match->key.protocol);
+	found = flow->translated ? translations.lookup(&behind) : 0;
 	/* conntrack may have given the 5-tuple to another flow since. */
 	if (found && same_key(found, &match->key))
 		translations.delete(&behind);

@@ -111,6 +111,12 @@ static __always_inline struct flow *flow_of(struct flow_key *key, enum side side
 /* In flow.routed: what this end's pod sends is for the bridge's MAC. */
 #define TO_GATEWAY(end) ((end) << 2)
 
+/* With which source frames come out that this end's pod sends. */
+static __always_inline __u8 *source_of(struct flow *flow, enum end sender)
+{
+	return sender == END_POD ? flow->macs : flow->macs + ETH_ALEN;
+}
+
 /* May a BIG TCP packet take the flow's way? Only the bridge hands one on as it is: a tunnel's
  * headers can't tell its length, and a routed one leaves by a device with limits of its own. */
 static __always_inline int takes_big(const struct flow *flow)

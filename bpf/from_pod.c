@@ -77,14 +77,15 @@ static __always_inline long show_as_sent(struct __sk_buff *skb, struct packet *p
 static __always_inline void rewrite_local(struct __sk_buff *skb, struct packet *packet,
 					  const struct pod *receiver, const struct match *match)
 {
-	int is_out = match->direction == DIRECTION_OUT;
-	const struct flow *flow = match->flow;
-	struct nat nat = is_out ? nat_out(packet, flow) : nat_in(packet, &match->key, flow->side);
+	enum end sender = sender_of(match->direction);
+	struct flow *flow = match->flow;
+	struct nat nat =
+		sender == END_POD ? nat_out(packet, flow) : nat_in(packet, &match->key, flow->side);
 	struct ethhdr eth = packet->eth;
 
 	__builtin_memcpy(eth.h_dest, receiver->mac, ETH_ALEN);
-	__builtin_memcpy(eth.h_source, is_out ? flow->macs : flow->macs + ETH_ALEN, ETH_ALEN);
-	write_frame(skb, &eth, &packet->ip, !!(flow->routed & sender_of(match->direction)));
+	__builtin_memcpy(eth.h_source, source_of(flow, sender), ETH_ALEN);
+	write_frame(skb, &eth, &packet->ip, !!(flow->routed & sender));
 	nat_finish(skb, packet, &nat, sizeof(eth) + sizeof(packet->ip));
 }
 

@@ -96,12 +96,6 @@ static __always_inline int leaves_alike(const struct flow *a, const struct flow 
 	       same_address(a->next_hop, b->next_hop);
 }
 
-/* With which source frames come out that this end's pod sends. */
-static __always_inline __u8 *source_of(struct flow *flow, enum end sender)
-{
-	return sender == END_POD ? flow->macs : flow->macs + ETH_ALEN;
-}
-
 static __always_inline int is_switched_alike(struct flow *a, struct flow *b, enum end sender)
 {
 	return (sender == END_POD ? a->seen_out : a->seen_in) &&
