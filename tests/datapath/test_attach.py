@@ -16,7 +16,8 @@ from chamber import Port, ip
 from device import INDEX, Device, add_device, open_far, stands
 from machinecan import BOTH
 from node import Node
-from world import World, stand
+from world import World
+from worldmaps import stand
 
 from vxlane.datapath import syscall
 from vxlane.datapath.abi import Program, Verdict

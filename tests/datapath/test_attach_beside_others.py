@@ -15,7 +15,8 @@ from bench import Bench
 from device import INDEX, Device, tc
 from node import Node
 from tables.from_nic import ANSWER, carried, inner
-from world import APPROVED, NIC, World, stand
+from world import APPROVED, NIC, World
+from worldmaps import stand
 
 from vxlane.datapath import syscall
 from vxlane.datapath.abi import Program, Verdict

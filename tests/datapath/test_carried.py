@@ -25,7 +25,8 @@ from tables.case import DATAGRAM, handed_over, only, sent
 from tables.from_nic import ANSWER, RESPONSE, carried, inner
 from tables.from_pod import LOCAL_DATA
 from test_wire import carry
-from world import APPROVED, NIC, VETH, stand
+from world import APPROVED, NIC, VETH
+from worldmaps import stand
 
 from vxlane.datapath.abi import Program, Verdict
 from vxlane.datapath.attach import Hooks, Method

@@ -36,8 +36,8 @@ from world import (
     VETH,
     Approval,
     World,
-    stand,
 )
+from worldmaps import stand
 
 from vxlane.datapath.abi import Program, Verdict, VerdictKind, Way
 from vxlane.datapath.attach import Hooks, Method

@@ -15,7 +15,8 @@ from frames import RST
 from tables import from_pod, leaving
 from tables.case import ACK_DATA, DATAGRAM, noted, only
 from testrun import Action, Context
-from world import NIC, TCP_FLOW, UDP_FLOW, VETH, Approval, put_note, stand
+from world import NIC, TCP_FLOW, UDP_FLOW, VETH, Approval
+from worldmaps import put_note, stand
 
 from vxlane.datapath import syscall
 from vxlane.datapath.abi import HEADER, Program, Verdict

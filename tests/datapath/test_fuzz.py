@@ -42,12 +42,9 @@ from world import (
     Approval,
     Crossing,
     Note,
-    Standing,
     World,
-    put_flow,
-    put_note,
-    stand,
 )
+from worldmaps import Standing, put_flow, put_note, stand
 
 from vxlane.datapath.abi import Guard, Program, Verdict, Way
 

@@ -14,7 +14,8 @@ from tables.case import handed_over
 from tables.from_nic import ANSWER, carried, inner
 from tables.from_pod import LOCAL_DATAGRAM
 from testrun import Action, Context
-from world import APPROVED, LOCAL_UDP, NEIGHBOUR, NIC, UDP_FLOW, VETH, Approval, World, stand
+from world import APPROVED, LOCAL_UDP, NEIGHBOUR, NIC, UDP_FLOW, VETH, Approval, World
+from worldmaps import stand
 
 from vxlane.datapath.abi import Program, Verdict, VerdictKind
 from vxlane.errors import KernelError

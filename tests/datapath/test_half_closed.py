@@ -39,9 +39,8 @@ from world import (
     VETH,
     Approval,
     Tuple,
-    put_note,
-    stand,
 )
+from worldmaps import put_note, stand
 
 from vxlane.datapath import batches, syscall
 from vxlane.datapath.abi import HEADER, Program, Way

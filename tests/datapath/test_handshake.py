@@ -30,8 +30,8 @@ from world import (
     VETH,
     Approval,
     World,
-    stand,
 )
+from worldmaps import stand
 
 from vxlane.datapath import syscall
 from vxlane.datapath.abi import Program

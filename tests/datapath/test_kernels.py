@@ -16,7 +16,8 @@ from tables.from_pod import LOCAL_DATA
 from test_carried import attached
 from test_wire import carry
 from testrun import Context
-from world import APPROVED, NIC, VETH, stand
+from world import APPROVED, NIC, VETH
+from worldmaps import stand
 
 from vxlane.datapath.abi import Program, Verdict
 from vxlane.datapath.programs import Constants

@@ -28,10 +28,8 @@ from world import (
     VETH,
     Approval,
     World,
-    put_flow,
-    settings,
-    stand,
 )
+from worldmaps import put_flow, settings, stand
 
 from vxlane.datapath import batches, syscall
 from vxlane.datapath.abi import HEADER, Guard, Program, Verdict, Way

@@ -41,8 +41,8 @@ from world import (
     VETH,
     Approval,
     Tuple,
-    stand,
 )
+from worldmaps import stand
 
 from vxlane.datapath.abi import Program, Verdict, Way
 from vxlane.datapath.attach import Hooks, Method

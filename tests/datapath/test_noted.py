@@ -23,8 +23,8 @@ from world import (
     VETH,
     Approval,
     World,
-    stand,
 )
+from worldmaps import stand
 
 from vxlane.datapath.abi import Program
 

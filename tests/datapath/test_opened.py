@@ -20,17 +20,8 @@ from tables.leaving import BOTH, leaving
 from tables.nat import pod_sends
 from test_half_closed import learn, records, say
 from testrun import Action, Context
-from world import (
-    LOCAL_TCP,
-    NEIGHBOUR,
-    NEIGHBOUR_VETH,
-    NIC,
-    POD,
-    VETH,
-    Approval,
-    Tuple,
-    stand,
-)
+from world import LOCAL_TCP, NEIGHBOUR, NEIGHBOUR_VETH, NIC, POD, VETH, Approval, Tuple
+from worldmaps import stand
 
 from vxlane.datapath.abi import Program
 

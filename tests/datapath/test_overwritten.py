@@ -13,18 +13,8 @@ from tables.arriving import ANSWER, arriving
 from tables.case import DATAGRAM, handed_over, noted, only
 from tables.leaving import leaving, left
 from testrun import Context
-from world import (
-    NEIGHBOUR,
-    NEIGHBOUR_VETH,
-    NIC,
-    REMOTE,
-    UDP_FLOW,
-    VETH,
-    Approval,
-    Note,
-    put_note,
-    stand,
-)
+from world import NEIGHBOUR, NEIGHBOUR_VETH, NIC, REMOTE, UDP_FLOW, VETH, Approval, Note
+from worldmaps import put_note, stand
 
 from vxlane.datapath.abi import Program, Verdict
 

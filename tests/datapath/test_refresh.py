@@ -14,7 +14,8 @@ from bench import Bench
 from device import INDEX, NOT_IP, Device
 from node import Node
 from tables.from_nic import ANSWER, wire
-from world import PORT, World, stand
+from world import PORT, World
+from worldmaps import stand
 
 from vxlane.datapath.abi import Program, Verdict
 from vxlane.datapath.attach import Hooks, Method

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from bench import Bench
 from device import INDEX, Device
-from world import World, stand
+from world import World
+from worldmaps import stand
 
 from vxlane.datapath.abi import Program
 from vxlane.datapath.attach import Hooks

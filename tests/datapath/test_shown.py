@@ -22,7 +22,8 @@ from tables.from_nic import ANSWER, RESPONSE, carried, inner
 from test_nat import vxlane
 from test_tables import action, is_bypassed, is_encapsulated, masked
 from testrun import Context
-from world import APPROVED, NIC, NO_DEVICE, VETH, Approval, stand
+from world import APPROVED, NIC, NO_DEVICE, VETH, Approval
+from worldmaps import stand
 
 from vxlane.datapath.abi import Program, Verdict
 from vxlane.netlink.socket import NetlinkSocket

@@ -19,7 +19,8 @@ from looker import Looker, linked
 from node import Node
 from tables.case import DATAGRAM, only, sent
 from test_carried import attached
-from world import NIC, VETH, stand
+from world import NIC, VETH
+from worldmaps import stand
 
 from vxlane.datapath import loose
 from vxlane.datapath.abi import Program, Verdict

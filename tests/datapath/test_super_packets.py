@@ -17,7 +17,8 @@ from bench import Bench
 from frames import ECT0, Frame, super_packet, without_chance
 from node import Node
 from tables.case import ACK_DATA, DATAGRAM, sent
-from world import APPROVED, VETH, stand
+from world import APPROVED, VETH
+from worldmaps import stand
 
 from vxlane.datapath.abi import Program, Verdict
 from vxlane.datapath.attach import Hooks, Method

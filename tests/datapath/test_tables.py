@@ -24,7 +24,8 @@ from tables import (
 )
 from tables.case import Case
 from testrun import Action, Context
-from world import PEER, PORT, VETH, Approval, Standing, peer_of, put_note, stand
+from world import PEER, PORT, VETH, Approval, peer_of
+from worldmaps import Standing, put_note, stand
 
 from vxlane.datapath.abi import Program, Verdict, VerdictKind
 from vxlane.datapath.programs import Strictness

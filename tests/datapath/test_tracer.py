@@ -17,7 +17,8 @@ from frames import Tcp, Udp
 from tables.case import Case, sent
 from test_tables import CASES, STAMP, action, is_encapsulated, masked
 from testrun import Context, Result
-from world import APPROVED, POD, REMOTE, VETH, put_note, stand
+from world import APPROVED, POD, REMOTE, VETH
+from worldmaps import put_note, stand
 
 from vxlane.datapath import tracer
 from vxlane.datapath.abi import Program, Verdict

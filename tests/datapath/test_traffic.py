@@ -20,19 +20,8 @@ from machinecan import BOTH
 from node import Node
 from tables.case import ACK_DATA, DATAGRAM, handed_over, only, sent
 from tables.from_nic import ANSWER, UNCHECKED, carried, covered, inner
-from world import (
-    APPROVED,
-    EPOCH,
-    NEIGHBOUR_VETH,
-    NIC,
-    PEER,
-    POD,
-    REMOTE,
-    UDP_FLOW,
-    VETH,
-    Approval,
-    stand,
-)
+from world import APPROVED, EPOCH, NEIGHBOUR_VETH, NIC, PEER, POD, REMOTE, UDP_FLOW, VETH, Approval
+from worldmaps import stand
 
 from vxlane.datapath.abi import Program, Verdict
 from vxlane.datapath.attach import Hooks

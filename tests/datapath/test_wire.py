@@ -33,8 +33,8 @@ from world import (
     VETH,
     Approval,
     World,
-    stand,
 )
+from worldmaps import stand
 
 from vxlane.datapath.abi import Program, Verdict, Way
 from vxlane.datapath.attach import Hooks

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import memorymaps
 import pytest
-import world
+import worldmaps
 from flowfacts import connection_of
 from world import APPROVED, LOCAL_UDP, NEIGHBOUR, POD, REMOTE, Approval
 
@@ -58,8 +58,8 @@ def reader(monkeypatch):
     def make(seen=APPROVED, *connections):
         maps, bpf = memorymaps.in_memory(monkeypatch)
         for name in ("syscall", "batches"):
-            monkeypatch.setattr(world, name, bpf)
-        world.stand(maps, seen)
+            monkeypatch.setattr(worldmaps, name, bpf)
+        worldmaps.stand(maps, seen)
         return Reader(maps, Kernel(*connections))
 
     return make

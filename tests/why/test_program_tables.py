@@ -13,6 +13,7 @@ from ipaddress import IPv4Address
 import memorymaps
 import pytest
 import world
+import worldmaps
 from frames import ACK, ENCAPSULATION, ETHERNET, FIN, ICMP, IP, RST, SYN, TCP, UDP, Frame
 from test_tables import CASES
 
@@ -132,8 +133,8 @@ def test_row(case, monkeypatch):
     maps, bpf = memorymaps.in_memory(monkeypatch)
     bpf.capacity = dict.fromkeys(bpf.capacity, 1 << 20)
     for name in ("syscall", "batches"):
-        monkeypatch.setattr(world, name, bpf)
-    world.stand(maps, case.world)
+        monkeypatch.setattr(worldmaps, name, bpf)
+    worldmaps.stand(maps, case.world)
     packet = usual(case)
     reader = Reader(maps, Kernel(packet.state))
     if case.program is Program.FROM_POD:

@@ -138,23 +138,20 @@ BOTH = [
         ),
         flows=record(first(LOCAL_SERVICE)),
     ),
-    crosses(
-        Verdict.TCP_CONTROL,
-        "RST of a translated flow between pods of this node ends the record",
-        LOCAL_SERVICE,
-        transport={"flags": RST},
-        world=LOCAL,
-        flows=frozenset(),
-        resets=frozenset([LOCAL_SERVICE.tuple]),
-    ),
-    crosses(
-        Verdict.TCP_CONTROL,
-        "RST of a Service's pod of this node ends the record",
-        LOCAL_BACK,
-        transport={"flags": RST},
-        world=LOCAL,
-        flows=frozenset(),
-        resets=frozenset([LOCAL_SERVICE.tuple]),
+    *(
+        crosses(
+            Verdict.TCP_CONTROL,
+            f"RST of {sender} ends the record",
+            sent,
+            transport={"flags": RST},
+            world=LOCAL,
+            flows=frozenset(),
+            resets=frozenset([LOCAL_SERVICE.tuple]),
+        )
+        for sender, sent in (
+            ("who asks a Service of this node", LOCAL_SERVICE),
+            ("a Service's pod of this node", LOCAL_BACK),
+        )
     ),
     crosses(
         Verdict.TCP_CONTROL,
