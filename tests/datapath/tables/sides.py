@@ -10,11 +10,15 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import IPv4Address
 
-from frames import ECHO_REPLY, Icmp
+from frames import ACK, ECHO_REPLY, FIN, Icmp
 from world import (
+    APPROVED,
+    NEIGHBOUR,
     NEIGHBOUR_VETH,
     PING_FLOW,
     PINGED_FLOW,
+    POD,
+    REMOTE,
     TCP_FLOW,
     UDP_FLOW,
     Approval,
@@ -110,4 +114,20 @@ TO_NEIGHBOUR = [
     )
 ]
 
-CASES = [*TO_PEER, *OTHER_ECHO, *TO_NEIGHBOUR]
+MOVED = replace(APPROVED, pods=(POD, replace(NEIGHBOUR, address=REMOTE)))
+FROM_MOVED = [
+    from_pod.case(
+        Verdict.FLOW_UNKNOWN,
+        f"{fact} of a pod that was a peer's, by a record of that time",
+        handed_back(transport, source=REMOTE),
+        ifindex=NEIGHBOUR_VETH,
+        world=MOVED,
+    )
+    for fact, transport in (
+        ("UDP", ANSWER),
+        ("TCP", RESPONSE),
+        ("FIN", replace(RESPONSE, flags=FIN | ACK)),
+    )
+]
+
+CASES = [*TO_PEER, *OTHER_ECHO, *TO_NEIGHBOUR, *FROM_MOVED]
