@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A pod whose veth is gone: the maps may not know it yet, the kernel does."""
+"""A pod whose veth is gone, of which the maps may not know yet, or that is a peer's now."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from node import Node
 from tables.case import handed_over
 from tables.from_nic import ANSWER, carried, inner
 from tables.from_pod import LOCAL_DATAGRAM
+from test_handshake import alter
 from testrun import Action, Context
 from world import APPROVED, LOCAL_UDP, NEIGHBOUR, NIC, UDP_FLOW, VETH, Approval, World
 from worldmaps import stand
 
-from vxlane.datapath.abi import Program, Verdict, VerdictKind
+from vxlane.datapath.abi import Program, Verdict, VerdictKind, Way
 from vxlane.errors import KernelError
 
 TO_IT = {
@@ -78,3 +79,13 @@ def test_veth_never_was(bench: Bench) -> None:
     with pytest.raises(KernelError, match=f"interface {INDEX}"):
         bench.maps.put_pod(replace(NEIGHBOUR, ifindex=INDEX))
     assert bench.maps.pods() == {}
+
+
+@pytest.mark.usefixtures("node")
+def test_what_a_peer_sends_is_not_by_a_neighbours_record(bench: Bench) -> None:
+    """What came over the bridge says nothing of what comes by a tunnel."""
+    stand(bench.maps, APPROVED)
+    alter(bench, Approval(tuple=UDP_FLOW), {"way": Way.LOCAL, "nic": INDEX})
+    with bench.counting() as moved:
+        bench.runners[Program.FROM_NIC].run(bytes(carried(inner(ANSWER))), Context(ifindex=NIC))
+    assert moved.packets == {(Program.FROM_NIC, Verdict.FLOW_UNKNOWN): 1}

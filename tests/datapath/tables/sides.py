@@ -13,6 +13,7 @@ from ipaddress import IPv4Address
 from frames import ACK, ECHO_REPLY, FIN, Icmp
 from world import (
     APPROVED,
+    END_POD,
     NEIGHBOUR,
     NEIGHBOUR_VETH,
     PING_FLOW,
@@ -21,6 +22,7 @@ from world import (
     REMOTE,
     TCP_FLOW,
     UDP_FLOW,
+    VETH,
     Approval,
     Tuple,
 )
@@ -130,4 +132,25 @@ FROM_MOVED = [
     )
 ]
 
-CASES = [*TO_PEER, *OTHER_ECHO, *TO_NEIGHBOUR, *FROM_MOVED]
+TO_MOVED = [
+    to_nic(
+        Verdict.LEARNED,
+        "to a peer's pod that was a neighbour and has sent first then",
+        leaving(ACK_DATA),
+        world=only(
+            Approval(
+                tuple=TCP_FLOW.reversed, ifindex=NEIGHBOUR_VETH, neighbour=VETH, closing=END_POD
+            )
+        ),
+        flows=record(Approval(tuple=TCP_FLOW, out=NOW, into=None)),
+    )
+]
+ECHOED = [
+    from_nic.case(
+        Verdict.NO_PEER,
+        "an approved flow's packet to the peer, that comes from there",
+        from_nic.carried(inner(ACK_DATA, source=POD.address, destination=REMOTE)),
+    )
+]
+
+CASES = [*TO_PEER, *OTHER_ECHO, *TO_NEIGHBOUR, *FROM_MOVED, *TO_MOVED, *ECHOED]
