@@ -61,8 +61,9 @@ UNLOADED = "the programs did not load: to_pod: R0 invalid mem access 'map_value_
         "crashed",
     ],
 )
-def test_sentences(status: int, output: str, sentence: str) -> None:
+def test_sentences(status: int, output: str, sentence: str, tmp_path, monkeypatch) -> None:
     """One sentence has the cause, in bcc's own words where there are any."""
+    monkeypatch.setattr(precompiled, "FILE", tmp_path / "compiled.json")
     said = compiler.sentence(status, output)
     assert sentence in said
     assert "\n" not in said

@@ -19,7 +19,7 @@ import pytest
 from node import Node
 
 import vxlane
-from vxlane.datapath import compiler, load, syscall
+from vxlane.datapath import compiler, load, precompiled, syscall
 from vxlane.datapath.abi import Program
 from vxlane.datapath.compiled import Compiled, Table
 from vxlane.datapath.maps import Maps
@@ -104,7 +104,15 @@ def test_a_size_that_the_kernel_refuses(tmp_path: Path, state: Path, size: int, 
 
 
 @pytest.fixture(scope="module")
-def state(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _no_package() -> Iterator[None]:
+    """No compiled programs have come with this vxlane."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(precompiled, "FILE", Path("none"))
+        yield
+
+
+@pytest.fixture(scope="module")
+def state(node: Node, _no_package: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A state directory in which this build is loaded."""
     made = tmp_path_factory.mktemp("state")
     assert node.chamber.run(ensure_loaded, made, Constants()).loaded
@@ -175,7 +183,9 @@ def test_a_strangers_bcc_is_not_imported(state: Path, tmp_path, monkeypatch) -> 
 AGENT = """
 import sys
 from pathlib import Path
+from vxlane.datapath import precompiled
 from vxlane.datapath.programs import Constants, ensure_loaded
+precompiled.FILE = Path("none")
 ensure_loaded(Path(sys.argv[1]), Constants(vni=int(sys.argv[2])))
 """
 

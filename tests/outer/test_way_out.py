@@ -172,7 +172,7 @@ def test_set_up_meanwhile(pair, row):
     with flow(pair, port) as sent:
         with pair.verdicts("node1") as seen:
             assert sent.send().arrived == COUNT
-        assert seen["from_pod", "encapsulated"] == COUNT - 1
+        assert seen["from_pod", "encapsulated"] == COUNT - 1, seen
         with standing(pair, row):
             # One thread answers and reads events: they are read when it has answered.
             pair.ask("node1", op="status")
