@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import stat
+import sys
 from pathlib import Path
 
 from agentnode import AgentNode, mac
@@ -79,8 +80,20 @@ def test_the_sysctls_are_set(running: AgentNode) -> None:
     assert running.sh(f"sysctl -n {names} {more}").split() == ["1", "1", "1"]
 
 
-def test_the_agent_fits_in_64_mb(running: AgentNode) -> None:
+COMPILING = """
+import runpy, sys
+from pathlib import Path
+from vxlane.datapath import precompiled
+precompiled.FILE = Path("none")
+runpy.run_path(sys.argv.pop(1), run_name="__main__")
+"""
+"""Runs a program of the environment as where no compiled programs have come with the package."""
+
+
+def test_the_agent_fits_in_64_mb(node: AgentNode) -> None:
     """The compiler is not in the agent's memory: resident are less than 64 MB."""
-    status = Path(f"/proc/{running.status()['pid']}/status").read_text()
+    node.start(prefix=(sys.executable, "-c", COMPILING))
+    assert "compile the programs" in node.log()
+    status = Path(f"/proc/{node.status()['pid']}/status").read_text()
     resident = int(status.partition("VmRSS:")[2].split()[0])
     assert resident < 64 * 1024, f"{resident} kB"

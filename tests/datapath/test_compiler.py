@@ -8,6 +8,7 @@ import json
 import signal
 import subprocess
 import tarfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -28,6 +29,14 @@ processed 13 insns (limit 1000000) max_states_per_insn 0 total_states 0
 UNLOADED = "the programs did not load: to_pod: R0 invalid mem access 'map_value_or_null'"
 
 
+@pytest.fixture
+def brought(tmp_path: Path, monkeypatch) -> Path:
+    """Where the programs would be that came with the package; none have."""
+    monkeypatch.setattr(precompiled, "FILE", tmp_path / "compiled.json")
+    return precompiled.FILE
+
+
+@pytest.mark.usefixtures("brought")
 @pytest.mark.parametrize(
     ("status", "output", "sentence"),
     [
@@ -61,9 +70,8 @@ UNLOADED = "the programs did not load: to_pod: R0 invalid mem access 'map_value_
         "crashed",
     ],
 )
-def test_sentences(status: int, output: str, sentence: str, tmp_path, monkeypatch) -> None:
+def test_sentences(status: int, output: str, sentence: str) -> None:
     """One sentence has the cause, in bcc's own words where there are any."""
-    monkeypatch.setattr(precompiled, "FILE", tmp_path / "compiled.json")
     said = compiler.sentence(status, output)
     assert sentence in said
     assert "\n" not in said
@@ -136,21 +144,19 @@ def test_a_kernel_that_is_too_old_is_named(monkeypatch) -> None:
     assert said == "the programs need Linux 5.15 or later, this is 5.10.0-32-amd64"
 
 
-def test_programs_of_another_version_are_named(tmp_path, monkeypatch) -> None:
+def test_programs_of_another_version_are_named(brought: Path) -> None:
     """What was compiled of other sources is not the same as nothing."""
-    monkeypatch.setattr(precompiled, "FILE", tmp_path / "compiled.json")
-    precompiled.FILE.write_text(json.dumps({"sources": "of another version"}))
+    brought.write_text(json.dumps({"sources": "of another version"}))
     assert precompiled.find(Part.PROGRAMS) is None
     said = compiler.sentence(1, "ModuleNotFoundError: No module named 'bcc'\n")
-    assert said.startswith(f"the programs in {precompiled.FILE} are of another version's sources")
+    assert said.startswith(f"the programs in {brought} are of another version's sources")
     assert "install the package python3-bpfcc" in said
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"sources": 7'])
-def test_damaged_programs_have_a_sentence(tmp_path, monkeypatch, content) -> None:
+def test_damaged_programs_have_a_sentence(brought: Path, content: str) -> None:
     """No compiler is asked in their place: the package is not what was shipped."""
-    monkeypatch.setattr(precompiled, "FILE", tmp_path / "compiled.json")
-    precompiled.FILE.write_text(content)
+    brought.write_text(content)
     with pytest.raises(CompileError, match="is damaged; install vxlane again"):
         precompiled.find(Part.PROGRAMS)
 
