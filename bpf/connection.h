@@ -66,12 +66,14 @@ static __always_inline void flow_end(struct match *match)
 	/* A RST has ended it before. The next connection of its ports has to find that. */
 	if (!flow->seen_out && !flow->seen_in)
 		return;
-	behind = make_key(flow->nat_local, flow->nat_remote, flow->nat_local_port,
-			  flow->nat_remote_port, match->key.protocol);
-	found = flow->translated ? translations.lookup(&behind) : 0;
-	/* conntrack may have given the 5-tuple to another flow since. */
-	if (found && same_key(found, &match->key))
-		translations.delete(&behind);
+	if (flow->translated) {
+		behind = make_key(flow->nat_local, flow->nat_remote, flow->nat_local_port,
+				  flow->nat_remote_port, match->key.protocol);
+		found = translations.lookup(&behind);
+		/* conntrack may have given the 5-tuple to another flow since. */
+		if (found && same_key(found, &match->key))
+			translations.delete(&behind);
+	}
 	flows.delete(&match->key);
 }
 
