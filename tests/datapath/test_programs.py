@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
-from vxlane.datapath import programs
+from vxlane.datapath import programs, source
 from vxlane.datapath.abi import ABI, HEADER
 from vxlane.datapath.programs import Constants, Strictness, pin_directory
 
@@ -36,6 +37,21 @@ def test_builds_are_told_apart() -> None:
     ]
     assert len({programs._digest(build) for build in builds}) == len(builds)
     assert programs._digest(Constants()) == programs._digest(Constants())
+
+
+@pytest.mark.parametrize("name", ["compile.py", "compiled.py", "source.py"])
+def test_what_compiles_is_part_of_a_build(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With other flags for the compiler the same sources are other programs."""
+    before = source.digest(), programs._digest(Constants())
+    copies = [Path(shutil.copy(path, tmp_path)) for path in source._COMPILED_BY]
+    monkeypatch.setattr(source, "_COMPILED_BY", copies)
+    assert (source.digest(), programs._digest(Constants())) == before
+    with (tmp_path / name).open("a") as copy:
+        copy.write("# another flag\n")
+    assert source.digest() != before[0]
+    assert programs._digest(Constants()) != before[1]
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,11 @@ from pathlib import Path
 from socket import htonl, htons
 from typing import Any
 
-from vxlane.datapath import compiler, load, pins, syscall
+from vxlane.datapath import compiler, load, pins, source, syscall
 from vxlane.datapath.abi import ABI, HEADER
 from vxlane.datapath.bpffs import ensure_bpffs
 from vxlane.datapath.load import Terms
-from vxlane.datapath.source import Part, flatten
+from vxlane.datapath.source import Part
 from vxlane.util import files
 from vxlane.util.jsontext import parse_json
 
@@ -160,7 +160,7 @@ def retire_others(state: Path) -> bool:
 
 
 def _digest(constants: Constants) -> str:
-    made_of = json.dumps([flatten(), asdict(constants), os.uname().release])
+    made_of = json.dumps([source.digest([Part.PROGRAMS]), asdict(constants), os.uname().release])
     return hashlib.sha256(made_of.encode()).hexdigest()
 
 

@@ -13,7 +13,7 @@ import os
 import platform
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from importlib import resources
@@ -31,6 +31,7 @@ WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wno-unknown-attributes")
 _OF_A_KERNEL = ("-Wno-everything", "-Werror=implicit-function-declaration")
 """A kernel's own headers have dozens of warnings with -Wextra. A function that is not declared is
 an error still, for it becomes a call of -1."""
+_COMPILED_BY = tuple(map(Path(__file__).with_name, ("compile.py", "compiled.py", "source.py")))
 _INCLUDE = re.compile(r'#include "(\w+\.h)"')
 
 
@@ -52,9 +53,10 @@ def flatten(part: Part = Part.PROGRAMS) -> str:
     return "".join(line for name in part.value for line in _lines(name, seen))
 
 
-def digest() -> str:
-    """A hash of the sources of all parts."""
-    return hashlib.sha256("".join(map(flatten, Part)).encode()).hexdigest()
+def digest(parts: Iterable[Part] = Part) -> str:
+    """A hash of the parts' sources and of what compiles them: other flags make another program."""
+    compiled_by = (path.read_text(encoding="utf-8") for path in _COMPILED_BY)
+    return hashlib.sha256("".join([*map(flatten, parts), *compiled_by]).encode()).hexdigest()
 
 
 def _lines(name: str, seen: set[str]) -> Iterator[str]:
