@@ -77,6 +77,13 @@ def test_failures_are_tried_again_ever_later(pace: Pace) -> None:
     assert waits == [1.0, 2.0, 4.0, 8.0, 16.0, LONGEST_RETRY, LONGEST_RETRY]
 
 
+def test_a_failure_may_last_for_months(pace: Pace) -> None:
+    """A disk that is full stays full: each time is like the one before."""
+    for now in range(100_000):
+        pace.failed(float(now), 0.001)
+    assert pace.due == now + LONGEST_RETRY
+
+
 def test_success_ends_the_waiting(pace: Pace) -> None:
     """After a success the next failure is tried again after one second."""
     for _ in range(3):

@@ -17,7 +17,7 @@ PAUSE, LONGEST_PAUSE = 0.01, 1.0
 """Seconds between two reconciles: as long as the last one used the CPU, within these bounds."""
 MOST_PER_SECOND = 8
 """Reconciles. Only a storm of changes reaches this limit."""
-LONGEST_RETRY = 30.0
+FIRST_RETRY, LONGEST_RETRY = 1.0, 30.0
 """Seconds. After failures everything is compared again after 1, 2, 4 ... and at last this many."""
 
 
@@ -31,7 +31,7 @@ class Pace:
         self._due = now
         self._not_before = now
         self._ends = deque([-inf] * MOST_PER_SECOND, maxlen=MOST_PER_SECOND)
-        self._failures_in_a_row = 0
+        self._retry = FIRST_RETRY
 
     @property
     def due(self) -> float:
@@ -53,15 +53,15 @@ class Pace:
 
     def succeeded(self, now: float, cpu: float) -> None:
         """A reconcile that took `cpu` seconds of the CPU has just ended."""
-        self._failures_in_a_row = 0
+        self._retry = FIRST_RETRY
         self._rest(now, cpu)
 
     def failed(self, now: float, cpu: float) -> None:
         """A reconcile has ended, and some part of it failed: everything is tried again later."""
         self._rest(now, cpu)
         self._pending = ALL
-        self._due = now + min(2.0**self._failures_in_a_row, LONGEST_RETRY)
-        self._failures_in_a_row += 1
+        self._due = now + self._retry
+        self._retry = min(2 * self._retry, LONGEST_RETRY)
 
     def _rest(self, now: float, cpu: float) -> None:
         self._ends.append(now)
