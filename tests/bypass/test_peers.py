@@ -96,7 +96,7 @@ def test_who_left_is_removed_and_a_slot_used_again_counts_from_zero(
 ) -> None:
     """What the programs count for a new peer is not what an old one had."""
     maps, bpf = memory
-    bpf.capacity["peer_counters"] = 2
+    bpf.capacity["peer_counters"] = 3
     keeper = PeerKeeper(maps)
     two, three = path(2), path(3)
     keeper.apply(overlay([two, three]), MTUS)
@@ -131,7 +131,7 @@ def test_a_peer_that_cant_be_reached_is_not_told_of(memory: tuple[Maps, Bpf]) ->
 def test_peers_beyond_the_maps_room_are_told_and_come_in_later(memory: tuple[Maps, Bpf]) -> None:
     """Who did not fit is named; once another leaves it gets the room, though it did not change."""
     maps, bpf = memory
-    bpf.capacity["peer_counters"] = 1
+    bpf.capacity["peer_counters"] = 2
     keeper = PeerKeeper(maps)
     two, three = path(2), path(3)
     [problem] = keeper.apply(overlay([two, three]), MTUS)

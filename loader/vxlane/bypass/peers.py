@@ -65,7 +65,8 @@ class PeerKeeper:
         """Read the map."""
         self._actual = self._maps.peers()
         slots = (peer.slot for peer in self._actual.values())
-        self._slots = Slots(slots, self._maps.capacity("peer_counters"))
+        # One place stays free, see Maps.put_peer().
+        self._slots = Slots(slots, self._maps.capacity("peer_counters") - 1)
         self._applied = ()
 
     def resync(self) -> Iterator[Dirty]:

@@ -84,7 +84,8 @@ class Maps:
 
     def put_peer(self, peer: Peer) -> None:
         """Add or replace. The new VTEP is written first and the old one removed last, so that the
-        peer always has one.
+        peer always has one. That takes a free place among the VTEPs, and before Linux 6.13 one
+        among the peers: an LPM trie that was full refused to replace an entry, too.
         """
         before = self._match(peer.cidr)
         syscall.map_update(self._fds["vteps"], mapped(peer.address), bytes(U32(peer.slot)))

@@ -73,7 +73,8 @@ class Constants:
         return Terms(
             numbers=[int(number_of[name]) for name in _NODE_NUMBERS],
             sizes={
-                "MAX_PEERS": self.max_peers,
+                # A place more than there are counters: see Maps.put_peer().
+                "MAX_PEERS": self.max_peers + 1,
                 "MAX_PODS": self.max_pods,
                 "MAX_FLOWS": self.max_flows,
                 # Most flows are not translated at all.
