@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import socket
@@ -14,8 +15,11 @@ import pytest
 from agentnode import AgentNode, eventually, mac, make_pod
 
 from vxlane.agent.detach import detach
+from vxlane.datapath.programs import pin_directory
 from vxlane.lab import namespaces
 
+README = Path(__file__).parents[2] / "loader/vxlane/agent/README.md"
+STATE_DIRECTORY = README.read_text().partition("## The state directory")[2].partition("##")[0]
 STRANGER = """
 ip link add flannel.1 address 02:00:00:00:00:42 type vxlan id 1 dev eth0 local 192.168.77.1 \
     dstport 8472 nolearning
@@ -103,8 +107,9 @@ def test_detach_leaves_the_node_as_it_was(node: AgentNode) -> None:
     before = node.everything()
     node.start()
     assert node.everything() != before
-    for name in ("tracer.lock", "compile-trace.log"):
-        (node.state / name).touch()
+    for name in re.findall(r"^\| (.*?) \|", STATE_DIRECTORY, re.MULTILINE):
+        for file in re.findall(r"`([a-z.-]+)`", name):
+            (node.state / file).touch()
     said = node.detach("--network")
     assert node.process
     assert node.process.wait(timeout=5) == 0
@@ -116,6 +121,17 @@ def test_detach_leaves_the_node_as_it_was(node: AgentNode) -> None:
     assert sorted(path.name for path in node.state.iterdir()) == ["log", "nodes.yaml"]
     node.detach("--network")
     assert node.everything() == after
+
+
+@pytest.mark.parametrize("method", ["tcx", "clsact"])
+def test_detach_without_the_pins(node: AgentNode, method: str) -> None:
+    """Filters of clsact live without pins, as those of another contract version do without ours."""
+    before = node.everything()
+    node.start(f"--attach={method}")
+    node.stop(signal.SIGKILL)
+    shutil.rmtree(pin_directory(node.state))
+    node.detach("--network")
+    assert node.everything() | {"sysctls": ""} == before | {"sysctls": ""}
 
 
 def test_detach_of_nothing_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -14,7 +14,7 @@ import shutil
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from vxlane.agent import sole
+from vxlane.agent import sole, steering
 from vxlane.datapath.attach import Hooks, Method
 from vxlane.datapath.bpffs import remove_bpffs
 from vxlane.datapath.programs import pin_directory
@@ -37,6 +37,7 @@ _FILES = (
     sole.NEXT,
     "nodes.json",
     "pods",
+    steering.FILE,
     "tracer.lock",
     "undo.unreadable",
 )
@@ -83,10 +84,9 @@ def _check_unused(devices: Devices, undo: Undo) -> None:
 
 def _remove_bypass(state: Path, devices: Devices) -> None:
     """Detach every program, then unpin everything."""
-    pins = pin_directory(state)
-    if pins.is_dir():
-        Hooks(pins, Method.AUTO, devices.socket).detach_all()
-        log.info("detach all programs")
+    # Filters of clsact stay without their pins, and those of another contract version have others.
+    Hooks(pin_directory(state), Method.AUTO, devices.socket).detach_all()
+    log.info("detach all programs")
     remove_bpffs(state / "bpf")
 
 
