@@ -13,6 +13,8 @@ from agentnode import AgentNode, eventually
 from test_pods import make_pod, pods
 from test_watched import fetch
 
+from vxlane.datapath.programs import pin_directory
+
 SECOND = 1_000_000_000
 READY = "http://127.0.0.1:8081/readyz"
 
@@ -147,6 +149,17 @@ def test_the_bypass_can_be_switched_off_and_on(running: AgentNode) -> None:
     assert running.ask(op="bypass", enabled=True)["bypass"] == "on"
     assert lease(running) > 1
     running.write_nodes(2, 3)
+
+
+def test_it_stays_off_when_it_is_loaded_again(node: AgentNode) -> None:
+    """Somebody who looks for a fault has switched it off, and a pin that is lost is no reason."""
+    node.start()
+    node.ask(op="bypass", enabled=False)
+    (pin_directory(node.state) / "to_pod").unlink()
+    eventually((pin_directory(node.state) / "to_pod").exists, "programs loaded again", seconds=20)
+    eventually(lambda: node.status()["bypass"] == "off", "the switch")
+    assert lease(node) < 0
+    assert node.ask(op="bypass", enabled=True)["bypass"] == "on"
 
 
 def test_a_restart_withdraws_approvals_and_switches_on(node: AgentNode) -> None:

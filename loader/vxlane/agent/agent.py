@@ -61,6 +61,8 @@ class Agent:
         """How many reconciles there were."""
         self.wish = EVERYTHING
         """How much of this node is to be bypassed."""
+        self._is_enabled = True
+        """See `switch`."""
         self.tally = Tally()
         self.problems = Problems()
         self.snapshot = source.nodes()
@@ -129,9 +131,14 @@ class Agent:
     def steer(self, wish: Wish) -> None:
         """From now on bypass as much of this node as `wish` says."""
         self.wish = wish
-        if self.bypass and self.overlay:
-            self.bypass.lease.switch(self.overlay, is_enabled=wish.is_on)
+        self.switch(is_enabled=wish.is_on)
         self.reconsider_pods()
+
+    def switch(self, *, is_enabled: bool) -> None:
+        """Switch the bypass on or off, also one that is loaded later."""
+        self._is_enabled = is_enabled
+        if self.bypass and self.overlay:
+            self.bypass.lease.switch(self.overlay, is_enabled=is_enabled)
 
     def reconsider_pods(self) -> None:
         """Check the pods whose opt-out has changed."""
@@ -149,7 +156,7 @@ class Agent:
         bypass = self._loader.fitting(overlay)
         if overlay and not bypass:
             with self._attempt("bypass"):
-                self._loader.load(overlay, is_enabled=self.wish.is_on)
+                self._loader.load(overlay, is_enabled=self._is_enabled)
                 # It may have taken seconds, and what was read before may have changed.
                 dirty = ALL
                 overlay = self._kernel_path.reconcile(self.snapshot, dirty)

@@ -75,10 +75,8 @@ class Operations:
         enabled = request.get("enabled")
         if not isinstance(enabled, bool):
             raise ConfigError("enabled must be true or false")
-        overlay = self._agent.overlay
-        bypass = self._bypass()
-        assert overlay is not None
-        bypass.lease.switch(overlay, is_enabled=enabled)
+        self._bypass()  # else a ConfigError
+        self._agent.switch(is_enabled=enabled)
         return {"bypass": "on" if enabled else "off"}
 
     def _status(self, _: Json) -> Json:
