@@ -12,9 +12,11 @@ from reading import VIEW, sh
 
 from vxlane.errors import KernelError
 from vxlane.host.events import RulesetChange
+from vxlane.mechanisms import legacy_reader
 from vxlane.mechanisms.devices import Devices
 from vxlane.mechanisms.ipvs import IpvsReader
 from vxlane.mechanisms.kinds import Kind
+from vxlane.mechanisms.legacy_reader import LegacyReader
 from vxlane.mechanisms.watcher import Question, Watcher
 
 IPVS = """\
@@ -129,6 +131,42 @@ def test_a_change_of_legacy_rules_is_seen(watcher):
     reading = taken(watcher)
     assert [finding.kind for finding in reading.found] == [Kind.LOG]
     assert reading.has_silent_change
+
+
+def test_a_silent_change_is_told_behind_a_failure(watcher, devices):
+    """What changed while something else could not be read has withdrawn nothing so far."""
+    watcher.request(QUESTION)
+    taken(watcher)
+    devices.error = KernelError("read", 1)
+    watcher.request()
+    taken(watcher)
+    sh("iptables-legacy", "-w", "-A", "FORWARD", "-j", "LOG")
+    for _ in range(2):
+        assert taken(watcher).found[0].kind is Kind.UNKNOWN
+    devices.error = None
+    while (reading := taken(watcher)).found[0].kind is Kind.UNKNOWN:
+        pass
+    assert [finding.kind for finding in reading.found] == [Kind.LOG]
+    assert reading.has_silent_change
+    watcher.request()
+    assert not taken(watcher).has_silent_change
+
+
+@pytest.mark.usefixtures("netns")
+def test_a_table_that_can_not_be_understood_is_a_change_again(monkeypatch):
+    """It is not taken for the one that was read before it."""
+    with contextlib.closing(LegacyReader()) as reader:
+        sh("iptables-legacy", "-w", "-A", "FORWARD", "-j", "ACCEPT")
+        assert reader.refresh()
+        before = reader.bases()
+        sh("iptables-legacy", "-w", "-P", "FORWARD", "DROP")
+        with monkeypatch.context() as patched:
+            patched.setattr(legacy_reader, "table", lambda *_: 1 // 0)
+            with pytest.raises(ZeroDivisionError):
+                reader.refresh()
+        assert reader.refresh()
+        assert [base.drops for base in set(reader.bases()) - set(before)] == [True]
+        assert not reader.refresh()
 
 
 def test_what_hinders_untracked_tunnels_is_told_where_it_is_asked(watcher):

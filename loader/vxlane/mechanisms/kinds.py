@@ -73,7 +73,7 @@ MEANING = {
     Kind.TC: "a tc filter or program",
     Kind.XDP: "an XDP program",
     Kind.IPVS: "IPVS, which translates connections by tables and timers of its own",
-    Kind.UNKNOWN: "a match or a target that vxlane does not know",
+    Kind.UNKNOWN: "a match or a target that vxlane does not know, or rules that could not be read",
 }
 
 OF_A_CONNECTION = frozenset(

@@ -36,8 +36,7 @@ class LegacyReader:
 
     def refresh(self) -> bool:
         """Read the tables. True: some rule has changed."""
-        before = self._blocks
-        self._blocks = {}
+        blocks, tables = dict[str, bytes](), dict[str, LegacyTable]()
         for name in _names():
             info = self._get(_GET_INFO, name, INFO.size, b"")
             if name == "nat":
@@ -45,11 +44,13 @@ class LegacyReader:
             size = INFO.unpack(info)[-1]
             wanted = size.to_bytes(4, sys.byteorder)
             block = self._get(_GET_ENTRIES, name, _HEADER + size, wanted)[_HEADER:]
-            self._blocks[name] = without_counters(block)
-            if self._blocks[name] != before.get(name):
-                self._tables[name] = table(info, block)
-        self._tables = {name: self._tables[name] for name in self._blocks}
-        return self._blocks != before
+            blocks[name] = without_counters(block)
+            is_known = blocks[name] == self._blocks.get(name)
+            tables[name] = self._tables[name] if is_known else table(info, block)
+        has_changed = blocks != self._blocks
+        # Both or neither: a table that could not be read is a change the next time, too.
+        self._blocks, self._tables = blocks, tables
+        return has_changed
 
     @property
     def is_used(self) -> bool:

@@ -95,6 +95,8 @@ class _Reader:
         self._binding: frozenset[Kind] = frozenset()
         self._nat_read = -inf
         self._failure = ""
+        self._has_silent_change = False
+        """Since the last reading that did not fail."""
 
     def close(self) -> None:
         self._nft.close()
@@ -108,8 +110,10 @@ class _Reader:
         """
         began = time.monotonic()
         try:
-            is_silent = self._legacy.refresh() | self._ipvs.refresh()
-            if work.question is None or not (work.is_due or is_silent or self._failure):
+            self._has_silent_change |= self._legacy.refresh()
+            self._has_silent_change |= self._ipvs.refresh()
+            is_asked = work.is_due or self._has_silent_change or self._failure
+            if work.question is None or not is_asked:
                 return None
             self._nft.forget(work.change)
             bases = self._nft.bases() + self._legacy.bases()
@@ -131,6 +135,7 @@ class _Reader:
             unknown = f"not readable: {self._failure}"
             return Reading((Finding(Kind.UNKNOWN, unknown),), (unknown,), work.question)
         seconds = time.monotonic() - began
+        is_silent, self._has_silent_change = self._has_silent_change, False
         return Reading(found, hindrances, work.question, may_drop, is_silent, seconds)
 
     def _read_beside(self, work: _Work, question: Question, found: tuple[Finding, ...]) -> None:
