@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
 from agentnode import BY_EVENTS, AgentNode, eventually
 
 FAR = "  - {name: node9, address: 172.16.0.9, podCIDR: 10.42.9.0/24}"
@@ -39,13 +40,17 @@ def test_direct_routing_routes_to_neighbours(node: AgentNode, tmp_path: Path) ->
     eventually(lambda: "10.42.2.0/24 via 192.168.77.2" in node.sh("ip route"), "the repair")
 
 
-def test_a_peer_that_moves_behind_a_router_gets_a_tunnel(node: AgentNode, tmp_path: Path) -> None:
+@pytest.mark.parametrize("router", ["192.168.77.254", "inet6 fe80::1"])
+def test_a_peer_that_moves_behind_a_router_gets_a_tunnel(
+    node: AgentNode, tmp_path: Path, router: str
+) -> None:
     """The way to a peer is decided by the routes of now, and the other way's entries go."""
     node.sh("ip addr add 172.16.0.1/24 dev eth0")
     node.write_nodes(2, 3, extra=FAR)
     node.start(*net_conf(tmp_path, Backend={"Type": "vxlan", "DirectRouting": True}))
     assert "10.42.9.0/24 via 172.16.0.9 dev eth0" in node.sh("ip route")
-    node.sh("ip addr del 172.16.0.1/24 dev eth0; ip route add 172.16.0.0/24 via 192.168.77.254")
+    node.sh("ip addr del 172.16.0.1/24 dev eth0")
+    node.sh(f"ip route add 172.16.0.0/24 via {router} dev eth0")
     tunnel = "10.42.9.0/24 via 10.42.9.0 dev flannel.1 onlink"
     eventually(lambda: tunnel in node.sh("ip route"), "the tunnel")
     node.sh("ip route del 172.16.0.0/24; ip addr add 172.16.0.1/24 dev eth0")

@@ -7,7 +7,7 @@ import errno
 import socket
 import struct
 from collections.abc import Sequence
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
@@ -24,6 +24,7 @@ TAIL = "0800190000000000 24000c00" + 32 * "00"  # RTA_UID, RTA_CACHEINFO
 ON_LINK = f"{HEAD} 08000100c0a84d02 {SOURCE} {NIC} {TAIL}"
 BY_GATEWAY = f"{HEAD} 080001000a090001 {SOURCE} {NIC} 08000500c0a84dfe {TAIL}"
 WITH_MTU = f"{BY_GATEWAY} 0c000800 0800020078050000"
+VIA = f"{HEAD} 080001000a090001 {SOURCE} {NIC} 16001200 0a00 fe80{27 * '0'}1 0000 {TAIL}"
 LOCAL = f"02202000fe00000200020080 08000f00fe000000 08000100c0a84d01 {SOURCE} {NIC} {TAIL}"
 
 
@@ -45,9 +46,10 @@ class Answering:
     [
         ("192.168.77.2", ON_LINK, NextHop(3, IPv4Address("192.168.77.2"))),
         ("10.9.0.1", BY_GATEWAY, NextHop(3, ROUTER)),
+        ("10.9.0.1", VIA, NextHop(3, IPv6Address("fe80::1"))),
         ("10.8.0.1", WITH_MTU, NextHop(3, ROUTER, path_mtu=1400)),
     ],
-    ids=["on-link", "gateway", "mtu"],
+    ids=["on-link", "gateway", "gateway of IPv6", "mtu"],
 )
 def test_an_answer_is_a_next_hop(address: str, answer: str, hop: NextHop) -> None:
     """The device, the neighbour on the link, and the path MTU if the route has one."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
 import pytest
 
@@ -21,6 +21,7 @@ from vxlane.sources.model import Backend, Node
 PEER = Node("node2", IPv4Address("192.168.77.2"), IPv4Network("10.42.2.0/24"), "02:00:00:00:00:02")
 NEAR = NextHop(4, PEER.address)
 FAR = NextHop(4, IPv4Address("192.168.77.254"))
+FAR_BY_IPV6 = NextHop(4, IPv6Address("fe80::1"))
 TUNNEL = OwnRouting(Backend.VXLAN, device=9, routes_directly=False)
 GATEWAY = int(PEER.pod_cidr.network_address)
 
@@ -41,6 +42,7 @@ def test_a_tunnel_is_neighbour_then_fdb_then_route() -> None:
     [
         (OwnRouting(Backend.VXLAN, 9, routes_directly=True), NEAR, Way.DIRECT),
         (OwnRouting(Backend.VXLAN, 9, routes_directly=True), FAR, Way.TUNNEL),
+        (OwnRouting(Backend.VXLAN, 9, routes_directly=True), FAR_BY_IPV6, Way.TUNNEL),
         (AdoptedRouting(), NEAR, Way.TUNNEL),
     ],
 )

@@ -14,7 +14,7 @@ import socket
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from vxlane.netlink import rtnetlink as rt
 from vxlane.netlink.socket import NetlinkSocket, Request, attribute, attributes
@@ -33,7 +33,7 @@ class NextHop:
     """Where packets to a peer go. `ifindex` 0: nowhere at the moment, and `reason` says why."""
 
     ifindex: int
-    neighbour: IPv4Address
+    neighbour: IPv4Address | IPv6Address
     """On-link: the gateway, or the peer itself."""
     path_mtu: int = 0
     """The MTU of the route in bytes; 0: it has none, and the NIC's counts."""
@@ -79,13 +79,22 @@ def _next_hop(address: IPv4Address, answer: bytes | int, route: bytes | int) -> 
     found = attributes(answer, rt.RTMSG.size)
     if kind != rt.RTN_UNICAST or rt.RTA_OIF not in found:
         return NextHop(0, address, reason=f"the route to {address} is not a unicast one")
-    gateway = found.get(rt.RTA_GATEWAY)
     return NextHop(
         ifindex=rt.U32.unpack(found[rt.RTA_OIF])[0],
-        neighbour=IPv4Address(gateway) if gateway else address,
+        neighbour=_gateway(found) or address,
         path_mtu=_path_mtu(found),
         spread=() if isinstance(route, int) else _spread(attributes(route, rt.RTMSG.size)),
     )
+
+
+def _gateway(found: dict[int, bytes]) -> IPv4Address | IPv6Address | None:
+    """The router, which may have an IPv6 address alone. None: the peer is on the link."""
+    if gateway := found.get(rt.RTA_GATEWAY):
+        return IPv4Address(gateway)
+    if via := found.get(rt.RTA_VIA):
+        # struct rtvia (linux/rtnetlink.h): the family, then the address.
+        return IPv6Address(via[2:])
+    return None
 
 
 def _spread(route: dict[int, bytes]) -> tuple[int, ...]:

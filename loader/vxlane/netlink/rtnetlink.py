@@ -57,7 +57,7 @@ RTEXT_FILTER_SKIP_STATS = 1 << 3
 NETNSA_NSID, NETNSA_FD = 1, 3
 
 RTA_DST, RTA_SRC, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_METRICS = 1, 2, 4, 5, 6, 8
-RTA_MULTIPATH = 9
+RTA_MULTIPATH, RTA_VIA = 9, 18
 RTA_IP_PROTO, RTA_DPORT = 27, 29
 RTM_F_FIB_MATCH = 0x2000
 """Answer the route that was found, not the one way of it that would be taken (Linux 4.13)."""
