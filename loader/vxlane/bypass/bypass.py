@@ -6,6 +6,7 @@ Everything here may fail. Packets take the kernel path then.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
@@ -75,16 +76,19 @@ class Bypass:
         # Also if nothing was compiled: an agent may have been killed between the two steps.
         hooks.refresh()
         self._undo = undo
-        self.maps = Maps.open(self._pins)
         self._pinned = pins.read(self._pins)
-        self.hooks = HookKeeper(hooks, tally.hooks)
-        self._peers = PeerKeeper(self.maps)
         self._pods = pods
-        pods.connect(PodPrograms(self.maps, self.hooks, partial(_foreign, hooks)))
-        self.lease = Lease(self.maps, Terms(config.revalidate), tally.withdrawals)
-        self._idle = IdleConnections(self.maps)
         self._copies = CopyRule(undo)
         self._has_retired = False
+        with contextlib.ExitStack() as opened:
+            self.maps = opened.enter_context(Maps.open(self._pins))
+            self.hooks = HookKeeper(hooks, tally.hooks)
+            self._peers = PeerKeeper(self.maps)
+            self.lease = Lease(self.maps, Terms(config.revalidate), tally.withdrawals)
+            self._idle = IdleConnections(self.maps)
+            pods.connect(PodPrograms(self.maps, self.hooks, partial(_foreign, hooks)))
+            # Open from now on, for nothing has failed: see close().
+            opened.pop_all()
 
     @property
     def is_whole(self) -> bool:

@@ -88,23 +88,18 @@ class Lease:
         datagram = shortest_timeout("udp_timeout", "udp_timeout_stream", "icmp_timeout") / 3
         with self._lock:
             self._may_renew = True
+            # The lease of an earlier agent may still hold.
+            until = max(self._until, self._settings.lease_until) if self.is_enabled else 0
             self._put(
-                Settings(
-                    # The lease of an earlier agent may still hold.
-                    lease_until=max(self._until, self._settings.lease_until)
-                    if self.is_enabled
-                    else 0,
+                replace(
+                    self._settings,
+                    lease_until=until,
                     revalidate=_ns(min(self._terms.revalidate, stream)),
                     revalidate_datagram=_ns(min(self._terms.revalidate, datagram)),
                     address=overlay.address,
-                    epoch=self._settings.epoch,
                     vtep_mac=overlay.vtep_mac,
                     has_direct=bool(overlay.direct_nics),
-                    judged=self._settings.judged,
-                    judged_nat=self._settings.judged_nat,
                     vtep=overlay.device,
-                    heard=self._settings.heard,
-                    may_drop=self._settings.may_drop,
                 )
             )
 
