@@ -8,7 +8,6 @@
 
 #define VXLAN_FLAGS be32(0x08000000) /* VNI present, nothing else */
 #define OUTER_TTL 64
-#define ECN_ECT1 1
 #define ECN_ECT0 2
 #define ECN_CE 3
 

@@ -56,11 +56,11 @@ def plan_for(
     `bridge_netfilter`: the node has the packets of all bridges pass netfilter.
     """
     if veth.kind != "veth":
-        return _refused(veth, f"{veth.name} is not a veth but a {veth.kind or 'hardware'} device")
+        return refused(veth, f"{veth.name} is not a veth but a {veth.kind or 'hardware'} device")
     if bridge is None or bridge.kind != "bridge":
-        return _refused(veth, f"{veth.name} is not a port of a bridge")
+        return refused(veth, f"{veth.name} is not a port of a bridge")
     if not interface.addresses:
-        return _refused(veth, "the pod has no IPv4 address of its own")
+        return refused(veth, "the pod has no IPv4 address of its own")
     guard = others
     if veth.is_restricted or bridge.filters_vlans:
         guard |= BOTH
@@ -85,9 +85,9 @@ def plan_for(
     return PodPlan(veth.index, bridge.index, pods, bridge_facts=_facts(bridge))
 
 
-def left_out(veth: Device, reason: str) -> PodPlan:
-    """The plan for a pod that somebody wants to stay on the kernel path."""
-    return _refused(veth, reason)
+def refused(veth: Device, reason: str) -> PodPlan:
+    """The plan for a pod that stays on the kernel path."""
+    return PodPlan(veth.index, veth.master, reason=reason)
 
 
 def is_still_so(plan: PodPlan, bridge: Device) -> bool:
@@ -97,7 +97,3 @@ def is_still_so(plan: PodPlan, bridge: Device) -> bool:
 
 def _facts(bridge: Device) -> tuple[str, int, bool, bool]:
     return bridge.mac, bridge.mtu, bridge.filters_vlans, bridge.calls_iptables
-
-
-def _refused(veth: Device, reason: str) -> PodPlan:
-    return PodPlan(veth.index, veth.master, reason=reason)

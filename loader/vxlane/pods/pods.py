@@ -20,7 +20,7 @@ from vxlane.host.devices import Device, Devices
 from vxlane.host.veths import far_end
 from vxlane.pods.cni_cache import CachedPod, confirmed
 from vxlane.pods.interfaces import Key, PodInterface, PodStore
-from vxlane.pods.plan import PodPlan, is_still_so, left_out, plan_for
+from vxlane.pods.plan import PodPlan, is_still_so, plan_for, refused
 from vxlane.pods.pod_state import PodPort, PodState, port_of
 from vxlane.pods.programs import PodPrograms, places_on
 from vxlane.util.dirty import Dirty
@@ -257,7 +257,7 @@ class Pods:
     ) -> PodPlan:
         state.refusal = self.admission.reason(state.interface)
         if state.is_left_out:
-            return left_out(veth, state.refusal or NOT_YET_KNOWN)
+            return refused(veth, state.refusal or NOT_YET_KNOWN)
         if state.filters is None:
             state.filters = programs.foreign(veth.index)
         others = state.filters
