@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import pytest
@@ -33,6 +33,7 @@ from vxlane.host.entries import FdbEntry, Neighbour, Route
 from vxlane.host.nexthops import NextHop
 from vxlane.host.offloads import Feature
 from vxlane.probes.helpers import Answer
+from vxlane.util.names import device_name
 
 
 def test_a_well_node_has_a_word_of_each_check():
@@ -287,6 +288,14 @@ def test_reachable(changes, level):
     """No route or a next hop that does not answer fails; one nobody has asked for is no fault."""
     found = [(check, level) for check, level, _ in told("peers", **changes)]
     assert found == ([("peers", level)] if level else [])
+
+
+def test_a_router_is_asked_by_its_device():
+    """An address of the link alone says nothing without one."""
+    router = IPv6Address("fe80::1")
+    ways, states = {PEER: NextHop(2, router)}, {(2, router): 0x20}
+    [(_, _, [command])] = told("peers", ways=ways, states=states)
+    assert command == f"ping -c 1 -W 2 -I {device_name(2)} fe80::1"
 
 
 STRAY = "02:00:00:00:00:99"

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import subprocess
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 from chamber import Chamber, ip
 
-from vxlane.doctor.read import kernel
+from vxlane.doctor.read import kernel, peers
 from vxlane.doctor.read.links import LinkReader
 from vxlane.doctor.read.plugin import plugin
 from vxlane.doctor.read.programs import ProgramReader
@@ -54,6 +57,22 @@ def test_a_configuration_that_nobody_asks_is_not_read(tmp_path, monkeypatch):
     for name in ("VXLANE_CNI_BIN_DIR", "VXLANE_CNI_CONF_DIR"):
         monkeypatch.setenv(name, str(tmp_path))
     assert not plugin().error
+
+
+def test_routers_of_both_families_may_fail_to_answer(chamber):
+    """A peer's next hop is an IPv6 address where its route says so."""
+    for command in (
+        "link add a0 type veth peer name a1",
+        "link set a0 up",
+        "neigh add 192.0.2.1 dev a0 nud failed",
+        "neigh add fe80::1 dev a0 nud failed",
+    ):
+        chamber.run(ip, command)
+    device = chamber.run(socket.if_nametoindex, "a0")
+    with contextlib.closing(chamber.run(NetlinkSocket)) as netlink:
+        states = peers.states_of(netlink)
+    failed = {who for who, state in states.items() if state == 0x20}
+    assert failed >= {(device, IPv4Address("192.0.2.1")), (device, IPv6Address("fe80::1"))}
 
 
 def test_a_namespace_without_rules(chamber):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
-from vxlane.datapath.records import Settings
+from vxlane.datapath.records import IPAddress, Settings
 from vxlane.host.devices import Device
 from vxlane.host.entries import FdbEntry, Neighbour, Route
 from vxlane.host.nexthops import NextHop
@@ -168,7 +168,7 @@ class Peers:
     """By MAC."""
     ways: Mapping[IPv4Address, NextHop]
     """To each underlay address of a peer."""
-    states: Mapping[tuple[int, IPv4Address], int]
+    states: Mapping[tuple[int, IPAddress], int]
     """NUD_* by ifindex and address."""
     silent: frozenset[IPv4Address] = frozenset()
     """Peers that the bypass has sent packets to and got none from."""

@@ -36,10 +36,12 @@ def _way(peers: Peers, address: IPv4Address) -> Finding | None:
         return fail("peers", way.reason, meaning, f"ip route get {address}")
     state = peers.states.get((way.ifindex, way.neighbour), 0)
     if state & (_FAILED | _INCOMPLETE):
-        says = f"{way.neighbour}, the next hop to {address}, does not answer ARP"
+        asked_by = "ARP" if isinstance(way.neighbour, IPv4Address) else "NDP"
+        says = f"{way.neighbour}, the next hop to {address}, does not answer {asked_by}"
         meaning = "no packet reaches that node: it is down, or not on this link"
         # The kernel asks again for whoever sends.
-        return fail("peers", says, meaning, f"ping -c 1 -W 2 {way.neighbour}")
+        ask = f"ping -c 1 -W 2 -I {device_name(way.ifindex)} {way.neighbour}"
+        return fail("peers", says, meaning, ask)
     if address in peers.silent:
         says = f"packets were bypassed to {address}, and none came back by the bypass"
         meaning = (

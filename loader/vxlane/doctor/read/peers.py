@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import socket
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, ip_address
 from pathlib import Path
 
 from vxlane.datapath.abi import Way
+from vxlane.datapath.records import IPAddress
 from vxlane.doctor.facts import Expected, Links, Peers
 from vxlane.doctor.read.agent import Pinned
 from vxlane.host import nexthops
@@ -19,6 +20,7 @@ from vxlane.netlink.socket import NetlinkSocket, Request, attributes
 from vxlane.overlay.node_cache import saved_peers
 from vxlane.sources.model import Backend
 
+_ADDRESS_BYTES = (4, 16)
 _FEW = 100
 """So many packets without an answer are no sign yet."""
 
@@ -50,7 +52,7 @@ def peers(
         neighbours=neighbours,
         forwarding=forwarding,
         ways=nexthops.resolve(netlink, sorted(addresses), query) if query else {},
-        states=_states(netlink),
+        states=states_of(netlink),
         silent=_silent(pinned),
     )
 
@@ -89,13 +91,13 @@ def _silent(pinned: Pinned) -> frozenset[IPv4Address]:
     )
 
 
-def _states(netlink: NetlinkSocket) -> dict[tuple[int, IPv4Address], int]:
-    """What the kernel knows of each neighbour on a link."""
+def states_of(netlink: NetlinkSocket) -> dict[tuple[int, IPAddress], int]:
+    """What the kernel knows of each neighbour on a link, by ARP or NDP."""
     found = {}
-    everything = rt.NDMSG.pack(socket.AF_INET, 0, 0, 0, 0)
+    everything = rt.NDMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
     for body in netlink.dump(Request(rt.RTM_GETNEIGH, everything)):
         _, ifindex, state, _, _ = rt.NDMSG.unpack_from(body)
         address = attributes(body, rt.NDMSG.size).get(rt.NDA_DST, b"")
-        if len(address) == rt.BE32.size:
-            found[ifindex, IPv4Address(address)] = state
+        if len(address) in _ADDRESS_BYTES:
+            found[ifindex, ip_address(address)] = state
     return found
