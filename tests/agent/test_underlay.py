@@ -29,3 +29,15 @@ def test_peers_are_programmed_all_the_same(node: AgentNode, option: str, damage:
     status = node.status()
     assert (status["address"], status["failures"]) == ("192.168.77.1", [])
     assert "192.168.77.1, which peers know, stays" in str(status["problems"])
+
+
+def test_behind_a_nat_the_tunnel_has_the_interfaces_own_address(node: AgentNode) -> None:
+    """Peers know the address of --public-ip, and this node's packets leave with that of eth0."""
+    lines = node.nodes_file.read_text().replace("192.168.77.1,", "203.0.113.5,")
+    node.nodes_file.write_text(lines)
+    node.start("--iface=eth0", "--public-ip=203.0.113.5")
+    assert node.link("flannel.1")["linkinfo"]["info_data"]["local"] == "192.168.77.1"
+    with node.maps() as maps:
+        assert str(maps.settings().address) == "192.168.77.1"
+        assert all(peer.ifindex for peer in maps.peers().values())
+    assert node.status()["problems"] == []

@@ -44,13 +44,24 @@ def devices(netns: str) -> Iterator[Devices]:
         (Choice(interfaces=("nope",), patterns=("eth.",)), "eth0", "192.168.77.1"),
         (Choice(can_reach=IPv4Address("10.9.0.77")), "eth1", "10.9.0.1"),
         (Choice(public=IPv4Address("10.9.0.2")), "eth1", "10.9.0.2"),
-        (Choice(("eth0",), public=IPv4Address("203.0.113.9")), "eth0", "203.0.113.9"),
+        (Choice(("eth1",), public=IPv4Address("10.9.0.2")), "eth1", "10.9.0.2"),
     ],
 )
 def test_the_interface_is_found(devices: Devices, choice: Choice, name: str, address: str) -> None:
     """By name, address, pattern, reachability or default route: interface and address."""
     underlay = choose(devices, choice)
     assert (underlay.device.name, str(underlay.address)) == (name, address)
+    assert underlay.announced == underlay.address
+
+
+@pytest.mark.parametrize("public", ["203.0.113.9", "192.168.77.1"])
+def test_an_address_that_the_interface_lacks_is_announced_alone(
+    devices: Devices, public: str
+) -> None:
+    """A NAT between the nodes makes it of the interface's own, which packets carry here."""
+    underlay = choose(devices, Choice(("eth1",), public=IPv4Address(public)))
+    assert (underlay.device.name, str(underlay.address)) == ("eth1", "10.9.0.1")
+    assert str(underlay.announced) == public
 
 
 @pytest.mark.parametrize(

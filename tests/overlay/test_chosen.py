@@ -105,7 +105,7 @@ def test_a_public_address_of_a_nat_is_on_no_interface(host: Any) -> None:
     """--public-ip beside --iface is not looked for on the node."""
     chosen = ChosenUnderlay(host, Choice(interfaces=("eth0",), public=VIP))
     for _ in range(2):
-        assert chosen.now(known=VIP, asked=None) == Underlay(ETH0, VIP)
+        assert chosen.now(known=VIP, asked=None) == Underlay(ETH0, OURS, public=VIP)
         assert chosen.problem == ""
 
 

@@ -99,7 +99,7 @@ def _with_etcd(values: Values) -> tuple[Config, NodeSource]:
     own, devices = NodeCache(config).load().own, Devices()
     try:
         chosen = ChosenUnderlay(devices, config.choice)
-        address = chosen.now(known=own.address if own else None, asked=None).address
+        address = chosen.now(known=own.address if own else None, asked=None).announced
     finally:
         devices.close()
     previous, margin = _previous_subnet(config.subnet_file), values["subnet_lease_renew_margin"]

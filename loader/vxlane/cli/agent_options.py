@@ -132,7 +132,8 @@ _OVERLAY = (
     _option("iface-can-reach", help="Use the interface by which this address is reached."),
     _option(
         "public-ip",
-        help="Address that peers send to. The default is the underlay interface's first one.",
+        help="Address that peers send to. The default is the underlay interface's first one. With "
+        "--iface it may be a NAT's, which is on none of this node's interfaces.",
     ),
     _switch("ip-masq", help="Masquerade what pods send to addresses outside the pods' network."),
 )

@@ -31,17 +31,26 @@ class Underlay:
 
     device: Device
     address: IPv4Address
+    public: IPv4Address | None = None
+    """What a NAT between the nodes makes of `address`, and of which no interface knows."""
+
+    @property
+    def announced(self) -> IPv4Address:
+        """The address that peers send to."""
+        return self.public or self.address
 
 
 def choose(devices: Devices, choice: Choice) -> Underlay:
     """The interface that `choice` names. ConfigError: there is none, or it has no address."""
+    holder = devices.holder(choice.public) if choice.public else None
     if choice.public and not (choice.interfaces or choice.patterns or choice.can_reach):
-        if holder := devices.holder(choice.public):
+        if holder:
             return Underlay(holder, choice.public)
         raise ConfigError(f"no interface has the address {choice.public}; name one with --iface")
     device, address = _found(devices, choice)
-    address = address or _first_address(devices, device)
-    return Underlay(device, choice.public or address)
+    if choice.public and holder and holder.index == device.index:
+        return Underlay(device, choice.public)
+    return Underlay(device, address or _first_address(devices, device), choice.public)
 
 
 def _found(devices: Devices, choice: Choice) -> tuple[Device, IPv4Address | None]:

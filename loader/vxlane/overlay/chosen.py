@@ -8,6 +8,7 @@ rename), no other address of the node, such as a VIP or a bridge's, may be annou
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from ipaddress import IPv4Address
 
 from vxlane.errors import ConfigError, VxlaneError
@@ -29,8 +30,6 @@ class ChosenUnderlay:
         self._devices = devices
         self._choice = choice
         self._chosen: Underlay | None = None
-        self._is_held = False
-        """Whether an interface had the address when it was chosen. A NAT's address is on none."""
         self._said: tuple[IPv4Address | None, IPv4Address | None] = None, None
 
     def now(self, *, known: IPv4Address | None, asked: IPv4Address | None) -> Underlay:
@@ -41,10 +40,8 @@ class ChosenUnderlay:
         """
         self.problem = self._unmet
         if self._chosen is None or self._said != (known, asked) or (asked and self._unmet):
-            before, self._chosen = self._chosen, self._choose(known, asked)
+            self._chosen = self._choose(known, asked)
             self._said = known, asked
-            if before is None or before.address != self._chosen.address:
-                self._is_held = self._devices.holder(self._chosen.address) is not None
         else:
             self._chosen = self._refreshed(self._chosen)
         return self._chosen
@@ -63,7 +60,7 @@ class ChosenUnderlay:
             stays = ours or self._chosen
             if stays is None:
                 raise
-            self.problem = self._unmet = f"{error}; {stays.address}, which peers know, stays"
+            self.problem = self._unmet = f"{error}; {stays.announced}, which peers know, stays"
             return stays
 
     def _is_on_chosen(self, underlay: Underlay) -> bool:
@@ -72,14 +69,13 @@ class ChosenUnderlay:
 
     def _refreshed(self, chosen: Underlay) -> Underlay:
         """The same address with its present interface, which may be renamed, or a bond by now."""
-        if self._is_held and (holder := self._devices.holder(chosen.address)):
-            return Underlay(holder, chosen.address)
+        if holder := self._devices.holder(chosen.address):
+            return replace(chosen, device=holder)
         before = chosen.device
         device = self._devices.by_index(before.index) or self._devices.by_name(before.name)
         if device is None:
             advice = "it is waited for; restart the agent to choose another"
             raise ConfigError(f"interface {before.name} with {chosen.address} is gone; {advice}")
-        if self._is_held:
-            advice = "it stays this node's; add it again, or restart the agent to choose another"
-            self.problem = f"no interface has the address {chosen.address} now; {advice}"
-        return Underlay(device, chosen.address)
+        advice = "it stays this node's; add it again, or restart the agent to choose another"
+        self.problem = f"no interface has the address {chosen.address} now; {advice}"
+        return replace(chosen, device=device)

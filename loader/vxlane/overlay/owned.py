@@ -66,7 +66,7 @@ class OwnedOverlay:
         device = self._devices.by_name(vtep.name_of(self._network.vni))
         unknown = device.mac if device else derived_mac(self._config.node_name)
         return Announcement(
-            address=underlay.address,
+            address=underlay.announced,
             backend=self._network.backend,
             vni=self._network.vni,
             vtep_mac=own.vtep_mac if own else unknown,
@@ -189,8 +189,8 @@ class OwnedOverlay:
         paths = self._paths.to(snapshot.peers, query, routing)
         reasons = filter(None, (self._chosen.problem, self._bridge_problem))
         problems = [Problem(own.name, reason) for reason in reasons]
-        if own.address != underlay.address:
-            reason = f"peers send to {own.address}, its packets come from {underlay.address}"
+        if own.address != underlay.announced:
+            reason = f"peers send to {own.address}, its packets come from {underlay.announced}"
             problems.append(Problem(own.name, reason))
         return OverlayState(
             device=routing.device,
