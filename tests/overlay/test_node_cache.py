@@ -40,11 +40,12 @@ def test_what_was_read_is_loaded(config: Config) -> None:
         {"origin": "etcd /two"},
         {"origin": "kubernetes flannel.alpha.coreos.com"},
         {"network": Network(cidr=IPv4Network("10.64.0.0/16"))},
+        {"node_name": "node2"},
     ],
-    ids=["prefix", "kind", "network"],
+    ids=["prefix", "kind", "network", "name"],
 )
 def test_another_clusters_nodes_are_not_used(config: Config, change: dict[str, object]) -> None:
-    """Nodes of another prefix, source or network are another cluster's."""
+    """Another prefix, source or network is another cluster, another name is another node."""
     NodeCache(config).save(READ)
     other = dataclasses.replace(config, **change)  # type: ignore[arg-type]
     assert NodeCache(other).load() is NOTHING_READ

@@ -24,12 +24,14 @@ class NodeCache:
     """Owns `<state>/nodes.json`.
 
     Nodes of another source (a Kubernetes annotation prefix, an etcd prefix) or of another network
-    belong to another cluster. They are not used, and the next save replaces them.
+    belong to another cluster, and with another name this node was another one. They are not used,
+    and the next save replaces them.
     """
 
     def __init__(self, config: Config) -> None:
         self._path = config.state / FILE
         self._origin = config.origin
+        self._name = config.node_name
         self._cidr = config.network.cidr
         self._saved: tuple[Node | None, tuple[Node, ...]] = (None, ())
 
@@ -38,6 +40,7 @@ class NodeCache:
         try:
             document = parse_json(self._path.read_bytes())
             origin, network = str(document["source"]), _network(document["network"])
+            name = str(document["name"])
             own = _node(document["own"])
             peers = [_node(item) for item in document["peers"]]
         except FileNotFoundError:
@@ -47,6 +50,9 @@ class NodeCache:
             return NOTHING_READ
         if origin != self._origin or (self._cidr and network not in (None, self._cidr)):
             log.info("%s is not used: it is of %s, network %s", self._path, origin, network)
+            return NOTHING_READ
+        if name != self._name:
+            log.info("%s is not used: it is of node %s, not %s", self._path, name, self._name)
             return NOTHING_READ
         return remembered(own, peers, network)
 
@@ -58,6 +64,7 @@ class NodeCache:
             return
         document = {
             "source": self._origin,
+            "name": self._name,
             "network": str(snapshot.network) if snapshot.network else None,
             "own": _fields(snapshot.own),
             "peers": [_fields(node) for node in snapshot.peers],

@@ -114,7 +114,8 @@ class FileSource:
 
     def _fail(self, error: str) -> None:
         if error != self._last.error:
-            log.warning("%s; the last good nodes stay", error)
+            has_nodes = self._last.own or self._served.own
+            log.warning("%s%s", error, "; the last good nodes stay" if has_nodes else "")
         self._last = dataclasses.replace(self._last, error=error)
 
     def _parse(self, content: bytes) -> Snapshot:
