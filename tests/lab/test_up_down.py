@@ -168,9 +168,11 @@ def test_status_and_exec_work_from_another_process():
     assert pod.keys() >= {"name", "node", "netns", "address", "veth", "mac"}
     command = [vxlane, "lab", "exec", pod["name"], "--", "ping", "-c1", "-W2", other["address"]]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    shown = ["sh", "-c", "echo $VXLANE_STATE_DIR; ls $VXLANE_CNI_CACHE_DIR/results; ip -br link"]
+    echo = "echo $VXLANE_STATE_DIR; echo $FLANNELD_SUBNET_FILE"
+    shown = ["sh", "-c", f"{echo}; ls $VXLANE_CNI_CACHE_DIR/results; ip -br link"]
     said = subprocess.check_output([vxlane, "lab", "exec", pod["node"], "--", *shown], text=True)
-    assert said.splitlines()[0] == f"/run/vxlane-lab/{NAME}/node1"
+    directory = f"/run/vxlane-lab/{NAME}/node1"
+    assert said.splitlines()[:2] == [directory, f"{directory}/subnet.env"]
     assert f"cbr0-{pod['name']}-eth0" in said
     assert f"{pod['veth']}@" in said
 

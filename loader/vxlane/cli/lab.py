@@ -26,6 +26,9 @@ from vxlane.show.table import table
 from vxlane.util import interrupt
 from vxlane.util.places import STATE_VARIABLE
 
+_SUBNET_VARIABLE = "FLANNELD_SUBNET_FILE"
+"""What the agent's --subnet-file is read from."""
+
 name_option = click.option("--name", default="lab", show_default=True, help="The lab's name.")
 
 
@@ -115,6 +118,8 @@ def execute(namespace: str, command: tuple[str, ...]) -> None:
         networks, plugins, cache = map(str, cni_directories(node))
         os.environ |= {NETWORKS_VARIABLE: networks, PLUGINS_VARIABLE: plugins}
         os.environ |= {CACHE_VARIABLE: cache, STATE_VARIABLE: str(node.directory)}
+        # An agent writes it, and the machine's own CNI plugins would go by it.
+        os.environ[_SUBNET_VARIABLE] = str(node.directory / "subnet.env")
     os.environ["PATH"] = f"{Path(program('vxlane')).parent}:{os.environ['PATH']}"
     argv = namespaces.inside(namespace, command)
     os.execvp(argv[0], argv)  # noqa: S606 (a shell is what is not wanted)
