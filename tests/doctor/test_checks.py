@@ -108,6 +108,7 @@ def lease(seconds):
         ({"pid": None, "settings": lease(-1)}, [("agent", "fail")]),
         ({"status": {"error": "no answer"}}, [("agent", "fail")]),
         ({"status": {"waiting_for": "etcd"}}, [("agent", "warn")]),
+        ({"status": {"source_error": "nodes.yaml: no such file"}}, [("agent", "fail")]),
         ({"status": {"failures": ["a", "b"], "problems": ["c"]}}, [("agent", "warn")] * 3),
         ({"maps_error": "none", "settings": None}, [("bpffs", "fail")]),
         ({"maps_error": "none", "settings": None, "pid": None}, [("agent", "fail")]),

@@ -31,6 +31,10 @@ def agent(facts: Facts) -> Iterator[Finding]:
         yield warn(
             "agent", f"it waits for: {waiting}", "the node is not served yet", "vxlane status"
         )
+    if error := found.status.get("source_error"):
+        is_well = False
+        meaning = "it serves the last good nodes, and knows of no change until that is mended"
+        yield fail("agent", f"its source of nodes: {error}", meaning, "vxlane status")
     for kind, meaning in (
         ("failures", "the agent could not do this, and tries again by itself"),
         ("problems", "this node or entry is not used"),
