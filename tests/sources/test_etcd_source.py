@@ -3,13 +3,16 @@
 
 import json
 import re
+import shutil
 import time
 import urllib.request
 from base64 import b64encode
 from ipaddress import IPv4Network
+from pathlib import Path
 
 import pytest
 from etcdnetwork import CONFIG, ONE, OWN, TWO, Network, announcement
+from etcdserver import EtcdServer
 from following import QUICK, peers, wait_for
 from relay import Relay
 
@@ -75,6 +78,30 @@ def test_deletions_before_a_compaction_are_not_lost(network: Network, relay: Rel
     network.etcd.ctl("compact", str(status[0]["Status"]["header"]["revision"]))
     relay.reopen()
     wait_for(source, lambda s: peers(s) == {TWO} and not s.error)
+
+
+def test_an_etcd_that_was_wiped_is_read_anew(tmp_path: Path) -> None:
+    """It accepts a watch from a revision that it has yet to reach, and is silent until then."""
+    etcd = EtcdServer(tmp_path).up()
+    network = Network(etcd, "/wiped")
+    try:
+        for number in (10, 11, 11, 11):
+            network.subnet(number, OWN if number == 10 else ONE)
+        source = network.follow()
+        wait_for(source, lambda s: peers(s) == {ONE})
+        etcd.close()
+        shutil.rmtree(tmp_path / "data")
+        etcd.up()
+        network.put("config", CONFIG)
+        network.subnet(10, OWN)
+        network.subnet(12, TWO)
+        wait_for(source, lambda s: peers(s) == {TWO} and not s.error)
+        network.subnet(11, ONE)
+        wait_for(source, lambda s: peers(s) == {ONE, TWO})
+    finally:
+        for each in network.sources:
+            each.close()
+        etcd.close()
 
 
 def test_a_half_open_watch_is_noticed(network: Network, relay: Relay) -> None:

@@ -57,7 +57,9 @@ _ADVICE = {
 
 
 class CompactedError(SourceError):
-    """The revision to watch from is not in etcd's history any more."""
+    """The revision to watch from is not in etcd's history: it was compacted away, or etcd was
+    restored to a state before it.
+    """
 
 
 class Gateway:
@@ -129,7 +131,7 @@ class Gateway:
             # read were missing. To a call it answers correctly, and `_authorized` gets a new token.
             self.get(prefix)
         with self._authorized("/v3/watch", body, silence=self._silence) as blocks:
-            yield _events(lines(blocks))
+            yield _events(lines(blocks), revision - 1)
 
     def close(self) -> None:
         """End every call that is under way."""
@@ -183,13 +185,18 @@ class Gateway:
         return headers | ({"Authorization": self._token} if self._token else {})
 
 
-def _events(answers: Iterator[Mapping[str, Any]]) -> Iterator[Event]:
+def _events(answers: Iterator[Mapping[str, Any]], seen: int) -> Iterator[Event]:
+    """`seen`: the last revision that is known."""
     for answer in answers:
         if "error" in answer:
             raise SourceError(f"etcd ended the watch: {answer['error'].get('message')}")
         result = answer["result"]
         if int(result.get("compact_revision") or 0):
             raise CompactedError(f"etcd compacted up to revision {result['compact_revision']}")
+        # etcd accepts a watch from a revision that it has yet to reach, and is silent until then.
+        stands_at = int(result["header"]["revision"])
+        if stands_at < seen:
+            raise CompactedError(f"etcd stands at revision {stands_at}, before {seen}: restored?")
         if result.get("canceled"):
             raise SourceError(f"etcd ended the watch: {result.get('cancel_reason') or 'no reason'}")
         for event in result.get("events", ()):
