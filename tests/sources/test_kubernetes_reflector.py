@@ -189,12 +189,23 @@ def test_a_refusal_for_another_reason_is_no_lack_of_initial_events(table: NodeTa
 
 def test_silence_is_no_failure(table: NodeTable) -> None:
     """A quiet stream ends its round without a word, and the next one resumes."""
-    api = Script([*INITIAL, SILENCE], [SILENCE], [])
+    api = Script([*INITIAL, SILENCE], [bookmark(10), SILENCE], [])
     reflector = Reflector(api, table, slim)
     for _ in range(3):
         reflector.round()
     assert api.asked == [("watch", ""), ("watch", "10"), ("watch", "10")]
     assert table.snapshot().error == ""
+
+
+def test_a_server_that_was_restored_is_read_anew(table: NodeTable) -> None:
+    """It has yet to reach the version that is known here, and says nothing until then."""
+    anew = [event("ADDED", thing(2)), bookmark(4, ends_initial=True)]
+    api = Script([*INITIAL, SILENCE], [SILENCE], [*anew, SILENCE], [])
+    reflector = Reflector(api, table, slim)
+    for _ in range(4):
+        reflector.round()
+    assert api.asked == [("watch", ""), ("watch", "10"), ("watch", ""), ("watch", "4")]
+    assert names(table) == ["node2"]
 
 
 def test_a_cut_list_changes_nothing(table: NodeTable) -> None:

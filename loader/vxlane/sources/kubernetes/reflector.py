@@ -41,6 +41,8 @@ class Reflector:
         # after a newer state, or a 410, the newest is asked for.
         self._list_from = "0"
         self._streams_initial_events = True
+        self._has_heard = False
+        """Whether the watch of now has brought an event or a bookmark."""
 
     def round(self) -> None:
         """Bring the table up to date and follow it until the stream ends; see `Follower`."""
@@ -62,6 +64,13 @@ class Reflector:
             log.info("the server forgot resourceVersion %s: reading all nodes", self._version)
             self._version = ""
             self._begin()
+        except SilenceError:
+            if not self._has_heard:
+                # A server that was restored has yet to reach the version, and is silent until then
+                # (kubernetes/kubernetes#107457).
+                log.info("not a word since resourceVersion %s: reading all nodes", self._version)
+                self._version = ""
+            raise
 
     def _begin(self) -> None:
         """Read all nodes and follow: in one stream, or in two steps with an older server."""
@@ -90,6 +99,7 @@ class Reflector:
         self._replace(found, version)
 
     def _watch(self, version: str) -> None:
+        self._has_heard = False
         with self._api.watch(version) as events:
             if version:
                 self._table.confirm()
@@ -113,6 +123,7 @@ class Reflector:
 
     def _apply(self, event: Mapping[str, Any]) -> None:
         thing = event["object"]
+        self._has_heard = True
         if event["type"] == "BOOKMARK":
             self._table.confirm()
         else:
