@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from vxlane.errors import ConfigError, SourceError
-from vxlane.sources.http import HttpClient, HttpError, SilenceError
+from vxlane.sources.http import LONGEST_PAUSE, HttpClient, HttpError, SilenceError
 
 Behave = Callable[[socket.socket, bytes], None]
 Serve = Callable[[Behave], str]
@@ -134,8 +134,15 @@ def test_close_ends_a_read_in_another_thread(serve: Serve) -> None:
 
 
 def test_retry_after_is_read_and_its_date_form_ignored(serve: Serve) -> None:
-    """Seconds become `retry_after`; a date, for which clocks would have to agree, is none."""
-    for header, expected in (b"7", 7.0), (b"Sun, 22 Nov 2026 10:00:00 GMT", 0.0):
+    """Seconds become `retry_after`, within reason; a date, for which clocks would have to agree, is
+    none.
+    """
+    for header, expected in (
+        (b"7", 7.0),
+        (b"Sun, 22 Nov 2026 10:00:00 GMT", 0.0),
+        (b"86400", LONGEST_PAUSE),
+        (b"9" * 400, LONGEST_PAUSE),
+    ):
         refusal = b"HTTP/1.1 429 x\r\nRetry-After: %s\r\nContent-Length: 0\r\n\r\n" % header
         with pytest.raises(HttpError) as raised:
             HttpClient([serve(sends(refusal))]).call("GET", "/")

@@ -35,6 +35,9 @@ BLOCK = 64 * 1024
 # KEEPIDLE + KEEPINTVL * KEEPCNT seconds, also while a stream may be silent for longer.
 KEEPALIVE = {socket.TCP_KEEPIDLE: 15, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: 3}
 
+LONGEST_PAUSE = 300.0
+"""Seconds of a Retry-After that count: what answers may be a proxy that knows no better."""
+
 TlsMaker = Callable[[], ssl.SSLContext]
 HeaderMaker = Callable[[], Mapping[str, str]]
 
@@ -218,7 +221,7 @@ def _refusal(url: str, response: http.client.HTTPResponse) -> HttpError:
         words = text.strip()[:200] or response.reason
     after = response.getheader("Retry-After", "")
     # The date form of Retry-After is not used by API servers, and clocks differ.
-    pause = float(after) if after.isdecimal() else 0.0
+    pause = min(float(after), LONGEST_PAUSE) if after.isdecimal() else 0.0
     return HttpError(url, response.status, words=words, retry_after=pause)
 
 
