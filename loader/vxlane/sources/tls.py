@@ -25,7 +25,7 @@ def client_context(
     """A context that trusts `authority` (None: the system's CAs). With `certificate` and `key` it
     authenticates this client. SourceError: they can't be used now.
     """
-    data = None if authority is None else read(authority).decode(errors="replace")
+    data = None if authority is None else _certificates(authority)
     try:
         context = ssl.create_default_context(cadata=data)
         # Python 3.13 refuses by default what Go accepts: a CA without key identifiers, as
@@ -39,6 +39,16 @@ def client_context(
         where = ", ".join(named) or "certificates"
         raise SourceError(f"{where} can't be used: {error}; give proper PEM") from error
     return context
+
+
+def _certificates(authority: Material) -> str:
+    """PEM text; SourceError: there is none, for which OpenSSL would trust the system's CAs."""
+    # Comments between certificates may be in any language, and Python takes ASCII alone.
+    text = read(authority).decode("ascii", "ignore")
+    if not text.strip():
+        what = authority if isinstance(authority, Path) else "the CA"
+        raise SourceError(f"{what} is empty; give the server's CA as PEM")
+    return text
 
 
 def read(material: Material) -> bytes:
