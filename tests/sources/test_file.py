@@ -13,8 +13,9 @@ import pytest
 
 from vxlane.errors import ConfigError
 from vxlane.sources.file import FileSource
-from vxlane.sources.model import derived_mac
+from vxlane.sources.model import Problem, derived_mac
 from vxlane.sources.snapshot import NOTHING_READ
+from vxlane.util.inotify import DirectoryWatch
 
 GOOD = """
 network: 10.42.0.0/16
@@ -149,6 +150,31 @@ def test_a_missing_directory_is_refused(tmp_path: Path) -> None:
     """A directory that can't be watched is the user's error at start."""
     with pytest.raises(ConfigError, match="make the directory"):
         FileSource(tmp_path / "none" / "nodes.yaml", "node1").start()
+
+
+def test_a_directory_that_can_not_be_followed_any_more_is_read(
+    source: FileSource, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was replaced, and the user has no inotify watch left: the next look finds the file."""
+
+    def refuse(_: DirectoryWatch) -> None:
+        raise OSError(28, "No space left on device")
+
+    source.nodes()
+    path.write_text(GOOD.replace("node3", "node4"))
+    monkeypatch.setattr(DirectoryWatch, "read", refuse)
+    assert source.on_event()
+    assert {node.name for node in source.nodes().peers} == {"node2", "node4"}
+
+
+@pytest.mark.parametrize("name", ["\ud800", "a\nb", ""])
+def test_a_name_that_is_none_is_a_problem(source: FileSource, path: Path, name: str) -> None:
+    """Its place in the list is told, for it can't be named."""
+    entry = {"name": name, "address": "192.168.77.9", "podCIDR": "10.42.9.0/24"}
+    own = {"name": "node1", "address": "192.168.77.1", "podCIDR": "10.42.1.0/24"}
+    path.write_text(json.dumps({"network": "10.42.0.0/16", "nodes": [own, entry]}))
+    [problem] = source.nodes().problems
+    assert problem == Problem("entry 2", "has no name, or one that can't be printed")
 
 
 @pytest.mark.parametrize(

@@ -70,8 +70,8 @@ class FileSource:
         its status there, and one reconcile must not cause the next.
         """
         assert self._watch
-        self._watch.read()
         try:
+            self._watch.read()
             return _digest(self._path.read_bytes()) != self._digest
         except OSError:
             return bool(self._digest)
@@ -142,6 +142,8 @@ def parse_entries(entries: list[Any], backend: Backend) -> tuple[list[Node], lis
     nodes, problems = [], []
     for number, entry in enumerate(entries, start=1):
         name = str(entry.get("name") or "") if isinstance(entry, dict) else ""
+        # JSON can tell half a character ("\\ud800"), which no file or log takes.
+        name = name if name.isprintable() else ""
         try:
             nodes.append(_node(name, entry, backend))
         except ConfigError as error:
@@ -155,7 +157,7 @@ def _node(name: str, entry: object, backend: Backend) -> Node:
     if unknown := entry.keys() - _KEYS:
         raise ConfigError(f"unknown key {min(unknown)!r}; known are {', '.join(sorted(_KEYS))}")
     if not name:
-        raise ConfigError("has no name")
+        raise ConfigError("has no name, or one that can't be printed")
     mac = entry.get("vtepMAC")
     return Node(
         name=name,
