@@ -101,6 +101,12 @@ class Server:
             connection, _ = self._listener.accept()
         except BlockingIOError:
             return
+        except OSError as error:
+            # Without descriptors it would be asked for again and again. The next call of listen()
+            # is a new beginning.
+            log.warning("socket %s: %s; it is closed for a while", self._path, error.strerror)
+            self._stop_listening()
+            return
         _, user, _ = _UCRED.unpack(
             connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
         )
