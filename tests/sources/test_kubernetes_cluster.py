@@ -7,6 +7,7 @@ import copy
 import json
 import logging
 import select
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -129,14 +130,49 @@ def test_a_pod_that_is_not_known_there_is_not_opted_out(
     assert api.requests == []
 
 
-def test_a_server_that_fails_is_asked_again(api: ApiServer, cluster: KubernetesCluster) -> None:
-    """Until then the answer is not known, so the pod stays on the kernel path."""
-    api.objects = {POD: 500}
+@pytest.mark.parametrize("status", [500, 401, 403])
+def test_a_server_that_fails_is_asked_again(
+    api: ApiServer, cluster: KubernetesCluster, status: int
+) -> None:
+    """Until then the answer is not known, so the pod stays on the kernel path. A token may have
+    expired, and a server that starts knows no roles.
+    """
+    api.objects = {POD: status}
     assert cluster.opt_out("shop/web") is None
     until(lambda: api.requests.count(POD) > 1)
     assert cluster.opt_out("shop/web") is None
     api.objects[POD] = annotated("off")
     assert answer(cluster) == "its annotation vxlane.io/bypass says off"
+
+
+def test_a_namespace_without_credentials_is_asked_again(
+    api: ApiServer, cluster: KubernetesCluster
+) -> None:
+    """401 does not say that the role lacks namespaces."""
+    api.objects = {POD: annotated(""), NAMESPACE: 401}
+    assert cluster.opt_out("shop/web") is None
+    until(lambda: api.requests.count(NAMESPACE) > 1)
+    assert cluster.opt_out("shop/web") is None
+    api.objects[NAMESPACE] = annotated("off")
+    assert answer(cluster) != ""
+
+
+def test_a_pod_that_may_not_be_read_holds_up_no_other(
+    api: ApiServer, cluster: KubernetesCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """That pods may not be read is told once. A refused pod that is forgotten is not asked for."""
+    api.objects = {POD: 403, f"{POD}2": 403}
+    for pod in ("shop/web", "shop/web2"):
+        assert cluster.opt_out(pod) is None
+    until(lambda: min(api.requests.count(path) for path in api.objects) > 1)
+    assert answer(cluster, "shop/gone") == ""
+    assert caplog.text.count("pods stay on the kernel path while we may not read them") == 1
+    cluster.forget("shop/web")
+    api.objects[f"{POD}2"] = annotated("off")
+    assert answer(cluster, "shop/web2") != ""
+    asked = api.requests.count(POD)
+    time.sleep(2 * QUICK.longest)
+    assert api.requests.count(POD) == asked
 
 
 def test_another_pod_of_a_name_is_asked_for_anew(
