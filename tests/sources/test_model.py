@@ -103,6 +103,16 @@ def test_an_old_object_of_this_node_is_no_peer(first: str) -> None:
     assert "192.168.77.1 is this node's own" in problem.reason
 
 
+def test_no_old_object_of_this_node_is_a_peer_while_its_own_is_refused() -> None:
+    """All that have this node's address are left out, though this node is weighed after them."""
+    before = agree([node(1), node(4)], "node1")
+    refused = Problem("node1", "annotation backend-data is not JSON")
+    stale = [node(number, address="192.168.77.1") for number in (2, 3)]
+    snapshot = agree([*stale, node(4)], "node1", problems=[refused], previous=before)
+    assert (snapshot.own, snapshot.peers) == (node(1), (node(4),))
+    assert [problem.node for problem in snapshot.problems] == ["node1", "node2", "node3"]
+
+
 @pytest.mark.parametrize("forged", ["vtep_mac", "pod_cidr", "address"])
 def test_a_forged_claim_removes_no_served_peer_after_a_restart(forged: str) -> None:
     """An older object that claims a served peer's MAC, pods or address does not displace it."""

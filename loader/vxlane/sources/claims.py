@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 from bisect import bisect_left, insort
 from collections.abc import Iterator
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 
 from vxlane.sources.model import Node
 
@@ -86,6 +86,10 @@ class Claims:
         _, end = _range(node.pod_cidr)
         del self._ranges[end]
         del self._ends[bisect_left(self._ends, end)]
+
+    def with_address(self, address: IPv4Address) -> tuple[Node, ...]:
+        """All nodes with this address."""
+        return self._addresses.get(int(address), ())
 
     def shared(self) -> Iterator[tuple[Node, Node]]:
         """Pairs: the first node with an address, and another one with the same address."""

@@ -113,10 +113,11 @@ def agree(
             claims.take(node)
     refused = {problem.node for problem in reported}
     _keep_refused(refused, claims, previous.claims.names)
-    for pair in list(claims.shared()):
-        reported.append(_shares(*pair, own_name))
-        if own_name in (node.name for node in pair):
-            claims.give_back(claims.names[reported[-1].node])
+    reported.extend(_give_back_own_address(claims, own_name))
+    for first, other in claims.shared():
+        advice = "both are served; if one of them is no more, delete it"
+        reason = f"its address {other.address} is that of node {first.name!r} too; {advice}"
+        reported.append(Problem(other.name, reason))
     others = claims.names.copy()
     own = others.pop(own_name, None)
     if own is None and own_name not in refused:
@@ -129,17 +130,20 @@ def agree(
     return Snapshot(own, tuple(others.values()), tuple(reported), network, read_at, claims=claims)
 
 
-def _shares(first: Node, other: Node, own_name: str) -> Problem:
-    """The Problem of two nodes with one address. An old entry of this node is never served: it
-    would route this node's packets to itself.
+def _give_back_own_address(claims: Claims, own_name: str) -> list[Problem]:
+    """Release all other nodes with this node's address: old entries of it, or mistakes.
+
+    They are never served: they would route this node's packets to itself.
     """
-    if own_name in (first.name, other.name):
-        old = other if first.name == own_name else first
-        advice = "it is not served; if it is this node under an earlier name, delete it"
-        return Problem(old.name, f"its address {old.address} is this node's own; {advice}")
-    advice = "both are served; if one of them is no more, delete it"
-    reason = f"its address {other.address} is that of node {first.name!r} too; {advice}"
-    return Problem(other.name, reason)
+    own = claims.names.get(own_name)
+    others = [node for node in claims.with_address(own.address) if node != own] if own else []
+    for other in others:
+        claims.give_back(other)
+    advice = "it is not served; if it is this node under an earlier name, delete it"
+    return [
+        Problem(other.name, f"its address {other.address} is this node's own; {advice}")
+        for other in others
+    ]
 
 
 def _keep_refused(refused: set[str], claims: Claims, before: dict[str, Node]) -> None:
