@@ -35,7 +35,9 @@ class Store:
         self.rivals = 0
         """How often another node takes a free key a moment before us."""
         self.broken = False
-        """Whether keys can't be made."""
+        """Whether keys can't be written."""
+        self.mute = False
+        """Whether the next write has no answer."""
 
     def have(self, number: int, own: Announcement = OWN, *, lease: int = 0, left: int = 0) -> None:
         """A node holds subnet `number`."""
@@ -54,13 +56,16 @@ class Store:
 
     def put(self, key: str, value: bytes, *, lease: int) -> None:
         """See `Gateway`."""
+        if self.broken:
+            raise SourceError("etcd is read-only")
         self.done.append(f"put {key.rpartition('/')[2]} {lease}")
         self.kept[key] = Item(key, value, lease)
+        if self.mute:
+            self.mute = False
+            raise SourceError("the answer is lost")
 
     def create(self, key: str, value: bytes, *, lease: int) -> bool:
         """See `Gateway`."""
-        if self.broken:
-            raise SourceError("etcd is read-only")
         if self.rivals:
             self.rivals -= 1
             self.kept[key] = Item(key, value_of(OTHER))
@@ -79,11 +84,6 @@ class Store:
         lease = 1000 + len(self.left)
         self.left[lease] = seconds
         return lease
-
-    def revoke(self, lease: int) -> None:
-        """See `Gateway`."""
-        self.done.append(f"revoke {lease}")
-        del self.left[lease]
 
     def time_to_live(self, lease: int) -> int:
         """See `Gateway`."""
@@ -223,11 +223,11 @@ def test_garbage_among_the_subnets_is_passed_over(store: Store, run: Callable[..
 
 
 def test_a_race_that_is_lost_is_run_again(store: Store, run: Callable[..., Run]) -> None:
-    """The lease that was granted for nothing is revoked, and another subnet taken."""
+    """Another subnet is taken, with the lease that was granted for the first."""
     store.rivals = 1
     made = run("10.42.20.0/24")
     assert made.announce() == ""
-    assert store.done[0] == "revoke 1000"
+    assert list(store.left) == [1000]
     assert made.publisher.key not in {subnet(20), ""}
 
 
@@ -240,13 +240,48 @@ def test_a_race_that_is_always_lost_is_told(store: Store, run: Callable[..., Run
     assert len(store.left) == 1
 
 
-def test_a_lease_whose_key_could_not_be_made_is_revoked(
+@pytest.mark.parametrize("left", [None, 30], ids=["taken", "renewed"])
+def test_attempts_that_fail_leave_no_lease_behind(
+    store: Store, run: Callable[..., Run], left: int | None
+) -> None:
+    """All that can't write the key use one lease, and so does the one that can."""
+    if left:
+        store.have(9, lease=1000, left=left)
+    leases = len(store.left) + 1
+    store.broken = True
+    made = run("10.42.9.0/24")
+    assert made.announce() == made.heard.get(timeout=5) == "etcd is read-only"
+    assert len(store.left) == leases
+    store.left[999 + leases] -= 20
+    store.broken = False
+    while made.heard.get(timeout=5):
+        pass
+    assert store.done == [f"put 10.42.9.0-24 {999 + leases}"]
+    assert (len(store.left), made.publisher.due) == (leases, 50)
+
+
+def test_a_lease_that_an_attempt_left_is_not_used_when_it_is_due(
     store: Store, run: Callable[..., Run]
 ) -> None:
-    """No lease is left behind by each attempt."""
+    """After a long outage a new one is granted."""
     store.broken = True
-    assert run().announce() == "etcd is read-only"
-    assert store.done[0] == "revoke 1000"
+    made = run("10.42.20.0/24")
+    made.announce()
+    store.left[1000] = TERM.margin
+    store.broken = False
+    while made.heard.get(timeout=5):
+        pass
+    assert store.done == ["put 10.42.20.0-24 1001"]
+
+
+def test_a_write_whose_answer_was_lost_is_not_undone(store: Store, run: Callable[..., Run]) -> None:
+    """Our key stays as it was written, for its peers would lose the node with it."""
+    store.have(9, lease=5, left=30)
+    store.mute = True
+    made = run()
+    assert made.announce() == "the answer is lost"
+    assert made.heard.get(timeout=5) == ""
+    assert (store.done, store.kept[subnet(9)].lease) == (["put 10.42.9.0-24 1001"], 1001)
 
 
 def test_a_subnet_that_was_taken_from_us_is_left(store: Store, run: Callable[..., Run]) -> None:

@@ -109,10 +109,6 @@ class Gateway:
         """Get a new lease of so many seconds. Returns its ID."""
         return int(self._call("/v3/lease/grant", {"TTL": str(seconds)})["ID"])
 
-    def revoke(self, lease: int) -> None:
-        """End a lease, and delete the keys that hang on it."""
-        self._call("/v3/lease/revoke", {"ID": str(lease)})
-
     def time_to_live(self, lease: int) -> int:
         """Seconds that a lease has left; -1: it has ended."""
         return int(self._call("/v3/lease/timetolive", {"ID": str(lease)})["TTL"])

@@ -9,7 +9,6 @@ because pods have addresses of that subnet.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -59,6 +58,8 @@ class Publisher:
         self._term = term
         self._own: Announcement | None = None
         self._held: IPv4Network | None = None
+        self._spare = 0
+        """A lease that no key is known to have; 0: there is none."""
         self._reconciler = Reconciler("lease", self._reconcile, complain=complain, timing=timing)
 
     def start(self) -> None:
@@ -131,18 +132,12 @@ class Publisher:
         """Create our key; None if another node was faster."""
         if self._held:
             log.warning("etcd's lease of our subnet %s is gone; taking it again", cidr)
-        lease = self._gateway.grant(self._term.ttl)
-        created = False
-        try:
-            created = self._gateway.create(self._subnets + key_of(cidr), value, lease=lease)
-        finally:
-            if not created:
-                with contextlib.suppress(SourceError):
-                    self._gateway.revoke(lease)
-        if not created:
+        lease, due = self._granted()
+        if not self._gateway.create(self._subnets + key_of(cidr), value, lease=lease):
             return None
-        log.info("subnet %s is ours for %d s", cidr, self._term.ttl)
-        return self._term.ttl - self._term.margin
+        self._spare = 0
+        log.info("subnet %s is ours for %d s", cidr, due + self._term.margin)
+        return due
 
     def _renew(self, item: Item, value: bytes) -> float:
         """Write our key if it says something else, and renew its lease if that is due."""
@@ -151,13 +146,30 @@ class Publisher:
             if item.value != value:
                 self._gateway.put(item.key, value, lease=0)
             return self._term.ttl
-        left = self._gateway.time_to_live(item.lease) - self._term.margin
+        left = self._due(item.lease)
         if item.value == value and left > 0:
             return left
-        lease = self._gateway.grant(self._term.ttl)
+        lease, due = self._granted()
         self._gateway.put(item.key, value, lease=lease)
-        log.info("etcd's lease of %s renewed for %d s", item.key, self._term.ttl)
-        return self._term.ttl - self._term.margin
+        self._spare = 0
+        log.info("etcd's lease of %s renewed for %d s", item.key, due + self._term.margin)
+        return due
+
+    def _granted(self) -> tuple[int, float]:
+        """A lease to write our key with, and the seconds until it is due.
+
+        One that an attempt did not use is for the next attempt, so that failures leave none behind.
+        It is not revoked: the write may have come through although its answer was lost, and with
+        the lease etcd would delete our key.
+        """
+        if self._spare and (due := self._due(self._spare)) > 0:
+            return self._spare, due
+        self._spare = self._gateway.grant(self._term.ttl)
+        return self._spare, self._term.ttl - self._term.margin
+
+    def _due(self, lease: int) -> float:
+        """Seconds until a lease is to be renewed. Not above 0: now, or it has ended."""
+        return self._gateway.time_to_live(lease) - self._term.margin
 
 
 def read_config(gateway: Gateway, prefix: str) -> bytes:
