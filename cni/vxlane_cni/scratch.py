@@ -41,7 +41,9 @@ def save(request: Request, conf: JsonObject) -> None:
         os.makedirs(_directory(request), mode=0o700, exist_ok=True)
         file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            os.write(file, wire.dumps(noted))
+            rest = wire.dumps(noted)
+            while rest:  # a full disk first takes a part, and then refuses
+                rest = rest[os.write(file, rest) :]
             os.fsync(file)
         finally:
             os.close(file)

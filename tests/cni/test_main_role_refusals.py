@@ -113,6 +113,18 @@ def test_configuration_that_the_delegate_can_t_read(node, conf, call, delegate, 
     assert call("ADD", conf, **env).status == 0
 
 
+def test_note_that_the_disk_does_not_take_whole(conf, call, delegate, tmp_path):
+    """A disk that is full in the middle of a note is error 5, before the delegate is called."""
+    conf |= {"cniVersion": "1.0.0", "name": "cbr0", "delegate": {"type": "maker", "x": "x" * 2000}}
+    env = {"plugin": "flannel", "CNI_PATH": str(delegate)}
+    wrap = ["sh", "-c", 'ulimit -f 1 && exec "$0"']
+    answer = call("ADD", conf, wrap=wrap, **env)
+    assert (answer.status, answer.document["code"]) == (1, 5), answer
+    assert answer.document["msg"] == f"can't write {tmp_path}/flannel/c1: File too large"
+    assert not (delegate / "calls").exists()
+    assert call("DEL", conf, **env).status == 0
+
+
 def test_delegate_that_is_not_installed(conf, call, tmp_path):
     """A delegate that is in no directory of CNI_PATH is error 5 and names the directories."""
     conf |= {"cniVersion": "1.0.0", "name": "cbr0"}
