@@ -10,7 +10,7 @@ import os
 import subprocess
 
 from vxlane_cni import wire
-from vxlane_cni.errors import INTERNAL, INVALID_ENVIRONMENT, IO_FAILURE, CniError
+from vxlane_cni.errors import INTERNAL, INVALID_ENVIRONMENT, IO_FAILURE, CniError, DelegateError
 from vxlane_cni.request import Request
 from vxlane_cni.wire import JsonObject
 
@@ -29,7 +29,7 @@ def require(request: Request, conf: JsonObject) -> None:
 def run(request: Request, conf: JsonObject) -> object:
     """Call the plugin that `conf` names. Returns its answer to ADD; None for other commands.
 
-    CniError with the plugin's own code and words when it fails.
+    DelegateError with the plugin's own code and words when it refuses; else CniError.
     """
     program = _find(request, conf)
     try:
@@ -70,6 +70,8 @@ def _failure(program: str, status: int, answer: object) -> CniError:
     """The error that a delegate reported, or one that says that it reported none."""
     match answer:
         case {"code": int(code), "msg": str(message), **more}:
-            return CniError(code, f"{program}: {message}", str(more.get("details") or ""))
+            # libcni in a delegate makes an error of code 0 of an IPAM that ended without one.
+            kind = DelegateError if code else CniError
+            return kind(code, f"{program}: {message}", str(more.get("details") or ""))
         case _:
             return CniError(INTERNAL, f"{program} ended with status {status} and no error object")

@@ -3,6 +3,7 @@
 
     Exception
     ├── CniError      the call fails; carries the specification's code
+    │   └── DelegateError       a delegate refused, in its own words
     └── AgentError    the agent does not answer; the caller decides what that means
         └── AgentRefusedError   it answered with an error
 
@@ -45,6 +46,10 @@ class CniError(Exception):
             "msg": self.message,
             "details": self.details,
         }
+
+
+class DelegateError(CniError):
+    """A delegate reported an error of its own. Nothing killed it, nor the IPAM that it called."""
 
 
 class AgentError(Exception):

@@ -16,6 +16,7 @@ from vxlane_cni.errors import (
     UNAVAILABLE_AND_LIMITED,
     UNKNOWN_CONTAINER,
     CniError,
+    DelegateError,
 )
 from vxlane_cni.request import Request
 from vxlane_cni.result import Result
@@ -42,7 +43,7 @@ def add(request: Request) -> JsonObject:
     scratch.save(request, conf)
     try:
         result = Result(delegate.run(request, conf))
-    except CniError as error:
+    except DelegateError as error:
         scratch.save(request, {**conf, _REFUSED: error.message})
         raise
     if accelerates:
@@ -56,14 +57,15 @@ def delete(request: Request) -> None:
     ADD's note is removed last. If the delegate fails, the runtime's next DEL still finds it.
     (flannel's plugin removes it in any case, and leaks the address.) But a delegate may refuse
     DEL with the same words as ADD: it can't read its configuration, so it has made nothing, and
-    it would refuse for ever. Then DEL succeeds.
+    it would refuse for ever. Then DEL succeeds. A delegate that was killed both times
+    has not refused: it may have made something.
     """
     chained.delete(request)
     conf = scratch.load(request)
     if conf is not None:
         try:
             delegate.run(request, conf)
-        except CniError as error:
+        except DelegateError as error:
             if error.message != conf.get(_REFUSED):
                 raise
     scratch.remove(request)

@@ -149,6 +149,30 @@ def test_unreadable_note(conf, call, tmp_path):
     assert not list((tmp_path / "flannel").iterdir())
 
 
+KILLED = "#!/bin/sh\ncat >/dev/null\nkill -9 $$\n"
+
+
+@pytest.mark.parametrize(
+    ("killed", "words"),
+    [("bridge", "bridge ended with status -9"), ("host-local", "bridge: netplugin failed")],
+)
+def test_killed_delegate_has_not_refused(node, conf, call, delegate, tmp_path, killed, words):
+    """A delegate or IPAM killed at ADD and at DEL keeps its note, and a later DEL does it."""
+    pod = node.pod()
+    conf |= {"cniVersion": "1.0.0", "name": "cbr0"}
+    (delegate / killed).write_text(KILLED, encoding="utf-8")
+    (delegate / killed).chmod(0o755)
+    env = {"plugin": "flannel", "namespace": node.namespace, "CNI_NETNS": str(pod.netns)}
+    killing = env | {"CNI_PATH": f"{delegate}:{PLUGINS}"}
+    for command in ("ADD", "DEL"):
+        answer = call(command, conf, **killing)
+        assert answer.status == 1, command
+        assert words in answer.document["msg"]
+        assert (tmp_path / "flannel" / "c1").exists()
+    assert call("DEL", conf, **env).status == 0
+    assert not list((tmp_path / "flannel").iterdir())
+
+
 def test_failed_delete_can_be_repeated(conf, tmp_path, delegate, call):
     """When the delegate fails to DEL, the note stays and the next DEL does it."""
     conf["delegate"] = {"type": "maker"}
