@@ -63,6 +63,52 @@ def test_no_whole_dump_is_an_error() -> None:
     assert raised.value.errno == errno.EINTR
 
 
+class Echo:
+    """Answers each request with its own sequence number, behind the answers to `stale` ones."""
+
+    def __init__(self, *stale: int) -> None:
+        self._answers = [*map(_answer, stale)]
+
+    def send(self, sent: bytes) -> None:
+        """Requests without attributes, one after the other."""
+        for offset in range(0, len(sent), 16):
+            self._answers.append(_answer(struct.unpack_from("=IHHII", sent, offset)[3]))
+
+    def recv(self, _: int) -> bytes:
+        """One datagram."""
+        return self._answers.pop(0)
+
+
+def _answer(sequence: int) -> bytes:
+    entry = struct.pack("=IHHII", 20, ENTRY, 0, sequence, 0) + struct.pack("=I", sequence)
+    return entry + struct.pack("=IHHIIi", 20, DONE, 0, sequence, 0, 0)
+
+
+def echoing(*stale: int, last: int) -> NetlinkSocket:
+    """A socket whose last request was number `last`, and whose call then failed."""
+    made = NetlinkSocket.__new__(NetlinkSocket)
+    made._socket, made._sequence = Echo(*stale), last
+    return made
+
+
+def numbers(*sequences: int) -> list[bytes]:
+    """Bodies that `Echo` answers with."""
+    return [struct.pack("=I", sequence) for sequence in sequences]
+
+
+def test_answers_to_an_earlier_call_are_not_taken_for_its_own() -> None:
+    """A call that fails for want of memory or buffer leaves some behind."""
+    assert echoing(6, 7, last=7).dump(Request(18, b"")) == numbers(8)
+    assert echoing(6, 7, last=7).write([Request(18, b"")]) == [0]
+
+
+def test_sequence_numbers_begin_anew_behind_the_last() -> None:
+    """An agent of 10,000 peers has used 32 bits of them after some months."""
+    netlink = echoing(last=2**32 - 3)
+    found = [netlink.dump(Request(18, b"")) for _ in range(4)]
+    assert found == [numbers(2**32 - 2), numbers(2**32 - 1), numbers(1), numbers(2)]
+
+
 def test_a_user_without_rights_is_told_which(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel's own word for it would name nothing."""
 

@@ -29,6 +29,8 @@ _SOL_NETLINK, _NETLINK_GET_STRICT_CHK = 270, 12
 SO_RCVBUFFORCE = 33
 """From asm-generic/socket.h; Python has no name for it."""
 
+_LAST_SEQUENCE = 0xFFFFFFFF
+"""With 10,000 peers it is reached in some months."""
 _BUFFER = 1 << 20
 _LUMP = 128
 """Requests in a system call. Each may fail, and all answers must fit the receive buffer."""
@@ -151,11 +153,11 @@ class NetlinkSocket:
         raise KernelError(f"dump of netlink type {request.kind}", errno.EINTR, _BUSY)
 
     def _dump(self, request: Request) -> tuple[list[bytes], bool]:
-        self._send([request], _NLM_F_DUMP)
+        first = self._send([request], _NLM_F_DUMP)
         bodies: list[bytes] = []
         interrupted = False
         while True:
-            for message in self._receive():
+            for message in self._receive(first):
                 interrupted |= bool(message.flags & _NLM_F_DUMP_INTR)
                 if message.kind in {_NLMSG_ERROR, _NLMSG_DONE}:
                     if code := _code(message):
@@ -179,10 +181,9 @@ class NetlinkSocket:
     def _collect(self, outcome: dict[int, int], last: int) -> bool:
         """Note the failures of one datagram in `outcome`; whether `last` was answered."""
         done = False
-        for message in self._receive():
-            if message.sequence in outcome:
-                outcome[message.sequence] = _code(message)
-                done |= message.sequence == last
+        for message in self._receive(last - len(outcome) + 1, len(outcome)):
+            outcome[message.sequence] = _code(message)
+            done |= message.sequence == last
         return done
 
     def transact(self, requests: Sequence[Request], resource: int) -> int:
@@ -195,10 +196,9 @@ class NetlinkSocket:
         begin, end = Request(nf.NFNL_MSG_BATCH_BEGIN, ends), Request(nf.NFNL_MSG_BATCH_END, ends)
         first = self._send([begin, *requests, end], 0, acknowledged=len(requests))
         while True:
-            for message in self._receive():
+            for message in self._receive(first, len(requests) + 1):
                 code = _code(message)
-                is_ours = first <= message.sequence <= first + len(requests)
-                if is_ours and (code or message.sequence == first + len(requests)):
+                if code or message.sequence == first + len(requests):
                     return code
 
     def request(self, requests: Sequence[Request]) -> list[bytes | int]:
@@ -209,7 +209,7 @@ class NetlinkSocket:
             first = self._send(lump, 0)
             found: dict[int, bytes | int] = {}
             while len(found) < len(lump):
-                for message in self._receive():
+                for message in self._receive(first, len(lump)):
                     failed = message.kind == _NLMSG_ERROR
                     found[message.sequence] = _code(message) if failed else message.body
             answers += [found[first + i] for i in range(len(lump))]
@@ -222,6 +222,8 @@ class NetlinkSocket:
 
         `acknowledged`: the place of the one that is answered after a success too.
         """
+        if self._sequence + len(requests) > _LAST_SEQUENCE:
+            self._sequence = 0
         first = self._sequence + 1
         self._sequence += len(requests)
         parts = []
@@ -233,8 +235,12 @@ class NetlinkSocket:
         self._socket.send(b"".join(parts))
         return first
 
-    def _receive(self) -> Iterator[Message]:
-        return split(self._socket.recv(_BUFFER))
+    def _receive(self, first: int, count: int = 1) -> Iterator[Message]:
+        """What answers these sequence numbers in the next datagram. An answer to others is left of
+        a call that failed: its buffer was full, or the agent had no memory.
+        """
+        wanted = range(first, first + count)
+        return (each for each in split(self._socket.recv(_BUFFER)) if each.sequence in wanted)
 
 
 def _code(message: Message) -> int:
