@@ -105,6 +105,24 @@ def ip(line: str) -> None:
 
 
 @pytest.mark.usefixtures("netns")
+@pytest.mark.parametrize("change", ["del id 1", "replace id 1 via 192.168.77.253 dev port"])
+def test_a_nexthop_object_is_routing(change: str) -> None:
+    """A route that goes with its nexthop object, or follows it, has no event of its own."""
+    ip("ip link add port type veth peer name pod")
+    for name in ("port", "pod"):
+        ip(f"ip link set {name} up")
+    ip("ip address add 192.168.77.1/24 dev port")
+    ip("ip nexthop add id 1 via 192.168.77.254 dev port")
+    ip("ip route add 172.16.0.0/16 nhid 1")
+    with contextlib.closing(RouteEvents()) as events:
+        while select.select([events], [], [], 0.5)[0]:
+            events.read(0)
+        ip(f"ip nexthop {change}")
+        assert select.select([events], [], [], 1)[0]
+        assert events.read(0).routing
+
+
+@pytest.mark.usefixtures("netns")
 def test_what_a_bridge_learns_is_not_heard() -> None:
     """A pod may send from any number of MACs; entries of the VXLAN device's own are heard."""
     ip("ip link add cni0 type bridge")

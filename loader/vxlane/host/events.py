@@ -35,6 +35,14 @@ _GROUPS = (
     rt.RTNLGRP_IPV4_IFADDR,
     rt.RTNLGRP_IPV4_ROUTE,
     rt.RTNLGRP_IPV4_RULE,
+    rt.RTNLGRP_NEXTHOP,
+)
+_OF_ROUTING = frozenset(
+    {
+        *(rt.RTM_NEWADDR, rt.RTM_DELADDR, rt.RTM_NEWRULE, rt.RTM_DELRULE),
+        # The kernel tells of no route that goes with its nexthop object.
+        *(rt.RTM_NEWNEXTHOP, rt.RTM_DELNEXTHOP),
+    }
 )
 _BUFFER = 4 << 20
 """Bytes: the events of the first 10,000 peers, which the agent causes itself, must fit."""
@@ -108,7 +116,7 @@ def _sort(message: Message, device: int, events: Events) -> None:
             events.doubtful.add(key)
         if route is None or route.device != device:
             events.routing = True
-    elif kind in {rt.RTM_NEWADDR, rt.RTM_DELADDR, rt.RTM_NEWRULE, rt.RTM_DELRULE}:
+    elif kind in _OF_ROUTING:
         events.routing = True
     elif kind == rt.RTM_DELLINK and body[0] != socket.AF_BRIDGE:
         events.removed.add(rt.IFINDEX.unpack_from(body)[0])
