@@ -13,6 +13,7 @@ from vxlane.host import own_tables
 from vxlane.host.copies import CopyRule
 from vxlane.host.events import RulesetEvents
 from vxlane.host.undo import UndoFile
+from vxlane.netlink import nfnetlink as nf
 
 
 def rules() -> list[str]:
@@ -44,6 +45,13 @@ def test_it_is_put_and_removed(tmp_path: Path) -> None:
     assert rules() == DROPS
     assert events.read() is None, "no approval is withdrawn for it"
     events.close()
+
+
+@pytest.mark.usefixtures("netns")
+def test_a_kernel_without_nftables_has_no_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transaction of a subsystem that is not there is refused by a word of its own."""
+    monkeypatch.setattr(nf, "NFNL_SUBSYS_NFTABLES", nf.NFNL_SUBSYS_NFTABLES + 5)
+    assert not own_tables.remove(own_tables.COPIES)
 
 
 @pytest.mark.usefixtures("netns")

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Namespaces that a thread enters."""
 
+import os
 import socket
 from pathlib import Path
 
 import pytest
 
+from vxlane.errors import KernelError
 from vxlane.runtime import netns
 
 
@@ -39,3 +41,10 @@ def test_a_file_holds_a_namespace(tmp_path):
     assert not where.exists()
     assert str(where) not in Path("/proc/self/mountinfo").read_text()
     netns.remove(where)
+
+
+def test_a_fifo_is_no_namespace(tmp_path):
+    """Whoever names the file may have put anything there, and the thread must not wait for it."""
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(KernelError, match="enter"), netns.entered(tmp_path / "fifo"):
+        pass

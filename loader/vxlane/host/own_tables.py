@@ -17,7 +17,7 @@ OWN_TABLES = frozenset({TUNNELS, COPIES})
 """Their rules drop or change no packet of a pod's. So they are no mechanism, and to write them
 withdraws no approval. The events about them are ignored."""
 HEADER = nf.NFGENMSG.pack(socket.AF_INET, 0, 0)
-_MISSING = frozenset({errno.ENOENT, errno.EINVAL})
+_MISSING = frozenset({errno.ENOENT, errno.EINVAL, errno.EOPNOTSUPP})
 """There is no such table, or this kernel has no nftables."""
 
 

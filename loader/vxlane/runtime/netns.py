@@ -77,7 +77,8 @@ def _back_home() -> Iterator[None]:
 
 
 def _enter(where: Path) -> None:
-    there = os.open(where, os.O_RDONLY | os.O_CLOEXEC)
+    # Whoever names the file may have put a FIFO there, which must not block.
+    there = os.open(where, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         _check(_libc.setns(there, _CLONE_NEWNET), f"enter {where}")
     finally:
