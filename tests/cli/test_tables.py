@@ -24,6 +24,12 @@ FLOW = SERVICE | {
 TRANSLATED = FLOW | {"remote": "10.43.0.1", "remote_port": 443, "translated": SERVICE}
 
 
+@pytest.fixture(autouse=True)
+def _terminal(monkeypatch):
+    """It has 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+
 @pytest.mark.parametrize("flow", [FLOW, TRANSLATED], ids=["to a pod", "to a Service"])
 def test_flows(flow):
     """A line has both ends, what a Service is translated to, both ages, and room for a name."""

@@ -62,12 +62,13 @@ class Unused:
         return Finding(f"{address}:{port}", "service", Result.PASSED, "connected")
 
 
-def test_what_was_not_tried_has_its_rows():
+def test_what_was_not_tried_has_its_rows(monkeypatch):
     """With a Service alone the tests to peers and to a target are there, as not tried."""
     service = IPv4Address("10.96.0.10"), 53
     made = document("10.42.1.9", list(_findings(Unused(), [], [], None, service)))
     left_out = [row["test"] for row in made["tests"] if row["result"] == "skipped"]
     assert left_out == ["entries", "ping", "mtu", "bypass", "tcp", "udp"]
+    monkeypatch.setenv("COLUMNS", "80")
     shown = _text(made)
     assert shown.count("not tried") == 6 + 1
     assert max(map(len, shown.splitlines())) <= 80

@@ -62,8 +62,9 @@ def test_the_view_fits_the_terminal(width, height, slow):
     assert max(map(len, lines)) <= width
 
 
-def test_the_text_for_a_pipe_has_each_part():
-    """A table each; those without rows are left out."""
+def test_the_text_has_each_part(monkeypatch):
+    """A table each, as wide as the terminal; those without rows are left out."""
+    monkeypatch.setenv("COLUMNS", "80")
     text = command._text(document(rows=1, slow=1) | {"programs": []})
     heads = [part.split()[0] for part in text.split("\n\n")]
     assert heads == ["93.4%", "SLOW", "PROGRAM", "POD", "PEER", "note:"]

@@ -74,6 +74,7 @@ def test_the_page_needs_nothing_else():
     assert tags.count("rect") == 7
 
 
-def test_the_text_fits_a_terminal():
+def test_the_text_fits_a_terminal(monkeypatch):
     """No line is longer than 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
     assert max(map(len, text(figures()).splitlines())) <= 80

@@ -138,10 +138,10 @@ def test_stats(lab):
 
 
 def test_tables(lab):
-    """Without --json each command prints a table under its header, in 80 columns where figures and
-    translated addresses do not need more.
+    """Without --json each command prints a table under its header, in a terminal's 80 columns where
+    figures and translated addresses do not need more.
     """
-    env = {"VXLANE_STATE_DIR": str(lab.node("node1").directory)}
+    env = {"VXLANE_STATE_DIR": str(lab.node("node1").directory), "COLUMNS": "80"}
     headers = {"peers": "CIDR", "pods": "NAME", "flows": "PROTO", "stats": "PROGRAM"}
     for command, word in headers.items():
         shown = lab.exec("node1", program("vxlane"), command, env=env).stdout

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two runs side by side: what became better or worse from the first to the second. Pure.
+"""Two runs side by side: what became better or worse from the first to the second.
 
 Ratios are compared and not values, for two runs are of two days, if not of two machines.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run's document as text for the terminal. Pure."""
+"""A run's document as text for the terminal."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ import click
 from vxlane.cli.main import cli
 from vxlane.util.places import STATE
 
-_DATE = "2026-11-29"
+_DATE = "2026-11-30"
 """When the sections below were last written."""
 
 _DESCRIPTION = """
@@ -37,6 +37,8 @@ description names. 2: the command line is wrong; or vxlane doctor failed, whose 
 
 _ENVIRONMENT = {
     "VXLANE_STATE_DIR": "The state directory of the agent that a command speaks with.",
+    "COLUMNS": "How wide tables are. Without it they are as wide as the terminal. In a pipe or a "
+    "file they have no limit.",
     "VXLANE_CNI_CONF_DIR": "See --cni-conf-dir.",
     "VXLANE_CNI_BIN_DIR": "See --cni-bin-dir.",
     "VXLANE_CNI_CACHE_DIR": "See --cni-cache-dir.",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo's results as a document and as a table, and whether they are a success. Pure."""
+"""The demo's results as a document and as a table, and whether they are a success."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A profile as text for a terminal. Pure."""
+"""A profile as text for a terminal."""
 
 from __future__ import annotations
 

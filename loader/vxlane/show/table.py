@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows as text for people, with aligned columns and numbers to the right. Pure."""
+"""Rows as text for people, with aligned columns and numbers to the right."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from vxlane.util.terminal import output_width
+
 _GAP = "  "
-_WIDTH = 80
 _NARROWEST = 12
 """Columns that a name or a sentence keeps at least."""
 _SENTENCE = 30
@@ -19,19 +20,15 @@ def table(
 ) -> str:
     """One line for each row, under `header`. A column with numbers is aligned to the right.
 
-    What is wider than 80 columns is made narrower where that costs no figure: names in the column
-    `cut` lose their middle, and sentences in the last column go on in the next line.
+    What is wider than the terminal is made narrower where that costs no figure: names in the column
+    `cut` lose their middle, and sentences in the last column go on in the next line. A pipe or a
+    file gets each row whole, in one line, for somebody may search it.
     """
     kept = [list(row) for row in rows]
     right = [any(_is_number(row[column]) for row in kept) for column in range(len(header))]
     lines = [list(header), *([_text(cell) for cell in row] for row in kept)]
-    if cut in header and (excess := _excess(lines)) > 0:
-        column = header.index(cut)
-        width = max(_NARROWEST, max(len(line[column]) for line in lines) - excess)
-        for line in lines:
-            line[column] = without_middle(line[column], width)
-    if (excess := _excess(lines)) > 0 and max(len(line[-1]) for line in lines) > _SENTENCE:
-        lines = list(_wrapped(lines, excess))
+    if width := output_width():
+        lines = _fitted(lines, width, header.index(cut) if cut in header else None)
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         _GAP.join(
@@ -42,6 +39,17 @@ def table(
     )
 
 
+def _fitted(lines: list[list[str]], width: int, cut: int | None) -> list[list[str]]:
+    """The lines in `width` columns, if that can be; `cut` is the place of the column of names."""
+    if cut is not None and (excess := _excess(lines, width)) > 0:
+        longest = max(_NARROWEST, max(len(line[cut]) for line in lines) - excess)
+        for line in lines:
+            line[cut] = without_middle(line[cut], longest)
+    if (excess := _excess(lines, width)) > 0 and max(len(line[-1]) for line in lines) > _SENTENCE:
+        return list(_wrapped(lines, excess))
+    return lines
+
+
 def without_middle(name: str, width: int) -> str:
     """A name in `width` columns: pods of one deployment differ in its last letters."""
     if len(name) <= width:
@@ -50,10 +58,10 @@ def without_middle(name: str, width: int) -> str:
     return f"{name[:begin]}…{name[begin + 1 - width :]}"
 
 
-def _excess(lines: Sequence[Sequence[str]]) -> int:
-    """Columns by which the table is too wide."""
+def _excess(lines: Sequence[Sequence[str]], width: int) -> int:
+    """Columns by which the table is wider than `width`."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return sum(widths) + len(_GAP) * (len(widths) - 1) - _WIDTH
+    return sum(widths) + len(_GAP) * (len(widths) - 1) - width
 
 
 def _wrapped(lines: Iterable[Sequence[str]], excess: int) -> Iterator[list[str]]:
