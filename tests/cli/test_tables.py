@@ -18,6 +18,7 @@ FLOW = SERVICE | {
     "out_age_seconds": 12.345,
     "in_age_seconds": 0.123,
     "translated": None,
+    "state": "approved",
     "withdrawn": False,
     "pod": POD,
 }
@@ -30,17 +31,32 @@ def _terminal(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
 
 
-@pytest.mark.parametrize("flow", [FLOW, TRANSLATED], ids=["to a pod", "to a Service"])
-def test_flows(flow):
-    """A line has both ends, what a Service is translated to, both ages, and room for a name."""
+@pytest.mark.parametrize(
+    ("flow", "width"), [(FLOW, 80), (TRANSLATED, 90)], ids=["to a pod", "to a Service"]
+)
+def test_flows(flow, width):
+    """A line has both ends, what a Service is translated to, the state, both ages, and room for a
+    name, which takes more than 80 columns where a Service is.
+    """
     shown = flows._text([flow])
-    assert max(map(len, shown.splitlines())) <= 80, shown
+    assert max(map(len, shown.splitlines())) <= width, shown
     words = shown.splitlines()[1].split()
     ends = ["tcp", "10.42.1.3:40001", f"{flow['remote']}:{flow['remote_port']}"]
     ends += ["10.42.2.7:8443"] if flow["translated"] else []
-    assert words[:-1] == [*ends, "12.3", "0.1"]
+    assert words[:-1] == [*ends, "approved", "12.3", "0.1"]
     assert len(words[-1]) >= 12
     assert words[-1].endswith("-x2x7q")
+
+
+@pytest.mark.parametrize("state", ["learning", "aged", "withdrawn"])
+def test_a_flow_keeps_its_pod(state):
+    """What is not approved says so in a column of its own, beside the pod."""
+    other = FLOW | {"state": state, "withdrawn": state == "withdrawn", "pod": "shop/web"}
+    head, *rows = (line.split() for line in flows._text([FLOW, other]).splitlines())
+    assert "TRANSLATED" not in head
+    assert head[3:4] + head[-1:] == ["STATE", "POD"]
+    assert [row[3] for row in rows] == ["approved", state]
+    assert rows[1][-1] == "shop/web"
 
 
 def test_stats():

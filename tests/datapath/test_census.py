@@ -15,9 +15,9 @@ from memorymaps import Bpf, in_memory
 
 from vxlane.datapath import census, syscall
 from vxlane.datapath.abi import HEADER
-from vxlane.datapath.census import Evictions, FlowState, flow_census, usage
+from vxlane.datapath.census import Evictions, FlowState, flow_census, flow_state, usage
 from vxlane.datapath.maps import Maps
-from vxlane.datapath.records import STRUCTS, Settings
+from vxlane.datapath.records import STRUCTS, Flow, Settings
 
 MAP_CREATE, LRU_HASH, DEVMAP_HASH = 0, 9, 25
 SECOND = 1_000_000_000
@@ -47,6 +47,14 @@ def key(number: int, protocol: int = IPPROTO_TCP) -> bytes:
 def record(out: int, into: int, **fields: int) -> bytes:
     """A record whose halves came out of the kernel path then, in the epoch that is now."""
     return bytes(STRUCTS["flow"](**{"seen_out": out, "seen_in": into, "epoch": 5, **fields}))
+
+
+def decoded(raw: bytes, value: bytes) -> Flow:
+    """The record as the maps give it; one that is renamed goes by an address of its own."""
+    flow = STRUCTS["flow"].from_buffer_copy(value)
+    flow.nat_local[3] = 9 if flow.translated == LOCAL else 0
+    flow.nat_local_port = 0 if flow.translated == LOCAL else 1024
+    return Flow.of(STRUCTS["flow_key"].from_buffer_copy(raw), flow)
 
 
 @pytest.fixture
@@ -79,12 +87,15 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> tuple[Maps, Bpf]:
 def test_a_records_state_is_what_the_programs_make_of_it(
     memory: tuple[Maps, Bpf], protocol: int, value: bytes, state: FlowState
 ) -> None:
-    """Halves, their ages, epoch and protocol decide as flow_admit() does; translated is told."""
+    """Halves, their ages, epoch and protocol decide as flow_admit() does; translated is told. One
+    record alone has the state that it is counted in.
+    """
     maps, bpf = memory
     bpf.entries["flows"] = {key(1, protocol): value}
     is_translated = bool(STRUCTS["flow"].from_buffer_copy(value).translated)
     counted = {kind: n for kind, n in flow_census(maps, SETTINGS, NOW).records.items() if n}
     assert counted == {(state, is_translated): 1}
+    assert flow_state(decoded(key(1, protocol), value), SETTINGS, NOW) is state
 
 
 def test_the_time_that_approvals_hold_is_the_settings(memory: tuple[Maps, Bpf]) -> None:

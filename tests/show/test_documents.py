@@ -96,6 +96,7 @@ def test_flow():
         "out_age_seconds": 1.0,
         "in_age_seconds": None,
         "translated": None,
+        "state": "withdrawn",
         "withdrawn": True,
         "pod": "shop/web",
         "remote_pod": None,

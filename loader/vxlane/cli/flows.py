@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vxlane flows` and `vxlane flows flush`: the approved flows."""
+"""`vxlane flows` and `vxlane flows flush`: the flows of this node's pods, and their approvals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vxlane.show.table import columns, table
 from vxlane.util.places import state_directory
 from vxlane.why.slow import slow_flows
 
-_HEADER = ("PROTO", "LOCAL", "REMOTE", "TRANSLATED", "OUT s", "IN s", "POD")
+_HEADER = ("PROTO", "LOCAL", "REMOTE", "TRANSLATED", "STATE", "OUT s", "IN s", "POD")
 _SLOW_KEYS = ("proto", "from", "to", "verdict", "packets", "bytes", "idle_s")
 
 
@@ -21,7 +21,7 @@ _SLOW_KEYS = ("proto", "from", "to", "verdict", "packets", "bytes", "idle_s")
     epilog=examples(
         "vxlane flows",
         "vxlane flows --slow",
-        "vxlane flows --json | jq 'map(select(.withdrawn)) | length'",
+        "vxlane flows --json | jq 'map(select(.state == \"approved\")) | length'",
     ),
 )
 @click.option(
@@ -32,11 +32,15 @@ _SLOW_KEYS = ("proto", "from", "to", "verdict", "packets", "bytes", "idle_s")
 @as_json
 @click.pass_context
 def flows(ctx: click.Context, slow: bool, as_json: bool) -> None:  # noqa: FBT001 (flags are click's)
-    """List the approved flows, or withdraw their approvals.
+    """List the flows of this node's pods, or withdraw their approvals.
+
+    STATE says whether packets may be bypassed. Those of an approved flow may, in one direction at
+    least. Of one that is learning, aged or withdrawn, packets must come out of the kernel path
+    first. docs/operate.md explains each state.
 
     OUT and IN are seconds since a packet of that direction last came out of the kernel path. A
     direction without a number never did. TRANSLATED is what netfilter turns LOCAL or REMOTE into,
-    as for a Service. A flow that is withdrawn is not bypassed until it comes out again.
+    as for a Service. It is there if a flow is translated.
     """
     if not is_alone(ctx):
         return
@@ -78,19 +82,25 @@ def _age(seconds: float | None) -> float | None:
 
 
 def _text(listed: list[Json]) -> str:
+    header = list(_HEADER)
     rows = [
-        (
+        [
             flow["protocol"],
             f"{flow['local']}:{flow['local_port']}",
             f"{flow['remote']}:{flow['remote_port']}",
             _translation(flow),
+            flow["state"],
             _age(flow["out_age_seconds"]),
             _age(flow["in_age_seconds"]),
-            "withdrawn" if flow["withdrawn"] else flow["pod"] or "",
-        )
+            flow["pod"] or "",
+        ]
         for flow in listed
     ]
-    return table(_HEADER, rows, cut="POD")
+    if not any(flow["translated"] for flow in listed):
+        # An empty column would cost pods' names their middle.
+        for line in (header, *rows):
+            del line[_HEADER.index("TRANSLATED")]
+    return table(header, rows, cut="POD")
 
 
 def _slow_text(document: Json) -> str:

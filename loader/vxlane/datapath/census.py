@@ -20,7 +20,7 @@ from vxlane.datapath.abi import HEADER
 from vxlane.datapath.admission import longest
 from vxlane.datapath.batches import Page, cut
 from vxlane.datapath.maps import Maps
-from vxlane.datapath.records import STRUCTS, Settings
+from vxlane.datapath.records import STRUCTS, Flow, Settings
 from vxlane.datapath.syscall import possible_cpus
 
 MOST = 32_768
@@ -153,13 +153,32 @@ def _states(page: Page, settings: Settings, now: int) -> Iterator[tuple[FlowStat
         most = longest(settings, protocol, is_translated=is_translated)
         fresh = (now - seen_out < most) + (now - seen_in < most)
         is_complete = is_open if protocol == IPPROTO_TCP else is_confirmed or not is_translated
-        needed = 1 if protocol == IPPROTO_UDP and translated != _LOCAL else 2
-        if not fresh:
-            yield FlowState.AGED, is_translated
-        elif fresh >= needed and is_complete:
-            yield FlowState.APPROVED, is_translated
-        else:
-            yield FlowState.LEARNING, is_translated
+        yield _by_halves(fresh, is_complete, protocol, translated == _LOCAL), is_translated
+
+
+def flow_state(flow: Flow, settings: Settings, now: int) -> FlowState:
+    """The state of one record, as `flow_census` counts it."""
+    if not flow.seen_out and not flow.seen_in:
+        return FlowState.ENDED
+    if flow.epoch != settings.epoch:
+        return FlowState.WITHDRAWN
+    protocol, is_translated = flow.tuple.protocol, flow.behind != flow.tuple
+    most = longest(settings, protocol, is_translated=is_translated)
+    fresh = (now - flow.seen_out < most) + (now - flow.seen_in < most)
+    is_complete = (
+        flow.is_open if protocol == IPPROTO_TCP else flow.is_confirmed or not is_translated
+    )
+    return _by_halves(fresh, is_complete, protocol, flow.behind.local != flow.tuple.local)
+
+
+def _by_halves(fresh: int, is_complete: object, protocol: int, is_renamed: object) -> FlowState:
+    """The state of a record of this epoch, by how many of its halves are fresh. `is_renamed`: the
+    pod goes by another address.
+    """
+    if not fresh:
+        return FlowState.AGED
+    needed = 1 if protocol == IPPROTO_UDP and not is_renamed else 2
+    return FlowState.APPROVED if fresh >= needed and is_complete else FlowState.LEARNING
 
 
 class Evictions:

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 from vxlane.datapath.abi import Guard, Program, Verdict
+from vxlane.datapath.census import flow_state
 from vxlane.datapath.records import Count, Flow, IPAddress, Peer, PeerCount, Pod, Settings
 from vxlane.datapath.shares import ENTRANCES, Counters, bypassed_of
 
@@ -60,6 +61,7 @@ def flow_document(flow: Flow, settings: Settings, now: int, names: Mapping[IPAdd
         "out_age_seconds": _age(flow.seen_out, now),
         "in_age_seconds": _age(flow.seen_in, now),
         "translated": _translation(flow),
+        "state": flow_state(flow, settings, now).value,
         "withdrawn": flow.epoch != settings.epoch,
         "pod": names.get(flow.tuple.local),
         "remote_pod": names.get(flow.behind.remote),
