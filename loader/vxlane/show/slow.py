@@ -49,7 +49,7 @@ WHY = {
     Verdict.FLOW_HALF: "only one direction has come out of the kernel path",
     Verdict.FLOW_AGED: "approved too long ago; raise --revalidate if this stays",
     Verdict.FLOW_REHASHED: "sockets were given new hashes",
-    Verdict.FLOW_WITHDRAWN: "rules, routes, peers or devices change all the time",
+    Verdict.FLOW_WITHDRAWN: "rules, routes, peers or devices change, or somebody flushes",
     Verdict.MAP_FULL: "the map of flows is full; raise --max-flows",
 }
 """Why packets with this verdict are not bypassed; docs/verdicts has more of each."""

@@ -194,8 +194,9 @@ def _flow_withdrawn(context: Context) -> Reason:
     flow, facts = context.flow, context.facts
     assert flow is not None
     if flow.epoch != facts.settings.epoch:
-        why = "rules, routes or devices have changed since it was approved. The next packets are"
-        return f"{why} learned from, unless these change all the time", "vxlane status"
+        why = "approvals have been withdrawn since: rules, routes, peers, IPsec or the NIC changed,"
+        why = f"{why} the agent started, or somebody ran 'vxlane flows flush'. The next packets"
+        return f"{why} are learned from, unless this goes on all the time", "vxlane status"
     return "it was approved for an earlier pod with this address; wait", "vxlane flows"
 
 
