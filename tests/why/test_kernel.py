@@ -41,6 +41,12 @@ def known():
     return replace(PEER, ifindex=socket.if_nametoindex("nic"))
 
 
+def test_the_nodes_own_addresses(kernel):
+    """Each is told with its device, also a second one of a device; others have none."""
+    ip(f"address add {ROUTER}/24 dev nic")
+    assert [kernel.holder(each) for each in (NODE, ROUTER, PEER_NODE)] == ["nic", "nic", ""]
+
+
 def test_the_way_that_is_known(kernel):
     """Nothing is said of a route that leads where the programs send."""
     assert kernel.strayed(known(), NODE) == ""

@@ -187,6 +187,19 @@ def test_no_peer(pair, stack):
     assert confirm(pair, "node1", talk.ends, "udp", talk.lost) == "no_peer"
 
 
+def test_no_node_is_a_pod(pair):
+    """A node's own address is named as what it is: a peer's, this node's, the gateway's."""
+    pod = pair.address("node1-pod1")
+    peer, own, gateway = (
+        _reason(pair, pod, to) for to in (pair.address("node2"), pair.address("node1"), "10.42.1.1")
+    )
+    assert peer.startswith(f"{pair.address('node2')} is the address of the node of 10.42.2.0/24")
+    assert own.startswith(f"{pair.address('node1')} is this node's own address on ")
+    assert "gateway" not in own
+    assert gateway.startswith("10.42.1.1 is this node's own address on cni0, its pods' gateway")
+    assert _reason(pair, pod, "10.42.1.250").endswith("own pod CIDR, but no pod has it")
+
+
 def test_no_pod(pair, stack):
     """On the node of an address that no pod has, what a peer sends for it finds no pod."""
     talk = line(stack, pair, "node1-pod1", "node2-pod1", port=PORT + 7, target="10.42.2.250")

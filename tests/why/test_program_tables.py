@@ -118,6 +118,10 @@ class Kernel:
     def mac(self, _veth):
         """Not known."""
 
+    def holder(self, _address):
+        """No device of the node."""
+        return ""
+
     def qdisc(self, _veth):
         """None that shapes."""
         return "noqueue"

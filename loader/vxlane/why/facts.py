@@ -57,6 +57,10 @@ class Facts:
     """conntrack's entry."""
     is_of_this_node: bool = False
     """Whether the remote address behind netfilter is of this node's own pod CIDR."""
+    node: Peer | None = None
+    """The peer whose node itself has the remote address behind netfilter."""
+    own_device: str = ""
+    """The device by which this node itself has the remote address behind netfilter; empty: none."""
     next_hop: str = ""
     """How the route to the peer's node differs from what the programs know; empty: not at all."""
 

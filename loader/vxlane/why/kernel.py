@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the kernel itself says of a flow: conntrack, the route to a peer, a pod's own interface.
+"""What the kernel itself says of a flow: conntrack, the route to a peer, the node's own addresses,
+a pod's own interface.
 
 Reads in the network namespace of the thread that made it. A pod and a peer are asked about once.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from ipaddress import IPv4Address
 
 from vxlane.datapath.records import IPAddress, Peer, Tuple
 from vxlane.host.connections import Connection, ConnectionReader
+from vxlane.host.devices import Devices
 from vxlane.host.nexthops import Query, resolve
 from vxlane.host.veths import far_end, root_qdisc
 from vxlane.netlink.socket import NetlinkSocket
@@ -28,6 +31,7 @@ class Kernel:
         self._macs: dict[int, str | None] = {}
         self._qdiscs: dict[int, str] = {}
         self._routes: dict[IPAddress, str] = {}
+        self._holders: dict[IPAddress, int] | None = None
 
     def close(self) -> None:
         """Close the sockets."""
@@ -64,6 +68,15 @@ class Kernel:
         if veth not in self._qdiscs:
             self._qdiscs[veth] = root_qdisc(self._netlink, veth)
         return self._qdiscs[veth]
+
+    def holder(self, address: IPAddress) -> str:
+        """The device by which this node itself has `address`; empty: it has not."""
+        if self._holders is None:
+            with contextlib.closing(Devices()) as devices:
+                found = devices.addresses().items()
+                self._holders = {interface.ip: index for interface, index in found}
+        index = self._holders.get(address)
+        return device_name(index) if index else ""
 
     def strayed(self, peer: Peer, source: IPAddress) -> str:
         """How the route from `source` to a peer differs from what the programs know, in words."""

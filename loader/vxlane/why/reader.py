@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 
 from vxlane.datapath.maps import Maps
 from vxlane.datapath.records import Flow, IPAddress, IPNetwork, Peer, Tuple
@@ -90,7 +91,9 @@ class Reader:
             record=record,
             entering=self.maps.flow_behind(behind),
             connection=connection,
-            is_of_this_node=self._own_cidr is not None and flow.remote in self._own_cidr,
+            is_of_this_node=self._is_of_this_node(flow.remote),
+            node=None if far_peer else self._nodes.get(behind.remote),
+            own_device=self._own_device(behind.remote),
             next_hop=self._strayed(far_peer),
             qdiscs={
                 each.ifindex: self.kernel.qdisc(each.ifindex)
@@ -98,6 +101,19 @@ class Reader:
                 if each and each.guard
             },
         )
+
+    @cached_property
+    def _nodes(self) -> dict[IPAddress, Peer]:
+        """Peers by the addresses of their nodes themselves."""
+        return {peer.address: peer for peer in self.maps.peers().values()}
+
+    def _is_of_this_node(self, address: IPAddress) -> bool:
+        return self._own_cidr is not None and address in self._own_cidr
+
+    def _own_device(self, address: IPAddress) -> str:
+        # IPVS gives a device the addresses of Services, which are not the node's own.
+        is_ours = address == self.settings.address or self._is_of_this_node(address)
+        return self.kernel.holder(address) if is_ours and address not in self.pods else ""
 
     def _strayed(self, peer: Peer | None) -> str:
         if peer is None or not peer.ifindex:

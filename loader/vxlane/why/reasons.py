@@ -14,6 +14,7 @@ from vxlane.why.decide import longest, needed
 from vxlane.why.facts import Facts, Packet
 
 _SECOND = 1_000_000_000
+_PODS_ONLY = "Only packets between addresses of pods are bypassed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +139,8 @@ def _tcp_control(_context: Context) -> Reason:
 
 
 def _no_peer(context: Context) -> Reason:
+    if context.facts.node or context.facts.own_device:
+        return _of_a_node(context)
     remote = context.facts.behind.remote if not context.is_leaving else context.facts.tuple.remote
     if context.is_leaving and context.facts.is_translated:
         why = f"netfilter translates {remote}, and the translation of this flow is not learned yet"
@@ -147,6 +150,20 @@ def _no_peer(context: Context) -> Reason:
     why = f"{remote} is in no peer's pod CIDR: it is outside the overlay, or its node is missing"
     rest = ". If it belongs to a Service, the flow is learned from its first packets"
     return why + (rest if context.is_leaving else ""), "vxlane peers"
+
+
+def _of_a_node(context: Context) -> Reason:
+    """The remote address is a node's own."""
+    facts, remote = context.facts, context.facts.behind.remote
+    if facts.node:
+        why = f"{remote} is the address of the node of {facts.node.cidr} itself, and of its"
+        return f"{why} hostNetwork pods. {_PODS_ONLY}", "vxlane peers"
+    is_gateway = facts.pod is not None and facts.own_device == context.device(facts.pod.bridge)
+    what = ", its pods' gateway" if is_gateway else ""
+    why = f"{remote} is this node's own address on {facts.own_device}{what}. {_PODS_ONLY}"
+    may_be_learned = context.is_leaving and not facts.is_translated
+    rest = ". A flow to a NodePort or a hostPort is learned from its first packets"
+    return why + (rest if may_be_learned else ""), f"ip address show dev {facts.own_device}"
 
 
 def _no_next_hop(context: Context) -> Reason:
