@@ -170,3 +170,27 @@ def test_text_of_one_and_of_several(reader):
     several = _text({"flows": ask(made, POD.address, REMOTE), "notes": []})
     assert several.startswith("PROTOCOL")
     assert f"{REMOTE}:8 " not in several
+
+
+PORTS = "Give both ports to see the reason for one."
+IDENTIFIER = "Give SOURCE as it stands here to see the reason for one echo."
+
+
+@pytest.mark.parametrize(
+    ("chosen", "advice"),
+    [
+        ({"tcp", "udp"}, [PORTS]),
+        ({"icmp"}, [IDENTIFIER]),
+        ({"tcp", "icmp"}, [PORTS, IDENTIFIER]),
+    ],
+)
+def test_what_chooses_one_flow(reader, chosen, advice):
+    """Nobody is asked for the ports of an echo; its identifier, as it is shown, finds it."""
+    made = reader()
+    flows = [flow for flow in ask(made, POD.address, REMOTE) if flow["protocol"] in chosen]
+    shown = _text({"flows": flows, "notes": []}).splitlines()
+    assert [line for line in shown if line.startswith("Give")] == advice
+    echoes = [line.split()[1] for line in shown if line.startswith("icmp")]
+    for end in echoes:
+        (flow,) = ask(made, POD.address, REMOTE, int(end.partition(":")[2]), None)
+        assert (flow["protocol"], f"{flow['source']}:{flow['source_port']}") == ("icmp", end)

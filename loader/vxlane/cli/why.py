@@ -34,7 +34,8 @@ def why(source: str, destination: str, proto: str | None, as_json: bool) -> None
 
     SRC and DST are addresses of pods or of a Service, or names or veths that `vxlane pods` lists.
     One of them must be a pod of this node. The answer is about each flow between the two; give
-    ports to ask about one. If there is no flow, the answer is about a new one.
+    ports to ask about one, or an ICMP echo's identifier as SRC's port. If there is no flow, the
+    answer is about a new one.
 
     The answer has the verdict, its reason, a command that fixes it or shows more, and what the next
     packet meets at which program, there and back. It is about a usual packet: one with IP options,
@@ -78,7 +79,14 @@ def _several(flows: list[Json]) -> str:
         )
         for flow in flows
     ]
-    return f"{table(_HEADER, rows)}\nGive both ports to see the reason for one."
+    protocols = {flow["protocol"] for flow in flows}
+    lines = [table(_HEADER, rows)]
+    if protocols - {"icmp"}:
+        lines.append("Give both ports to see the reason for one.")
+    if "icmp" in protocols:
+        # An echo has an identifier, and no ports.
+        lines.append("Give SOURCE as it stands here to see the reason for one echo.")
+    return "\n".join(lines)
 
 
 def _next(direction: Json) -> str:
