@@ -33,6 +33,7 @@ from vxlane.why.facts import Packet
 from vxlane.why.reasons import REASONS, Agent, Context, explain
 
 BOTH_WAYS = "TCP is bypassed in both directions or in none"
+OUTSIDE_ECHO = tuple_to(VIRTUAL, ICMP)
 STREAM, DATAGRAM, ECHO = (tuple_to(THERE, protocol) for protocol in (TCP, UDP, ICMP))
 BESIDE_STREAM, BESIDE_DATAGRAM = tuple_to(BESIDE), tuple_to(BESIDE, UDP)
 SERVED, SERVED_DATAGRAM = tuple_to(VIRTUAL), tuple_to(VIRTUAL, UDP)
@@ -194,6 +195,10 @@ LASTING = {
         "judged",
     ),
     "an echo to a Service": (facts_of(tuple_to(VIRTUAL, ICMP), ECHO, record=False), "changed"),
+    "an echo to the outside, masqueraded": (
+        facts_of(OUTSIDE_ECHO, replace(OUTSIDE_ECHO, local=NODE), record=False),
+        "no_peer",
+    ),
     "receiver guarded": (
         facts_of(BESIDE_STREAM, record=False, receiver=guarded(Guard.FROM_POD, NEIGHBOUR)),
         "guarded",
@@ -223,6 +228,13 @@ def test_arriving(facts, verdict):
 def test_what_lasts(facts, verdict):
     """Behind a verdict that passes, what keeps the flow on the kernel path is found."""
     found = decide.obstacle(facts, decide.leaving(facts), is_leaving=True)
+    assert found.label == verdict
+
+
+def test_what_lasts_on_the_way_back():
+    """Answers to a masqueraded echo come from no peer, as the echo went to none."""
+    facts, verdict = LASTING["an echo to the outside, masqueraded"]
+    found = decide.obstacle(facts, decide.arriving(facts), is_leaving=False)
     assert found.label == verdict
 
 

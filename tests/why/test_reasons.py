@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
@@ -30,6 +31,16 @@ def test_a_flush_by_hand_withdraws_too():
     assert "rules, routes, peers, IPsec or the NIC changed" in reason
     earlier, _ = reason_of(Verdict.FLOW_WITHDRAWN, facts_of(STREAM, record={"ifindex": 99}))
     assert earlier == "it was approved for an earlier pod with this address; wait"
+
+
+def test_a_masqueraded_flow_keeps_its_other_end():
+    """So no translation of that end is waited for; of a Service's it is."""
+    outside, service = tuple_to(VIRTUAL), tuple_to(THERE, port=8080)
+    masqueraded = facts_of(outside, replace(outside, local=NODE), record=False)
+    reason, _ = reason_of(Verdict.NO_PEER, masqueraded)
+    assert reason.startswith(f"{VIRTUAL} is in no peer's pod CIDR")
+    reason, _ = reason_of(Verdict.NO_PEER, facts_of(outside, service, record=False))
+    assert reason.startswith(f"netfilter translates {VIRTUAL}")
 
 
 def to_node(remote, behind=None, **known):

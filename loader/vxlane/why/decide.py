@@ -170,6 +170,9 @@ def _lasting(facts: Facts, *, is_leaving: bool) -> Iterator[Verdict]:
     is_echo = facts.packet is Packet.ECHO
     if facts.is_translated and facts.settings.judged_nat:
         yield Verdict.JUDGED
+    peer = facts.far_peer
+    if not peer and not facts.receiver:
+        yield Verdict.NO_PEER
     if facts.is_translated and is_echo:
         yield Verdict.CHANGED
     if is_leaving and facts.receiver:
@@ -177,11 +180,8 @@ def _lasting(facts: Facts, *, is_leaving: bool) -> Iterator[Verdict]:
             yield Verdict.JUDGED
         if _is_guarded(facts.receiver, facts, Guard.TO_POD):
             yield Verdict.GUARDED
-    peer = facts.far_peer
     if is_leaving and peer and (not peer.ifindex or facts.next_hop):
         yield Verdict.NO_NEXT_HOP
-    if is_leaving and not peer and not facts.receiver:
-        yield Verdict.NO_PEER
 
 
 def _is_judged(settings: Settings, pod: Pod) -> bool:

@@ -141,8 +141,10 @@ def _tcp_control(_context: Context) -> Reason:
 def _no_peer(context: Context) -> Reason:
     if context.facts.node or context.facts.own_device:
         return _of_a_node(context)
-    remote = context.facts.behind.remote if not context.is_leaving else context.facts.tuple.remote
-    if context.is_leaving and context.facts.is_translated:
+    behind = context.facts.behind.remote
+    remote = context.facts.tuple.remote if context.is_leaving else behind
+    # One that is only masqueraded has the same other end behind netfilter.
+    if remote != behind:
         why = f"netfilter translates {remote}, and the translation of this flow is not learned yet"
         return f"{why}: see which of translated, changed and other_outer rises", "vxlane stats"
     if context.facts.is_of_this_node and context.facts.neighbour is None:
