@@ -96,6 +96,20 @@ def test_status_shows_all_nodes(running: SteeredCluster, vxlane: Callable[..., R
     assert [item["troubles"] for item in listed] == [[], ["no room for peers"], []]
 
 
+@pytest.mark.parametrize("value", ["x", float("nan"), [0.5], True, 10**400])
+def test_one_nodes_wrong_report_hides_no_other_node(
+    running: SteeredCluster, vxlane: Callable[..., Result], value: Any
+) -> None:
+    """A node's own credentials can write its annotation; such a node has no agent's report."""
+    running.deaf = {"node-00002"}
+    running.change(2, report=said("on", share=value))
+    done = vxlane(running, "cluster", "status")
+    assert done.exit_code == 1
+    rows = done.stdout.splitlines()[1:]
+    assert [row.split()[5] for row in rows if row.startswith("node")] == ["90%", "-", "0%"]
+    assert "no agent has reported" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("words", "plan"),
     [

@@ -91,6 +91,56 @@ def test_a_report_that_is_none_is_no_agent() -> None:
     assert node(later=-100).age == 0
 
 
+@pytest.mark.parametrize("key", ["share", "packets", "pods", "failures", "problems"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *('"x"', '"1"', "NaN", "Infinity", "-Infinity", "1e999", "true", "[1]", '{"a": 1}'),
+        *("[" * 200 + "]" * 200, "1" + "0" * 400, "-1" + "0" * 400, "1" + "0" * 5000),
+    ],
+)
+def test_a_figure_that_is_none_is_no_report(key: str, value: str) -> None:
+    """Its node is one without an agent, and is shown and compared as such."""
+    thing = make_node(1)
+    text = json.dumps(said("on") | {key: "HERE"})
+    thing["metadata"]["annotations"][REPORT] = text.replace('"HERE"', value)
+    found = node_of(thing, dt.datetime.now(dt.timezone.utc))
+    assert found.troubles == ["no agent has reported from it"]
+    assert document(found)[key if key in document(found) else "share"] is None
+    ill = health_of(found, [])
+    assert summary(ill) == "no traffic, 0 of 0 pods ready"
+    assert worse(health(), ill) == ["its agent does not report"]
+    assert worse(ill, health()) == []
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        {"packets": -1},
+        {"packets": 0.5},
+        {"failures": 2.0},
+        {"ready": "yes"},
+        {"ready": 1},
+        {"trouble": ["no room"]},
+        {"trouble": "\ud800"},
+        {"version": 7},
+        {"bypass": {"on": True}},
+        {"at": 20260101},
+    ],
+)
+def test_a_report_with_a_value_of_another_kind_is_none(report: dict[str, Any]) -> None:
+    """No agent writes so."""
+    assert node(**report).report == {}
+
+
+def test_a_report_may_lack_keys_and_have_others() -> None:
+    """Agents of other versions know other ones."""
+    found = node(share=None, failures=None, tomorrow=[float("nan")])
+    assert (found.troubles, found.is_reporting) == ([], True)
+    assert worse(health(), health_of(found, [])) == []
+    assert [node(share=share).report["share"] for share in (0, 1, 0.25)] == [0, 1, 0.25]
+
+
 @pytest.mark.parametrize(
     ("backend", "kernel", "obstacle"),
     [

@@ -51,7 +51,7 @@ def worse(before: Health, now: Health) -> list[str]:
     elif before.node.report.get("ready") and not now.node.report.get("ready"):
         found.append("its agent is not ready any more")
     for what in ("failures", "problems"):
-        was, is_now = (int(health.node.report.get(what) or 0) for health in (before, now))
+        was, is_now = (health.node.report.get(what, 0) for health in (before, now))
         if is_now > was:
             trouble = now.node.report.get("trouble") or "see vxlane status there"
             found.append(f"its agent has {is_now} {what}, {was} before: {trouble}")

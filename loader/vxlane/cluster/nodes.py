@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,8 @@ Json = dict[str, Any]
 STALE = 660.0
 """Seconds after which no report means no agent: one comes every five minutes, and one may get
 lost."""
+_ABOVE_ALL = 2**64
+"""More than a counter of the programs can hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +136,45 @@ def document(node: ClusterNode) -> Json:
 
 
 def _report(text: str) -> Mapping[str, Any]:
+    """What an agent has written; empty: nothing, or what no agent writes.
+
+    Whoever has a node's own credentials can write anything there. A wrong value is not just left
+    out: without its failures a node would look well.
+    """
     try:
         found = parse_json(text) if text else {}
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    if not isinstance(found, dict):
+        return {}
+    told = {key: value for key, value in found.items() if value is not None}
+    is_right = all(_IS_RIGHT[key](value) for key, value in told.items() if key in _IS_RIGHT)
+    return told if is_right else {}
+
+
+def _is_text(value: object) -> bool:
+    # JSON can name halves of characters, which can't be printed.
+    return isinstance(value, str) and not any("\ud800" <= each <= "\udfff" for each in value)
+
+
+def _is_count(value: object) -> bool:
+    # To Python a bool is an int, too.
+    return type(value) is int and 0 <= value < _ABOVE_ALL
+
+
+def _is_figure(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    # NaN compares with nothing.
+    return abs(value) < _ABOVE_ALL
+
+
+_IS_RIGHT: Mapping[str, Callable[[object], bool]] = {
+    **dict.fromkeys(("version", "mode", "wish", "bypass", "trouble", "at"), _is_text),
+    **dict.fromkeys(("failures", "problems", "pods", "packets"), _is_count),
+    "ready": lambda value: isinstance(value, bool),
+    "share": _is_figure,
+}
 
 
 def _age(at: object, now: dt.datetime) -> float | None:
