@@ -93,9 +93,10 @@ def enable(
     """Switch the bypass of nodes on, one after the other.
 
     Each node is compared with itself before: whether it is Ready, its agent's failures, its pods
-    that are not ready, and restarts. If a node is worse, it is switched back, and no other node is
-    switched. Whether applications are well is for you to watch. The printed shares show how much is
-    bypassed. To go on, run it again with more pods or more nodes.
+    that are not ready, and restarts. If a node is worse or can't be watched any more, it is
+    switched back, and no other node is switched. Whether applications are well is for you to watch.
+    The printed shares show how much is bypassed. To go on, run it again with more pods or more
+    nodes.
     """
     if bool(nodes) == is_all:
         raise click.UsageError("name the nodes to enable, or pass --all")

@@ -7,17 +7,24 @@ A node that is worse than before is set back to what it was, and nothing further
 from __future__ import annotations
 
 import datetime as dt
+import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from http import HTTPStatus
+from typing import Any, Protocol, TypeVar
 
 from vxlane.cluster.health import Health, health_of, summary, worse
 from vxlane.cluster.nodes import ClusterNode, node_of
-from vxlane.errors import ConfigError, VxlaneError
+from vxlane.errors import ConfigError, SourceError, VxlaneError
+from vxlane.sources.http import HttpError
 from vxlane.sources.steering import BYPASS, Wish
 
 Say = Callable[[str], None]
+Found = TypeVar("Found")
+
+_REFUSALS = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND}
+"""With these the server has done nothing, and would answer the same again."""
 
 
 class Nodes(Protocol):
@@ -44,7 +51,7 @@ class Patience:
     """For which a node is watched after its switch."""
     poll: float = 2.0
     answer: float = 120.0
-    """Until an agent must have said that it follows."""
+    """Until an agent must have said that it follows, or the server must have answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,16 +108,24 @@ class Rollout:
         self._say = say
 
     def one_by_one(self, planned: Iterable[Change]) -> None:
-        """Each change in turn. VxlaneError: a node was worse and is set back; those before stay."""
+        """Each change in turn. VxlaneError: a node was worse, or could not be watched, and is set
+        back; those before stay.
+        """
         for change in planned:
             before = self._health(change.node.name)
-            self._annotate(change.node.name, str(change.wish))
-            reasons = self._watched(before, change.node.name)
+            try:
+                self._annotate(change.node.name, str(change.wish))
+                reasons = self._watched(before, change.node.name)
+            except BaseException as error:
+                # No node stays switched that nobody watches. A request that got no answer may have
+                # been carried out.
+                if not _is_refusal(error):
+                    self._say(self._set_back(change))
+                raise
             if reasons:
-                self._annotate(change.node.name, change.node.wanted)
                 raise VxlaneError(
-                    f"node {change.node.name} is set back to {change.node.wanted or 'on'}, since "
-                    f"{'; '.join(reasons)}; 'vxlane cluster rollback' switches all nodes off"
+                    f"{self._set_back(change)}, since {'; '.join(reasons)}; "
+                    "'vxlane cluster rollback' switches all nodes off"
                 )
 
     def at_once(self, planned: Iterable[Change]) -> None:
@@ -125,23 +140,58 @@ class Rollout:
     ) -> None:
         """Until it holds for all nodes of these names. VxlaneError names the others."""
         end = time.monotonic() + self._patience.answer
-        while left := [n.name for n in read(self._api) if n.name in names and not condition(n)]:
+        while left := [
+            node.name
+            for node in self.ask(lambda: read(self._api), end)
+            if node.name in names and not condition(node)
+        ]:
             if time.monotonic() > end:
                 raise VxlaneError(
                     f"these nodes' agents don't {what}: {', '.join(left)}; see their pods' logs"
                 )
             time.sleep(self._patience.poll)
 
+    def ask(self, question: Callable[[], Found], end: float | None = None) -> Found:
+        """The server's answer, asked again until `end` if it gives none: it may be busy, or
+        restart. SourceError: it gave none, or refuses.
+        """
+        if end is None:
+            end = time.monotonic() + self._patience.answer
+        is_told = False
+        while True:
+            try:
+                return question()
+            except SourceError as error:
+                if _is_refusal(error) or time.monotonic() > end:
+                    raise
+                if not is_told:
+                    self._say(f"asking again: {error}")
+                is_told = True
+            time.sleep(self._patience.poll)
+
     def _watched(self, before: Health, name: str) -> list[str]:
         """Why the node is worse within the time that it is watched; empty: it is not."""
         try:
+            return self._followed(before, name) or self._soaked(before, name)
+        except SourceError as error:
+            return [f"it can't be watched: {error}"]
+
+    def _followed(self, before: Health, name: str) -> list[str]:
+        """Why its agent does not follow; empty: it does."""
+        try:
             self.wait_for({name}, lambda node: node.follows, "follow")
+        except SourceError:
+            raise
         except VxlaneError:
-            now = self._health(name)
+            now = self.ask(lambda: self._health(name))
             return worse(before, now) or now.node.troubles or ["its agent does not follow"]
+        return []
+
+    def _soaked(self, before: Health, name: str) -> list[str]:
+        """Why it is worse at some moment of the soak; empty: at none, the last one included."""
         end = time.monotonic() + self._patience.soak
         while True:
-            now = self._health(name)
+            now = self.ask(lambda: self._health(name))
             if reasons := worse(before, now):
                 return reasons
             if time.monotonic() >= end:
@@ -149,10 +199,32 @@ class Rollout:
                 return []
             time.sleep(min(self._patience.poll, max(0.0, end - time.monotonic())))
 
+    def _set_back(self, change: Change) -> str:
+        """Write what the node's annotation said before; what has become of it, in words."""
+        name, before = change.node.name, change.node.wanted
+        word = shlex.quote(f"{BYPASS}-" if before is None else f"{BYPASS}={before}")
+        stays = (
+            f"node {name} stays {change.wish}, and "
+            f"'kubectl annotate --overwrite node {name} {word}' sets it back"
+        )
+        try:
+            self._annotate(name, before)
+        except SourceError as error:
+            return f"{stays} ({error})"
+        except KeyboardInterrupt:
+            self._say(stays)
+            raise
+        return f"node {name} is set back to {before or 'on'}"
+
     def _health(self, name: str) -> Health:
         # Asked every two seconds: a list of all nodes each time would be a load for the server.
         return health_of(node_of(self._api.node(name), _now()), self._api.pods_of(name))
 
     def _annotate(self, name: str, word: str | None) -> None:
+        # Said behind it: a terminal that has gone must not keep a node from being set back.
+        self.ask(lambda: self._api.annotate(name, {BYPASS: word}))
         self._say(f"{name}: {BYPASS}={word}" if word else f"{name}: without {BYPASS}")
-        self._api.annotate(name, {BYPASS: word})
+
+
+def _is_refusal(error: BaseException) -> bool:
+    return isinstance(error, HttpError) and error.status in _REFUSALS
