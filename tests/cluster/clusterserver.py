@@ -28,6 +28,16 @@ def pod(*, ready: bool = True, restarts: int = 0) -> dict[str, Any]:
     return {"metadata": {}, "status": status}
 
 
+def daemon_pod(node: str, *, generation: str = "7", ready: bool = True, **more: Any) -> Any:
+    """A Pod object of a DaemonSet with uid `u`, whose template is of this generation."""
+    labels = {"pod-template-generation": generation}
+    owner = {"uid": "u"}
+    made = pod(ready=ready)
+    made["metadata"] = {"name": f"vxlane-{node[-1]}", "labels": labels, "ownerReferences": [owner]}
+    made["metadata"] |= more
+    return made | {"spec": {"nodeName": node}}
+
+
 class SteeredCluster(ApiServer):
     """Nodes node-00001 and on. An agent runs where the DaemonSet is, and reports at once.
 

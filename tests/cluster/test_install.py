@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from apiserver import make_node
-from clusterserver import said
+from clusterserver import daemon_pod, said
 
-from vxlane.cluster.install import Installation
+from vxlane.cluster.daemons import GENERATION
+from vxlane.cluster.install import Installation, daemon_set
 from vxlane.cluster.rollout import Patience, Rollout, changes, read
-from vxlane.errors import VxlaneError
+from vxlane.errors import ConfigError, SourceError, VxlaneError
 from vxlane.sources.steering import BYPASS, NOTHING, REPORT
 
 WHOLE = {"desiredNumberScheduled": 2, "updatedNumberScheduled": 2, "numberReady": 2}
@@ -30,6 +32,10 @@ class Cluster:
         self.statuses = list(statuses or [SEEN])
         self.done: list[str] = []
         self.things = {thing["metadata"]["name"]: thing for thing in map(make_node, (1, 2))}
+        for thing in self.things.values():
+            thing["metadata"]["labels"] = {"kubernetes.io/os": "linux"}
+        self.pods: list[Any] = []
+        self.told: list[str] = []
         for name, word in wanted.items():
             self.annotate(name.replace("_", "-"), {BYPASS: word, REPORT: ""})
         self.done.clear()
@@ -46,6 +52,15 @@ class Cluster:
         """See `ClusterApi`."""
         return []
 
+    def pods_of_set(self, _: Any) -> list[Any]:
+        """See `ClusterApi`."""
+        self.done.append("look at pods")
+        return self.pods
+
+    def die(self, node: str) -> None:
+        """Kubelet says nothing any more."""
+        self.things[node]["status"]["conditions"] = [{"type": "Ready", "status": "Unknown"}]
+
     def annotate(self, node: str, annotations: Mapping[str, str | None]) -> None:
         """See `ClusterApi`; the agent follows."""
         found = self.things[node]["metadata"]["annotations"]
@@ -59,7 +74,8 @@ class Cluster:
         """See `ClusterApi`."""
         self.done.append(f"look at {thing['kind']}")
         status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
-        return thing | {"metadata": {**thing["metadata"], "generation": 2}, "status": status}
+        more = {"generation": 2, "uid": "u", "annotations": {GENERATION: "7"}}
+        return thing | {"metadata": {**thing["metadata"], **more}, "status": status}
 
     def apply(self, thing: Any) -> None:
         """See `ClusterApi`."""
@@ -72,7 +88,7 @@ class Cluster:
     def installation(self, *, answer: float = 60.0) -> Installation:
         """Of vxlane on this cluster."""
         api: Any = self
-        return Installation(api, patience=Patience(0.0, 0.0, answer), say=lambda _: None)
+        return Installation(api, patience=Patience(0.0, 0.0, answer), say=self.told.append)
 
 
 UNSEEN, OLD_PODS, STARTING = (
@@ -100,8 +116,11 @@ def test_pods_that_do_not_come_end_it(status: Mapping[str, int]) -> None:
         (installation.plan_up("")[0], installation.up),
         (installation.plan_down()[0], installation.down),
     ):
-        with pytest.raises(VxlaneError, match="of 2 pods of DaemonSet kube-system/vxlane are rea"):
+        with pytest.raises(VxlaneError) as caught:
             act(objects)
+        assert "of 2 pods of DaemonSet kube-system/vxlane are ready: node-00001: no new pod; " in (
+            str(caught.value)
+        )
     assert {step.partition(" ")[0] for step in cluster.done} == {"look", "apply"}
 
 
@@ -145,3 +164,116 @@ def test_an_agent_that_is_gone_is_not_waited_for() -> None:
     rollout = Rollout(cluster, Patience(0.0, 0.0, 0.0), lambda _: None)
     rollout.at_once(changes(read(cluster), NOTHING, ["node-00001", "node-00002"]))
     assert cluster.done == ["node-00001 off", "node-00002 off"]
+
+
+HALF = {**SEEN, "updatedNumberScheduled": 1, "numberReady": 1}
+NEW, OLD = daemon_pod("node-00001"), daemon_pod("node-00001", generation="6")
+
+
+def dead_cluster(*statuses: Mapping[str, int]) -> Cluster:
+    """node-00002 is not Ready, and its agent has reported a minute ago."""
+    cluster = Cluster(*(statuses or (HALF,)), node_00001="off", node_00002="25%")
+    cluster.die("node-00002")
+    cluster.pods = [NEW]
+    return cluster
+
+
+def test_up_leaves_out_what_is_not_ready() -> None:
+    """Neither its pod nor its report is waited for, and it is not switched."""
+    cluster = dead_cluster()
+    del cluster.things["node-00002"]["metadata"]["annotations"][REPORT]
+    installation = cluster.installation()
+    objects, plan = installation.plan_up("")
+    assert plan[-1] == "left out: node-00002: it is not Ready"
+    assert plan[-2].endswith("watch each for 0 s: node-00001")
+    installation.up(objects)
+    assert cluster.done[-4:] == ["apply DaemonSet", LOOK, "look at pods", "node-00001 on"]
+    assert (
+        "left out: node-00002: it is not Ready; 'vxlane up' again switches it on when it is"
+    ) in cluster.told
+
+
+def test_up_refuses_a_cluster_without_a_node_that_is_ready() -> None:
+    """Nothing could be done on it."""
+    cluster = dead_cluster()
+    cluster.die("node-00001")
+    with pytest.raises(ConfigError, match="node-00001: it is not Ready, node-00002: it is not"):
+        cluster.installation().plan_up("")
+
+
+def test_down_leaves_out_what_is_not_ready() -> None:
+    """Its agent does not follow and its pod does not come; what is on it is named."""
+    cluster = dead_cluster()
+    annotate = cluster.annotate
+
+    def unheard(node: str, annotations: Mapping[str, str | None]) -> None:
+        if node == "node-00001" or None in annotations.values():
+            annotate(node, annotations)
+
+    cluster.annotate = unheard  # type: ignore[method-assign]
+    installation = cluster.installation()
+    objects, plan = installation.plan_down()
+    assert plan[-1] == "left out: node-00002: it is not Ready"
+    installation.down(objects)
+    assert cluster.done[-1] == "node-00002 None"
+    assert "delete DaemonSet" in cluster.done
+    assert (
+        "left out: node-00002: it is not Ready; 'vxlane uninstall' and 'vxlane detach' there take "
+        "off what is still on it"
+    ) in cluster.told
+
+
+@pytest.mark.parametrize("old_pods", [[], [OLD], [daemon_pod("node-00001", ready=False)]])
+def test_a_dead_nodes_pod_stands_for_no_other_nodes(old_pods: list[Any]) -> None:
+    """It may be new by the counters, and the pod of a node that is Ready may not."""
+    cluster = dead_cluster()
+    cluster.pods = [*old_pods, daemon_pod("node-00002")]
+    installation = cluster.installation(answer=0.0)
+    with pytest.raises(VxlaneError, match=r"1 of 2 pods of .* are ready: node-00001: "):
+        installation.down(installation.plan_down()[0])
+    assert "delete DaemonSet" not in cluster.done
+
+
+def test_a_node_that_dies_while_it_is_waited_for_is_left_out() -> None:
+    """When nothing has moved for as long as an agent may take to answer."""
+    cluster = Cluster(HALF, node_00001="off", node_00002="off")
+    cluster.pods = [NEW]
+    installation = cluster.installation(answer=0.0)
+    objects, _ = installation.plan_up("")
+    cluster.die("node-00002")
+    installation.up(objects)
+    assert cluster.done[-1] == "node-00001 on"
+
+
+def test_pods_are_waited_for_as_long_as_more_of_them_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten seconds a look, and 15 s until it counts as over. More nodes make no difference."""
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(time, "sleep", lambda _: clock.append(clock.pop() + 10))
+    counts = [(0, 2), (1, 1), (1, 1), (1, 2), (2, 1), (2, 1)]
+    keys = ("updatedNumberScheduled", "numberReady")
+    statuses = [SEEN | dict(zip(keys, each, strict=True)) for each in counts]
+    wanted = daemon_set(Cluster().installation().plan_down()[0])
+    cluster = Cluster(*statuses, SEEN)
+    cluster.installation(answer=15.0)._wait_for_pods(wanted)
+    assert cluster.done == [LOOK] * 7
+    stuck = Cluster({**SEEN, "numberReady": 1})
+    with pytest.raises(VxlaneError, match="1 of 2 pods"):
+        stuck.installation(answer=15.0)._wait_for_pods(wanted)
+    assert stuck.done == [*[LOOK] * 3, "look at pods"]
+
+
+def test_a_look_that_fails_does_not_end_it() -> None:
+    """The server may be busy."""
+    cluster = dead_cluster()
+    read_one, faults = cluster.read, [SourceError("timed out")]
+
+    def busy(thing: Any) -> Any:
+        if "apply DaemonSet" in cluster.done and faults:
+            raise faults.pop()
+        return read_one(thing)
+
+    cluster.read = busy  # type: ignore[method-assign]
+    installation = cluster.installation()
+    installation.up(installation.plan_up("")[0])
+    assert cluster.done[-1] == "node-00001 on"

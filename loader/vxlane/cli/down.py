@@ -21,7 +21,7 @@ def down(*, kubeconfig: Path | None, yes: bool) -> None:
 
     Without --yes it changes nothing, and shows what it would do. The bypass is switched off
     everywhere, each node is cleaned, and the objects are deleted. Packets take the kernel path from
-    the first step on.
+    the first step on. Nodes that are not Ready are left out and named.
     """
     api = connect(kubeconfig)
     installation = Installation(api, patience=Patience(), say=click.echo)

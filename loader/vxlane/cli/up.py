@@ -29,8 +29,8 @@ def up(*, image: str, soak: float, kubeconfig: Path | None, yes: bool) -> None:
 
     Without --yes it changes nothing, and shows what it would do. The agents start with the bypass
     off. Then each node is switched on and watched, as 'vxlane cluster enable' does. If a node is
-    worse than before, it is switched back, and no other node is switched. 'vxlane down' removes
-    everything again.
+    worse than before, it is switched back, and no other node is switched. Nodes that are not Ready
+    are left out. 'vxlane down' removes everything again.
     """
     api = connect(kubeconfig)
     installation = Installation(api, patience=Patience(soak=soak), say=click.echo)

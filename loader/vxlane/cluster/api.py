@@ -62,6 +62,15 @@ class ClusterApi:
         query = urlencode({"fieldSelector": f"spec.nodeName={node}"})
         yield from self._client.call("GET", f"/api/v1/pods?{query}").get("items") or ()
 
+    def pods_of_set(self, daemons: Json) -> list[Json]:
+        """The Pod objects that a DaemonSet's labels choose."""
+        chosen = daemons["spec"]["selector"]["matchLabels"]
+        labels = ",".join(f"{key}={value}" for key, value in chosen.items())
+        query = urlencode({"labelSelector": labels})
+        namespace = quote(daemons["metadata"]["namespace"])
+        found = self._client.call("GET", f"/api/v1/namespaces/{namespace}/pods?{query}")
+        return found.get("items") or []
+
     def read(self, thing: Json) -> Json | None:
         """The object of this kind and name as the cluster has it; None: it has none."""
         try:

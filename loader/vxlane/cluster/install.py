@@ -13,6 +13,7 @@ from importlib import resources
 import yaml
 
 from vxlane.cluster.api import ClusterApi, Json
+from vxlane.cluster.daemons import lacking, leave_room, progress
 from vxlane.cluster.nodes import ClusterNode
 from vxlane.cluster.rollout import Patience, Rollout, Say, changes, read
 from vxlane.errors import ConfigError, VxlaneError
@@ -63,13 +64,14 @@ class Installation:
 
     def plan_up(self, image: str) -> tuple[list[Json], list[str]]:
         """The objects to apply, and what will be done in words. ConfigError: it can't be."""
-        usable = [node for node in self.nodes if not node.obstacle]
+        usable = [node for node in self.nodes if not node.hindrance]
         if not usable:
-            reasons = ", ".join(f"{node.name}: {node.obstacle}" for node in self.nodes)
+            reasons = ", ".join(f"{node.name}: {node.hindrance}" for node in self.nodes)
             raise ConfigError(f"no node can be accelerated: {reasons or 'there is none'}")
         objects = manifests(ADOPT, self.nodes, image)
         if there := self._api.read(daemon_set(objects)):
             _refuse_others(there)
+        leave_room(daemon_set(objects), self.nodes)
         fresh = [node.name for node in self._fresh()]
         return objects, [
             f"keep the bypass off on {', '.join(fresh)} ({BYPASS}=off)" if fresh else "",
@@ -77,7 +79,7 @@ class Installation:
             "wait until each node's agent has reported",
             f"switch the bypass on, node by node, and watch each for {self._patience.soak:g} s: "
             + ", ".join(node.name for node in usable),
-            *(f"left out: {node.name}: {node.obstacle}" for node in self.nodes if node.obstacle),
+            *(f"left out: {node.name}: {node.hindrance}" for node in self.nodes if node.hindrance),
         ]
 
     def up(self, objects: list[Json]) -> None:
@@ -88,9 +90,11 @@ class Installation:
             self._api.apply(item)
             self._say(f"applied {title(item)}")
         self._wait_for_pods(daemon_set(objects))
-        usable = {node.name for node in self.nodes if not node.obstacle}
-        self._rollout.wait_for(usable, lambda node: node.is_reporting, "report")
-        self._rollout.one_by_one(changes(read(self._api), EVERYTHING))
+        able = {node.name for node in self.nodes if not node.obstacle}
+        self._rollout.wait_for(able, lambda node: node.is_reporting or not node.is_ready, "report")
+        nodes = read(self._api)
+        self._say_left_out(nodes, "'vxlane up' again switches it on when it is")
+        self._rollout.one_by_one(changes((node for node in nodes if node.is_ready), EVERYTHING))
 
     def plan_down(self) -> tuple[list[Json], list[str]]:
         """The objects that remove all, and what will be done in words. ConfigError: it can't be."""
@@ -102,19 +106,25 @@ class Installation:
             )
         _refuse_others(there)
         image = there["spec"]["template"]["spec"]["containers"][0]["image"]
-        return manifests(REMOVE, self.nodes, image), [
+        objects = manifests(REMOVE, self.nodes, image)
+        leave_room(daemon_set(objects), self.nodes)
+        return objects, [
             "switch the bypass off on all nodes",
             "have each node's pod take the CNI plugin, programs and maps off the node",
             f"delete {', '.join(map(title, objects))}",
             "take vxlane's annotations off the nodes",
+            *(f"left out: {node.name}: it is not Ready" for node in _left_out(self.nodes)),
         ]
 
     def down(self, objects: list[Json]) -> None:
         """Do it. VxlaneError: it stopped, and says where."""
-        self._rollout.at_once(changes(self.nodes, NOTHING))
+        planned = changes(self.nodes, NOTHING)
+        self._rollout.at_once(planned, lambda node: node.follows or not node.is_ready)
         for item in objects:
             self._api.apply(item)
         self._wait_for_pods(daemon_set(objects))
+        advice = "'vxlane uninstall' and 'vxlane detach' there take off what is still on it"
+        self._say_left_out(read(self._api), advice)
         # The pods before the account and the role that they use.
         for item in reversed(objects):
             self._api.delete(item)
@@ -131,23 +141,46 @@ class Installation:
             if node.wanted is None and not node.report and not node.obstacle
         ]
 
+    def _say_left_out(self, nodes: list[ClusterNode], advice: str) -> None:
+        for node in _left_out(nodes):
+            self._say(f"left out: {node.name}: it is not Ready; {advice}")
+
     def _wait_for_pods(self, wanted: Json) -> None:
-        """Until each pod of the DaemonSet is of this version, and ready."""
-        end = time.monotonic() + self._patience.answer * max(1, len(self.nodes))
+        """Until the DaemonSet's pods are of this version and ready, on all nodes that are Ready.
+        VxlaneError: nothing has moved for as long as an agent may take to answer.
+        """
+        dead = sum(not node.is_ready for node in self.nodes)
+        highest, end = (-1, -1), time.monotonic() + self._patience.answer
         while True:
-            found = self._api.read(wanted) or wanted
-            status = found.get("status") or {}
-            desired = status.get("desiredNumberScheduled", 0)
-            is_seen = status.get("observedGeneration") == found["metadata"].get("generation", 0)
-            counted = ("updatedNumberScheduled", "numberReady")
-            if is_seen and all(status.get(count, 0) >= desired for count in counted):
+            found = self._rollout.ask(lambda: self._api.read(wanted)) or wanted
+            now = progress(found)
+            if now.is_seen and now.left <= 0:
                 return
-            if time.monotonic() > end:
+            if now.height > highest:
+                highest, end = now.height, time.monotonic() + self._patience.answer
+            is_late = time.monotonic() > end
+            # All nodes and pods are a load for the server: they are read when they may decide.
+            if is_late or (now.is_seen and now.left <= dead):
+                lacks = self._lacking(found)
+                if now.is_seen and not lacks:
+                    return
+            if is_late:
+                where = "; ".join(lacks) or "the cluster has not begun with this version"
                 raise VxlaneError(
-                    f"{status.get('numberReady', 0)} of {desired} pods of {title(wanted)} are "
-                    "ready; see 'kubectl describe' of the others"
+                    f"{now.ready} of {now.desired} pods of {title(wanted)} are ready: {where}; "
+                    "see 'kubectl describe' of these"
                 )
             time.sleep(self._patience.poll)
+
+    def _lacking(self, found: Json) -> list[str]:
+        ask = self._rollout.ask
+        nodes = ask(lambda: read(self._api))
+        return lacking(found, nodes, ask(lambda: self._api.pods_of_set(found)))
+
+
+def _left_out(nodes: list[ClusterNode]) -> list[ClusterNode]:
+    """Those that are vxlane's, and that nothing can be done on now."""
+    return [node for node in nodes if not node.obstacle and not node.is_ready]
 
 
 def _refuse_others(there: Json) -> None:

@@ -29,6 +29,7 @@ class ClusterNode:
 
     name: str
     is_ready: bool
+    labels: Mapping[str, str]
     kernel: str
     """As `uname -r`."""
     kubelet: str
@@ -90,6 +91,11 @@ class ClusterNode:
             return f"kernel {self.kernel}; {OLDEST} is needed"
         return ""
 
+    @property
+    def hindrance(self) -> str:
+        """Why it can't be accelerated now; empty: it can. No pod starts where kubelet is silent."""
+        return self.obstacle or ("" if self.is_ready else "it is not Ready")
+
 
 def node_of(thing: Mapping[str, Any], now: dt.datetime) -> ClusterNode:
     """The node that a Node object describes, at the time `now`."""
@@ -100,6 +106,7 @@ def node_of(thing: Mapping[str, Any], now: dt.datetime) -> ClusterNode:
     return ClusterNode(
         name=name_of(thing),
         is_ready=is_ready(status),
+        labels=(thing.get("metadata") or {}).get("labels") or {},
         kernel=str(info.get("kernelVersion") or ""),
         kubelet=str(info.get("kubeletVersion") or ""),
         backend=annotations.get(f"{DEFAULT_PREFIX}/backend-type", ""),

@@ -128,12 +128,18 @@ class Rollout:
                     "'vxlane cluster rollback' switches all nodes off"
                 )
 
-    def at_once(self, planned: Iterable[Change]) -> None:
-        """All changes now, then wait for the agents. VxlaneError names those that don't follow."""
+    def at_once(
+        self,
+        planned: Iterable[Change],
+        condition: Callable[[ClusterNode], bool] = lambda node: node.follows,
+    ) -> None:
+        """All changes now, then wait for the agents. VxlaneError names those that don't follow, or
+        for which another `condition` does not hold.
+        """
         names = {change.node.name for change in planned if change.node.is_reporting}
         for change in planned:
             self._annotate(change.node.name, str(change.wish))
-        self.wait_for(names, lambda node: node.follows, "follow")
+        self.wait_for(names, condition, "follow")
 
     def wait_for(
         self, names: set[str], condition: Callable[[ClusterNode], bool], what: str
