@@ -85,6 +85,39 @@ def test_root_is_advised_where_it_may_help(
     assert not cli._may_lack_root(error)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("agent", "--mode", "adopt"),
+        ("detach",),
+        ("doctor",),
+        ("doctor", "--json"),
+        ("lab", "down"),
+        ("lab", "exec", "lab-node1", "true"),
+        ("lab", "up"),
+        ("status",),
+        ("status", "--json"),
+    ],
+    ids=" ".join,
+)
+def test_what_needs_root_says_so_and_nothing_else(
+    words: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One sentence and status 1, also where root's own directory can't be looked into."""
+    monkeypatch.setenv(STATE_VARIABLE, str(tmp_path))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "access", lambda *_args, **_more: False)
+    monkeypatch.setattr(sys, "argv", ["vxlane", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr()
+    assert (ended.value.code, said.out) == (1, "")
+    assert said.err == "vxlane: this needs root; run it again with sudo\n"
+
+
 def test_an_output_that_is_full_has_a_sentence() -> None:
     """What can't be written ends with status 1 and one line, not with a traceback."""
     with Path("/dev/full").open("w") as full:

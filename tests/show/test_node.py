@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from vxlane.datapath.maps import Maps
-from vxlane.errors import KernelError, VxlaneError
+from vxlane.errors import ContractError, KernelError, VxlaneError
 from vxlane.show import node
 
 Serve = Callable[[bytes | None], Path]
@@ -93,3 +93,20 @@ def test_missing_capabilities_are_told_of_this_process(
     monkeypatch.setattr(node, "missing", lambda _: "")
     with pytest.raises(KernelError, match=r"not permitted$"):
         node.open_maps(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "error", [KernelError("open pin peers", errno.EPERM), ContractError("peers: other sizes")]
+)
+def test_programs_that_cannot_be_read_may_bypass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: VxlaneError
+) -> None:
+    """Whether they do is not known to a process that can't read their maps."""
+
+    def refuse(_: Path) -> Maps:
+        raise error
+
+    monkeypatch.setattr(node.Maps, "open", refuse)
+    programs = node.status(tmp_path)["programs"]
+    assert programs["bypassing"] is None
+    assert programs["error"].startswith(str(error))

@@ -49,7 +49,7 @@ def test_kernel_without_root(monkeypatch):
     """What can't be tried is not told to be missing."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     done = CliRunner().invoke(status, ["--kernel"])
-    assert (done.stdout, "needs root; run it with sudo" in str(done.exception)) == ("", True)
+    assert (done.stdout, "needs root; run it again with sudo" in str(done.exception)) == ("", True)
 
 
 def test_peers(lab):

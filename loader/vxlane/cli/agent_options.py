@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from vxlane.agent.server.logs import LogFormat
-from vxlane.cli.common import Number, PathName
+from vxlane.cli.common import PRIVATE, Number
 from vxlane.cli.go_flags import GoBool, GroupedOption
 from vxlane.config import SUBNET_FILE, Mode, PodSource
 from vxlane.datapath.attach import Method
@@ -179,7 +179,7 @@ _DATAPATH = (
     _size("flow", _SIZES.max_flows),
     _option(
         "state-dir",
-        type=PathName(),
+        type=PRIVATE,
         default=str(STATE),
         envvar=STATE_VARIABLE,
         show_default=True,
@@ -205,7 +205,7 @@ _DATAPATH = (
     ),
     _own(
         "host-root",
-        type=PathName(),
+        type=PRIVATE,
         default=str(cni_places.ROOT),
         show_default=True,
         help="The node's root directory as it is seen from here, to look for its runtime.",
@@ -224,7 +224,7 @@ _DATAPATH = (
 _COMPATIBILITY = (
     _option(
         "subnet-file",
-        type=PathName(),
+        type=PRIVATE,
         default=str(SUBNET_FILE),
         show_default=True,
         help="Write subnet.env, which the flannel CNI plugin reads, to this file.",

@@ -44,14 +44,20 @@ class Number(click.FloatRange):
 class PathName(click.Path):
     """A path. An empty one would be the current directory, which nobody means."""
 
-    def __init__(self, *, file_okay: bool = True, dir_okay: bool = True) -> None:
-        super().__init__(file_okay=file_okay, dir_okay=dir_okay, path_type=Path)
+    def __init__(
+        self, *, file_okay: bool = True, dir_okay: bool = True, readable: bool = True
+    ) -> None:
+        super().__init__(file_okay=file_okay, dir_okay=dir_okay, readable=readable, path_type=Path)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The path. BadParameter: it is empty, or of the wrong kind."""
         if not str(value):
             self.fail("the name is empty; give a path, or leave the option out", param, ctx)
         return super().convert(value, param, ctx)
+
+
+PRIVATE = PathName(readable=False)
+"""A path of root's own. click looks at paths before the command can say that it needs root."""
 
 
 def emit(document: Any, render: Callable[[Any], str], *, as_json: bool) -> None:
@@ -81,7 +87,7 @@ def is_alone(context: click.Context) -> bool:
 def need_root() -> None:
     """ConfigError unless root runs this."""
     if os.geteuid() != 0:
-        raise ConfigError("this needs root; run it with sudo")
+        raise ConfigError("this needs root; run it again with sudo")
 
 
 def need_writable(*places: Path | str | None) -> None:

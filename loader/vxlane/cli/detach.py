@@ -10,14 +10,14 @@ import click
 
 from vxlane.agent.detach import detach as undo
 from vxlane.agent.server import logs
-from vxlane.cli.common import PathName, examples, need_root
+from vxlane.cli.common import PRIVATE, examples, need_root
 from vxlane.util.places import STATE, STATE_VARIABLE
 
 
 @click.command(epilog=examples("vxlane detach", "vxlane detach --network"))
 @click.option(
     "--state-dir",
-    type=PathName(),
+    type=PRIVATE,
     default=str(STATE),
     envvar=STATE_VARIABLE,
     show_default=True,

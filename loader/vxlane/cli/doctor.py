@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
 
-from vxlane.cli.common import PathName, as_json, emit, examples, need_writable
+from vxlane.cli.common import PathName, as_json, emit, examples, need_root, need_writable
 from vxlane.doctor import trial
 from vxlane.doctor.bundle import write
 from vxlane.doctor.examine import examine, try_fix
@@ -47,10 +46,10 @@ def doctor(as_json: bool, bundle: Path | None, tried: str | None) -> None:  # no
     Each finding is ok, warn or fail, with its meaning and the commands that fix it. Without --try
     nothing is changed. No packet is sent: the kernel is tried in a network namespace of its own. It
     works without an agent too. The exit status is 1 if a finding is fail, or if the fix that was
-    tried was undone, and 0 if all is ok or warn. It is 2 if doctor itself failed.
+    tried was undone, and 0 if all is ok or warn. It is 2 if doctor itself failed. Without root it
+    is 1, as of every command, and nothing is printed to standard output.
     """
-    if os.geteuid() != 0:
-        raise click.UsageError("this reads the kernel's programs and rules; run it with sudo")
+    need_root()
     if bundle and tried:
         raise click.UsageError("--bundle and --try are two commands; run one after the other")
     if bundle and bundle.exists() and not bundle.is_file():

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
-from vxlane.cli.common import Json, Number, as_json, emit, examples
+from vxlane.cli.common import Json, Number, as_json, emit, examples, need_root
 from vxlane.errors import LabError
 from vxlane.lab import demo as demos
 from vxlane.lab import lab as labs
@@ -73,6 +73,7 @@ def lab() -> None:
 @click.option("--agent-option", multiple=True, help="Option for every agent. Can be repeated.")
 def up(name: str, nodes: int, pods: int, kernel_nodes: int, agent_option: tuple[str, ...]) -> None:
     """Make a lab. One of the same name is removed first."""
+    need_root()
     made = labs.up(
         name,
         nodes=nodes,
@@ -87,6 +88,7 @@ def up(name: str, nodes: int, pods: int, kernel_nodes: int, agent_option: tuple[
 @name_option
 def down(name: str) -> None:
     """Remove a lab, or what a killed command left of one."""
+    need_root()
     labs.down(name)
 
 
@@ -113,6 +115,7 @@ def status(name: str, as_json: bool) -> None:  # noqa: FBT001 (a flag is click's
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def execute(namespace: str, command: tuple[str, ...]) -> None:
     """Run COMMAND in the network namespace of a node or pod."""
+    need_root()
     node = labs.find(namespace)
     if node:
         networks, plugins, cache = map(str, cni_directories(node))
@@ -148,6 +151,7 @@ def demo(name: str, rounds: int, seconds: float, as_json: bool) -> None:  # noqa
     The lab is made for the demo and removed after it. The exit status is 1 if a transfer failed,
     or if the bypass carried less of it than it should.
     """
+    need_root()
 
     def progress(word: str) -> None:
         click.echo(f"demo: {word}", err=True)

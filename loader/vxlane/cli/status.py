@@ -30,8 +30,8 @@ def status(kernel: bool, as_json: bool) -> None:  # noqa: FBT001 (flags are clic
     With --kernel it shows what this kernel can do. That is tried once after each boot, in network
     namespaces that are removed again. The exit status is 1 if the kernel lacks what a bypass needs.
     """
+    need_root()
     if kernel:
-        need_root()
         found = kernels.kernel()
         emit(found, _kernel_text, as_json=as_json)
         if not kernels.is_enough(found):

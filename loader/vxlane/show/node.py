@@ -19,7 +19,7 @@ from vxlane.datapath.abi import Guard
 from vxlane.datapath.maps import Maps
 from vxlane.datapath.programs import pin_directory
 from vxlane.datapath.records import PeerCount
-from vxlane.errors import KernelError, VxlaneError
+from vxlane.errors import ContractError, KernelError, VxlaneError
 from vxlane.pods.names import PodNames
 from vxlane.show import documents
 from vxlane.show.documents import Json
@@ -41,7 +41,8 @@ def open_maps(state: Path) -> Maps:
         raise VxlaneError(f"no programs are pinned in {pins}; {_why_none(state)}") from None
     except KernelError as error:
         if lacks := missing(_CAPABILITIES):
-            raise VxlaneError(f"{error}; this process lacks {lacks}") from None
+            advice = f"this process lacks {lacks}"
+            raise KernelError(error.operation, error.errno, advice) from None
         raise
 
 
@@ -109,6 +110,9 @@ def _waiting(state: Path) -> Json | None:
 def _programs(state: Path) -> Json:
     try:
         opened = open_maps(state)
+    except (ContractError, KernelError) as error:
+        # There are programs, and what they go by can't be read from here.
+        return {"bypassing": None, "error": str(error)}
     except VxlaneError as error:
         return {"bypassing": False, "error": str(error)}
     with opened as maps:
