@@ -12,7 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from vxlane.cli.lab import lab as lab_commands
 from vxlane.errors import ConfigError, LabError, ToolError
 from vxlane.lab import lab as labs
 from vxlane.lab import namespaces
@@ -51,6 +53,41 @@ def test_down_of_nothing_is_no_error():
     """Down may be called when there is no lab, and twice."""
     labs.down(NAME)
     labs.down(NAME)
+
+
+def test_down_says_what_it_removed():
+    """A lab's namespaces, its directory, and the log of an agent that failed."""
+    labs.up(NAME, nodes=1, pods_per_node=1, kernel_only=1)
+    log = LABS / f"{NAME}-node1.log"
+    log.write_text("it failed")
+    done = down("--name", NAME)
+    said = f'removed lab "{NAME}": 3 namespaces, {LABS / NAME}, {log}\n'
+    assert (done.returncode, done.stdout, done.stderr) == (0, said, "")
+    assert (traces(), log.exists()) == ([], False)
+
+
+def test_down_names_a_lab_that_is_not_there():
+    """A wrong name is an error that tells the right ones."""
+    longer = f"{NAME}-more"
+    labs.up(longer, nodes=1, pods_per_node=0, kernel_only=1)
+    done = down("--name", NAME)
+    labs.down(longer)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f'vxlane: there is no lab "{NAME}"; there are: ')
+    assert longer in done.stderr
+
+
+def test_down_of_the_usual_lab_may_find_nothing(monkeypatch):
+    """A script that begins with `lab down` goes on."""
+    monkeypatch.setattr(labs, "down", lambda _: [])
+    done = CliRunner().invoke(lab_commands, ["down"])
+    assert (done.exit_code, done.output.split(";")[0]) == (0, 'there is no lab "lab"')
+
+
+def down(*words):
+    """`vxlane lab down`, both outputs kept."""
+    command = [program("vxlane"), "lab", "down", *words]
+    return subprocess.run(command, check=False, capture_output=True, text=True)
 
 
 def test_down_needs_no_file():

@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from vxlane.cli.common import Json, Number, as_json, emit, examples, need_root
@@ -86,10 +87,21 @@ def up(name: str, nodes: int, pods: int, kernel_nodes: int, agent_option: tuple[
 
 @lab.command(epilog=examples("vxlane lab down", "vxlane lab down --name big"))
 @name_option
-def down(name: str) -> None:
-    """Remove a lab, or what a killed command left of one."""
+@click.pass_context
+def down(context: click.Context, name: str) -> None:
+    """Remove a lab, or what a killed command left of one.
+
+    If there is nothing of that name, it says so. The exit status is then 1 if --name was given.
+    """
     need_root()
-    labs.down(name)
+    if removed := labs.down(name):
+        click.echo(f'removed lab "{name}": {", ".join(removed)}')
+        return
+    absent = f'there is no lab "{name}"; there are: {", ".join(labs.names()) or "no labs"}'
+    # A script may begin with the removal of the usual lab, whether it is there or not.
+    if context.get_parameter_source("name") is not ParameterSource.DEFAULT:
+        raise LabError(absent)
+    click.echo(absent)
 
 
 @lab.command(

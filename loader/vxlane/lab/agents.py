@@ -81,10 +81,12 @@ def pid(node: LabNode) -> int | None:
     return sole.holder(node.directory)
 
 
-def remove_kept_logs(lab: str) -> None:
-    """Remove what agents that failed left behind."""
-    for log in LABS.glob(f"{lab}-node*.log"):
+def remove_kept_logs(lab: str) -> list[Path]:
+    """Remove what agents that failed left behind, and return it."""
+    logs = sorted(LABS.glob(f"{lab}-node*.log"))
+    for log in logs:
         log.unlink(missing_ok=True)
+    return logs
 
 
 def last_words(node: LabNode) -> str:

@@ -172,23 +172,30 @@ def _make(lab: Lab, agent_options: list[str]) -> None:
         agents.await_ready(node)
 
 
-def down(name: str) -> None:
+def down(name: str) -> list[str]:
     """Remove everything with the lab's name: processes, namespaces, mounts, files.
 
-    The order lets the next `down` find what a killed one left: processes by their namespace, mounts
-    by the directory, which goes last.
+    Returns in words what there was; empty: nothing has that name. The order lets the next `down`
+    find what a killed one left: processes by their namespace, mounts by the directory, which goes
+    last.
     """
     check_name(name)
     with _one_at_a_time():
-        _remove(name)
-        agents.remove_kept_logs(name)
+        return [*_remove(name), *map(str, agents.remove_kept_logs(name))]
 
 
-def _remove(name: str) -> None:
-    namespaces.remove([found for found in namespaces.existing() if is_namespace_of(name, found)])
-    for mount in _mounts_below(LABS / name):
+def _remove(name: str) -> list[str]:
+    """See `down`."""
+    found = [each for each in namespaces.existing() if is_namespace_of(name, each)]
+    removed = [f"{len(found)} namespace{'s' if len(found) > 1 else ''}"] if found else []
+    namespaces.remove(found)
+    directory = LABS / name
+    for mount in _mounts_below(directory):
         namespaces.run(None, "umount", "--lazy", str(mount))
-    shutil.rmtree(LABS / name, ignore_errors=True)
+    if directory.exists():
+        removed.append(str(directory))
+    shutil.rmtree(directory, ignore_errors=True)
+    return removed
 
 
 def find(namespace: str) -> LabNode | None:
