@@ -69,6 +69,13 @@ def test_a_net_conf_that_is_no_text_is_refused(tmp_path: Path) -> None:
         read_network(file)
 
 
+def test_a_net_conf_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """The advice is right for a path that was given, and for the usual one."""
+    advice = "No such file or directory; give --net-config-path a file that can be read$"
+    with pytest.raises(ConfigError, match=rf"net-conf\.json: {advice}"):
+        read_network(tmp_path / "net-conf.json")
+
+
 @pytest.mark.parametrize(("mode", "default"), [("own", True), ("adopt", False)])
 def test_tunnels_are_tracked_beside_flanneld(mode: str, default: bool) -> None:  # noqa: FBT001
     """In mode own they are not, unless it is asked: there the node's rules are vxlane's to make."""

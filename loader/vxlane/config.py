@@ -121,7 +121,8 @@ def read_network(path: Path) -> Network:
     try:
         text = path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}; give --net-config-path") from None
+        advice = "give --net-config-path a file that can be read"
+        raise ConfigError(f"{path}: {error.strerror}; {advice}") from None
     try:
         return parse_network(text)
     except ConfigError as error:
