@@ -18,6 +18,9 @@ Imports nothing of vxlane, so that every layer can raise these.
 from __future__ import annotations
 
 import os
+import re
+
+_UNNAMED = re.compile(r'in "<[a-z ]+>", ')
 
 
 class VxlaneError(Exception):
@@ -67,5 +70,8 @@ class LabError(VxlaneError):
 
 
 def one_line(error: Exception) -> str:
-    """What a library's error says, for a sentence of ours: PyYAML's errors have several lines."""
-    return " ".join(str(error).split())
+    """What a library's error says, for a sentence of ours, which names the file.
+
+    PyYAML's errors have several lines, and name what they read "<unicode string>" or "<file>".
+    """
+    return _UNNAMED.sub("at ", " ".join(str(error).split()))

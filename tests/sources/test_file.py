@@ -94,7 +94,7 @@ def test_a_bad_entry_is_named_and_keeps_its_last_good_state(
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("nodes: [", "neither YAML nor JSON"),
+        ("nodes: [", "did not find expected node content at line "),
         ('{"nodes": [', "neither YAML nor JSON"),
         ("", "no list 'nodes'"),
         ("nodes: 5", "no list 'nodes'"),

@@ -150,6 +150,17 @@ def test_a_broken_kubeconfig_is_refused(tmp_path: Path, text: str) -> None:
     assert "\n" not in str(raised.value)
 
 
+def test_where_a_kubeconfig_is_wrong_is_told(tmp_path: Path) -> None:
+    """By line and column, and without the line's words: it may hold a token."""
+    path = tmp_path / "config"
+    path.write_text("users: [{user: {token: secret}\n")
+    with pytest.raises(ConfigError) as raised:
+        find_access(path, {})
+    said = str(raised.value)
+    assert said.startswith(f"{path} is not YAML: while parsing a flow mapping at line 1, column 9 ")
+    assert "secret" not in said
+
+
 def test_no_kubeconfig_is_refused(tmp_path: Path) -> None:
     """A missing file, and no file outside of a pod, are errors with the next step."""
     with pytest.raises(ConfigError, match="give a kubeconfig that exists"):

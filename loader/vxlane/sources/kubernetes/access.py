@@ -8,6 +8,7 @@ are read for each connection. The kubeconfig itself is read once.
 from __future__ import annotations
 
 import base64
+import io
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -85,7 +86,9 @@ def in_cluster(environ: Mapping[str, str], *, account: Path = SERVICE_ACCOUNT) -
 def read_kubeconfig(path: Path, *, server: str = "") -> Access:
     """The access of the current context of the kubeconfig at `path`."""
     try:
-        return _access(yaml.safe_load(path.read_bytes()), path.parent, server=server)
+        # Of bytes PyYAML's error quotes the wrong line, which may hold a token; of a stream not.
+        document = yaml.safe_load(io.BytesIO(path.read_bytes()))
+        return _access(document, path.parent, server=server)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; give a kubeconfig that exists") from None
     except (yaml.YAMLError, RecursionError) as error:
