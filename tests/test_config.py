@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -74,6 +75,40 @@ def test_a_net_conf_that_is_not_there_is_named(tmp_path: Path) -> None:
     advice = "No such file or directory; give --net-config-path a file that can be read$"
     with pytest.raises(ConfigError, match=rf"net-conf\.json: {advice}"):
         read_network(tmp_path / "net-conf.json")
+
+
+MISSPELT = '{"Netwrk": "10.42.0.0/16", "Backend": {"Type": "vxlan", "Prt": 1}}'
+WARNING = ": flannel has no Netwrk, Backend.Prt; that is ignored, check how it is spelt"
+
+
+def test_a_key_that_flannel_has_not_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It counts for nothing, and only the log says so: flannel takes such a file."""
+    file = tmp_path / "net-conf.json"
+    file.write_text(MISSPELT)
+    assert read_network(file) == Network()
+    assert caplog.messages == [f"{file}{WARNING}"]
+
+
+def test_a_key_of_flannels_is_not_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever its case, whether vxlane reads it or not."""
+    file = tmp_path / "net-conf.json"
+    backend = {"type": "vxlan", "VNI": 4096, "Port": 4789, "MacPrefix": "0E-2A", "Name": "x"}
+    known = {"NETWORK": "10.42.0.0/16", "SubnetLen": 24, "IPv6Network": "fd00::/48"}
+    file.write_text(json.dumps(known | {"enableNFTables": True, "backend": backend}))
+    assert read_network(file).vni == 4096
+    assert caplog.messages == []
+
+
+def test_a_key_in_etcd_that_flannel_has_not_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one of a file is, by the name of the key that holds the configuration."""
+    monkeypatch.setattr("vxlane.agent.prepare.network_in_etcd", lambda _: MISSPELT)
+    options = ["--etcd-endpoints", "http://192.0.2.1", "--iface", "127.0.0.1"]
+    prepare(agent.make_context("agent", [*options, "--state-dir", str(tmp_path)]).params)
+    assert f"etcd's /coreos.com/network/config{WARNING}" in caplog.messages
 
 
 @pytest.mark.parametrize(("mode", "default"), [("own", True), ("adopt", False)])

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The agent's configuration as one frozen value, and flannel's net-conf.json.
 
-Pure but for reading that file. `vxlane.cli.agent_options` has the command line's spelling.
+Pure but for reading that file and warning of it. `vxlane.cli.agent_options` has the command line's
+spelling.
 """
 
 from __future__ import annotations
 
 import enum
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
@@ -20,7 +22,9 @@ from vxlane.host.firewall import Forward, Masquerade
 from vxlane.host.underlay import Choice
 from vxlane.mechanisms.kinds import Kind
 from vxlane.sources.model import Backend
-from vxlane.sources.wire import net_conf, section
+from vxlane.sources.wire import net_conf, section, unknown_keys
+
+log = logging.getLogger(__name__)
 
 DEFAULT_PORT = 8472
 """The kernel's, and so flannel's: older than the IANA port 4789."""
@@ -124,16 +128,25 @@ def read_network(path: Path) -> Network:
         advice = "give --net-config-path a file that can be read"
         raise ConfigError(f"{path}: {error.strerror}; {advice}") from None
     try:
-        return parse_network(text)
+        network = parse_network(text)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+    warn_of_unknown(text, str(path))
+    return network
+
+
+def warn_of_unknown(text: str | bytes, place: str) -> None:
+    """Log the keys of the net-conf.json in `place` that count for nothing.
+
+    flannel is silent of them, and refuses none: a file that it takes has to do here too.
+    """
+    if unknown := unknown_keys(text):
+        keys = ", ".join(unknown)
+        log.warning("%s: flannel has no %s; that is ignored, check how it is spelt", place, keys)
 
 
 def parse_network(text: str | bytes) -> Network:
-    """The content of a net-conf.json.
-
-    Unknown keys are left alone.
-    """
+    """The content of a net-conf.json. Unknown keys are left alone."""
     top = net_conf(text)
     backend = section(top.get("backend") or {})
     if "type" not in backend:

@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from vxlane.agent.answers import Answers
-from vxlane.config import Config, Mode, Network, PodSource, parse_network, read_network
+from vxlane.config import (
+    Config,
+    Mode,
+    Network,
+    PodSource,
+    parse_network,
+    read_network,
+    warn_of_unknown,
+)
 from vxlane.datapath.attach import Method
 from vxlane.datapath.programs import Constants, Strictness
 from vxlane.errors import ConfigError, SourceError
@@ -93,7 +101,9 @@ def _with_etcd(values: Values) -> tuple[Config, NodeSource]:
     )
     origin = f"etcd {access.prefix}"
     answers = Answers(values["state_dir"], origin)
-    network = parse_network(answers.to("network", lambda: network_in_etcd(access)))
+    text = answers.to("network", lambda: network_in_etcd(access))
+    network = parse_network(text)
+    warn_of_unknown(text, f"etcd's {config_key(access.prefix)}")
     name = values["node_name"] or socket.gethostname()
     config = _config(values, name, network, origin=origin)
     own, devices = NodeCache(config).load().own, Devices()

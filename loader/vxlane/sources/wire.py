@@ -14,6 +14,16 @@ from vxlane.errors import ConfigError
 from vxlane.sources.model import Announcement, Backend, derived_mac, parse_mac
 from vxlane.util.jsontext import parse_json
 
+_KEYS = frozenset(
+    {"backend", "enableipv4", "enableipv6", "enablenftables"}
+    | {"network", "networks", "subnetlen", "subnetmin", "subnetmax"}
+    | {"ipv6network", "ipv6networks", "ipv6subnetlen", "ipv6subnetmin", "ipv6subnetmax"}
+)
+_BACKEND_KEYS = frozenset(
+    {"type", "vni", "port", "mtu", "gbp", "learning", "directrouting"}
+    | {"name", "macprefix", "dnsserverlist"}  # of nodes with Windows, which read the same file
+)
+
 
 def backend_data(own: Announcement) -> str:
     """The BackendData that `own` publishes.
@@ -62,6 +72,16 @@ def section(document: object) -> dict[str, Any]:
     if not isinstance(document, Mapping):
         raise ConfigError("is not a JSON object with Network and Backend")
     return folded(document)
+
+
+def unknown_keys(text: str | bytes) -> list[str]:
+    """The keys of a net-conf.json with a Backend that flannel reads nowhere, as they are spelt."""
+    document = parse_json(text)
+    backend = folded(document)["backend"]
+    return [
+        *(key for key in document if key.lower() not in _KEYS),
+        *(f"Backend.{key}" for key in backend if key.lower() not in _BACKEND_KEYS),
+    ]
 
 
 def folded(members: Mapping[Any, Any]) -> dict[str, Any]:
