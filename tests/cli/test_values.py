@@ -61,6 +61,14 @@ def test_an_empty_path_is_refused(command, words):
         command.make_context(command.name, list(words))
 
 
+def test_a_pattern_that_is_none_is_refused():
+    """Also beside an --iface that is found, so that it does not wait for the day it is not."""
+    with pytest.raises(click.BadParameter, match="'\\[' is no regular expression: unterminated"):
+        agent.make_context("agent", ["--iface", "lo", "--iface-regex", "["])
+    known = agent.make_context("agent", ["--iface-regex", "eth.", "--iface-regex", "10[.]"])
+    assert [pattern.pattern for pattern in known.params["iface_regex"]] == ["eth.", "10[.]"]
+
+
 @pytest.mark.parametrize(
     "option", ["--etcd-username", "--etcd-password", "--etcd-certfile", "--etcd-keyfile"]
 )

@@ -7,6 +7,7 @@ from VXLANE_<NAME>. What comes out are the values that `agent.prepare` makes a `
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -52,6 +53,17 @@ def _switch(name: str, *, default: bool | None = False, **rest: Any) -> InGroup:
 
 def _choice(kind: type[Mode | Method | LogFormat | PodSource]) -> click.Choice[str]:
     return click.Choice([item.value for item in kind])
+
+
+def _patterns(
+    _ctx: click.Context, _param: click.Parameter, words: tuple[str, ...]
+) -> tuple[re.Pattern[str], ...]:
+    """Regular expressions, compiled. BadParameter: one is none."""
+    try:
+        return tuple(map(re.compile, words))
+    except re.error as error:
+        reason = f"{error.pattern!r} is no regular expression: {error}"
+        raise click.BadParameter(reason) from None
 
 
 def _size(what: str, default: int) -> InGroup:
@@ -126,6 +138,7 @@ _OVERLAY = (
     _option(
         "iface-regex",
         multiple=True,
+        callback=_patterns,
         help="Use the interface whose address or name this regular expression matches, if none is "
         "found by --iface. Can be repeated.",
     ),

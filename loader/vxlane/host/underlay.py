@@ -18,7 +18,7 @@ class Choice:
 
     interfaces: tuple[str, ...] = ()
     """Names or addresses."""
-    patterns: tuple[str, ...] = ()
+    patterns: tuple[re.Pattern[str], ...] = ()
     """Regular expressions, tried on addresses, then on names."""
     can_reach: IPv4Address | None = None
     public: IPv4Address | None = None
@@ -61,7 +61,8 @@ def _found(devices: Devices, choice: Choice) -> tuple[Device, IPv4Address | None
         if found := _matching(devices, pattern):
             return found
     if choice.interfaces or choice.patterns:
-        asked = ", ".join(choice.interfaces + choice.patterns)
+        patterns = tuple(pattern.pattern for pattern in choice.patterns)
+        asked = ", ".join(choice.interfaces + patterns)
         raise ConfigError(f"no interface is named, addressed or matched by {asked}; see 'ip addr'")
     if choice.can_reach:
         return _towards(devices, choice.can_reach)
@@ -78,17 +79,15 @@ def _named(devices: Devices, wanted: str) -> tuple[Device, IPv4Address | None] |
     return (holder, address) if holder else None
 
 
-def _matching(devices: Devices, pattern: str) -> tuple[Device, IPv4Address | None] | None:
-    try:
-        expression = re.compile(pattern)
-    except re.error as error:
-        raise ConfigError(f"--iface-regex {pattern!r} is no regular expression: {error}") from None
+def _matching(
+    devices: Devices, pattern: re.Pattern[str]
+) -> tuple[Device, IPv4Address | None] | None:
     for interface, index in devices.addresses().items():
         device = devices.by_index(index)
-        if device and expression.search(str(interface.ip)):
+        if device and pattern.search(str(interface.ip)):
             return device, interface.ip
     for device in devices.all().values():
-        if expression.search(device.name):
+        if pattern.search(device.name):
             return device, None
     return None
 
