@@ -25,7 +25,7 @@ from wellnode import (
     told,
 )
 
-from vxlane.doctor.checks import settings
+from vxlane.doctor.checks import agent, settings
 from vxlane.doctor.checks.all import CHECKS, findings
 from vxlane.doctor.facts import Conntrack, Program, Tunnel
 from vxlane.doctor.findings import Level
@@ -117,6 +117,15 @@ def lease(seconds):
 def test_agent(changes, found):
     """A dead agent is one finding; of a living one its word, its lease and its pins are told."""
     assert [(check, level) for check, level, _ in told("agent", **changes)] == found
+
+
+def test_a_problem_is_not_said_to_exclude_its_node():
+    """Some nodes with a problem are served, such as this one with another address on its cni0."""
+    sentence = "node node1: new pods fail: cni0 has an address outside the pod CIDR"
+    facts = replace(WELL, agent=replace(WELL.agent, status={"problems": [sentence]}))
+    [found] = agent.agent(facts)
+    assert (found.says, found.level) == (sentence, Level.WARN)
+    assert found.meaning == "that node, or its entry, is not as it should be"
 
 
 def with_settings(**values):

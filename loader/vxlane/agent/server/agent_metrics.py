@@ -34,7 +34,9 @@ def of_status(status: dict[str, Any]) -> Iterator[Metric]:
         if status[name] is not None:
             yield GaugeMetricFamily(f"vxlane_{name}", help_, value=float(status[name]))
     yield GaugeMetricFamily(
-        "vxlane_problems", "Nodes or entries that can't be used.", value=len(status["problems"])
+        "vxlane_problems",
+        "What is not as it should be with nodes or their entries.",
+        value=len(status["problems"]),
     )
     yield GaugeMetricFamily(
         "vxlane_failures", "What the last reconcile could not do.", value=len(status["failures"])

@@ -37,7 +37,7 @@ def agent(facts: Facts) -> Iterator[Finding]:
         yield fail("agent", f"its source of nodes: {error}", meaning, "vxlane status")
     for kind, meaning in (
         ("failures", "the agent could not do this, and tries again by itself"),
-        ("problems", "this node or entry is not used"),
+        ("problems", "that node, or its entry, is not as it should be"),
     ):
         for sentence in found.status.get(kind, ()):
             is_well = False
