@@ -25,6 +25,7 @@ from vxlane.profile import document as profiled
 from vxlane.profile import measure
 from vxlane.show import documents, rates
 from vxlane.show import slow as slow_node
+from vxlane.sources.model import Backend
 from vxlane.why import answer, node, slow
 
 ROOT = Path(__file__).parents[2]
@@ -52,6 +53,15 @@ def test_every_verdict_is_listed():
     text = (DOCS / "verdicts/README.md").read_text()
     rows = re.findall(r"^\| \[`(\w+)`\]\((\w+)\.md\) \| \S", text, re.MULTILINE)
     assert sorted(rows) == sorted((verdict.label, verdict.label) for verdict in Verdict)
+
+
+def test_backends_have_flannels_names():
+    """compatibility.md names flannel's backends and ours alike, and ours are those of the code."""
+    text = (DOCS / "compatibility.md").read_text()
+    [(flannels, ours)] = re.findall(r"^\| backends (.+) \.\.\. \| (.+) \|$", text, re.MULTILINE)
+    named = set(re.sub(r" \(.*?\)", "", ours).split(" and "))
+    assert named == {item.value for item in Backend if item is not Backend.OTHER}
+    assert named <= set(flannels.split(", "))
 
 
 def test_every_verdict_has_its_page():
