@@ -44,3 +44,10 @@ def test_it_names_every_command_and_option():
 def test_an_entry_is_as_it_is_typed(entry):
     """A switch has its name for a default, and an option its own word for a value."""
     assert entry in page().replace("\\-", "-")
+
+
+def test_it_is_found_in_a_checkout():
+    """The help names vxlane(8), and the README where that is while it is not installed."""
+    readme = (PAGE.parents[1] / "README.md").read_text()
+    assert "vxlane(8)" in str(cli.help)
+    assert "`man docs/vxlane.8`" in readme

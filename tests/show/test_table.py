@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from vxlane.show.table import table, without_middle
+from vxlane.show.table import pairs, table, without_middle
 
 LONG = "production/checkout-payments-worker-7f9c6d5b44-x2x7q"
 SENTENCE = "the way is narrower than pods take it for, and no answer came of any larger one"
@@ -43,6 +43,17 @@ def test_a_pipe_gets_all_of_a_row_in_one_line(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("vxlane.util.terminal.sys.__stdout__", None)
     assert table(RATES, BUSY, cut="POD").splitlines()[1].startswith(f"{LONG}  ")
     assert table(RESULTS, FAILED).splitlines()[1].endswith(f"  {SENTENCE}")
+
+
+def test_each_sentence_of_a_list_has_its_line() -> None:
+    """Problems of a node do not run together, and none are a dash, as other things that are not."""
+    shown = pairs({"pid": "7", "problems": [SENTENCE, LONG], "failures": []}).splitlines()
+    assert shown == [
+        "pid       7",
+        f"problems  {SENTENCE}",
+        f"          {LONG}",
+        "failures  -",
+    ]
 
 
 def test_what_fits_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

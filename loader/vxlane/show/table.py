@@ -84,11 +84,15 @@ def columns(
 
 
 def pairs(values: Mapping[str, object]) -> str:
-    """One line for each key, with aligned values."""
+    """One line for each key, with aligned values. Each item of a list has a line of its own."""
     width = max(map(len, values), default=0)
-    return "\n".join(
-        f"{key.replace('_', ' ').ljust(width)}{_GAP}{_text(value)}" for key, value in values.items()
-    )
+    lines = []
+    for key, value in values.items():
+        name = key.replace("_", " ")
+        for item in (value or [None]) if isinstance(value, list) else [value]:
+            lines.append(f"{name.ljust(width)}{_GAP}{_text(item)}")
+            name = ""
+    return "\n".join(lines)
 
 
 def _is_number(cell: object) -> bool:
