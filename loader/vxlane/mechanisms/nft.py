@@ -7,7 +7,6 @@ of what is in each. Pure.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
@@ -25,6 +24,8 @@ from vxlane.mechanisms.nft_register import (
     Piece,
     Register,
     SetContent,
+    data_of,
+    verdict_of,
     word_of,
 )
 from vxlane.mechanisms.nft_words import (
@@ -192,8 +193,8 @@ class Decoder:
 
     def _bitwise(self, found: Found) -> Iterator[Step]:
         source = self._registers.get(be32_of(found, nft.NFTA_BITWISE_SREG), OTHER)
-        mask = _data(found.get(nft.NFTA_BITWISE_MASK, b""))
-        has_xor = any(_data(found.get(nft.NFTA_BITWISE_XOR, b"")))
+        mask = data_of(found.get(nft.NFTA_BITWISE_MASK, b""))
+        has_xor = any(data_of(found.get(nft.NFTA_BITWISE_XOR, b"")))
         result = OTHER
         if source is MARK and not has_xor:
             result = 0  # packets come unmarked, so to clear bits of the mark gives 0
@@ -205,7 +206,7 @@ class Decoder:
 
     def _cmp(self, found: Found) -> Iterator[Step]:
         source = self._registers.get(be32_of(found, nft.NFTA_CMP_SREG), OTHER)
-        operation, data = be32_of(found, nft.NFTA_CMP_OP), _data(found[nft.NFTA_CMP_DATA])
+        operation, data = be32_of(found, nft.NFTA_CMP_OP), data_of(found[nft.NFTA_CMP_DATA])
         pieces = source if isinstance(source, tuple) else OTHER
         assert isinstance(pieces, tuple)
         if source in {MARK, 0} and any(data) == (operation == nft.NFT_CMP_EQ):
@@ -224,7 +225,7 @@ class Decoder:
         low, high = found[nft.NFTA_RANGE_FROM_DATA], found[nft.NFTA_RANGE_TO_DATA]
         is_negated = be32_of(found, nft.NFTA_RANGE_OP) == nft.NFT_RANGE_NEQ
         piece = self._piece(be32_of(found, nft.NFTA_RANGE_SREG))
-        yield piece.between(_data(low), _data(high), is_negated=is_negated)
+        yield piece.between(data_of(low), data_of(high), is_negated=is_negated)
 
     def _lookup(self, found: Found) -> Iterator[Step]:
         source = be32_of(found, nft.NFTA_LOOKUP_SREG)
@@ -266,7 +267,7 @@ class Decoder:
     def _immediate(self, found: Found) -> Iterator[Step]:
         register, data = be32_of(found, nft.NFTA_IMMEDIATE_DREG), found[nft.NFTA_IMMEDIATE_DATA]
         if register != nft.NFT_REG_VERDICT:
-            self._registers[register] = int(any(_data(data)))
+            self._registers[register] = int(any(data_of(data)))
         elif verdict := verdict_of(data):
             yield verdict
 
@@ -277,24 +278,3 @@ def _all(held: Register) -> tuple[Piece, ...]:
 
 def _fields(pieces: Iterable[Piece]) -> Iterator[Field]:
     return (piece.what for piece in pieces if isinstance(piece.what, Field))
-
-
-def verdict_of(data: bytes) -> Verdict | None:
-    """The verdict in nested NFTA_DATA_*. None: there is none, or the next rule follows anyway."""
-    verdict = attributes(data, 0).get(nft.NFTA_DATA_VERDICT)
-    if verdict is None:
-        return None
-    found = attributes(verdict, 0)
-    (code,) = struct.unpack(">i", found[nft.NFTA_VERDICT_CODE])
-    if code in {nft.NFT_CONTINUE, nft.NFT_BREAK}:
-        return None
-    if code == nft.NFT_RETURN:
-        return Verdict(Code.RETURN)
-    if code in {nft.NFT_JUMP, nft.NFT_GOTO}:
-        chain = text_of(found[nft.NFTA_VERDICT_CHAIN])
-        return Verdict(Code.JUMP if code == nft.NFT_JUMP else Code.GOTO, chain)
-    return Verdict(Code.DROP if code == nft.NF_DROP else Code.ACCEPT)
-
-
-def _data(nested: bytes) -> bytes:
-    return attributes(nested, 0).get(nft.NFTA_DATA_VALUE, b"")

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from vxlane.errors import KernelError
 from vxlane.host.events import ObjectName, RulesetChange
 from vxlane.host.own_tables import OWN_TABLES
-from vxlane.mechanisms.nft import Decoder, verdict_of
-from vxlane.mechanisms.nft_register import SetContent
+from vxlane.mechanisms.nft import Decoder
+from vxlane.mechanisms.nft_register import SetContent, data_of, verdict_of
 from vxlane.mechanisms.nft_words import ACTIONS, OBJECTS
 from vxlane.mechanisms.rules import Base, ChainKey, Family, Rule, Verdict
 from vxlane.netlink import nfnetlink as nf
@@ -150,8 +150,7 @@ def _elements(body: bytes) -> Iterator[_Element]:
     for _, element in attribute_list(listed):
         found = attributes(element, 0)
         key, last = (
-            attributes(found.get(end, b""), 0).get(nft.NFTA_DATA_VALUE, b"")
-            for end in (nf.NFTA_SET_ELEM_KEY, nf.NFTA_SET_ELEM_KEY_END)
+            data_of(found.get(end, b"")) for end in (nf.NFTA_SET_ELEM_KEY, nf.NFTA_SET_ELEM_KEY_END)
         )
         verdict = verdict_of(found.get(nf.NFTA_SET_ELEM_DATA, b""))
         yield key, last, be32_of(found, nf.NFTA_SET_ELEM_FLAGS), verdict

@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+import struct
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from vxlane.mechanisms.kinds import Kind
 from vxlane.mechanisms.packet import Field, NameTest, NumberTest, Test, masked_test
-from vxlane.mechanisms.rules import Step, Unknown, Verdict
+from vxlane.mechanisms.rules import Code, Step, Unknown, Verdict
 from vxlane.netlink import nftables as nft
 from vxlane.netlink import rtnetlink as rt
+from vxlane.netlink.socket import attributes, text_of
 
 NameOf = Callable[[int], str]
 """A device's name by ifindex; empty where there is none."""
@@ -133,6 +135,28 @@ def word_of(register: int) -> int:
     if register >= nft.NFT_REG32_00:
         return register - nft.NFT_REG32_00
     return (register - nft.NFT_REG_1) * nft.NFT_REG_SIZE // nft.NFT_REG32_SIZE
+
+
+def data_of(nested: bytes) -> bytes:
+    """The value in nested NFTA_DATA_*."""
+    return attributes(nested, 0).get(nft.NFTA_DATA_VALUE, b"")
+
+
+def verdict_of(data: bytes) -> Verdict | None:
+    """The verdict in nested NFTA_DATA_*. None: there is none, or the next rule follows anyway."""
+    verdict = attributes(data, 0).get(nft.NFTA_DATA_VERDICT)
+    if verdict is None:
+        return None
+    found = attributes(verdict, 0)
+    (code,) = struct.unpack(">i", found[nft.NFTA_VERDICT_CODE])
+    if code in {nft.NFT_CONTINUE, nft.NFT_BREAK}:
+        return None
+    if code == nft.NFT_RETURN:
+        return Verdict(Code.RETURN)
+    if code in {nft.NFT_JUMP, nft.NFT_GOTO}:
+        chain = text_of(found[nft.NFTA_VERDICT_CHAIN])
+        return Verdict(Code.JUMP if code == nft.NFT_JUMP else Code.GOTO, chain)
+    return Verdict(Code.DROP if code == nft.NF_DROP else Code.ACCEPT)
 
 
 Register = tuple[Piece, ...] | int
