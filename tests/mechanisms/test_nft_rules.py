@@ -32,6 +32,14 @@ NFT = {
     "ip forward tcp flags @bits drop": "header",
     "ip forward tcp dport . tcp flags @pairs drop": "header",
     "ip forward oifname . tcp flags @exits drop": "header",
+    "ip forward tcp flags . meta mark @marked drop": "header",
+    "ip forward meta mark . tcp flags @flagged drop": "header",
+    "ip forward tcp flags . ct mark { fin | ack . 1-4 } drop": "header",
+    "ip forward tcp flags . meta iif { fin | ack . 1-4 } drop": "header",
+    "ip forward tcp flags . rt classid { fin | ack . 1-4 } drop": "header",
+    "ip forward tcp flags . rt classid @realms drop": "header",
+    "ip forward jhash tcp flags . ip saddr mod 2 0 drop": "header",
+    "ip forward tcp flags . meta mark vmap { fin | ack . 1-4 : drop }": "header",
     "ip prerouting meta pkttype multicast drop": "header",
     "ip prerouting meta pkttype { broadcast, multicast } drop": "header",
     "ip prerouting iif . meta pkttype { lo . multicast } drop": "header",
@@ -95,6 +103,12 @@ NFT_CAN_NOT_BE_MET = (
     "ip forward fib daddr type local log",
     "ip forward ip daddr . meta l4proto . th dport vmap @verdicts",
     "ip forward counter accept",
+    "ip forward tcp dport . meta mark { 80 . 1-4 } drop",
+    "ip forward tcp flags syn meta mark 1-4 log",
+    "ip forward tcp flags & (syn | ack) == ack meta mark 1-4 accept",
+    "ip forward tcp flags & (syn | ack) == ack rt classid 1-4 accept",
+    "ip forward jhash ip saddr . tcp sport mod 2 0 drop",
+    "ip forward symhash mod 2 0 drop",
     "ip forward meta mark set meta mark & 0xffff0fff",
     "ip output udp dport 53 log",
     "ip other log",
@@ -116,6 +130,9 @@ add set ip t wild { type ifname; flags interval; elements = { "docker*" }; }
 add set ip t bits { type tcp_flag; }
 add set ip t pairs { type inet_service . tcp_flag; }
 add set ip t exits { type ifname . tcp_flag; }
+add set ip t marked { type tcp_flag . mark; flags interval; }
+add set ip t flagged { type mark . tcp_flag; flags interval; }
+add set ip t realms { type tcp_flag . realm; }
 add map ip t verdicts { type ipv4_addr . inet_proto . inet_service : verdict; }
 add counter ip t named
 add limit ip t slow { rate 10/second; }

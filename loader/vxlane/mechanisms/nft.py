@@ -31,6 +31,7 @@ from vxlane.mechanisms.nft_register import (
 from vxlane.mechanisms.nft_words import (
     ACTIONS,
     CT_KINDS,
+    DESTINATIONS,
     HARMLESS,
     LAYOUT,
     META_INDEXES,
@@ -41,6 +42,7 @@ from vxlane.mechanisms.nft_words import (
     META_SETS,
     OBJECTS,
     OF_CONNECTION,
+    SOURCES,
     TRANSLATIONS,
 )
 from vxlane.mechanisms.packet import Field
@@ -106,10 +108,20 @@ class Decoder:
             yield from xtables.target_steps(text_of(found[nft.NFTA_TARGET_NAME]), data)
         elif name in OF_CONNECTION:
             yield Unknown.TEST
-        elif name not in HARMLESS:
+        elif name not in HARMLESS and name not in DESTINATIONS:
             yield Kind.UNKNOWN
-        # Some of these write a register, and we do not know which.
-        self._registers.clear()
+        if name in DESTINATIONS:
+            yield from self._undecoded(name, found)
+        elif name not in HARMLESS:
+            # Some of these write a register, and we do not know which.
+            self._registers.clear()
+
+    def _undecoded(self, name: str, found: Found) -> Iterator[Step]:
+        """Only the register that is written changes: a key may hold other fields beside it."""
+        if name in SOURCES:
+            first, size = (be32_of(found, key) for key in SOURCES[name])
+            yield from _fields(self._of_key(first, size))
+        self._registers[be32_of(found, DESTINATIONS[name])] = OTHER
 
     def _object(self, found: Found) -> Kind:
         if nft.NFTA_OBJREF_SET_NAME in found:

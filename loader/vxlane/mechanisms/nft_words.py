@@ -25,10 +25,26 @@ ACTIONS = {
     "notrack": Kind.NOTRACK,
 }
 """Expressions that are a mechanism by themselves, by name."""
-HARMLESS = frozenset({"counter", "last", "byteorder"})
+HARMLESS = frozenset({"counter", "last"})
 TRANSLATIONS = frozenset({"nat", "masq", "redir"})
 OF_CONNECTION = frozenset({"hash", "socket", "osf", "rt", "xfrm", "tunnel", "secmark"})
 """Expressions whose outcome is the same for all packets of a flow."""
+DESTINATIONS = {
+    "byteorder": nft.NFTA_BYTEORDER_DREG,
+    "hash": nft.NFTA_HASH_DREG,
+    "numgen": nft.NFTA_NG_DREG,
+    "osf": nft.NFTA_OSF_DREG,
+    "rt": nft.NFTA_RT_DREG,
+    "socket": nft.NFTA_SOCKET_DREG,
+    "tunnel": nft.NFTA_TUNNEL_DREG,
+    "xfrm": nft.NFTA_XFRM_DREG,
+}
+"""Expressions that write a value that is not decoded: the attribute that names the register."""
+SOURCES = {
+    "byteorder": (nft.NFTA_BYTEORDER_SREG, nft.NFTA_BYTEORDER_LEN),
+    "hash": (nft.NFTA_HASH_SREG, nft.NFTA_HASH_LEN),
+}
+"""Those that work it out from registers: the attributes of the first one and of the length."""
 
 OBJECTS = {
     nft.NFT_OBJECT_COUNTER: Kind.ACCOUNT,
