@@ -128,6 +128,70 @@ def test_a_set_is_asked_for_the_registers_of_its_key(register, key_size, expecte
     assert kinds(rule(flags, SOURCE, lookup(FIRST), DROP, content=content)) == expected
 
 
+MASK_XOR, LSHIFT, RSHIFT, AND, OR, XOR = range(6)  # NFT_BITWISE_*
+CONNMARK = 3  # NFT_CT_MARK
+CT_MARK = expression("ct", number(nft.NFTA_CT_DREG, SECOND), number(nft.NFTA_CT_KEY, CONNMARK))
+SET_MARK = expression(
+    "meta",
+    number(nft.NFTA_META_KEY, nft.NFT_META_MARK),
+    number(nft.NFTA_META_SREG, FIRST),
+)
+PACKET_MARK = expression(
+    "meta",
+    number(nft.NFTA_META_KEY, nft.NFT_META_MARK),
+    number(nft.NFTA_META_DREG, FIRST),
+)
+FLAGS = payload(FIRST, nft.NFT_PAYLOAD_TRANSPORT_HEADER, 13, 1)
+
+
+def bitwise(operation, *members):
+    """An operation on the first register, and what else it is of."""
+    return expression(
+        "bitwise",
+        number(nft.NFTA_BITWISE_SREG, FIRST),
+        number(nft.NFTA_BITWISE_DREG, FIRST),
+        number(nft.NFTA_BITWISE_OP, operation),
+        *members,
+    )
+
+
+OF_SECOND = number(nft.NFTA_BITWISE_SREG2, SECOND)
+ONE = nested(7, attribute(nft.NFTA_DATA_VALUE, bytes(3) + b"\1"))  # NFTA_BITWISE_DATA
+
+
+@pytest.mark.parametrize(
+    ("operation", "member", "expected"),
+    [
+        (AND, OF_SECOND, {Kind.MARK}),
+        (OR, OF_SECOND, {Kind.MARK}),
+        (XOR, OF_SECOND, {Kind.MARK}),
+        (OR, ONE, {Kind.MARK}),
+        (XOR, ONE, {Kind.MARK}),
+        (LSHIFT, ONE, set()),
+        (RSHIFT, ONE, set()),
+    ],
+)
+def test_a_mark_and_another_register_are_a_mark(operation, member, expected):
+    """`meta mark set meta mark | ct mark` sets a mark; to shift a mark of 0 leaves it 0."""
+    loads = CT_MARK, PACKET_MARK
+    assert kinds(rule(*loads, bitwise(operation, member), SET_MARK)) == expected
+
+
+@pytest.mark.parametrize("operation", [AND, OR, XOR])
+def test_flags_and_another_register_are_a_test_of_flags(operation):
+    """TCP flags may be either of the two registers."""
+    compared = expression(
+        "cmp",
+        number(nft.NFTA_CMP_SREG, FIRST),
+        number(nft.NFTA_CMP_OP, nft.NFT_CMP_EQ),
+        nested(nft.NFTA_CMP_DATA, attribute(nft.NFTA_DATA_VALUE, b"\x11")),
+    )
+    both = bitwise(operation, OF_SECOND)
+    assert kinds(rule(CT_MARK, FLAGS, both, compared, DROP)) == {Kind.HEADER}
+    flags = payload(SECOND, nft.NFT_PAYLOAD_TRANSPORT_HEADER, 13, 1)
+    assert kinds(rule(flags, PACKET_MARK, both, compared, DROP)) == {Kind.HEADER}
+
+
 def test_a_match_of_an_old_revision_is_not_known():
     """A structure that is too short for its fields is a test that may fit."""
     assert xtables.match_steps("conntrack", bytes(100)) == [Unknown.CONNECTION]

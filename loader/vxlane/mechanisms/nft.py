@@ -42,6 +42,7 @@ from vxlane.mechanisms.nft_words import (
     META_SETS,
     OBJECTS,
     OF_CONNECTION,
+    OF_ONE_REGISTER,
     SOURCES,
     TRANSLATIONS,
 )
@@ -205,10 +206,14 @@ class Decoder:
 
     def _bitwise(self, found: Found) -> Iterator[Step]:
         source = self._registers.get(be32_of(found, nft.NFTA_BITWISE_SREG), OTHER)
+        second = self._registers.get(be32_of(found, nft.NFTA_BITWISE_SREG2), OTHER)
+        is_of_one = be32_of(found, nft.NFTA_BITWISE_OP) in OF_ONE_REGISTER
         mask = data_of(found.get(nft.NFTA_BITWISE_MASK, b""))
         has_xor = any(data_of(found.get(nft.NFTA_BITWISE_XOR, b"")))
         result = OTHER
-        if source is MARK and not has_xor:
+        if not is_of_one or nft.NFTA_BITWISE_SREG2 in found:
+            yield from _fields((*_all(source), *_all(second)))
+        elif source is MARK and not has_xor:
             result = 0  # packets come unmarked, so to clear bits of the mark gives 0
         elif isinstance(source, tuple) and len(source) == 1 and not has_xor and mask:
             result = (replace(source[0], mask=source[0].number(mask)),)

@@ -45,6 +45,10 @@ SOURCES = {
     "hash": (nft.NFTA_HASH_SREG, nft.NFTA_HASH_LEN),
 }
 """Those that work it out from registers: the attributes of the first one and of the length."""
+OF_ONE_REGISTER = frozenset(
+    {nft.NFT_BITWISE_MASK_XOR, nft.NFT_BITWISE_LSHIFT, nft.NFT_BITWISE_RSHIFT}
+)
+"""Operations of bitwise that a constant takes part in. Since Linux 6.13 there are others."""
 
 OBJECTS = {
     nft.NFT_OBJECT_COUNTER: Kind.ACCOUNT,
