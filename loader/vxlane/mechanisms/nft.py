@@ -46,7 +46,7 @@ from vxlane.mechanisms.nft_words import (
     SOURCES,
     TRANSLATIONS,
 )
-from vxlane.mechanisms.packet import Field
+from vxlane.mechanisms.packet import Field, NumberTest, Packet
 from vxlane.mechanisms.rules import Action, Choice, Code, Family, Rule, Step, Unknown, Verdict
 from vxlane.netlink import nftables as nft
 from vxlane.netlink.socket import attribute_list, attributes, be32_of, text_of
@@ -55,6 +55,7 @@ SetOf = Callable[[str], SetContent]
 """What a set of the rule's table holds, by name."""
 Found = Mapping[int, bytes]
 """Attributes of an expression."""
+_ICMP = Packet({Field.PROTOCOL: ((1, 1),)}, {})
 
 
 class Decoder:
@@ -65,6 +66,8 @@ class Decoder:
         self._set_of = set_of
         self._name_of = name_of
         self._registers: dict[int, Register] = {}
+        self._rule: list[Step] = []
+        """The steps of the rule that is being read, so far."""
         self._readers: dict[str, Callable[[Found], Iterator[Step]]] = {
             "meta": self._meta,
             "ct": self._ct,
@@ -81,12 +84,12 @@ class Decoder:
     def rule(self, expressions: bytes) -> Rule:
         """The rule of an NFTA_RULE_EXPRESSIONS."""
         self._registers.clear()
-        steps: list[Step] = []
+        self._rule.clear()
         for _, expression in attribute_list(expressions):
             found = attributes(expression, 0)
             data = attributes(found.get(nft.NFTA_EXPR_DATA, b""), 0)
-            steps += self._steps(text_of(found[nft.NFTA_EXPR_NAME]), data)
-        return tuple(steps)
+            self._rule += list(self._steps(text_of(found[nft.NFTA_EXPR_NAME]), data))
+        return tuple(self._rule)
 
     def _steps(self, name: str, found: Found) -> Iterator[Step]:
         """What one expression tests or does."""
@@ -177,10 +180,12 @@ class Decoder:
             for key in (nft.NFTA_PAYLOAD_BASE, nft.NFTA_PAYLOAD_OFFSET, nft.NFTA_PAYLOAD_LEN)
         )
         pieces: list[Piece] = []
-        for start, length, what in LAYOUT.get(base, ()):
+        for start, length, meaning in LAYOUT.get(base, ()):
             first, last = max(start, offset), min(start + length, offset + size)
             if first >= last:
                 continue
+            is_checksum = meaning is Field.DESTINATION_PORT and self._may_be_icmp()
+            what = Kind.HEADER if is_checksum else meaning
             if isinstance(what, Kind):
                 yield what
             # A field whose first bytes are not loaded can't be compared.
@@ -190,6 +195,15 @@ class Decoder:
             yield Kind.PAYLOAD
             pieces = [Piece(Unknown.TEST, size)]
         self._registers[be32_of(found, nft.NFTA_PAYLOAD_DREG)] = tuple(pieces)
+
+    def _may_be_icmp(self) -> bool:
+        """Whether the rule has asked for the protocol so far, and ICMP is an answer."""
+        tests = [
+            step
+            for step in self._rule
+            if isinstance(step, NumberTest) and step.field is Field.PROTOCOL
+        ]
+        return bool(tests) and all(_ICMP.match(test) for test in tests)
 
     def _exthdr(self, found: Found) -> Iterator[Step]:
         is_read = nft.NFTA_EXTHDR_DREG in found and nft.NFTA_EXTHDR_SREG not in found

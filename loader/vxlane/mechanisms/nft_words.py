@@ -64,6 +64,7 @@ OBJECTS = {
 
 META_KINDS = {
     nft.NFT_META_LEN: Kind.LENGTH,
+    nft.NFT_META_PRIORITY: Kind.HEADER,  # ip_forward() sets it from each packet's TOS
     nft.NFT_META_CPU: Kind.STATISTIC,
     nft.NFT_META_PRANDOM: Kind.STATISTIC,
     nft.NFT_META_TIME_NS: Kind.TIME,
@@ -121,7 +122,8 @@ LAYOUT: dict[int, tuple[tuple[int, int, Field | Kind | Unknown], ...]] = {
         (12, 4, Field.SOURCE),
         (16, 4, Field.DESTINATION),
     ),
-    # The first bytes are an ICMP message's type and code too: of one flow they stay the same.
+    # The first bytes are an ICMP message's type and code too: of one flow they stay the same. The
+    # next two are its checksum (see Decoder._payload).
     nft.NFT_PAYLOAD_TRANSPORT_HEADER: (
         (0, 2, Field.SOURCE_PORT),
         (2, 2, Field.DESTINATION_PORT),
