@@ -62,6 +62,21 @@ NFT = {
     "ip forward meta hour 10 drop": "time",
     "ip forward add @seen { ip saddr }": "set",
     "ip forward update @each { ip saddr limit rate 10/second } accept": "set",
+    "ip forward ip saddr @slowed drop": "limit",
+    "ip forward ip saddr != @slowed accept": "limit",
+    "ip forward ip saddr @all-slowed drop": "limit",
+    "ip forward ip saddr @slowed-for-now drop": "limit",
+    "ip forward ip saddr @few drop": "set",
+    "ip forward ip saddr . tcp dport @slowed-ports drop": "limit",
+    "ip forward meta mark set ip saddr map @slowed-marks": "limit",
+    "ip forward ip saddr @slow-itself drop": "limit",
+    "ip forward ip saddr { 10.42.1.5 limit rate over 1/second, 10.42.1.6 } drop": "limit",
+    "ip forward ip saddr { 10.42.1.5 counter limit rate over 1/second, 10.42.1.6 } drop": "limit",
+    "ip forward tcp dport { 80 limit rate over 1/second, 90-99 } drop": "limit",
+    "bridge forward ip saddr { 10.42.1.5 limit rate over 1/second, 10.42.1.6 } drop": "limit",
+    "ip forward ip saddr @seen drop": "set",
+    "ip forward ip saddr @seen-counted drop": "set",
+    "ip forward ip saddr @slowed counter": "set",
     "ip forward ip dscp set 10": "rewrite",
     "ip forward ip ttl set 10": "rewrite",
     "ip forward meta mark set 1": "mark",
@@ -122,6 +137,13 @@ NFT_CAN_NOT_BE_MET = (
     "ip forward ip protocol != icmp th dport 53 drop",
     "ip forward meta l4proto . th dport { tcp . 53, udp . 53 } accept",
     "ip forward th sport 53 th dport 53 accept",
+    "ip forward ip saddr @counted accept",
+    "ip forward ip saddr { 10.42.1.5 counter, 10.42.1.6 counter } accept",
+    "ip forward ip saddr { 10.43.1.5 counter, 10.43.1.6 counter } drop",
+    "ip forward ct state new ip saddr @slowed drop",
+    "ip forward ip daddr 10.43.0.0/16 ip saddr @seen drop",
+    "ip forward ct state new update @each { ip saddr limit rate 10/second } accept",
+    "ip other ip saddr @slowed drop",
     "ip forward counter accept",
     "ip forward tcp dport . meta mark { 80 . 1-4 } drop",
     "ip forward tcp flags syn meta mark 1-4 log",
@@ -153,6 +175,21 @@ add set ip t exits { type ifname . tcp_flag; }
 add set ip t marked { type tcp_flag . mark; flags interval; }
 add set ip t flagged { type mark . tcp_flag; flags interval; }
 add set ip t realms { type tcp_flag . realm; }
+add set ip t slowed { type ipv4_addr; size 99; flags dynamic; }
+add element ip t slowed { 10.42.1.5 limit rate over 1/second, 10.42.1.6 }
+add set ip t all-slowed { type ipv4_addr; size 99; flags dynamic; }
+add element ip t all-slowed { * limit rate over 1/second }
+add set ip t slowed-for-now { type ipv4_addr; size 99; flags dynamic, timeout; }
+add element ip t slowed-for-now { 10.42.1.5 limit rate over 1/second timeout 1h }
+add set ip t few { type ipv4_addr; size 99; flags dynamic; }
+add element ip t few { 10.42.1.5 ct count over 9 }
+add set ip t slowed-ports { type ipv4_addr . inet_service; size 99; flags dynamic; }
+add element ip t slowed-ports { 10.42.1.5 . 80 limit rate over 1/second }
+add map ip t slowed-marks { type ipv4_addr : mark; size 99; flags dynamic; }
+add element ip t slowed-marks { 10.42.1.5 limit rate over 1/second : 7 }
+add set ip t slow-itself { type ipv4_addr; limit rate over 1/second; }
+add set ip t seen-counted { type ipv4_addr; size 99; flags dynamic; counter; }
+add set ip t counted { type ipv4_addr; counter; }
 add map ip t verdicts { type ipv4_addr . inet_proto . inet_service : verdict; }
 add counter ip t named
 add limit ip t slow { rate 10/second; }

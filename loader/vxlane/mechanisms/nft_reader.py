@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from vxlane.errors import KernelError
 from vxlane.host.events import ObjectName, RulesetChange
 from vxlane.host.own_tables import OWN_TABLES
+from vxlane.mechanisms.kinds import Kind
 from vxlane.mechanisms.nft import Decoder
 from vxlane.mechanisms.nft_register import SetContent, data_of, verdict_of
-from vxlane.mechanisms.nft_words import ACTIONS, OBJECTS
+from vxlane.mechanisms.nft_words import ACTIONS, HARMLESS, OBJECTS
 from vxlane.mechanisms.rules import Base, ChainKey, Family, Rule, Verdict
 from vxlane.netlink import nfnetlink as nf
 from vxlane.netlink import nftables as nft
@@ -97,14 +99,21 @@ class NftReader:
         size = be32_of(found, nf.NFTA_SET_KEY_LEN)
         flags = be32_of(found, nf.NFTA_SET_FLAGS)
         is_fixed = bool(flags & (nf.NFT_SET_ANONYMOUS | nf.NFT_SET_CONSTANT))
-        kinds = tuple(kind for name in _expressions(found) if (kind := ACTIONS.get(name)))
-        objects = OBJECTS.get(be32_of(found, nf.NFTA_SET_OBJ_TYPE))
         is_verdicts = be32_of(found, nf.NFTA_SET_DATA_TYPE) == nf.NFT_DATA_VERDICT
-        if not is_fixed and not is_verdicts:
-            return SetContent((), is_whole=False, kinds=kinds, objects=objects, key_size=size)
-        bodies = self._dump(nf.NFT_MSG_GETSETELEM, key.family, which)
-        elements = tuple(_intervals(element for body in bodies for element in _elements(body)))
-        return SetContent(elements, is_fixed, kinds, objects, size)
+        is_fed = bool(flags & nf.NFT_SET_EVAL)
+        objects = OBJECTS.get(be32_of(found, nf.NFTA_SET_OBJ_TYPE))
+        kinds = _kinds(found, nf.NFTA_SET_EXPR, nf.NFTA_SET_EXPRESSIONS)
+        listed: list[_Element] = []
+        # nft lets elements have expressions of their own in sets that rules may add to, and where
+        # they stand in a rule. All elements of a set that has expressions itself have the same.
+        if is_fixed or is_verdicts or (is_fed and not kinds):
+            bodies = self._dump(nf.NFT_MSG_GETSETELEM, key.family, which)
+            listed = [element for body in bodies for element in _elements(body)]
+            kinds += [kind for element in listed for kind in element.kinds]
+        if is_fed:
+            kinds.append(Kind.SET)  # what rules add and what ages brings no event
+        elements = tuple(_intervals(listed)) if is_fixed or is_verdicts else ()
+        return SetContent(elements, is_fixed, tuple(dict.fromkeys(kinds)), objects, size)
 
     def _dump(self, kind: int, family: int, wanted: bytes) -> list[bytes]:
         body = nf.NFGENMSG.pack(family, 0, 0) + wanted
@@ -117,8 +126,15 @@ class NftReader:
             raise
 
 
-_Element = tuple[bytes, bytes, int, Verdict | None]
-"""Key, last key (empty if the kernel gives none), flags, and the verdict of a verdict map."""
+class _Element(NamedTuple):
+    key: bytes
+    last: bytes
+    """Empty if the kernel gives none."""
+    flags: int
+    verdict: Verdict | None
+    """Of a verdict map."""
+    kinds: list[Kind]
+    """What it does each time it is found."""
 
 
 def _base(body: bytes) -> Base | None:
@@ -153,18 +169,18 @@ def _elements(body: bytes) -> Iterator[_Element]:
             data_of(found.get(end, b"")) for end in (nf.NFTA_SET_ELEM_KEY, nf.NFTA_SET_ELEM_KEY_END)
         )
         verdict = verdict_of(found.get(nf.NFTA_SET_ELEM_DATA, b""))
-        yield key, last, be32_of(found, nf.NFTA_SET_ELEM_FLAGS), verdict
+        kinds = _kinds(found, nf.NFTA_SET_ELEM_EXPR, nf.NFTA_SET_ELEM_EXPRESSIONS)
+        yield _Element(key, last, be32_of(found, nf.NFTA_SET_ELEM_FLAGS), verdict, kinds)
 
 
-def _intervals(elements: Iterator[_Element]) -> Iterator[tuple[bytes, bytes, Verdict | None]]:
+def _intervals(found: Sequence[_Element]) -> Iterator[tuple[bytes, bytes, Verdict | None]]:
     """First and last key of each element.
 
     The end of an interval is an element of its own with a flag, one above the last key. For a
     concatenation the kernel gives the last key itself (NFTA_SET_ELEM_KEY_END).
     """
-    found = list(elements)
-    ends = sorted(key for key, _, flags, _ in found if flags & nf.NFT_SET_ELEM_INTERVAL_END)
-    for key, last, flags, verdict in found:
+    ends = sorted(each.key for each in found if each.flags & nf.NFT_SET_ELEM_INTERVAL_END)
+    for key, last, flags, verdict, _ in found:
         if flags & nf.NFT_SET_ELEM_CATCHALL:
             yield bytes(16), b"\xff" * 16, verdict
         elif not flags & nf.NFT_SET_ELEM_INTERVAL_END:
@@ -180,12 +196,12 @@ def _before(end: bytes | None, key: bytes) -> bytes:
     return (int.from_bytes(end, "big") - 1).to_bytes(len(end), "big")
 
 
-def _expressions(found: dict[int, bytes]) -> Iterator[str]:
-    """The names of a set's own expressions, which run for each element that is found."""
-    alone = [found[nf.NFTA_SET_EXPR]] if nf.NFTA_SET_EXPR in found else []
-    listed = [value for _, value in attribute_list(found.get(nf.NFTA_SET_EXPRESSIONS, b""))]
-    for expression in alone + listed:
-        yield text_of(attributes(expression, 0).get(nft.NFTA_EXPR_NAME, b""))
+def _kinds(found: Mapping[int, bytes], alone: int, listed: int) -> list[Kind]:
+    """What the expressions of a set or an element do, which run for each element that is found."""
+    expressions = [found[alone]] if alone in found else []
+    expressions += [value for _, value in attribute_list(found.get(listed, b""))]
+    names = [text_of(attributes(each, 0).get(nft.NFTA_EXPR_NAME, b"")) for each in expressions]
+    return [ACTIONS.get(name, Kind.UNKNOWN) for name in names if name not in HARMLESS]
 
 
 def _signed(number: int) -> int:

@@ -34,7 +34,7 @@ class SetContent:
     is_whole: bool = True
     """False: elements may be added and removed without a change of the rules."""
     kinds: tuple[Kind, ...] = ()
-    """What an element does each time it is found."""
+    """What elements do each time they are found. SET: rules may add elements."""
     objects: Kind | None = None
     """The kind of the objects that a map of named objects leads to."""
     key_size: int = 64
