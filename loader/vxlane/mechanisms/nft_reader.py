@@ -42,6 +42,8 @@ class NftReader:
         self._bases: tuple[Base, ...] | None = None
         self._rules: dict[ChainKey, tuple[Rule, ...]] = {}
         self._sets: set[ObjectName] = set()
+        self._by_number: set[ChainKey] = set()
+        """Chains with a rule that names a device by its number."""
 
     def close(self) -> None:
         """Close the socket."""
@@ -65,6 +67,15 @@ class NftReader:
             and (key.family, key.table, key.chain) not in change.names
             and (key.family, key.table) not in tables
         }
+        self._by_number &= self._rules.keys()
+
+    def forget_devices(self) -> None:
+        """Drop what may be about another device by now. A device that is made, removed or renamed
+        brings no event of nftables.
+        """
+        for key in self._by_number:
+            self._rules.pop(key, None)
+        self._by_number.clear()
 
     def bases(self) -> tuple[Base, ...]:
         """The base chains of the families that may see packets of pods."""
@@ -78,13 +89,21 @@ class NftReader:
         if key not in self._rules:
             wanted = string_attribute(nf.NFTA_RULE_TABLE, key.table)
             wanted += string_attribute(nf.NFTA_RULE_CHAIN, key.chain)
-            decoder = Decoder(key.family, lambda name: self._set(key, name), device_name)
+            decoder = Decoder(
+                key.family,
+                lambda name: self._set(key, name),
+                lambda ifindex: self._device(key, ifindex),
+            )
             bodies = self._dump(nf.NFT_MSG_GETRULE, key.family, wanted)
             # Expressions are missing from a rule that has none.
             found = (attributes(body, nf.NFGENMSG.size) for body in bodies)
             expressions = (rule.get(nf.NFTA_RULE_EXPRESSIONS, b"") for rule in found)
             self._rules[key] = tuple(map(decoder.rule, expressions))
         return self._rules[key]
+
+    def _device(self, key: ChainKey, ifindex: int) -> str:
+        self._by_number.add(key)
+        return device_name(ifindex)
 
     def _set(self, key: ChainKey, name: str) -> SetContent:
         """What a set holds. The elements are read only if the rules can be judged by them."""

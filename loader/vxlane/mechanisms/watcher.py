@@ -76,7 +76,9 @@ class _Work:
     change: RulesetChange = _NOTHING
     is_due: bool = False
     has_all: bool = False
-    """Whether to read devices and connections, too, and not only rules."""
+    """Whether to read devices and connections, too, and the rules that name a device by its number,
+    and not only rules that changed.
+    """
 
 
 class _Reader:
@@ -116,6 +118,8 @@ class _Reader:
             if work.question is None or not is_asked:
                 return None
             self._nft.forget(work.change)
+            if work.has_all:
+                self._nft.forget_devices()
             bases = self._nft.bases() + self._legacy.bases()
             found = findings(bases, self._rules, work.question.view)
             may_drop = may_drop_established(bases, self._rules, work.question.view)
@@ -227,7 +231,9 @@ class Watcher:
             return bool(change.names & (self._known | tables))
 
     def request(self, question: Question | None = None, change: RulesetChange = _NOTHING) -> None:
-        """Ask for a reading of the rules that changed. Without a `change` everything is read."""
+        """Ask for a reading of the rules that changed. Without a `change` also what changes without
+        an event is read: devices, connections, and rules that name a device by its number.
+        """
         with self._condition:
             work = self._work
             work.question = question or work.question
