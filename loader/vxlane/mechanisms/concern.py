@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
 from vxlane.mechanisms.kinds import Finding, Kind, Ranges
+from vxlane.mechanisms.packet import is_named
 
 Pods = Mapping[str, Collection[IPv4Address]]
 """Names of pods' bridge ports, and the addresses behind each."""
@@ -53,7 +54,9 @@ def _concerned(finding: Finding, pods: Pods, local: IPv4Network) -> set[str] | N
     """
     scope = finding.scope
     if scope.ports is not None:
-        return set(scope.ports)
+        names = {name for name in scope.ports if not name.endswith("*")}
+        prefixes = scope.ports - names
+        return names | {port for port in pods if any(is_named(port, each) for each in prefixes)}
     for ranges in (scope.sources, scope.destinations):
         if ranges is not None and _are_within(ranges, local):
             return {port for port, addresses in pods.items() if _have(ranges, addresses)}

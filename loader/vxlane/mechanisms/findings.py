@@ -17,6 +17,7 @@ from vxlane.mechanisms.packet import (
     copied,
     established,
     framed,
+    names_match,
     of_any_state,
     received,
     sent,
@@ -141,7 +142,7 @@ def _walks_of_pods(base: Base, of_pods: Mapping[Field | None, _OfPods], view: Vi
 def of_tunnel(base: Base, view: View, sent: Packet, received: Packet) -> Iterator[Packet]:
     """The packets of the tunnel that meet a base chain."""
     if _is_of_devices(base):
-        if base.devices & view.nics:
+        if names_match(view.nics, base.devices):
             yield from (sent, received)
     elif base.key.family is not Family.BRIDGE:
         if base.hook in _RECEIVED_HOOKS:
@@ -154,9 +155,9 @@ def _device_walks(devices: frozenset[str], view: View, of_pods: Sequence[_OfPods
     """Of a chain of devices: the packets of pods pass every device but NICs."""
     others = devices - view.nics - view.bridges - {view.overlay}
     for pods in of_pods:
-        if devices & (view.bridges | {view.overlay}):
+        if names_match(view.bridges | {view.overlay}, devices):
             yield pods.framed_copied, pods.kinds, Scope()
-        elif devices & view.direct:
+        elif names_match(view.direct, devices):
             yield pods.framed, pods.kinds, Scope()
         if others:
             yield pods.framed, pods.kinds, Scope(ports=others)

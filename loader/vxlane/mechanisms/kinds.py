@@ -94,7 +94,7 @@ class Scope:
     """IPv4 addresses."""
     destinations: Ranges | None = None
     ports: frozenset[str] | None = None
-    """Names of the bridge ports that the packets come from or go to."""
+    """Names of the bridge ports that the packets come from or go to; prefixes if they end in *."""
 
 
 @dataclass(frozen=True, slots=True)

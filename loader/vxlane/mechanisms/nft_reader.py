@@ -163,9 +163,10 @@ def _base(body: bytes) -> Base | None:
     if nf.NFTA_CHAIN_HOOK not in found or family not in set(Family):
         return None
     hook = attributes(found[nf.NFTA_CHAIN_HOOK], 0)
-    devices = {text_of(value) for _, value in attribute_list(hook.get(nf.NFTA_HOOK_DEVS, b""))}
+    listed = attribute_list(hook.get(nf.NFTA_HOOK_DEVS, b""))
+    devices = {_device(value, is_prefix=kind == nf.NFTA_DEVICE_PREFIX) for kind, value in listed}
     if nf.NFTA_HOOK_DEV in hook:
-        devices.add(text_of(hook[nf.NFTA_HOOK_DEV]))
+        devices.add(_device(hook[nf.NFTA_HOOK_DEV]))
     table, chain = text_of(found[nf.NFTA_CHAIN_TABLE]), text_of(found[nf.NFTA_CHAIN_NAME])
     if family == Family.IP and table in OWN_TABLES:
         return None
@@ -177,6 +178,13 @@ def _base(body: bytes) -> Base | None:
         devices=frozenset(devices),
         drops=be32_of(found, nf.NFTA_CHAIN_POLICY) == nft.NF_DROP and nf.NFTA_CHAIN_POLICY in found,
     )
+
+
+def _device(value: bytes, *, is_prefix: bool = False) -> str:
+    """A device's name, or the beginning of names with a * behind it. Linux 6.16 tells the two apart
+    by the NUL only, which a name has.
+    """
+    return text_of(value) + "*" * (is_prefix or not value.endswith(b"\0"))
 
 
 def _elements(body: bytes) -> Iterator[_Element]:

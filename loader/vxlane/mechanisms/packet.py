@@ -134,7 +134,7 @@ class Packet:
     def match(self, test: Test) -> Match:
         """How many of the packets `test` fits."""
         if isinstance(test, NameTest):
-            found = _names_match(self.names.get(test.field), test.names)
+            found = names_match(self.names.get(test.field), test.names)
         else:
             found = _numbers_match(self.numbers.get(test.field), test)
         return Match(Match.ALL - found) if test.is_negated else found
@@ -288,14 +288,16 @@ def _last(run: tuple[int, int]) -> int:
     return run[1]
 
 
-def _names_match(possible: frozenset[str] | None, wanted: frozenset[str]) -> Match:
+def names_match(possible: frozenset[str] | None, wanted: frozenset[str]) -> Match:
+    """How many of the names are among those wanted, of which some may be prefixes."""
     if possible is None:
         return Match.SOME
-    fits = [any(_is_named(name, pattern) for pattern in wanted) for name in possible]
+    fits = [any(is_named(name, pattern) for pattern in wanted) for name in possible]
     if all(fits):
         return Match.ALL if fits else Match.NONE
     return Match.SOME if any(fits) else Match.NONE
 
 
-def _is_named(name: str, pattern: str) -> bool:
+def is_named(name: str, pattern: str) -> bool:
+    """Whether a device has this name, or a name with this prefix if there is a * behind it."""
     return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern

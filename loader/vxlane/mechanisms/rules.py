@@ -110,4 +110,4 @@ class Base:
     drops: bool = False
     """Whether its policy is to drop what reaches its end."""
     devices: frozenset[str] = frozenset()
-    """The devices it is attached to, if it is a chain of devices."""
+    """The devices it is attached to, if it is a chain of devices; prefixes if they end in *."""
