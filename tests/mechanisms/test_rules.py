@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from reading import found, kinds, sh
+from reading import found, kinds, may_drop, sh
 
 RULESETS = Path(__file__).parent / "rulesets"
 TOOLS = ("iptables-nft", "iptables-legacy")
@@ -109,6 +109,38 @@ def test_what_acts_on_every_packet_is_found(netns, tool):
         sh(tool, *shlex.split(rule.replace("-A ", "-D ", 1)))
     assert seen == {rule: {kind} for rule, kind in MATTER.items()}
     assert kinds() == set()
+
+
+QUEUES = (
+    "FORWARD -j QUEUE",
+    "FORWARD -p tcp --dport 80 -s 10.42.1.5 -j QUEUE",
+    "INPUT -p udp --dport 8472 -j QUEUE",
+    "PREROUTING -t raw -i cni0 -j QUEUE",
+    "POSTROUTING -t mangle -d 10.42.0.0/16 -j QUEUE",
+    "FORWARD -t security -m conntrack --ctstate ESTABLISHED -j QUEUE",
+)
+QUEUES_NOT_MET = (
+    "FORWARD -p tcp --syn -j QUEUE",
+    "FORWARD -i docker0 -j QUEUE",
+    "FORWARD -m conntrack --ctstate NEW -j QUEUE",
+)
+
+
+@pytest.mark.parametrize("rule", [*QUEUES, *QUEUES_NOT_MET])
+def test_the_queue_of_iptables_legacy(netns, rule):
+    """QUEUE is no target to iptables-legacy but a verdict. What it queues is not dropped."""
+    assert netns
+    sh("iptables-legacy", "-A", *shlex.split(rule))
+    assert kinds() == ({"queue"} if rule in QUEUES else set())
+    assert not may_drop()
+
+
+def test_what_comes_behind_a_queue_of_some_is_met(netns):
+    """What is not queued comes to the next rule."""
+    assert netns
+    for rule in ("-p tcp -j QUEUE", "-p udp -j LOG"):
+        sh("iptables-legacy", "-A", "FORWARD", *shlex.split(rule))
+    assert kinds() == {"queue", "log"}
 
 
 @pytest.mark.parametrize("tool", TOOLS)

@@ -8,7 +8,7 @@ import struct
 import pytest
 from reading import VIEW
 
-from vxlane.mechanisms import xtables
+from vxlane.mechanisms import legacy, xtables
 from vxlane.mechanisms.findings import findings
 from vxlane.mechanisms.kinds import Kind
 from vxlane.mechanisms.nft import Decoder
@@ -94,6 +94,34 @@ def test_expressions_of_other_kernels(name, kind):
 def test_extensions_of_other_kernels(steps, kind):
     """Extensions of xtables that this kernel may lack, and unknown ones, have a kind."""
     assert kinds(tuple(steps)) == {kind}
+
+
+def standard(verdict):
+    """An entry of iptables-legacy's for every packet, with a standard target."""
+    head = struct.pack("=84sIHHI16x", b"", 0, 112, 152, 0)  # struct ipt_entry
+    return head + struct.pack("=H29sBi4x", 40, b"", 0, verdict)  # struct xt_standard_target
+
+
+@pytest.mark.parametrize(
+    ("verdict", "steps"),
+    [
+        (-1, (Verdict(Code.DROP),)),
+        (-2, (Verdict(Code.ACCEPT),)),
+        (-3, (Kind.UNKNOWN,)),
+        (-4, (Kind.QUEUE, Verdict(Code.ACCEPT))),
+        (-5, (Verdict(Code.RETURN),)),
+        (-6, (Kind.UNKNOWN,)),
+        (-77, (Kind.UNKNOWN,)),
+        (152, ()),
+    ],
+)
+def test_verdicts_of_iptables_legacy(verdict, steps):
+    """A verdict that is not known is neither a drop nor an accept. The next entry is no verdict."""
+    block = standard(verdict) + standard(-2)
+    start, end = (0, 0, 0, 0, 0), (0, 0, 152, 0, 0)
+    info = legacy.INFO.pack(b"filter", 1 << Hook.FORWARD, *start, *end, 2, len(block))
+    chain = ChainKey(Family.IP, "filter", "FORWARD", is_legacy=True)
+    assert legacy.table(info, block).rules[chain] == (steps,)
 
 
 # The first 32-bit registers, as the kernel's dumps number them (nft_dump_register).

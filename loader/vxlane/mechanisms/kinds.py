@@ -58,7 +58,7 @@ MEANING = {
     Kind.SET: "a set that packets change (recent, SET, nft's add and update, meters)",
     Kind.REWRITE: "a rewrite of headers (DSCP, TOS, TTL, payload)",
     Kind.MARK: "a mark or class set on packets (MARK, CONNMARK, CLASSIFY)",
-    Kind.QUEUE: "a queue to a program in user space (NFQUEUE)",
+    Kind.QUEUE: "a queue to a program in user space (NFQUEUE, QUEUE)",
     Kind.LOG: "a log or a trace of packets (LOG, NFLOG, AUDIT, TRACE)",
     Kind.COPY: "a copy or a detour of packets (TEE, dup, fwd)",
     Kind.ACCOUNT: "accounting (nfacct, named counters, IDLETIMER, RATEEST)",

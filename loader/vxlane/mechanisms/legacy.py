@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vxlane.mechanisms import xtables
+from vxlane.mechanisms.kinds import Kind
 from vxlane.mechanisms.packet import Field, NumberTest, masked_test
 from vxlane.mechanisms.rules import Base, ChainKey, Code, Family, Hook, Rule, Step, Unknown, Verdict
 
@@ -32,7 +33,14 @@ _INV_IN, _INV_OUT, _INV_SOURCE, _INV_DESTINATION, _INV_FRAGMENT, _INV_PROTOCOL =
 )
 _PRIORITIES = {"raw": -300, "mangle": -150, "nat": -100, "filter": 0, "security": 50}
 """NF_IP_PRI_*."""
-_VERDICTS = {-2: Code.ACCEPT, -5: Code.RETURN}  # -NF_ACCEPT - 1; XT_RETURN
+_VERDICTS: dict[int, tuple[Step, ...]] = {
+    -1: (Verdict(Code.DROP),),
+    -2: (Verdict(Code.ACCEPT),),
+    # The program at the queue accepts a packet or drops it.
+    -4: (Kind.QUEUE, Verdict(Code.ACCEPT)),
+    -5: (Verdict(Code.RETURN),),
+}
+"""-NF_DROP - 1, -NF_ACCEPT - 1, -NF_QUEUE - 1 and XT_RETURN."""
 _FRAGMENT_OFFSET = 0x1FFF
 
 
@@ -151,7 +159,7 @@ def _target(entry: _Entry, keys: dict[int, ChainKey]) -> list[Step]:
     if verdict >= 0:
         code = Code.GOTO if entry.is_goto else Code.JUMP
         return [Verdict(code, keys[verdict].chain)] if verdict in keys else [Unknown.TEST]
-    return [Verdict(_VERDICTS.get(verdict, Code.DROP))]
+    return list(_VERDICTS.get(verdict, (Kind.UNKNOWN,)))
 
 
 def _name(field: bytes) -> str:
