@@ -143,6 +143,39 @@ def test_what_comes_behind_a_queue_of_some_is_met(netns):
     assert kinds() == {"queue", "log"}
 
 
+COUNTED = (
+    "FORWARD -m set --match-set s src --bytes-gt 1000000 -j DROP",
+    "FORWARD -m set --match-set s src --bytes-lt 1 -j ACCEPT",
+    "FORWARD -m set --match-set s dst --packets-gt 1000 -j DROP",
+    "FORWARD -m set --match-set s src --bytes-eq 0 -j ACCEPT",
+    "FORWARD -m set --match-set s src ! --bytes-eq 7 -j DROP",
+    "FORWARD -m set --match-set s src ! --packets-eq 0 -j DROP",
+    "FORWARD -m set ! --match-set s src --packets-lt 9 -j DROP",
+    "FORWARD -m set --match-set s src ! --update-counters --packets-gt 9 -j DROP",
+    "PREROUTING -t raw -p tcp -m set --match-set s src,dst --packets-gt 9 --bytes-gt 9 -j DROP",
+    "POSTROUTING -t mangle -m set --match-set s dst --bytes-gt 4294967296 -j DROP",
+)
+NOT_COUNTED = (
+    "FORWARD -m set --match-set s src -j DROP",
+    "FORWARD -m set ! --match-set s dst -j ACCEPT",
+    "FORWARD -m set --match-set s src ! --update-counters -j DROP",
+    "FORWARD -m set --match-set s src ! --update-subcounters -j DROP",
+    "FORWARD -m set --match-set s src --return-nomatch -j DROP",
+    "FORWARD -p tcp --syn -m set --match-set s src --bytes-gt 9 -j DROP",
+    "FORWARD -i docker0 -m set --match-set s src --bytes-gt 9 -j DROP",
+)
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize("rule", [*COUNTED, *NOT_COUNTED])
+def test_what_a_set_has_counted_is_a_quota(netns, tool, rule):
+    """A set whose elements count packets and bytes is a quota where a rule asks how many."""
+    assert netns
+    sh("ipset", "create", "s", "hash:ip", "counters")
+    sh(tool, "-A", *shlex.split(rule))
+    assert kinds() == ({"quota"} if rule in COUNTED else set())
+
+
 @pytest.mark.parametrize("tool", TOOLS)
 def test_what_packets_of_pods_can_not_meet_is_none(netns, tool):
     """Rules for other states, devices, protocols or addresses, and for SYN, do not matter."""

@@ -225,6 +225,44 @@ def test_a_match_of_an_old_revision_is_not_known():
     assert xtables.match_steps("conntrack", bytes(100)) == [Unknown.CONNECTION]
 
 
+EQUALS, LESS = 1, 3  # IPSET_COUNTER_EQ, _LT
+PLAIN_SET = struct.pack("=HBB", 7, 1, 1)  # struct xt_set_info
+
+
+def set_of_revision_3(packets=(0, 0), bytes_=(0, 0)):
+    """A struct xt_set_info_match_v3, where a comparison stands before its value."""
+    return PLAIN_SET + struct.pack("=4xB7xQB7xQI4x", *packets, *bytes_, 0)
+
+
+def set_of_revision_4(packets=(0, 0), bytes_=(0, 0)):
+    """A struct xt_set_info_match_v4, where it stands behind."""
+    return PLAIN_SET + struct.pack("=4xQB7xQB7xI4x", *packets[::-1], *bytes_[::-1], 0)
+
+
+@pytest.mark.parametrize("pack", [set_of_revision_3, set_of_revision_4])
+@pytest.mark.parametrize("counter", [(EQUALS, 0), (LESS, 1), (LESS, 1 << 40)])
+def test_a_set_that_counts_is_a_quota(pack, counter):
+    """Of either revision, whichever counter is asked for."""
+    assert xtables.match_steps("set", pack(packets=counter)) == [Kind.QUOTA]
+    assert xtables.match_steps("set", pack(bytes_=counter)) == [Kind.QUOTA]
+    assert xtables.match_steps("set", pack()) == [Unknown.TEST]
+
+
+@pytest.mark.parametrize(
+    ("size", "step"),
+    [
+        (4, Unknown.TEST),
+        (8, Unknown.TEST),
+        (0, Kind.UNKNOWN),
+        (32, Kind.UNKNOWN),
+        (56, Kind.UNKNOWN),
+    ],
+)
+def test_a_set_of_another_revision(size, step):
+    """Revisions 1 and 2 can't count. Of other sizes nobody knows what they ask for."""
+    assert xtables.match_steps("set", bytes(size)) == [step]
+
+
 def test_a_timeout_of_a_rule_is_found():
     """CT --timeout gives a connection timers that the bypass does not know."""
     data = struct.pack("=HHII16s32s", 0, 0, 0, 0, b"", b"short")

@@ -21,11 +21,15 @@ _STATE_ONLY = {1, 1 | 1 << 13}  # XT_CONNTRACK_STATE, _STATE_ALIAS
 _STATE_TRANSLATED, _STATE_UNTRACKED = 0xC0, 0x100
 _UNTRACKED = 0x40
 _PORT_MOST = 0xFFFF
+_SET_SIZES, _SET_COUNTED_SIZE = {4, 8}, 48
+"""Bytes of xt_set_info_match_v1, which revision 2 has too, bare and aligned; those of revisions 3
+and 4."""
+_SET_COUNTERS = slice(8, 40)
 
 _OF_CONNECTION = frozenset(
     {
         *("cgroup", "devgroup", "iprange", "ipvs", "osf", "owner", "policy"),
-        *("realm", "rpfilter", "set", "socket"),
+        *("realm", "rpfilter", "socket"),
         *("ah", "dccp", "esp", "icmp", "icmp6", "ipcomp", "l2tp", "sctp", "udplite"),
     }
 )
@@ -221,6 +225,15 @@ def _addrtype(data: bytes) -> list[Step]:
     return steps
 
 
+def _set(data: bytes) -> list[Step]:
+    """Revisions 3 and 4 can ask how much an element has counted. Their comparison and its value
+    change places, and both are 0 where nothing is asked (IPSET_COUNTER_NONE).
+    """
+    if len(data) == _SET_COUNTED_SIZE:
+        return [Kind.QUOTA] if any(data[_SET_COUNTERS]) else [Unknown.TEST]
+    return [Unknown.TEST] if len(data) in _SET_SIZES else [Kind.UNKNOWN]
+
+
 def _physdev(data: bytes) -> list[Step]:
     port, mask, out, out_mask, inverted, which = struct.unpack_from("=16s16s16s16sBB", data)
     steps: list[Step] = []
@@ -257,4 +270,5 @@ _DECODED = {
     "addrtype": _addrtype,
     "physdev": _physdev,
     "pkttype": _pkttype,
+    "set": _set,
 }
