@@ -19,21 +19,35 @@ RULES = {
     "accepted": "{pair} ct state new accept; {pair} drop",
     "direction": "{pair} ct direction original ct state != new drop",
 }
+FORWARD, RAW = ("forward", 0), ("prerouting", -300)
+BY_FLAGS = {
+    "map-behind-flags": (
+        RAW,
+        "tcp flags & syn != syn {from} ip daddr vmap {{ {receiver} : drop }}",
+    ),
+    "map-of-flags": (RAW, "{pair} tcp flags & (syn | rst) vmap {{ 0x0 : drop, syn : accept }}"),
+    "accepted": (RAW, "{pair} tcp flags & syn == syn accept; {pair} drop"),
+    "returned": (RAW, "{pair} tcp flags & syn == syn return; {pair} drop"),
+    "forwarded": (FORWARD, "{pair} tcp flags & syn == syn accept; {pair} drop"),
+}
 TABLE = """\
 table inet follows {{
-	chain forward {{
-		type filter hook forward priority 0; policy accept; {rule}
+	chain c {{
+		type filter hook {hook} priority {priority}; policy accept; {rule}
 	}}
 }}
 """
 
 
 @contextlib.contextmanager
-def dropping(lab, server, rule):
-    """Have node1 drop what the client says behind its SYN."""
-    pair = f"ip saddr {lab.address(CLIENT)} ip daddr {lab.address(server)}"
+def dropping(lab, sender, receiver, rule, place=FORWARD):
+    """Have node1 drop what one says to the other behind its SYN or SYN-ACK."""
+    source, target = f"ip saddr {lab.address(sender)}", lab.address(receiver)
+    words = {"from": source, "receiver": target, "pair": f"{source} ip daddr {target}"}
+    hook, priority = place
+    table = TABLE.format(hook=hook, priority=priority, rule=rule.format(**words))
     with ruleset(lab, "node1"):
-        lab.exec("node1", "nft", "-f", "-", stdin=TABLE.format(rule=rule.format(pair=pair)))
+        lab.exec("node1", "nft", "-f", "-", stdin=table)
     try:
         yield
     finally:
@@ -56,15 +70,46 @@ def is_heard(lab, server):
         return bool(select.select([listener], [], [], 1)[0])
 
 
+def is_answered(lab, server):
+    """Whether a client hears what a server says behind its SYN-ACK."""
+    with (
+        socket_in(lab.netns(server), socket.SOCK_STREAM) as listener,
+        socket_in(lab.netns(CLIENT), socket.SOCK_STREAM) as client,
+    ):
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("0.0.0.0", PORT))
+        listener.listen()
+        listener.settimeout(10)
+        client.settimeout(10)
+        client.connect((lab.address(server), PORT))
+        accepted, _ = listener.accept()
+        with accepted:
+            accepted.sendall(b"come in")
+            return bool(select.select([client], [], [], 1)[0])
+
+
 @pytest.mark.parametrize("server", [SERVER, NEIGHBOUR], ids=["another-node", "same-node"])
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_it_stays_dropped(lab, kernel_lab, server, rule):
     """The server hears nothing. Without the rule it hears all, by the bypass."""
     assert is_heard(lab, server)
     for one in (kernel_lab, lab):
-        with dropping(one, server, rule):
+        with dropping(one, CLIENT, server, rule):
             assert not is_heard(one, server)
     with lab.verdicts("node1") as seen:
         assert is_heard(lab, server)
     assert bypassed(seen)
     assert not came(seen, "from_pod", "flow_half")
+
+
+@pytest.mark.parametrize("server", [SERVER, NEIGHBOUR], ids=["another-node", "same-node"])
+@pytest.mark.parametrize(("place", "rule"), BY_FLAGS.values(), ids=BY_FLAGS)
+def test_flags_do_not_speak_for_what_follows(lab, kernel_lab, server, place, rule):
+    """What a rule drops behind a SYN or a SYN-ACK, told by its flags, stays dropped either way."""
+    assert is_heard(lab, server)
+    assert is_answered(lab, server)
+    for one in (kernel_lab, lab):
+        with dropping(one, CLIENT, server, rule, place):
+            assert not is_heard(one, server)
+        with dropping(one, server, CLIENT, rule, place):
+            assert not is_answered(one, server)

@@ -23,6 +23,7 @@ from vxlane.mechanisms.packet import (
     sent,
     unfollowed,
 )
+from vxlane.mechanisms.parting import parting
 from vxlane.mechanisms.rules import Base, Code, Family, Hook
 from vxlane.mechanisms.walk import RulesOf, Walk
 
@@ -50,9 +51,11 @@ def findings(bases: Sequence[Base], rules: RulesOf, view: View) -> tuple[Finding
             seen = unfollowed(packet) if is_before_conntrack(base) else packet
             walk = Walk(rules, seen, kinds)
             walk.chain(base.key, scope)
+            may_part = walk.asks_flags and packet.is_inner and Kind.HEADER in kinds
+            parted = parting(base, rules, seen, scope) if may_part else []
             met = [
                 Finding(what, str(key), narrowed)
-                for what, key, narrowed in walk.met
+                for what, key, narrowed in (*walk.met, *parted)
                 if isinstance(what, Kind)
             ]
             if packet.moved:

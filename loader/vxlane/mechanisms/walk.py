@@ -26,7 +26,7 @@ _DIFFERENT_IN_COPIES = frozenset({Field.PACKET_TYPE, Field.IN_PORT})
 """Fields whose value in a copy differs from that in its packet."""
 
 
-class _Outcome(NamedTuple):
+class Outcome(NamedTuple):
     """What becomes of packets that come to a rule; both may hold, each for some of them."""
 
     goes_on: bool
@@ -39,7 +39,7 @@ class Walk:
     """The walk of one set of packets, from one base chain on.
 
     `met` lists what is `wanted` and was met. A test counts only if it decides about a verdict and
-    does not fit all packets.
+    does not fit all packets. `asks_flags`: some test of TCP's flags was come to.
     """
 
     def __init__(self, rules: RulesOf, packet: Packet, wanted: Collection[Met]) -> None:
@@ -47,19 +47,26 @@ class Walk:
         self._packet = packet
         self._wanted = wanted
         self.met: list[tuple[Met, ChainKey, Scope]] = []
-        self._walked: dict[tuple[ChainKey, Scope], bool] = {}
+        self.asks_flags = False
+        self._walked: dict[tuple[ChainKey, Scope, bool], bool] = {}
 
     @property
     def chains(self) -> set[ChainKey]:
         """The chains that the packets reached."""
-        return {key for key, _ in self._walked}
+        return {key for key, *_ in self._walked}
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether a chain that was walked before has to be walked again."""
+        return False
 
     def chain(self, key: ChainKey, scope: Scope) -> bool:
         """Walk a chain. True: some packet comes out, at its end or by a RETURN."""
-        if (key, scope) not in self._walked:
-            self._walked[key, scope] = True  # the kernel refuses loops; a wrong reading ends here
-            self._walked[key, scope] = self._all_rules(key, scope)
-        return self._walked[key, scope]
+        walked = key, scope, self.is_apart
+        if walked not in self._walked:
+            self._walked[walked] = True  # the kernel refuses loops; a wrong reading ends here
+            self._walked[walked] = self._all_rules(key, scope)
+        return self._walked[walked]
 
     def _all_rules(self, key: ChainKey, scope: Scope) -> bool:
         comes_out = False
@@ -70,11 +77,11 @@ class Walk:
                 return comes_out
         return True
 
-    def _rule(self, key: ChainKey, rule: Rule, scope: Scope) -> _Outcome:
+    def _rule(self, key: ChainKey, rule: Rule, scope: Scope) -> Outcome:
         """Take the packets through one rule."""
         match, returns, has_flags = Match.ALL, False, False
         deciding: list[Met] = []
-        for step in rule:
+        for at, step in enumerate(rule):
             if isinstance(step, (Kind, Action)):
                 # What comes into a set may decide about a later packet.
                 self._note_all([*(deciding if step is Kind.SET else ()), step], key, scope)
@@ -84,26 +91,41 @@ class Walk:
                 deciding.append(step)
             elif isinstance(step, (Choice, Verdict)):
                 self._note_all(deciding, key, scope)
-                if has_flags and isinstance(step, Verdict) and step.code in _UNSAFE_BEHIND_FLAGS:
-                    self._note(Kind.HEADER, key, scope)
-                goes_on, leaves = self._ending(key, step, scope, match)
+                goes_on, leaves = self._ending(key, step, scope, match, has_flags=has_flags)
                 returns |= leaves
                 if not goes_on:
-                    return _Outcome(goes_on=False, leaves=returns)
+                    return Outcome(goes_on=False, leaves=returns)
             elif isinstance(step, Field):
                 match = Match.SOME
                 deciding.append(step)
                 self._note_difference(step, key, scope)
             else:
-                fits = self._packet.match(step)
+                fits = self._match(step, key, rule[at:])
                 if fits is Match.NONE:
-                    return _Outcome(goes_on=True, leaves=returns)
+                    return Outcome(goes_on=True, leaves=returns)
                 match, scope = min(match, fits), self._narrowed(scope, step)
                 has_flags |= step.field is Field.TCP_FLAGS
                 if fits is Match.SOME:
                     deciding.append(step.field)
                     self._note_difference(step.field, key, scope)
-        return _Outcome(goes_on=True, leaves=returns)
+        return Outcome(goes_on=True, leaves=returns)
+
+    def _match(self, test: Test, key: ChainKey, steps: Rule) -> Match:
+        """How many of the packets fit a test, with which the `steps` of a rule begin."""
+        fits = self._packet.match(test)
+        if test.field is Field.TCP_FLAGS:
+            self.asks_flags = True
+            if fits is Match.NONE:
+                self._passed_over(key, steps)
+        return fits
+
+    def _passed_over(self, key: ChainKey, steps: Rule) -> None:
+        """No packet fits a test of TCP's flags, with which `steps` begin."""
+
+    def _behind_flags(self, key: ChainKey, verdict: Verdict, scope: Scope) -> None:
+        """Packets come to a verdict behind a test of TCP's flags."""
+        if verdict.code in _UNSAFE_BEHIND_FLAGS:
+            self._note(Kind.HEADER, key, scope)
 
     def _note_difference(self, field: Field, key: ChainKey, scope: Scope) -> None:
         """Note a test that may treat packets of one flow differently: it fits some of them."""
@@ -120,13 +142,13 @@ class Walk:
             self.met.append((what, key, scope))
 
     def _ending(
-        self, key: ChainKey, step: Choice | Verdict, scope: Scope, match: Match
-    ) -> _Outcome:
+        self, key: ChainKey, step: Choice | Verdict, scope: Scope, match: Match, *, has_flags: bool
+    ) -> Outcome:
         """Take the packets that fit a rule, `match` of all, to its verdict or its verdict map."""
         returns = False
         for test, verdict in step.branches if isinstance(step, Choice) else ((None, step),):
             if test:
-                fits, inner = self._packet.match(test), self._narrowed(scope, test)
+                fits, inner = self._match(test, key, (test, verdict)), self._narrowed(scope, test)
                 if fits is Match.SOME:
                     self._note(test.field, key, scope)
                     self._note_difference(test.field, key, inner)
@@ -134,22 +156,24 @@ class Walk:
                 fits, inner = Match.ALL if step is verdict else Match.SOME, scope
             if fits is Match.NONE:
                 continue
+            if has_flags or (test and test.field is Field.TCP_FLAGS):
+                self._behind_flags(key, verdict, inner)
             goes_on, leaves = self._verdict(key, verdict, inner)
             returns |= leaves
             if min(fits, match) is Match.ALL and not goes_on:
-                return _Outcome(goes_on=False, leaves=returns)
-        return _Outcome(goes_on=True, leaves=returns)
+                return Outcome(goes_on=False, leaves=returns)
+        return Outcome(goes_on=True, leaves=returns)
 
-    def _verdict(self, key: ChainKey, verdict: Verdict, scope: Scope) -> _Outcome:
+    def _verdict(self, key: ChainKey, verdict: Verdict, scope: Scope) -> Outcome:
         """What a verdict does to the packets that it is given to."""
         if verdict.code in {Code.ACCEPT, Code.DROP}:
             self._note(verdict.code, key, scope)
-            return _Outcome(goes_on=False, leaves=False)
+            return Outcome(goes_on=False, leaves=False)
         if verdict.code is Code.RETURN:
-            return _Outcome(goes_on=False, leaves=True)
+            return Outcome(goes_on=False, leaves=True)
         comes_out = self.chain(replace(key, chain=verdict.chain), scope)
         is_jump = verdict.code is Code.JUMP
-        return _Outcome(goes_on=comes_out and is_jump, leaves=comes_out and not is_jump)
+        return Outcome(goes_on=comes_out and is_jump, leaves=comes_out and not is_jump)
 
     def _narrowed(self, scope: Scope, test: Test) -> Scope:
         """The scope of what comes behind a test."""
