@@ -101,6 +101,7 @@ def test_a_key_of_flannels_is_not_told(tmp_path: Path, caplog: pytest.LogCapture
     assert caplog.messages == []
 
 
+@pytest.mark.usefixtures("_machine")
 def test_a_key_in_etcd_that_flannel_has_not_is_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,6 +43,7 @@ def test_a_file_holds_a_namespace(tmp_path):
     netns.remove(where)
 
 
+@pytest.mark.usefixtures("_machine")
 def test_a_fifo_is_no_namespace(tmp_path):
     """Whoever names the file may have put anything there, and the thread must not wait for it."""
     os.mkfifo(tmp_path / "fifo")
