@@ -55,23 +55,9 @@ def dropping(lab, sender, receiver, rule, place=FORWARD):
             lab.exec("node1", "nft", "delete", "table", "inet", "follows")
 
 
-def is_heard(lab, server):
-    """Whether a server hears what a client says behind its SYN, which is answered."""
-    with (
-        socket_in(lab.netns(server), socket.SOCK_STREAM) as listener,
-        socket_in(lab.netns(CLIENT), socket.SOCK_STREAM) as client,
-    ):
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("0.0.0.0", PORT))
-        listener.listen()
-        client.settimeout(10)
-        client.connect((lab.address(server), PORT))
-        client.sendall(b"let me in")
-        return bool(select.select([listener], [], [], 1)[0])
-
-
-def is_answered(lab, server):
-    """Whether a client hears what a server says behind its SYN-ACK."""
+@contextlib.contextmanager
+def connected(lab, server):
+    """A socket that listens in `server`, and one of the client's that is connected to it."""
     with (
         socket_in(lab.netns(server), socket.SOCK_STREAM) as listener,
         socket_in(lab.netns(CLIENT), socket.SOCK_STREAM) as client,
@@ -82,6 +68,19 @@ def is_answered(lab, server):
         listener.settimeout(10)
         client.settimeout(10)
         client.connect((lab.address(server), PORT))
+        yield listener, client
+
+
+def is_heard(lab, server):
+    """Whether a server hears what a client says behind its SYN, which is answered."""
+    with connected(lab, server) as (listener, client):
+        client.sendall(b"let me in")
+        return bool(select.select([listener], [], [], 1)[0])
+
+
+def is_answered(lab, server):
+    """Whether a client hears what a server says behind its SYN-ACK."""
+    with connected(lab, server) as (listener, client):
         accepted, _ = listener.accept()
         with accepted:
             accepted.sendall(b"come in")
