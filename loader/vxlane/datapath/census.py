@@ -32,7 +32,10 @@ SAMPLE = 1_000
 _HASHES = ("vteps", "pods", "interfaces", "translations", "resets")
 _KEY, _FLOW = STRUCTS["flow_key"], STRUCTS["flow"]
 _KEY_SIZE, _FLOW_SIZE = ctypes.sizeof(_KEY), ctypes.sizeof(_FLOW)
+_REMOTE = HEADER.enums["translated"]["TRANSLATED_REMOTE"]
 _LOCAL = HEADER.enums["translated"]["TRANSLATED_LOCAL"]
+_Record = tuple[int, int, int, int, int, int, int]
+"""Epoch, seen_out and seen_in; protocol; open, translated and confirmed, as in struct flow."""
 _FREE_ON_A_CPU = 128
 """Entries that each CPU keeps free for itself (LOCAL_FREE_TARGET in kernel/bpf/bpf_lru_list.c): an
 LRU evicts before its last entry is taken."""
@@ -142,42 +145,33 @@ def _states(page: Page, settings: Settings, now: int) -> Iterator[tuple[FlowStat
         page.values[_FLOW.confirmed.offset :: _FLOW_SIZE],
         strict=True,
     )
-    for epoch, seen_out, seen_in, protocol, is_open, translated, is_confirmed in columns:
-        is_translated = bool(translated)
-        if not seen_out and not seen_in:
-            yield FlowState.ENDED, is_translated
-            continue
-        if epoch != settings.epoch:
-            yield FlowState.WITHDRAWN, is_translated
-            continue
-        most = longest(settings, protocol, is_translated=is_translated)
-        fresh = (now - seen_out < most) + (now - seen_in < most)
-        is_complete = is_open if protocol == IPPROTO_TCP else is_confirmed or not is_translated
-        yield _by_halves(fresh, is_complete, protocol, translated == _LOCAL), is_translated
+    for record in columns:
+        *_, translated, _ = record
+        yield _state(record, settings, now), bool(translated)
 
 
 def flow_state(flow: Flow, settings: Settings, now: int) -> FlowState:
     """The state of one record, as `flow_census` counts it."""
-    if not flow.seen_out and not flow.seen_in:
+    translated = 0
+    if flow.behind != flow.tuple:
+        translated = _REMOTE if flow.behind.local == flow.tuple.local else _LOCAL
+    halves = flow.epoch, flow.seen_out, flow.seen_in
+    record = *halves, flow.tuple.protocol, flow.is_open, translated, flow.is_confirmed
+    return _state(record, settings, now)
+
+
+def _state(record: _Record, settings: Settings, now: int) -> FlowState:
+    epoch, seen_out, seen_in, protocol, is_open, translated, is_confirmed = record
+    if not seen_out and not seen_in:
         return FlowState.ENDED
-    if flow.epoch != settings.epoch:
+    if epoch != settings.epoch:
         return FlowState.WITHDRAWN
-    protocol, is_translated = flow.tuple.protocol, flow.behind != flow.tuple
-    most = longest(settings, protocol, is_translated=is_translated)
-    fresh = (now - flow.seen_out < most) + (now - flow.seen_in < most)
-    is_complete = (
-        flow.is_open if protocol == IPPROTO_TCP else flow.is_confirmed or not is_translated
-    )
-    return _by_halves(fresh, is_complete, protocol, flow.behind.local != flow.tuple.local)
-
-
-def _by_halves(fresh: int, is_complete: object, protocol: int, is_renamed: object) -> FlowState:
-    """The state of a record of this epoch, by how many of its halves are fresh. `is_renamed`: the
-    pod goes by another address.
-    """
+    most = longest(settings, protocol, is_translated=bool(translated))
+    fresh = (now - seen_out < most) + (now - seen_in < most)
     if not fresh:
         return FlowState.AGED
-    needed = 1 if protocol == IPPROTO_UDP and not is_renamed else 2
+    needed = 1 if protocol == IPPROTO_UDP and translated != _LOCAL else 2
+    is_complete = is_open if protocol == IPPROTO_TCP else is_confirmed or not translated
     return FlowState.APPROVED if fresh >= needed and is_complete else FlowState.LEARNING
 
 
