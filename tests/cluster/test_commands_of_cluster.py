@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -66,6 +69,28 @@ def vxlane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Res
 def objects(server: SteeredCluster) -> set[str]:
     """What was applied, by the last word of its path's kind."""
     return {path.split("/")[-2] for path in server.objects}
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize("command", [["cluster", "enable", "node-00003"], ["up"]])
+def test_a_signal_sets_the_watched_node_back(
+    make: Make, running: SteeredCluster, tmp_path: Path, command: list[str], sent: signal.Signals
+) -> None:
+    """A node that nobody watches any more is what it was before."""
+    server = make(3) if command == ["up"] else running
+    where = ["--kubeconfig", str(server.kubeconfig(tmp_path))]
+    run = [sys.executable, "-c", "from vxlane.cli.main import main; main()"]
+    arguments = [*run, *command, "--yes", "--soak=60", *where]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as switching:
+        assert switching.stdout
+        for line in switching.stdout:
+            if line.startswith("node-") and line.endswith(f": {BYPASS}=on\n"):
+                break
+        switching.send_signal(sent)
+        rest = switching.stdout.read()
+    assert "is set back" in rest
+    assert switching.returncode
+    assert len({word for _, word in server.steps[-2:]}) == 2
 
 
 def test_status_shows_all_nodes(running: SteeredCluster, vxlane: Callable[..., Result]) -> None:

@@ -16,6 +16,7 @@ from vxlane.cluster.rollout import Patience, Rollout, changes, read
 from vxlane.errors import ConfigError, VxlaneError
 from vxlane.show.table import columns
 from vxlane.sources.steering import NOTHING, Wish, parse_wish
+from vxlane.util import interrupt
 
 _KEYS = ("node", "version", "mode", "wanted", "bypass", "share", "pods", "trouble")
 
@@ -100,6 +101,7 @@ def enable(
     """
     if bool(nodes) == is_all:
         raise click.UsageError("name the nodes to enable, or pass --all")
+    interrupt.catch_each()
     api = connect(kubeconfig)
     planned = changes(read(api), pods, None if is_all else nodes)
     if is_agreed(api.server, map(str, planned), yes=yes):

@@ -11,6 +11,7 @@ from vxlane.cli.cluster_options import connect, is_agreed, kubeconfig, soak, yes
 from vxlane.cli.common import examples
 from vxlane.cluster.install import Installation
 from vxlane.cluster.rollout import Patience
+from vxlane.util import interrupt
 
 
 @click.command(
@@ -32,6 +33,7 @@ def up(*, image: str, soak: float, kubeconfig: Path | None, yes: bool) -> None:
     worse than before, it is switched back, and no other node is switched. Nodes that are not Ready
     are left out. 'vxlane down' removes everything again.
     """
+    interrupt.catch_each()
     api = connect(kubeconfig)
     installation = Installation(api, patience=Patience(soak=soak), say=click.echo)
     objects, plan = installation.plan_up(image)

@@ -22,6 +22,15 @@ def signals() -> tuple[signal.Signals, ...]:
     return usual if ignores else (*usual, signal.SIGHUP)
 
 
+def catch_each() -> None:
+    """From now on each of these signals raises KeyboardInterrupt, as SIGINT does by itself.
+
+    So a second one breaks off what the first one has begun.
+    """
+    for number in signals():
+        signal.signal(number, signal.default_int_handler)
+
+
 def catch() -> None:
     """From now on these signals raise KeyboardInterrupt with the signal's name, once.
 
