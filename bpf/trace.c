@@ -111,6 +111,20 @@ static __always_inline void describe_ipv6(struct cursor *at, struct trace_event 
 	describe_ports(at, event);
 }
 
+/* How many segments a super-packet has that was put into a tunnel or taken out of one: the kernel
+ * counts them anew behind the program (SKB_GSO_DODGY in bpf_skb_net_grow() of net/core/filter.c).
+ * `at` is behind the ports. */
+static __always_inline __u32 segments_of(const struct cursor *at, const struct trace_event *event)
+{
+	struct cursor offset = {.skb = at->skb, .offset = at->offset + 8};
+	__u32 payload = at->offset + 4;
+	__u8 words;
+
+	if (event->protocol == IPPROTO_TCP && !take(&offset, &words, sizeof(words)))
+		payload = at->offset - sizeof(struct ports) + (words >> 4) * 4;
+	return (at->skb->len - payload + event->gso_size - 1) / event->gso_size;
+}
+
 static __always_inline void describe(struct __sk_buff *skb, struct trace_event *event)
 {
 	struct cursor at = {.skb = skb, .offset = event->tunnel};
@@ -128,6 +142,8 @@ static __always_inline void describe(struct __sk_buff *skb, struct trace_event *
 		describe_ipv4(&at, event);
 	else if (event->ethertype == be16(ETH_P_IPV6))
 		describe_ipv6(&at, event);
+	if (event->gso_size && !event->gso_segments)
+		event->gso_segments = segments_of(&at, event);
 }
 
 /* The reader looks by the clock. To wake it for each packet took more of the CPU than all else

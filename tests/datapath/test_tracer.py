@@ -227,6 +227,25 @@ def test_bytes(strict_bench: Bench, looking: Tracer, asked: int) -> None:
     assert event.length == len(frame)
 
 
+@pytest.mark.parametrize(
+    "transport",
+    [
+        Tcp(source=4000, dest=80, options=bytes(12), payload=bytes(300)),
+        Udp(source=4001, dest=53, payload=bytes(300)),
+    ],
+)
+def test_segments(strict_bench: Bench, looking: Tracer, transport: Tcp | Udp) -> None:
+    """A super-packet that a program leaves to be counted anew has as many segments as its payload
+    takes.
+    """
+    looking.ask(new_filter())
+    stand(strict_bench.maps, APPROVED)
+    context = Context(ifindex=VETH, gso_size=100)
+    strict_bench.runners[Program.FROM_POD].run(bytes(sent(transport)), context)
+    (event,) = heard(looking)
+    assert event.gso == (100, 3)
+
+
 def test_ipv6(strict_bench: Bench, looking: Tracer) -> None:
     """A packet that is not the overlay's has its ends all the same."""
     ends = IPv6Address("fd00::1"), IPv6Address("fd00::2")

@@ -49,7 +49,12 @@ def test_head() -> None:
 def test_packet(outer: bool, length: int) -> None:  # noqa: FBT001 (a row of a table)
     """A packet's interface, time, lengths, bytes and comment."""
     made = event(
-        data=b"frame", time=1 << 32, program=Program.TO_NIC, verdict=Verdict.LEARNED, gso_size=9
+        data=b"frame",
+        time=1 << 32,
+        program=Program.TO_NIC,
+        verdict=Verdict.LEARNED,
+        gso_size=9,
+        gso_segments=10,
     )
     ((kind, body),) = blocks(pcapng.packet(made, 7, outer=outer))
     assert kind == 6

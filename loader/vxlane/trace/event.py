@@ -70,16 +70,9 @@ class Event:
             ifindex=raw.ifindex,
             length=raw.length,
             tunnel=raw.tunnel,
-            gso=_segments(raw) if raw.gso_size else None,
+            gso=(raw.gso_size, raw.gso_segments) if raw.gso_size else None,
             data=record[_SIZE : _SIZE + raw.captured],
         )
-
-
-def _segments(raw: Any) -> tuple[int, int]:
-    """Their size and number. Making room for a tunnel leaves the number to be counted anew
-    (SKB_GSO_DODGY in bpf_skb_net_grow() of net/core/filter.c); then it is that of the bytes.
-    """
-    return raw.gso_size, raw.gso_segments or -(-raw.length // raw.gso_size)
 
 
 def document(
