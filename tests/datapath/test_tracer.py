@@ -345,3 +345,12 @@ def test_replaced_programs_end_a_look(bench: Bench, monkeypatch) -> None:
             pin.with_name("aside").rename(pin)
         assert looking.unseen > 0
     assert not bench.maps.has_tracer()
+
+
+def test_a_look_that_is_ended_while_its_lease_is_over(bench: Bench, monkeypatch) -> None:
+    """What was not seen is told also if the end comes before the lease is renewed."""
+    monkeypatch.setattr(session, "_RENEW_EVERY", 60.0)
+    monkeypatch.setattr(session, "LEASE", 0.0)
+    with Session(bench.state, bench.maps, new_filter(), 4096) as looking:
+        looking.end()
+        assert looking.unseen > 0

@@ -112,8 +112,10 @@ class Session:
         return [Event.of(record) for record in self._tracer.ring.read()]
 
     def _renew(self) -> None:
-        renewed = time.monotonic()
-        while not self._ended.wait(_RENEW_EVERY):
+        renewed, is_ended = time.monotonic(), False
+        while not is_ended:
+            # Once more at the end, which may be asked for while this process is stopped.
+            is_ended = self._ended.wait(_RENEW_EVERY)
             now = time.monotonic()
             self.unseen += max(0.0, now - renewed - LEASE)
             self._tracer.ask(self._wanted)
