@@ -170,6 +170,16 @@ def test_tcp_and_losses(lab):
     assert lost["peer"] == "10.42.2.0/24"
 
 
+def test_programs_that_are_replaced_meanwhile(make_lab):
+    """It is said that the figures are those of the old ones."""
+    lab = make_lab(nodes=1, pods_per_node=1, kernel_only=0)
+    with profiling(lab, "node1") as document:
+        lab.kill_agent("node1")
+        lab.start_agent("node1", "--strict")
+    sentence = "the programs were replaced or removed meanwhile: only what those cost is counted"
+    assert document["missing"] == [sentence]
+
+
 def programs_of(pid):
     """The numbers of the programs that a process holds."""
     numbers = set()
