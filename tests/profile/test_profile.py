@@ -180,6 +180,32 @@ def test_programs_that_are_replaced_meanwhile(make_lab):
     assert document["missing"] == [sentence]
 
 
+def retransmitted(lab, pod):
+    """The segments that a pod's TCP has sent again, as the kernel counts them."""
+    lines = lab.exec(pod, "cat", "/proc/net/snmp").stdout.splitlines()
+    names, values = (line.split() for line in lines if line.startswith("Tcp:"))
+    return int(values[names.index("RetransSegs")])
+
+
+def test_retransmits_are_those_of_the_kernel(lab):
+    """A super-packet that is sent again is as many retransmits as it has segments."""
+    listen = [sys.executable, STREAM, "serve", "7301", "4000000"]
+    connect = [sys.executable, STREAM, "connect", f"{lab.address('node2-pod1')}:7301", "4000000"]
+    lossy = "table ip lossy { chain in { type filter hook input priority 0; tcp dport 7301"
+    lossy += " numgen inc mod 10 == 5 drop; }; }"
+    before = retransmitted(lab, "node1-pod1")
+    lab.exec("node2-pod1", "nft", lossy)
+    try:
+        with lab.spawn("node2-pod1", *listen, stdout=-1) as server:
+            assert server.stdout.readline() == "listening\n"
+            with profiling(lab, "node1") as document:
+                lab.exec("node1-pod1", *map(str, connect))
+    finally:
+        lab.exec("node2-pod1", "nft", "delete table ip lossy")
+    (lost,) = document["losses"]
+    assert lost["retransmits"] == retransmitted(lab, "node1-pod1") - before > 0
+
+
 def programs_of(pid):
     """The numbers of the programs that a process holds."""
     numbers = set()

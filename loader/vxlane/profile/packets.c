@@ -274,20 +274,22 @@ int at_consume_skb(struct bpf_raw_tracepoint_args *ctx)
 int at_tcp_retransmit_skb(struct bpf_raw_tracepoint_args *ctx)
 {
 	const char *sk = (const char *)ctx->args[0];
+	const char *skb = (const char *)ctx->args[1];
 	__be32 local = read_u32(sk + SOCK_SKC_RCV_SADDR);
 	struct retransmit key = {
 		.remote = read_u32(sk + SOCK_SKC_DADDR),
 		.is_syn = read_u8(sk + SOCK_SKC_STATE) == 2, /* TCP_SYN_SENT */
 	};
+	/* Of a super-packet as many as the kernel adds to RetransSegs. */
+	u64 segments = read_u16(skb + SK_BUFF_CB + TCP_SKB_CB_TCP_GSO_SEGS);
 	u64 *known;
-	u64 one = 1;
 
 	if (!pods.lookup(&local))
 		return 0;
 	known = retransmits.lookup(&key);
 	if (known)
-		lock_xadd(known, 1);
+		lock_xadd(known, segments);
 	else
-		retransmits.update(&key, &one);
+		retransmits.update(&key, &segments);
 	return 0;
 }

@@ -22,10 +22,11 @@ from vxlane.profile import btf
 from vxlane.profile.legs import TRACEPOINTS, Place, defines
 
 _MEMBERS = {
-    "sk_buff": ("dev", "len", "head", "end", "network_header", "protocol", "sk"),
+    "sk_buff": ("cb", "dev", "len", "head", "end", "network_header", "protocol", "sk"),
     "net_device": ("ifindex", "nd_net"),
     "net": ("ns.inum",),
     "skb_shared_info": ("gso_segs",),
+    "tcp_skb_cb": ("tcp_gso_segs",),
     "sock": (
         "__sk_common.skc_daddr",
         "__sk_common.skc_net",
