@@ -8,6 +8,7 @@ import json
 import signal
 import subprocess
 import tarfile
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -177,6 +178,30 @@ def test_all_that_was_said_is_kept(tmp_path, monkeypatch) -> None:
     assert log.stat().st_mode & 0o777 == 0o600
     with pytest.raises(CompileError, match=r"did not compile: no word why$"):
         compiler.run(Part.PROGRAMS, tmp_path / "missing" / "compile.log")
+
+
+def test_a_compiler_that_is_killed_leaves_no_headers(tmp_path, monkeypatch) -> None:
+    """The directory for them goes when the compiler takes too long, too."""
+    made = tmp_path / "made"
+    python = tmp_path / "python"
+    python.write_text(
+        f"""#!/bin/sh
+        read request
+        scratch=${{request##*'"scratch": "'}}
+        touch "${{scratch%%'"'*}}/header" && touch {made}
+        exec sleep 60
+        """
+    )
+    python.chmod(0o755)
+    headers = tmp_path / "headers"
+    headers.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(headers))
+    monkeypatch.setattr(compiler.sys, "executable", str(python))
+    monkeypatch.setattr(compiler, "TIMEOUT", 2.0)
+    with pytest.raises(CompileError, match="did not end within 2 s"):
+        compiler.run(Part.PROGRAMS, tmp_path / "log")
+    assert made.exists()
+    assert not list(headers.iterdir())
 
 
 def test_kernel_headers_are_unpacked_to_a_place_of_our_own(tmp_path, monkeypatch) -> None:

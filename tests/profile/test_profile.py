@@ -235,10 +235,23 @@ def test_nothing_stays_after_kill(lab):
     wait_for(lambda: not programs & loaded(lab), "its programs' end", seconds=20)
 
 
+def test_no_headers_stay_when_it_is_interrupted_early(lab, tmp_path):
+    """Ctrl-C while its programs are compiled ends the compiler, and its headers go."""
+    env = {"VXLANE_STATE_DIR": str(lab.node("node1").directory), "TMPDIR": str(tmp_path)}
+    command = [program("vxlane"), "profile", "--seconds", "60"]
+    with lab.spawn("node1", *command, stderr=-1, env=os.environ | env) as profile:
+        wait_for(lambda: [*tmp_path.glob("*/*")], "headers", seconds=20)
+        profile.send_signal(signal.SIGINT)
+        _, said = profile.communicate(timeout=20)
+    assert said.strip() == "Aborted!"
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.usefixtures("_machine")
-def test_a_tracepoint_that_this_kernel_lacks():
+def test_a_tracepoint_that_this_kernel_lacks(tmp_path):
     """The process that follows packets answers which it is, and goes on."""
-    request = {"defines": tracer._defines(Subject((), (), ())), "devices": {}, "pods": []}
+    defines = tracer._defines(Subject((), (), ()))
+    request = {"defines": defines, "devices": {}, "pods": [], "scratch": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-c", WITH_ONE_MORE],
         input=json.dumps(request) + "\n",

@@ -18,13 +18,12 @@ import json
 import os
 import signal
 import sys
-import tempfile
 from pathlib import Path
 
 from bcc import BPF, lib
 
 from vxlane.datapath.compiled import RING_BYTES, Compiled, Table, unlinked
-from vxlane.datapath.source import WARNINGS, Part, flatten, kernel_headers
+from vxlane.datapath.source import WARNINGS, KernelHeaders, Part, flatten, kernel_headers
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _DEVMAP, _DEVMAP_HASH, _RINGBUF = 14, 25, 27  # enum bpf_map_type
@@ -34,27 +33,27 @@ its size, so that they are told by them."""
 
 
 def main() -> None:
-    """Request: {"part": a Part's name, "parent": pid, "is_portable": of `kernel_headers`}.
+    """Request: {"part": a Part's name, "parent": pid, "is_portable" and "scratch": of
+    `kernel_headers`}.
 
     Answer: a Compiled's document.
     """
     request = json.load(sys.stdin)
     _end_with(request["parent"])
     _go_first()
-    made = _compile(Part[request["part"]], is_portable=request["is_portable"])
+    headers = kernel_headers(Path(request["scratch"]), is_portable=request["is_portable"])
+    made = _compile(Part[request["part"]], headers)
     json.dump(made.document(), sys.stdout)
 
 
-def _compile(part: Part, *, is_portable: bool) -> Compiled:
+def _compile(part: Part, headers: KernelHeaders) -> Compiled:
     defines = [f"-D{name}={size}" for size, name in _SIZES.items()]
     # The tracer needs a part of each header only, and they are written out in its text.
     unused = ["-Wno-unused-function"] if part is Part.TRACER else []
-    with tempfile.TemporaryDirectory(prefix="vxlane-headers-") as scratch:
-        headers = kernel_headers(Path(scratch), is_portable=is_portable)
-        if headers.path:
-            os.environ["BCC_KERNEL_SOURCE"] = str(headers.path)
-        flags = [*defines, "-DRING_PAGES=1", *WARNINGS, *unused, *headers.flags]
-        program = BPF(text=flatten(part), cflags=flags)
+    if headers.path:
+        os.environ["BCC_KERNEL_SOURCE"] = str(headers.path)
+    flags = [*defines, "-DRING_PAGES=1", *WARNINGS, *unused, *headers.flags]
+    program = BPF(text=flatten(part), cflags=flags)
     module = program.module
     tables = _tables(module)
     descriptors = {lib.bpf_table_fd(module, name): name for name in tables}

@@ -14,7 +14,9 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 from vxlane.datapath import precompiled
 from vxlane.datapath.compiled import Compiled
@@ -26,6 +28,8 @@ log = logging.getLogger(__name__)
 
 TIMEOUT = 300.0
 """Seconds. A slow machine under load takes ten, and an emulated processor took 67."""
+SCRATCH = "vxlane-headers-"
+"""Begins the names of directories for kernel headers."""
 _LOCATED = re.compile(r"^bpf/\w+\.[ch]:\d+:\d+: (?:fatal )?error: .*$", re.MULTILINE)
 _TELLING = re.compile(r"HINT: |could not ")
 _INSTALL_BCC = "install the package python3-bpfcc (PyPI's bcc is another project)"
@@ -47,21 +51,27 @@ def run(part: Part, log_file: Path, *, is_portable: bool = False) -> Compiled:
     log.info("compile the programs: this takes a second, and 120 MB of memory meanwhile")
     request = {"part": part.name, "parent": os.getpid(), "is_portable": is_portable}
     try:
-        child = subprocess.run(
-            [sys.executable, "-I", "-m", "vxlane.datapath.compile"],
-            input=json.dumps(request),
-            capture_output=True,
-            text=True,
-            errors="backslashreplace",
-            check=False,
-            timeout=TIMEOUT,
-        )
+        child = _child(request)
     except subprocess.TimeoutExpired:
         raise CompileError(f"the compiler did not end within {TIMEOUT:g} s") from None
     if child.returncode == 0:
         return Compiled.of(json.loads(child.stdout.splitlines()[-1]))
     where = kept(log_file, child.stdout + child.stderr, "its output is")
     raise CompileError(f"{sentence(child.returncode, child.stderr)}{where}")
+
+
+def _child(request: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    """Its scratch directory is this process's: the child may be killed, and could not remove it."""
+    with tempfile.TemporaryDirectory(prefix=SCRATCH) as scratch:
+        return subprocess.run(
+            [sys.executable, "-I", "-m", "vxlane.datapath.compile"],
+            input=json.dumps(request | {"scratch": scratch}),
+            capture_output=True,
+            text=True,
+            errors="backslashreplace",
+            check=False,
+            timeout=TIMEOUT,
+        )
 
 
 def sentence(status: int, output: str) -> str:

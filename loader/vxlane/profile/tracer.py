@@ -10,6 +10,7 @@ import contextlib
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
@@ -74,7 +75,14 @@ class Tracer:
                 | dict.fromkeys(subject.nics, Place.NIC),
                 "pods": [str(address) for address in subject.pods],
             }
-            lacking = self._start(request)["missing"]
+            # If this is interrupted the child ends first, and then its scratch directory goes.
+            with (
+                tempfile.TemporaryDirectory(prefix=compiler.SCRATCH) as scratch,
+                contextlib.ExitStack() as interrupted,
+            ):
+                interrupted.callback(self.close)
+                lacking = self._start(request | {"scratch": scratch})["missing"]
+                interrupted.pop_all()
         except (OSError, ContractError, CompileError) as error:
             self.missing.append(f"packets can't be followed: {error}")
         else:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 from importlib import resources
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -29,13 +28,13 @@ from vxlane.util.names import be32
 
 def main() -> None:
     """Request, one line: {"defines": {name: integer}, "devices": {ifindex: place},
-    "pods": [address]}.
+    "pods": [address], "scratch": directory}.
 
     Answers, a line each: {"missing": [tracepoint]} once it is attached, and what was seen once
     standard input has ended: {"legs": [...], "retransmits": [...]}.
     """
     request = json.loads(sys.stdin.readline())
-    module = _compiled(request["defines"])
+    module = _compiled(request["defines"], Path(request["scratch"]))
     _fill(module["devices"], {int(key): value for key, value in request["devices"].items()})
     _fill(module["pods"], {be32(address): 1 for address in request["pods"]})
     _say({"missing": [name for name in TRACEPOINTS if not _attach(module, name)]})
@@ -51,13 +50,12 @@ def program_text() -> str:
     return f'#line 1 "profile/packets.c"\n{text}'
 
 
-def _compiled(defines: dict[str, int]) -> BPF:
+def _compiled(defines: dict[str, int], scratch: Path) -> BPF:
     flags = [f"-D{name}={value}" for name, value in defines.items()]
-    with tempfile.TemporaryDirectory(prefix="vxlane-headers-") as scratch:
-        headers = kernel_headers(Path(scratch))
-        if headers.path:
-            os.environ["BCC_KERNEL_SOURCE"] = str(headers.path)
-        return BPF(text=program_text(), cflags=[*flags, *WARNINGS, *headers.flags])
+    headers = kernel_headers(scratch)
+    if headers.path:
+        os.environ["BCC_KERNEL_SOURCE"] = str(headers.path)
+    return BPF(text=program_text(), cflags=[*flags, *WARNINGS, *headers.flags])
 
 
 def _attach(module: BPF, tracepoint: str) -> bool:
