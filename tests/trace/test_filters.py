@@ -121,6 +121,11 @@ def test_flow_without_a_record() -> None:
         (Wanted(flow="tcp fe80::1:1 1.2.3.4:1"), "fe80::1 and 1.2.3.4 are of two IP versions"),
         (Wanted(flow="esp 1.2.3.4:1 1.2.3.4:2"), "--flow 'esp': give icmp"),
         (Wanted(flow="tcp 1.2.3.4:70000 1.2.3.4:2"), "--flow: 70000 is not a port"),
+        (Wanted(pod="::"), "--pod: a packet can't be told by ::; leave the option out"),
+        (Wanted(host="::"), "--host: a packet can't be told by ::"),
+        (Wanted(peer="::/0"), "--peer: a packet can't be told by ::"),
+        (Wanted(flow="tcp :::1 :::2"), "--flow: a packet can't be told by ::"),
+        (Wanted(proto="udp", flow="tcp 1.2.3.4:1 1.2.3.4:2"), "--flow has a protocol of its own"),
     ],
 )
 def test_refused(wanted: Wanted, message: str) -> None:

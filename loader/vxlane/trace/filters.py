@@ -51,20 +51,25 @@ def build(wanted: Wanted, known: Known) -> Any:
     """A struct trace_filter. OptionError names the filter that means nothing here."""
     made = new_filter()
     if wanted.pod is not None:
-        _fill(made.pod, mapped(known.names.pods.find(wanted.pod, known.pods)))
+        _fill(made.pod, mapped(known.names.pods.find(wanted.pod, known.pods)), "--pod")
     if wanted.host is not None:
-        _fill(made.host, mapped(_address(wanted.host, "--host")))
+        _fill(made.host, mapped(_address(wanted.host, "--host")), "--host")
     if wanted.peer is not None:
         network = _peer(wanted.peer, known)
-        _fill(made.peer, mapped(network.network_address))
-        _fill(made.peer_mask, _mask(network))
+        _fill(made.peer_mask, _mask(network), "--peer")
+        ctypes.memmove(made.peer, mapped(network.network_address), ctypes.sizeof(made.peer))
     if wanted.proto is not None:
         made.protocol = _protocol(wanted.proto, "--proto")
     made.port = wanted.port or 0
     if wanted.verdicts:
         made.verdicts = sum(1 << verdict for verdict in _verdicts(wanted.verdicts))
     if wanted.flow is not None:
-        _fill_flow(made, _flow(wanted.flow), known.flows)
+        flow = _flow(wanted.flow)
+        if made.protocol not in {0, flow.protocol}:
+            raise OptionError(
+                "--flow has a protocol of its own, not that of --proto; leave one out"
+            )
+        _fill_flow(made, flow, known.flows)
     return made
 
 
@@ -140,12 +145,15 @@ def _fill_flow(made: Any, flow: Tuple, records: Iterable[Flow]) -> None:
     views = (view for record in records for view in record.views)
     behind = next((view.behind for view in views if view.tuple == flow), flow)
     for prefix, one in (("flow", flow), ("nat", behind)):
-        _fill(getattr(made, f"{prefix}_local"), mapped(one.local))
-        _fill(getattr(made, f"{prefix}_remote"), mapped(one.remote))
+        _fill(getattr(made, f"{prefix}_local"), mapped(one.local), "--flow")
+        _fill(getattr(made, f"{prefix}_remote"), mapped(one.remote), "--flow")
         setattr(made, f"{prefix}_local_port", one.local_port)
         setattr(made, f"{prefix}_remote_port", one.remote_port)
     made.protocol = flow.protocol
 
 
-def _fill(array: Any, data: bytes) -> None:
+def _fill(array: Any, data: bytes, option: str) -> None:
+    """OptionError: to the tracer zeros are any address, so they would not be heeded."""
+    if not any(data):
+        raise OptionError(f"{option}: a packet can't be told by ::; leave the option out")
     ctypes.memmove(array, data, ctypes.sizeof(array))
