@@ -132,6 +132,30 @@ def test_an_output_that_is_full_has_a_sentence() -> None:
     assert done.stderr == "vxlane: standard output: No space left on device\n"
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_what_a_shell_has_closed(closed: str, tmp_path: Path) -> None:
+    """A closed standard file is one that says and takes nothing, here and for children."""
+    code = (
+        "import os, pathlib; from vxlane.cli import main\n"
+        "main.cli.main = lambda **_: pathlib.Path('open').write_text("
+        "repr([os.path.exists(f'/proc/self/fd/{fd}') and not os.isatty(fd) for fd in range(3)]))\n"
+        "main.main()"
+    )
+    shell = f'exec "$0" -c "$1" {closed}'
+    done = subprocess.run(["sh", "-c", shell, sys.executable, code], check=False, cwd=tmp_path)
+    assert done.returncode == 0
+    assert (tmp_path / "open").read_text() == "[True, True, True]"
+
+
+def test_a_closed_output_has_no_traceback(tmp_path: Path) -> None:
+    """What looks whether its output is a terminal finds none."""
+    env = os.environ | {STATE_VARIABLE: str(tmp_path)}
+    command = ["sh", "-c", 'exec "$0" top >&-', program("vxlane")]
+    done = subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True, env=env)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("place", ["-", "x"])
 def test_two_documents_are_not_one_output(place: str) -> None:
     """JSON with a page of HTML before it could be read by nobody, and in a file one is lost."""

@@ -93,8 +93,18 @@ def _may_lack_root(error: Exception) -> bool:
     return not isinstance(error, KernelError) or error.errno in {errno.EPERM, errno.EACCES}
 
 
+def _open_what_is_closed() -> None:
+    """Make the null device of a standard file that a shell has closed (>&-). Python has None for
+    it, and the next file that is opened would be it for every child.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+
+
 def main() -> None:
     """Run the command line; never returns."""
+    _open_what_is_closed()
     try:
         cli.main(prog_name="vxlane")
     except (VxlaneError, PermissionError) as error:
