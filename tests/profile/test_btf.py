@@ -74,7 +74,23 @@ def test_what_the_kernel_has_not(kernel, name, path):
         kernel.offsets({name: [path]})
 
 
-def test_what_is_no_btf():
+def of_another_kind():
+    """A blob with a type whose length nobody here knows."""
+    blob = Blob()
+    blob.add("new", 20)
+    return blob.bytes()
+
+
+@pytest.mark.parametrize(
+    ("blob", "sentence"),
+    [
+        (b"", "does not begin as BTF does"),
+        (bytes(64), "does not begin as BTF does"),
+        (of_another_kind()[:-1], "is cut short"),
+        (of_another_kind(), "has a kind 20, which is not known here"),
+    ],
+)
+def test_what_is_no_btf(blob, sentence):
     """Other bytes are refused rather than read."""
-    with pytest.raises(ContractError, match="BTF"):
-        Btf(bytes(64))
+    with pytest.raises(ContractError, match=f"BTF {sentence}"):
+        Btf(blob)

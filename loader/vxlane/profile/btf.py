@@ -31,9 +31,11 @@ class Btf:
     """The types of one BTF blob; ContractError on one that is not BTF as Linux writes it."""
 
     def __init__(self, blob: bytes) -> None:
-        magic, _, _, header, types, size, strings, _ = _HEADER.unpack_from(blob)
-        if magic != _MAGIC:
+        if len(blob) < _HEADER.size or _HEADER.unpack_from(blob)[0] != _MAGIC:
             raise ContractError("the kernel's BTF does not begin as BTF does")
+        _, _, _, header, types, size, strings, length = _HEADER.unpack_from(blob)
+        if len(blob) < header + strings + length:
+            raise ContractError("the kernel's BTF is cut short")
         self._blob = blob
         self._strings = header + strings
         self._places = [0, *_places(blob, header + types, header + types + size)]
@@ -98,5 +100,7 @@ def _places(blob: bytes, place: int, end: int) -> Iterator[int]:
         yield place
         info = _TYPE.unpack_from(blob, place)[1]
         kind = (info >> 24) & 31
+        if kind > _ENUM64:
+            raise ContractError(f"the kernel's BTF has a kind {kind}, which is not known here")
         place += _TYPE.size + _TRAILER.get(kind, 0)
         place += _TRAILER_EACH.get(kind, 0) * (info & 0xFFFF)
