@@ -19,7 +19,11 @@ SHORT, LONG = 100, 900
 DSCP = 0x28
 """Of every fifth datagram, as a TOS."""
 _IP_RECVTTL, _SO_RCVBUFFORCE = 12, 33  # linux/in.h, asm-generic/socket.h
-_PAUSE, _PATIENCE = 0.001, 0.3  # seconds
+_PAUSE = 0.001  # seconds
+_SILENCE = 0.3
+"""Seconds after which nothing more of a flow is expected."""
+_WARM_TIMEOUT = 5.0
+"""Seconds. A datagram of the warm-up comes, however busy the machine is."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ def datagram(lab, name, port=0):
         made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     made.bind((lab.address(name), port))
     made.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 1 << 20)
-    made.settimeout(_PATIENCE)
+    made.settimeout(_SILENCE)
     for option in (socket.IP_RECVTOS, _IP_RECVTTL):
         made.setsockopt(socket.IPPROTO_IP, option, 1)
     return made
@@ -57,6 +61,8 @@ def flow(lab, source, target, service=None, *, is_answer=False):
         contextlib.closing(datagram(lab, target, service[1] if service else 0)) as server,
     ):
         client.connect(service or server.getsockname())
+        for each in (client, server):
+            each.settimeout(_WARM_TIMEOUT)
         for _ in range(WARM):
             client.send(PUBLIC.ljust(SHORT))
             _, peer = server.recvfrom(2048)
@@ -75,6 +81,7 @@ def flow(lab, source, target, service=None, *, is_answer=False):
 
 def _arrived(receiver):
     texts, tos, ttl, marked = [], set(), set(), 0
+    receiver.settimeout(_SILENCE)
     with contextlib.suppress(TimeoutError):
         while True:
             text, ancillary, _, _ = receiver.recvmsg(2048, 256)

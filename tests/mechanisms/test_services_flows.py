@@ -10,9 +10,9 @@ import contextlib
 
 import pytest
 from flow import COUNT, flow, status
-from kubeproxy import MODES
-from kubeservice import PORT, VIRTUAL, Service
-from paths import BYPASSES, ruleset
+from kubeproxy import MODES, KubeProxies
+from kubeservice import PORT, VIRTUAL
+from paths import BYPASSES
 
 from vxlane.lab.waiting import wait_for
 
@@ -48,16 +48,14 @@ RULES = {
 @pytest.fixture(params=sorted(MODES))
 def proxied(pair, request):
     """The lab, with kube-proxy on the client's node."""
-    proxy = MODES[request.param](pair, "node1")
+    proxies = KubeProxies(request.param, pair, PORT)
 
     def run(backend):
-        with ruleset(pair, "node1"):
-            proxy.install(Service((pair.address(backend),), PORT))
+        proxies("node1", backends=[pair.address(backend)])
         return pair
 
     yield run
-    with ruleset(pair, "node1"):
-        proxy.remove()
+    proxies.end()
 
 
 @contextlib.contextmanager
