@@ -181,6 +181,17 @@ def test_the_servers_answer_is_compared():
             echo.round_trips(near, pace=0)
 
 
+def test_a_datagram_that_cant_be_answered_ends_no_server():
+    """UDP lets a sender have no port, 0, to which nothing can be sent."""
+
+    class Asked(socket.socket):
+        def recvfrom(self, _size):
+            return b"question", ("127.0.0.1", 0)
+
+    with Asked(type=socket.SOCK_DGRAM) as datagrams:
+        echo._answer(datagrams)
+
+
 def test_the_largest_datagram_fills_the_path():
     """IP and UDP headers and the data make a packet of the path's MTU."""
     assert echo.datagram_sizes(1450)[-1] == 1450 - 20 - 8

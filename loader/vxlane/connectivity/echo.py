@@ -6,6 +6,7 @@ Imports no other module of vxlane.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -46,9 +47,15 @@ class Server:
                 connection, _ = self.listener.accept()
                 threading.Thread(target=_echo, args=[connection], daemon=True).start()
             if self.datagrams in ready:
-                data, sender = self.datagrams.recvfrom(_CHUNK)
-                if sender[1] != PORT:  # two echo servers would answer each other for ever
-                    self.datagrams.sendto(data, sender)
+                _answer(self.datagrams)
+
+
+def _answer(datagrams: socket.socket) -> None:
+    data, sender = datagrams.recvfrom(_CHUNK)
+    if sender[1] != PORT:  # two echo servers would answer each other for ever
+        # A sender may have no port, or be one that nothing leads to.
+        with contextlib.suppress(OSError):
+            datagrams.sendto(data, sender)
 
 
 def _echo(connection: socket.socket) -> None:
