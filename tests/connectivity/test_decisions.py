@@ -166,6 +166,13 @@ def test_a_host_name_is_resolved(monkeypatch):
         peers.named([known], "node4")
 
 
+@pytest.mark.parametrize("name", ["10.42..2", "a" * 64])
+def test_what_can_be_no_host_name_is_refused(name):
+    """The resolver does not even try an empty label, or one of more than 63 letters."""
+    with pytest.raises(ConfigError, match="this node knows no peer"):
+        peers.named([Known(CIDR, NODE, None, None)], name)
+
+
 def test_the_servers_answer_is_compared():
     """A trip counts if the same bytes come back; other bytes are a fault."""
     near, far = socket.socketpair()

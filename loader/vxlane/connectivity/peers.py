@@ -95,7 +95,8 @@ def named(listed: list[Known], name: str) -> Known:
     """
     found = next((peer for peer in listed if peer.name == name), None) or _matching(listed, name)
     if found is None:
-        with contextlib.suppress(OSError):  # no host has that name either
+        # No host has that name either, or none can have: UnicodeError.
+        with contextlib.suppress(OSError, UnicodeError):
             found = _matching(listed, socket.gethostbyname(name))
     if found is not None:
         return found
