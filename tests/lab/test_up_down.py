@@ -221,6 +221,16 @@ def test_exec_passes_status_on():
     assert subprocess.run(command, check=False).returncode == 7
 
 
+def test_exec_starts_a_command_as_a_shell_does():
+    """The signals that Python ignores are not ignored in it; and no PATH is needed."""
+    labs.up(NAME, nodes=1, pods_per_node=0, kernel_only=1)
+    command = [program("vxlane"), "lab", "exec", f"{NAME}-node1", "--"]
+    shown = ["grep", "SigIgn", "/proc/self/status"]
+    said = subprocess.check_output([*command, *shown], text=True, env={})
+    ignored = int(said.split()[1], 16)
+    assert not ignored & (1 << signal.SIGPIPE - 1 | 1 << signal.SIGXFSZ - 1)
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"name": "x", "nodes": [{}], "pods": []}'])
 def test_a_damaged_file_is_told_so(content):
     """Whatever is wrong with a lab's file, it is named with the command that removes the lab."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import click
@@ -135,7 +136,10 @@ def execute(namespace: str, command: tuple[str, ...]) -> None:
         os.environ |= {CACHE_VARIABLE: cache, STATE_VARIABLE: str(node.directory)}
         # An agent writes it, and the machine's own CNI plugins would go by it.
         os.environ[_SUBNET_VARIABLE] = str(node.directory / "subnet.env")
-    os.environ["PATH"] = f"{Path(program('vxlane')).parent}:{os.environ['PATH']}"
+    path = os.environ.get("PATH", os.defpath)
+    os.environ["PATH"] = f"{Path(program('vxlane')).parent}:{path}"
+    for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # by Python, and then by COMMAND
+        signal.signal(ignored, signal.SIG_DFL)
     argv = namespaces.inside(namespace, command)
     os.execvp(argv[0], argv)  # noqa: S606 (a shell is what is not wanted)
 
