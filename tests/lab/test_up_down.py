@@ -252,3 +252,17 @@ def test_unknown_namespace_names_those_that_exist():
     labs.up(NAME, nodes=1, pods_per_node=0, kernel_only=1)
     with pytest.raises(LabError, match=f'no lab has "nowhere"; there are: .*{NAME}-node1'):
         labs.find("nowhere")
+
+
+def test_a_damaged_file_is_in_no_other_labs_way():
+    """A lab's parts are found, and all parts told, whatever the file of another lab is like."""
+    labs.up(NAME, nodes=1, pods_per_node=0, kernel_only=1)
+    damaged = f"{NAME}-bad"
+    (LABS / damaged).mkdir()
+    (LABS / damaged / "lab.json").write_text("{")
+    try:
+        assert labs.find(f"{NAME}-node1")
+        with pytest.raises(LabError, match=f'no lab has "nowhere"; there are: .*{NAME}-node1'):
+            labs.find("nowhere")
+    finally:
+        labs.down(damaged)

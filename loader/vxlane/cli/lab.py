@@ -21,7 +21,6 @@ from vxlane.lab import demo as demos
 from vxlane.lab import lab as labs
 from vxlane.lab import namespaces, report
 from vxlane.lab.agents import program
-from vxlane.lab.plan import LabNode, LabPod
 from vxlane.lab.pods import cni_directories
 from vxlane.runtime.cni_places import CACHE_VARIABLE, NETWORKS_VARIABLE, PLUGINS_VARIABLE
 from vxlane.show.table import table
@@ -38,12 +37,7 @@ def _nodes_and_pods(
     _ctx: click.Context, _param: click.Parameter, word: str
 ) -> list[CompletionItem]:
     """The namespaces of all labs that begin with `word`, for the shell."""
-    found = (part.name for name in labs.names() for part in _parts(labs.load(name)))
-    return [CompletionItem(name) for name in found if name.startswith(word)]
-
-
-def _parts(lab: labs.Lab) -> list[LabNode | LabPod]:
-    return [*lab.nodes, *lab.pods]
+    return [CompletionItem(name) for name in labs.parts() if name.startswith(word)]
 
 
 @click.group(

@@ -198,21 +198,27 @@ def _remove(name: str) -> list[str]:
     return removed
 
 
+def parts() -> list[str]:
+    """The namespaces of all labs. No file is read: it may be damaged, or its lab going down."""
+    labs = names()
+    return [
+        each for each in namespaces.existing() if any(is_namespace_of(lab, each) for lab in labs)
+    ]
+
+
 def find(namespace: str) -> LabNode | None:
     """The node of `namespace`: its own, or that of one of its pods.
 
     None: it is a switch. LabError: no lab has it.
     """
-    known: list[str] = []
-    for lab in map(load, names()):
+    for lab in (load(name) for name in names() if is_namespace_of(name, namespace)):
         owners = {node.name: node for node in lab.nodes}
         owners |= {pod.name: owners[pod.node] for pod in lab.pods}
         if namespace in owners:
             return owners[namespace]
         if namespace == switch_name(lab.name):
             return None
-        known += owners
-    raise LabError(f'no lab has "{namespace}"; there are: {", ".join(known) or "no labs"}')
+    raise LabError(f'no lab has "{namespace}"; there are: {", ".join(parts()) or "no labs"}')
 
 
 @contextlib.contextmanager
