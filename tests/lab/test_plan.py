@@ -47,7 +47,13 @@ def test_own_namespaces(namespace):
     assert is_namespace_of("a", namespace)
 
 
-@pytest.mark.parametrize("namespace", ["a", "a-b-node1", "b-node1", "a-node", "a-node1-pod1-x"])
+@pytest.mark.parametrize(
+    "namespace",
+    [
+        *("a", "a-b-node1", "b-node1", "a-node", "a-node1-pod1-x", "a-node1\n"),
+        *("a-node0", "a-node01", "a-node1-pod02", "a-node\N{ARABIC-INDIC DIGIT THREE}"),
+    ],
+)
 def test_foreign_namespaces(namespace):
     """These lab "a" leaves alone."""
     assert not is_namespace_of("a", namespace)

@@ -114,7 +114,9 @@ def is_namespace_of(lab: str, namespace: str) -> bool:
 
     Stricter than a prefix: lab "a" must not take "a-b-node1" of lab "a-b" for its own.
     """
-    return bool(re.fullmatch(rf"{re.escape(lab)}-(switch|outside|node\d+(-pod\d+)?)", namespace))
+    number = "[1-9][0-9]*"
+    part = rf"{re.escape(lab)}-(switch|outside|node{number}(-pod{number})?)"
+    return bool(re.fullmatch(part, namespace))
 
 
 def plan_nodes(lab: str, count: int, *, kernel_only: int) -> tuple[LabNode, ...]:
