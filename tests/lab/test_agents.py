@@ -32,8 +32,10 @@ def test_the_end_of_the_log_is_shown_and_all_of_it_kept(node, tmp_path):
     assert first == f"the agent of lab-node1 failed: it ended; the end of {kept}:"
     assert rest == [f"  line {number}" for number in range(4, 14)]
     assert kept.read_text(encoding="utf-8") == text
-    agents.remove_kept_logs("lab")
-    assert not kept.exists()
+    of_another = tmp_path / "lab-node1-x-node1.log"  # of lab "lab-node1-x"
+    of_another.touch()
+    assert agents.remove_kept_logs("lab") == [kept]
+    assert (kept.exists(), of_another.exists()) == (False, True)
 
 
 def test_an_agent_that_said_nothing(node):

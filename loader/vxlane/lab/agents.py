@@ -16,7 +16,7 @@ from vxlane.agent import sole
 from vxlane.datapath import compiler
 from vxlane.errors import LabError
 from vxlane.lab import namespaces
-from vxlane.lab.plan import LABS, POD_NETWORK, LabNode
+from vxlane.lab.plan import LABS, POD_NETWORK, LabNode, is_namespace_of
 from vxlane.lab.waiting import wait_for
 from vxlane.util import files
 from vxlane.util.places import STATE_VARIABLE
@@ -83,7 +83,7 @@ def pid(node: LabNode) -> int | None:
 
 def remove_kept_logs(lab: str) -> list[Path]:
     """Remove what agents that failed left behind, and return it."""
-    logs = sorted(LABS.glob(f"{lab}-node*.log"))
+    logs = sorted(log for log in LABS.glob("*.log") if is_namespace_of(lab, log.stem))
     for log in logs:
         log.unlink(missing_ok=True)
     return logs
