@@ -98,6 +98,19 @@ def test_down_needs_no_file():
     assert traces() == []
 
 
+def test_up_spares_a_namespace_that_no_lab_made():
+    """Another program may have given it the name; what runs in it lives on."""
+    foreign = f"{NAME}-node1"
+    namespaces.create(foreign)
+    with subprocess.Popen(namespaces.inside(foreign, ["sleep", "60"])) as sleeper:
+        wait_for(lambda: namespaces.pids(foreign), "the sleeper")
+        with pytest.raises(LabError, match=f'^namespace "{foreign}" is there, and no lab'):
+            labs.up(NAME, nodes=1, pods_per_node=0, kernel_only=1)
+        assert namespaces.pids(foreign) == [sleeper.pid]
+        assert not (LABS / NAME).exists()
+        sleeper.kill()
+
+
 def test_down_spares_a_lab_with_a_longer_name():
     """Lab "x" does not take the namespaces of lab "x-more" for its own."""
     longer = f"{NAME}-more"

@@ -132,10 +132,14 @@ def up(
     kernel_only: int,
     agent_options: Iterable[str] = (),
 ) -> Lab:
-    """Make a lab in place of one of the same name. One that can't be completed is removed."""
+    """Make a lab in place of one of the same name. One that can't be completed is removed.
+
+    LabError: a namespace that no lab made has such a name.
+    """
     lab = Lab(check_name(name), plan_nodes(name, nodes, kernel_only=kernel_only))
     with contextlib.ExitStack() as turn:
         turn.enter_context(_one_at_a_time())
+        _refuse_foreign(name)
         _remove(name)
         agents.remove_kept_logs(name)
         try:
@@ -152,6 +156,20 @@ def up(
                 _remove(name)  # and not the log that the error speaks of
             raise
     return lab
+
+
+def _refuse_foreign(name: str) -> None:
+    """LabError: a namespace is there, and no lab's directory, which is made first and goes last."""
+    found = _namespaces(name)
+    if found and not (LABS / name).exists():
+        raise LabError(
+            f'namespace "{found[0]}" is there, and no lab that made it: give another --name, or'
+            f" remove all that has such names: vxlane lab down --name {name}"
+        )
+
+
+def _namespaces(name: str) -> list[str]:
+    return [each for each in namespaces.existing() if is_namespace_of(name, each)]
 
 
 def _make(lab: Lab, agent_options: list[str]) -> None:
@@ -186,7 +204,7 @@ def down(name: str) -> list[str]:
 
 def _remove(name: str) -> list[str]:
     """See `down`."""
-    found = [each for each in namespaces.existing() if is_namespace_of(name, each)]
+    found = _namespaces(name)
     removed = [f"{len(found)} namespace{'s' if len(found) > 1 else ''}"] if found else []
     namespaces.remove(found)
     directory = LABS / name
