@@ -4,6 +4,7 @@
 import fcntl
 import json
 import os
+import re
 import select
 import shutil
 import signal
@@ -23,6 +24,8 @@ from vxlane.lab.plan import LABS, is_namespace_of
 from vxlane.lab.waiting import wait_for
 
 NAME = f"test-{os.getpid()}-updown"
+OTHERS = 60
+"""Seconds: labs are made and removed one after the other, and other tests have some too."""
 TWO_KERNEL_NODES = ("--name", NAME, "--nodes", "2", "--kernel-nodes", "2")
 
 
@@ -85,9 +88,11 @@ def test_down_of_the_usual_lab_may_find_nothing(monkeypatch):
 
 
 def down(*words):
-    """`vxlane lab down`, both outputs kept."""
+    """`vxlane lab down`, both outputs kept, but that another process made a lab meanwhile."""
     command = [program("vxlane"), "lab", "down", *words]
-    return subprocess.run(command, check=False, capture_output=True, text=True)
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    done.stderr = re.sub(r"^.* makes or removes a lab: waiting for it\n", "", done.stderr)
+    return done
 
 
 def test_down_needs_no_file():
@@ -124,7 +129,7 @@ def test_down_spares_a_lab_with_a_longer_name():
 def test_up_after_a_killed_up(moment):
     """Whenever `up` is killed with -9, the next `up` makes a whole lab of what is there."""
     first = subprocess.Popen([program("vxlane"), "lab", "up", *TWO_KERNEL_NODES])
-    wait_for((LABS / NAME).exists, "the lab's directory", seconds=30)
+    wait_for((LABS / NAME).exists, "the lab's directory", seconds=OTHERS)
     time.sleep(moment * 0.02)
     first.kill()
     first.wait()
@@ -139,7 +144,7 @@ def test_down_after_a_killed_up_with_agents(moment):
     up = subprocess.Popen(
         [program("vxlane"), "lab", "up", "--name", NAME], stdout=subprocess.DEVNULL
     )
-    wait_for((LABS / NAME).exists, "the lab's directory", seconds=30)
+    wait_for((LABS / NAME).exists, "the lab's directory", seconds=OTHERS)
     time.sleep(moment)
     up.kill()
     up.wait()
@@ -154,10 +159,10 @@ def test_interrupted_up_removes_what_it_made(number, moment):
     up = subprocess.Popen(
         [program("vxlane"), "lab", "up", "--name", NAME], stderr=subprocess.PIPE, text=True
     )
-    wait_for(lambda: f"{NAME}-switch" in namespaces.existing(), "the switch")
+    wait_for(lambda: f"{NAME}-switch" in namespaces.existing(), "the switch", seconds=OTHERS)
     time.sleep(moment)
     up.send_signal(number)
-    _, errors = up.communicate(timeout=10)
+    _, errors = up.communicate(timeout=OTHERS)
     assert up.returncode == 1
     assert "Traceback" not in errors
     assert traces() == []
@@ -167,7 +172,7 @@ def test_up_says_whom_it_waits_for():
     """While another command has the labs' lock, its process is named; Ctrl-C ends the wait."""
     LABS.mkdir(exist_ok=True)
     directory = os.open(LABS, os.O_RDONLY)
-    wait_for(lambda: _is_locked(directory), "the lock", seconds=60)
+    wait_for(lambda: _is_locked(directory), "the lock", seconds=OTHERS)
     command = [program("vxlane"), "lab", "up", *TWO_KERNEL_NODES]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as up:
         select.select([up.stderr], [], [], 10)
