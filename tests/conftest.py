@@ -17,7 +17,7 @@ import contextlib
 import itertools
 import os
 from collections.abc import Callable, Generator, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import leftovers
 import machinecan
@@ -27,6 +27,7 @@ from labundertest import LabUnderTest
 from vxlane.lab import lab as labs
 from vxlane.lab import namespaces
 
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 RUN = f"test-{os.getpid()}"
 _numbers = itertools.count()
 
@@ -58,7 +59,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """With CI=true a skipped test is a failed one, unless the kernel lacks what it is about."""
-    report = yield
+    return _judged((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """So is a skipped file of tests."""
+    return _judged((yield))
+
+
+def _judged(report: Report) -> Report:
     is_excused = hasattr(report, "wasxfail") or machinecan.is_lack(report)
     if report.skipped and not is_excused and os.environ.get("CI") == "true":
         report.outcome = "failed"

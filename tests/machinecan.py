@@ -34,6 +34,6 @@ def check(item: pytest.Item) -> None:
         lacks("TCX (Linux 6.6)")
 
 
-def is_lack(report: pytest.TestReport) -> bool:
+def is_lack(report: pytest.TestReport | pytest.CollectReport) -> bool:
     """Whether a test was skipped for what the kernel lacks."""
     return isinstance(report.longrepr, tuple) and _LACKS in report.longrepr[2]
