@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""scripts/setup on machines that it can't help."""
+"""scripts/setup on machines that it can't help, and twice at once."""
 
 import shutil
 import subprocess
@@ -50,6 +50,19 @@ def test_package_manager_fails(setup):
         "E: no network",
         "setup: the package manager failed; its output is above. Fix that and run setup again",
     ]
+
+
+def test_another_one_is_at_work(setup, tmp_path):
+    """Two at once take turns, for both would make the same .venv."""
+    command = ["flock", tmp_path / "copy", "sh", "-c", "echo; exec sleep 0.5"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        done = setup(id="echo 1000", dpkg_query="exit 1")
+        assert other.wait() == 0
+    assert done.stderr == (
+        "setup: another one is at work here: waiting for it\n"
+        "setup: needs root to install packages; run it again with sudo\n"
+    )
 
 
 def test_unknown_option(setup):
