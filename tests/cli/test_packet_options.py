@@ -11,7 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from vxlane.cli.capture import capture
-from vxlane.cli.packet_options import stopped_by_signals, summary
+from vxlane.cli.packet_options import conclude, stopped_by_signals, summary
+from vxlane.errors import VxlaneError
 from vxlane.trace.follow import Outcome
 
 
@@ -36,6 +37,13 @@ def test_summary() -> None:
     assert summary(Outcome(1, 2, 0.0)) == lost
     stopped = "1 packets, 0 lost; none was seen for 3.0 s, while this process was stopped"
     assert summary(Outcome(1, 0, 3.0)) == stopped
+
+
+def test_a_look_that_is_cut_short(capsys: pytest.CaptureFixture[str]) -> None:
+    """What was taken and lost is told all the same, and then why there is no more."""
+    with pytest.raises(VxlaneError, match="programs were replaced or removed meanwhile"):
+        conclude(Outcome(1, 2, 0.0, is_cut_short=True))
+    assert capsys.readouterr().err.startswith("1 packets, 2 lost")
 
 
 @pytest.mark.parametrize(("text", "size"), [("500", 500), ("10M", 10 << 20), ("2G", 2 << 30)])

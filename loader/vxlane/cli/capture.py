@@ -118,7 +118,7 @@ def capture(context: click.Context, /, name: str | None, count: int | None, **op
         packet_options.say_ready()
         outcome = follow(session, write, count)
         file.close()
-    click.echo(packet_options.summary(outcome), err=True)
+    packet_options.conclude(outcome)
 
 
 capture.add_command(merge)

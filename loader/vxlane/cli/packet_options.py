@@ -12,6 +12,7 @@ import click
 
 from vxlane.cli import complete
 from vxlane.cli.common import need_root
+from vxlane.errors import VxlaneError
 from vxlane.show import node
 from vxlane.trace.filters import VERDICT_WORDS, Known, Wanted, build
 from vxlane.trace.follow import Outcome
@@ -121,6 +122,16 @@ def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def conclude(outcome: Outcome) -> None:
+    """Say how a look ended. VxlaneError: it was cut short."""
+    click.echo(summary(outcome), err=True)
+    if outcome.is_cut_short:
+        raise VxlaneError(
+            "this node's programs were replaced or removed meanwhile, and show their packets no"
+            " more; run it again when an agent runs"
+        )
 
 
 def summary(outcome: Outcome) -> str:

@@ -50,4 +50,4 @@ def trace(count: int | None, *, as_json: bool, **options: Any) -> None:
 
         packet_options.say_ready()
         outcome = follow(session, show, count)
-    click.echo(packet_options.summary(outcome), err=True)
+    packet_options.conclude(outcome)

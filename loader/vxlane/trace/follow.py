@@ -20,10 +20,12 @@ class Outcome:
     """Packets that found no room in the buffer."""
     unseen: float
     """Seconds in which packets were not seen, since this process was stopped."""
+    is_cut_short: bool = False
+    """Whether this node's programs were replaced or removed meanwhile."""
 
 
 def follow(session: Session, take: Callable[[Iterable[Event]], None], count: int | None) -> Outcome:
-    """Hand batches of events to `take`, `count` in all, or until the session is stopped."""
+    """Hand batches of events to `take`, `count` in all, or until the session is stopped or over."""
     taken = 0
 
     def hand_over(events: list[Event]) -> bool:
@@ -37,4 +39,5 @@ def follow(session: Session, take: Callable[[Iterable[Event]], None], count: int
     rest = session.end()
     if not is_enough:
         hand_over(rest)
-    return Outcome(taken, session.lost, session.unseen)
+    is_cut_short = session.is_over and not is_enough
+    return Outcome(taken, session.lost, session.unseen, is_cut_short)

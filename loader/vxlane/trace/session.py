@@ -21,7 +21,7 @@ from vxlane.datapath import syscall
 from vxlane.datapath.maps import Maps
 from vxlane.datapath.programs import pin_directory
 from vxlane.datapath.tracer import LEASE, Tracer, in_place, sole_looker
-from vxlane.errors import KernelError, VxlaneError
+from vxlane.errors import KernelError
 from vxlane.trace.event import Event
 
 if TYPE_CHECKING:
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 _RENEW_EVERY = 0.5
 _READ_EVERY = 0.05
 """Seconds. Read at once, 1,400 events a second took an eighth of a CPU in wake-ups."""
-_REPLACED = (
-    "this node's programs were replaced meanwhile, and show their packets no more; run it again"
-)
 
 
 class Session:
@@ -43,13 +40,15 @@ class Session:
         self._state, self._maps, self._wanted = state, maps, wanted
         self._opened, self._placed = ExitStack(), ExitStack()
         self._buffer = buffer
-        self._ended, self._is_replaced = threading.Event(), False
+        self._ended = threading.Event()
         self._is_stopped = False
         self._woken, self._wake = os.pipe()
         self._opened.callback(os.close, self._woken)
         self._opened.callback(os.close, self._wake)
         self.unseen = 0.0
         """Seconds without a lease, since this process was stopped."""
+        self.is_over = False
+        """Whether other programs stand where this node's were, or none: these show no packets."""
         self.real = _real()
         """Ns from an event's time to CLOCK_REALTIME."""
 
@@ -92,16 +91,14 @@ class Session:
         os.write(self._wake, b"x")
 
     def batches(self) -> Iterator[list[Event]]:
-        """Events as they come, at times none. VxlaneError: none will come any more."""
+        """Events as they come, at times none, until it is stopped or over."""
         with select.epoll() as waiting:
             # Edge-triggered: the tracer wakes a reader when much is there, and the rest can wait.
             waiting.register(self._tracer.ring.fileno(), select.EPOLLIN | select.EPOLLET)
             waiting.register(self._woken, select.EPOLLIN)
-            while not self._is_stopped:
+            while not self._is_stopped and not self.is_over:
                 waiting.poll(_READ_EVERY)
                 yield self._read()
-                if self._is_replaced:
-                    raise VxlaneError(_REPLACED)
 
     def end(self) -> list[Event]:
         """Look no more. The events that were not read yet."""
@@ -119,7 +116,7 @@ class Session:
             now = time.monotonic()
             self.unseen += max(0.0, now - renewed - LEASE)
             self._tracer.ask(self._wanted)
-            self._is_replaced = _tracer_id(pin_directory(self._state)) != self._maps.tracer_id()
+            self.is_over = _tracer_id(pin_directory(self._state)) != self._maps.tracer_id()
             renewed = now
 
 
