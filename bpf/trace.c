@@ -134,6 +134,10 @@ static __always_inline void describe(struct __sk_buff *skb, struct trace_event *
 	event->length = skb->len - event->tunnel;
 	event->gso_size = skb->gso_size;
 	event->gso_segments = skb->gso_segs;
+	if (skb->vlan_present) {
+		event->tag_protocol = skb->vlan_proto;
+		event->tag_control = be16(skb->vlan_tci);
+	}
 	if (take(&at, &packet.eth, sizeof(packet.eth)))
 		return;
 	parse_tags(&at, &packet);

@@ -344,12 +344,14 @@ struct trace_event {
 	__be16 ethertype;
 	__be16 source_port; /* ICMP: identifier */
 	__be16 destination_port; /* ICMP: type */
+	__be16 tag_protocol; /* of a VLAN tag that the skb has beside the frame, 0 = it has none */
+	__be16 tag_control;
 	__u8 program; /* enum program */
 	__u8 verdict; /* enum verdict */
 	__u8 protocol;
 	__u8 tcp_flags;
 	__u8 has_ports; /* 0: another protocol, a later fragment, or cut short */
-	__u8 pad[5];
+	__u8 pad;
 };
 
 #endif

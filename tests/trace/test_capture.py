@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 from labundertest import LabUnderTest
@@ -81,3 +82,27 @@ def test_into_a_pipe(lab: LabUnderTest) -> None:
                 lab.exec(CLIENT, "bash", "-c", f"echo x >/dev/udp/{lab.address(SERVER)}/4242")
             assert shown.stdout
             assert shown.stdout.read() == b"10\n" * 3
+
+
+TAGGED = """
+import socket, sys
+with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
+    sender.bind(("eth0", 0))
+    sender.send(bytes.fromhex(sys.argv[1]))
+"""
+
+
+def test_a_vlan_tag(lab: LabUnderTest, tmp_path: Path) -> None:
+    """A tagged frame of a pod is in the file with its tag, which the kernel has taken off it."""
+    file = tmp_path / "x.pcapng"
+    frame = bytes.fromhex("ffffffffffff 020000000001 8100 a005 88b5") + bytes(46)
+    env = os.environ | {"VXLANE_STATE_DIR": str(lab.node(NODE).directory)}
+    argv = [program("vxlane"), "capture", "-w", str(file), "--verdict", "not_ip"]
+    with lab.spawn(NODE, *argv, env=env, stderr=subprocess.PIPE) as child:
+        assert child.stderr
+        assert child.stderr.readline() == "listening; Ctrl-C ends it\n"
+        lab.exec(CLIENT, sys.executable, "-c", TAGGED, frame.hex())
+        child.send_signal(signal.SIGINT)
+        assert child.wait() == 0
+    rows = tshark(file, "frame.interface_name", "vlan.id", "vlan.priority", "frame.len")
+    assert ("from_pod", "5", "5", "64") in rows

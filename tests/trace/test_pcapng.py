@@ -64,6 +64,27 @@ def test_packet(outer: bool, length: int) -> None:  # noqa: FBT001 (a row of a t
     assert comment + b" (super-packet: 10 segments of 9 bytes)" in body
 
 
+@pytest.mark.parametrize(
+    ("tunnel", "outer", "captured", "expected"),
+    [
+        (0, False, 20, b"d" * 6 + b"s" * 6 + b"\x81\0\xa0\x05" + b"p" * 8),
+        (0, False, 16, b"d" * 6 + b"s" * 6 + b"\x81\0\xa0\x05"),
+        (50, True, 16, b"d" * 6 + b"s" * 6 + b"\x81\0\xa0\x05"),
+        (50, False, 16, b"d" * 6 + b"s" * 6 + b"p" * 4),
+    ],
+)
+def test_tag(*, tunnel: int, outer: bool, captured: int, expected: bytes) -> None:
+    """A VLAN tag that the kernel keeps beside the outermost frame is in that of the file, which is
+    no longer than was asked for.
+    """
+    data = (b"d" * 6 + b"s" * 6 + b"p" * 8)[:captured]
+    made = event(data=data, length=20, tunnel=tunnel, tag_protocol=0x8100, tag_control=0xA005)
+    ((_, body),) = blocks(pcapng.packet(made, 7, outer=outer))
+    length = 20 + tunnel * outer + 4 * (expected[12:13] == b"\x81")
+    assert struct.unpack_from("=2I", body, 12) == (len(expected), length)
+    assert body[20:].startswith(expected)
+
+
 def test_tail() -> None:
     """How many packets were lost stands at the end."""
     ((kind, body),) = blocks(pcapng.tail(1234, 0))

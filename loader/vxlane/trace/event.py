@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import socket
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -18,6 +19,7 @@ PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "sctp": 132}
 _LABELS = {number: name for name, number in PROTOCOLS.items()} | {socket.IPPROTO_ICMPV6: "icmpv6"}
 _STRUCT = HEADER.structs["trace_event"]
 _SIZE = ctypes.sizeof(_STRUCT)
+_TAG = struct.Struct("!HH")
 _IP = {0x0800, 0x86DD}
 _FLAGS = "FSRP.UEW"
 """From the lowest bit on, as tcpdump writes them: `.` is ACK."""
@@ -49,6 +51,8 @@ class Event:
     """Bytes of these; 0: it was in no tunnel."""
     gso: tuple[int, int] | None
     """Bytes of each segment and their number, of a super-packet."""
+    tag: bytes
+    """A VLAN tag that the kernel keeps beside the frame; empty: none."""
     data: bytes
     """As much of the packet as was asked for."""
 
@@ -71,6 +75,7 @@ class Event:
             length=raw.length,
             tunnel=raw.tunnel,
             gso=(raw.gso_size, raw.gso_segments) if raw.gso_size else None,
+            tag=_TAG.pack(raw.tag_protocol, raw.tag_control) if raw.tag_protocol else b"",
             data=record[_SIZE : _SIZE + raw.captured],
         )
 

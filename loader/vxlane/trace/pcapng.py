@@ -32,6 +32,8 @@ COMMENT, IF_DESCRIPTION = 1, 3
 _APPLICATION, _IF_NAME, _RESOLUTION, _DROPPED = 4, 2, 9, 5
 _ETHERNET = 1
 _NAME_IPV4 = 1
+_TAG_AT = 12
+"""Behind the two MACs."""
 _NANOSECONDS = b"\x09"
 SUPER_PACKET = "super-packet"
 """In the comment of each."""
@@ -79,11 +81,18 @@ def packet(event: Event, real: int, *, outer: bool) -> bytes:
     its tunnel's headers.
     """
     length = event.length + (event.tunnel if outer else 0)
+    data = event.data
+    # The tag is the outermost frame's.
+    if event.tag and (outer or not event.tunnel):
+        is_whole = len(data) == length
+        data = data[:_TAG_AT] + event.tag + data[_TAG_AT:]
+        length += len(event.tag)
+        data = data if is_whole else data[: len(event.data)]
     comment = f"{event.verdict.label}: {event.verdict.meaning}"
     if event.gso:
         comment += f" ({SUPER_PACKET}: {event.gso[1]} segments of {event.gso[0]} bytes)"
     time = event.time + real
-    return packet_block(event.program, time, event.data, length=length, comments=[comment])
+    return packet_block(event.program, time, data, length=length, comments=[comment])
 
 
 def packet_block(
