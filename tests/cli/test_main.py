@@ -156,10 +156,10 @@ def test_a_closed_output_has_no_traceback(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("place", ["-", "x"])
-def test_two_documents_are_not_one_output(place: str) -> None:
+@pytest.mark.parametrize(("json", "place"), [("-", "-"), ("x", "x"), ("x", "./x")])
+def test_two_documents_are_not_one_output(json: str, place: str) -> None:
     """JSON with a page of HTML before it could be read by nobody, and in a file one is lost."""
-    done = run("profile", "--json", place, "--html", place)
+    done = run("profile", "--json", json, "--html", place)
     assert (done.returncode, done.stdout) == (2, "")
     assert f"two documents can't go to {place}; name another file" in done.stderr
 

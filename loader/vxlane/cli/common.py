@@ -95,12 +95,16 @@ def need_writable(*places: Path | str | None) -> None:
 
     `-` is standard output. What is there stays as it is until the end.
     """
-    for number, place in enumerate(places):
-        if place and place in places[:number]:
-            raise OptionError(f"two documents can't go to {place}; name another file for one")
-        if place in {None, "-"}:
+    paths: list[Path] = []
+    for place in places:
+        if place is None:
             continue
-        path = Path(str(place)).absolute()
+        path = Path(place).resolve()
+        if path in paths:
+            raise OptionError(f"two documents can't go to {place}; name another file for one")
+        paths.append(path)
+        if place == "-":
+            continue
         if not path.parent.is_dir():
             raise OptionError(f"can't write {place}: there is no directory {path.parent}")
         if path.is_dir():
