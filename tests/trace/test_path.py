@@ -12,15 +12,18 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from frames import Frame, Tcp, Udp
 from labundertest import LabUnderTest
 from listening import CLIENT, SERVER, ping, tshark
 from world import BRIDGE_MAC, POD, REMOTE
 
+from vxlane.cli.path import path
 from vxlane.datapath.abi import Program, Verdict
 from vxlane.errors import ConfigError
 from vxlane.lab.agents import program
 from vxlane.runtime.netns import inside
+from vxlane.trace import pcapng
 from vxlane.trace.path import Offset, Trip, corrected, histogram, key_of, offset_of, trips
 from vxlane.trace.pcapng_reader import Captured, read
 
@@ -222,3 +225,13 @@ def check_merged(lab: LabUnderTest, files: list[str], merged: Path) -> None:
         exits = [(sender, "to_nic"), (receiver, "to_pod")]
         whole = [entrances[0], exits[0], entrances[1], exits[1]]
         assert way == [step for step in whole if step in entrances or step in way]
+
+
+def test_files_without_a_pair(tmp_path: Path) -> None:
+    """What a capture needs for pairs is said, and that much of a packet is enough for one."""
+    file = tmp_path / "x.pcapng"
+    file.write_bytes(pcapng.head("node1", {}, 50))
+    done = CliRunner().invoke(path, [str(file), str(file)])
+    assert "with a --snaplen of 50 or more" in str(done.exception)
+    assert key_of(seen(SENT, 1, frame()[:50]))
+    assert not key_of(seen(SENT, 1, frame()[:49]))

@@ -39,14 +39,15 @@ def path(a: Path, b: Path, *, as_json: bool) -> None:
 
     The nodes' clocks differ. The difference is estimated from packets of both directions, and
     printed with its error. WIRE is no more exact than that. Super-packets, fragments and translated
-    packets are left out.
+    packets are left out, and TCP's where less than 50 bytes of each were captured.
     """
     found = trips(read(a).packets, read(b).packets)
     offset = offset_of(found)
     if offset is None:
         raise VxlaneError(
             f"{a} and {b} have no packet from each node to the other that both have seen; capture"
-            " on both nodes at the same time, without --outer, and of traffic in both directions"
+            " on both nodes at the same time, without --outer, with a --snaplen of 50 or more, and"
+            " of traffic in both directions"
         )
     emit(_document(found, offset), _text, as_json=as_json)
 
