@@ -281,3 +281,18 @@ def test_what_is_wrong_is_said_at_once(lab, options, sentence):
     done = lab.exec("node1", *command, env=env, check=False, timeout=20)
     assert done.returncode == 2
     assert sentence in done.stderr
+
+
+@pytest.mark.parametrize("full", ["stdout", "--json", "--html"])
+def test_what_can_not_be_written_costs_itself_alone(lab, tmp_path, full):
+    """The figures stand in all other places, and what is full is named."""
+    env = {"VXLANE_STATE_DIR": str(lab.node("node1").directory)}
+    files = {option: tmp_path / option for option in ("--json", "--html")} | {full: "/dev/full"}
+    command = [program("vxlane"), "profile", "--seconds", "0.1"]
+    command += ["--json", str(files["--json"]), "--html", str(files["--html"])]
+    shell = 'exec "$@" >/dev/full' if full == "stdout" else 'exec "$@"'
+    done = lab.exec("node1", "sh", "-c", shell, "sh", *command, env=env, check=False, timeout=20)
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert ("all pods" in done.stdout) is (full != "stdout")
+    assert all(file.stat().st_size for file in files.values() if isinstance(file, Path))

@@ -61,10 +61,12 @@ def profile(seconds: float, pod: str | None, json_file: str | None, html_file: s
     """
     need_writable(json_file, html_file)
     figures = take(state_directory(), pod, lambda: _wait(seconds))
-    _write(html_file, page(figures))
-    _write(json_file, json.dumps(figures, indent=2) + "\n")
-    if "-" not in {json_file, html_file}:
-        click.echo(text(figures))
+    # Each of the three is tried, for nobody can measure this again.
+    with contextlib.ExitStack() as written:
+        written.callback(_write, html_file, page(figures))
+        written.callback(_write, json_file, json.dumps(figures, indent=2) + "\n")
+        if "-" not in {json_file, html_file}:
+            click.echo(text(figures))
 
 
 def _write(place: str | None, content: str) -> None:
