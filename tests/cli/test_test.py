@@ -71,4 +71,5 @@ def test_what_was_not_tried_has_its_rows(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     shown = _text(made)
     assert shown.count("not tried") == 6 + 1
+    assert "'vxlane test' alone" in shown  # NODE beside --target is refused
     assert max(map(len, shown.splitlines())) <= 80

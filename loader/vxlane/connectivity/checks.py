@@ -44,7 +44,7 @@ _NO_ANSWERER = "needs --target: a pod that vxlane test --serve made on the other
 NO_TARGET = tuple(Finding("-", test, Result.SKIPPED, _NO_ANSWERER) for test in ("tcp", "udp"))
 """What is not tried without a target."""
 NO_PEERS = tuple(
-    Finding("peers", test, Result.SKIPPED, "another end was named: name NODE too, or nothing")
+    Finding("peers", test, Result.SKIPPED, "another end was named; 'vxlane test' alone tests peers")
     for test in ("entries", "ping", "mtu", "bypass")
 )
 """What is not tried when only a target or a Service is named."""
