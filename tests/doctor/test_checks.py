@@ -113,6 +113,16 @@ def test_agent(changes, found):
     assert [(check, level) for check, level, _ in told("agent", **changes)] == found
 
 
+@pytest.mark.parametrize(
+    ("wanted", "command"),
+    [("on", "systemctl restart vxlane"), ("off", "vxlane cluster enable node1 --yes")],
+)
+def test_a_bypass_that_is_switched_off(wanted, command):
+    """An agent that starts again asks the cluster, so only the cluster ends what it wants."""
+    status = {"node": "node1", "bypass": "off", "wanted": wanted}
+    assert told("agent", settings=lease(-1), status=status)[0] == ("lease", "fail", (command,))
+
+
 def test_a_problem_is_not_said_to_exclude_its_node():
     """Some nodes with a problem are served, such as this one with another address on its cni0."""
     sentence = "node node1: new pods fail: cni0 has an address outside the pod CIDR"

@@ -59,6 +59,10 @@ def lease(facts: Facts) -> Iterator[Finding]:
         yield fail("lease", f"the agent's lease ends in {left // _SECOND} s", meaning, _START)
     elif left > 0:
         yield ok("lease", f"{left / _SECOND:.1f} s left")
+    elif found.status.get("wanted") == "off":
+        meaning = "all packets take the kernel path, as the cluster wants it of this node"
+        command = f"vxlane cluster enable {found.status.get('node')} --yes"
+        yield fail("lease", "the bypass is switched off", meaning, command)
     elif found.status.get("bypass") == "off":
         meaning = "all packets take the kernel path until the agent is told otherwise or restarted"
         yield fail("lease", "the bypass is switched off", meaning, _START)
