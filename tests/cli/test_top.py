@@ -109,9 +109,10 @@ def test_a_node_that_does_nothing_says_so():
 
 
 def test_without_rich_the_way_out_is_named(monkeypatch):
-    """The live view alone needs it."""
+    """The live view alone needs it, in the environment that this is run from."""
     monkeypatch.setitem(command.sys.modules, "vxlane.cli.top_screen", None)
-    with pytest.raises(ConfigError, match="--once"):
+    way_out = f"{command.sys.executable} -m pip install rich, or use --once"
+    with pytest.raises(ConfigError, match=way_out):
         command._live_view()
 
 

@@ -93,7 +93,7 @@ def _live_view() -> Callable[[Sampler, float, Order], None]:
         from vxlane.cli.top_screen import run  # noqa: PLC0415
     except ModuleNotFoundError as error:
         what = f"the live view needs the Python package {error.name}, which is not installed"
-        raise ConfigError(f"{what}: pip install 'vxlane[top]', or use --once") from None
+        raise ConfigError(f"{what}: {sys.executable} -m pip install rich, or use --once") from None
     return run
 
 
