@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What bcc makes of the programs by itself, as JSON; run in a process apart.
 
-It makes the maps, and loads the programs with their numbers compiled in. Argument: the numbers, as
-{"NODE_...": number}. Answer: {"tables": {map: {"key"|"leaf": {"size": bytes, "members": {name:
-offset}}}}, "tags": {program: the kernel's digest of its instructions}}. Of a per-CPU map it is the
-leaf of one CPU.
+It makes the maps, and loads the programs with their numbers compiled in. Argument: the numbers that
+are not 0, as {"NODE_...": number}. Answer: {"tables": {map: {"key"|"leaf": {"size": bytes,
+"members": {name: offset}}}}, "tags": {program: the kernel's digest of its instructions}}. Of a
+per-CPU map it is the leaf of one CPU.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 from bcc import BPF
 
 from vxlane.datapath import syscall
+from vxlane.datapath.abi import HEADER
 from vxlane.datapath.records import SHAPES
 from vxlane.datapath.source import Part, flatten, kernel_headers
 
@@ -44,7 +45,8 @@ def tag(program: int) -> str:
 
 def main() -> None:
     """Compile and load the real text."""
-    numbers = {f"NUMBER_{name}": value for name, value in json.loads(sys.argv[1]).items()}
+    given = {**dict.fromkeys(HEADER.enums["node"], 0), **json.loads(sys.argv[1])}
+    numbers = {f"NUMBER_{name}": value for name, value in given.items()}
     defines = [f"-D{name}={value}" for name, value in {**SIZES, **numbers}.items()]
     text = flatten()
     assert OF_NODE in text
