@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from bench import Bench
 from frames import ETHERNET, UDP, checksum, mac
@@ -50,6 +53,7 @@ CASES = [
 # What a test run can't show: test_full_map.py fills the map; a hash and BIG TCP need a live skb.
 ELSEWHERE = {Verdict.MAP_FULL, Verdict.FLOW_REHASHED, Verdict.BIG_TCP}
 STAMP = 4711
+PAGES = Path(__file__).parents[2] / "docs/verdicts"
 
 
 @pytest.fixture(params=["bench", "strict_bench"])
@@ -151,6 +155,14 @@ def test_every_verdict_has_its_row() -> None:
 def test_every_program_has_its_rows() -> None:
     """No program is without a table."""
     assert {case.program for case in CASES} == set(Program)
+
+
+def test_pages_name_the_programs() -> None:
+    """The page of a verdict says that it is counted where a row has it."""
+    for case in CASES:
+        text = (PAGES / f"{case.verdict.label}.md").read_text(encoding="utf-8")
+        [places] = re.findall(r"^Counted at (.+)\.$", text, re.MULTILINE)
+        assert places == "every program" or case.program.label in places, case
 
 
 def test_facts_are_told_apart() -> None:
