@@ -267,6 +267,13 @@ def test_a_reason_is_whole_without_its_command():
     assert command == "systemctl start vxlane"
 
 
+def test_no_pod_names_no_way_to_be_told():
+    """Plugin or runtime's cache tell the agent of a pod, and the cluster may leave it out."""
+    context = Context(facts_of(STREAM, pod=None), True, Agent(), str)  # noqa: FBT003
+    reason, _ = explain(Verdict.NO_POD, context)
+    assert "the agent was not told of it, or leaves it out" in reason
+
+
 def test_the_mechanism_that_concerns_the_pod_is_named():
     """Of what the agent found, a judged flow's reason names what is about its pod or about all."""
     found = [

@@ -73,8 +73,8 @@ def _no_agent(context: Context) -> Reason:
 def _no_pod(context: Context) -> Reason:
     facts = context.facts
     if facts.pod is None:
-        why = f"{facts.tuple.local} is not an accelerated pod of this node: the CNI plugin did not"
-        return f"{why} report it, or the agent refused it; see the agent's log", "vxlane pods"
+        why = f"{facts.tuple.local} is not an accelerated pod of this node: the agent was not told"
+        return f"{why} of it, or leaves it out; the agent's log has the reason", "vxlane pods"
     if not facts.has_veth:
         return f"the veth of {facts.tuple.local} is gone", "vxlane pods"
     why = f"it goes to {facts.behind.remote}, a pod of this node that is no longer accelerated"
