@@ -51,6 +51,13 @@ def test_a_list_without_flannel_is_refused(place):
     assert place.files() == []
 
 
+def test_the_role_main_has_one_form(place):
+    """Its list is vxlane's own, so another form would be overlooked."""
+    done = place.vxlane("install", "--role", "main", "--form", "drop-in")
+    assert (done.returncode, place.files()) == (2, [])
+    assert "leave it out with --role main" in done.stderr
+
+
 def test_runtimes_are_woken(place):
     """A drop-in changes something in the directory itself, for that is what runtimes watch."""
     place.flannel()

@@ -61,12 +61,14 @@ def install(
     It runs after flannel's plugin, and tells the agent of each pod. With --role main it takes the
     place of flannel's plugin. What is installed already is left alone.
     """
+    is_main = Role(role) is Role.MAIN
+    if is_main and form != "auto":
+        raise click.UsageError("--form is the chained plugin's; leave it out with --role main")
     python = None
     if interpreter or not beside.BROUGHT.is_dir():
         python = interpreter or executable.default_interpreter()
         executable.check_interpreter(python, host_root())
     program = cni_bin_dir / network.TYPE
-    is_main = Role(role) is Role.MAIN
     wanted = Installed(
         network=network_name,
         role=Role(role),
