@@ -188,6 +188,7 @@ def test_an_option_before_a_command_is_not_overlooked(words: tuple[str, ...], op
     done = run(*words)
     assert done.returncode == 2
     assert f"{option} means nothing before " in done.stderr
+    assert "put it behind" not in done.stderr  # most are the group's alone
 
 
 def test_an_empty_state_directory_is_the_usual_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,9 +78,9 @@ def is_alone(context: click.Context) -> bool:
         return True
     for option in context.command.params:
         if context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE:
-            advice = "leave it out, or put it behind that"
-            where = f"before {context.invoked_subcommand!r}"
-            raise click.UsageError(f"{option.opts[-1]} means nothing {where}; {advice}")
+            name = repr(context.invoked_subcommand)
+            advice = f"leave it out: options of {name} stand behind it"
+            raise click.UsageError(f"{option.opts[-1]} means nothing before {name}; {advice}")
     return False
 
 
