@@ -10,7 +10,7 @@ from vxlane.cli.detach import detach
 from vxlane.cli.doctor import doctor
 from vxlane.cli.install import install
 from vxlane.cli.lab import lab
-from vxlane.errors import ConfigError
+from vxlane.errors import OptionError
 
 
 @pytest.mark.parametrize(
@@ -75,5 +75,18 @@ def test_a_pattern_that_is_none_is_refused():
 def test_half_of_a_pair_is_refused(option):
     """A user without a password, or a key without its certificate, would be left out in silence."""
     context = agent.make_context("agent", ["--etcd-endpoints", "http://192.0.2.1", option, "x"])
-    with pytest.raises(ConfigError, match=f"{option}.* go together|and {option} go together"):
+    with pytest.raises(OptionError, match=f"{option}.* go together|and {option} go together"):
         prepare(context.params)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--nodes-file", "x", "--kube-subnet-mgr"], "nodes come from one place"),
+        (["--public-ipv6", "2001:db8::1"], "--public-ipv6 is not supported"),
+    ],
+)
+def test_options_that_no_agent_can_have_are_a_wrong_command_line(words, said):
+    """Status 2, as of a word that means nothing."""
+    with pytest.raises(OptionError, match=said):
+        prepare(agent.make_context("agent", words).params)

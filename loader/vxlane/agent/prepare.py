@@ -22,7 +22,7 @@ from vxlane.config import (
 )
 from vxlane.datapath.attach import Method
 from vxlane.datapath.programs import Constants, Strictness
-from vxlane.errors import ConfigError, SourceError
+from vxlane.errors import ConfigError, OptionError, SourceError
 from vxlane.host import subnet_env
 from vxlane.host.devices import Devices
 from vxlane.host.firewall import Forward, Masquerade
@@ -55,9 +55,9 @@ def prepare(values: Values) -> tuple[Config, NodeSource]:
     ConfigError: these values can't work. SourceError: they can't work now.
     """
     if values["public_ipv6"]:
-        raise ConfigError("--public-ipv6 is not supported; leave it out")
+        raise OptionError("--public-ipv6 is not supported; leave it out")
     if values["nodes_file"] and values["kube_subnet_mgr"]:
-        raise ConfigError("nodes come from one place; give --nodes-file or --kube-subnet-mgr")
+        raise OptionError("nodes come from one place; give --nodes-file or --kube-subnet-mgr")
     if values["nodes_file"]:
         name, network = values["node_name"] or socket.gethostname(), _network(values)
         source = FileSource(Path(values["nodes_file"]), name, network.backend)
@@ -88,7 +88,7 @@ def _with_etcd(values: Values) -> tuple[Config, NodeSource]:
     """Choose the underlay first: the etcd source knows this node by that address."""
     for one, other in _PAIRS:
         if bool(values[_key(one)]) != bool(values[_key(other)]):
-            raise ConfigError(f"{one} and {other} go together; give both, or neither")
+            raise OptionError(f"{one} and {other} go together; give both, or neither")
     given = values["etcd_endpoints"]
     access = EtcdAccess(
         endpoints=tuple(map(checked_url, given.split(","))) if given else DEFAULT_ENDPOINTS,
