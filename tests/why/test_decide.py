@@ -33,6 +33,9 @@ from vxlane.why.facts import Packet
 from vxlane.why.reasons import REASONS, Agent, Context, explain
 
 BOTH_WAYS = "TCP is bypassed in both directions or in none"
+FILTER_OR_PORT = (
+    "another program's filter, or a bridge port that is isolated, locked or not learning"
+)
 OUTSIDE_ECHO = tuple_to(VIRTUAL, ICMP)
 STREAM, DATAGRAM, ECHO = (tuple_to(THERE, protocol) for protocol in (TCP, UDP, ICMP))
 BESIDE_STREAM, BESIDE_DATAGRAM = tuple_to(BESIDE), tuple_to(BESIDE, UDP)
@@ -295,7 +298,7 @@ def test_the_mechanism_that_concerns_the_pod_is_named():
         (
             facts_of(DATAGRAM, pod=guarded(Guard.FROM_POD)),
             "veth5 of 10.42.1.2",
-            "another program's filter or isolation, which acts on what the pod sends",
+            f"{FILTER_OR_PORT}, which acts on what the pod sends",
         ),
         (
             facts_of(STREAM, pod=guarded(Guard.TO_POD), qdiscs={5: "tbf"}),
@@ -317,6 +320,24 @@ def test_the_guard_is_named(facts, veth, words):
     """A guarded flow's reason names the veth, what stands there, and what it acts on."""
     context = Context(facts, True, Agent(), "veth{}".format)  # noqa: FBT003
     assert explain(Verdict.GUARDED, context)[0] == f"{veth} has {words}"
+
+
+@pytest.mark.parametrize(
+    ("guard", "qdisc", "command"),
+    [
+        (Guard.TO_POD, "tbf", "tc qdisc show dev veth5"),
+        (
+            Guard.FROM_POD,
+            "noqueue",
+            "tc filter show dev veth5 ingress; bridge -d link show dev veth5",
+        ),
+    ],
+)
+def test_the_command_shows_the_guard(guard, qdisc, command):
+    """An isolated port of the bridge is nothing that tc shows."""
+    facts = facts_of(STREAM, pod=guarded(guard), qdiscs={5: qdisc})
+    context = Context(facts, True, Agent(), "veth{}".format)  # noqa: FBT003
+    assert explain(Verdict.GUARDED, context)[1] == command
 
 
 def test_a_free_address_of_this_node_is_told():

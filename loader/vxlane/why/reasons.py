@@ -118,10 +118,13 @@ def _guarded(context: Context) -> Reason:
     veth = context.device(pod.ifindex)
     qdisc = context.facts.qdiscs.get(pod.ifindex, "noqueue")
     is_shaped = Guard.TO_POD in pod.guard and qdisc != "noqueue"
-    what = f"the qdisc {qdisc}" if is_shaped else "another program's filter or isolation"
+    what, command = f"the qdisc {qdisc}", f"tc qdisc show dev {veth}"
+    if not is_shaped:
+        what = "another program's filter, or a bridge port that is isolated, locked or not learning"
+        command = f"tc filter show dev {veth} ingress; bridge -d link show dev {veth}"
     why = f"{veth} of {pod.address} has {what}, which acts on {guarded}"
     rest = "; TCP is bypassed in both directions or in none" if is_tcp else ""
-    return why + rest, f"tc qdisc show dev {veth}; tc filter show dev {veth} ingress"
+    return why + rest, command
 
 
 def _guarded_pod(context: Context) -> Pod | None:
