@@ -99,6 +99,29 @@ def test_k3s_writes_its_list_anew(place):
         assert place.listed()["plugins"][-2:] == [tuning, {"type": "vxlane"}]
 
 
+def test_a_service_mesh_adds_to_the_first_list(place):
+    """As Istio does, whose plugin goes behind all others, and whose JSON has its keys in order: it
+    stays where it is, also when flannel's list is another, until Istio takes it away.
+    """
+    first = min(place.conf.glob("*.conflist"))
+    listed = place.listed(first.name)
+    mesh = {"type": "istio-cni", "log_level": "info"}
+    added = {**listed, "plugins": [*listed["plugins"], mesh]}
+    first.write_text(json.dumps(added, sort_keys=True), encoding="utf-8")
+    written = first.stat().st_mtime_ns
+    place.settle()
+    assert first.stat().st_mtime_ns == written
+    if first.name == "00-vxlane.conflist":
+        place.flannel(plugins=[*FLANNEL["plugins"], mesh, {"type": "tuning"}])
+        place.settle()
+        kinds = [plugin["type"] for plugin in place.listed()["plugins"]]
+        assert kinds == ["flannel", "portmap", "tuning", "vxlane", "istio-cni"]
+        place.flannel()
+        first.write_text(json.dumps(listed), encoding="utf-8")
+        place.settle()
+        assert place.listed() == listed
+
+
 def test_a_list_that_is_half_written(place):
     """It is an error until the rest is there."""
     file = place.flannel()

@@ -6,7 +6,9 @@
                                                      list in order of names is the one in use
 
 flannel's init container rewrites its own list whenever its pod starts, so vxlane never edits that
-list. A network has one form only, or the plugin would be called twice. Imports errors and util.
+list. A network has one form only, or the plugin would be called twice. Service meshes (Istio,
+Linkerd) put their plugin at the end of the first list, which may be ours, and watch that it is
+there: what stands behind our plugin stays. Imports errors and util.
 """
 
 from __future__ import annotations
@@ -72,7 +74,7 @@ def chained(directory: Path, network: str, *, form: Form, plugin: Json) -> Plan:
             )
         # The new form first: a pod that is made in between is only accelerated twice.
         return {drop_in: plugin, conflist: None}
-    return {conflist: _with(_in_use(directory, network), plugin), drop_in: None}
+    return {conflist: _with(_in_use(directory, network), plugin, _added(conflist)), drop_in: None}
 
 
 def main(directory: Path, network: str, *, plugin: Json) -> Plan:
@@ -87,9 +89,10 @@ def main(directory: Path, network: str, *, plugin: Json) -> Plan:
         {"type": kind, "capabilities": {capability: True}}
         for kind, capability in (("portmap", "portMappings"), ("bandwidth", "bandwidth"))
     ]
-    plugins = [maker, *others, plugin]
+    conflist = directory / _LIST
+    plugins = [maker, *others, plugin, *_added(conflist)]
     listed = {"cniVersion": "1.0.0", "name": network, "plugins": plugins}
-    return {directory / _LIST: listed, _drop_in(directory, network): None}
+    return {conflist: listed, _drop_in(directory, network): None}
 
 
 def absent(directory: Path, network: str) -> Plan:
@@ -162,7 +165,7 @@ def apply(directory: Path, plan: Plan) -> list[str]:
             changes += [f"removed {file}"] if files.remove(file) else []
             if file.parent != directory:
                 _remove_if_empty(file.parent)
-        else:
+        elif not _says(file, content):
             text = json.dumps(content, indent=2) + "\n"
             changes += [f"wrote {file}"] if files.write_if_changed(file, text) else []
     if changes and directory.is_dir():
@@ -211,10 +214,29 @@ def _named(directory: Path, network: str) -> Json:
     )
 
 
-def _with(listed: Json, plugin: Json) -> Json:
-    """The list with the plugin once, at its end."""
-    others = [entry for entry in listed["plugins"] if entry.get("type") != TYPE]
-    return {**listed, "plugins": [*others, plugin]}
+def _with(listed: Json, plugin: Json, added: list[Json]) -> Json:
+    """The list with the plugin once, behind its own plugins, and with what others added behind."""
+    last = {TYPE, *(entry.get("type") for entry in added)}
+    others = [entry for entry in listed["plugins"] if entry.get("type") not in last]
+    return {**listed, "plugins": [*others, plugin, *added]}
+
+
+def _added(conflist: Path) -> list[Json]:
+    """What others have put behind our plugin in our own list."""
+    try:
+        plugins = _read(conflist)["plugins"]
+        ours = max(place for place, entry in enumerate(plugins) if entry["type"] == TYPE)
+        return list(plugins[ours + 1 :])
+    except (ConfigError, LookupError, TypeError, ValueError):
+        return []  # it is not there, or not as it was written
+
+
+def _says(file: Path, content: Json) -> bool:
+    """Whether a file has this content, whoever has formatted it."""
+    try:
+        return _read(file) == content
+    except ConfigError:
+        return False
 
 
 def _others(directory: Path) -> Iterator[Path]:
