@@ -123,6 +123,7 @@ def test_options_of_the_plugin(place, monkeypatch):
         ("05-cut.conflist", '{"name": ', "is not JSON"),
         ("05-list.conflist", "[]", "is not a JSON object"),
         ("05-one.conf", '{"name": "cbr0", "type": "bridge"}', "is a single plugin"),
+        ("05-odd.conflist", '{"name": "cbr0", "plugins": ["bridge"]}', "no JSON object; mend it"),
         (
             "05-own.conflist",
             '{"name": "cbr0", "loadOnlyInlinedPlugins": true, "plugins": []}',

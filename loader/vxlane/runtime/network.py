@@ -194,6 +194,8 @@ def _in_use(directory: Path, network: str) -> Json:
         )
     if not isinstance(listed.get("plugins"), list):
         raise ConfigError(f"{first} is a single plugin; make it a .conflist with a list of plugins")
+    if not all(isinstance(entry, dict) for entry in listed["plugins"]):
+        raise ConfigError(f"{first} lists a plugin that is no JSON object; mend it first")
     return listed
 
 
@@ -216,7 +218,7 @@ def _named(directory: Path, network: str) -> Json:
 
 def _with(listed: Json, plugin: Json, added: list[Json]) -> Json:
     """The list with the plugin once, behind its own plugins, and with what others added behind."""
-    last = {TYPE, *(entry.get("type") for entry in added)}
+    last = [TYPE, *(entry.get("type") for entry in added)]
     others = [entry for entry in listed["plugins"] if entry.get("type") not in last]
     return {**listed, "plugins": [*others, plugin, *added]}
 
