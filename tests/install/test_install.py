@@ -12,6 +12,7 @@ import pytest
 from cniplace import FLANNEL, Place
 
 from vxlane.install import executable
+from vxlane.lab.agents import program as program_of
 
 
 @pytest.fixture
@@ -160,6 +161,21 @@ def test_lists_that_can_t_be_read(place, form, kind):
     assert "mend it first" in done.stderr
     assert "Traceback" not in done.stderr
     assert not place.bin.exists()
+
+
+def test_a_file_that_can_t_be_written_is_named(place):
+    """Where it gets no room, and what was there stays whole."""
+    place.flannel()
+    place.vxlane("install", "--form", "conflist", "--interpreter", "/bin/true")
+    program = place.bin / "vxlane"
+    before = program.read_bytes()
+    places = ["--cni-bin-dir", place.bin, "--cni-conf-dir", place.conf]
+    argv = ["prlimit", "--fsize=10000", program_of("vxlane"), "install", *places]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"vxlane: {program}: File too large\n"
+    assert list(place.bin.iterdir()) == [program]
+    assert program.read_bytes() == before
 
 
 @pytest.mark.parametrize("form", ["drop-in", "conflist"])

@@ -81,8 +81,11 @@ def _placed(path: Path, content: bytes | str, mode: int) -> Iterator[int]:
             file.flush()
             yield file.fileno()
         fresh.replace(path)
-    except BaseException:
+    except BaseException as error:
         # A full disk stays full with half a file on it.
         with contextlib.suppress(OSError):
             fresh.unlink()
+        if isinstance(error, OSError):
+            # A write's error names no file, and the new one's name tells nobody anything.
+            raise OSError(error.errno, error.strerror, str(path)) from None
         raise
