@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import pytest
 
 from vxlane.install import beside
 from vxlane.runtime import interpreter
+from vxlane.util import files
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 
@@ -83,6 +85,26 @@ def test_what_was_damaged_is_written_anew(tmp_path):
         assert beside.install(program) == [f"wrote {current(program)}"]
         assert (current(program) / "python").read_bytes() == b"python"
         assert versions(program) == {current(program)}
+
+
+def test_a_version_that_finds_no_room(tmp_path, brought, monkeypatch):
+    """Nothing of it stays on a full disk, and calls find the version before."""
+    program = tmp_path / "bin" / "vxlane"
+    beside.install(program)
+    before = current(program)
+    (brought / "python").write_bytes(b"second")
+    write = files.replace_durably
+
+    def refuse(path, content, **mode):
+        if path.name == "start":
+            raise OSError(errno.ENOSPC, "no room", str(path))
+        write(path, content, **mode)
+
+    monkeypatch.setattr(files, "replace_durably", refuse)
+    with pytest.raises(OSError, match="no room"):
+        beside.install(program)
+    assert current(program) == before
+    assert versions(program) == {before}
 
 
 @pytest.mark.usefixtures("brought")

@@ -87,10 +87,15 @@ def _write(contents: Contents, version: Path) -> None:
     """All or nothing, and on disk before it has its name."""
     fresh = version.with_name(".new")
     shutil.rmtree(fresh, ignore_errors=True)
-    for name, (mode, content) in contents.items():
-        file = fresh / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        files.replace_durably(file, content, mode=mode)
+    try:
+        for name, (mode, content) in contents.items():
+            file = fresh / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            files.replace_durably(file, content, mode=mode)
+    except BaseException:
+        # A full disk stays full with half a version on it.
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
     if version.is_dir():  # It is not what its name says.
         version.rename(version.with_name(".old"))
     fresh.rename(version)
