@@ -13,6 +13,8 @@ from cniplace import FLANNEL, Place
 
 from vxlane.install import executable
 from vxlane.lab.agents import program as program_of
+from vxlane.lab.waiting import wait_for
+from vxlane.util import files
 
 
 @pytest.fixture
@@ -97,6 +99,32 @@ def test_one_form_takes_the_other_s_place(place):
     assert "net.d/00-vxlane.conflist" not in place.files()
     place.vxlane("install", "--form", "conflist")
     assert place.files()[1:] == ["net.d/00-vxlane.conflist", "net.d/10-flannel.conflist"]
+
+
+@pytest.mark.parametrize("command", ["install", "uninstall"])
+def test_one_at_a_time(place, command):
+    """A second run waits until the first one has ended: two would write the same new files, and a
+    list could name a plugin that the other has removed.
+    """
+    place.flannel()
+    place.vxlane("install", "--form", "conflist")
+    with files.alone(place.bin):
+        before = place.files()
+        (place.bin / "vxlane").write_bytes(b"another version")
+        directories = ["--cni-bin-dir", place.bin, "--cni-conf-dir", place.conf]
+        second = subprocess.Popen([program_of("vxlane"), command, *directories])
+        wait_for(lambda: is_kept_waiting(second), "the second run")
+        assert place.files() == before
+        assert (place.bin / "vxlane").read_bytes() == b"another version"
+    assert second.wait(timeout=20) == 0
+    assert ("bin/vxlane" in place.files()) == (command == "install")
+
+
+def is_kept_waiting(process):
+    """Whether it waits for a lock (proc_locks(5)). AssertionError: it has ended."""
+    assert process.poll() is None
+    waiting = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    return any(words[1] == "->" and words[5] == str(process.pid) for words in waiting)
 
 
 def test_conflist_follows_flannel_s(place):

@@ -78,10 +78,12 @@ def install(
     )
     plan = wanted.plan(cni_conf_dir)
     is_called = is_main or network.is_there(cni_conf_dir, network_name)
-    # The executable first: a runtime that reads of a plugin it can't find fails every pod.
-    changes = _write_executable(program, python)
-    report(changes + network.apply(cni_conf_dir, plan))
-    installed.write(cni_conf_dir, wanted)
+    cni_bin_dir.mkdir(parents=True, exist_ok=True)
+    with files.alone(cni_bin_dir):
+        # The executable first: a runtime that reads of a plugin it can't find fails every pod.
+        changes = _write_executable(program, python)
+        report(changes + network.apply(cni_conf_dir, plan))
+        installed.write(cni_conf_dir, wanted)
     if not is_called:
         click.echo(
             f"nothing calls the plugin yet: {cni_conf_dir} holds no list of network "

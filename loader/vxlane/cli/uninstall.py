@@ -33,18 +33,23 @@ def uninstall(
     it, since some runtimes need it to delete them: run this again when they are gone. It also stays
     while a list that vxlane did not write names it.
     """
-    known = installed.read(cni_conf_dir)
+    with files.alone(cni_bin_dir):
+        _uninstall(cni_bin_dir, cni_conf_dir, network_name, cni_cache_dir)
+
+
+def _uninstall(bin_dir: Path, conf_dir: Path, network_name: str, cache_dir: Path) -> None:
+    known = installed.read(conf_dir)
     if known:
         # First of all: an agent that lives would put the lists right again.
-        installed.write(cni_conf_dir, dataclasses.replace(known, form=None))
-    changes = network.apply(cni_conf_dir, network.absent(cni_conf_dir, network_name))
-    programs = dict.fromkeys([cni_bin_dir / network.TYPE, *(known.programs if known else ())])
-    needed = _needed(cni_conf_dir, network_name, cni_cache_dir)
+        installed.write(conf_dir, dataclasses.replace(known, form=None))
+    changes = network.apply(conf_dir, network.absent(conf_dir, network_name))
+    programs = dict.fromkeys([bin_dir / network.TYPE, *(known.programs if known else ())])
+    needed = _needed(conf_dir, network_name, cache_dir)
     if not needed:
         for program in programs:
             changes += [f"removed {program}"] if files.remove(program) else []
             changes += interpreter.remove(program)
-        installed.forget(cni_conf_dir)
+        installed.forget(conf_dir)
     report(changes)
     for program in programs:
         if program.exists():
