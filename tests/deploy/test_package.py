@@ -41,6 +41,14 @@ getattr(chain, sys.argv[1])(ContainerInterface(sys.argv[2], Path("/run/netns") /
 """
 UNITS = ("vxlane.service", "run-vxlane-bpf.mount")
 DEFAULT = ROOT / "deploy/systemd/vxlane.default"
+SYSTEMCTL = """\
+#!/bin/sh
+case "$*" in
+"--no-block try-restart "*) echo "$3" >>/run/restarts ;;
+*restart*) echo "Job for vxlane.service failed." >&2; exit 1 ;;
+esac
+"""
+"""Of a systemd whose agent does not start: only who waits for that hears of it."""
 PYTHON = "/usr/lib/vxlane/bin/python3"
 NOTHING = {part: set() for part in ("files", "net", "rules", "settings", "mounts", "run")}
 BOTH = {Program.FROM_POD, Program.TO_POD}
@@ -242,6 +250,20 @@ def test_the_package(node):
     node.run("vxlane", "status", "--help")
     node.run("dpkg", "--purge", "vxlane")
     assert not node.seen("/usr/lib/vxlane").exists()
+
+
+def test_an_upgrade_waits_for_no_agent(node):
+    """It may wait for its source of nodes as long as that is away, or be refused its options: dpkg
+    goes on all the same.
+    """
+    node.sh(
+        "mkdir -p /run/systemd/system",
+        f"echo '{SYSTEMCTL}' >/usr/local/bin/systemctl",
+        "chmod +x /usr/local/bin/systemctl",
+    )
+    for _ in range(2):
+        node.run("dpkg", "--install", "/var/cache/vxlane.deb")
+    assert node.run("cat", "/run/restarts").split() == ["vxlane.service", "vxlane.service"]
 
 
 @pytest.mark.parametrize("line", re.findall('(?m)^#?VXLANE_OPTIONS="(.*)"', DEFAULT.read_text()))
