@@ -72,6 +72,43 @@ def test_every_object_is_one_of_kubernetes(mode: str, version: str) -> None:
             kubernetes_validate.validate(item, version, strict=True)
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("release", ["1", "true"])
+def test_names_that_look_like_numbers_are_names(mode: str, release: str) -> None:
+    """Of a release, a namespace and the objects: YAML would have them a number or a truth."""
+    options = [
+        "--namespace=7",
+        "--set-string=fullnameOverride=12",
+        *values(mode=mode, **EVERYTHING),
+    ]
+    done = helm("template", release, CHART, *options)
+    for item in yaml.safe_load_all(done.stdout):
+        assert item["metadata"]["name"] in {"12", "12-dashboard"}
+        if item["kind"] not in OF_THE_OPERATOR:
+            kubernetes_validate.validate(item, "1.37", strict=True)
+
+
+@pytest.mark.parametrize(
+    "absent",
+    ["global", "healthz__startupProbe", "healthz__livenessProbe", "healthz__readinessProbe"],
+)
+def test_a_default_can_be_taken_away(absent: str) -> None:
+    """By null, as helm has it: Kubernetes' own default counts."""
+    kubernetes_validate.validate(one(render(**{absent: "null"}), "DaemonSet"), "1.37", strict=True)
+
+
+def test_what_the_chart_says_itself_is_said_once() -> None:
+    """A label, annotation or selector that a value repeats is the chart's: others look for it."""
+    given = {
+        "podLabels__app\\.kubernetes\\.io/name": "mine",
+        "podAnnotations__vxlane\\.io/mode": "mine",
+        "nodeSelector__kubernetes\\.io/os": "linux",
+    }
+    written = helm("template", CHART, *values(**given)).stdout
+    assert "mine" not in written
+    assert written.count("kubernetes.io/os") == 1
+
+
 def test_helm_finds_nothing_to_say() -> None:
     """`helm lint --strict` passes."""
     done = helm("lint", "--strict", "--quiet", CHART, check=False)
@@ -84,6 +121,9 @@ def test_helm_finds_nothing_to_say() -> None:
         ({"mode": "both"}, "mode"),
         ({"imge": "x"}, "imge"),
         ({"image__digest": "abc"}, "image/digest"),
+        ({"nodeSelector__fast": "true"}, "nodeSelector/fast"),
+        ({"podLabels__team": "7"}, "podLabels/team"),
+        ({"podAnnotations__team": "7"}, "podAnnotations/team"),
         ({"metrics__port": "0", "serviceMonitor__enabled": "true"}, "give metrics.port"),
     ],
 )

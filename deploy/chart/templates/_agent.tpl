@@ -51,13 +51,19 @@ containers:
     # The source of nodes may have to be waited for: that is no reason to start again.
     startupProbe:
       httpGet: {host: 127.0.0.1, path: /healthz, port: {{ int .Values.healthz.port }}}
-      {{- toYaml .Values.healthz.startupProbe | nindent 6 }}
+      {{- with .Values.healthz.startupProbe }}
+      {{- toYaml . | nindent 6 }}
+      {{- end }}
     livenessProbe:
       httpGet: {host: 127.0.0.1, path: /healthz, port: {{ int .Values.healthz.port }}}
-      {{- toYaml .Values.healthz.livenessProbe | nindent 6 }}
+      {{- with .Values.healthz.livenessProbe }}
+      {{- toYaml . | nindent 6 }}
+      {{- end }}
     readinessProbe:
       httpGet: {host: 127.0.0.1, path: /readyz, port: {{ int .Values.healthz.port }}}
-      {{- toYaml .Values.healthz.readinessProbe | nindent 6 }}
+      {{- with .Values.healthz.readinessProbe }}
+      {{- toYaml . | nindent 6 }}
+      {{- end }}
     {{- with .Values.resources }}
     resources:
       {{- toYaml . | nindent 6 }}

@@ -13,8 +13,8 @@
 {{- end -}}
 
 {{- define "vxlane.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "vxlane.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "vxlane.name" . | toYaml }}
+app.kubernetes.io/instance: {{ .Release.Name | toYaml }}
 {{- end -}}
 
 {{- define "vxlane.labels" -}}
