@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+import re
+import signal
 import subprocess
 from pathlib import Path
 
@@ -28,6 +31,7 @@ from rendering import (
 
 from vxlane.cli.main import cli
 from vxlane.config import PodSource
+from vxlane.lab.waiting import wait_for
 
 MODES = ("adopt", "own", "remove")
 EVERYTHING = {
@@ -269,6 +273,29 @@ def test_the_next_agent_comes_while_the_old_one_serves() -> None:
     assert "--stand-by" in container(pod(render()), "agent")["args"]
     removal = one(rendered("remove"), "DaemonSet")["spec"]["updateStrategy"]
     assert removal["rollingUpdate"] == {"maxUnavailable": "25%"}
+
+
+@pytest.mark.usefixtures("_machine")
+def test_a_pod_that_removes_ends_when_it_is_told() -> None:
+    """As process 1 of its container, which the kernel gives no signal that it does not handle."""
+    command = container(pod(render(mode="remove")), "removed")["command"]
+    parent = ["unshare", "--pid", "--fork", "--kill-child", *command]
+    with subprocess.Popen(parent) as made:
+        try:
+            child = wait_for(lambda: handles_sigterm(made.pid), "the handler")
+            os.kill(child, signal.SIGTERM)
+            assert made.wait(timeout=5) == 0
+        finally:
+            made.kill()
+
+
+def handles_sigterm(parent: int) -> int | None:
+    """The child that does so; None: it does not yet."""
+    for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+        said = re.search(r"SigCgt:\t(\w+)", Path(f"/proc/{child}/status").read_text())
+        if said and int(said[1], 16) >> (signal.SIGTERM - 1) & 1:
+            return int(child)
+    return None
 
 
 def test_own_makes_the_network_of_the_values() -> None:

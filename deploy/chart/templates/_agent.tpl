@@ -118,7 +118,8 @@ containers:
   - name: removed
     image: {{ include "vxlane.image" . }}
     imagePullPolicy: {{ .Values.image.pullPolicy }}
-    command: [python3, -c, import signal; signal.pause()]
+    # Process 1 gets no signal without a handler, and would be killed 10 s later.
+    command: [python3, -c, "import signal as s; s.signal(s.SIGTERM, lambda *_: None); s.pause()"]
     {{- with .Values.resources }}
     resources:
       {{- toYaml . | nindent 6 }}
