@@ -322,6 +322,21 @@ def test_what_may_not_be_read_is_not_taken_for_absent(
     assert running.patches == []
 
 
+def test_what_an_agent_of_before_has_said_is_no_agent(
+    make: Make, vxlane: Callable[..., Result]
+) -> None:
+    """Its last report stays on the node where helm removed it: such a node is switched on as one
+    that never had an agent.
+    """
+    server = make(2)
+    for number in (1, 2):
+        server.change(number, report={**said("on"), "at": "2026-01-01T00:00:00Z"})
+    done = vxlane(server, "up", "--yes", "--soak=0")
+    assert done.exit_code == 0, done.output
+    names = ["node-00001", "node-00002"]
+    assert server.steps == [(name, word) for word in ("off", "on") for name in names]
+
+
 @pytest.mark.parametrize("command", ["up", "down"])
 def test_what_others_installed_is_left_to_them(
     running: SteeredCluster, vxlane: Callable[..., Result], command: str

@@ -138,7 +138,7 @@ class Installation:
         return [
             node
             for node in self.nodes
-            if node.wanted is None and not node.report and not node.obstacle
+            if node.wanted is None and not node.is_reporting and not node.obstacle
         ]
 
     def _say_left_out(self, nodes: list[ClusterNode], advice: str) -> None:
