@@ -341,11 +341,16 @@ def test_what_an_agent_of_before_has_said_is_no_agent(
 def test_what_others_installed_is_left_to_them(
     running: SteeredCluster, vxlane: Callable[..., Result], command: str
 ) -> None:
-    """Helm's release is helm's; in mode own the nodes would lose whoever keeps their network."""
+    """Helm's release is helm's, and what kubectl applied is kubectl's; in mode own the nodes would
+    lose whoever keeps their network.
+    """
     daemons = running.objects[DAEMON_SET]
     daemons["metadata"]["annotations"] = {"meta.helm.sh/release-name": "fast"}
     done = vxlane(running, command, "--yes")
     assert "helm installed this as release fast" in str(done.exception)
+    daemons["metadata"]["annotations"] = {"kubectl.kubernetes.io/last-applied-configuration": "{}"}
+    done = vxlane(running, command, "--yes")
+    assert "kubectl applied this" in str(done.exception)
     del daemons["metadata"]["annotations"]
     daemons["spec"]["template"]["metadata"]["annotations"]["vxlane.io/mode"] = "own"
     done = vxlane(running, command, "--yes")

@@ -23,6 +23,7 @@ ADOPT, REMOVE = "adopt", "remove"
 MODE = "vxlane.io/mode"
 """Of the DaemonSet's pods: the chart's mode."""
 _OF_HELM = "meta.helm.sh/release-name"
+_OF_KUBECTL = "kubectl.kubernetes.io/last-applied-configuration"
 
 
 def manifests(mode: str, nodes: list[ClusterNode], image: str = "") -> list[Json]:
@@ -189,6 +190,12 @@ def _refuse_others(there: Json) -> None:
         raise ConfigError(
             f"helm installed this as release {release}; upgrade it with helm, and remove it by "
             "'helm upgrade --set mode=remove' before 'helm uninstall'"
+        )
+    # Server-side apply leaves the containers that another has applied: an agent beside its removal.
+    if _OF_KUBECTL in (metadata.get("annotations") or {}):
+        raise ConfigError(
+            "kubectl applied this; upgrade it with kubectl, and remove it by 'kubectl apply -k "
+            "deploy/manifests/remove' (on k3s remove-k3s) before 'kubectl delete -k'"
         )
     mode = (there["spec"]["template"]["metadata"].get("annotations") or {}).get(MODE)
     if mode not in {ADOPT, REMOVE}:
