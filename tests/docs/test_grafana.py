@@ -123,3 +123,12 @@ def test_the_dashboard_can_be_imported_anywhere() -> None:
     ]
     assert len(set(cells)) == len(cells)
     assert max(x for x, _ in cells) < 24
+
+
+def test_a_verdict_is_explained_where_it_is_said_to_be() -> None:
+    """Whoever reads of verdicts or identity checks is led to their pages."""
+    told = [rule["annotations"]["description"] for rule in rules() if "verdict" in str(rule)]
+    told += [panel.get("description", "") for panel in dashboard()["panels"]]
+    named = [text for text in told if "docs/" in text]
+    assert named
+    assert all("docs/verdicts" in text for text in named)
