@@ -217,6 +217,17 @@ def test_the_agent_keeps_the_plugin_that_is_installed(mode: str) -> None:
         assert told == (["/conf"] if seen else [])
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_directory_of_plugins_is_not_made(mode: str) -> None:
+    """A runtime looks elsewhere then, as k3s of before November 2024, and would find no plugin that
+    the list names: no pod would start. What removes needs none.
+    """
+    spec = pod(render(mode=mode))
+    (volume,) = (volume for volume in spec["volumes"] if volume["name"] == "cni-plugin")
+    wanted = "DirectoryOrCreate" if mode == "remove" else "Directory"
+    assert volume["hostPath"]["type"] == wanted
+
+
 @pytest.mark.parametrize("source", PodSource)
 def test_the_agent_is_told_who_tells_of_pods(source: PodSource) -> None:
     """The chart takes each word that the program takes."""
