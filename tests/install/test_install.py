@@ -254,6 +254,23 @@ def test_uninstall(place, form):
     assert place.vxlane("uninstall").stdout == "nothing to do\n"
 
 
+@pytest.mark.parametrize("form", ["drop-in", "conflist"])
+def test_a_network_of_another_name_is_remembered(place, form):
+    """By uninstall, which need not be told, and by an install for the network's next name: a list
+    that names a plugin which is gone would fail every pod.
+    """
+    place.flannel(name="podnet")
+    place.vxlane("install", "--form", form, "--network-name", "podnet")
+    place.vxlane("uninstall")
+    assert place.files() == ["net.d/10-flannel.conflist"]
+    place.vxlane("install", "--form", form, "--network-name", "podnet")
+    place.flannel()
+    place.vxlane("install", "--form", form)
+    assert not (place.conf / "podnet").exists()
+    place.vxlane("uninstall")
+    assert place.files() == ["net.d/10-flannel.conflist"]
+
+
 def test_uninstall_keeps_others_drop_ins(place):
     """A drop-in of someone else keeps the directory."""
     place.vxlane("install", "--form", "drop-in")

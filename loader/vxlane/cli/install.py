@@ -77,6 +77,10 @@ def install(
         programs=installed.with_copies(cni_conf_dir, program),
     )
     plan = wanted.plan(cni_conf_dir)
+    if last := installed.known(cni_conf_dir):
+        # Its network may have had another name, whose drop-in nobody would remove.
+        for file in network.absent(cni_conf_dir, last.network):
+            plan.setdefault(file, None)
     is_called = is_main or network.is_there(cni_conf_dir, network_name)
     cni_bin_dir.mkdir(parents=True, exist_ok=True)
     with files.alone(cni_bin_dir):

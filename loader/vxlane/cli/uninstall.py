@@ -42,9 +42,12 @@ def _uninstall(bin_dir: Path, conf_dir: Path, network_name: str, cache_dir: Path
     if known:
         # First of all: an agent that lives would put the lists right again.
         installed.write(conf_dir, dataclasses.replace(known, form=None))
-    changes = network.apply(conf_dir, network.absent(conf_dir, network_name))
+    networks = {network_name, known.network if known else network_name}
+    changes = []
+    for name in networks:
+        changes += network.apply(conf_dir, network.absent(conf_dir, name))
     programs = dict.fromkeys([bin_dir / network.TYPE, *(known.programs if known else ())])
-    needed = _needed(conf_dir, network_name, cache_dir)
+    needed = _needed(conf_dir, networks, cache_dir)
     if not needed:
         for program in programs:
             changes += [f"removed {program}"] if files.remove(program) else []
@@ -56,13 +59,13 @@ def _uninstall(bin_dir: Path, conf_dir: Path, network_name: str, cache_dir: Path
             click.echo(f"kept {program}: {needed}")
 
 
-def _needed(conf_dir: Path, network_name: str, cache_dir: Path) -> str:
+def _needed(conf_dir: Path, networks: set[str], cache_dir: Path) -> str:
     """Why the executable has to stay, and until when; "": it may go."""
     # Some runtimes delete a pod by the list that made it: without the executable, never.
     if left := cni_cache.made_with(network.TYPE, cache_dir):
         gone = "run this again when they are gone"
         return f"pods that were made with it ({left}) may need it to be deleted; {gone}"
-    if network.calls_us(conf_dir, network_name):
+    if any(network.calls_us(conf_dir, name) for name in networks):
         gone = "take it out of there, and run this again"
         return f"a list in {conf_dir} that vxlane did not write calls it for new pods; {gone}"
     return ""

@@ -89,13 +89,18 @@ def write(directory: Path, installed: Installed) -> None:
     files.write_if_changed(directory / _FILE, json.dumps(said, indent=2) + "\n")
 
 
+def known(directory: Path) -> Installed | None:
+    """As `read`, for another installation, which is the way out of a note that can't be read."""
+    try:
+        return read(directory)
+    except ConfigError:
+        return None
+
+
 def with_copies(directory: Path, program: Path) -> tuple[Path, ...]:
     """`program` behind what else an earlier installation has left, for uninstall to remove."""
-    try:
-        known = read(directory)
-    except ConfigError:  # The installation that asks is the way out.
-        known = None
-    earlier = known.programs if known else ()
+    last = known(directory)
+    earlier = last.programs if last else ()
     return (*(path for path in earlier if path != program and path.exists()), program)
 
 
