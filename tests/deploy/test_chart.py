@@ -355,6 +355,13 @@ def test_values_that_people_expect_do_what_they_say() -> None:
     assert spec["serviceAccountName"] == one(objects, "ServiceAccount")["metadata"]["name"]
 
 
+def test_a_service_has_a_name_that_dns_takes() -> None:
+    """Helm allows a release a dot, the API server a Service none."""
+    objects = render(release="fast.lane", **EVERYTHING)
+    assert one(objects, "Service")["metadata"]["name"] == "fast-lane-vxlane"
+    assert one(objects, "DaemonSet")["metadata"]["name"] == "fast.lane-vxlane"
+
+
 def test_what_watches_is_what_deploy_grafana_has() -> None:
     """Rules and dashboard are the same files, and the job is named as the alerts name it."""
     objects = rendered("adopt")
