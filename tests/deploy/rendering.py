@@ -15,6 +15,16 @@ CHART = ROOT / "deploy" / "chart"
 MANIFESTS = ROOT / "deploy" / "manifests"
 TOOLS = Path(sys.executable).parent
 """Where scripts/setup puts helm and kubectl."""
+MODES = ("adopt", "own", "remove")
+EVERYTHING = {
+    "serviceMonitor__enabled": "true",
+    "prometheusRule__enabled": "true",
+    "grafanaDashboard__enabled": "true",
+    "rbac__namespaces": "true",
+}
+"""The values that make all objects."""
+OF_THE_OPERATOR = {"ServiceMonitor", "PrometheusRule"}
+"""Kinds of Prometheus' operator, which Kubernetes has no schema of."""
 
 Json = dict[str, Any]
 
