@@ -28,7 +28,7 @@ from vxlane.lab import lab as labs
 from vxlane.lab import namespaces
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
-RUN = f"test-{os.getpid()}"
+RUN = f"vxtest-{os.getpid()}"
 _numbers = itertools.count()
 
 
@@ -84,7 +84,7 @@ def _machine() -> None:
     """
     if os.geteuid() != 0:
         pytest.skip("needs root for network namespaces; run scripts/test with sudo")
-    leftovers.remove("test")
+    leftovers.remove("vxtest")
 
 
 @pytest.fixture(scope="session")

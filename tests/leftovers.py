@@ -16,6 +16,7 @@ from vxlane.lab.plan import LABS
 def remove(kind: str) -> None:
     """Remove all that is named `kind`-PID or begins so, unless that process lives.
 
+    `kind` is a word of vxlane's own: a namespace of another program may well be called test-1.
     Namespaces first: what runs in them may keep a lab's mounts busy. The processes of one run
     take turns.
     """

@@ -29,7 +29,7 @@ from vxlane.show.node import call
 from vxlane.sources.model import derived_mac
 
 POD_MAC = "02:00:00:00:01:02"
-RUN = f"test-{os.getpid()}"
+RUN = f"vxtest-{os.getpid()}"
 SOON = 5.0
 """Seconds; what follows an event takes milliseconds, the rest is a busy machine's."""
 BY_EVENTS = "--iptables-resync=600"

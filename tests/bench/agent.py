@@ -336,7 +336,7 @@ def _kubeconfig(url: str) -> dict[str, object]:
 
 def in_namespace(nodes: int) -> Figures:
     """Measure one size in a namespace made for it, by a process of its own."""
-    name = f"bench-{os.getpid()}"
+    name = f"vxbench-{os.getpid()}"
     state = Path("/run/vxlane-lab") / name
     state.mkdir(parents=True)
     namespaces.create(name)
@@ -373,7 +373,7 @@ def main() -> None:
     if options.inside:
         print(json.dumps(asdict(measure(options.inside, sizes[0]))))
         return
-    leftovers.remove("bench")
+    leftovers.remove("vxbench")
     all_figures = [in_namespace(size) for size in sizes]
     missed = [sentence for figures in all_figures for sentence in figures.missed()]
     if options.json:

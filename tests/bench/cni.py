@@ -163,8 +163,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/bench cni")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
-    leftovers.remove("bench")
-    name = f"bench-{os.getpid()}"
+    leftovers.remove("vxbench")
+    name = f"vxbench-{os.getpid()}"
     try:
         with tempfile.TemporaryDirectory() as directory:
             cache = Path(directory) / "cni"

@@ -205,8 +205,8 @@ def main() -> None:
     parser.add_argument("--pods", type=int, default=250, help="of top; 0: leave it out")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
-    leftovers.remove("bench")
-    name, figures = f"bench-{os.getpid()}", dict[str, Any]()
+    leftovers.remove("vxbench")
+    name, figures = f"vxbench-{os.getpid()}", dict[str, Any]()
     try:
         lab = labs.up(name, nodes=2, pods_per_node=1, kernel_only=0)
         with tempfile.TemporaryDirectory() as directory:

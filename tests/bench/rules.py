@@ -241,8 +241,8 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--json", action="store_true")
     as_json = parser.parse_args().json
-    leftovers.remove("bench")
-    name = f"bench-{os.getpid()}"
+    leftovers.remove("vxbench")
+    name = f"vxbench-{os.getpid()}"
     lab = LabUnderTest(labs.up(name, nodes=2, pods_per_node=1, kernel_only=0))
     try:
         found = {mode.__name__.lower(): measure(lab, mode) for mode in (Iptables, Nftables)}

@@ -31,7 +31,7 @@ from vxlane.lab.agents import program
 from vxlane.lab.figure import Better
 from vxlane.lab.waiting import wait_for
 
-NAME = f"test-{os.getpid()}-bench"
+NAME = f"vxtest-{os.getpid()}-bench"
 ENCAP_WORKS = (plan.UDP64, plan.TCP1)
 
 

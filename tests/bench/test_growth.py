@@ -18,7 +18,7 @@ from vxlane.bench.run import Wanted, run
 from vxlane.bench.text import text
 from vxlane.errors import LabError
 
-NAME = f"test-{os.getpid()}-bench"
+NAME = f"vxtest-{os.getpid()}-bench"
 
 
 @pytest.fixture

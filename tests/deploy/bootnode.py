@@ -24,7 +24,7 @@ from vxlane.lab import namespaces
 from vxlane.lab.plan import LABS
 from vxlane.show.node import call
 
-RUN = f"test-{os.getpid()}-boot"
+RUN = f"vxtest-{os.getpid()}-boot"
 ROOT = Path(__file__).parents[2]
 
 _DISK = """

@@ -22,7 +22,7 @@ def make_cluster(_machine: None) -> Iterator[Callable[..., Cluster]]:
     made: dict[str, Cluster | None] = {}
 
     def make(count: int, kind: type[Cluster] = Cluster, **options: Any) -> Cluster:
-        name = f"test-{os.getpid()}-flannel{next(_numbers)}"
+        name = f"vxtest-{os.getpid()}-flannel{next(_numbers)}"
         made[name] = None
         made[name] = kind(name, count, **options)
         return made[name]

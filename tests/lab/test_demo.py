@@ -14,7 +14,7 @@ from vxlane.lab import namespaces
 from vxlane.lab.agents import program
 from vxlane.lab.waiting import wait_for
 
-NAME = f"test-{os.getpid()}-demo"
+NAME = f"vxtest-{os.getpid()}-demo"
 DEMO = [program("vxlane"), "lab", "demo", "--name", NAME, "--json"]
 
 

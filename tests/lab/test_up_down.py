@@ -23,7 +23,7 @@ from vxlane.lab.agents import program
 from vxlane.lab.plan import LABS, is_namespace_of
 from vxlane.lab.waiting import wait_for
 
-NAME = f"test-{os.getpid()}-updown"
+NAME = f"vxtest-{os.getpid()}-updown"
 OTHERS = 60
 """Seconds: labs are made and removed one after the other, and other tests have some too."""
 TWO_KERNEL_NODES = ("--name", NAME, "--nodes", "2", "--kernel-nodes", "2")
