@@ -65,12 +65,13 @@ def test_another_one_is_at_work(setup, tmp_path):
     )
 
 
-def test_unknown_option(setup):
-    """An option that it does not know is named."""
-    done = setup("--tests")
+@pytest.mark.parametrize("words", [["--tests"], ["--fast", "--test"], ["--test", ""]])
+def test_unknown_option(setup, words):
+    """An option that it does not know is named, and it takes one at a time."""
+    done = setup(*words)
     assert (done.returncode, done.stderr) == (
         1,
-        "setup: unknown option --tests; --test, --kernels and --fast are known\n",
+        f"setup: unknown option {' '.join(words)}; --test, --kernels and --fast are known\n",
     )
 
 
