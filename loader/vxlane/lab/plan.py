@@ -23,7 +23,8 @@ from vxlane.errors import OptionError
 from vxlane.sources.model import derived_mac
 
 LABS = Path("/run/vxlane-lab")
-"""Each lab has a directory here. A lab makes nothing outside of it and its namespaces."""
+"""Each lab has a directory here. A lab makes nothing outside of it and its namespaces but what all
+agents share: what they found this boot's kernel to do (vxlane.probes.known)."""
 
 UNDERLAY = IPv4Network("192.168.77.0/24")
 POD_NETWORK = IPv4Network("10.42.0.0/16")
