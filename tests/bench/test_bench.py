@@ -262,10 +262,25 @@ def test_a_congestion_control_that_is_not_there(monkeypatch, name):
     assert done.exception.__class__ is OptionError
 
 
-def test_a_file_without_a_place_is_refused(tmp_path, monkeypatch):
+@pytest.mark.parametrize("place", ["none/a.json", "/proc/a.json"])
+def test_a_file_without_a_place_is_refused(tmp_path, monkeypatch, place):
     """A run of a quarter of an hour does not end with a file that can't be written."""
     monkeypatch.setattr("vxlane.cli.bench.need_root", lambda: None)
     monkeypatch.setattr("vxlane.util.interrupt.catch", lambda: None)
     monkeypatch.setattr("vxlane.cli.bench.run", lambda *_: pytest.fail("it was measured"))
-    done = CliRunner().invoke(bench, ["--json", str(tmp_path / "none" / "a.json")])
-    assert "there is no directory" in str(done.exception)
+    done = CliRunner().invoke(bench, ["--json", str(tmp_path / place)])
+    assert "can't write" in str(done.exception)
+    assert done.exception.__class__ is OptionError
+
+
+def test_a_file_that_fills_the_disk_costs_no_other(tmp_path, monkeypatch):
+    """What can't be written at the end is named, and the other file is whole."""
+    monkeypatch.setattr("vxlane.cli.bench.need_root", lambda: None)
+    monkeypatch.setattr("vxlane.util.interrupt.catch", lambda: None)
+    monkeypatch.setattr("vxlane.cli.bench.run", lambda *_: benchdocument.run())
+    other = tmp_path / "other"
+    for full, whole in (("--json", "--html"), ("--html", "--json")):
+        done = CliRunner().invoke(bench, [full, "/dev/full", whole, str(other)])
+        assert str(done.exception) == "can't write /dev/full: No space left on device"
+        assert other.stat().st_size
+        other.unlink()

@@ -27,7 +27,16 @@ from vxlane.bench.run import Wanted, run
 from vxlane.bench.text import text
 from vxlane.cli import probe_pods
 from vxlane.cli.cni_options import places
-from vxlane.cli.common import Json, Number, PathName, examples, is_alone, need_root, need_writable
+from vxlane.cli.common import (
+    Json,
+    Number,
+    PathName,
+    examples,
+    is_alone,
+    need_root,
+    need_writable,
+    write_document,
+)
 from vxlane.connectivity.pod import ProbePod
 from vxlane.errors import ConfigError
 from vxlane.lab.plan import check_name
@@ -137,10 +146,9 @@ def bench(context: click.Context, /, **options: Any) -> None:
     need_writable(options["json_file"], options["html_file"])
     found = _measured(wanted, options)
     click.echo(text(found))
-    if options["json_file"]:
-        options["json_file"].write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    if options["html_file"]:
-        options["html_file"].write_text(page(found), encoding="utf-8")
+    with contextlib.ExitStack() as both:  # the other one too if one can't be written
+        both.callback(write_document, options["html_file"], page(found))
+        both.callback(write_document, options["json_file"], json.dumps(found, indent=2) + "\n")
     context.exit(1 if found["failures"] else 0)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from vxlane.errors import ConfigError, OptionError
+from vxlane.errors import ConfigError, OptionError, VxlaneError
 
 Json = dict[str, Any]
 
@@ -109,5 +109,26 @@ def need_writable(*places: Path | str | None) -> None:
             raise OptionError(f"can't write {place}: there is no directory {path.parent}")
         if path.is_dir():
             raise OptionError(f"can't write {place}: it is a directory; name a file in it")
-        if not os.access(path if path.exists() else path.parent, os.W_OK):
-            raise OptionError(f"can't write {place}: permission denied; name another place")
+        if path.exists():
+            if not os.access(path, os.W_OK):
+                raise OptionError(f"can't write {place}: permission denied; name another place")
+            continue
+        try:
+            # Root has every permission, and can make no file in /proc or /sys all the same.
+            path.open("xb").close()
+            path.unlink()
+        except OSError as error:
+            raise OptionError(
+                f"can't write {place}: {error.strerror}; name another place"
+            ) from None
+
+
+def write_document(place: Path | str | None, content: str) -> None:
+    """Write to `place`, if there is one; `-` is standard output. VxlaneError: it can't be."""
+    if place is None:
+        return
+    try:
+        with click.open_file(str(place), "w", encoding="utf-8") as output:
+            output.write(content)
+    except OSError as error:
+        raise VxlaneError(f"can't write {place}: {error.strerror}") from None

@@ -10,8 +10,7 @@ import time
 import click
 
 from vxlane.cli import complete
-from vxlane.cli.common import Number, examples, need_writable
-from vxlane.errors import VxlaneError
+from vxlane.cli.common import Number, examples, need_writable, write_document
 from vxlane.profile.measure import take
 from vxlane.profile.page import page
 from vxlane.profile.text import text
@@ -63,20 +62,10 @@ def profile(seconds: float, pod: str | None, json_file: str | None, html_file: s
     figures = take(state_directory(), pod, lambda: _wait(seconds))
     # Each of the three is tried, for nobody can measure this again.
     with contextlib.ExitStack() as written:
-        written.callback(_write, html_file, page(figures))
-        written.callback(_write, json_file, json.dumps(figures, indent=2) + "\n")
+        written.callback(write_document, html_file, page(figures))
+        written.callback(write_document, json_file, json.dumps(figures, indent=2) + "\n")
         if "-" not in {json_file, html_file}:
             click.echo(text(figures))
-
-
-def _write(place: str | None, content: str) -> None:
-    if place is None:
-        return
-    try:
-        with click.open_file(place, "w", encoding="utf-8") as output:
-            output.write(content)
-    except OSError as error:
-        raise VxlaneError(f"can't write {place}: {error.strerror}") from None
 
 
 def _wait(seconds: float) -> None:
