@@ -59,7 +59,7 @@ def test_tcp_needs_iperf3_at_both_ends(monkeypatch, here, there):
     where = "at the far end" if here else "here"
     assert missing == [Missing(plan.TCP1, f"iperf3 is not installed {where}")]
     assert [cell.work for cell in cells] == [plan.UDP64, plan.TCP_RR, plan.CRR]
-    with pytest.raises(ConfigError, match="there are: TCP, 1 flow; UDP, 64 B; "):
+    with pytest.raises(ConfigError, match=f"TCP, 1 flow: iperf3 is not installed {where}"):
         live._cells(Wanted(Depth.QUICK, 5, 1.0, works=["tcp, 1"]), has_iperf3=there)
 
 

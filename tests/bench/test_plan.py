@@ -11,7 +11,9 @@ from vxlane.bench import plan
 from vxlane.bench.model import Placement
 from vxlane.bench.plan import Depth
 from vxlane.bench.rounds import possible
+from vxlane.bench.run import Wanted, _cells
 from vxlane.bench.works import WORKS
+from vxlane.errors import OptionError
 
 
 def test_each_path_has_each_turn():
@@ -82,3 +84,20 @@ def test_what_is_missing_is_named(monkeypatch):
         (plan.NGINX, "wrk"),
         ("ends on two CPUs", "this"),
     }
+
+
+@pytest.mark.parametrize(
+    ("works", "cpus", "words"),
+    [
+        (["nginx"], [0, 1], "nothing of that can be measured. nginx and wrk: wrk not installed"),
+        (["TCP, 1", "flood"], [0], "ends on two CPUs: this process may run on one CPU only"),
+        (["no such"], [0, 1], "no workload here has such a name; .*; growth of peers"),
+    ],
+)
+def test_why_nothing_is_left(monkeypatch, works, cpus, words):
+    """A work that can't be measured here is not one that isn't there, and all names are told."""
+    monkeypatch.setattr("shutil.which", lambda name: None if name == "wrk" else name)
+    planned = [cell for cell in plan.cells(Depth.FULL) if cell.placement is Placement.TWO]
+    monkeypatch.setattr(plan, "cells", lambda _: planned)
+    with pytest.raises(OptionError, match=words):
+        _cells(Wanted(Depth.FULL, 5, 1.0, works), cpus)

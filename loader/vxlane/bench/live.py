@@ -144,5 +144,5 @@ def _cells(wanted: Wanted, *, has_iperf3: bool) -> tuple[list[Cell], list[Missin
     ]
     left_out = [one.what for one in missing]
     cells = [cell for cell in cells if cell.work not in left_out]
-    need_some(cells, planned)
+    need_some(cells, [cell.work for cell in planned], missing)
     return cells, missing

@@ -7,7 +7,7 @@ import datetime as dt
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -98,7 +98,7 @@ def _at_given_ends(
     """VxlaneError: a host can't be reached, or can measure nothing of this."""
     with given.reached(names, make_rounds.keywords["talk"]) as ends:
         cells, missing = given.possible(planned, ends)
-        need_some(cells, planned)
+        need_some(cells, (), missing)
         described = given.described(ends)
         findings = make_rounds(grounds=Given(ends)).hold(cells)
         return _Measured(cells, findings, missing, described)
@@ -146,16 +146,23 @@ def _cells(wanted: Wanted, cpus: Sequence[int]) -> tuple[list[Cell], list[Missin
         planned = plan.cells(wanted.depth)
     cells, missing = possible(plan.chosen(planned, wanted.works), cpus)
     if not _grows(wanted):
-        need_some(cells, planned)
+        names = [cell.work for cell in planned]
+        if not wanted.given and plan.grows(wanted.depth, ()):
+            names.append(plan.GROWTH)
+        need_some(cells, names, missing)
     return cells, missing
 
 
-def need_some(cells: Sequence[Cell], planned: Sequence[Cell]) -> None:
-    """OptionError: nothing is left to measure of what was planned."""
-    if not cells:
-        # The names have commas.
-        names = "; ".join(dict.fromkeys(cell.work for cell in planned))
-        raise OptionError(f"no workload here has such a name; there are: {names}")
+def need_some(cells: Sequence[Cell], names: Iterable[str], missing: Sequence[Missing]) -> None:
+    """OptionError: nothing is left to measure, for it is all missing, or is none of these names."""
+    if cells:
+        return
+    if missing:
+        whys = "; ".join(f"{one.what}: {one.why}" for one in dict.fromkeys(missing))
+        raise OptionError(f"nothing of that can be measured. {whys}")
+    # The names have commas.
+    there_are = "; ".join(dict.fromkeys(names))
+    raise OptionError(f"no workload here has such a name; there are: {there_are}")
 
 
 def _costs(labs: Labs, rounds: Rounds, findings: Findings) -> list[Json]:
