@@ -228,6 +228,10 @@ def test_parity_finds_fragments(lab):
         (["--seconds", "0"], 2, "--seconds"),
         (["--quick", "--full"], 2, "give --quick or --full, not both"),
         (["--work", ""], 2, "give a word of a workload's name"),
+        (["--stock", ""], 2, "it is empty; give a value, or leave the option out"),
+        (["--bypass", ""], 2, "it is empty"),
+        (["--congestion", ""], 2, "it is empty"),
+        (["--network-name", "a"], 2, "--network-name means nothing for labs"),
     ],
 )
 def test_wrong_use_is_refused(options, status, words):

@@ -93,7 +93,9 @@ def test_no_figure_is_of_one_nodes_cpu():
     [
         (["--between", "node2"], "'node2' is not an IPv4 address"),
         (["--between", "10.42.2.9", "--serve"], "give one of --serve, --between and --stock"),
-        (["--serve", "--json", "x"], "--serve answers, and measures nothing itself; run it alone"),
+        (["--serve", "--json", "x"], "--json means nothing with --serve; leave it out"),
+        (["--serve", "--rounds", "9"], "--rounds means nothing with --serve; leave it out"),
+        (["--between", "10.42.2.9", "--name", "a"], "--name means nothing with --between"),
     ],
 )
 def test_wrong_use_is_status_2(arguments, said):

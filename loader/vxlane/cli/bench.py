@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from vxlane.bench import compare as comparing
 from vxlane.bench import document as documents
@@ -45,7 +46,24 @@ from vxlane.util.jsontext import parse_json
 from vxlane.util.places import state_directory
 
 _FILE = PathName(dir_okay=False)
-_OF_MEASURING = ("quick", "full", "seconds", "work", "congestion", "json_file", "html_file")
+_CNI = ("cni_bin_dir", "cni_conf_dir", "network_name")
+_MEASURING = (
+    "quick",
+    "full",
+    "rounds",
+    "seconds",
+    "work",
+    "congestion",
+    "json_file",
+    "html_file",
+)
+_HEEDED = {
+    "serve": _CNI,
+    "between": (*_CNI, *_MEASURING),
+    "stock": ("bypass", *_MEASURING),
+    "": ("name", *_MEASURING),
+}
+"""What each way to run heeds, by its option; labs have none."""
 _ENDS = "CLIENT,SERVER,ADDRESS"
 
 
@@ -55,6 +73,13 @@ def _address(_ctx: click.Context, _param: click.Parameter, text: str | None) -> 
         return None if text is None else IPv4Address(text)
     except ValueError:
         raise click.BadParameter(f"{text!r} is not an IPv4 address") from None
+
+
+def _word(_ctx: click.Context, _param: click.Parameter, text: str | None) -> str | None:
+    """BadParameter: it is empty, as a script's variable is that has no value."""
+    if text is not None and not text.strip():
+        raise click.BadParameter("it is empty; give a value, or leave the option out")
+    return text
 
 
 def _works(_ctx: click.Context, _param: click.Parameter, words: tuple[str, ...]) -> tuple[str, ...]:
@@ -94,6 +119,7 @@ def _works(_ctx: click.Context, _param: click.Parameter, words: tuple[str, ...])
 )
 @click.option(
     "--congestion",
+    callback=_word,
     metavar="NAME",
     help="Measure TCP throughput with this congestion control, such as cubic. The default is the"
     " sender's own.",
@@ -104,8 +130,12 @@ def _works(_ctx: click.Context, _param: click.Parameter, words: tuple[str, ...])
 @click.option(
     "--html", "html_file", type=_FILE, metavar="FILE", help="Write a page with plots to this file."
 )
-@click.option("--stock", metavar=_ENDS, help="Measure stock flannel between these ends.")
-@click.option("--bypass", metavar=_ENDS, help="Measure the bypass between these ends.")
+@click.option(
+    "--stock", callback=_word, metavar=_ENDS, help="Measure stock flannel between these ends."
+)
+@click.option(
+    "--bypass", callback=_word, metavar=_ENDS, help="Measure the bypass between these ends."
+)
 @click.option(
     "--between",
     callback=_address,
@@ -136,6 +166,7 @@ def bench(context: click.Context, /, **options: Any) -> None:
         return
     interrupt.catch()
     wanted = _wanted(options)
+    _need_heeded(context)
     if not wanted.is_elsewhere:
         need_root()
         if wanted.congestion:
@@ -150,6 +181,20 @@ def bench(context: click.Context, /, **options: Any) -> None:
         both.callback(write_document, options["html_file"], page(found))
         both.callback(write_document, options["json_file"], json.dumps(found, indent=2) + "\n")
     context.exit(1 if found["failures"] else 0)
+
+
+def _need_heeded(context: click.Context) -> None:
+    """UsageError: an option was given that means nothing for what is to be done."""
+    given = {
+        str(option.name): option.opts[-1]
+        for option in context.command.params
+        if context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
+    }
+    way = next((name for name in _HEEDED if name in given), "")
+    where = f"with {given[way]}" if way else "for labs, which have plugins of their own"
+    for name, option in given.items():
+        if name not in (way, *_HEEDED[way]):
+            raise click.UsageError(f"{option} means nothing {where}; leave it out")
 
 
 def _measured(wanted: Wanted, options: Json) -> Json:
@@ -196,8 +241,6 @@ def _wanted(options: Json) -> Wanted:
     kinds = [bool(options[kind]) for kind in ("serve", "between", "stock")]
     if sum(kinds) > 1:
         raise click.UsageError("give one of --serve, --between and --stock")
-    if options["serve"] and any(options[name] for name in _OF_MEASURING):
-        raise click.UsageError("--serve answers, and measures nothing itself; run it alone")
     if options["quick"] and options["full"]:
         raise click.UsageError("give --quick or --full, not both")
     depth = Depth.QUICK if options["quick"] else Depth.FULL if options["full"] else Depth.DEFAULT
