@@ -25,7 +25,8 @@ from vxlane.bench.run import Wanted, run
 from vxlane.bench.setting import Setting, new_port
 from vxlane.bench.works import WORKS, bulk_client, received_of
 from vxlane.cli.bench import bench
-from vxlane.errors import OptionError
+from vxlane.errors import LabError, OptionError
+from vxlane.lab import lab as labs
 from vxlane.lab import namespaces, traffic
 from vxlane.lab.agents import program
 from vxlane.lab.figure import Better
@@ -54,6 +55,37 @@ def test_every_path_is_measured(found):
     assert [name for name in namespaces.existing() if name.startswith(NAME)] == []
 
 
+@pytest.mark.usefixtures("_machine")
+def test_two_runs_of_one_name(monkeypatch):
+    """The second makes no lab in place of the first one's. When a run was killed, the next one of
+    its name removes what is left, on whichever path, and no lab of another name.
+    """
+    left, other = (
+        labs.up(f"{NAME}-{path}", nodes=1, pods_per_node=0, kernel_only=1).nodes[0].name
+        for path in ("encap", "mine")
+    )
+    wanted = Wanted(Depth.QUICK, rounds=1, seconds=0.1, works=["request"], name=NAME)
+    monkeypatch.setattr("vxlane.bench.run._in_labs", lambda *_: pytest.fail("labs would be made"))
+    try:
+        with labs.held(NAME), pytest.raises(LabError, match="another command has labs of the name"):
+            run(wanted, lambda _: None)
+        assert left in namespaces.existing()
+        with pytest.raises(pytest.fail.Exception):
+            run(wanted, lambda _: None)
+        assert left not in namespaces.existing()
+        assert other in namespaces.existing()
+    finally:
+        labs.down(f"{NAME}-mine")
+
+
+def test_a_name_has_room_for_those_of_all_labs(monkeypatch):
+    """A name with which the last lab of a run could not be made is refused before the first one."""
+    monkeypatch.setattr("vxlane.bench.run._in_labs", lambda *_: pytest.fail("labs would be made"))
+    wanted = Wanted(Depth.QUICK, rounds=1, seconds=0.1, name="a" * 21)
+    with pytest.raises(OptionError, match="give up to 31 lower-case letters"):
+        run(wanted, lambda _: None)
+
+
 def test_programs_have_a_cost(found):
     """Programs of both paths ran and were counted."""
     costs = {(cost["path"], cost["program"], cost["how"]): cost["ns"] for cost in found["programs"]}
@@ -70,17 +102,17 @@ def test_programs_that_write_the_headers(tmp_path):
     device what is merged.
     """
     cells = [plan.Cell(plan.BETWEEN, work, Placement.ONE, ("encap",)) for work in ENCAP_WORKS]
-    labs = grounds.Labs(NAME, lambda _: None)
+    made = grounds.Labs(NAME, lambda _: None)
     try:
-        assert labs.make(cells) == []
+        assert made.make(cells) == []
         cpus = sorted(os.sched_getaffinity(0))
-        rounds = Rounds(labs, 1, 0.1, cpus, talk.build(tmp_path), lambda _: None)
+        rounds = Rounds(made, 1, 0.1, cpus, talk.build(tmp_path), lambda _: None)
         findings = rounds.hold(cells)
-        pinned = programs.of_others(labs.labs["encap", 0], "encap")
+        pinned = programs.of_others(made.labs["encap", 0], "encap")
         setting = rounds.setting("encap", plan.BETWEEN, Placement.ONE)
         runs = {work: programs.costs_of(pinned, work, setting) for work in ENCAP_WORKS}
     finally:
-        labs.down()
+        made.down()
     assert findings.failures == []
     assert set(runs[plan.UDP64]) == {"from_pod", "from_nic"}
     assert set(runs[plan.TCP1]) == {"from_pod", "from_nic", "from_tunnel"}

@@ -25,7 +25,7 @@ NAME = f"vxtest-{os.getpid()}-bench"
 def one_lab(_machine, monkeypatch):
     """Growth is measured in one small lab, which is the other one too."""
     asked = []
-    made = Labs(NAME, lambda _: None)
+    made = Labs(f"{NAME}-one", lambda _: None)
     made.make([growth._CELL])
 
     def labs(name, _progress, options=()):

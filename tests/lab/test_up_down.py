@@ -9,6 +9,7 @@ import select
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -284,3 +285,35 @@ def test_a_damaged_file_is_in_no_other_labs_way():
             labs.find("nowhere")
     finally:
         labs.down(damaged)
+
+
+HOLDER = """
+import sys, time
+from vxlane.lab import lab as labs
+with labs.held(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_name_is_one_command_s():
+    """While a command has a name no other gets it, nor makes a lab in its place; a killed one has
+    none.
+    """
+    made = labs.up(NAME, nodes=1, pods_per_node=0, kernel_only=1)
+    argv = [sys.executable, "-c", HOLDER, NAME]
+    demo = [program("vxlane"), "lab", "demo", "--name", NAME]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout.readline() == "held\n"
+            done = subprocess.run(demo, check=False, capture_output=True, text=True)
+        finally:
+            holder.kill()
+    assert done.returncode == 1
+    assert done.stderr == (
+        f'vxlane: another command has labs of the name "{NAME}"; wait for its end, or give another'
+        " --name\n"
+    )
+    assert labs.load(NAME).nodes == made.nodes
+    with labs.held(NAME):
+        pass

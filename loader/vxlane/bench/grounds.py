@@ -69,7 +69,7 @@ class Labs:
         missing = []
         for path, count in needed:
             self._progress(f"making the lab of {path}" + (f", {count} Services" if count else ""))
-            name = f"{self._name}-{path}{count or ''}"
+            name = _lab_name(self._name, path, count)
             stock_nodes = 1 if path == plan.BYPASS and has_stock_node else 0
             made = labs.up(
                 name,
@@ -132,6 +132,16 @@ class Labs:
 
     def _key(self, path: str, place: Place) -> tuple[str, int]:
         return ("stock" if path == "host" else path), place.services
+
+
+def _lab_name(prefix: str, path: str, services: int) -> str:
+    return f"{prefix}-{path}{services or ''}"
+
+
+def lab_names(prefix: str) -> set[str]:
+    """Of all labs that a run may make whose names begin with `prefix`."""
+    cells = plan.cells(plan.Depth.FULL)
+    return {_lab_name(prefix, path, cell.place.services) for cell in cells for path in cell.paths}
 
 
 def _pods(lab: Lab, place: Place) -> tuple[LabPod, LabPod]:

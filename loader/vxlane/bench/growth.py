@@ -138,6 +138,15 @@ class Growth:
         return {name: [Pair(here[name], there[name]) for here, there in rounds] for name in names}
 
 
+def _prefixes(name: str) -> tuple[str, str]:
+    return f"{name}-grow", f"{name}-stay"
+
+
+def names(name: str) -> list[str]:
+    """Of the two labs: the one that grows, and the other."""
+    return [f"{prefix}-{plan.BYPASS}" for prefix in _prefixes(name)]
+
+
 def measure(
     name: str, make_rounds: Callable[..., Rounds], progress: Callable[[str], None]
 ) -> tuple[list[Json], list[Missing]]:
@@ -147,9 +156,10 @@ def measure(
     """
     flows, missing = fitting(_available())
     most = _MOST_FLOWS if flows == FLOWS else Constants().max_flows
+    growing, staying = _prefixes(name)
     grounds = (
-        Labs(f"{name}-grow", progress, ("--max-flows", str(most))),
-        Labs(f"{name}-stay", progress),
+        Labs(growing, progress, ("--max-flows", str(most))),
+        Labs(staying, progress),
     )
     found: list[Json] = []
     with contextlib.ExitStack() as stack:

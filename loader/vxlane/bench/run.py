@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,11 +16,13 @@ from pathlib import Path
 from vxlane.bench import document, environment, flatness, given, growth, plan, programs, talk
 from vxlane.bench.document import Json
 from vxlane.bench.given import Names
-from vxlane.bench.grounds import Given, Labs
+from vxlane.bench.grounds import Given, Labs, lab_names
 from vxlane.bench.model import Missing, Placement
 from vxlane.bench.plan import Cell, Depth
 from vxlane.bench.rounds import Findings, Rounds, possible
 from vxlane.errors import OptionError, VxlaneError
+from vxlane.lab import lab as labs
+from vxlane.lab.plan import check_name
 
 _COUNTED = {
     plan.UDP64: "UDP, 64 B",
@@ -69,7 +72,10 @@ def run(wanted: Wanted, progress: Callable[[str], None]) -> Json:
     described = environment.describe(cpus, wanted.congestion)
     cells, missing = _cells(wanted, cpus)
     measured, grown = _Measured([], Findings(), [], {}), list[Json]()
-    with tempfile.TemporaryDirectory(prefix="vxlane-bench-") as scratch:
+    with (
+        contextlib.nullcontext() if wanted.given else _sole(wanted.name),
+        tempfile.TemporaryDirectory(prefix="vxlane-bench-") as scratch,
+    ):
         make_rounds = partial(
             Rounds,
             count=wanted.rounds,
@@ -92,6 +98,19 @@ def run(wanted: Wanted, progress: Callable[[str], None]) -> Json:
     return found | {"growth": grown}
 
 
+@contextlib.contextmanager
+def _sole(name: str) -> Iterator[None]:
+    """Within the block this run has the name, and nothing is left of a killed one.
+
+    OptionError: with it a lab's name would be too long. LabError: another run has it.
+    """
+    ours = {check_name(one) for one in (*lab_names(name), *growth.names(name))}
+    with labs.held(name):
+        for left in ours.intersection(labs.names()):
+            labs.down(left)
+        yield
+
+
 def _at_given_ends(
     names: Mapping[str, Names], planned: Sequence[Cell], make_rounds: partial[Rounds]
 ) -> _Measured:
@@ -107,18 +126,18 @@ def _at_given_ends(
 def _in_labs(name: str, cells: Sequence[Cell], make_rounds: partial[Rounds]) -> _Measured:
     """Labs are made, measured, and removed."""
     progress = make_rounds.keywords["progress"]
-    labs = Labs(name, progress)
+    grounds = Labs(name, progress)
     try:
-        missing = labs.make(cells)
-        wire = environment.wire(next(iter(labs.labs.values())).nodes[0].name)
-        cells = [*plan.without(cells, [path for path in plan.PATHS if not labs.has(path)])]
-        rounds = make_rounds(grounds=labs)
+        missing = grounds.make(cells)
+        wire = environment.wire(next(iter(grounds.labs.values())).nodes[0].name)
+        cells = [*plan.without(cells, [path for path in plan.PATHS if not grounds.has(path)])]
+        rounds = make_rounds(grounds=grounds)
         findings = rounds.hold(cells)
-        costs = _costs(labs, rounds, findings)
+        costs = _costs(grounds, rounds, findings)
         return _Measured(cells, findings, missing, {"wire": wire}, costs)
     finally:
         progress("removing the labs")
-        labs.down()
+        grounds.down()
 
 
 def _grows(wanted: Wanted) -> bool:
@@ -165,12 +184,12 @@ def need_some(cells: Sequence[Cell], names: Iterable[str], missing: Sequence[Mis
     raise OptionError(f"no workload here has such a name; there are: {there_are}")
 
 
-def _costs(labs: Labs, rounds: Rounds, findings: Findings) -> list[Json]:
+def _costs(grounds: Labs, rounds: Rounds, findings: Findings) -> list[Json]:
     """Of each path that has programs."""
     rounds.progress("what the programs cost")
     costs = []
     for path in (*plan.OTHER_PROGRAMS, plan.BYPASS):
-        lab = labs.labs.get((path, 0))
+        lab = grounds.labs.get((path, 0))
         if lab is None:
             continue
         is_ours = path == plan.BYPASS

@@ -166,14 +166,15 @@ def demo(name: str, rounds: int, seconds: float, as_json: bool) -> None:  # noqa
     def progress(word: str) -> None:
         click.echo(f"demo: {word}", err=True)
 
-    progress("making a lab of 3 nodes, one of them without vxlane")
-    made = labs.up(
-        name, nodes=demos.NODES, pods_per_node=demos.PODS, kernel_only=demos.KERNEL_NODES
-    )
-    try:
-        findings = demos.run(made, rounds=rounds, seconds=seconds, progress=progress)
-    finally:
-        labs.down(name)
+    with labs.held(name):
+        progress("making a lab of 3 nodes, one of them without vxlane")
+        made = labs.up(
+            name, nodes=demos.NODES, pods_per_node=demos.PODS, kernel_only=demos.KERNEL_NODES
+        )
+        try:
+            findings = demos.run(made, rounds=rounds, seconds=seconds, progress=progress)
+        finally:
+            labs.down(name)
     pairs = [found.to_json() for found in findings]
     failures = report.failures(pairs)
     if as_json:

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import shutil
+import socket
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -222,6 +223,23 @@ def parts() -> list[str]:
     return [
         each for each in namespaces.existing() if any(is_namespace_of(lab, each) for lab in labs)
     ]
+
+
+@contextlib.contextmanager
+def held(name: str) -> Iterator[None]:
+    """Keep a name for this process within the block: a command that removes its labs at its end
+    would remove those of another. LabError: another process has it.
+    """
+    with socket.socket(socket.AF_UNIX) as lock:
+        try:
+            # In Linux's abstract namespace (unix(7)): no file, and gone with a killed process.
+            lock.bind(f"\0{LABS}/{check_name(name)}")
+        except OSError:
+            raise LabError(
+                f'another command has labs of the name "{name}"; wait for its end, or give another'
+                " --name"
+            ) from None
+        yield
 
 
 def find(namespace: str) -> LabNode | None:
