@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -181,6 +182,24 @@ def test_connections_go_to_ports_in_turn(make_netns, tmp_path):
     assert set(calls) == {"9000", "9001", "9002", "9003"}
     assert max(calls.values()) - min(calls.values()) <= 1
     assert sum(calls.values()) == int(said.split()[0])
+
+
+KILLED = """
+import os, sys
+from vxlane.bench.ends import Namespace
+with Namespace(sys.argv[1]).serving(9000, [sys.argv[2], "serve", "9000"]):
+    print("it listens", flush=True)
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_killed_run_leaves_no_server(make_netns, tmp_path):
+    """What serves in a namespace that somebody gave ends with the bench, also by kill -9."""
+    netns, program = make_netns("killed"), str(talk.build(tmp_path))
+    argv = [sys.executable, "-c", KILLED, netns, program]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.stdout == "it listens\n"
+    wait_for(lambda: not namespaces.pids(netns), "the server's end")
 
 
 @pytest.mark.parametrize("path", ["host", "stock"])

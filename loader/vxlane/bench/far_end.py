@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from vxlane.bench import live_paths
-from vxlane.bench.live_paths import MORTAL, Pods
+from vxlane.bench.live_paths import Pods
 from vxlane.bench.plan import KERNEL
 from vxlane.bench.setting import PORTS
 from vxlane.bench.snmp import socket_drops
@@ -98,12 +98,10 @@ def serving(pods: Pods, talk: Path) -> Iterator[FarEnd]:
         for path, end in pods.items():
             namespace = str(end.pod.netns)
             talk_command = (str(talk), "serve", str(TALK[0]), str(len(TALK)))
-            talks[path] = stack.enter_context(
-                traffic.serving(namespace, TALK[-1], *MORTAL, *talk_command)
-            )
+            talks[path] = stack.enter_context(traffic.serving(namespace, TALK[-1], *talk_command))
             if has_iperf3:
                 command = ("iperf3", "--server", "--port", str(IPERF3))
-                stack.enter_context(traffic.serving(namespace, IPERF3, *MORTAL, *command))
+                stack.enter_context(traffic.serving(namespace, IPERF3, *command))
         with netns.entered(pods[KERNEL].pod.netns):
             listener = stack.enter_context(socket.create_server(("", COUNTS)))
         yield FarEnd(listener, pods, talks, has_iperf3)

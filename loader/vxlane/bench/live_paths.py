@@ -24,9 +24,6 @@ from vxlane.lab import namespaces
 PATHS = (KERNEL, BYPASS)
 _FEW = 20
 """Packets that open, teach and close connections: in a short measurement they are more than 1 %."""
-MORTAL = ("setpriv", "--pdeathsig", "KILL", "--")
-"""A command behind this dies with this process, also by kill -9 (PR_SET_PDEATHSIG, prctl(2)).
-Otherwise it would run on in a pod, which could not be removed."""
 
 
 @dataclass(frozen=True, slots=True)

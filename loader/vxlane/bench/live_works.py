@@ -16,13 +16,14 @@ from pathlib import Path
 
 from vxlane.bench import far_end, plan, talk
 from vxlane.bench.far_end import Counts
-from vxlane.bench.live_paths import MORTAL, Pods
+from vxlane.bench.live_paths import Pods
 from vxlane.bench.model import Taken
 from vxlane.bench.plan import KERNEL
 from vxlane.bench.setting import PORTS
 from vxlane.bench.works import WORKS, asked_values, bulk_client, poured_values, received_of
 from vxlane.lab import namespaces
 from vxlane.lab.figure import Figure
+from vxlane.lab.traffic import MORTAL
 
 _PATIENCE = 30.0
 _PORTS = itertools.cycle(far_end.TALK[::PORTS])

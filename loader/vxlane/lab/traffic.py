@@ -29,6 +29,10 @@ _IPERF_PORT, _SOCKPERF_PORT = 5201, 11111
 _CONNECTION_PORTS = itertools.count(20000)
 """A new one each time: what is in TIME_WAIT makes it slow to find a free port."""
 
+MORTAL = ("setpriv", "--pdeathsig", "KILL", "--")
+"""A command behind this dies with this process, also by kill -9 (PR_SET_PDEATHSIG, prctl(2)).
+Otherwise it would run on in a pod, which could not be removed."""
+
 _WAITS = {"0A", "07"}
 """States of a socket that waits for a client, in /proc/net/tcp and udp: LISTEN, and CLOSE of a
 bound one (include/net/tcp_states.h)."""
@@ -145,7 +149,7 @@ def _whole(seconds: float) -> str:
 @contextlib.contextmanager
 def serving(namespace: str, port: int, *argv: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run a server in `namespace` during the block, which begins when the server listens."""
-    command = namespaces.inside(namespace, argv)
+    command = namespaces.inside(namespace, [*MORTAL, *argv])
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
             wait_for(lambda: _listens(server, port), f"{argv[0]} in {namespace}")
