@@ -86,13 +86,25 @@ def test_two_runs_differ_beyond_their_spreads(first, second, change):
 
 
 def test_a_comparison_tells_what_differs_between_the_machines():
-    """Rows that only one run has are left out; another kernel is named."""
-    first, second = run(row(SLOWER)), run(row(FASTER), row(FASTER, place="on one node"))
+    """Ratios that only one run has are left out and counted, also those that failed in the second;
+    another kernel is named, and another length of the measurements.
+    """
+    failed = {path: [None] * len(values) for path, values in FASTER.items()}
+    first = run(row(SLOWER), row(SLOWER, work="UDP"))
+    second = run(row(FASTER), row(failed, work="UDP"), row(FASTER, place="on one node"))
+    first["environment"]["iperf3"] = "3.12"
     second["environment"] = {"kernel": "6.1", "CPU": "2 x <i>one</i>"}
+    second["method"] = {"rounds": 5, "seconds": 0.1, "depth": "default"}
     shown = compare.text(compare.compare(first, second), first, second)
     assert "0.82x (0.81-0.83)  1.32x (1.31-1.33)  better" in shown
     assert "on one node" not in shown
-    assert shown.endswith("kernel: 6.18 in the first, 6.1 now")
+    assert shown.splitlines()[-5:] == [
+        "ratios that the first run alone has, left out: 1",
+        "ratios that the second run alone has, left out: 3",
+        "seconds: 1.0 in the first, 0.1 now",
+        "kernel: 6.18 in the first, 6.1 now",
+        "iperf3: 3.12 in the first, not told now",
+    ]
     nothing = compare.text(compare.compare(run(), run()), run(), run())
     assert nothing == "The two runs have no row in common."
 

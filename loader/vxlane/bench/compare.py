@@ -64,7 +64,7 @@ def _change(first: Json, second: Json) -> Change:
 
 
 def text(compared: Sequence[Compared], first: Json, second: Json) -> str:
-    """A table, a line for each ratio, and what differs between the machines."""
+    """A table, a line for each ratio, how many only one run has, and what else differs."""
     rows = [
         (
             one.row["place"],
@@ -80,7 +80,23 @@ def text(compared: Sequence[Compared], first: Json, second: Json) -> str:
     ]
     header = ("PLACE", "WORK", "FIGURE", "ENDS ON", "AGAINST", "FIRST", "SECOND", "CHANGE")
     lines = [table(header, rows) if rows else "The two runs have no row in common."]
-    for name, value in second["environment"].items():
-        if first["environment"].get(name) != value:
-            lines.append(f"{name}: {first['environment'].get(name)} in the first, {value} now")
-    return "\n".join(lines)
+    alone = (
+        len(_ratios(run) - _ratios(other)) for run, other in ((first, second), (second, first))
+    )
+    for count, which in zip(alone, ("first", "second"), strict=True):
+        if count:
+            lines.append(f"ratios that the {which} run alone has, left out: {count}")
+    return "\n".join([*lines, *_differences(first, second)])
+
+
+def _ratios(run: Json) -> set[tuple[str, ...]]:
+    return {(*key(row), baseline) for row in run["rows"] for baseline in row["ratios"]}
+
+
+def _differences(first: Json, second: Json) -> Iterator[str]:
+    """What was not the same in both runs: how was measured, and on what."""
+    before, now = ({**run["method"], **run["environment"]} for run in (first, second))
+    for name in {**before, **now}:
+        if before.get(name) != now.get(name):
+            old, new = (found.get(name, "not told") for found in (before, now))
+            yield f"{name}: {old} in the first, {new} now"
