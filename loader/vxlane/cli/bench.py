@@ -159,8 +159,8 @@ def bench(context: click.Context, /, **options: Any) -> None:
     removed at the end. One pair may be bypassed, and no agent is told of the other. All other pods
     keep their path, but the measurements load the network as much as they can.
 
-    The exit status is 1 if a row shows the bypass slower than stock, or than the kernel path, by
-    more than its spread, or if a check of the paths failed.
+    The exit status is 1 if a row without ~ shows the bypass slower than stock, or than the kernel
+    path, by more than its spread, or if a check of the paths failed.
     """
     if not is_alone(context):
         return
