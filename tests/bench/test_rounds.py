@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from vxlane.bench.model import Placement, Taken
 from vxlane.bench.plan import Cell
 from vxlane.bench.rounds import Rounds
 from vxlane.bench.works import Work
-from vxlane.errors import LabError
+from vxlane.errors import LabError, ToolError
 from vxlane.lab.figure import Better, Figure
 
 FIGURE = Figure("rate", "k/s", Better.MORE)
@@ -88,6 +89,36 @@ def test_a_path_that_is_not_itself_is_not_measured(hold):
     assert None not in row.values["bypass"] + row.values["stock"]
     assert findings.failures[0] == "round 1: between nodes, device: 0 of 10 pings came back"
     assert "device" not in [name for name, _ in asked[-4:]]
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ((parity, "complaint"), "between nodes, device"),
+        ((witness, "read"), "between nodes, work, two CPUs, device"),
+    ],
+)
+def test_an_end_out_of_reach_costs_its_rounds(hold, monkeypatch, part, said):
+    """A host that is lost, or a namespace that is gone, is named; all that was measured is kept."""
+    is_fine = getattr(*part)
+
+    def looked(what):
+        if "device" in str(what):
+            raise ToolError("it can't be reached")
+        return is_fine(what)
+
+    monkeypatch.setattr(*part, looked)
+    monkeypatch.setattr(witness, "complaint", lambda *_: "")
+    checks = Ground.stand
+    monkeypatch.setattr(
+        Ground,
+        "stand",
+        lambda self, path, place: replace(checks(self, path, place), checks=(path,)),
+    )
+    row, findings, _ = hold(2)
+    assert row.values["device"] == [None, None]
+    assert None not in row.values["bypass"] + row.values["stock"]
+    assert findings.failures == [f"round {turn}: {said}: it can't be reached" for turn in (1, 2)]
 
 
 def test_a_failed_transfer_is_no_value(hold):

@@ -79,8 +79,12 @@ class Rounds:
             for cell in cells:
                 for path in plan.order(cell.paths, turn):
                     taken = None
-                    if (path, cell.place) not in wrong:
-                        taken = self._take(cell, path, turn, findings)
+                    try:
+                        if (path, cell.place) not in wrong:
+                            taken = self._take(cell, path, findings)
+                    except VxlaneError as error:
+                        where = f"{cell.place.name}, {cell.work}, {cell.placement.value}, {path}"
+                        findings.failures.append(f"round {turn + 1}: {where}: {error}")
                     ends = self.grounds.stand(path, cell.place).ends
                     findings.add(cell, figures(WORKS[cell.work], ends), path, taken)
         return findings
@@ -101,28 +105,26 @@ class Rounds:
         stand, complaints = self.grounds.stand(path, place), [""]
 
         def is_right() -> bool:
-            complaints.append(parity.complaint(stand))
+            try:
+                complaints.append(parity.complaint(stand))
+            except VxlaneError as error:  # an end is out of reach
+                complaints.append(str(error))
             return not complaints[-1]
 
         with contextlib.suppress(LabError):
             wait_for(is_right, "parity", seconds=seconds)
         return complaints[-1]
 
-    def _take(self, cell: Cell, path: str, turn: int, findings: Findings) -> Taken | None:
+    def _take(self, cell: Cell, path: str, findings: Findings) -> Taken:
+        """VxlaneError: it failed, or its packets took another path."""
         stand, work = self.grounds.stand(path, cell.place), WORKS[cell.work]
-        where = f"round {turn + 1}: {cell.place.name}, {cell.work}, {cell.placement.value}, {path}"
         before = witness.read(stand.checks)
-        try:
-            tracked.forget(stand.nodes)
-            taken = work.run(self.setting(path, cell.place, cell.placement))
-        except VxlaneError as error:
-            findings.failures.append(f"{where}: {error}")
-            return None
+        tracked.forget(stand.nodes)
+        taken = work.run(self.setting(path, cell.place, cell.placement))
         what = f"{cell.place.name}: {cell.work}, {cell.placement.value}, {path}"
         findings.commands.setdefault(what, taken.commands)
         if said := self._astray(stand, work, before):
-            findings.failures.append(f"{where}: {said}")
-            return None
+            raise LabError(said)
         return taken
 
     def _astray(self, stand: Stand, work: Work, before: dict[witness.Device, int]) -> str:
