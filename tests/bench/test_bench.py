@@ -328,6 +328,18 @@ def test_a_file_without_a_place_is_refused(tmp_path, monkeypatch, place):
     assert done.exception.__class__ is OptionError
 
 
+def test_standard_output_has_one_document(tmp_path, monkeypatch):
+    """`--json -` prints the document and no table, and makes no file of that name."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("vxlane.cli.bench.need_root", lambda: None)
+    monkeypatch.setattr("vxlane.util.interrupt.catch", lambda: None)
+    document = benchdocument.run(failures=["it is slower"])
+    monkeypatch.setattr("vxlane.cli.bench.run", lambda *_: document)
+    done = CliRunner().invoke(bench, ["--json", "-"])
+    assert json.loads(done.stdout) == document
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_that_fills_the_disk_costs_no_other(tmp_path, monkeypatch):
     """What can't be written at the end is named, and the other file is whole."""
     monkeypatch.setattr("vxlane.cli.bench.need_root", lambda: None)

@@ -125,10 +125,18 @@ def _works(_ctx: click.Context, _param: click.Parameter, words: tuple[str, ...])
     " sender's own.",
 )
 @click.option(
-    "--json", "json_file", type=_FILE, metavar="FILE", help="Write the figures to this file."
+    "--json",
+    "json_file",
+    type=_FILE,
+    metavar="FILE",
+    help="Write the figures to this file; - is standard output.",
 )
 @click.option(
-    "--html", "html_file", type=_FILE, metavar="FILE", help="Write a page with plots to this file."
+    "--html",
+    "html_file",
+    type=_FILE,
+    metavar="FILE",
+    help="Write a page with plots to this file; - is standard output.",
 )
 @click.option(
     "--stock", callback=_word, metavar=_ENDS, help="Measure stock flannel between these ends."
@@ -176,7 +184,8 @@ def bench(context: click.Context, /, **options: Any) -> None:
         return
     need_writable(options["json_file"], options["html_file"])
     found = _measured(wanted, options)
-    click.echo(text(found))
+    if Path("-") not in {options["json_file"], options["html_file"]}:
+        click.echo(text(found))
     with contextlib.ExitStack() as both:  # the other one too if one can't be written
         both.callback(write_document, options["html_file"], page(found))
         both.callback(write_document, options["json_file"], json.dumps(found, indent=2) + "\n")

@@ -103,7 +103,7 @@ def need_writable(*places: Path | str | None) -> None:
         if path in paths:
             raise OptionError(f"two documents can't go to {place}; name another file for one")
         paths.append(path)
-        if place == "-":
+        if str(place) == "-":
             continue
         if not path.parent.is_dir():
             raise OptionError(f"can't write {place}: there is no directory {path.parent}")
