@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ import benchdocument
 import pytest
 from click.testing import CliRunner
 
-from vxlane.bench import environment, grounds, parity, plan, programs, talk, tracked
+from vxlane.bench import environment, grounds, parity, plan, programs, talk, tracked, works
 from vxlane.bench.ends import in_namespaces
 from vxlane.bench.model import Placement
 from vxlane.bench.plan import Depth
@@ -169,6 +170,32 @@ def test_works(lab, tmp_path, name):
     assert [line.split()[1] for line in taken.commands] == [
         f"--net=/run/netns/{namespace}" for namespace in (server, client)
     ]
+
+
+@pytest.mark.parametrize("floods", [True, False])
+def test_a_flood_lasts_as_long_as_its_requests(lab, tmp_path, monkeypatch, floods):
+    """Requests that begin late are beside it to their end; without a flood there is no value."""
+    client, server, address = ends_of(lab, "node1-pod1", "node2-pod1").split(",")
+    beside = in_namespaces(*ends_of(lab, "node1-pod2", "node2-pod2").split(","))
+    ends = in_namespaces(client, server, address)
+    setting = Setting(ends, None, 0.1, talk.build(tmp_path), beside)
+
+    def asked(_what):
+        def late(setting):
+            time.sleep(setting.seconds + 0.4)
+            before = beside.target.arrived()
+            time.sleep(0.2)
+            return beside.target.arrived() - before
+
+        return late
+
+    monkeypatch.setattr(works, "_asked", asked)
+    if floods:
+        assert WORKS[plan.FLOODED].run(setting) > 100
+        return
+    monkeypatch.setattr(works, "_pour", lambda *_: ["no such work"])
+    with pytest.raises(LabError, match="the flood ended before the requests"):
+        WORKS[plan.FLOODED].run(setting)
 
 
 def test_connections_go_to_ports_in_turn(make_netns, tmp_path):

@@ -11,7 +11,7 @@ import contextlib
 import json
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vxlane.bench import apps, cpu, plan, talk
 from vxlane.bench.ends import End, Ends
@@ -42,6 +42,8 @@ FIXED_RATE = 20_000
 _FIXED_SIZE = 512
 _SLOW_FLOWS, _SLOW_EVERY = 1000, 1.0
 _FLOOD_SIZE = 64
+_FLOOD_MORE = 30.0
+"""Seconds: it begins before the requests' server, and is ended after them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +207,8 @@ def _flooded(setting: Setting) -> Taken:
     beside = setting.beside
     assert beside
     port = str(new_port())
-    flood = _pour(setting, beside.address, port, _FLOOD_SIZE, 0)
+    longer = replace(setting, seconds=2 * setting.seconds + _FLOOD_MORE)
+    flood = _pour(longer, beside.address, port, _FLOOD_SIZE, 0)
     command = beside.source.inside([beside.source.program(setting.talk), *flood])
     server = [beside.target.program(setting.talk), "serve", port]
     with (
@@ -213,7 +216,10 @@ def _flooded(setting: Setting) -> Taken:
         subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as flooding,
     ):
         try:
-            return _asked("tcp")(setting)
+            taken = _asked("tcp")(setting)
+            if flooding.poll() is not None:
+                raise LabError("the flood ended before the requests")
+            return taken
         finally:
             flooding.kill()
 
