@@ -127,8 +127,8 @@ def watched(node: LabNode, cache: Path) -> dict[str, Any]:
     conflist = {**usual.conflist, "plugins": usual.conflist["plugins"][:1]}
     chain = Chain(conflist, namespace=node.name, path=usual.path, cache=cache)
     taken = []
-    for number in range(PODS):
-        name = f"{node.name}-seen{number}"
+    for number in range(PODS + 1, 2 * PODS + 1):
+        name = f"{node.name}-pod{number}"  # as a lab's pods are named, so that it goes with the lab
         namespaces.create(name)
         with entered(node.name):
             result = chain.add(ContainerInterface(name, namespaces.path(name)))
