@@ -117,6 +117,18 @@ def test_up_spares_a_namespace_that_no_lab_made():
         sleeper.kill()
 
 
+def test_down_spares_the_network_that_it_runs_in():
+    """`ip netns attach` may have given it a lab's name, and the machine's too."""
+    name = f"{NAME}-node1"
+    down = f"ip netns attach {name} $$ && exec {program('vxlane')} lab down --name {NAME}"
+    command = ["unshare", "--net", "sh", "-c", down]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert namespaces.existing().count(name) == 1
+    subprocess.run(["ip", "netns", "del", name], check=True)
+    assert done.returncode == 1
+    assert f'"{name}" is the network of this command or of the machine' in done.stderr
+
+
 def test_down_spares_a_lab_with_a_longer_name():
     """Lab "x" does not take the namespaces of lab "x-more" for its own."""
     longer = f"{NAME}-more"

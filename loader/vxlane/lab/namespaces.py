@@ -55,14 +55,22 @@ def remove(namespaces: Sequence[str]) -> None:
     """Kill the processes in `namespaces` and delete these; their devices go with them.
 
     A process may enter meanwhile. So processes are killed once more when the names are gone, after
-    which no process can enter.
+    which no process can enter. LabError: one is the machine's network, or this process's; then none
+    is touched.
     """
     with contextlib.ExitStack() as stack:
         networks = set()
         for name in namespaces:
             # Held open, so that no new namespace takes over its identity.
             held = stack.enter_context(path(name).open("rb"))
-            networks.add(_identity(os.fstat(held.fileno())))
+            network = _identity(os.fstat(held.fileno()))
+            # 'ip netns attach' gives any network a name.
+            if network in {_network(1), _network(os.getpid())}:
+                raise LabError(
+                    f'namespace "{name}" is the network of this command or of the machine; take'
+                    f" the name away: ip netns del {name}"
+                )
+            networks.add(network)
         _empty(networks)
         for name in namespaces:
             run(None, "ip", "netns", "del", name)
