@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Values that a command can't work with are refused before it begins."""
 
+import os
+
 import click
 import pytest
 
 from vxlane.agent.prepare import prepare
 from vxlane.cli.agent import agent
+from vxlane.cli.compile import compile as compile_command
 from vxlane.cli.detach import detach
 from vxlane.cli.doctor import doctor
 from vxlane.cli.install import install
@@ -90,3 +93,15 @@ def test_options_that_no_agent_can_have_are_a_wrong_command_line(words, said):
     """Status 2, as of a word that means nothing."""
     with pytest.raises(OptionError, match=said):
         prepare(agent.make_context("agent", words).params)
+
+
+@pytest.mark.parametrize(
+    ("command", "words"), [(compile_command, ()), (doctor, ("--bundle",))], ids=str
+)
+def test_what_is_no_file_is_not_replaced(tmp_path, command, words):
+    """Root could replace /dev/null by a file; here it is a pipe."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OptionError, match="is not a plain file; name another$"):
+        command.main([*words, str(pipe)], standalone_mode=False)
+    assert pipe.is_fifo()

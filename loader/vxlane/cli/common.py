@@ -123,6 +123,12 @@ def need_writable(*places: Path | str | None) -> None:
             ) from None
 
 
+def need_plain(place: Path) -> None:
+    """OptionError: it is there and no plain file, such as a device, which a file would replace."""
+    if place.exists() and not place.is_file():
+        raise OptionError(f"{place} is not a plain file; name another")
+
+
 def write_document(place: Path | str | None, content: str) -> None:
     """Write to `place`, if there is one; `-` is standard output. VxlaneError: it can't be."""
     if place is None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from vxlane.cli.common import PathName, examples, need_root, need_writable
+from vxlane.cli.common import PathName, examples, need_plain, need_root, need_writable
 from vxlane.datapath import compiler, precompiled
 from vxlane.datapath.source import Part
 from vxlane.util import files
@@ -26,6 +26,7 @@ def compile(output: Path) -> None:  # noqa: A001 (the command's name)
     programs fit every supported kernel and every setting of the agent. This needs root, since the
     compiler makes maps.
     """
+    need_plain(output)
     need_root()
     need_writable(output)
     log_file = output.with_name(f"{output.name}.log")

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import click
 
-from vxlane.cli.common import PathName, as_json, emit, examples, need_root, need_writable
+from vxlane.cli.common import (
+    PathName,
+    as_json,
+    emit,
+    examples,
+    need_plain,
+    need_root,
+    need_writable,
+)
 from vxlane.doctor import trial
 from vxlane.doctor.bundle import write
 from vxlane.doctor.examine import examine, try_fix
@@ -52,9 +60,9 @@ def doctor(as_json: bool, bundle: Path | None, tried: str | None) -> None:  # no
     need_root()
     if bundle and tried:
         raise click.UsageError("--bundle and --try are two commands; run one after the other")
-    if bundle and bundle.exists() and not bundle.is_file():
-        raise click.UsageError(f"{bundle} is not a plain file; name another")
-    need_writable(bundle)
+    if bundle:
+        need_plain(bundle)
+        need_writable(bundle)
     state = state_directory()
     if tried:
         _try(state, tried, as_json=as_json)
