@@ -102,6 +102,6 @@ def test_what_is_no_file_is_not_replaced(tmp_path, command, words):
     """Root could replace /dev/null by a file; here it is a pipe."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    with pytest.raises(OptionError, match="is not a plain file; name another$"):
+    with pytest.raises(OptionError, match=r"is not a plain file; name another$"):
         command.main([*words, str(pipe)], standalone_mode=False)
     assert pipe.is_fifo()

@@ -9,14 +9,13 @@ from __future__ import annotations
 import csv
 import io
 import re
-import tempfile
-from pathlib import Path
 
 from vxlane.bench import cpu
 from vxlane.bench.cpu import Spent
 from vxlane.bench.model import CPU_EACH, P50, P99, RATE, SOFTIRQ_EACH, Taken
 from vxlane.bench.setting import Setting, new_port
 from vxlane.errors import LabError, ToolError
+from vxlane.util import scratch
 
 FIGURES = (RATE, P50, P99, CPU_EACH, SOFTIRQ_EACH)
 
@@ -41,11 +40,11 @@ _REDIS_REQUESTS = 30_000
 def nginx(setting: Setting) -> Taken:
     """GET of 100 bytes on 16 connections, by one thread of wrk."""
     port = new_port()
-    with tempfile.TemporaryDirectory(prefix="vxlane-bench-") as directory:
-        config = Path(directory, "nginx.conf")
+    with scratch.directory("bench") as directory:
+        config = directory / "nginx.conf"
         text = _NGINX.format(directory=directory, port=port, body=_BODY)
         config.write_text(text, encoding="ascii")
-        server = setting.server("nginx", "-e", "stderr", "-p", directory, "-c", str(config))
+        server = setting.server("nginx", "-e", "stderr", "-p", str(directory), "-c", str(config))
         client = setting.client("wrk", "--latency", "-t1", f"-c{_CONNECTIONS}")
         client += [f"-d{max(1, round(setting.seconds))}s", f"http://{setting.ends.address}:{port}/"]
         with setting.serving(port, server):
@@ -75,9 +74,9 @@ def redis(setting: Setting) -> Taken:
     """GET of a missing key on 50 connections."""
     port = new_port()
     count = round(_REDIS_REQUESTS * setting.seconds)
-    with tempfile.TemporaryDirectory(prefix="vxlane-bench-") as directory:
+    with scratch.directory("bench") as directory:
         server = setting.server("redis-server", "--port", str(port), "--save", "")
-        server += ["--dir", directory, "--protected-mode", "no", "--daemonize", "no"]
+        server += ["--dir", str(directory), "--protected-mode", "no", "--daemonize", "no"]
         client = setting.client("redis-benchmark", "-h", setting.ends.address, "-p", str(port))
         client += ["-t", "get", "-n", str(count), "--csv"]
         with setting.serving(port, server):

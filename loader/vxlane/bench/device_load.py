@@ -10,14 +10,14 @@ import contextlib
 import json
 import os
 import sys
-import tempfile
 from importlib import resources
 from pathlib import Path
 
 from bcc import BPF
 
-from vxlane.datapath import syscall
+from vxlane.datapath import compiler, syscall
 from vxlane.datapath.source import kernel_headers
+from vxlane.util import scratch
 from vxlane.util.names import be32, mac_octets
 
 
@@ -27,8 +27,7 @@ def main() -> None:
     """
     request = json.load(sys.stdin)
     with contextlib.ExitStack() as stack:
-        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="vxlane-headers-"))
-        headers = kernel_headers(Path(scratch))
+        headers = kernel_headers(stack.enter_context(scratch.directory(compiler.SCRATCH)))
         if headers.path:
             os.environ["BCC_KERNEL_SOURCE"] = str(headers.path)
         files = stack.enter_context(resources.as_file(resources.files("vxlane.bench")))

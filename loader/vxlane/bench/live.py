@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -26,6 +25,7 @@ from vxlane.connectivity.pod import ProbePod, why_not_added
 from vxlane.datapath.maps import Maps
 from vxlane.errors import VxlaneError
 from vxlane.show.node import open_maps
+from vxlane.util import scratch
 
 _NEED_IPERF3 = (plan.TCP1, plan.TCP8)
 
@@ -90,7 +90,7 @@ def run(
     VxlaneError: nothing could be measured.
     """
     began, findings = now(), Findings()
-    with open_maps(state) as maps, tempfile.TemporaryDirectory(prefix="vxlane-bench-") as scratch:
+    with open_maps(state) as maps, scratch.directory("bench") as made:
         here = live_paths.ends(pods, maps)
         if not here[BYPASS].is_accelerated:
             raise VxlaneError(why_not_added(state))
@@ -98,7 +98,7 @@ def run(
         slot = live_paths.slot_of(asked, maps)
         far = far_end.ask(pods[KERNEL].netns, asked)
         cells, missing = _cells(wanted, has_iperf3=far[BYPASS].has_iperf3)
-        program = talk.build(Path(scratch))
+        program = talk.build(made)
         pairs = {
             path: _pair(wanted, path, here=here, far=far, asked=asked, program=program)
             for path in live_paths.PATHS

@@ -7,11 +7,9 @@ import contextlib
 import datetime as dt
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 from vxlane.bench import document, environment, flatness, given, growth, plan, programs, talk
 from vxlane.bench.document import Json
@@ -23,6 +21,7 @@ from vxlane.bench.rounds import Findings, Rounds, possible
 from vxlane.errors import OptionError, VxlaneError
 from vxlane.lab import lab as labs
 from vxlane.lab.plan import check_name
+from vxlane.util import scratch
 
 _COUNTED = {
     plan.UDP64: "UDP, 64 B",
@@ -74,14 +73,14 @@ def run(wanted: Wanted, progress: Callable[[str], None]) -> Json:
     measured, grown = _Measured([], Findings(), [], {}), list[Json]()
     with (
         contextlib.nullcontext() if wanted.given else _sole(wanted.name),
-        tempfile.TemporaryDirectory(prefix="vxlane-bench-") as scratch,
+        scratch.directory("bench") as made,
     ):
         make_rounds = partial(
             Rounds,
             count=wanted.rounds,
             seconds=wanted.seconds,
             cpus=cpus,
-            talk=talk.build(Path(scratch)),
+            talk=talk.build(made),
             progress=progress,
             congestion=wanted.congestion,
         )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import tempfile
 from collections.abc import Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -41,7 +40,7 @@ from vxlane.cli.common import (
 from vxlane.connectivity.pod import ProbePod
 from vxlane.errors import ConfigError
 from vxlane.lab.plan import check_name
-from vxlane.util import interrupt
+from vxlane.util import interrupt, scratch
 from vxlane.util.jsontext import parse_json
 from vxlane.util.places import state_directory
 
@@ -221,8 +220,7 @@ def _serve(options: Json) -> None:
     """Answer until Ctrl-C, which is the usual end."""
     state = state_directory()
     with contextlib.ExitStack() as stack:
-        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="vxlane-bench-"))
-        program = talk.build(Path(scratch))
+        program = talk.build(stack.enter_context(scratch.directory("bench")))
         pods = live_paths.ends(
             stack.enter_context(_pods(options, state)), probe_pods.maps(stack, state)
         )

@@ -14,7 +14,6 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +22,14 @@ from vxlane.datapath.compiled import Compiled
 from vxlane.datapath.reasons import kept, lacking, too_old
 from vxlane.datapath.source import Part
 from vxlane.errors import CompileError
+from vxlane.util import scratch
 
 log = logging.getLogger(__name__)
 
 TIMEOUT = 300.0
 """Seconds. A slow machine under load takes ten, and an emulated processor took 67."""
-SCRATCH = "vxlane-headers-"
-"""Begins the names of directories for kernel headers."""
+SCRATCH = "headers"
+"""The kind of directories for kernel headers."""
 _LOCATED = re.compile(r"^bpf/\w+\.[ch]:\d+:\d+: (?:fatal )?error: .*$", re.MULTILINE)
 _TELLING = re.compile(r"HINT: |could not ")
 _INSTALL_BCC = "install the package python3-bpfcc (PyPI's bcc is another project)"
@@ -62,10 +62,10 @@ def run(part: Part, log_file: Path, *, is_portable: bool = False) -> Compiled:
 
 def _child(request: dict[str, Any]) -> subprocess.CompletedProcess[str]:
     """Its scratch directory is this process's: the child may be killed, and could not remove it."""
-    with tempfile.TemporaryDirectory(prefix=SCRATCH) as scratch:
+    with scratch.directory(SCRATCH) as made:
         return subprocess.run(
             [sys.executable, "-I", "-m", "vxlane.datapath.compile"],
-            input=json.dumps(request | {"scratch": scratch}),
+            input=json.dumps(request | {"scratch": str(made)}),
             capture_output=True,
             text=True,
             errors="backslashreplace",

@@ -10,7 +10,6 @@ import contextlib
 import json
 import subprocess
 import sys
-import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
@@ -21,6 +20,7 @@ from vxlane.datapath import compiler
 from vxlane.errors import CompileError, ContractError
 from vxlane.profile import btf
 from vxlane.profile.legs import TRACEPOINTS, Place, defines
+from vxlane.util import scratch
 
 _MEMBERS = {
     "sk_buff": ("cb", "dev", "len", "head", "end", "network_header", "protocol", "sk"),
@@ -77,11 +77,11 @@ class Tracer:
             }
             # If this is interrupted the child ends first, and then its scratch directory goes.
             with (
-                tempfile.TemporaryDirectory(prefix=compiler.SCRATCH) as scratch,
+                scratch.directory(compiler.SCRATCH) as made,
                 contextlib.ExitStack() as interrupted,
             ):
                 interrupted.callback(self.close)
-                lacking = self._start(request | {"scratch": scratch})["missing"]
+                lacking = self._start(request | {"scratch": str(made)})["missing"]
                 interrupted.pop_all()
         except (OSError, ContractError, CompileError) as error:
             self.missing.append(f"packets can't be followed: {error}")
