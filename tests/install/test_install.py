@@ -58,7 +58,7 @@ def test_the_role_main_has_one_form(place):
     """Its list is vxlane's own, so another form would be overlooked."""
     done = place.vxlane("install", "--role", "main", "--form", "drop-in")
     assert (done.returncode, place.files()) == (2, [])
-    assert "leave it out with --role main" in done.stderr
+    assert "leave --form drop-in out" in done.stderr
 
 
 def test_runtimes_are_woken(place):

@@ -62,8 +62,8 @@ def install(
     place of flannel's plugin. What is installed already is left alone.
     """
     is_main = Role(role) is Role.MAIN
-    if is_main and form != "auto":
-        raise click.UsageError("--form is the chained plugin's; leave it out with --role main")
+    if is_main and form == "drop-in":
+        raise click.UsageError("--role main makes a list of its own; leave --form drop-in out")
     python = None
     if interpreter or not beside.BROUGHT.is_dir():
         python = interpreter or executable.default_interpreter()
