@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 from numbered import Stream, traffic
+from paths import ruleset
 from rig import AGENT, ROUNDS, attach, counted, listen, talk
 
 TINY = (*AGENT, "--max-peers", "1", "--max-pods", "1", "--max-flows", "16")
@@ -92,7 +93,8 @@ def test_more_flows_than_fit(tiny, talks):
     lab = tiny
     rule = ("FORWARD", "-m", "conntrack", "--ctstate", "INVALID", "-j", "DROP")
     for node in ("node1", "node2"):
-        lab.exec(node, "iptables", "-I", *rule)
+        with ruleset(lab, node):
+            lab.exec(node, "iptables", "-I", *rule)
     client, server = lab.netns("node1-pod1"), lab.netns("node2-pod1")
     listen(talks, lab, "node2-pod1")
     for number in range(50):
