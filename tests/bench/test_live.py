@@ -4,19 +4,23 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import signal
+import socket
 import subprocess
+import threading
 from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
 
-from vxlane.bench import live, live_paths, live_works, plan
+from vxlane.bench import live, live_paths, live_works, plan, talk
 from vxlane.bench.live_paths import Reading
 from vxlane.bench.model import Missing
 from vxlane.bench.plan import Depth
 from vxlane.bench.run import Wanted
+from vxlane.bench.works import asked_values
 from vxlane.cli.bench import bench
 from vxlane.errors import ConfigError
 from vxlane.lab.agents import program
@@ -86,6 +90,29 @@ def test_no_figure_is_of_one_nodes_cpu():
     poured = ["rate", "lost on the way", "dropped at the socket"]
     assert [figure.name for figure in live_works.figures(plan.UDP64)] == poured
     assert [figure.name for figure in live_works.figures(plan.CRR)] == ["rate", "p50", "p99"]
+
+
+@pytest.mark.usefixtures("_machine")
+def test_lost_answers_are_shown(tmp_path):
+    """Of few lost answers no percentile tells, and the rate does."""
+    built = talk.build(tmp_path)
+    with socket.socket(type=socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        threading.Thread(target=_answer_most, args=[server], daemon=True).start()
+        command = [built, "udp", "127.0.0.1", str(server.getsockname()[1]), "2.5"]
+        count, *times = talk.parse(subprocess.check_output(command, text=True))
+    values = asked_values(count, times, 2.5)
+    shown = {figure.name for figure in live_works.figures(plan.UDP_RR)}
+    assert values["p99"] < 5_000  # us
+    assert values["rate"] < 1 / (values["p50"] / 1e3) / 2
+    assert "rate" in shown
+
+
+def _answer_most(server):
+    for number in itertools.count():
+        data, sender = server.recvfrom(2048)
+        if number % 1000 != 999:
+            server.sendto(data, sender)
 
 
 @pytest.mark.parametrize(

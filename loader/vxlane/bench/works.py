@@ -235,7 +235,8 @@ WORKS = {
         Work(plan.UDP512, _POURED, _poured(512)),
         Work(plan.UDP1380, _POURED, _poured(1380)),
         Work(plan.TCP_RR, _ASKED, _asked("tcp")),
-        Work(plan.UDP_RR, _ASKED, _asked("udp")),
+        # The rate shows what is lost: each costs a second, and no percentile may tell of so few.
+        Work(plan.UDP_RR, (RATE, *_ASKED), _asked("udp")),
         Work(plan.CRR, _CONNECTED, _asked("connect", str(PORTS)), is_long=False),
         Work(
             plan.SLOW,
