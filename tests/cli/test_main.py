@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from vxlane.cli import main as cli
-from vxlane.errors import ConfigError, KernelError, SourceError, ToolError
+from vxlane.cli.common import need_writable
+from vxlane.errors import ConfigError, KernelError, OptionError, SourceError, ToolError
 from vxlane.lab.agents import program
 from vxlane.util.places import STATE, STATE_VARIABLE, state_directory
 
@@ -162,6 +163,22 @@ def test_two_documents_are_not_one_output(json: str, place: str) -> None:
     done = run("profile", "--json", json, "--html", place)
     assert (done.returncode, done.stdout) == (2, "")
     assert f"two documents can't go to {place}; name another file" in done.stderr
+
+
+def test_a_shells_pipe_is_an_output(tmp_path: Path) -> None:
+    """Of `--json >(jq .)` the link in /dev/fd names nothing in a directory; a link to a file that
+    is not there yet is that file.
+    """
+    reader, writer = os.pipe()
+    (tmp_path / "link").symlink_to("file")
+    try:
+        need_writable(f"/dev/fd/{writer}", tmp_path / "link")
+        with pytest.raises(OptionError, match="two documents"):
+            need_writable(f"/dev/fd/{writer}", f"/proc/self/fd/{writer}")
+    finally:
+        os.close(reader)
+        os.close(writer)
+    assert [each.name for each in tmp_path.iterdir()] == ["link"]
 
 
 @pytest.mark.parametrize("words", [("profile", "--json"), ("compile",)])

@@ -105,14 +105,15 @@ def need_writable(*places: Path | str | None) -> None:
         paths.append(path)
         if str(place) == "-":
             continue
-        if not path.parent.is_dir():
-            raise OptionError(f"can't write {place}: there is no directory {path.parent}")
         if path.is_dir():
             raise OptionError(f"can't write {place}: it is a directory; name a file in it")
-        if path.exists():
-            if not os.access(path, os.W_OK):
+        # A shell's >(...) is there, but the pipe that its link names is in no directory.
+        if Path(place).exists():
+            if not os.access(place, os.W_OK):
                 raise OptionError(f"can't write {place}: permission denied; name another place")
             continue
+        if not path.parent.is_dir():
+            raise OptionError(f"can't write {place}: there is no directory {path.parent}")
         try:
             # Root has every permission, and can make no file in /proc or /sys all the same.
             path.open("xb").close()
