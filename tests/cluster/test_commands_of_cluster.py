@@ -90,7 +90,8 @@ def test_a_signal_sets_the_watched_node_back(
         rest = switching.stdout.read()
     assert "is set back" in rest
     assert switching.returncode
-    assert len({word for _, word in server.steps[-2:]}) == 2
+    (switched, on), (set_back, off) = server.steps[-2:]
+    assert (switched, on, off) == (set_back, "on", "off")
 
 
 def test_status_shows_all_nodes(running: SteeredCluster, vxlane: Callable[..., Result]) -> None:

@@ -112,8 +112,7 @@ def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
     caught = interrupt.signals()
 
     def first(*_: object) -> None:
-        for number in caught:
-            signal.signal(number, signal.default_int_handler)
+        interrupt.catch_each()
         stop()
 
     before = {number: signal.signal(number, first) for number in caught}

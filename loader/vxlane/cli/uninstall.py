@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
@@ -42,7 +43,7 @@ def _uninstall(bin_dir: Path, conf_dir: Path, network_name: str, cache_dir: Path
     if known:
         # First of all: an agent that lives would put the lists right again.
         installed.write(conf_dir, dataclasses.replace(known, form=None))
-    networks = {network_name, known.network if known else network_name}
+    networks = dict.fromkeys([network_name, *([known.network] if known else [])])
     changes = []
     for name in networks:
         changes += network.apply(conf_dir, network.absent(conf_dir, name))
@@ -59,7 +60,7 @@ def _uninstall(bin_dir: Path, conf_dir: Path, network_name: str, cache_dir: Path
             click.echo(f"kept {program}: {needed}")
 
 
-def _needed(conf_dir: Path, networks: set[str], cache_dir: Path) -> str:
+def _needed(conf_dir: Path, networks: Iterable[str], cache_dir: Path) -> str:
     """Why the executable has to stay, and until when; "": it may go."""
     # Some runtimes delete a pod by the list that made it: without the executable, never.
     if left := cni_cache.made_with(network.TYPE, cache_dir):
