@@ -12,7 +12,7 @@ import pytest
 
 from vxlane.bench import environment, given, hosts, plan, talk
 from vxlane.bench.cpu import CpuTime, Spent
-from vxlane.bench.ends import Ends, Namespace
+from vxlane.bench.ends import Ends, Namespace, in_namespaces
 from vxlane.bench.given import Names
 from vxlane.bench.hosts import Host
 from vxlane.bench.model import Placement
@@ -173,5 +173,12 @@ def test_cpu_time_of_both_sides():
         "softirq per GB, server's side": 20,
     }
     a, b = (Host(name, ()) for name in ("ssh:a", "ssh:b"))
-    assert {figure.name for figure in figures(work, Ends(a, b, ""))} == {"throughput", *found}
-    assert list(figures(work, Ends(a, a, ""))) == list(work.figures)
+    told = figures(work, Placement.NODES, Ends(a, b, ""))
+    assert {figure.name for figure in told} == {"throughput", *found}
+    assert list(figures(work, Placement.TWO, Ends(a, a, ""))) == list(work.figures)
+
+
+def test_cpus_that_are_kept_awake_tell_no_cpu_time():
+    """All of it would be that of what keeps them awake."""
+    told = figures(WORKS[plan.CRR], Placement.AWAKE, in_namespaces("a", "b", ""))
+    assert [figure.name for figure in told] == ["rate", "p50", "p99"]

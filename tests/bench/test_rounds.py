@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,6 +81,20 @@ def test_paths_take_turns(hold):
 def test_the_ends_are_placed(hold, placement, cpus):
     """Both ends run on the first CPU, or the server on the second."""
     assert hold(1, placement)[2][-1][1] == cpus
+
+
+@pytest.mark.parametrize(
+    ("placement", "kept"),
+    [(Placement.ONE, [()]), (Placement.TWO, [()]), (Placement.AWAKE, [(4, 6)])],
+)
+def test_which_cpus_are_kept_awake(hold, monkeypatch, placement, kept):
+    """Those of both ends, while a cell is measured that says so."""
+    asked = []
+    monkeypatch.setattr(
+        rounds, "kept_awake", lambda cpus, _: asked.append(cpus) or contextlib.nullcontext()
+    )
+    assert hold(1, placement)[2][-1][1] == ((4, 4) if placement is Placement.ONE else (4, 6))
+    assert asked == kept * len(PATHS)
 
 
 def test_a_path_that_is_not_itself_is_not_measured(hold):

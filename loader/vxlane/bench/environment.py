@@ -40,6 +40,7 @@ def describe(cpus: Sequence[int], congestion: str | None = None) -> dict[str, st
         "load when it began": f"{load[0]:.2f}",
         "TCP congestion control": _line(CONGESTION_CONTROL, "(.*)")
         + (f"; of TCP throughput {congestion}, as asked for" if congestion else ""),
+        "idle CPUs": _idle(),
         "clocksource": _line(
             "/sys/devices/system/clocksource/clocksource0/current_clocksource", "(.*)"
         ),
@@ -64,6 +65,14 @@ def wire(namespace: str) -> str:
     said = namespaces.run(namespace, "ethtool", "-k", NIC, check=False).stdout
     on = [name for name in _OFFLOADS if re.search(rf"^{name}: on", said, re.MULTILINE)]
     return f"a veth pair and a bridge on this machine; on: {', '.join(on) or 'no offload'}"
+
+
+def _idle() -> str:
+    """Who decides how an idle CPU sleeps. haltpoll, a virtual machine's, polls before it halts."""
+    governor = _line("/sys/devices/system/cpu/cpuidle/current_governor", "(.*)")
+    polled = _line("/sys/module/haltpoll/parameters/guest_halt_poll_ns", "(.*)")
+    told = f"; polls for {polled} ns at most" if governor == "haltpoll" else ""
+    return f"governor {governor}{told}"
 
 
 def _line(file: str, pattern: str) -> str:

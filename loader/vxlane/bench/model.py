@@ -15,6 +15,8 @@ class Placement(enum.Enum):
 
     ONE = "one CPU"
     TWO = "two CPUs"
+    AWAKE = "two CPUs, awake"
+    """Neither halts, see awake.py."""
     NODES = "two nodes"
 
 

@@ -82,7 +82,7 @@ FLOODED = "request-response beside a flood"
 GROWTH = "growth of peers, pods and flows"
 """No cell: it has labs of its own."""
 
-_ONE, _TWO = (Placement.ONE,), (Placement.TWO,)
+_ONE, _TWO, _AWAKE = (Placement.ONE,), (Placement.TWO,), (Placement.AWAKE,)
 _BOTH = (Placement.ONE, Placement.TWO)
 _ALL_PATHS = tuple(path for path in PATHS if path != KERNEL)
 _IN_ONE_NODE = ("stock", "flowtable", "device", "bypass")
@@ -121,10 +121,13 @@ _EVERY_WORK: _Works = {
     **dict.fromkeys((TCP1, TCP8, TCP1_CUT, TCP8_CUT, UDP64, UDP512, UDP1380), _BOTH),
     **dict.fromkeys((TCP_RR, UDP_RR, CRR, SLOW, FIXED, NGINX, REDIS), _BOTH),
 }
+_WOKEN: _Works = dict.fromkeys((TCP_RR, UDP_RR, CRR), _AWAKE)
+"""What waits for the other end each time."""
 _FULL: tuple[_Plan, ...] = (
     (BETWEEN, _ALL_PATHS, _EVERY_WORK),
-    (BETWEEN, _PAIR, {FLOODED: _TWO}),
+    (BETWEEN, _PAIR, {FLOODED: _TWO, **_WOKEN}),
     (ONE_NODE, _IN_ONE_NODE, _EVERY_WORK),
+    (ONE_NODE, _PAIR, _WOKEN),
     (TO_STOCK, _PAIR, {**_CORE, **_MORE}),
     (FROM_STOCK, _PAIR, {**_CORE, **_MORE}),
     (SERVICE, _PAIR, {**_CORE, TCP8: _TWO, NGINX: _TWO, REDIS: _TWO}),

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vxlane.bench import parity, plan, tracked, witness
+from vxlane.bench.awake import kept_awake
 from vxlane.bench.grounds import Grounds, Stand
 from vxlane.bench.model import Missing, Placement, Row, Taken
 from vxlane.bench.plan import Cell, Place
@@ -86,7 +87,8 @@ class Rounds:
                         where = f"{cell.place.name}, {cell.work}, {cell.placement.value}, {path}"
                         findings.failures.append(f"round {turn + 1}: {where}: {error}")
                     ends = self.grounds.stand(path, cell.place).ends
-                    findings.add(cell, figures(WORKS[cell.work], ends), path, taken)
+                    found = figures(WORKS[cell.work], cell.placement, ends)
+                    findings.add(cell, found, path, taken)
         return findings
 
     def _warm_up(self, path: str, place: Place, placement: Placement) -> None:
@@ -120,7 +122,9 @@ class Rounds:
         stand, work = self.grounds.stand(path, cell.place), WORKS[cell.work]
         before = witness.read(stand.checks)
         tracked.forget(stand.nodes)
-        taken = work.run(self.setting(path, cell.place, cell.placement))
+        awake = self.cpus if cell.placement is Placement.AWAKE else ()
+        with kept_awake(awake, self.talk):
+            taken = work.run(self.setting(path, cell.place, cell.placement))
         what = f"{cell.place.name}: {cell.work}, {cell.placement.value}, {path}"
         findings.commands.setdefault(what, taken.commands)
         if said := self._astray(stand, work, before):
@@ -150,7 +154,7 @@ def possible(cells: Iterable[Cell], cpus: Sequence[int]) -> tuple[list[Cell], li
         if lacks:
             why = f"{' and '.join(lacks)} not installed here; they are packages of the distribution"
             missing.append(Missing(cell.work, why))
-        elif cell.placement is Placement.TWO and len(cpus) < 2:
+        elif cell.placement in {Placement.TWO, Placement.AWAKE} and len(cpus) < 2:
             missing.append(Missing("ends on two CPUs", "this process may run on one CPU only"))
         else:
             kept.append(cell)

@@ -272,9 +272,18 @@ static void serve(uint16_t first, int ports)
 	}
 }
 
+/* Keeps the CPU that it is on from halting. No pause instruction: a hypervisor may take many of
+ * them for the wait for a lock, and give the CPU to another guest. */
+static void spin(void)
+{
+	for (;;)
+		__asm__ volatile("");
+}
+
 static int usage(void)
 {
 	fputs("talk serve PORT [COUNT]                      on COUNT ports from PORT on\n"
+	      "talk spin                                    until it is killed\n"
 	      "talk tcp|udp ADDRESS PORT SECONDS            prints COUNT P50 P99 P99.9, in ns\n"
 	      "talk connect ADDRESS PORT SECONDS PORTS      the same; a connection for each "
 	      "request\n"
@@ -293,6 +302,8 @@ int main(int argc, char **argv)
 
 	if ((argc == 3 || argc == 4) && !strcmp(what, "serve"))
 		serve(atoi(argv[2]), argc == 4 ? atoi(argv[3]) : 1);
+	if (argc == 2 && !strcmp(what, "spin"))
+		spin();
 	if (argc < 5)
 		return usage();
 	at = place(argv[2], argv[3]);

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from vxlane.bench import apps, cpu, plan, talk
 from vxlane.bench.ends import End, Ends
-from vxlane.bench.model import CPU_EACH, P50, P99, RATE, SOFTIRQ_EACH, Taken
+from vxlane.bench.model import CPU_EACH, P50, P99, RATE, SOFTIRQ_EACH, Placement, Taken
 from vxlane.bench.setting import PORTS, Setting, new_port
 from vxlane.bench.snmp import socket_drops
 from vxlane.errors import LabError
@@ -59,12 +59,17 @@ class Work:
     """Programs it needs that scripts/setup does not install."""
 
 
-def figures(work: Work, ends: Ends) -> Iterator[Figure]:
-    """What a work yields between these ends; on two machines each side's CPU time too."""
+def figures(work: Work, placement: Placement, ends: Ends) -> Iterator[Figure]:
+    """What a work yields between these ends; on two machines each side's CPU time too. CPUs that
+    are kept awake tell no CPU time.
+    """
     for figure in work.figures:
-        yield figure
-        if figure.name.startswith(("CPU", "softirq")) and len(ends.machines) > 1:
-            yield from (cpu.of_side(figure, side) for side in cpu.SIDES)
+        if not figure.name.startswith(("CPU", "softirq")):
+            yield figure
+        elif placement is not Placement.AWAKE:
+            yield figure
+            if len(ends.machines) > 1:
+                yield from (cpu.of_side(figure, side) for side in cpu.SIDES)
 
 
 def _bulk(flows: int) -> Callable[[Setting], Taken]:
