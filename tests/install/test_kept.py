@@ -122,6 +122,50 @@ def test_a_service_mesh_adds_to_the_first_list(place):
         assert place.listed() == listed
 
 
+def test_a_service_mesh_moves_to_our_list_and_leaves(place):
+    """As Istio does, which was there first: it leaves flannel's list as it is when ours is first,
+    and at its end takes its plugin out of ours alone, and deletes it. No list names it then.
+    """
+    mesh = {"type": "istio-cni"}
+    theirs = place.flannel(plugins=[*FLANNEL["plugins"], mesh])
+    theirs.chmod(0o600)
+    place.settle()
+    first = min(place.conf.glob("*.conflist"))
+    kinds = [plugin["type"] for plugin in place.listed(first.name)["plugins"]]
+    assert "istio-cni" in kinds
+    for added in ([mesh], []):
+        listed = place.listed(first.name)
+        others = [plugin for plugin in listed["plugins"] if plugin != mesh]
+        first.write_text(json.dumps({**listed, "plugins": [*others, *added]}), encoding="utf-8")
+        place.settle()
+        named = [file for file in place.conf.rglob("*.conf*") if b"istio" in file.read_bytes()]
+        assert bool(named) == bool(added)
+    assert place.listed(theirs.name) == FLANNEL
+    assert theirs.stat().st_mode & 0o777 == 0o600
+    assert place.is_called()
+
+
+def test_a_service_mesh_in_both_lists(place):
+    """As Linkerd has it, which takes its plugin out of one after the other: our list follows."""
+    mesh = {"type": "linkerd-cni"}
+    place.flannel(plugins=[*FLANNEL["plugins"], mesh])
+    for file in sorted(place.conf.glob("*.conflist")):
+        listed = place.listed(file.name)
+        others = [plugin for plugin in listed["plugins"] if plugin != mesh]
+        file.write_text(json.dumps({**listed, "plugins": [*others, mesh]}), encoding="utf-8")
+    place.settle()
+    place.flannel()
+    place.settle()
+    first = min(place.conf.glob("*.conflist"))
+    listed = place.listed(first.name)
+    if first.name == "00-vxlane.conflist":
+        assert listed["plugins"].pop() == mesh
+        first.write_text(json.dumps(listed), encoding="utf-8")
+    place.settle()
+    assert b"linkerd" not in b"".join(file.read_bytes() for file in place.conf.rglob("*.conf*"))
+    assert place.is_called()
+
+
 def test_a_list_that_is_half_written(place):
     """It is an error until the rest is there."""
     file = place.flannel()

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ USUAL = "cbr0"
 _LIST = "00-vxlane.conflist"
 _DROP_IN = "99-vxlane.conf"
 _NO_DROP_INS = "loadOnlyInlinedPlugins"
+_MOVED = "vxlane.io/moved"
+"""In our list: the types that stand behind our plugin, and in flannel's list too."""
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")  # the specification's, and a file's
 _SUFFIXES = (".conf", ".conflist", ".json")
 """What runtimes read (containerd/go-cni, cri-o/ocicni)."""
@@ -74,7 +76,14 @@ def chained(directory: Path, network: str, *, form: Form, plugin: Json) -> Plan:
             )
         # The new form first: a pod that is made in between is only accelerated twice.
         return {drop_in: plugin, conflist: None}
-    return {conflist: _with(_in_use(directory, network), plugin, _added(conflist)), drop_in: None}
+    file, listed = _in_use(directory, network)
+    rest, added = _without(listed, _taken(conflist)), _added(conflist)
+    # flannel's list first: what has moved is known by ours.
+    return {
+        **({file: rest} if rest != listed else {}),
+        conflist: _with(rest, plugin, added),
+        drop_in: None,
+    }
 
 
 def main(directory: Path, network: str, *, plugin: Json) -> Plan:
@@ -167,7 +176,8 @@ def apply(directory: Path, plan: Plan) -> list[str]:
                 _remove_if_empty(file.parent)
         elif not _says(file, content):
             text = json.dumps(content, indent=2) + "\n"
-            changes += [f"wrote {file}"] if files.write_if_changed(file, text) else []
+            mode = file.stat().st_mode & 0o777 if file.exists() else 0o644
+            changes += [f"wrote {file}"] if files.write_if_changed(file, text, mode=mode) else []
     if changes and directory.is_dir():
         _wake(directory)
     return changes
@@ -179,8 +189,8 @@ def _drop_in(directory: Path, network: str) -> Path:
     return directory / network / _DROP_IN
 
 
-def _in_use(directory: Path, network: str) -> Json:
-    """The list of flannel, which must be the first one in use without ours."""
+def _in_use(directory: Path, network: str) -> tuple[Path, Json]:
+    """The list of flannel, which must be the first one in use without ours, and its file."""
     first = next(_others(directory), None)
     if first is None:
         raise ConfigError(
@@ -196,7 +206,7 @@ def _in_use(directory: Path, network: str) -> Json:
         raise ConfigError(f"{first} is a single plugin; make it a .conflist with a list of plugins")
     if not all(isinstance(entry, dict) for entry in listed["plugins"]):
         raise ConfigError(f"{first} lists a plugin that is no JSON object; mend it first")
-    return listed
+    return first, listed
 
 
 def _named(directory: Path, network: str) -> Json:
@@ -218,19 +228,37 @@ def _named(directory: Path, network: str) -> Json:
 
 def _with(listed: Json, plugin: Json, added: list[Json]) -> Json:
     """The list with the plugin once, behind its own plugins, and with what others added behind."""
-    last = [TYPE, *(entry.get("type") for entry in added)]
-    others = [entry for entry in listed["plugins"] if entry.get("type") not in last]
-    return {**listed, "plugins": [*others, plugin, *added]}
+    last = [entry["type"] for entry in added]
+    moved = [kind for kind in last if _without(listed, [kind]) != listed]
+    others = _without(listed, [TYPE, *last])["plugins"]
+    made: Json = {**listed, "plugins": [*others, plugin, *added]}
+    return {**made, _MOVED: moved} if moved else made
+
+
+def _without(listed: Json, kinds: Collection[str]) -> Json:
+    """The list without plugins of these types."""
+    return {**listed, "plugins": [p for p in listed["plugins"] if p.get("type") not in kinds]}
 
 
 def _added(conflist: Path) -> list[Json]:
     """What others have put behind our plugin in our own list."""
     try:
         plugins = _read(conflist)["plugins"]
-        ours = max(place for place, entry in enumerate(plugins) if entry["type"] == TYPE)
-        return list(plugins[ours + 1 :])
-    except (ConfigError, LookupError, TypeError, ValueError):
+        types = [entry["type"] for entry in plugins]
+    except (ConfigError, LookupError, TypeError):
         return []  # it is not there, or not as it was written
+    return plugins[len(types) - types[::-1].index(TYPE) :] if TYPE in types else []
+
+
+def _taken(conflist: Path) -> list[str]:
+    """The types that had moved behind our plugin in our own list and were taken away again."""
+    try:
+        listed = _read(conflist)
+        types = [entry["type"] for entry in listed["plugins"]]
+        moved = listed.get(_MOVED, []) if TYPE in types else []
+        return [kind for kind in moved if kind not in types]
+    except (ConfigError, LookupError, TypeError):
+        return []
 
 
 def _says(file: Path, content: Json) -> bool:
