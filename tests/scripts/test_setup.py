@@ -52,6 +52,28 @@ def test_package_manager_fails(setup):
     ]
 
 
+def test_another_program_installs_packages(setup, tmp_path):
+    """Its lock is waited for, that of the lists too, for which apt has no option."""
+    held = "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 7 (apt-get)"
+    calls = tmp_path / "calls"
+    apt_get = f'echo >>{calls}; [ $(wc -l <{calls}) = 3 ] || {{ echo "{held}"; exit 100; }}; exit 7'
+    done = setup(id="echo 0", dpkg_query="exit 1", apt_get=apt_get, sleep="exit 0")
+    waits = "setup: another program installs packages: waiting up to two minutes for it"
+    assert done.stderr.splitlines().count(waits) == 1
+    assert len(calls.read_text()) == 3
+
+
+def test_another_program_never_ends(setup):
+    """Then apt's words name it."""
+    held = "E: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 7 (dpkg)"
+    apt_get = f'echo "{held}"; exit 100'
+    done = setup(id="echo 0", dpkg_query="exit 1", apt_get=apt_get, sleep="exit 0")
+    assert done.stderr.splitlines()[-2:] == [
+        held,
+        "setup: the package manager failed; its output is above. Fix that and run setup again",
+    ]
+
+
 def test_another_one_is_at_work(setup, tmp_path):
     """Two at once take turns, for both would make the same .venv."""
     command = ["flock", tmp_path / "copy", "sh", "-c", "echo; exec sleep 0.5"]
