@@ -25,6 +25,7 @@ STATUS = {
     "node": "node1",
     "mode": "own",
     "bypass": "on",
+    "wanted": "on",
     "ready": True,
     "peers": 1,
     "pods": 1,

@@ -66,7 +66,7 @@ def test_metrics_are_the_maps_counters(node: AgentNode) -> None:
     """A scrape has every verdict of every program, and what the agent says of itself."""
     node.start("--metrics-port=9090", "--metrics-ip", "127.0.0.1")
     text = fetch(node, "http://127.0.0.1:9090/metrics")
-    assert 'vxlane_info{bypass="on",mode="own",node="node1"} 1.0' in text
+    assert 'vxlane_info{bypass="on",mode="own",node="node1",wanted="on"} 1.0' in text
     assert "vxlane_peers 2.0" in text
     assert "vxlane_ready 1.0" in text
     assert "vxlane_source_up 1.0" in text

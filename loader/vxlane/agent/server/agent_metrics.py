@@ -28,7 +28,7 @@ _GAUGES = {
 
 def of_status(status: dict[str, Any]) -> Iterator[Metric]:
     """The metrics of the status document that docs/json.md describes."""
-    info = {key: str(status[key]) for key in ("node", "mode", "bypass")}
+    info = {key: str(status[key]) for key in ("node", "mode", "bypass", "wanted")}
     yield InfoMetricFamily("vxlane", "This node's agent.", value=info)
     for name, help_ in _GAUGES.items():
         if status[name] is not None:
