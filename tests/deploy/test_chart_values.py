@@ -3,7 +3,12 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
+import operator
+from collections.abc import Iterator
+from pathlib import Path
 
 import kubernetes_validate
 import pytest
@@ -68,7 +73,13 @@ def test_what_the_chart_says_itself_is_said_once() -> None:
         ({"nodeSelector__fast": "true"}, "nodeSelector/fast"),
         ({"podLabels__team": "7"}, "podLabels/team"),
         ({"podAnnotations__team": "7"}, "podAnnotations/team"),
+        ({"serviceMonitor__labels__team": "7"}, "serviceMonitor/labels/team"),
         ({"metrics__port": "0", "serviceMonitor__enabled": "true"}, "give metrics.port"),
+        ({"cniBinDir": "opt/cni/bin"}, "cniBinDir"),
+        ({"bpffsDir": "/sys/fs/../bpf"}, "bpffsDir"),
+        ({"podCidr": "10.256.0.0/16"}, "podCidr"),
+        ({"podCidr": "10.42.0.0/33"}, "podCidr"),
+        ({"fullnameOverride": "Vxlane"}, "fullnameOverride"),
     ],
 )
 def test_a_value_that_is_wrong_is_named(given: dict[str, str], said: str) -> None:
@@ -76,6 +87,39 @@ def test_a_value_that_is_wrong_is_named(given: dict[str, str], said: str) -> Non
     done = helm("template", CHART, *values(**given), check=False)
     assert done.returncode != 0
     assert said in done.stderr
+
+
+def words(given: object, *above: str | int) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Each string in a tree, by its place."""
+    if isinstance(given, str):
+        yield above, given
+    elif isinstance(given, dict | list):
+        for key, value in given.items() if isinstance(given, dict) else enumerate(given):
+            yield from words(value, *above, key)
+
+
+USUAL = {
+    **yaml.safe_load((CHART / "values.yaml").read_text()),
+    "args": ["-v=1"],
+    **{name: {"team": "red"} for name in ("podLabels", "podAnnotations", "nodeSelector")},
+}
+
+
+@pytest.mark.parametrize("place", [place for place, _ in words(USUAL)], ids=str)
+def test_a_string_is_what_it_is_or_refused(place: tuple[str | int, ...], tmp_path: Path) -> None:
+    """Whatever it means to YAML. No path, name or image has such characters."""
+    file = tmp_path / "values.json"
+    for strange in (": b", " #b", "\nb", '"', "{}"):
+        given = copy.deepcopy(USUAL)
+        *above, name = place
+        parent = functools.reduce(operator.getitem, above, given)
+        parent[name] += strange
+        file.write_text(json.dumps(given), encoding="utf-8")
+        options = ["--values", file, *values(**EVERYTHING)]
+        done = helm("template", "vxlane", CHART, *options, check=False)
+        is_refused = f"'/{'/'.join(map(str, place))}'" in done.stderr and not done.stdout
+        rendered = {word for _, word in words(list(yaml.safe_load_all(done.stdout)))}
+        assert is_refused or parent[name] in rendered, parent[name]
 
 
 def test_own_makes_the_network_of_the_values() -> None:
