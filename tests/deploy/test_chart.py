@@ -95,10 +95,16 @@ def test_no_container_is_privileged(mode: str) -> None:
         assert context["capabilities"].get("add", []) == (named if touches_the_network else [])
 
 
-def test_a_capability_that_escalates_is_said_to() -> None:
-    """The API server refuses SYS_ADMIN beside allowPrivilegeEscalation=false."""
+def test_no_capability_lets_a_container_escalate() -> None:
+    """The API server takes SYS_ADMIN beside allowPrivilegeEscalation=false, and not CAP_SYS_ADMIN;
+    containerd would make CAP_CAP_SYS_ADMIN of that, which is no capability.
+    """
     agent = container(pod(render(capabilities="{NET_ADMIN,SYS_ADMIN}")), "agent")
-    assert agent["securityContext"]["allowPrivilegeEscalation"] is True
+    assert agent["securityContext"]["allowPrivilegeEscalation"] is False
+    assert agent["securityContext"]["capabilities"]["add"] == ["NET_ADMIN", "SYS_ADMIN"]
+    done = helm("template", CHART, "--set=capabilities={CAP_SYS_ADMIN}", check=False)
+    assert done.returncode != 0
+    assert "capabilities has CAP_SYS_ADMIN; write it without CAP_" in done.stderr
 
 
 def test_the_list_of_capabilities_is_the_proved_one() -> None:

@@ -33,9 +33,13 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 
 {{/* Of every container: not privileged, and no capability beyond those of the list. */}}
 {{- define "vxlane.securityContext" -}}
+{{- range .Values.capabilities }}
+{{- if hasPrefix "CAP_" . }}
+{{- fail (printf "capabilities has %s; write it without CAP_, which runtimes put before it" .) }}
+{{- end }}
+{{- end -}}
 privileged: false
-# The API server refuses false beside SYS_ADMIN.
-allowPrivilegeEscalation: {{ has "SYS_ADMIN" .Values.capabilities }}
+allowPrivilegeEscalation: false
 readOnlyRootFilesystem: {{ .Values.readOnlyRootFilesystem }}
 runAsUser: 0
 runAsGroup: 0
