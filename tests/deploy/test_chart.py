@@ -277,6 +277,12 @@ def test_without_switches_nothing_of_an_operator_is_asked_for() -> None:
     assert sorted(kinds) == ["ClusterRole", "ClusterRoleBinding", "DaemonSet", "ServiceAccount"]
 
 
+def test_agents_that_are_removed_are_not_missed() -> None:
+    """Nobody scrapes their pods or alerts because they are not there."""
+    kinds = {item["kind"] for item in rendered("remove")}
+    assert not kinds & {"Service", *OF_THE_OPERATOR}
+
+
 def test_the_version_is_the_programs() -> None:
     """Chart.yaml names the version of pyproject.toml."""
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
