@@ -378,3 +378,4 @@ def test_the_kubeconfig_is_found_as_kubectl_does(
     (tmp_path / ".kube/config").write_text("[]")
     with pytest.raises(ConfigError, match=r"\.kube/config: is no kubeconfig"):
         access.find(None, environ)
+    assert access.find(None, {**environ, "KUBECONFIG": f":{found}"}).server == server.url
