@@ -5,6 +5,7 @@ person at the keyboard.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -21,6 +22,7 @@ from vxlane.sources.steering import BYPASS, EVERYTHING, NOTHING, REPORT
 LOST = SourceError("timed out")
 BUSY = HttpError("url", 429, words="not now")
 FORBIDDEN = HttpError("url", 403, words="not you")
+GONE = HttpError("url", 404, words="not found")
 AGAIN = f"asking again: {LOST}"
 SET_BACK = "'kubectl annotate --overwrite node node-00001 vxlane.io/bypass=off' sets it back"
 
@@ -214,3 +216,14 @@ def test_a_rollback_does_not_end_at_a_call_that_fails() -> None:
     cluster.faults["annotate"] = [BUSY, None]
     cluster.rollout().at_once(changes(read(cluster), NOTHING))
     assert cluster.words == ["off"]
+
+
+def test_a_rollback_does_not_end_at_a_node_that_went() -> None:
+    """An autoscaler has deleted it since the list was read: the nodes behind it are switched."""
+    cluster: Any = Cluster("on")
+    cluster.faults["annotate"] = [GONE, None]
+    (change,) = changes(read(cluster), NOTHING)
+    gone = dataclasses.replace(change, node=dataclasses.replace(change.node, name="node-00000"))
+    cluster.rollout().at_once([gone, change])
+    assert cluster.words == ["off"]
+    assert cluster.told == ["node-00000: it is not there any more", f"node-00001: {BYPASS}=off"]

@@ -138,7 +138,13 @@ class Rollout:
         """
         names = {change.node.name for change in planned if change.node.is_reporting}
         for change in planned:
-            self._annotate(change.node.name, str(change.wish))
+            try:
+                self._annotate(change.node.name, str(change.wish))
+            except HttpError as error:
+                # Nodes come and go. What is to be off everywhere must not stop at one that went.
+                if error.status != HTTPStatus.NOT_FOUND:
+                    raise
+                self._say(f"{change.node.name}: it is not there any more")
         self.wait_for(names, condition, "follow")
 
     def wait_for(
