@@ -62,6 +62,22 @@ def test_a_crowd_that_says_nothing(node: AgentNode) -> None:
     assert node.is_ready()
 
 
+def test_an_agent_that_stands_by_answers_on_a_port_of_its_own(node: AgentNode) -> None:
+    """For the one that serves, which answers on the other port: an update may change it."""
+    node.start("--healthz-port=8081")
+    first = node.process
+    assert first is not None
+    node.start("--healthz-port=8082", "--stand-by", wait=False)
+    second = node.process
+    assert second is not None
+    eventually(lambda: ":8082" in node.sh("ss -Hltn"), "the second one's server", seconds=10)
+    assert fetch(node, "http://127.0.0.1:8082/readyz") == "200 flanneld is ready"
+    first.terminate()
+    first.wait(timeout=10)
+    eventually(lambda: node.is_ready() and node.status()["pid"] == second.pid, "the take-over")
+    assert fetch(node, "http://127.0.0.1:8082/readyz") == "200 flanneld is ready"
+
+
 def test_metrics_are_the_maps_counters(node: AgentNode) -> None:
     """A scrape has every verdict of every program, and what the agent says of itself."""
     node.start("--metrics-port=9090", "--metrics-ip", "127.0.0.1")

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from vxlane.sources.follow import DEFAULT_TIMING
 from vxlane.sources.snapshot import NodeSource
 from vxlane.util import interrupt
 from vxlane.util.capabilities import missing
+from vxlane.util.jsontext import parse_json
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +38,10 @@ def run(values: Mapping[str, Any]) -> None:
         raise ConfigError(f"the agent lacks {lacks}; give its container NET_ADMIN")
     make_directory(state)
     with _until_interrupted(), contextlib.ExitStack() as stack:
-        stack.enter_context(sole_agent(state, stands_by=values["stand_by"]))
-        statuses = StatusStore(state / "agent.json")
+        status = state / "agent.json"
+        standing_by = _standing_by(values, status) if values["stand_by"] else None
+        stack.enter_context(sole_agent(state, standing_by=standing_by))
+        statuses = StatusStore(status)
         # Before anything that may wait: an unanswered probe would end us.
         _serve(values, statuses, stack)
         config, source = _prepared(values, statuses)
@@ -65,12 +68,35 @@ def _until_interrupted() -> Iterator[None]:
         log.info("stopped: %s", came)
 
 
-def _serve(values: Mapping[str, Any], statuses: StatusStore, stack: contextlib.ExitStack) -> None:
-    """Answer probes and scrapes, where ports are given for them."""
+@contextlib.contextmanager
+def _standing_by(values: Mapping[str, Any], status: Path) -> Iterator[None]:
+    """Answer probes for the agent that serves, unless that one does so on the same port."""
+
+    def is_ready() -> bool:
+        try:
+            return parse_json(status.read_bytes())["ready"] is True
+        except (OSError, ValueError, LookupError, TypeError):
+            return False
+
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(ConfigError):
+            _answer_probes(values, is_ready, stack)
+        yield
+
+
+def _answer_probes(
+    values: Mapping[str, Any], is_ready: Callable[[], bool], stack: contextlib.ExitStack
+) -> None:
+    """Where a port is given for them."""
     if (port := values["healthz_port"]) > 0:
         listen = Listen(values["healthz_ip"], port)
-        server = HttpServer(listen, health.answer(statuses.is_ready), "healthz")
+        server = HttpServer(listen, health.answer(is_ready), "healthz")
         stack.callback(server.close)
+
+
+def _serve(values: Mapping[str, Any], statuses: StatusStore, stack: contextlib.ExitStack) -> None:
+    """Answer probes and scrapes, where ports are given for them."""
+    _answer_probes(values, statuses.is_ready, stack)
     if port := values["metrics_port"]:
         # 11 MB that a node without a scraper is spared.
         from vxlane.agent.server import metrics  # noqa: PLC0415

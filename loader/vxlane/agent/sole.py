@@ -16,6 +16,7 @@ import select
 import signal
 import stat
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from vxlane.errors import ConfigError, VxlaneError
@@ -42,10 +43,12 @@ def make_directory(state: Path) -> None:
 
 
 @contextlib.contextmanager
-def sole_agent(state: Path, *, stands_by: bool = False) -> Iterator[None]:
+def sole_agent(
+    state: Path, *, standing_by: AbstractContextManager[None] | None = None
+) -> Iterator[None]:
     """Hold the lock of `state` within the block.
 
-    If another agent holds it, wait until that one ends (`stands_by`), or ConfigError.
+    If another agent holds it, wait within `standing_by` until that one ends; None: ConfigError.
     """
     descriptor = os.open(state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -53,11 +56,11 @@ def sole_agent(state: Path, *, stands_by: bool = False) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             who = holder(state) or "of another PID namespace"
-            if not stands_by:
+            if standing_by is None:
                 advice = "stop it, or give another --state-dir"
                 raise ConfigError(f"agent {who} runs with {state} already; {advice}") from None
             log.info("agent %s runs with %s: this one stands by until it ends", who, state)
-            with _announced(state):
+            with standing_by, _announced(state):
                 # A signal's handler raises, and so ends the wait.
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
