@@ -75,6 +75,7 @@ def test_what_the_chart_says_itself_is_said_once() -> None:
         ({"podAnnotations__team": "7"}, "podAnnotations/team"),
         ({"serviceMonitor__labels__team": "7"}, "serviceMonitor/labels/team"),
         ({"metrics__port": "0", "serviceMonitor__enabled": "true"}, "give metrics.port"),
+        ({"metrics__port": "9402"}, "healthz.port and metrics.port are the same"),
         ({"cniBinDir": "opt/cni/bin"}, "cniBinDir"),
         ({"bpffsDir": "/sys/fs/../bpf"}, "bpffsDir"),
         ({"podCidr": "10.256.0.0/16"}, "podCidr"),

@@ -1,4 +1,7 @@
 {{- define "vxlane.agent" -}}
+{{- if eq (int .Values.healthz.port) (int .Values.metrics.port) -}}
+{{- fail "healthz.port and metrics.port are the same; both are ports of the node" -}}
+{{- end -}}
 {{- if not .Values.skipCNIConfigInstallation -}}
 initContainers:
   - name: install-cni
