@@ -107,6 +107,18 @@ def test_no_capability_lets_a_container_escalate() -> None:
     assert "capabilities has CAP_SYS_ADMIN; write it without CAP_" in done.stderr
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_directories_of_another_user_can_be_written(mode: str) -> None:
+    """As Kubespray's are: with a capability, which the plugin's installer has then too."""
+    spec = pod(render(mode=mode, capabilities="{NET_ADMIN,DAC_OVERRIDE}"))
+    added = {
+        item["name"]: item["securityContext"]["capabilities"]["add"] for item in containers(spec)
+    }
+    assert all("DAC_OVERRIDE" in capabilities for capabilities in added.values())
+    of_files = {"install-cni", "uninstall-cni"} & added.keys()
+    assert [added[name] for name in of_files] == [["DAC_OVERRIDE"]]
+
+
 def test_the_list_of_capabilities_is_the_proved_one() -> None:
     """deploy/capabilities.txt has one test for each."""
     named = yaml.safe_load((CHART / "values.yaml").read_text())["capabilities"]

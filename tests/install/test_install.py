@@ -3,6 +3,7 @@
 
 import base64
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -380,3 +381,21 @@ def test_another_version_s_byte_code(place):
         env = {"CNI_COMMAND": "VERSION"}
         done = subprocess.run(argv, env=env, capture_output=True, text=True, check=True, input="{}")
         assert json.loads(done.stdout)["cniVersion"] == version
+
+
+@pytest.mark.usefixtures("_machine")
+@pytest.mark.parametrize("directory", ["bin", "conf"])
+def test_a_directory_of_another_user(place, directory):
+    """As Kubespray's are: root without DAC_OVERRIDE, as in the chart's container, may not write."""
+    place.flannel()
+    place.bin.mkdir()
+    theirs = getattr(place, directory)
+    os.chown(theirs, 1000, 1000)
+    limited = ["setpriv", "--bounding-set=-dac_override", "--inh-caps=-all"]
+    places = ["--cni-bin-dir", place.bin, "--cni-conf-dir", place.conf, "--form", "conflist"]
+    command = [*limited, program_of("vxlane"), "install", *places]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"{theirs} may not be written; be root, and in a container have DAC_" in done.stderr
+    assert place.files() == ["net.d/10-flannel.conflist"]
+    assert place.vxlane("install", "--form", "conflist").returncode == 0

@@ -80,7 +80,7 @@ containers:
       {{- end }}
 {{- end -}}
 
-{{/* The plugin's two files, and nothing of the node's network. */}}
+{{/* The plugin's two files, whoever has their directories, and nothing of the node's network. */}}
 {{- define "vxlane.installSecurityContext" -}}
 privileged: false
 allowPrivilegeEscalation: false
@@ -91,6 +91,9 @@ seccompProfile:
   type: RuntimeDefault
 capabilities:
   drop: [ALL]
+  {{- if has "DAC_OVERRIDE" .Values.capabilities }}
+  add: [DAC_OVERRIDE]
+  {{- end }}
 {{- end -}}
 
 {{/* Mode remove: the pods are ready where nothing of vxlane is left. */}}

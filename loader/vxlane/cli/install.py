@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
 
 from vxlane.cli.cni_options import host_root, places, report
 from vxlane.cli.common import PathName, examples
+from vxlane.errors import ConfigError
 from vxlane.install import beside, executable, runtime
 from vxlane.runtime import installed, network
 from vxlane.runtime.installed import Installed
@@ -83,6 +85,7 @@ def install(
             plan.setdefault(file, None)
     is_called = is_main or network.is_there(cni_conf_dir, network_name)
     cni_bin_dir.mkdir(parents=True, exist_ok=True)
+    _check_writable(cni_bin_dir, cni_conf_dir)
     with files.alone(cni_bin_dir):
         # The executable first: a runtime that reads of a plugin it can't find fails every pod.
         changes = _write_executable(program, python)
@@ -93,6 +96,16 @@ def install(
             f"nothing calls the plugin yet: {cni_conf_dir} holds no list of network "
             f'"{network_name}"; start flannel, which writes one, or pass --role main'
         )
+
+
+def _check_writable(*directories: Path) -> None:
+    """ConfigError: one may not be written, as Kubespray's, which are another user's."""
+    for directory in directories:
+        if directory.is_dir() and not os.access(directory, os.W_OK):
+            raise ConfigError(
+                f"{directory} may not be written; be root, and in a container have DAC_OVERRIDE "
+                "where the directory is another user's"
+            )
 
 
 def _write_executable(program: Path, python: Path | None) -> list[str]:
