@@ -20,12 +20,12 @@ def now() -> str:
     return dt.datetime.now(dt.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def pod(*, ready: bool = True, restarts: int = 0) -> dict[str, Any]:
+def pod(*, ready: bool = True, restarts: int = 0, uid: str = "") -> dict[str, Any]:
     """A Pod object that runs."""
     condition = {"type": "Ready", "status": "True" if ready else "False"}
     containers = [{"restartCount": restarts}]
     status = {"phase": "Running", "conditions": [condition], "containerStatuses": containers}
-    return {"metadata": {}, "status": status}
+    return {"metadata": {"uid": uid}, "status": status}
 
 
 def daemon_pod(node: str, *, generation: str = "7", ready: bool = True, **more: Any) -> Any:

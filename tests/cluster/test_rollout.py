@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from apiserver import make_node
-from clusterserver import said
+from clusterserver import pod, said
 
 from vxlane.cluster.rollout import Patience, Rollout, changes, read
 from vxlane.errors import SourceError, VxlaneError
@@ -34,6 +34,8 @@ class Cluster:
 
     def __init__(self, wanted: str | None = "off") -> None:
         self.thing = make_node(1)
+        self.pods: list[list[Any]] = [[]]
+        """At each call, the last for all further ones."""
         self.faults: dict[str, list[BaseException | None]] = {}
         self.told: list[str] = []
         self.words: list[str | None] = []
@@ -52,7 +54,7 @@ class Cluster:
     def pods_of(self, _: str) -> list[Any]:
         """See `ClusterApi`."""
         self._fail("pods_of")
-        return []
+        return self.pods.pop(0) if self.pods[1:] else self.pods[0]
 
     def annotate(self, _: str, annotations: Mapping[str, str | None]) -> None:
         """See `ClusterApi`."""
@@ -227,3 +229,16 @@ def test_a_rollback_does_not_end_at_a_node_that_went() -> None:
     cluster.rollout().at_once([gone, change])
     assert cluster.words == ["off"]
     assert cluster.told == ["node-00000: it is not there any more", f"node-00001: {BYPASS}=off"]
+
+
+def test_a_pod_that_starts_meanwhile_is_no_reason() -> None:
+    """A Job's, say: the kubelet has not had the time to make it ready. One that was there is."""
+    was, fresh, ill = pod(uid="a"), pod(uid="b", ready=False), pod(uid="a", ready=False)
+    cluster = Cluster()
+    cluster.pods = [[was], [was, fresh]]
+    cluster.enable()
+    assert cluster.words == ["on"]
+    cluster = Cluster()
+    cluster.pods = [[was], [ill, fresh]]
+    with pytest.raises(VxlaneError, match="since 1 of 1 pods are not ready, 0 before"):
+        cluster.enable()

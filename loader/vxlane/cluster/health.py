@@ -23,22 +23,32 @@ class Health:
     """That should be ready: those that have not ended, and are not being deleted."""
     ready: int
     restarts: int
-    """Of all their containers."""
+    """Of all their containers, those of other pods too."""
+    uids: frozenset[object]
+    """The pods'."""
 
 
-def health_of(node: ClusterNode, pods: Iterable[Mapping[str, Any]]) -> Health:
-    """The health of a node with these Pod objects."""
+def health_of(
+    node: ClusterNode, pods: Iterable[Mapping[str, Any]], before: Health | None = None
+) -> Health:
+    """The health of a node with these Pod objects. Those that were not there `before` need not be
+    ready: they start, as a Job's or a replaced one.
+    """
     expected = ready = restarts = 0
+    uids = set[object]()
     for pod in pods:
         status = pod.get("status") or {}
-        is_ending = (pod.get("metadata") or {}).get("deletionTimestamp")
-        if is_ending or status.get("phase") in {"Succeeded", "Failed"}:
+        metadata = pod.get("metadata") or {}
+        if metadata.get("deletionTimestamp") or status.get("phase") in {"Succeeded", "Failed"}:
             continue
-        expected += 1
-        ready += is_ready(status)
         containers = status.get("containerStatuses") or ()
         restarts += sum(int(each.get("restartCount") or 0) for each in containers)
-    return Health(node, expected, ready, restarts)
+        uid = metadata.get("uid")
+        if before is None or uid in before.uids:
+            uids.add(uid)
+            expected += 1
+            ready += is_ready(status)
+    return Health(node, expected, ready, restarts, frozenset(uids))
 
 
 def worse(before: Health, now: Health) -> list[str]:

@@ -195,7 +195,7 @@ class Rollout:
         except SourceError:
             raise
         except VxlaneError:
-            now = self.ask(lambda: self._health(name))
+            now = self.ask(lambda: self._health(name, before))
             return worse(before, now) or now.node.troubles or ["its agent does not follow"]
         return []
 
@@ -203,7 +203,7 @@ class Rollout:
         """Why it is worse at some moment of the soak; empty: at none, the last one included."""
         end = time.monotonic() + self._patience.soak
         while True:
-            now = self.ask(lambda: self._health(name))
+            now = self.ask(lambda: self._health(name, before))
             if reasons := worse(before, now):
                 return reasons
             if time.monotonic() >= end:
@@ -228,9 +228,9 @@ class Rollout:
             raise
         return f"node {name} is set back to {before or 'on'}"
 
-    def _health(self, name: str) -> Health:
+    def _health(self, name: str, before: Health | None = None) -> Health:
         # Asked every two seconds: a list of all nodes each time would be a load for the server.
-        return health_of(node_of(self._api.node(name), _now()), self._api.pods_of(name))
+        return health_of(node_of(self._api.node(name), _now()), self._api.pods_of(name), before)
 
     def _annotate(self, name: str, word: str | None) -> None:
         # Said behind it: a terminal that has gone must not keep a node from being set back.
