@@ -148,3 +148,13 @@ def test_refusals(tmp_path: Path) -> None:
     full = capture_file(Path("/dev/full"), None)
     with pytest.raises(VxlaneError, match="write /dev/full: No space left on device"):
         full.close()
+
+
+def test_another_users_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is refused since it is another user's keeps what it holds."""
+    path = tmp_path / "file"
+    path.write_text("theirs")
+    monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
+    with pytest.raises(ConfigError, match="it is another user's; name another file"):
+        capture_file(path, None)
+    assert path.read_text() == "theirs"

@@ -98,13 +98,14 @@ def _private(name: str, flags: int) -> int:
     """Open a file that nobody else may read, one that is there already too. OSError: it is a link,
     or another user's. A device or a pipe stays what it is.
     """
-    descriptor = os.open(name, flags | os.O_NOFOLLOW, _MODE)
+    descriptor = os.open(name, flags & ~os.O_TRUNC | os.O_NOFOLLOW, _MODE)
     found = os.fstat(descriptor)
     if stat.S_ISREG(found.st_mode):
         if found.st_uid != os.geteuid():
             os.close(descriptor)
             raise PermissionError(errno.EPERM, "it is another user's; name another file", name)
         os.fchmod(descriptor, _MODE)
+        os.ftruncate(descriptor, 0)
     return descriptor
 
 
