@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -158,3 +160,18 @@ def test_another_users_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(ConfigError, match="it is another user's; name another file"):
         capture_file(path, None)
     assert path.read_text() == "theirs"
+
+
+def test_a_pipe_that_does_not_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Into a full pipe that another program made non-blocking all bytes go, when there is room."""
+    whole = b"<" + bytes(1 << 20) + b">"
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with ThreadPoolExecutor() as pool, os.fdopen(reading, "rb") as reader:
+        with os.fdopen(writing, "w") as stdout:
+            monkeypatch.setattr(sys, "stdout", stdout)
+            read = pool.submit(reader.read)
+            file = capture_file(Path("-"), None)
+            file.write(whole[1:-1])
+            file.close()
+        assert read.result() == whole
