@@ -13,6 +13,7 @@ from labundertest import LabUnderTest
 from listening import CLIENT, NODE, SERVER, ping, tshark
 
 from vxlane.lab.agents import program
+from vxlane.trace.pcapng_reader import read
 
 
 def capture(lab: LabUnderTest, file: Path, *options: str, identifier: int) -> None:
@@ -106,3 +107,23 @@ def test_a_vlan_tag(lab: LabUnderTest, tmp_path: Path) -> None:
         assert child.wait() == 0
     rows = tshark(file, "frame.interface_name", "vlan.id", "vlan.priority", "frame.len")
     assert ("from_pod", "5", "5", "64") in rows
+
+
+def test_no_room(lab: LabUnderTest, tmp_path: Path) -> None:
+    """A capture whose file finds no room any more says so, and how many packets the file holds,
+    which `vxlane path` and tshark read.
+    """
+    file = tmp_path / "x.pcapng"
+    env = os.environ | {"VXLANE_STATE_DIR": str(lab.node(NODE).directory)}
+    limited = f"ulimit -f 8; exec {program('vxlane')} capture -w {file}"
+    with lab.spawn(NODE, "bash", "-c", limited, env=env, stderr=subprocess.PIPE) as child:
+        assert child.stderr
+        assert child.stderr.readline() == "listening; Ctrl-C ends it\n"
+        ping(lab, CLIENT, SERVER, 50, 203)
+        counts, failure = child.stderr.read().splitlines()
+        assert child.wait() == 1
+    assert failure == f"vxlane: write {file}: File too large"
+    packets = len(read(file).packets)
+    assert packets > 10
+    assert counts == f"{packets} packets, 0 lost"
+    assert len(tshark(file, "frame.number")) == packets

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import struct
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -147,9 +150,8 @@ def test_refusals(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "file")
     with pytest.raises(ConfigError, match=r"-w .*/link: Too many levels of symbolic links"):
         capture_file(tmp_path / "link", None)
-    full = capture_file(Path("/dev/full"), None)
     with pytest.raises(VxlaneError, match="write /dev/full: No space left on device"):
-        full.close()
+        capture_file(Path("/dev/full"), None)
 
 
 def test_another_users_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,6 +162,50 @@ def test_another_users_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(ConfigError, match="it is another user's; name another file"):
         capture_file(path, None)
     assert path.read_text() == "theirs"
+
+
+@contextlib.contextmanager
+def room_of(size: int) -> Iterator[None]:
+    """No file has room for more bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    ("room", "content"), [(3, b"<aa"), (4, b"<aa"), (8, b"<aabbb"), (10, b"<aabbbcccc")]
+)
+def test_without_room(tmp_path: Path, room: int, content: bytes) -> None:
+    """A file that finds no room ends with the last packet that did, and these are counted."""
+    path, packets = tmp_path / "x", (b"aa", b"bbb", b"cccc")
+    file = capture_file(path, None)
+    for packet in packets:
+        file.write(packet)
+    with room_of(room), pytest.raises(VxlaneError, match=r"write .*/x: File too large"):
+        file.close()
+    assert path.read_bytes() == content
+    assert b"<" + b"".join(packets[: file.packets]) == content
+
+
+def test_without_room_for_a_head(tmp_path: Path) -> None:
+    """A file that nothing could read, since it has not even its head, goes away."""
+    with room_of(0), pytest.raises(VxlaneError, match=r"write .*/x: File too large"):
+        capture_file(tmp_path / "x", None)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_next_file_that_cannot_be(tmp_path: Path) -> None:
+    """What keeps a full file from its next number has a sentence, and the file stays whole."""
+    path = tmp_path / "x"
+    (tmp_path / "x.1").mkdir()
+    file = capture_file(path, Rotation(size=4, keep=2))
+    file.write(b"aaaa")
+    with pytest.raises(VxlaneError, match=r"write .*/x: Is a directory"):
+        file.write(b"b")
+    assert (path.read_bytes(), file.packets) == (b"<aaaa>", 1)
 
 
 def test_a_pipe_that_does_not_block(monkeypatch: pytest.MonkeyPatch) -> None:

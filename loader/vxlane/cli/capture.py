@@ -14,10 +14,11 @@ from click.core import ParameterSource
 from vxlane.cli import packet_options
 from vxlane.cli.capture_merge import merge
 from vxlane.cli.common import examples, is_alone
+from vxlane.errors import VxlaneError
 from vxlane.trace import pcapng
 from vxlane.trace.capture_file import CaptureFile, Rotation
 from vxlane.trace.event import Event
-from vxlane.trace.follow import follow
+from vxlane.trace.follow import Outcome, follow
 from vxlane.trace.names import read_names
 from vxlane.util.places import state_directory
 
@@ -116,8 +117,12 @@ def capture(context: click.Context, /, name: str | None, count: int | None, **op
             file.flush()
 
         packet_options.say_ready()
-        outcome = follow(session, write, count)
-        file.close()
+        try:
+            outcome = follow(session, write, count)
+            file.close()
+        except VxlaneError:
+            packet_options.conclude(Outcome(file.packets, session.lost, session.unseen))
+            raise
     packet_options.conclude(outcome)
 
 

@@ -2,11 +2,13 @@
 """Where a capture goes: a file, several that follow each other, or standard output.
 
 A file that is full gets the name FILE.1, the one before it FILE.2 and so on; the oldest is
-overwritten. Each is whole by itself.
+overwritten. Each is whole by itself, also where the disk is full: it ends with the last packet that
+found room.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -14,6 +16,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import FileIO
+from itertools import accumulate
 from pathlib import Path
 
 from vxlane.errors import OptionError, VxlaneError
@@ -41,7 +44,7 @@ class CaptureFile:
         head: Callable[[], bytes],
         tail: Callable[[], bytes],
     ) -> None:
-        """OptionError: the file can't be made."""
+        """OptionError: the file can't be made. VxlaneError: its head finds no room."""
         self._path, self._rotation = None if name == "-" else Path(name), rotation
         self._head, self._tail = head, tail
         if not self._path and rotation:
@@ -54,39 +57,64 @@ class CaptureFile:
             self._file = self._open()
         except OSError as error:
             raise OptionError(f"-w {name}: {error.strerror}") from None
-        self._pending = bytearray()
+        self._pending: list[bytes] = []
+        self.packets = 0
+        """What was written, without what a failure has left out."""
         self._begin()
 
     def write(self, data: bytes) -> None:
         """Add a packet; into the next file if this one is full."""
         if self._rotation and self._path and self._written + len(data) > self._rotation.size:
             self.close()
-            _shift(self._path, self._rotation.keep)
-            self._file = self._open()
+            try:
+                _shift(self._path, self._rotation.keep)
+                self._file = self._open()
+            except OSError as error:
+                raise self._failure(error) from None
             self._begin()
-        self._pending += data
+        self._pending.append(data)
         self._written += len(data)
 
     def flush(self) -> None:
-        """Let readers see what was written."""
-        try:
-            while self._pending:
-                del self._pending[: self._file.write(self._pending)]
-        except OSError as error:
-            where = self._path or "to standard output"
-            raise VxlaneError(f"write {where}: {error.strerror}") from None
+        """Let readers see what was written. VxlaneError: not all of it found room."""
+        pending, self._pending = self._pending, []
+        self._put(pending)
+        self.packets += len(pending)
 
     def close(self) -> None:
-        """End the file."""
-        self._pending += self._tail()
+        """End the file. VxlaneError as of `flush`."""
         try:
             self.flush()
+            self._put([self._tail()])
         finally:
             self._file.close()
 
     def _begin(self) -> None:
-        self._pending += self._head()
+        self._put([self._head()])
         self._written = 0
+
+    def _put(self, parts: list[bytes]) -> None:
+        """Write `parts`, each whole or not at all."""
+        data, written = memoryview(b"".join(parts)), 0
+        try:
+            while written < len(data):
+                written += self._file.write(data[written:])
+        except OSError as error:
+            ends = [end for end in accumulate(map(len, parts)) if end <= written]
+            self.packets += len(ends)
+            self._give_up(written - max(ends, default=0))
+            raise self._failure(error) from None
+
+    def _give_up(self, surplus: int) -> None:
+        """End the file without its last `surplus` bytes; one of which nothing is left goes away."""
+        # A pipe or a device keeps what it has.
+        with contextlib.suppress(OSError), self._file:
+            left = self._file.truncate(self._file.tell() - surplus)
+            if self._path and not left:
+                self._path.unlink()
+
+    def _failure(self, error: OSError) -> VxlaneError:
+        return VxlaneError(f"write {self._path or 'to standard output'}: {error.strerror}")
 
     def _open(self) -> FileIO:
         if not self._path:
