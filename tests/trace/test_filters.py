@@ -9,10 +9,10 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from vxlane.datapath.abi import HEADER, Verdict, VerdictKind, Way
-from vxlane.datapath.records import Flow, Peer, Tuple, mapped
+from vxlane.datapath.records import Flow, Peer, Pod, Tuple, mapped
 from vxlane.errors import ConfigError
 from vxlane.pods.names import PodNames
-from vxlane.trace.filters import Known, Wanted, build
+from vxlane.trace.filters import Known, Wanted, build, notes
 from vxlane.trace.names import Names
 
 POD, REMOTE = (IPv4Address(text) for text in ("10.42.1.5", "10.42.2.7"))
@@ -64,6 +64,30 @@ def test_peer(word: str) -> None:
     made = build(Wanted(peer=word), KNOWN)
     assert bytes(made.peer) == mapped(NODE2.network_address)
     assert bytes(made.peer_mask) == b"\xff" * 15 + b"\0"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        (Wanted(), []),
+        (Wanted(pod="default/web", peer="node2"), []),
+        (Wanted(peer="10.42.2.128/25"), []),
+        (Wanted(peer="10.42.0.0/16"), []),
+        (
+            Wanted(pod="10.42.1.9"),
+            ["no accelerated pod of this node has the address 10.42.1.9; see 'vxlane pods'"],
+        ),
+        (
+            Wanted(peer="10.42.9.0/24"),
+            ["no peer has a pod CIDR in 10.42.9.0/24; see 'vxlane peers'"],
+        ),
+        (Wanted(peer="fd00::/64"), ["no peer has a pod CIDR in fd00::/64; see 'vxlane peers'"]),
+    ],
+)
+def test_notes(wanted: Wanted, expected: list[str]) -> None:
+    """A pod or a peer that is not there may still come, so that is a note."""
+    pod = Pod.of(HEADER.structs["address"](), HEADER.structs["pod"]())
+    assert notes(wanted, replace(KNOWN, pods={POD: pod})) == expected
 
 
 def test_verdicts() -> None:

@@ -105,6 +105,22 @@ def test_a_flow_in_both_directions(lab: LabUnderTest) -> None:
     ] * 2
 
 
+def test_a_pod_that_is_not_there(lab: LabUnderTest) -> None:
+    """A trace of an address that no pod of this node has says so, and shows its packets still."""
+    env = os.environ | {"VXLANE_STATE_DIR": str(lab.node(NODE).directory)}
+    argv = [program("vxlane"), "trace", "--pod", lab.address(SERVER)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with lab.spawn(NODE, *argv, env=env, **pipes) as child:
+        assert child.stderr
+        note = f"note: no accelerated pod of this node has the address {lab.address(SERVER)}; see"
+        assert child.stderr.readline() == f"{note} 'vxlane pods'\n"
+        assert child.stderr.readline() == "listening; Ctrl-C ends it\n"
+        ping(lab, CLIENT, SERVER, 1, 110)
+        child.send_signal(signal.SIGINT)
+        said, _ = child.communicate(timeout=20)
+    assert f"{lab.address(CLIENT)}:110 > {lab.address(SERVER)}:8" in said
+
+
 def test_what_finds_no_room_is_counted(lab: LabUnderTest) -> None:
     """With room for 46 packets and a reader that is stopped, those shown and lost are all."""
     with tracing(lab, "--proto", "icmp", "--pod", lab.address(CLIENT), "--buffer", "4") as trace:

@@ -14,7 +14,7 @@ from vxlane.cli import complete
 from vxlane.cli.common import need_root
 from vxlane.errors import VxlaneError
 from vxlane.show import node
-from vxlane.trace.filters import VERDICT_WORDS, Known, Wanted, build
+from vxlane.trace.filters import VERDICT_WORDS, Known, Wanted, build, notes
 from vxlane.trace.follow import Outcome
 from vxlane.trace.names import read_names
 from vxlane.trace.session import Session
@@ -93,9 +93,12 @@ def session(options: dict[str, Any], *, capture: int = 0, outer: bool = False) -
     buffer = 1 << (options.pop("buffer") * 1024 - 1).bit_length()
     with node.open_maps(state) as maps:
         known = Known(read_names(state), maps.pods(), maps.peers(), maps.flows())
-        wanted = build(Wanted(**options), known)
-        wanted.capture, wanted.outer = capture, outer
-        with Session(state, maps, wanted, buffer) as opened, stopped_by_signals(opened.stop):
+        wanted = Wanted(**options)
+        asked = build(wanted, known)
+        asked.capture, asked.outer = capture, outer
+        for note in notes(wanted, known):
+            click.echo(f"note: {note}", err=True)
+        with Session(state, maps, asked, buffer) as opened, stopped_by_signals(opened.stop):
             yield opened
 
 

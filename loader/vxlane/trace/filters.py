@@ -73,6 +73,20 @@ def build(wanted: Wanted, known: Known) -> Any:
     return made
 
 
+def notes(wanted: Wanted, known: Known) -> list[str]:
+    """What is not there now, a sentence each: it may still come. OptionError as of `build`."""
+    said = []
+    if wanted.pod is not None:
+        pod = known.names.pods.find(wanted.pod, known.pods)
+        if pod not in known.pods:
+            said.append(f"no accelerated pod of this node has the address {pod}; see 'vxlane pods'")
+    if wanted.peer is not None:
+        network = _peer(wanted.peer, known)
+        if not any(network.overlaps(cidr) for cidr in known.peers):
+            said.append(f"no peer has a pod CIDR in {network}; see 'vxlane peers'")
+    return said
+
+
 def _address(word: str, option: str) -> IPv4Address | IPv6Address:
     try:
         return ip_address(word)
