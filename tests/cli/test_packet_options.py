@@ -37,6 +37,8 @@ def test_summary() -> None:
     assert summary(Outcome(1, 2, 0.0)) == lost
     stopped = "1 packets, 0 lost; none was seen for 3.0 s, while this process was stopped"
     assert summary(Outcome(1, 0, 3.0)) == stopped
+    stepped = "1 packets, 0 lost; the clock was set by -0.500 s: times are by that of the start"
+    assert summary(Outcome(1, 0, 0.0, -0.5)) == stepped
 
 
 def test_a_look_that_is_cut_short(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -108,7 +107,7 @@ def capture(context: click.Context, /, name: str | None, count: int | None, **op
             name,
             Rotation(size, keep) if size else None,
             head=lambda: pcapng.head(names.own, names.by_address(), snaplen),
-            tail=lambda: pcapng.tail(session.lost, time.clock_gettime_ns(time.CLOCK_REALTIME)),
+            tail=lambda: pcapng.tail(session.lost, session.now()),
         )
 
         def write(events: Iterable[Event]) -> None:
@@ -121,7 +120,8 @@ def capture(context: click.Context, /, name: str | None, count: int | None, **op
             outcome = follow(session, write, count)
             file.close()
         except VxlaneError:
-            packet_options.conclude(Outcome(file.packets, session.lost, session.unseen))
+            counts = Outcome(file.packets, session.lost, session.unseen, session.stepped)
+            packet_options.conclude(counts)
             raise
     packet_options.conclude(outcome)
 

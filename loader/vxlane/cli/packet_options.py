@@ -143,4 +143,6 @@ def summary(outcome: Outcome) -> str:
         said += " since the buffer was full: narrow the filter, or raise --buffer"
     if outcome.unseen:
         said += f"; none was seen for {outcome.unseen:.1f} s, while this process was stopped"
+    if outcome.stepped:
+        said += f"; the clock was set by {outcome.stepped:+.3f} s: times are by that of the start"
     return said

@@ -20,6 +20,8 @@ class Outcome:
     """Packets that found no room in the buffer."""
     unseen: float
     """Seconds in which packets were not seen, since this process was stopped."""
+    stepped: float = 0.0
+    """Seconds by which the clock was set meanwhile, which times do not follow."""
     is_cut_short: bool = False
     """Whether this node's programs were replaced or removed meanwhile."""
 
@@ -40,4 +42,4 @@ def follow(session: Session, take: Callable[[Iterable[Event]], None], count: int
     if not is_enough:
         hand_over(rest)
     is_cut_short = session.is_over and not is_enough
-    return Outcome(taken, session.lost, session.unseen, is_cut_short)
+    return Outcome(taken, session.lost, session.unseen, session.stepped, is_cut_short)

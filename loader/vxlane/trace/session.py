@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self  # typing's own is 3.11's
 
 _RENEW_EVERY = 0.5
+_STEP = 1_000_000
+"""Ns. What differs less was read at another moment. A clock that is slewed takes both along."""
 _READ_EVERY = 0.05
 """Seconds. Read at once, 1,400 events a second took an eighth of a CPU in wake-ups."""
 
@@ -50,7 +52,8 @@ class Session:
         self.is_over = False
         """Whether other programs stand where this node's were, or none: these show no packets."""
         self.real = _real()
-        """Ns from an event's time to CLOCK_REALTIME."""
+        """Ns from an event's time to CLOCK_REALTIME as it was at the start: order, and `path`'s two
+        clocks, would be lost if times followed a clock that is set meanwhile."""
 
     def __enter__(self) -> Self:
         try:
@@ -84,6 +87,16 @@ class Session:
     def lost(self) -> int:
         """Packets that found no room in the buffer."""
         return self._tracer.lost()
+
+    @property
+    def stepped(self) -> float:
+        """Seconds by which the clock was set since the start."""
+        step = _real() - self.real
+        return step / 1_000_000_000 if abs(step) >= _STEP else 0.0
+
+    def now(self) -> int:
+        """Ns since 1970, by the clock of the events."""
+        return time.monotonic_ns() + self.real
 
     def stop(self) -> None:
         """End `batches`. A signal's handler may call it: an exception would lose what was read."""
