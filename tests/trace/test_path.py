@@ -57,7 +57,13 @@ def test_bypassed() -> None:
     a = [seen(SENT, 100, frame())]
     b = [seen(ARRIVED, 150, frame(ttl=63), "decapsulated")]
     expected = Trip(
-        key=key_of(a[0]), is_forward=True, began=100, sender=None, wire=50, receiver=None
+        key=key_of(a[0]),
+        is_forward=True,
+        began=100,
+        sender=None,
+        wire=50,
+        receiver=None,
+        bypasses=2,
     )
     assert trips(a, b) == [expected]
 
@@ -67,7 +73,14 @@ def test_by_the_kernel_path() -> None:
     a = [seen(SENT, 100, frame(), "flow_unknown"), seen(Program.TO_NIC, 130, frame(), "learned")]
     b = [seen(ARRIVED, 190, frame(), "flow_half"), seen(Program.TO_POD, 290, frame(), "learned")]
     (trip,) = trips(a, b)
-    assert (trip.sender, trip.wire, trip.receiver) == (30, 60, 100)
+    assert (trip.sender, trip.wire, trip.receiver, trip.bypasses) == (30, 60, 100, 0)
+
+
+def test_dropped_at_its_end() -> None:
+    """What the receiver's kernel path kept from its pod was not bypassed there."""
+    a = [seen(SENT, 100, frame())]
+    (trip,) = trips(a, [seen(ARRIVED, 190, frame(), "flow_half")])
+    assert (trip.receiver, trip.bypasses) == (None, 1)
 
 
 @pytest.mark.parametrize(

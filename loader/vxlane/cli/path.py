@@ -17,6 +17,8 @@ from vxlane.trace.pcapng_reader import read
 
 _MICROSECOND = 1000
 _BAR = 40
+_PATHS = ("kernel", "half", "bypass")
+"""By the number of nodes that took a packet past their kernel path."""
 _FILE = PathName()
 
 
@@ -57,7 +59,7 @@ def _document(found: list[Trip], offset: Offset) -> Json:
     packets = [
         {
             "direction": "a to b" if trip.is_forward else "b to a",
-            "path": _way(trip),
+            "path": _PATHS[trip.bypasses],
             "sender": _us(trip.sender),
             "wire": _us(corrected(trip, offset)),
             "receiver": _us(trip.receiver),
@@ -73,11 +75,6 @@ def _document(found: list[Trip], offset: Offset) -> Json:
             for low, count in histogram(round(packet["wire"]) for packet in packets)
         ],
     }
-
-
-def _way(trip: Trip) -> str:
-    """By the nodes that took it past their kernel path: both, one, none."""
-    return ("bypass", "half", "kernel")[(trip.sender is not None) + (trip.receiver is not None)]
 
 
 def _us(nanoseconds: int | None) -> Any:

@@ -30,7 +30,7 @@ class Offset:
 
 @dataclass(frozen=True, slots=True)
 class Trip:
-    """One packet's times, ns. None: that stretch was bypassed, within one program."""
+    """One packet's times, ns. None: it was not seen at the end of that stretch, or bypassed it."""
 
     key: Key
     """By which its packets are found in both files."""
@@ -44,6 +44,8 @@ class Trip:
     """From NIC to NIC, by two clocks."""
     receiver: int | None
     """From the NIC to the pod's veth."""
+    bypasses: int
+    """How many of the two nodes bypassed it."""
 
 
 def trips(a: Iterable[Captured], b: Iterable[Captured]) -> list[Trip]:
@@ -109,7 +111,8 @@ def _trip(key: Key, sent: Seen, received: Seen, *, is_forward: bool) -> Trip | N
     if not first or not arrived:
         return None
     left, into = sent.get(Program.TO_NIC), received.get(Program.TO_POD)
-    if first.verdict.kind is not VerdictKind.BYPASSED and not left:
+    is_bypassed = [each.verdict.kind is VerdictKind.BYPASSED for each in (first, arrived)]
+    if not is_bypassed[0] and not left:
         return None
     return Trip(
         key=key,
@@ -118,6 +121,7 @@ def _trip(key: Key, sent: Seen, received: Seen, *, is_forward: bool) -> Trip | N
         sender=left.time - first.time if left else None,
         wire=arrived.time - (left or first).time,
         receiver=into.time - arrived.time if into else None,
+        bypasses=sum(is_bypassed),
     )
 
 
