@@ -4,13 +4,19 @@
 import errno
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
+from vxlane.datapath.abi import HEADER
 from vxlane.datapath.maps import Maps
+from vxlane.datapath.records import Flow, Settings
 from vxlane.errors import ContractError, KernelError, VxlaneError
+from vxlane.pods.names import PodNames
 from vxlane.show import node
 
 Serve = Callable[[bytes | None], Path]
@@ -110,3 +116,22 @@ def test_programs_that_cannot_be_read_may_bypass(
     programs = node.status(tmp_path)["programs"]
     assert programs["bypassing"] is None
     assert programs["error"].startswith(str(error))
+
+
+def test_flows_that_are_learned_meanwhile() -> None:
+    """A flow that is learned, in a new epoch, while the map is read is not of the future and not
+    withdrawn.
+    """
+    settings = Settings.of(HEADER.structs["settings"]())
+    record = Flow.of(HEADER.structs["flow_key"](protocol=6), HEADER.structs["flow"]())
+    maps = Mock(spec=Maps)
+    maps.settings.return_value = settings
+
+    def learned() -> Iterator[Flow]:
+        maps.settings.return_value = replace(settings, epoch=settings.epoch + 1)
+        yield replace(record, seen_out=time.monotonic_ns(), epoch=settings.epoch + 1)
+
+    maps.flows.side_effect = learned
+    (flow,) = node.flows(maps, PodNames())
+    assert flow["out_age_seconds"] >= 0
+    assert not flow["withdrawn"]

@@ -145,8 +145,10 @@ def pods(maps: Maps, names: PodNames) -> list[Json]:
 
 def flows(maps: Maps, names: PodNames) -> list[Json]:
     """`vxlane flows`."""
+    # Before the epoch and the clock, which would be older than what is learned while they are read.
+    found = list(maps.flows())
     settings, now, named = maps.settings(), time.monotonic_ns(), names.by_address()
-    return [documents.flow_document(flow, settings, now, named) for flow in maps.flows()]
+    return [documents.flow_document(flow, settings, now, named) for flow in found]
 
 
 def stats(maps: Maps) -> Json:
