@@ -292,6 +292,15 @@ def test_nothing_pinned(tmp_path: Path) -> None:
         Maps.open(tmp_path)
 
 
+def test_pinned(bench: Bench, tmp_path: Path) -> None:
+    """Maps know whether they are the ones that are pinned, or others are, or none."""
+    assert not bench.maps.are_pinned(tmp_path)
+    ensure_bpffs(tmp_path / "bpf")
+    for name, pinned in (("tracer", True), ("pods", False)):
+        syscall.obj_replace(bench.maps._fds[name], tmp_path / "bpf" / "tracer")
+        assert bench.maps.are_pinned(tmp_path / "bpf") is pinned
+
+
 def test_other_layout(bench: Bench, tmp_path: Path) -> None:
     """A pinned map of another layout is refused by name, with the way out."""
     ensure_bpffs(tmp_path / "bpf")

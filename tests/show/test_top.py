@@ -9,9 +9,16 @@ import struct
 import subprocess
 import termios
 import time
+from unittest.mock import Mock
 
+import pytest
+
+from vxlane.datapath.maps import Maps
+from vxlane.errors import VxlaneError
 from vxlane.lab import namespaces
 from vxlane.lab.agents import program
+from vxlane.netlink.socket import NetlinkSocket
+from vxlane.show.top import Sampler
 
 
 def pinging(lab):
@@ -41,6 +48,15 @@ def test_rates_under_traffic(lab):
         assert row["tx_bytes_per_second"] > 64 * 20
     assert named(shown["peers"], "10.42.3.0/24")["tx_packets_per_second"] == 0
     assert "encapsulated" in {row["verdict"] for row in shown["verdicts"]}
+
+
+def test_programs_that_are_gone(tmp_path):
+    """A sampler of maps that are not the node's any more refuses, for what it showed would stay."""
+    maps = Mock(spec=Maps)
+    maps.are_pinned.return_value = False
+    source = Sampler(maps, Mock(spec=NetlinkSocket), tmp_path)
+    with pytest.raises(VxlaneError, match="programs were replaced or removed meanwhile; run it"):
+        source.sample()
 
 
 class Terminal:

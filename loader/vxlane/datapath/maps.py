@@ -35,7 +35,7 @@ from vxlane.datapath.records import (
     cidr_key,
     mapped,
 )
-from vxlane.errors import ContractError
+from vxlane.errors import ContractError, KernelError
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # typing's own is 3.11's
@@ -275,9 +275,16 @@ class Maps:
         """Remove the tracer."""
         syscall.map_delete(self._fds["tracer"], bytes(4))
 
-    def tracer_id(self) -> int:
-        """The kernel's id of the map that a tracer is put into."""
-        return syscall.object_id(self._fds["tracer"])
+    def are_pinned(self, pins: Path) -> bool:
+        """Whether the programs of now go by these maps. If not there are others, or none."""
+        try:
+            descriptor = syscall.obj_get(pins / "tracer")
+        except (FileNotFoundError, KernelError):
+            return False
+        try:
+            return syscall.object_id(descriptor) == syscall.object_id(self._fds["tracer"])
+        finally:
+            os.close(descriptor)
 
     def capacity(self, name: str) -> int:
         """How many entries a map can hold."""

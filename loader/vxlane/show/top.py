@@ -14,6 +14,7 @@ from vxlane.datapath.maps import Maps
 from vxlane.datapath.programs import pin_directory
 from vxlane.datapath.records import IPAddress, PeerCount, Pod
 from vxlane.datapath.runtime import run_times
+from vxlane.errors import VxlaneError
 from vxlane.host.traffic import PodTraffic
 from vxlane.netlink.socket import NetlinkSocket
 from vxlane.pods.names import read_pod_names
@@ -42,7 +43,12 @@ class Sampler:
         self._described: dict[int, _Described] = {}
 
     def sample(self) -> Sample:
-        """The node now."""
+        """The node now. VxlaneError: others stand where its programs were, or none."""
+        if not self._maps.are_pinned(pin_directory(self._state)):
+            raise VxlaneError(
+                "this node's programs were replaced or removed meanwhile; run it again when an"
+                " agent runs"
+            )
         peers, counts = self._maps.peers().values(), self._maps.peer_counts()
         nothing = PeerCount(0, 0, 0, 0)
         return Sample(

@@ -17,11 +17,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from vxlane.datapath import syscall
 from vxlane.datapath.maps import Maps
 from vxlane.datapath.programs import pin_directory
 from vxlane.datapath.tracer import LEASE, Tracer, in_place, sole_looker
-from vxlane.errors import KernelError
 from vxlane.trace.event import Event
 
 if TYPE_CHECKING:
@@ -129,7 +127,7 @@ class Session:
             now = time.monotonic()
             self.unseen += max(0.0, now - renewed - LEASE)
             self._tracer.ask(self._wanted)
-            self.is_over = _tracer_id(pin_directory(self._state)) != self._maps.tracer_id()
+            self.is_over = not self._maps.are_pinned(pin_directory(self._state))
             renewed = now
 
 
@@ -141,15 +139,3 @@ def _real() -> int:
         after = time.monotonic_ns()
         readings.append((after - before, real - (before + after) // 2))
     return min(readings)[1]
-
-
-def _tracer_id(pins: Path) -> int:
-    """The kernel's id of the map that the programs of now look into; 0: there is none."""
-    try:
-        descriptor = syscall.obj_get(pins / "tracer")
-    except (FileNotFoundError, KernelError):
-        return 0
-    try:
-        return syscall.object_id(descriptor)
-    finally:
-        os.close(descriptor)
