@@ -85,6 +85,27 @@ def test_into_a_pipe(lab: LabUnderTest) -> None:
             assert shown.stdout.read() == b"10\n" * 3
 
 
+def test_names_of_each_file(lab: LabUnderTest, tmp_path: Path) -> None:
+    """A file that begins after a pod was made has its name."""
+    file, directory = tmp_path / "x.pcapng", lab.node(NODE).directory
+    env = os.environ | {"VXLANE_STATE_DIR": str(directory)}
+    argv = [program("vxlane"), "capture", "-w", str(file), "--rotate", "1K", "--keep", "99"]
+    made = directory / "pods" / "made,eth0.json"
+    with lab.spawn(NODE, *argv, env=env, stderr=subprocess.PIPE) as child:
+        assert child.stderr
+        assert child.stderr.readline() == "listening; Ctrl-C ends it\n"
+        made.write_text('{"name": "lab/later", "addresses": ["10.42.1.77"]}')
+        try:
+            ping(lab, CLIENT, SERVER, 10, 204)
+            child.send_signal(signal.SIGINT)
+            assert child.wait() == 0
+        finally:
+            made.unlink()
+    oldest = file.with_name(f"{file.name}.{len(list(tmp_path.iterdir())) - 1}")
+    assert b"lab/later" in file.read_bytes()
+    assert b"lab/later" not in oldest.read_bytes()
+
+
 TAGGED = """
 import socket, sys
 with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:

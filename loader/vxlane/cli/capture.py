@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import click
@@ -37,6 +38,12 @@ def _size(_ctx: click.Context, option: click.Parameter, value: str | None) -> in
         wanted = "give a number with K, M or G, such as 10M"
         raise click.BadParameter(f"{value!r} is no size; {wanted}", param=option)
     return int(found[1]) * _UNITS[found[2]]
+
+
+def _head(snaplen: int) -> bytes:
+    """With the names of now: pods come and go while files follow each other."""
+    names = read_names(state_directory())
+    return pcapng.head(names.own, names.by_address(), snaplen)
 
 
 @click.group(
@@ -101,12 +108,11 @@ def capture(context: click.Context, /, name: str | None, count: int | None, **op
     size, keep = options.pop("rotate"), options.pop("keep")
     if not size and context.get_parameter_source("keep") is ParameterSource.COMMANDLINE:
         raise click.UsageError("--keep counts the files of --rotate; give that too")
-    names = read_names(state_directory())
     with packet_options.session(options, capture=snaplen, outer=not inner) as session:
         file = CaptureFile(
             name,
             Rotation(size, keep) if size else None,
-            head=lambda: pcapng.head(names.own, names.by_address(), snaplen),
+            head=partial(_head, snaplen),
             tail=lambda: pcapng.tail(session.lost, session.now()),
         )
 
