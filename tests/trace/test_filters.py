@@ -141,6 +141,7 @@ def test_flow_without_a_record() -> None:
         (Wanted(proto="esp"), "--proto 'esp': give icmp, tcp, udp, sctp or a number up to 255"),
         (Wanted(proto="256"), "--proto '256'"),
         (Wanted(flow="tcp 10.42.1.5 10.42.2.7"), "give a flow as 'vxlane flows' prints it"),
+        (Wanted(flow="tcp 10.42.1.5:40000 10.42.2.7:8O"), "give a flow as 'vxlane flows' prints"),
         (Wanted(flow="tcp a:1 b:2"), "--flow 'a': not an IP address"),
         (Wanted(flow="tcp fe80::1:1 1.2.3.4:1"), "fe80::1 and 1.2.3.4 are of two IP versions"),
         (Wanted(flow="esp 1.2.3.4:1 1.2.3.4:2"), "--flow 'esp': give icmp"),

@@ -21,7 +21,7 @@ VERDICT_WORDS = sorted(
     {verdict.label for verdict in Verdict} | {kind.value for kind in VerdictKind}
 )
 """The names of verdicts, and of kinds, each of which means all of its verdicts."""
-_FLOW = re.compile(r"(\w+)\s+(\S+):(\d+)\s+(\S+):(\d+)")
+_FLOW = re.compile(r"(\w+)\s+(\S+):(\d+)\s+(\S+):(\d+)(?!\S)")
 
 
 @dataclass(frozen=True, slots=True)
