@@ -23,6 +23,7 @@ from vxlane.errors import OptionError, VxlaneError
 
 _MODE = 0o600
 """Whoever reads a capture reads what pods say."""
+_IS_A_LINK = "it is a link, as a shell's >(...) is; name the file, or put a pipe behind -w -"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,8 @@ class CaptureFile:
         try:
             self._file = self._open()
         except OSError as error:
-            raise OptionError(f"-w {name}: {error.strerror}") from None
+            why = _IS_A_LINK if error.errno == errno.ELOOP else error.strerror
+            raise OptionError(f"-w {name}: {why}") from None
         self._pending: list[bytes] = []
         self.packets = 0
         """What was written, without what a failure has left out."""
