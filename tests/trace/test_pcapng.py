@@ -164,6 +164,17 @@ def test_another_users_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert path.read_text() == "theirs"
 
 
+def test_another_users_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody else reads what is captured because a pipe of theirs has the file's name."""
+    os.mkfifo(tmp_path / "x")
+    reading = os.open(tmp_path / "x", os.O_RDONLY | os.O_NONBLOCK)
+    monkeypatch.setattr(os, "geteuid", lambda: os.fstat(reading).st_uid + 1)
+    with pytest.raises(ConfigError, match="it is another user's; name another file"):
+        capture_file(tmp_path / "x", None)
+    assert os.read(reading, 1) == b""
+    os.close(reading)
+
+
 @contextlib.contextmanager
 def room_of(size: int) -> Iterator[None]:
     """No file has room for more bytes."""

@@ -132,10 +132,11 @@ def _private(name: str, flags: int) -> int:
     """
     descriptor = os.open(name, flags & ~os.O_TRUNC | os.O_NOFOLLOW, _MODE)
     found = os.fstat(descriptor)
-    if stat.S_ISREG(found.st_mode):
-        if found.st_uid != os.geteuid():
-            os.close(descriptor)
-            raise PermissionError(errno.EPERM, "it is another user's; name another file", name)
+    is_plain = stat.S_ISREG(found.st_mode)
+    if (is_plain or stat.S_ISFIFO(found.st_mode)) and found.st_uid != os.geteuid():
+        os.close(descriptor)
+        raise PermissionError(errno.EPERM, "it is another user's; name another file", name)
+    if is_plain:
         os.fchmod(descriptor, _MODE)
         os.ftruncate(descriptor, 0)
     return descriptor
