@@ -122,6 +122,16 @@ def test_one_is_kept(tmp_path: Path) -> None:
     assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [("x", b"<b>")]
 
 
+def test_no_file_is_without_a_packet(tmp_path: Path) -> None:
+    """A packet that is longer than a file may be is in one by itself, the first one too."""
+    file = capture_file(tmp_path / "x", Rotation(size=1, keep=3))
+    for packet in (b"aaa", b"b"):
+        file.write(packet)
+    file.close()
+    names = {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()}
+    assert names == {"x": b"<b>", "x.1": b"<aaa>"}
+
+
 def test_a_capture_is_its_owners(tmp_path: Path) -> None:
     """A new file may be read by its owner alone."""
     capture_file(tmp_path / "x", None).close()

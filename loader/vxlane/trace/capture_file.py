@@ -66,7 +66,9 @@ class CaptureFile:
 
     def write(self, data: bytes) -> None:
         """Add a packet; into the next file if this one is full."""
-        if self._rotation and self._path and self._written + len(data) > self._rotation.size:
+        size = self._written + len(data)
+        # A packet that no file has room for is in one by itself.
+        if self._rotation and self._path and self._written and size > self._rotation.size:
             self.close()
             try:
                 _shift(self._path, self._rotation.keep)
