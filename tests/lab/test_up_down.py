@@ -222,6 +222,20 @@ def test_a_failed_up_removes_what_it_made(monkeypatch):
     assert traces() == []
 
 
+@pytest.mark.parametrize("limit", ["size=12k", "size=80k", "nr_inodes=12"])
+def test_up_says_that_there_is_no_room(limit):
+    """Where a lab's files don't fit, `up` says so soon, and leaves nothing."""
+    script = f"""
+        mount -t tmpfs -o {limit} vxlane-test {LABS}
+        {program("vxlane")} lab up --name {NAME}
+        echo "status $?"; find {LABS} -mindepth 1; ls /run/netns | grep {NAME}"""
+    LABS.mkdir(exist_ok=True)
+    command = ["unshare", "--mount", "sh", "-c", script]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=OTHERS)
+    assert done.stderr == f"vxlane: {LABS} has no room for this lab; make some there\n"
+    assert done.stdout == "status 1\n"
+
+
 def test_status_and_exec_work_from_another_process():
     """`lab status --json` lists nodes and pods, and `lab exec` runs where its name says."""
     vxlane = program("vxlane")

@@ -7,7 +7,9 @@ outlive the command that started them.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -61,11 +63,16 @@ def start(node: LabNode, nodes: Path, options: Iterable[str] = ()) -> None:
 
 
 def await_ready(node: LabNode) -> None:
-    """Wait until the agent of `node` has set up the node. LabError: it ended or hangs."""
+    """Wait until the agent of `node` has set up the node.
+
+    LabError: it ended or hangs. OSError: there is no room for its files; it would wait for some.
+    """
     ready = node.directory / "ready"
 
     def is_ready() -> bool:
         alive = bool(namespaces.pids(node.name))
+        if not ready.exists() and not _has_room(node.directory):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(LABS))
         if not ready.exists() and not alive:
             raise LabError("it ended")
         return ready.exists()
@@ -74,6 +81,12 @@ def await_ready(node: LabNode) -> None:
         wait_for(is_ready, "it is not ready", seconds=READY_SECONDS)
     except LabError as error:
         raise LabError(f"the agent of {node.name} failed: {error}; {last_words(node)}") from None
+
+
+def _has_room(directory: Path) -> bool:
+    """Whether a file could be written there. A file system that does not count has 0 of 0."""
+    room = os.statvfs(directory)
+    return bool((room.f_bavail or not room.f_blocks) and (room.f_favail or not room.f_files))
 
 
 def pid(node: LabNode) -> int | None:

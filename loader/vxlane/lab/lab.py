@@ -8,6 +8,7 @@ need it: it removes everything with the lab's names, so a killed `up` leaves not
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import logging
@@ -149,12 +150,14 @@ def up(
                 pods.write_cni_files(node)
                 for _ in range(pods_per_node):
                     lab.add_pod(node)
-        except BaseException:  # Ctrl-C too
+        except BaseException as error:  # Ctrl-C too
             # The lock is released and taken again: a command that Ctrl-C interrupted holds it to
             # its end.
             turn.close()
             with _one_at_a_time():
                 _remove(name)  # and not the log that the error speaks of
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                raise LabError(f"{LABS} has no room for this lab; make some there") from None
             raise
     return lab
 
