@@ -266,6 +266,18 @@ def test_exec_passes_status_on():
     assert subprocess.run(command, check=False).returncode == 7
 
 
+def test_exec_leaves_a_command_its_options():
+    """What stands behind the command's word is the command's, `--help` and `--` too."""
+    labs.up(NAME, nodes=1, pods_per_node=0, kernel_only=1)
+    command = [program("vxlane"), "lab", "exec"]
+    for before in ([f"{NAME}-node1"], [f"{NAME}-node1", "--"], ["--", f"{NAME}-node1"]):
+        argv = [*command, *before, "echo", "-x", "--help", "--", "a"]
+        assert subprocess.check_output(argv, text=True) == "-x --help -- a\n"
+    for own in (["--help"], [f"{NAME}-node1", "--help"]):
+        said = subprocess.check_output([*command, *own], text=True)
+        assert said.startswith("Usage: vxlane lab exec [OPTIONS] NAMESPACE COMMAND...\n")
+
+
 def test_exec_starts_a_command_as_a_shell_does():
     """The signals that Python ignores are not ignored in it; and no PATH is needed."""
     labs.up(NAME, nodes=1, pods_per_node=0, kernel_only=1)

@@ -109,9 +109,20 @@ def status(name: str, as_json: bool) -> None:  # noqa: FBT001 (a flag is click's
     emit(labs.load(name).status(), _table, as_json=as_json)
 
 
+class _Runs(click.Command):
+    """A command whose last argument is one to run: options behind its first word are its own."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put the "--" before COMMAND, unless a person did."""
+        words = [at for at, word in enumerate(args) if not word.startswith("-")]
+        if len(words) > 1 and "--" not in args[: words[1]]:
+            args.insert(words[1], "--")
+        return super().parse_args(ctx, args)
+
+
 @lab.command(
     name="exec",
-    context_settings={"ignore_unknown_options": True},
+    cls=_Runs,
     epilog=examples(
         "vxlane lab exec lab-node1 -- vxlane status",
         "vxlane lab exec lab-node1 -- vxlane test",
