@@ -41,6 +41,10 @@ FAULTS = {
     ),
     "shaper": (ALIVE, "shapers", f"tc qdisc add dev cni0 {_SHAPER}"),
     "pod-shaper": (ALIVE, "shapers", f"tc qdisc add dev {{veth}} {_SHAPER}"),
+    "pod-mac": (
+        *(ALIVE, "pod-macs"),
+        f"nsenter --net=/run/netns/{{pod}} ip link set eth0 address {_STRAY}",
+    ),
     "second-overlay": (
         *(ALIVE, "port"),
         "ip link add vxlan9 type vxlan id 9 dstport 8472 local {address}",
@@ -115,6 +119,7 @@ def names(lab):
         "gateway": node.pod_cidr.network_address,
         "other": lab.address(DEAD),
         "veth": lab.pod(f"{ALIVE}-pod1").veth,
+        "pod": lab.netns(f"{ALIVE}-pod1"),
     }
 
 
@@ -134,6 +139,16 @@ def test_a_fault_is_found_and_mended(doctor, name):
 def test_a_node_that_is_well_has_nothing_to_tell(doctor):
     """With a living agent and nothing broken no check complains."""
     assert doctor.findings(ALIVE) == []
+
+
+def test_a_pod_that_bridges_is_no_fault(doctor):
+    """KubeVirt gives the pod's end another name and MAC; its machine sends from the old one."""
+    pod, end = doctor.lab.netns(f"{DEAD}-pod1"), doctor.lab.pod(f"{DEAD}-pod1")
+    before = doctor.findings(DEAD)
+    change = f"ip -n {pod} link set {{}} down address {{}} name {{}}"
+    doctor.shell(DEAD, change.format("eth0", _STRAY, "eth0-nic"))
+    assert doctor.findings(DEAD) == before
+    doctor.shell(DEAD, change.format("eth0-nic", end.mac, "eth0"), f"ip -n {pod} link set eth0 up")
 
 
 @pytest.mark.tcx

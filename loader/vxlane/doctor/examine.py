@@ -20,6 +20,7 @@ from vxlane.doctor.read.links import LinkReader
 from vxlane.doctor.read.load import reading
 from vxlane.doctor.read.peers import peers
 from vxlane.doctor.read.plugin import plugin
+from vxlane.doctor.read.pods import pods
 from vxlane.doctor.read.rules import rules
 from vxlane.errors import OptionError
 from vxlane.host.devices import Devices
@@ -61,6 +62,7 @@ def read(state: Path) -> Facts:
         return Facts(
             agent=found,
             links=links,
+            pods=pods(devices.socket, links.veths, state, pinned.pods),
             sysctls=kernel.settings(ends),
             conntrack=kernel.conntrack(),
             reverse_path_drops=kernel.reverse_path_drops(),

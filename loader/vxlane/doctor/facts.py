@@ -122,6 +122,20 @@ class Links:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PodEnd:
+    """A pod's interface, as the pod has it."""
+
+    pod: str
+    """Its name, or its container's ID."""
+    ifname: str
+    namespace: str
+    """The file of its network namespace; empty: not known."""
+    told: str
+    """The MAC that the agent was told, and that the programs go by."""
+    mac: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     """Netfilter's rules, as far as checks go by them."""
 
@@ -211,6 +225,7 @@ class Facts:
     reverse_path_drops: int
     """Packets that rp_filter has dropped (IPReversePathFilter of nstat)."""
     links: Links
+    pods: tuple[PodEnd, ...] = ()
     rules: Rules
     peers: Peers
     plugin: Plugin

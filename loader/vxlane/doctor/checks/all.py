@@ -25,6 +25,7 @@ CHECKS: tuple[Check, ...] = (
     devices.offloads,
     devices.programs,
     devices.shapers,
+    devices.macs,
     devices.port,
     settings.bridge_netfilter,
     settings.forwarding,

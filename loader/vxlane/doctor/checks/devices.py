@@ -152,6 +152,22 @@ def shapers(facts: Facts) -> Iterator[Finding]:
         yield ok("shapers", "no qdisc that shapes")
 
 
+def macs(facts: Facts) -> Iterator[Finding]:
+    """Each pod sends from the MAC that the agent was told."""
+    strange = [end for end in facts.pods if end.mac != end.told]
+    for end in strange:
+        says = f"{end.ifname} of pod {end.pod} has {end.mac}, and the agent was told {end.told}"
+        meaning = (
+            "what the pod sends is left to the kernel path, or dropped with --strict (verdict"
+            " spoofed_mac); give the MAC back, or make the pod anew"
+        )
+        back = f"ip link set {end.ifname} address {end.told}"
+        fix = [f"nsenter --net={end.namespace} {back}"] if end.namespace else []
+        yield warn("pod-macs", says, meaning, *fix)
+    if not strange:
+        yield ok("pod-macs", "pods send from the MACs that the agent was told")
+
+
 def port(facts: Facts) -> Iterator[Finding]:
     """The overlay's UDP port is its own."""
     links = facts.links
