@@ -12,7 +12,7 @@ import pytest
 from vxlane.agent.prepare import prepare
 from vxlane.cli.agent import agent
 from vxlane.config import Network, parse_network, read_network
-from vxlane.errors import ConfigError
+from vxlane.errors import ConfigError, OptionError
 
 NETWORK = IPv4Network("10.42.0.0/16")
 
@@ -121,16 +121,19 @@ def test_tunnels_are_tracked_beside_flanneld(mode: str, default: bool) -> None: 
         assert config.untracks == untracks
 
 
-@pytest.mark.parametrize("endpoints", ["localhost:2379", "http://127.0.0.1:2379,", "http://[::1"])
-def test_an_endpoint_that_is_no_address_is_refused(endpoints: str, tmp_path: Path) -> None:
-    """It is the command line's fault, and not one that etcd may mend while the agent waits."""
-    arguments = ["--etcd-endpoints", endpoints, "--state-dir", str(tmp_path)]
-    with pytest.raises(ConfigError, match=r"^'.*' is not the address of a server; write it as"):
-        prepare(agent.make_context("agent", arguments).params)
-
-
-def test_two_sources_of_nodes_are_refused() -> None:
+@pytest.mark.parametrize("other", ["--kube-subnet-mgr", "--etcd-endpoints=http://192.0.2.1"])
+def test_two_sources_of_nodes_are_refused(other: str) -> None:
     """One of them would be overlooked."""
-    arguments = ["--nodes-file", "nodes.yaml", "--kube-subnet-mgr"]
-    with pytest.raises(ConfigError, match="give --nodes-file or --kube-subnet-mgr"):
+    arguments = ["--nodes-file", "nodes.yaml", other]
+    with pytest.raises(OptionError, match=f"give --nodes-file or {other.partition('=')[0]}"):
         prepare(agent.make_context("agent", arguments).params)
+
+
+def test_etcd_beside_kubernetes_is_overlooked_as_in_flanneld(tmp_path: Path) -> None:
+    """A node may have FLANNELD_ETCD_ENDPOINTS from the days before it."""
+    url = "http://192.0.2.1"
+    kubernetes = ["--kube-subnet-mgr", "--kube-api-url", url, "--node-name", "x"]
+    places = ["--mode", "adopt", "--state-dir", str(tmp_path)]
+    arguments = [*kubernetes, *places, "--etcd-endpoints", url]
+    config, _ = prepare(agent.make_context("agent", arguments).params)
+    assert config.origin.startswith("kubernetes ")

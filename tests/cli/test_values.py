@@ -52,6 +52,8 @@ def test_what_is_no_number_is_refused(word):
         (agent, ("--state-dir", "")),
         (agent, ("--subnet-file", "")),
         (agent, ("--host-root", "")),
+        (agent, ("--nodes-file", "")),
+        (agent, ("--ready-file", "")),
         (detach, ("--state-dir", "")),
         (doctor, ("--bundle", "")),
         (install, ("--cni-bin-dir", "")),
@@ -70,6 +72,26 @@ def test_a_pattern_that_is_none_is_refused():
         agent.make_context("agent", ["--iface", "lo", "--iface-regex", "["])
     known = agent.make_context("agent", ["--iface-regex", "eth.", "--iface-regex", "10[.]"])
     assert [pattern.pattern for pattern in known.params["iface_regex"]] == ["eth.", "10[.]"]
+
+
+@pytest.mark.parametrize(
+    ("option", "word", "reason"),
+    [
+        ("--etcd-endpoints", "localhost:2379", "'localhost:2379' is not the address of a server"),
+        ("--etcd-endpoints", "http://127.0.0.1:2379,", "'' is not the address of a server"),
+        ("--etcd-endpoints", "http://[::1", r"'http://\[::1' is not the address of a server"),
+        ("--etcd-endpoints", "ftp://x", "'ftp://x' is not the address of a server"),
+        ("--kube-api-url", "https://x:y", "'https://x:y' is not the address of a server"),
+        ("--public-ip", "::1", "address '::1' is not an IPv4 address"),
+        ("--public-ip", "0.0.0.0", "address '0.0.0.0' can't be a node's underlay address"),
+        ("--iface-can-reach", "x", "address 'x' is not an IPv4 address"),
+    ],
+)
+def test_what_is_no_address_is_refused(option, word, reason):
+    """It is the command line's fault, and not one that a server may mend while the agent waits."""
+    with pytest.raises(click.BadParameter, match=reason) as raised:
+        agent.make_context("agent", [option, word])
+    assert f"'{option}'" in raised.value.format_message()
 
 
 @pytest.mark.parametrize(

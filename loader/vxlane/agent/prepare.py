@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,8 @@ from vxlane.sources.etcd.access import DEFAULT_ENDPOINTS, EtcdAccess, config_key
 from vxlane.sources.etcd.publisher import Term
 from vxlane.sources.etcd.source import EtcdSource, network_config
 from vxlane.sources.file import FileSource
-from vxlane.sources.http import checked_url
 from vxlane.sources.kubernetes.access import find_access
 from vxlane.sources.kubernetes.source import KubernetesSource, own_node_name
-from vxlane.sources.model import parse_address
 from vxlane.sources.none import NoSource
 from vxlane.sources.snapshot import NodeSource
 
@@ -56,11 +54,13 @@ def prepare(values: Values) -> tuple[Config, NodeSource]:
     """
     if values["public_ipv6"]:
         raise OptionError("--public-ipv6 is not supported; leave it out")
-    if values["nodes_file"] and values["kube_subnet_mgr"]:
-        raise OptionError("nodes come from one place; give --nodes-file or --kube-subnet-mgr")
     if values["nodes_file"]:
+        # flanneld takes --kube-subnet-mgr with --etcd-endpoints, and heeds the first.
+        for other in ("--kube-subnet-mgr", "--etcd-endpoints"):
+            if values[_key(other)]:
+                raise OptionError(f"nodes come from one place; give --nodes-file or {other}")
         name, network = values["node_name"] or socket.gethostname(), _network(values)
-        source = FileSource(Path(values["nodes_file"]), name, network.backend)
+        source = FileSource(values["nodes_file"], name, network.backend)
         return _config(values, name, network, origin="file"), source
     if values["kube_subnet_mgr"]:
         return _with_kubernetes(values)
@@ -72,7 +72,7 @@ def prepare(values: Values) -> tuple[Config, NodeSource]:
 
 def _with_kubernetes(values: Values) -> tuple[Config, NodeSource]:
     kubeconfig = Path(values["kubeconfig_file"]) if values["kubeconfig_file"] else None
-    access = find_access(kubeconfig, os.environ, server=values["kube_api_url"])
+    access = find_access(kubeconfig, os.environ, server=values["kube_api_url"] or "")
     prefix = values["kube_annotation_prefix"]
     origin = f"kubernetes {prefix}"
     answers = Answers(values["state_dir"], origin)
@@ -89,9 +89,8 @@ def _with_etcd(values: Values) -> tuple[Config, NodeSource]:
     for one, other in _PAIRS:
         if bool(values[_key(one)]) != bool(values[_key(other)]):
             raise OptionError(f"{one} and {other} go together; give both, or neither")
-    given = values["etcd_endpoints"]
     access = EtcdAccess(
-        endpoints=tuple(map(checked_url, given.split(","))) if given else DEFAULT_ENDPOINTS,
+        endpoints=values["etcd_endpoints"] or DEFAULT_ENDPOINTS,
         prefix=values["etcd_prefix"],
         authority=_path(values["etcd_cafile"]),
         certificate=_path(values["etcd_certfile"]),
@@ -155,7 +154,7 @@ def _config(values: Values, name: str, network: Network, *, origin: str) -> Conf
         ignored=frozenset(map(Kind, values["ignore_mechanism"])),
         untracks=mode is Mode.OWN if values["notrack"] is None else values["notrack"],
         clears_unavailable=values["set_node_network_unavailable"],
-        ready_file=_path(values["ready_file"]),
+        ready_file=values["ready_file"],
         pod_source=PodSource(values["pods"]),
         caches=tuple(map(Path, values["cni_cache_dir"])) or (below(host_root, CACHE),),
         cni_conf_dir=_path(values["cni_conf_dir"]),
@@ -167,8 +166,8 @@ def _choice(values: Values) -> Choice:
     return Choice(
         interfaces=tuple(values["iface"]),
         patterns=tuple(values["iface_regex"]),
-        can_reach=_address(values["iface_can_reach"]),
-        public=_address(values["public_ip"]),
+        can_reach=values["iface_can_reach"],
+        public=values["public_ip"],
     )
 
 
@@ -195,10 +194,6 @@ def _network(values: Values, default: Path | None = None) -> Network:
 
 def _path(text: str | None) -> Path | None:
     return Path(text) if text else None
-
-
-def _address(text: str | None) -> IPv4Address | None:
-    return parse_address(text) if text else None
 
 
 def _previous_subnet(path: Path) -> IPv4Network | None:

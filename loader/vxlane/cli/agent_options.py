@@ -19,11 +19,14 @@ from vxlane.cli.go_flags import GoBool, GroupedOption
 from vxlane.config import SUBNET_FILE, Mode, PodSource
 from vxlane.datapath.attach import Method
 from vxlane.datapath.programs import Constants
+from vxlane.errors import ConfigError
 from vxlane.mechanisms.kinds import Kind
 from vxlane.runtime import cni_places
 from vxlane.sources.etcd.access import DEFAULT_ENDPOINTS
 from vxlane.sources.etcd.access import DEFAULT_PREFIX as ETCD_PREFIX
+from vxlane.sources.http import checked_url
 from vxlane.sources.kubernetes.annotations import DEFAULT_PREFIX as ANNOTATION_PREFIX
+from vxlane.sources.model import parse_address
 from vxlane.util.places import STATE, STATE_VARIABLE
 
 _SIZES = Constants()
@@ -55,6 +58,22 @@ def _choice(kind: type[Mode | Method | LogFormat | PodSource]) -> click.Choice[s
     return click.Choice([item.value for item in kind])
 
 
+def _read_by(read: Callable[[str], object]) -> Callable[..., object]:
+    """A callback that reads what is given. BadParameter, which names the option: it can't."""
+
+    def callback(_ctx: click.Context, _param: click.Parameter, word: str | None) -> object:
+        try:
+            return read(word) if word else None
+        except ConfigError as error:
+            raise click.BadParameter(str(error)) from None
+
+    return callback
+
+
+def _urls(words: str) -> tuple[str, ...]:
+    return tuple(map(checked_url, words.split(",")))
+
+
 def _patterns(
     _ctx: click.Context, _param: click.Parameter, words: tuple[str, ...]
 ) -> tuple[re.Pattern[str], ...]:
@@ -79,9 +98,17 @@ def _size(what: str, default: int) -> InGroup:
 
 _NODE_SOURCE = (
     _option("node-name", envvar="NODE_NAME", help="This node's name. The default is the host's."),
-    _own("nodes-file", help="Take the nodes from this YAML or JSON file, and follow it."),
+    _own(
+        "nodes-file",
+        type=PRIVATE,
+        help="Take the nodes from this YAML or JSON file, and follow it.",
+    ),
     _switch("kube-subnet-mgr", help="Take the nodes from Kubernetes."),
-    _option("kube-api-url", default="", help="Use this API server instead of the kubeconfig's."),
+    _option(
+        "kube-api-url",
+        callback=_read_by(checked_url),
+        help="Use this API server instead of the kubeconfig's.",
+    ),
     _option(
         "kubeconfig-file",
         default="",
@@ -95,7 +122,7 @@ _NODE_SOURCE = (
     ),
     _option(
         "etcd-endpoints",
-        default="",
+        callback=_read_by(_urls),
         help="Take the nodes from etcd at these URLs, separated by commas. In mode own without "
         f"another source the default is flanneld's: {','.join(DEFAULT_ENDPOINTS)}.",
     ),
@@ -142,9 +169,14 @@ _OVERLAY = (
         help="Use the interface whose address or name this regular expression matches, if none is "
         "found by --iface. Can be repeated.",
     ),
-    _option("iface-can-reach", help="Use the interface by which this address is reached."),
+    _option(
+        "iface-can-reach",
+        callback=_read_by(parse_address),
+        help="Use the interface by which this address is reached.",
+    ),
     _option(
         "public-ip",
+        callback=_read_by(parse_address),
         help="Address that peers send to. The default is the underlay interface's first one. With "
         "--iface it may be a NAT's, which is on none of this node's interfaces.",
     ),
@@ -289,7 +321,7 @@ _OBSERVABILITY = (
         default=0,
         help="Serve metrics for Prometheus on this port. 0, the default, is off.",
     ),
-    _own("ready-file", help="Create this file when the node's network is up."),
+    _own("ready-file", type=PRIVATE, help="Create this file when the node's network is up."),
     _own(
         "log-format",
         type=_choice(LogFormat),
