@@ -135,7 +135,7 @@ def test_a_report_with_a_value_of_another_kind_is_none(report: dict[str, Any]) -
 
 def test_a_report_may_lack_keys_and_have_others() -> None:
     """Agents of other versions know other ones."""
-    found = node(share=None, failures=None, tomorrow=[float("nan")])
+    found = node(share=None, failures=None, tomorrow=[None])
     assert (found.troubles, found.is_reporting) == ([], True)
     assert worse(health(), health_of(found, [])) == []
     assert [node(share=share).report["share"] for share in (0, 1, 0.25)] == [0, 1, 0.25]

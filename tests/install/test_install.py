@@ -171,16 +171,23 @@ def test_lists_that_can_t_be_added_to(place, name, content, complaint):
     assert place.files() == before
 
 
+LISTED = '{"cniVersion": "1.0.0", "name": "cbr0", "plugins": [{"type": "bridge", "mtu": NaN}]}'
+
+
 @pytest.mark.parametrize("form", ["drop-in", "conflist"])
-@pytest.mark.parametrize("kind", ["directory", "deep JSON"])
-def test_lists_that_can_t_be_read(place, form, kind):
-    """A directory in a list's place, or JSON without end, is one sentence and changes nothing."""
+@pytest.mark.parametrize(
+    "content",
+    [None, b"[" * 100_000, LISTED.encode(), LISTED.replace("NaN", "1").encode("utf-16")],
+    ids=["directory", "deep JSON", "NaN", "UTF-16"],
+)
+def test_lists_that_can_t_be_read(place, form, content):
+    """What no runtime reads, be it a directory or text, is one sentence and changes nothing."""
     place.conf.mkdir(parents=True, exist_ok=True)
     file = place.conf / "05-odd.conflist"
-    if kind == "directory":
+    if content is None:
         file.mkdir()
     else:
-        file.write_text("[" * 100_000)
+        file.write_bytes(content)
     done = place.vxlane("install", "--form", form)
     assert (done.returncode, done.stdout) == (1, "")
     assert f"vxlane: {file} " in done.stderr

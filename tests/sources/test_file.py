@@ -103,10 +103,12 @@ def test_a_bad_entry_is_named_and_keeps_its_last_good_state(
         (GOOD.replace("10.42.0.0/16", "10.99.0.0/16"), "not inside the network"),
         ("[" * 50_000, "it is nested too deeply"),
         ("- " * 50_000, "it is nested too deeply"),
+        ('{"nodes": [], "x": NaN}', "neither YAML nor JSON: NaN is no value"),
+        ('{"nodes": [], "network": 10}', "network must be a string"),
     ],
     ids=[
         *("yaml", "json", "empty", "no-list", "own-missing", "network", "own-outside"),
-        *("brackets", "dashes"),
+        *("brackets", "dashes", "nan", "number"),
     ],
 )
 def test_an_unusable_file_leaves_the_last_good_set(

@@ -176,9 +176,11 @@ def _text(entry: Mapping[str, object], key: str) -> str:
 
 
 def _network(document: Mapping[str, object]) -> IPv4Network | None:
-    text = document.get("network")
+    if document.get("network") is None:
+        return None
+    text = _text(document, "network")
     try:
-        return None if text is None else IPv4Network(text)
+        return IPv4Network(text)
     except ValueError as error:
         raise ConfigError(f"network {text!r} is not an IPv4 network: {error}") from None
 
