@@ -222,6 +222,21 @@ def test_a_failed_up_removes_what_it_made(monkeypatch):
     assert traces() == []
 
 
+def test_the_machine_s_cni_files_are_not_a_lab_s_to_keep(tmp_path, monkeypatch):
+    """Its agents leave them as they are, though a node's agent puts a list back that is gone."""
+    directory = tmp_path / "etc/cni/net.d"
+    directory.mkdir(parents=True)
+    listed = '{"cniVersion": "1.0.0", "name": "cbr0", "plugins": [{"type": "flannel"}]}'
+    (directory / "10-flannel.conflist").write_text(listed, encoding="utf-8")
+    places = ["--cni-conf-dir", directory, "--cni-bin-dir", tmp_path / "opt/cni/bin"]
+    install = [program("vxlane"), "install", "--form", "conflist", *places]
+    subprocess.run(install, check=True, stdout=subprocess.DEVNULL)
+    (directory / "00-vxlane.conflist").unlink()
+    monkeypatch.setenv("VXLANE_HOST_ROOT", str(tmp_path))
+    labs.up(NAME, nodes=1, pods_per_node=0, kernel_only=0)
+    assert not (directory / "00-vxlane.conflist").exists()
+
+
 @pytest.mark.parametrize("limit", ["size=12k", "size=80k", "nr_inodes=12"])
 def test_up_says_that_there_is_no_room(limit):
     """Where a lab's files don't fit, `up` says so soon, and leaves nothing."""

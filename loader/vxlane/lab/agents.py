@@ -19,7 +19,9 @@ from vxlane.datapath import compiler
 from vxlane.errors import LabError
 from vxlane.lab import namespaces
 from vxlane.lab.plan import LABS, POD_NETWORK, LabNode, is_namespace_of
+from vxlane.lab.pods import cni_directories
 from vxlane.lab.waiting import wait_for
+from vxlane.runtime.cni_places import NETWORKS_VARIABLE
 from vxlane.util import files
 from vxlane.util.places import STATE_VARIABLE
 
@@ -58,7 +60,8 @@ def start(node: LabNode, nodes: Path, options: Iterable[str] = ()) -> None:
     agent = [program("vxlane"), "agent", "--nodes-file", str(nodes), "--node-name", node.name]
     agent += ["--iface", "eth0", "--ip-masq", "--subnet-file", str(node.directory / "subnet.env")]
     agent += ["--ready-file", str(ready), *options]
-    env = {STATE_VARIABLE: str(node.directory)}
+    # An agent keeps the CNI plugin where it was installed: the machine's is not the lab's to keep.
+    env = {STATE_VARIABLE: str(node.directory), NETWORKS_VARIABLE: str(cni_directories(node)[0])}
     namespaces.start(node.name, *agent, log=_log(node), env=env)
 
 
