@@ -222,6 +222,17 @@ def test_a_failed_up_removes_what_it_made(monkeypatch):
     assert traces() == []
 
 
+def test_an_open_umask_opens_no_directory():
+    """An agent refuses a state directory that others may write to."""
+    before = os.umask(0)
+    try:
+        labs.up(NAME, nodes=1, pods_per_node=0, kernel_only=1)
+    finally:
+        os.umask(before)
+    for directory in (LABS / NAME, LABS / NAME / "node1"):
+        assert directory.stat().st_mode & 0o777 == 0o755
+
+
 def test_the_machine_s_cni_files_are_not_a_lab_s_to_keep(tmp_path, monkeypatch):
     """Its agents leave them as they are, though a node's agent puts a list back that is gone."""
     directory = tmp_path / "etc/cni/net.d"

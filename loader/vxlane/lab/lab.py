@@ -178,8 +178,9 @@ def _namespaces(name: str) -> list[str]:
 
 def _make(lab: Lab, agent_options: list[str]) -> None:
     """Everything but the pods."""
-    for node in lab.nodes:
-        node.directory.mkdir(parents=True)
+    for directory in (LABS / lab.name, *(node.directory for node in lab.nodes)):
+        # Whatever the umask: an agent refuses a directory that others may write to.
+        directory.mkdir(mode=0o755)
     lab.save()
     underlay.make_switch(lab.name)
     for node in lab.nodes:
