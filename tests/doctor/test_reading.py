@@ -16,7 +16,7 @@ from vxlane.doctor.read.links import LinkReader
 from vxlane.doctor.read.plugin import plugin
 from vxlane.doctor.read.programs import ProgramReader
 from vxlane.doctor.read.rules import rules
-from vxlane.host import sysctls
+from vxlane.host import entries, sysctls
 from vxlane.host.devices import Devices
 from vxlane.netlink.socket import NetlinkSocket
 
@@ -73,6 +73,12 @@ def test_routers_of_both_families_may_fail_to_answer(chamber):
         states = peers.states_of(netlink)
     failed = {who for who, state in states.items() if state == 0x20}
     assert failed >= {(device, IPv4Address("192.0.2.1")), (device, IPv6Address("fe80::1"))}
+
+
+def test_a_namespace_without_routes(chamber):
+    """Where no device was ever up the kernel has no table of routes: there is no entry."""
+    with contextlib.closing(chamber.run(NetlinkSocket)) as netlink:
+        assert entries.read(netlink, 0) == {}
 
 
 def test_a_namespace_without_rules(chamber):

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import NamedTuple
 
+from vxlane.errors import KernelError
 from vxlane.netlink import rtnetlink as rt
 from vxlane.netlink.socket import Intent, NetlinkSocket, Request, attribute, attributes
 from vxlane.util.names import device_name, mac_octets
@@ -191,7 +192,12 @@ def listed(netlink: NetlinkSocket, device: int, kind: type[Entry]) -> list[bytes
     """Dump the entries of one kind as netlink messages, for `parsed`."""
     if kind is Route:
         routes = rt.RTMSG.pack(socket.AF_INET, 0, 0, 0, rt.RT_TABLE_MAIN, 0, 0, 0, 0)
-        return netlink.dump(Request(rt.RTM_GETROUTE, routes))
+        try:
+            return netlink.dump(Request(rt.RTM_GETROUTE, routes))
+        except KernelError as error:
+            if error.errno == errno.ENOENT:
+                return []  # The kernel makes the table with its first route.
+            raise
     if not device:
         return []
     if kind is Neighbour:
