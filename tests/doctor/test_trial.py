@@ -105,6 +105,15 @@ def test_a_fix_that_mends_is_kept(chamber):
     assert chamber.run(is_on)
 
 
+def test_a_count_that_goes_on_is_nothing_new(chamber):
+    """What was found before stays found, whatever its number is by now."""
+    before, now = ([warn("rp-filter", f"has dropped {n} packets", "lost")] for n in (9, "1,010"))
+    outcome = chamber.run(
+        trial.attempt, "offloads", FOUND + before, lambda: now, readings(*[0] * 4)
+    )
+    assert (outcome["kept"], outcome["reason"]) == (True, None)
+
+
 @pytest.mark.parametrize(
     ("now", "lost", "words"),
     [

@@ -7,11 +7,12 @@ trial early, Ctrl-C too, takes it back.
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vxlane.doctor.findings import Finding, Json, Level
 from vxlane.doctor.load import Load, Reading, between, worse
@@ -94,15 +95,20 @@ def _watch(read: Read) -> Load:
 
 def _objection(check: str, was: Sequence[Finding], now: Sequence[Finding]) -> str:
     """What speaks against it by the findings: it mends nothing, or brings something new."""
-    known = {(finding.check, finding.says) for finding in was}
+    known = set(map(_identity, was))
     for finding in now:
         if finding.level is Level.OK:
             continue
-        if finding.check == check and (finding.check, finding.says) in known:
+        if finding.check == check and _identity(finding) in known:
             return f"it did not mend this: {finding.says}"
-        if (finding.check, finding.says) not in known:
+        if _identity(finding) not in known:
             return f"it brought this: {finding.check}: {finding.says}"
     return ""
+
+
+def _identity(finding: Finding) -> Finding:
+    """`finding` without what counts on: "has dropped 3 packets". Its commands tell who it is of."""
+    return replace(finding, says=re.sub(r"\d[\d.,]*", "", finding.says))
 
 
 def _take_back(done: Sequence[Change]) -> None:
