@@ -32,6 +32,9 @@ DEFAULT_PORT = 8472
 SUBNET_FILE = Path("/run/flannel/subnet.env")
 """Where flanneld tells CNI plugins of the node's network."""
 
+SUBNET_VARIABLE = "FLANNELD_SUBNET_FILE"
+"""What says that it is elsewhere."""
+
 
 class Mode(enum.Enum):
     """Which program makes the overlay."""

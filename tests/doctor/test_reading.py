@@ -182,6 +182,19 @@ def test_programs_of_others(chamber):
     assert (found.hook, found.priority, found.link) == ("egress", 9, 0)
 
 
+def test_subnet_env_may_be_elsewhere(chamber, tmp_path, monkeypatch):
+    """By flanneld's variable, as in a lab, where the machine's file is another network's."""
+
+    def pod_mtu():
+        with contextlib.closing(Devices()) as devices:
+            return LinkReader(devices).links(None, ()).pod_mtu
+
+    file = tmp_path / "subnet.env"
+    file.write_text("FLANNEL_MTU=1234\n", encoding="ascii")
+    monkeypatch.setenv("FLANNELD_SUBNET_FILE", str(file))
+    assert chamber.run(pod_mtu) == 1234
+
+
 def test_flannels_devices(chamber):
     """The VXLAN device, its NIC and the pods' bridge are found by what they are."""
 

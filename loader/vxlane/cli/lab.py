@@ -16,6 +16,7 @@ from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from vxlane.cli.common import Json, Number, as_json, emit, examples, need_root
+from vxlane.config import SUBNET_VARIABLE
 from vxlane.errors import LabError
 from vxlane.lab import demo as demos
 from vxlane.lab import lab as labs
@@ -26,9 +27,6 @@ from vxlane.runtime.cni_places import CACHE_VARIABLE, NETWORKS_VARIABLE, PLUGINS
 from vxlane.show.table import table
 from vxlane.util import interrupt
 from vxlane.util.places import STATE_VARIABLE
-
-_SUBNET_VARIABLE = "FLANNELD_SUBNET_FILE"
-"""What the agent's --subnet-file is read from."""
 
 name_option = click.option("--name", default="lab", show_default=True, help="The lab's name.")
 
@@ -140,7 +138,7 @@ def execute(namespace: str, command: tuple[str, ...]) -> None:
         os.environ |= {NETWORKS_VARIABLE: networks, PLUGINS_VARIABLE: plugins}
         os.environ |= {CACHE_VARIABLE: cache, STATE_VARIABLE: str(node.directory)}
         # An agent writes it, and the machine's own CNI plugins would go by it.
-        os.environ[_SUBNET_VARIABLE] = str(node.directory / "subnet.env")
+        os.environ[SUBNET_VARIABLE] = str(node.directory / "subnet.env")
     path = os.environ.get("PATH", os.defpath)
     os.environ["PATH"] = f"{Path(program('vxlane')).parent}:{path}"
     for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # by Python, and then by COMMAND

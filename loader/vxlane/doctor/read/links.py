@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from ipaddress import IPv4Interface
+from pathlib import Path
 
-from vxlane.config import SUBNET_FILE
+from vxlane.config import SUBNET_FILE, SUBNET_VARIABLE
 from vxlane.datapath.records import Settings
 from vxlane.doctor.facts import Link, Links, Tunnel
 from vxlane.doctor.read.programs import ProgramReader
@@ -89,5 +91,6 @@ class LinkReader:
 
 
 def _pod_mtu() -> int:
-    told = subnet_env.read(SUBNET_FILE).get("FLANNEL_MTU", "")
+    file = Path(os.environ.get(SUBNET_VARIABLE) or SUBNET_FILE)
+    told = subnet_env.read(file).get("FLANNEL_MTU", "")
     return int(told) if told.isdecimal() else 0
