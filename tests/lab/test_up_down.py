@@ -233,7 +233,14 @@ def test_an_open_umask_opens_no_directory():
         assert directory.stat().st_mode & 0o777 == 0o755
 
 
-def test_the_machine_s_cni_files_are_not_a_lab_s_to_keep(tmp_path, monkeypatch):
+def test_options_of_the_machine_s_agent_are_not_a_lab_s(monkeypatch):
+    """A shell may have read /etc/default/vxlane, or flanneld's file."""
+    monkeypatch.setenv("FLANNELD_IP_BLACKHOLE_ROUTE", "true")
+    labs.up(NAME, nodes=1, pods_per_node=0, kernel_only=0)
+    assert "blackhole" not in namespaces.run(f"{NAME}-node1", "ip", "route").stdout
+
+
+def test_the_machine_s_cni_files_are_not_a_lab_s_to_keep(tmp_path):
     """Its agents leave them as they are, though a node's agent puts a list back that is gone."""
     directory = tmp_path / "etc/cni/net.d"
     directory.mkdir(parents=True)
@@ -243,8 +250,8 @@ def test_the_machine_s_cni_files_are_not_a_lab_s_to_keep(tmp_path, monkeypatch):
     install = [program("vxlane"), "install", "--form", "conflist", *places]
     subprocess.run(install, check=True, stdout=subprocess.DEVNULL)
     (directory / "00-vxlane.conflist").unlink()
-    monkeypatch.setenv("VXLANE_HOST_ROOT", str(tmp_path))
-    labs.up(NAME, nodes=1, pods_per_node=0, kernel_only=0)
+    options = ["--host-root", str(tmp_path)]
+    labs.up(NAME, nodes=1, pods_per_node=0, kernel_only=0, agent_options=options)
     assert not (directory / "00-vxlane.conflist").exists()
 
 

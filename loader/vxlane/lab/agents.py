@@ -29,6 +29,8 @@ READY_SECONDS = compiler.TIMEOUT + 30.0
 """From exec to ready. Most of it is the compiler, and that ends in its own time; an agent that ends
 is noticed at once."""
 _LAST_LINES = 10
+_OF_AGENTS = ("FLANNELD_", "VXLANE_")
+"""How the variables begin that an agent's options are read from."""
 
 
 def program(name: str) -> str:
@@ -60,8 +62,10 @@ def start(node: LabNode, nodes: Path, options: Iterable[str] = ()) -> None:
     agent = [program("vxlane"), "agent", "--nodes-file", str(nodes), "--node-name", node.name]
     agent += ["--iface", "eth0", "--ip-masq", "--subnet-file", str(node.directory / "subnet.env")]
     agent += ["--ready-file", str(ready), *options]
+    # What a shell has read of the machine's agent (/etc/default/vxlane) is not meant for these.
+    env = {name: os.environ[name] for name in os.environ if not name.startswith(_OF_AGENTS)}
     # An agent keeps the CNI plugin where it was installed: the machine's is not the lab's to keep.
-    env = {STATE_VARIABLE: str(node.directory), NETWORKS_VARIABLE: str(cni_directories(node)[0])}
+    env |= {STATE_VARIABLE: str(node.directory), NETWORKS_VARIABLE: str(cni_directories(node)[0])}
     namespaces.start(node.name, *agent, log=_log(node), env=env)
 
 

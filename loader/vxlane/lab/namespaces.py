@@ -117,7 +117,7 @@ def _shown(namespace: str | None, argv: Sequence[str]) -> str:
 
 
 def start(namespace: str, *argv: str, log: Path, env: Mapping[str, str]) -> None:
-    """Start a process in a session of its own, with its output appended to `log`.
+    """Start a process in a session of its own, with its output appended to `log`, and with `env`.
 
     It outlives this process, and a Ctrl-C reaches only one of them.
     """
@@ -129,7 +129,7 @@ def start(namespace: str, *argv: str, log: Path, env: Mapping[str, str]) -> None
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            env={**os.environ, **env},
+            env=env,
         )
 
 
