@@ -130,7 +130,7 @@ def test_flanneld_flags_come_from_the_environment(node: AgentNode) -> None:
         (["--public-ipv6", "fd00::1"], 2, "--public-ipv6 is not supported"),
         (["--net-config-path", "/nowhere"], 1, "/nowhere: No such file"),
         (["--nodes-file", "/nowhere/nodes"], 1, "/nowhere can't be watched"),
-        (["--public-ip", "x"], 1, "'x' is not an IPv4 address"),
+        (["--public-ip", "x"], 2, "'x' is not an IPv4 address"),
     ],
     ids=["ipv6", "net-conf", "nodes", "address"],
 )
