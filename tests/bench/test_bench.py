@@ -146,6 +146,7 @@ def test_ends_that_are_given(lab, tmp_path):
     assert "talk tcp" in asked[1]
     assert bulk[1].endswith("--congestion reno")
     assert "TCP throughput reno" in document["environment"]["TCP congestion control"]
+    assert document["environment"]["idle CPUs"].startswith("governor ")
     assert (tmp_path / "run.html").read_text().startswith("<!doctype html>")
     compared = [program("vxlane"), "bench", "compare", files["json"], files["json"]]
     done = subprocess.run(compared, capture_output=True, text=True, check=True)

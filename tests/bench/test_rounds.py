@@ -60,6 +60,7 @@ def hold(monkeypatch):
         (row,) = findings.rows.values()
         return row, findings, asked
 
+    held.asked = asked
     return held
 
 
@@ -77,24 +78,29 @@ def test_paths_take_turns(hold):
     assert findings.failures == []
 
 
-@pytest.mark.parametrize(("placement", "cpus"), [(Placement.ONE, (4, 4)), (Placement.TWO, (4, 6))])
-def test_the_ends_are_placed(hold, placement, cpus):
-    """Both ends run on the first CPU, or the server on the second."""
-    assert hold(1, placement)[2][-1][1] == cpus
-
-
 @pytest.mark.parametrize(
-    ("placement", "kept"),
-    [(Placement.ONE, [()]), (Placement.TWO, [()]), (Placement.AWAKE, [(4, 6)])],
+    ("placement", "kept", "ends"),
+    [
+        (Placement.ONE, (), (4, 4)),
+        (Placement.TWO, (), (4, 6)),
+        (Placement.AWAKE, (4, 6), (4, 6)),
+    ],
 )
-def test_which_cpus_are_kept_awake(hold, monkeypatch, placement, kept):
-    """Those of both ends, while a cell is measured that says so."""
-    asked = []
-    monkeypatch.setattr(
-        rounds, "kept_awake", lambda cpus, _: asked.append(cpus) or contextlib.nullcontext()
-    )
-    assert hold(1, placement)[2][-1][1] == ((4, 4) if placement is Placement.ONE else (4, 6))
-    assert asked == kept * len(PATHS)
+def test_the_ends_are_placed(hold, monkeypatch, placement, kept, ends):
+    """Both ends run on the first CPU, or the server on the second. Both CPUs are kept awake while a
+    cell is measured that says so.
+    """
+    measured = []
+
+    @contextlib.contextmanager
+    def kept_awake(cpus, _):
+        before = len(hold.asked)
+        yield
+        measured.append((cpus, [placed for _, placed in hold.asked[before:]]))
+
+    monkeypatch.setattr(rounds, "kept_awake", kept_awake)
+    hold(1, placement)
+    assert measured == [(kept, [ends])] * len(PATHS)
 
 
 def test_a_path_that_is_not_itself_is_not_measured(hold):

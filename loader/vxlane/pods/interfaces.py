@@ -11,7 +11,7 @@ import dataclasses
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -102,6 +102,13 @@ def _is_ipv4(text: object) -> bool:
     except ValueError:
         raise ConfigError(f"address {text!r} is not an IP address") from None
     return True
+
+
+def noted(state: Path) -> Iterator[PodInterface]:
+    """What an agent has noted in its state directory. What can't be read is for it to remove."""
+    for path in sorted((state / "pods").glob("*.json")):
+        with contextlib.suppress(OSError, ValueError, AttributeError, ConfigError):
+            yield parse_interface(parse_json(path.read_bytes()))
 
 
 class PodStore:

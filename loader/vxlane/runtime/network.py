@@ -77,7 +77,8 @@ def chained(directory: Path, network: str, *, form: Form, plugin: Json) -> Plan:
         # The new form first: a pod that is made in between is only accelerated twice.
         return {drop_in: plugin, conflist: None}
     file, listed = _in_use(directory, network)
-    rest, added = _without(listed, _taken(conflist)), _added(conflist)
+    added, taken = _changed_by_others(conflist)
+    rest = _without(listed, taken)
     # flannel's list first: what has moved is known by ours.
     return {
         **({file: rest} if rest != listed else {}),
@@ -99,7 +100,8 @@ def main(directory: Path, network: str, *, plugin: Json) -> Plan:
         for kind, capability in (("portmap", "portMappings"), ("bandwidth", "bandwidth"))
     ]
     conflist = directory / _LIST
-    plugins = [maker, *others, plugin, *_added(conflist)]
+    added, _ = _changed_by_others(conflist)
+    plugins = [maker, *others, plugin, *added]
     listed = {"cniVersion": "1.0.0", "name": network, "plugins": plugins}
     return {conflist: listed, _drop_in(directory, network): None}
 
@@ -240,25 +242,19 @@ def _without(listed: Json, kinds: Collection[str]) -> Json:
     return {**listed, "plugins": [p for p in listed["plugins"] if p.get("type") not in kinds]}
 
 
-def _added(conflist: Path) -> list[Json]:
-    """What others have put behind our plugin in our own list."""
-    try:
-        plugins = _read(conflist)["plugins"]
-        types = [entry["type"] for entry in plugins]
-    except (ConfigError, LookupError, TypeError):
-        return []  # it is not there, or not as it was written
-    return plugins[len(types) - types[::-1].index(TYPE) :] if TYPE in types else []
-
-
-def _taken(conflist: Path) -> list[str]:
-    """The types that had moved behind our plugin in our own list and were taken away again."""
+def _changed_by_others(conflist: Path) -> tuple[list[Json], list[str]]:
+    """What others have done to our own list: the plugins that they have put behind ours, and the
+    types that had moved there and were taken away again.
+    """
     try:
         listed = _read(conflist)
-        types = [entry["type"] for entry in listed["plugins"]]
-        moved = listed.get(_MOVED, []) if TYPE in types else []
-        return [kind for kind in moved if kind not in types]
-    except (ConfigError, LookupError, TypeError):
-        return []
+        plugins = listed["plugins"]
+        types = [entry["type"] for entry in plugins]
+        behind = len(types) - types[::-1].index(TYPE)
+        taken = [kind for kind in listed.get(_MOVED, ()) if kind not in types]
+    except (ConfigError, LookupError, TypeError, ValueError):
+        return [], []  # it is not there, or not as it was written
+    return plugins[behind:], taken
 
 
 def _says(file: Path, content: Json) -> bool:

@@ -3,17 +3,14 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from vxlane.datapath.records import Pod
 from vxlane.doctor.facts import Link, PodEnd
-from vxlane.errors import ConfigError
 from vxlane.host.veths import far_end
 from vxlane.netlink.socket import NetlinkSocket
-from vxlane.pods.interfaces import PodInterface, parse_interface
-from vxlane.util.jsontext import parse_json
+from vxlane.pods.interfaces import noted
 
 
 def pods(
@@ -23,7 +20,7 @@ def pods(
     told = {pod.ifindex: pod.mac for pod in pinned}
     indexes = {link.name: link.device.index for link in veths}
     found = []
-    for interface in _noted(state):
+    for interface in noted(state):
         index = indexes.get(interface.host_ifname, 0)
         end = far_end(netlink, index) if index in told else None
         # A pod that bridges (KubeVirt) names it anew, and sends from the old MAC all the same.
@@ -32,10 +29,3 @@ def pods(
             known = {"pod": name, "ifname": end.name, "namespace": interface.netns}
             found.append(PodEnd(**known, told=told[index], mac=end.mac))
     return tuple(found)
-
-
-def _noted(state: Path) -> Iterator[PodInterface]:
-    """The files in the agent's state directory. What can't be read is for the agent to remove."""
-    for path in sorted((state / "pods").glob("*.json")):
-        with contextlib.suppress(OSError, ValueError, AttributeError, ConfigError):
-            yield parse_interface(parse_json(path.read_bytes()))
