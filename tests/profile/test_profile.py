@@ -18,6 +18,7 @@ from pathlib import Path
 import browser
 import pytest
 from profilefigures import Page
+from profilerun import begun, profiling
 
 from vxlane.lab.agents import program
 from vxlane.lab.waiting import wait_for
@@ -34,37 +35,6 @@ tracing.program_text = lambda: text + "int at_nosuch(void *context) { return !co
 tracing.main()
 """
 DATAGRAMS = Path(__file__).with_name("datagrams.py")
-
-
-def descriptors(pid):
-    """What a process has open, as /proc names it."""
-    with contextlib.suppress(FileNotFoundError):
-        return {str(file.readlink()) for file in Path(f"/proc/{pid}/fd").iterdir()}
-    return set()
-
-
-@contextlib.contextmanager
-def begun(lab, node, *options):
-    """The process of a profile that has begun."""
-    env = os.environ | {"VXLANE_STATE_DIR": str(lab.node(node).directory)}
-    command = [program("vxlane"), "profile", "--seconds", "60", "--json", "-", *options]
-    with lab.spawn(node, *command, stdout=-1, env=env) as process:
-        # It is the last that the profile begins.
-        wait_for(
-            lambda: "anon_inode:bpf-stats" in descriptors(process.pid), "a profile", seconds=20
-        )
-        yield process
-
-
-@contextlib.contextmanager
-def profiling(lab, node, *options):
-    """Profile a node during the block; its document is filled in at the end."""
-    document = {}
-    with begun(lab, node, *options) as process:
-        yield document
-        process.send_signal(signal.SIGINT)
-        said, _ = process.communicate(timeout=20)
-    document.update(json.loads(said))
 
 
 def talk(lab, asker, answerer, count=10, size=100):
@@ -178,32 +148,6 @@ def test_programs_that_are_replaced_meanwhile(make_lab):
         lab.start_agent("node1", "--strict")
     sentence = "the programs were replaced or removed meanwhile: only what those cost is counted"
     assert document["missing"] == [sentence]
-
-
-def retransmitted(lab, pod):
-    """The segments that a pod's TCP has sent again, as the kernel counts them."""
-    lines = lab.exec(pod, "cat", "/proc/net/snmp").stdout.splitlines()
-    names, values = (line.split() for line in lines if line.startswith("Tcp:"))
-    return int(values[names.index("RetransSegs")])
-
-
-def test_retransmits_are_those_of_the_kernel(lab):
-    """A super-packet that is sent again is as many retransmits as it has segments."""
-    listen = [sys.executable, STREAM, "serve", "7301", "4000000"]
-    connect = [sys.executable, STREAM, "connect", f"{lab.address('node2-pod1')}:7301", "4000000"]
-    lossy = "table ip lossy { chain in { type filter hook input priority 0; tcp dport 7301"
-    lossy += " numgen inc mod 10 == 5 drop; }; }"
-    before = retransmitted(lab, "node1-pod1")
-    lab.exec("node2-pod1", "nft", lossy)
-    try:
-        with lab.spawn("node2-pod1", *listen, stdout=-1) as server:
-            assert server.stdout.readline() == "listening\n"
-            with profiling(lab, "node1") as document:
-                lab.exec("node1-pod1", *map(str, connect))
-    finally:
-        lab.exec("node2-pod1", "nft", "delete table ip lossy")
-    (lost,) = document["losses"]
-    assert lost["retransmits"] == retransmitted(lab, "node1-pod1") - before > 0
 
 
 def programs_of(pid):

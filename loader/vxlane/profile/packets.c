@@ -31,12 +31,14 @@ struct sum {
 struct retransmit {
 	__be32 remote;
 	u32 is_syn;
+	u32 netns;
 };
 
 BPF_TABLE("lru_hash", u64, struct flight, flights, 32768);
 BPF_TABLE("hash", u32, u32, devices, MAX_DEVICES); /* ifindex -> place */
 BPF_TABLE("hash", __be32, u32, pods, MAX_PODS);
 BPF_TABLE("lru_hash", struct retransmit, u64, retransmits, 4096);
+BPF_TABLE("lru_hash", u32, u32, namespaces, 4096); /* inode numbers of pods' */
 
 /* By leg and path; the first two by slot too. */
 BPF_TABLE("percpu_array", u32, u64, latencies, LEGS *PATHS *SLOTS);
@@ -80,13 +82,19 @@ static __always_inline const char *read_pointer(const char *at)
 	return (const char *)read_u64(at);
 }
 
+/* Of a device's or a socket's pointer to it. */
+static __always_inline u32 netns_of(const char *at)
+{
+	return read_u32(read_pointer(at) + NET_NS_INUM);
+}
+
 static __always_inline u32 place_of(const char *skb)
 {
 	const char *device = read_pointer(skb + SK_BUFF_DEV);
 	u32 ifindex = read_u32(device + NET_DEVICE_IFINDEX);
 	u32 *place;
 
-	if (read_u32(read_pointer(device + NET_DEVICE_ND_NET) + NET_NS_INUM) != NETNS)
+	if (netns_of(device + NET_DEVICE_ND_NET) != NETNS)
 		return PLACE_BETWEEN;
 	place = devices.lookup(&ifindex);
 	return place ? *place : PLACE_BETWEEN;
@@ -212,11 +220,26 @@ static __always_inline void enter_socket(const char *skb, u32 protocol, u32 from
 		count(&flight, flight.origin == PLACE_POD ? from_pod : from_nic);
 }
 
+/* A veth hands a packet over with its socket. */
+static __always_inline void note_netns(const char *skb)
+{
+	const char *sk = read_pointer(skb + SK_BUFF_SK);
+	u32 netns, known = 1;
+
+	if (!sk)
+		return;
+	netns = netns_of(sk + SOCK_SKC_NET);
+	if (!namespaces.lookup(&netns))
+		namespaces.update(&netns, &known);
+}
+
 int at_netif_receive_skb(struct bpf_raw_tracepoint_args *ctx)
 {
 	const char *skb = (const char *)ctx->args[0];
 	u32 place = place_of(skb);
 
+	if (place == PLACE_POD)
+		note_netns(skb);
 	if (place == PLACE_BETWEEN)
 		pass(skb);
 	else if (is_ipv4(skb))
@@ -271,25 +294,38 @@ int at_consume_skb(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-int at_tcp_retransmit_skb(struct bpf_raw_tracepoint_args *ctx)
+static __always_inline void count_retransmit(const char *sk, const char *skb)
 {
-	const char *sk = (const char *)ctx->args[0];
-	const char *skb = (const char *)ctx->args[1];
 	__be32 local = read_u32(sk + SOCK_SKC_RCV_SADDR);
 	struct retransmit key = {
 		.remote = read_u32(sk + SOCK_SKC_DADDR),
 		.is_syn = read_u8(sk + SOCK_SKC_STATE) == 2, /* TCP_SYN_SENT */
+		.netns = netns_of(sk + SOCK_SKC_NET),
 	};
 	/* Of a super-packet as many as the kernel adds to RetransSegs. */
 	u64 segments = read_u16(skb + SK_BUFF_CB + TCP_SKB_CB_TCP_GSO_SEGS);
 	u64 *known;
 
 	if (!pods.lookup(&local))
-		return 0;
+		return;
 	known = retransmits.lookup(&key);
 	if (known)
 		lock_xadd(known, segments);
 	else
 		retransmits.update(&key, &segments);
+}
+
+/* Since Linux 6.17 it tells of those too that were not sent, with an error: as a rule the packet
+ * was still in a queue of this node. */
+int at_tcp_retransmit_skb(struct bpf_raw_tracepoint_args *ctx)
+{
+	if (!(int)ctx->args[2])
+		count_retransmit((const char *)ctx->args[0], (const char *)ctx->args[1]);
+	return 0;
+}
+
+int at_tcp_retransmit_skb_without_error(struct bpf_raw_tracepoint_args *ctx)
+{
+	count_retransmit((const char *)ctx->args[0], (const char *)ctx->args[1]);
 	return 0;
 }

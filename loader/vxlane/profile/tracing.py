@@ -25,6 +25,9 @@ from vxlane.profile.legs import SLOTS, TRACEPOINTS, Leg
 from vxlane.profile.legs import Path as Way
 from vxlane.util.names import be32
 
+_OLDER = {"tcp_retransmit_skb": "at_tcp_retransmit_skb_without_error"}
+"""What is attached where a tracepoint has fewer arguments."""
+
 
 def main() -> None:
     """Request, one line: {"defines": {name: integer}, "devices": {ifindex: place},
@@ -59,8 +62,15 @@ def _compiled(defines: dict[str, int], scratch: Path) -> BPF:
 
 
 def _attach(module: BPF, tracepoint: str) -> bool:
-    """Whether the kernel has this tracepoint; bcc raises a bare Exception where it has not."""
-    function = f"at_{tracepoint}"
+    """Whether the kernel has this tracepoint."""
+    functions = f"at_{tracepoint}", _OLDER.get(tracepoint)
+    return any(_attach_function(module, tracepoint, name) for name in functions if name)
+
+
+def _attach_function(module: BPF, tracepoint: str, function: str) -> bool:
+    """Whether it is attached. bcc raises a bare Exception where the kernel lacks the tracepoint, or
+    one of the arguments that the function reads (bpf_probe_register(), kernel/trace/bpf_trace.c).
+    """
     module.load_func(function, BPF.RAW_TRACEPOINT)
     try:
         module.attach_raw_tracepoint(tp=tracepoint, fn_name=function)
@@ -103,6 +113,8 @@ def _summed(table: Any) -> list[int]:
 
 
 def _retransmits(module: BPF) -> list[dict[str, Any]]:
+    """Of sockets behind this node's veths. Addresses repeat: a machine may have several nodes."""
+    behind = {key.value for key in module["namespaces"]}
     return [
         {
             "remote": str(IPv4Address(key.remote.to_bytes(4, sys.byteorder))),
@@ -110,6 +122,7 @@ def _retransmits(module: BPF) -> list[dict[str, Any]]:
             "count": count.value,
         }
         for key, count in module["retransmits"].items()
+        if key.netns in behind
     ]
 
 
