@@ -51,6 +51,10 @@ esac
 """Of a systemd whose agent does not start: only who waits for that hears of it."""
 PYTHON = "/usr/lib/vxlane/bin/python3"
 NOTHING = {part: set() for part in ("files", "net", "rules", "settings", "mounts", "run")}
+OTHERS = (
+    *("var/lib/dpkg/", "var/log/", "var/cache/", "var/lib/cni/networks/"),  # dpkg, host-local
+    "usr/lib/python3.",  # Debian's Python, which compiles its own modules as it meets them
+)
 BOTH = {Program.FROM_POD, Program.TO_POD}
 OBJECTS = (("-d", "link"), ("addr",), ("route", "show", "table", "all"), ("rule",))
 UNSTEADY = r'"(\w+_life_time|ifindex|link_index|ssthresh|hello_timer|gc_timer)": [\d.]+'
@@ -229,11 +233,11 @@ def everything(node):
 
 
 def files_below(directory):
-    """Path, mode and digest of each file that was changed, but notes of dpkg and host-local."""
+    """Path, mode and digest of each file that was changed, but for what others write."""
     found = set()
     for file in directory.rglob("*"):
         name = str(file.relative_to(directory))
-        if name.startswith(("var/lib/dpkg/", "var/log/", "var/cache/", "var/lib/cni/networks/")):
+        if name.startswith(OTHERS):
             continue
         digest = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
         found.add((name, file.lstat().st_mode, digest))
