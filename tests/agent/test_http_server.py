@@ -28,14 +28,20 @@ ANSWERS = {
 
 
 @pytest.fixture
-def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """Of a server that closes what says nothing for half a second."""
-    monkeypatch.setattr(http, "_TIMEOUT", 0.5)
+def port() -> Iterator[int]:
+    """Of a server."""
     with socket.create_server((HOST, 0)) as free:
         port = free.getsockname()[1]
     server = HttpServer(Listen(HOST, port), lambda path, _: ANSWERS[path], "some")
     yield port
     server.close()
+
+
+@pytest.fixture
+def hasty_port(port: int, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Of one that closes a connection which is not answered within a second."""
+    monkeypatch.setattr(http, "_TIMEOUT", 1.0)
+    return port
 
 
 def get(port: int, path: str = "/") -> bytes:
@@ -82,18 +88,18 @@ def test_only_get_is_known(port: int) -> None:
     [b"", b"GET / HT", b"GET\r\n\r\n", b"\x16\x03\x01" * 9, b"GET / HTTP/1.1\r\nX: " + b"x" * 9000],
     ids=["nothing", "half", "no-target", "tls", "long"],
 )
-def test_what_is_no_request_is_hung_up_on(port: int, said: bytes) -> None:
+def test_what_is_no_request_is_hung_up_on(hasty_port: int, said: bytes) -> None:
     """A connection without a whole request is closed in time, and others are answered meanwhile."""
-    with connect(port, said) as connection:
-        assert get(port) == b"here"
+    with connect(hasty_port, said) as connection:
+        assert get(hasty_port) == b"here"
         assert is_closed(connection)
 
 
-def test_a_client_that_does_not_read_is_hung_up_on(port: int) -> None:
+def test_a_client_that_does_not_read_is_hung_up_on(hasty_port: int) -> None:
     """An answer that is not taken ends with the connection's time, not later."""
-    with connect(port, b"GET /large HTTP/1.1\r\n\r\n") as connection:
-        assert get(port) == b"here"
-        threading.Event().wait(1)
+    with connect(hasty_port, b"GET /large HTTP/1.1\r\n\r\n") as connection:
+        assert get(hasty_port) == b"here"
+        threading.Event().wait(2)
         received = 0
         try:
             while octets := connection.recv(1 << 20):

@@ -109,9 +109,9 @@ def test_a_dripping_call_ends_at_its_deadline(serve: Serve) -> None:
 
 def test_a_stream_may_pause_for_less_than_silence(serve: Serve) -> None:
     """A stream outlives timeout and deadline, and ends with SilenceError when it falls silent."""
-    url = serve(sends(answer(b"", length=100), *[b"x"] * 5, b"", every=0.2))
-    client = HttpClient([url], timeout=0.15, deadline=0.15)
-    with client.stream("GET", "/", silence=2.0) as blocks:
+    url = serve(sends(answer(b"", length=100), *[b"x"] * 5, b"", every=0.6))
+    client = HttpClient([url], timeout=0.5, deadline=0.5)
+    with client.stream("GET", "/", silence=10.0) as blocks:
         read = b""
         while len(read) < 5:  # two of them may come as one block
             read += next(blocks)
