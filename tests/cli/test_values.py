@@ -8,12 +8,16 @@ import pytest
 
 from vxlane.agent.prepare import prepare
 from vxlane.cli.agent import agent
+from vxlane.cli.capture import capture
+from vxlane.cli.capture_merge import merge
 from vxlane.cli.compile import compile as compile_command
 from vxlane.cli.detach import detach
 from vxlane.cli.doctor import doctor
 from vxlane.cli.install import install
 from vxlane.cli.lab import lab
+from vxlane.cli.profile import profile
 from vxlane.errors import OptionError
+from vxlane.host.underlay import Choice
 
 
 @pytest.mark.parametrize(
@@ -54,6 +58,8 @@ def test_what_is_no_number_is_refused(word):
         (agent, ("--host-root", "")),
         (agent, ("--nodes-file", "")),
         (agent, ("--ready-file", "")),
+        (agent, ("--cni-cache-dir", "")),
+        (agent, ("--cni-conf-dir", "")),
         (detach, ("--state-dir", "")),
         (doctor, ("--bundle", "")),
         (install, ("--cni-bin-dir", "")),
@@ -64,6 +70,29 @@ def test_an_empty_path_is_refused(command, words):
     """It would be the current directory: `--state-dir "$DIR"` of a script that set none."""
     with pytest.raises(click.BadParameter, match="the name is empty"):
         command.make_context(command.name, list(words))
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (profile, ("--json", "")),
+        (profile, ("--html", "")),
+        (capture, ("-w", "")),
+        (merge, ("a", "b", "-w", "")),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else value.name,
+)
+def test_an_empty_name_of_an_output_is_refused(command, words):
+    """The directory that it would be is not what anybody meant."""
+    with pytest.raises(click.BadParameter, match="it is empty; give a value"):
+        command.make_context(command.name, list(words))
+
+
+def test_an_empty_interface_is_none():
+    """To flanneld it is the default route's. As a pattern it would fit the first of all."""
+    words = ["--mode", "adopt", "--iface", "", "--iface-regex", ""]
+    config, _ = prepare(agent.make_context("agent", words).params)
+    assert config.choice == Choice()
 
 
 def test_a_pattern_that_is_none_is_refused():

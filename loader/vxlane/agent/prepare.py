@@ -156,15 +156,15 @@ def _config(values: Values, name: str, network: Network, *, origin: str) -> Conf
         clears_unavailable=values["set_node_network_unavailable"],
         ready_file=values["ready_file"],
         pod_source=PodSource(values["pods"]),
-        caches=tuple(map(Path, values["cni_cache_dir"])) or (below(host_root, CACHE),),
-        cni_conf_dir=_path(values["cni_conf_dir"]),
+        caches=tuple(values["cni_cache_dir"]) or (below(host_root, CACHE),),
+        cni_conf_dir=values["cni_conf_dir"],
         host_root=host_root,
     )
 
 
 def _choice(values: Values) -> Choice:
     return Choice(
-        interfaces=tuple(values["iface"]),
+        interfaces=tuple(filter(None, values["iface"])),
         patterns=tuple(values["iface_regex"]),
         can_reach=values["iface_can_reach"],
         public=values["public_ip"],

@@ -79,7 +79,8 @@ def _patterns(
 ) -> tuple[re.Pattern[str], ...]:
     """Regular expressions, compiled. BadParameter: one is none."""
     try:
-        return tuple(map(re.compile, words))
+        # An empty one fits each name; to flanneld it is none.
+        return tuple(map(re.compile, filter(None, words)))
     except re.error as error:
         reason = f"{error.pattern!r} is no regular expression: {error}"
         raise click.BadParameter(reason) from None
@@ -238,13 +239,14 @@ _DATAPATH = (
     ),
     _own(
         "cni-cache-dir",
+        type=PRIVATE,
         multiple=True,
         help="Find pods that the CNI plugin did not report in results/ and networks/ of this "
         "directory. Can be repeated. The default is the node's /var/lib/cni.",
     ),
     _own(
         "cni-conf-dir",
-        default="",
+        type=PRIVATE,
         help="Keep the CNI plugin, if it is installed, in the network lists of this directory. The "
         "default is what the runtime's configuration says.",
     ),

@@ -32,6 +32,7 @@ from vxlane.cli.common import (
     Number,
     PathName,
     examples,
+    filled,
     is_alone,
     need_root,
     need_writable,
@@ -74,13 +75,6 @@ def _address(_ctx: click.Context, _param: click.Parameter, text: str | None) -> 
         raise click.BadParameter(f"{text!r} is not an IPv4 address") from None
 
 
-def _word(_ctx: click.Context, _param: click.Parameter, text: str | None) -> str | None:
-    """BadParameter: it is empty, as a script's variable is that has no value."""
-    if text is not None and not text.strip():
-        raise click.BadParameter("it is empty; give a value, or leave the option out")
-    return text
-
-
 def _works(_ctx: click.Context, _param: click.Parameter, words: tuple[str, ...]) -> tuple[str, ...]:
     """BadParameter: one is empty, and so in every name."""
     if any(not word.strip() for word in words):
@@ -118,7 +112,7 @@ def _works(_ctx: click.Context, _param: click.Parameter, words: tuple[str, ...])
 )
 @click.option(
     "--congestion",
-    callback=_word,
+    callback=filled,
     metavar="NAME",
     help="Measure TCP throughput with this congestion control, such as cubic. The default is the"
     " sender's own.",
@@ -138,10 +132,10 @@ def _works(_ctx: click.Context, _param: click.Parameter, words: tuple[str, ...])
     help="Write a page with plots to this file; - is standard output.",
 )
 @click.option(
-    "--stock", callback=_word, metavar=_ENDS, help="Measure stock flannel between these ends."
+    "--stock", callback=filled, metavar=_ENDS, help="Measure stock flannel between these ends."
 )
 @click.option(
-    "--bypass", callback=_word, metavar=_ENDS, help="Measure the bypass between these ends."
+    "--bypass", callback=filled, metavar=_ENDS, help="Measure the bypass between these ends."
 )
 @click.option(
     "--between",

@@ -13,7 +13,7 @@ from click.core import ParameterSource
 
 from vxlane.cli import packet_options
 from vxlane.cli.capture_merge import merge
-from vxlane.cli.common import examples, is_alone
+from vxlane.cli.common import examples, filled, is_alone
 from vxlane.errors import VxlaneError
 from vxlane.trace import pcapng
 from vxlane.trace.capture_file import CaptureFile, Rotation
@@ -60,6 +60,7 @@ def _head(snaplen: int) -> bytes:
     "--write",
     "name",
     metavar="FILE",
+    callback=filled,
     help="Write to this file; - is standard output. Required to capture.",
 )
 @packet_options.packet_options(_BUFFER, least=_LEAST_BUFFER)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from vxlane.cli.common import PathName, examples
+from vxlane.cli.common import PathName, examples, filled
 from vxlane.errors import OptionError
 from vxlane.trace.capture_file import CaptureFile
 from vxlane.trace.merge import merge as merge_captures
@@ -30,6 +30,7 @@ _FILE = PathName()
     "name",
     required=True,
     metavar="FILE",
+    callback=filled,
     help="Write to this file; - is standard output.",
 )
 def merge(a: Path, b: Path, name: str) -> None:

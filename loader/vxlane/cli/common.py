@@ -56,6 +56,13 @@ class PathName(click.Path):
         return super().convert(value, param, ctx)
 
 
+def filled(_ctx: click.Context, _param: click.Parameter, text: str | None) -> str | None:
+    """A callback. BadParameter: the text is empty, as a script's variable is that has no value."""
+    if text is not None and not text.strip():
+        raise click.BadParameter("it is empty; give a value, or leave the option out")
+    return text
+
+
 PRIVATE = PathName(readable=False)
 """A path of root's own. click looks at paths before the command can say that it needs root."""
 

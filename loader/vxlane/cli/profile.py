@@ -10,7 +10,7 @@ import time
 import click
 
 from vxlane.cli import complete
-from vxlane.cli.common import Number, examples, need_writable, write_document
+from vxlane.cli.common import Number, examples, filled, need_writable, write_document
 from vxlane.profile.measure import take
 from vxlane.profile.page import page
 from vxlane.profile.text import text
@@ -41,6 +41,7 @@ from vxlane.util.places import state_directory
     "--json",
     "json_file",
     metavar="FILE",
+    callback=filled,
     help="Write the figures to this file; - is standard output, without the tables."
     " docs/json.md explains the keys.",
 )
@@ -48,6 +49,7 @@ from vxlane.util.places import state_directory
     "--html",
     "html_file",
     metavar="FILE",
+    callback=filled,
     help="Write a page with tables and plots to this file; - is standard output.",
 )
 def profile(seconds: float, pod: str | None, json_file: str | None, html_file: str | None) -> None:
