@@ -23,17 +23,17 @@ def test_a_failure_is_noted_and_ends(caplog: pytest.LogCaptureFixture) -> None:
     failures = Failures()
     for _ in range(3):
         fail(failures, "rules", ConfigError("no iptables"))
-    fail(failures, "entries", OSError(28, "No space left on device"))
+    fail(failures, "entries", OSError(28, "No space left on device", "/run/x"))
     assert failures.reasons == {
         "rules": "no iptables",
-        "entries": "[Errno 28] No space left on device",
+        "entries": "/run/x: No space left on device",
     }
     with failures.attempt("rules"):
         pass
     assert list(failures.reasons) == ["entries"]
     assert [record.getMessage() for record in caplog.records] == [
         "rules: no iptables",
-        "entries: [Errno 28] No space left on device",
+        "entries: /run/x: No space left on device",
         "rules: works again",
     ]
 

@@ -134,8 +134,12 @@ def start(node):
 
 
 def test_a_node_comes_back_after_a_loss_of_power(node):
-    """Without /run, devices and programs the units bring back network, bypass, pods and plugin."""
+    """Without /run, devices and programs the units bring back network, bypass, pods and plugin,
+    and that although the directories of CNI are another user's.
+    """
     install(node)
+    for directory in ("/etc/cni/net.d", "/opt/cni/bin"):  # As Kubespray's user kube.
+        node.run("chown", "-R", "1000:0", directory)
     before = make_pod(node, "first")
     assert programs_on(node, before) == BOTH
     node.lose_power()

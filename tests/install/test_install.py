@@ -4,6 +4,7 @@
 import base64
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -328,3 +329,10 @@ def test_a_directory_of_another_user(place, directory):
     assert f"{theirs} may not be written; be root, and in a container have DAC_" in done.stderr
     assert place.files() == ["net.d/10-flannel.conflist"]
     assert place.vxlane("install", "--form", "conflist").returncode == 0
+    command = [*limited, program_of("vxlane"), "uninstall", *places[:-2]]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    said = re.fullmatch(r"vxlane: (.*): Permission denied; (.*)\n", done.stderr)
+    assert said
+    assert Path(said[1]).parent == theirs
+    assert said[2] == "this process lacks CAP_DAC_OVERRIDE"

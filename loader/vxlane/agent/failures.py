@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from vxlane.errors import VxlaneError
+from vxlane.util.capabilities import in_words
 
 log = logging.getLogger(__name__)
 
@@ -51,9 +52,9 @@ class Failures:
                 log.info("%s: works again", what)
             return
         if isinstance(error, VxlaneError | OSError):
-            reason = str(error)
+            reason = in_words(error) if isinstance(error, OSError) else str(error)
             if self.reasons.get(what) != reason:
-                log.error("%s: %s", what, error)
+                log.error("%s: %s", what, reason)
         else:
             reason = f"unexpected {type(error).__name__}: {error}; please report it"
             if self.reasons.get(what) != reason:

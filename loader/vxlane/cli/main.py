@@ -93,6 +93,14 @@ def _may_lack_root(error: Exception) -> bool:
     return not isinstance(error, KernelError) or error.errno in {errno.EPERM, errno.EACCES}
 
 
+def _said(error: VxlaneError | PermissionError) -> str:
+    if isinstance(error, VxlaneError):
+        return str(error)
+    capabilities = importlib.import_module("vxlane.util.capabilities")
+    said: str = capabilities.in_words(error)
+    return said
+
+
 def _open_what_is_closed() -> None:
     """Make the null device of a standard file that a shell has closed (>&-). Python has None for
     it, and the next file that is opened would be it for every child.
@@ -109,7 +117,7 @@ def main() -> None:
         cli.main(prog_name="vxlane")
     except (VxlaneError, PermissionError) as error:
         advice = "; vxlane needs root, run it again with sudo" if _may_lack_root(error) else ""
-        click.echo(f"vxlane: {error}{advice}", err=True)
+        click.echo(f"vxlane: {_said(error)}{advice}", err=True)
         sys.exit(2 if isinstance(error, OptionError) else 1)
     except OSError as error:
         # What is left is written at exit, and would fail again in the interpreter's words.
