@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -16,11 +17,13 @@ from vxlane.cluster.daemons import GENERATION
 from vxlane.cluster.install import Installation, daemon_set
 from vxlane.cluster.rollout import Patience, Rollout, changes, read
 from vxlane.errors import ConfigError, SourceError, VxlaneError
+from vxlane.sources.http import HttpError
 from vxlane.sources.steering import BYPASS, NOTHING, REPORT
 
 WHOLE = {"desiredNumberScheduled": 2, "updatedNumberScheduled": 2, "numberReady": 2}
 SEEN = {**WHOLE, "observedGeneration": 2}
 LOOK = "look at DaemonSet"
+BUSY = HttpError("https://api/x", 503, words="busy")
 
 
 class Cluster:
@@ -91,6 +94,23 @@ class Cluster:
         return Installation(api, patience=Patience(0.0, 0.0, answer), say=self.told.append)
 
 
+def stutter(cluster: Cluster, fault: Exception) -> None:
+    """From now on each call fails at first, and works when it is made again."""
+
+    def stuttering(call: Callable[..., Any]) -> Callable[..., Any]:
+        fails = itertools.cycle((True, False))
+
+        def made(*arguments: Any) -> Any:
+            if next(fails):
+                raise fault
+            return call(*arguments)
+
+        return made
+
+    for name in ("nodes", "node", "annotate", "read", "apply", "delete", "pods_of_set"):
+        setattr(cluster, name, stuttering(getattr(cluster, name)))
+
+
 UNSEEN, OLD_PODS, STARTING = (
     {**WHOLE, "observedGeneration": 1},
     {**SEEN, "updatedNumberScheduled": 1},
@@ -105,6 +125,38 @@ def test_no_node_is_switched_on_before_its_pod_is_new_and_ready() -> None:
     objects, _ = installation.plan_up("")
     installation.up(objects)
     assert cluster.done[-7:] == ["apply DaemonSet", *[LOOK] * 4, "node-00001 on", "node-00002 on"]
+
+
+@pytest.mark.parametrize("way", ["up", "down"])
+@pytest.mark.parametrize("fault", [BUSY, SourceError("timed out")], ids=str)
+def test_no_step_ends_at_a_call_that_fails(way: str, fault: Exception) -> None:
+    """Once it is begun, each call is made again, and all is done that was to be done."""
+    done = []
+    for faults in ([], [fault]):
+        cluster = Cluster()
+        for thing in cluster.things.values():
+            thing["metadata"]["annotations"][REPORT] = "{}"  # Its agent has not reported yet.
+        installation = cluster.installation()
+        if way == "up":
+            objects, _ = installation.plan_up("")
+        else:
+            objects, _ = installation.plan_down()
+        for each in faults:
+            stutter(cluster, each)
+        getattr(installation, way)(objects)
+        done.append(cluster.done)
+    assert done[0] == done[1]
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 422])
+def test_what_the_server_refuses_is_not_asked_again(status: int) -> None:
+    """A person's rights do not come by waiting, nor does an object get valid."""
+    cluster = Cluster()
+    installation = cluster.installation()
+    objects, _ = installation.plan_up("")
+    stutter(cluster, HttpError("https://api/x", status, words="no"))
+    with pytest.raises(HttpError, match=f"answered {status}"):
+        installation.up(objects)
 
 
 @pytest.mark.parametrize("status", [UNSEEN, OLD_PODS, STARTING])
@@ -261,19 +313,3 @@ def test_pods_are_waited_for_as_long_as_more_of_them_come(monkeypatch: pytest.Mo
     with pytest.raises(VxlaneError, match="1 of 2 pods"):
         stuck.installation(answer=15.0)._wait_for_pods(wanted)
     assert stuck.done == [*[LOOK] * 3, "look at pods"]
-
-
-def test_a_look_that_fails_does_not_end_it() -> None:
-    """The server may be busy."""
-    cluster = dead_cluster()
-    read_one, faults = cluster.read, [SourceError("timed out")]
-
-    def busy(thing: Any) -> Any:
-        if "apply DaemonSet" in cluster.done and faults:
-            raise faults.pop()
-        return read_one(thing)
-
-    cluster.read = busy  # type: ignore[method-assign]
-    installation = cluster.installation()
-    installation.up(installation.plan_up("")[0])
-    assert cluster.done[-1] == "node-00001 on"

@@ -91,6 +91,7 @@ class Cluster:
     [
         ("nodes", [None, LOST, BUSY, None]),
         ("node", [None, LOST, BUSY, None]),
+        ("node", [LOST, BUSY, None]),
         ("pods_of", [None, LOST, BUSY, None]),
         ("annotate", [LOST, BUSY, None]),
     ],

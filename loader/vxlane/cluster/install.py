@@ -8,7 +8,10 @@ flannel's place, which is no change to make by one command.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 from importlib import resources
+from typing import Any, TypeVar
 
 import yaml
 
@@ -18,6 +21,8 @@ from vxlane.cluster.nodes import ClusterNode
 from vxlane.cluster.rollout import Patience, Rollout, Say, changes, read
 from vxlane.errors import ConfigError, VxlaneError
 from vxlane.sources.steering import BYPASS, EVERYTHING, NOTHING, REPORT
+
+Found = TypeVar("Found")
 
 ADOPT, REMOVE = "adopt", "remove"
 MODE = "vxlane.io/mode"
@@ -86,14 +91,14 @@ class Installation:
     def up(self, objects: list[Json]) -> None:
         """Do it. VxlaneError: it stopped, and says where."""
         for node in self._fresh():
-            self._api.annotate(node.name, {BYPASS: str(NOTHING)})
+            self._ask(self._api.annotate, node.name, {BYPASS: str(NOTHING)})
         for item in objects:
-            self._api.apply(item)
+            self._ask(self._api.apply, item)
             self._say(f"applied {title(item)}")
         self._wait_for_pods(daemon_set(objects))
         able = {node.name for node in self.nodes if not node.obstacle}
         self._rollout.wait_for(able, lambda node: node.is_reporting or not node.is_ready, "report")
-        nodes = read(self._api)
+        nodes = self._ask(read, self._api)
         self._say_left_out(nodes, "'vxlane up' again switches it on when it is")
         self._rollout.one_by_one(changes((node for node in nodes if node.is_ready), EVERYTHING))
 
@@ -122,17 +127,21 @@ class Installation:
         planned = changes(self.nodes, NOTHING)
         self._rollout.at_once(planned, lambda node: node.follows or not node.is_ready)
         for item in objects:
-            self._api.apply(item)
+            self._ask(self._api.apply, item)
         self._wait_for_pods(daemon_set(objects))
         advice = "'vxlane uninstall' and 'vxlane detach' there take off what is still on it"
-        self._say_left_out(read(self._api), advice)
+        self._say_left_out(self._ask(read, self._api), advice)
         # The pods before the account and the role that they use.
         for item in reversed(objects):
-            self._api.delete(item)
+            self._ask(self._api.delete, item)
             self._say(f"deleted {title(item)}")
-        for node in read(self._api):
+        for node in self._ask(read, self._api):
             if node.wanted is not None or node.report:
-                self._api.annotate(node.name, {BYPASS: None, REPORT: None})
+                self._ask(self._api.annotate, node.name, {BYPASS: None, REPORT: None})
+
+    def _ask(self, call: Callable[..., Found], *arguments: Any) -> Found:
+        """See `Rollout.ask`. Every call may be made twice: what it asks for is a state."""
+        return self._rollout.ask(partial(call, *arguments))
 
     def _fresh(self) -> list[ClusterNode]:
         """Nodes that nobody has said anything of, and on which no agent runs."""
@@ -153,7 +162,7 @@ class Installation:
         dead = sum(not node.is_ready for node in self.nodes)
         highest, end = (-1, -1), time.monotonic() + self._patience.answer
         while True:
-            found = self._rollout.ask(lambda: self._api.read(wanted)) or wanted
+            found = self._ask(self._api.read, wanted) or wanted
             now = progress(found)
             if now.is_seen and now.left <= 0:
                 return
@@ -174,9 +183,8 @@ class Installation:
             time.sleep(self._patience.poll)
 
     def _lacking(self, found: Json) -> list[str]:
-        ask = self._rollout.ask
-        nodes = ask(lambda: read(self._api))
-        return lacking(found, nodes, ask(lambda: self._api.pods_of_set(found)))
+        nodes = self._ask(read, self._api)
+        return lacking(found, nodes, self._ask(self._api.pods_of_set, found))
 
 
 def _left_out(nodes: list[ClusterNode]) -> list[ClusterNode]:

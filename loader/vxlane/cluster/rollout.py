@@ -11,6 +11,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Protocol, TypeVar
 
@@ -23,8 +24,8 @@ from vxlane.sources.steering import BYPASS, Wish
 Say = Callable[[str], None]
 Found = TypeVar("Found")
 
-_REFUSALS = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND}
-"""With these the server has done nothing, and would answer the same again."""
+_LATER = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS}
+"""With the others below 500 the server has done nothing, and would answer the same again."""
 
 
 class Nodes(Protocol):
@@ -112,7 +113,7 @@ class Rollout:
         back; those before stay.
         """
         for change in planned:
-            before = self._health(change.node.name)
+            before = self.ask(partial(self._health, change.node.name))
             try:
                 self._annotate(change.node.name, str(change.wish))
                 reasons = self._watched(before, change.node.name)
@@ -239,4 +240,6 @@ class Rollout:
 
 
 def _is_refusal(error: BaseException) -> bool:
-    return isinstance(error, HttpError) and error.status in _REFUSALS
+    if not isinstance(error, HttpError) or error.status in _LATER:
+        return False
+    return error.status < HTTPStatus.INTERNAL_SERVER_ERROR
