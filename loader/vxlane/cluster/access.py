@@ -18,10 +18,10 @@ def find(given: Path | None, environ: Mapping[str, str]) -> Access:
     """By `given`, $KUBECONFIG, ~/.kube/config, k3s's or RKE2's file, or this pod's own account."""
     if given:
         return read_kubeconfig(given)
-    # Of several files, which kubectl merges, the first one counts. An empty name is none: it is
-    # what "$KUBECONFIG:FILE" begins with where that was not set.
-    if named := [name for name in environ.get("KUBECONFIG", "").split(os.pathsep) if name]:
-        return read_kubeconfig(Path(named[0]))
+    # An empty name is none: it is what "$KUBECONFIG:FILE" begins with where that was not set. Of
+    # several files kubectl leaves out those that are not there.
+    if named := [Path(name) for name in environ.get("KUBECONFIG", "").split(os.pathsep) if name]:
+        return read_kubeconfig(*([path for path in named if path.exists()] or named))
     home = Path(environ["HOME"]) / ".kube/config" if environ.get("HOME") else None
     for path in filter(None, (home, *OF_DISTRIBUTIONS)):
         if os.access(path, os.R_OK):

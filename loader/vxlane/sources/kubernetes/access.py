@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ _UNSUPPORTED_CLUSTER = {
     "proxy-url": "proxies are not supported",
     "tls-server-name": "tls-server-name is not supported; use a name that the certificate holds",
 }
+_FILES = {"certificate-authority", "client-certificate", "client-key", "tokenFile"}
+"""Keys whose values are names of files, as seen from the kubeconfig."""
 _ADVICE = "give a certificate, a token or a tokenFile"
 
 
@@ -83,23 +86,53 @@ def in_cluster(environ: Mapping[str, str], *, account: Path = SERVICE_ACCOUNT) -
     return Access(f"https://{host}:{port}", account / "ca.crt", token=account / "token")
 
 
-def read_kubeconfig(path: Path, *, server: str = "") -> Access:
-    """The access of the current context of the kubeconfig at `path`."""
+def read_kubeconfig(*paths: Path, server: str = "") -> Access:
+    """The access of the current context of a kubeconfig, or of several, merged as kubectl does it:
+    the first one that names a current context, a context, a cluster or a user counts for it.
+    """
+    merged: dict[str, Any] = {"current-context": ""}
+    for path in paths:
+        document = _document(path)
+        merged["current-context"] = merged["current-context"] or document.get("current-context")
+        for kind in ("context", "cluster", "user"):
+            merged.setdefault(f"{kind}s", []).extend(_entries(document, kind))
+    try:
+        return _access(merged, server=server)
+    except ConfigError as error:
+        raise ConfigError(f"{os.pathsep.join(map(str, paths))}: {error}") from None
+
+
+def _document(path: Path) -> Mapping[str, Any]:
+    """What is in one file, its names of files seen from here. ConfigError: it is no kubeconfig."""
     try:
         # Of bytes PyYAML's error quotes the wrong line, which may hold a token; of a stream not.
         document = yaml.safe_load(io.BytesIO(path.read_bytes()))
-        return _access(document, path.parent, server=server)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; give a kubeconfig that exists") from None
     except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{path} is not YAML: {one_line(error)}") from None
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
-
-
-def _access(document: object, directory: Path, *, server: str) -> Access:
+    if document is None:  # To kubectl an empty file is one that says nothing.
+        return {}
     if not isinstance(document, Mapping):
-        raise ConfigError("is no kubeconfig; it must be a mapping with clusters, users, contexts")
+        needed = "it must be a mapping with clusters, users, contexts"
+        raise ConfigError(f"{path}: is no kubeconfig; {needed}")
+    for kind in ("cluster", "user"):
+        for entry in _entries(document, kind):
+            section, place = entry.get(kind), path.parent.absolute()
+            if isinstance(section, dict):
+                named = (key for key in _FILES if section.get(key))
+                section.update({key: place / str(section[key]) for key in named})
+    return document
+
+
+def _entries(document: Mapping[str, Any], kind: str) -> list[Mapping[str, Any]]:
+    """The list `kind`s."""
+    entries = document.get(f"{kind}s")
+    listed = entries if isinstance(entries, list) else []
+    return [entry for entry in listed if isinstance(entry, Mapping)]
+
+
+def _access(document: Mapping[str, Any], *, server: str) -> Access:
     context = _named(document, "context", str(document.get("current-context") or ""))
     cluster = _named(document, "cluster", str(context.get("cluster") or ""))
     user = _named(document, "user", str(context["user"])) if context.get("user") else {}
@@ -107,10 +140,10 @@ def _access(document: object, directory: Path, *, server: str) -> Access:
     _refuse(user, _UNSUPPORTED_USER)
     access = Access(
         server=checked_url(server or str(cluster.get("server") or "")),
-        authority=_material(cluster, "certificate-authority", directory),
-        certificate=_material(user, "client-certificate", directory),
-        key=_material(user, "client-key", directory),
-        token=_token(user, directory),
+        authority=_material(cluster, "certificate-authority"),
+        certificate=_material(user, "client-certificate"),
+        key=_material(user, "client-key"),
+        token=_token(user),
     )
     if (access.certificate is None) != (access.key is None):
         raise ConfigError("client-certificate and client-key belong together; give both")
@@ -119,9 +152,8 @@ def _access(document: object, directory: Path, *, server: str) -> Access:
 
 def _named(document: Mapping[str, Any], kind: str, name: str) -> Mapping[str, Any]:
     """The entry `name` of the list `kind`s."""
-    entries = document.get(f"{kind}s")
-    for entry in entries if isinstance(entries, list) else []:
-        if isinstance(entry, Mapping) and entry.get("name") == name:
+    for entry in _entries(document, kind):
+        if entry.get("name") == name:
             value = entry.get(kind)
             return value if isinstance(value, Mapping) else {}
     raise ConfigError(f"has no {kind} named {name!r}; set current-context to one that is complete")
@@ -135,18 +167,22 @@ def _refuse(section: Mapping[str, Any], unsupported: Mapping[str, str]) -> None:
             )
 
 
-def _material(section: Mapping[str, Any], key: str, directory: Path) -> Material | None:
+def _material(section: Mapping[str, Any], key: str) -> Material | None:
     """The PEM that `key` (a path) or `key`-data (base64) means; the text wins, as in client-go."""
     if data := section.get(f"{key}-data"):
         try:
             return base64.b64decode(str(data), validate=True)
         except ValueError:
             raise ConfigError(f"{key}-data is not base64") from None
-    return directory / str(section[key]) if section.get(key) else None
+    return _file(section, key)
 
 
-def _token(user: Mapping[str, Any], directory: Path) -> Material | None:
+def _token(user: Mapping[str, Any]) -> Material | None:
     # client-go prefers the file: the text beside it is the file's value at some time.
-    if user.get("tokenFile"):
-        return directory / str(user["tokenFile"])
+    if file := _file(user, "tokenFile"):
+        return file
     return str(user["token"]).encode() if user.get("token") else None
+
+
+def _file(section: Mapping[str, Any], key: str) -> Path | None:
+    return Path(section[key]) if section.get(key) else None
