@@ -119,6 +119,23 @@ def test_one_at_a_time(place, command):
     assert ("bin/vxlane" in place.files()) == (command == "install")
 
 
+def test_what_another_run_installs_meanwhile_is_replaced(place):
+    """Nobody would ever remove it: its drop-in, and its executable in another directory."""
+    place.bin.mkdir()
+    other = place.bin.with_name("other bin") / "vxlane"
+    options = ["--cni-bin-dir", place.bin, "--cni-conf-dir", place.conf, "--form", "drop-in"]
+    with files.alone(place.bin):
+        second = subprocess.Popen([program_of("vxlane"), "install", *options])
+        wait_for(lambda: is_kept_waiting(second), "the second run")
+        options[1] = other.parent
+        assert place.run("install", *options, "--network-name", "other").returncode == 0
+    assert second.wait(timeout=20) == 0
+    assert place.files() == ["bin/vxlane", "net.d/cbr0/99-vxlane.conf"]
+    place.vxlane("uninstall")
+    assert place.files() == []
+    assert not other.exists()
+
+
 def is_kept_waiting(process):
     """Whether it waits for a lock (proc_locks(5)). AssertionError: it has ended."""
     assert process.poll() is None

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -76,26 +77,34 @@ def install(
         role=Role(role),
         form=Form.CONFLIST if is_main else _form(form, cni_conf_dir, network_name),
         plugin=_plugin(required=required),
-        programs=installed.with_copies(cni_conf_dir, program),
+        programs=(program,),
     )
-    plan = wanted.plan(cni_conf_dir)
-    if last := installed.known(cni_conf_dir):
-        # Its network may have had another name, whose drop-in nobody would remove.
-        for file in network.absent(cni_conf_dir, last.network):
-            plan.setdefault(file, None)
+    wanted.plan(cni_conf_dir)  # What is refused leaves no directory behind.
     is_called = is_main or network.is_there(cni_conf_dir, network_name)
     cni_bin_dir.mkdir(parents=True, exist_ok=True)
     _check_writable(cni_bin_dir, cni_conf_dir)
     with files.alone(cni_bin_dir):
+        plan = _plan(cni_conf_dir, wanted)
         # The executable first: a runtime that reads of a plugin it can't find fails every pod.
         changes = _write_executable(program, python)
         report(changes + network.apply(cni_conf_dir, plan))
-        installed.write(cni_conf_dir, wanted)
+        programs = installed.with_copies(cni_conf_dir, program)
+        installed.write(cni_conf_dir, dataclasses.replace(wanted, programs=programs))
     if not is_called:
         click.echo(
             f"nothing calls the plugin yet: {cni_conf_dir} holds no list of network "
             f'"{network_name}"; start flannel, which writes one, or pass --role main'
         )
+
+
+def _plan(cni_conf_dir: Path, wanted: Installed) -> network.Plan:
+    """Behind any other run, which may have installed something else."""
+    plan = wanted.plan(cni_conf_dir)
+    if last := installed.known(cni_conf_dir):
+        # Its network may have had another name, whose drop-in nobody would remove.
+        for file in network.absent(cni_conf_dir, last.network):
+            plan.setdefault(file, None)
+    return plan
 
 
 def _check_writable(*directories: Path) -> None:
