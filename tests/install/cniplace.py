@@ -57,3 +57,10 @@ class Place:
     def listed(self, name="00-vxlane.conflist"):
         """What a file of the configuration directory says."""
         return json.loads((self.conf / name).read_text(encoding="utf-8"))
+
+
+def is_kept_waiting(process):
+    """Whether it waits for a lock (proc_locks(5)). AssertionError: it has ended."""
+    assert process.poll() is None
+    waiting = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    return any(words[1] == "->" and words[5] == str(process.pid) for words in waiting)

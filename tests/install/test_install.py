@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from cniplace import FLANNEL, Place
+from cniplace import FLANNEL, Place, is_kept_waiting
 
 from vxlane.lab.agents import program as program_of
 from vxlane.lab.waiting import wait_for
@@ -134,13 +134,6 @@ def test_what_another_run_installs_meanwhile_is_replaced(place):
     place.vxlane("uninstall")
     assert place.files() == []
     assert not other.exists()
-
-
-def is_kept_waiting(process):
-    """Whether it waits for a lock (proc_locks(5)). AssertionError: it has ended."""
-    assert process.poll() is None
-    waiting = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
-    return any(words[1] == "->" and words[5] == str(process.pid) for words in waiting)
 
 
 def test_conflist_follows_flannel_s(place):

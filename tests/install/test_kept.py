@@ -6,13 +6,17 @@ import json
 import os
 import select
 import shutil
+import subprocess
 
 import pytest
-from cniplace import FLANNEL, Place
+from cniplace import FLANNEL, Place, is_kept_waiting
 
 from vxlane.errors import ConfigError
+from vxlane.lab.agents import program
+from vxlane.lab.waiting import wait_for
 from vxlane.runtime import installed, interpreter
-from vxlane.runtime.installed import PluginKeeper
+from vxlane.runtime.installed import Installed, PluginKeeper
+from vxlane.util import files
 
 K3S = "var/lib/rancher/k3s"
 
@@ -86,6 +90,35 @@ def test_what_is_right_is_left_alone(place):
     place.keeper.settle()
     place.settle()
     assert before == {file: file.stat().st_mtime_ns for file in place.root.rglob("*")}
+
+
+def test_an_uninstall_meanwhile_comes_behind(place, monkeypatch):
+    """Else the keeper would write a list of before, which names a plugin that is gone for good."""
+    plan, runs = Installed.plan, []
+
+    def waited_for(self, directory):
+        made = plan(self, directory)
+        if not runs:
+            command = [program("vxlane"), "uninstall", "--host-root", place.root]
+            runs.append(subprocess.Popen(command))
+            wait_for(lambda: runs[0].poll() == 0 or is_kept_waiting(runs[0]), "the uninstall")
+        return made
+
+    monkeypatch.setattr(Installed, "plan", waited_for)
+    place.flannel(cniVersion="1.0.0")
+    place.keeper.settle()
+    assert runs[0].wait(timeout=20) == 0
+    assert list(place.conf.rglob("*vxlane*")) == []
+
+
+def test_an_install_is_not_waited_for(place):
+    """Pods ask the agent meanwhile."""
+    with files.alone(place.bin):
+        min(place.conf.rglob("*vxlane.conf*")).unlink()
+        place.settle()
+        assert not place.is_called()
+    place.keeper.settle()
+    assert place.is_called()
 
 
 def test_k3s_writes_its_list_anew(place):

@@ -148,12 +148,10 @@ class PluginKeeper:
             # A person knows better which runtime it is.
             places = CniPlaces(directory, installed.programs[-1].parent)
         self._follow(places, installed)
-        if installed is None:
-            return
-        if installed.form and not (places.bin_dir / network.TYPE).exists():
-            installed = _with_program(installed, places)
-        for change in network.apply(directory, installed.plan(directory)):
-            log.info("%s", change)
+        if installed:
+            # Pods ask the agent meanwhile, so it waits for no install: the next resync compares.
+            with contextlib.suppress(BlockingIOError), files.alone(places.bin_dir, waits=False):
+                _repair(directory, places)
 
     def _follow(self, places: CniPlaces, installed: Installed | None) -> None:
         if self._watch is None:
@@ -166,6 +164,17 @@ class PluginKeeper:
         for directory in directories:
             with contextlib.suppress(OSError):  # No more watches: the next resync finds changes.
                 self._watch.follow(directory)
+
+
+def _repair(directory: Path, places: CniPlaces) -> None:
+    """By the note as it is while nobody installs or uninstalls."""
+    installed = read(directory)
+    if installed is None:
+        return
+    if installed.form and not (places.bin_dir / network.TYPE).exists():
+        installed = _with_program(installed, places)
+    for change in network.apply(directory, installed.plan(directory)):
+        log.info("%s", change)
 
 
 def _with_program(installed: Installed, places: CniPlaces) -> Installed:

@@ -66,15 +66,17 @@ def remove(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def alone(directory: Path) -> Iterator[None]:
-    """Wait until no other process is in such a block for `directory`, if that is there."""
+def alone(directory: Path, *, waits: bool = True) -> Iterator[None]:
+    """Wait until no other process is in such a block for `directory`, if that is there.
+    BlockingIOError: one is, and is not to be waited for.
+    """
     try:
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
         yield
         return
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
         yield
     finally:
         os.close(descriptor)
