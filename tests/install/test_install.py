@@ -3,8 +3,6 @@
 
 import base64
 import json
-import os
-import re
 import subprocess
 from pathlib import Path
 
@@ -321,28 +319,3 @@ def test_uninstall_keeps_what_a_list_of_somebody_names(place):
     assert place.files() == ["bin/vxlane", "net.d/10-flannel.conflist"]
     list_by_hand.unlink()
     assert place.vxlane("uninstall").stdout == f"removed {place.bin}/vxlane\n"
-
-
-@pytest.mark.usefixtures("_machine")
-@pytest.mark.parametrize("directory", ["bin", "conf"])
-def test_a_directory_of_another_user(place, directory):
-    """As Kubespray's are: root without DAC_OVERRIDE, as in the chart's container, may not write."""
-    place.flannel()
-    place.bin.mkdir()
-    theirs = getattr(place, directory)
-    os.chown(theirs, 1000, 1000)
-    limited = ["setpriv", "--bounding-set=-dac_override", "--inh-caps=-all"]
-    places = ["--cni-bin-dir", place.bin, "--cni-conf-dir", place.conf, "--form", "conflist"]
-    command = [*limited, program_of("vxlane"), "install", *places]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert f"{theirs} may not be written; be root, and in a container have DAC_" in done.stderr
-    assert place.files() == ["net.d/10-flannel.conflist"]
-    assert place.vxlane("install", "--form", "conflist").returncode == 0
-    command = [*limited, program_of("vxlane"), "uninstall", *places[:-2]]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert done.returncode == 1
-    said = re.fullmatch(r"vxlane: (.*): Permission denied; (.*)\n", done.stderr)
-    assert said
-    assert Path(said[1]).parent == theirs
-    assert said[2] == "this process lacks CAP_DAC_OVERRIDE"

@@ -80,6 +80,7 @@ def install(
         programs=(program,),
     )
     wanted.plan(cni_conf_dir)  # What is refused leaves no directory behind.
+    os.umask(0o022)  # Root runs what is in these directories, so nobody else may write there.
     is_called = is_main or network.is_there(cni_conf_dir, network_name)
     cni_bin_dir.mkdir(parents=True, exist_ok=True)
     _check_writable(cni_bin_dir, cni_conf_dir)
@@ -111,6 +112,9 @@ def _check_writable(*directories: Path) -> None:
     """ConfigError: one may not be written, as Kubespray's, which are another user's."""
     for directory in directories:
         if directory.is_dir() and not os.access(directory, os.W_OK):
+            if os.statvfs(directory).f_flag & os.ST_RDONLY:
+                advice = "mount it so that it can be written"
+                raise ConfigError(f"{directory} is on a read-only file system; {advice}")
             raise ConfigError(
                 f"{directory} may not be written; be root, and in a container have DAC_OVERRIDE "
                 "where the directory is another user's"

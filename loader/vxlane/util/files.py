@@ -60,7 +60,7 @@ def remove(path: Path) -> bool:
     """Remove `path`; False when it was not there."""
     try:
         path.unlink()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     return True
 
