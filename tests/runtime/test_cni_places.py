@@ -206,3 +206,22 @@ def test_empty_variables_name_nothing(tmp_path, monkeypatch):
     for name in ("VXLANE_HOST_ROOT", "VXLANE_CNI_CONF_DIR", "VXLANE_CNI_BIN_DIR"):
         monkeypatch.setenv(name, "")
     assert cni_places.told("cbr0") == CniPlaces(Path("/conf"), Path("/bin"))
+
+
+def test_links_are_the_nodes(host):
+    """As they are in a container that has the node's root directory at another place, where a link
+    to /usr would lead to the container's.
+    """
+    host.make("/usr/lib/cni", "/opt/cni")
+    host.network("/srv/cni/net.d")
+    for place, target in (("opt/cni/bin", "/usr/lib/cni"), ("etc/cni", "/etc/alternatives/cni")):
+        (host.root / place).parent.mkdir(exist_ok=True)
+        (host.root / place).symlink_to(target)
+    host.make("/etc/alternatives")
+    (host.root / "etc/alternatives/cni").symlink_to("/srv/cni")
+    assert host.found() == ("/srv/cni/net.d", "/usr/lib/cni")
+    (host.root / "here").symlink_to(host.root)
+    assert cni_places.find("cbr0", host.root / "here").conf_dir.is_dir()
+    (host.root / "srv/cni").rename(host.root / "srv/gone")
+    (host.root / "srv/cni").symlink_to("/etc/cni")  # In a circle: as a path that is not there.
+    assert cni_places.find("cbr0", host.root).bin_dir == host.root / "usr/lib/cni"

@@ -53,6 +53,8 @@ _CONTAINERDS = (
     _CONTAINERD,
 )
 _CRIO, _CRIO_DROP_INS = Path("/etc/crio/crio.conf"), Path("/etc/crio/crio.conf.d")
+_MOST_LINKS = 40
+"""That the kernel follows in one path (path_resolution(7))."""
 _CRI = ("io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri", "cri")
 """What the plugin with CNI is called in versions 3, 2 and 1 of containerd's configuration."""
 
@@ -226,7 +228,23 @@ def _first(root: Path, directories: list[Path]) -> Path:
 
 def below(root: Path, path: Path) -> Path:
     """Where an absolute path of the node is seen from here."""
-    return path if root == ROOT else root / path.relative_to("/")
+    if root == ROOT:
+        return path
+    # A link to an absolute path is one from the node's root directory, and not from ours.
+    for _ in range(_MOST_LINKS):
+        before, path = path, _without_link(root, path)
+        if path == before:
+            break
+    return root / path.relative_to("/")
+
+
+def _without_link(root: Path, path: Path) -> Path:
+    """The path with what its first such link names in place of that; itself: it has none."""
+    for place in reversed([path, *path.parents][:-1]):
+        seen = root / place.relative_to("/")
+        if seen.is_symlink() and (target := seen.readlink()).is_absolute():
+            return target / path.relative_to(place)
+    return path
 
 
 def _read(file: Path) -> Table:
