@@ -6,11 +6,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import pytest
 from labundertest import LabUnderTest
 from listening import CLIENT, NODE, SERVER, ping
 
@@ -164,6 +167,37 @@ def test_a_killed_trace_harms_nobody(lab: LabUnderTest) -> None:
         assert len(trace.ended()) == 2
     with lab.maps(NODE) as maps:
         assert not maps.has_tracer()
+
+
+@pytest.mark.parametrize("option", [(), ("--json",)])
+def test_an_output_without_room(lab: LabUnderTest, tmp_path: Path, option: tuple[str, ...]) -> None:
+    """A trace whose output finds no room any more says so, and how many lines are whole."""
+    env = os.environ | {"VXLANE_STATE_DIR": str(lab.node(NODE).directory)}
+    env.pop("PYTHONUNBUFFERED", None)  # Of a part that was written it loses the rest unseen.
+    file, pod = tmp_path / "x", lab.address(CLIENT)
+    traced = shlex.join([program("vxlane"), "trace", "--pod", pod, *option])
+    limited = f"ulimit -f 2; exec {traced} >{file}"
+    with lab.spawn(NODE, "bash", "-c", limited, env=env, stderr=subprocess.PIPE) as child:
+        assert child.stderr
+        assert child.stderr.readline() == "listening; Ctrl-C ends it\n"
+        ping(lab, CLIENT, SERVER, 30, 113)
+        counts, failure = child.stderr.read().splitlines()
+        assert child.wait() == 1
+    assert failure == "vxlane: standard output: File too large"
+    whole = file.read_text().count("\n")
+    assert whole > 1
+    assert counts == f"{whole} packets, 0 lost"
+
+
+def test_a_reader_that_goes(lab: LabUnderTest) -> None:
+    """A trace whose reader has seen enough ends without a word."""
+    with tracing(lab, "--proto", "icmp") as trace:
+        assert trace.process.stdout
+        assert trace.process.stderr
+        trace.process.stdout.close()
+        ping(lab, CLIENT, SERVER, 1, 114)
+        assert trace.process.stderr.read() == ""
+        assert trace.process.wait() == 1
 
 
 def test_the_shell_completes(lab: LabUnderTest) -> None:

@@ -110,6 +110,10 @@ def _open_what_is_closed() -> None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
 
 
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""What a write fails with whose file has no name here: it is standard output."""
+
+
 def main() -> None:
     """Run the command line; never returns."""
     _open_what_is_closed()
@@ -122,5 +126,5 @@ def main() -> None:
     except OSError as error:
         # What is left is written at exit, and would fail again in the interpreter's words.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        where = error.filename or ("standard output" if error.errno == errno.ENOSPC else "")
+        where = error.filename or ("standard output" if error.errno in _NO_ROOM else "")
         sys.exit(": ".join(filter(None, ("vxlane", where, error.strerror or str(error)))))

@@ -14,7 +14,7 @@ from vxlane.cli import packet_options
 from vxlane.cli.common import as_json, examples
 from vxlane.pods.names import read_pod_names
 from vxlane.trace.event import Event, document, line
-from vxlane.trace.follow import follow
+from vxlane.trace.follow import Outcome, follow
 from vxlane.util.names import device_name
 from vxlane.util.places import state_directory
 
@@ -41,13 +41,23 @@ def trace(count: int | None, *, as_json: bool, **options: Any) -> None:
     does not run. Only one trace or capture can run at a time.
     """
     device, names = cache(device_name), read_pod_names(state_directory()).by_address()
+    shown = 0
     with packet_options.session(options) as session:
 
         def show(events: Iterable[Event]) -> None:
+            nonlocal shown
             for event in events:
                 told = document(event, session.real, device, names)
                 click.echo(json.dumps(told) if as_json else line(told))
+                shown += 1
 
         packet_options.say_ready()
-        outcome = follow(session, show, count)
+        try:
+            outcome = follow(session, show, count)
+        except BrokenPipeError:
+            raise  # A reader that has seen enough wants to hear no more.
+        except OSError:
+            counts = Outcome(shown, session.lost, session.unseen, session.stepped)
+            packet_options.conclude(counts)
+            raise
     packet_options.conclude(outcome)
