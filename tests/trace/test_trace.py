@@ -169,6 +169,25 @@ def test_a_killed_trace_harms_nobody(lab: LabUnderTest) -> None:
         assert not maps.has_tracer()
 
 
+def test_a_pod_that_comes_meanwhile(lab: LabUnderTest) -> None:
+    """A pod that the agent hears of while a trace runs has its name from then on."""
+    made = lab.node(NODE).directory / "pods" / "made,eth0.json"
+    with tracing(lab, "--proto", "icmp", "--host", lab.address(SERVER)) as trace:
+        ping(lab, CLIENT, SERVER, 1, 111)
+        assert trace.process.stdout
+        first = json.loads(trace.process.stdout.readline())
+        document = {"name": "lab/later", "addresses": [lab.address(SERVER)]}
+        made.write_text(json.dumps(document))
+        try:
+            ping(lab, CLIENT, SERVER, 1, 112)
+            events = trace.end()
+        finally:
+            made.unlink()
+    assert first["destination_pod"] is None
+    later = next(event for event in events if event["source_port"] == 112)
+    assert later["destination_pod"] == "lab/later"
+
+
 @pytest.mark.parametrize("option", [(), ("--json",)])
 def test_an_output_without_room(lab: LabUnderTest, tmp_path: Path, option: tuple[str, ...]) -> None:
     """A trace whose output finds no room any more says so, and how many lines are whole."""

@@ -12,9 +12,9 @@ import click
 
 from vxlane.cli import packet_options
 from vxlane.cli.common import as_json, examples
-from vxlane.pods.names import read_pod_names
 from vxlane.trace.event import Event, document, line
 from vxlane.trace.follow import Outcome, follow
+from vxlane.trace.names import PodsOfNow
 from vxlane.util.names import device_name
 from vxlane.util.places import state_directory
 
@@ -40,12 +40,13 @@ def trace(count: int | None, *, as_json: bool, **options: Any) -> None:
     The filters work in the kernel, and a packet must match all of them. It costs nothing while it
     does not run. Only one trace or capture can run at a time.
     """
-    device, names = cache(device_name), read_pod_names(state_directory()).by_address()
+    device, pods = cache(device_name), PodsOfNow(state_directory())
     shown = 0
     with packet_options.session(options) as session:
 
         def show(events: Iterable[Event]) -> None:
             nonlocal shown
+            names = pods.by_address()
             for event in events:
                 told = document(event, session.real, device, names)
                 click.echo(json.dumps(told) if as_json else line(told))
