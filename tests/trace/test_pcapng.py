@@ -122,6 +122,30 @@ def test_one_is_kept(tmp_path: Path) -> None:
     assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [("x", b"<b>")]
 
 
+def test_an_earlier_capture(tmp_path: Path) -> None:
+    """No file of it stays beside those of a new one, whose packets they are not."""
+    path = tmp_path / "x"
+    for packets, kept in ((b"abcdef", 5), (b"gh", 3)):
+        file = capture_file(path, Rotation(size=1, keep=kept))
+        for packet in packets:
+            file.write(bytes([packet]))
+        file.close()
+    names = {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()}
+    assert names == {"x": b"<h>", "x.1": b"<g>"}
+
+
+def test_what_keeps_its_number(tmp_path: Path) -> None:
+    """Without --rotate, or where FILE is refused, no other file is touched."""
+    path, numbered = tmp_path / "x", tmp_path / "x.1"
+    numbered.write_text("kept")
+    capture_file(path, None).close()
+    path.unlink()
+    path.symlink_to(tmp_path / "file")
+    with pytest.raises(ConfigError, match="it is a link"):
+        capture_file(path, Rotation(size=1, keep=3))
+    assert numbered.read_text() == "kept"
+
+
 def test_no_file_is_without_a_packet(tmp_path: Path) -> None:
     """A packet that is longer than a file may be is in one by itself, the first one too."""
     file = capture_file(tmp_path / "x", Rotation(size=1, keep=3))

@@ -76,7 +76,7 @@ def _head(snaplen: int) -> bytes:
     "--rotate",
     callback=_size,
     metavar="SIZE",
-    help="Begin a new file at this size, such as 10M.",
+    help="Begin a new file at this size, such as 10M. FILE.1, ... of an earlier capture go.",
 )
 @click.option(
     "--keep",

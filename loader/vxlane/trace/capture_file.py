@@ -2,8 +2,8 @@
 """Where a capture goes: a file, several that follow each other, or standard output.
 
 A file that is full gets the name FILE.1, the one before it FILE.2 and so on; the oldest is
-overwritten. Each is whole by itself, also where the disk is full: it ends with the last packet that
-found room.
+overwritten. Those of an earlier capture go at the start, as its FILE does. Each is whole by itself,
+also where the disk is full: it ends with the last packet that found room.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import FileIO
-from itertools import accumulate
+from itertools import accumulate, count
 from pathlib import Path
 
 from vxlane.errors import OptionError, VxlaneError
@@ -56,6 +56,8 @@ class CaptureFile:
             raise OptionError(f"--rotate needs a plain file, and {name} is none")
         try:
             self._file = self._open()
+            if self._path and rotation:
+                _remove_earlier(self._path)
         except OSError as error:
             why = _IS_A_LINK if error.errno == errno.ELOOP else error.strerror
             raise OptionError(f"-w {name}: {why}") from None
@@ -144,10 +146,23 @@ def _private(name: str, flags: int) -> int:
     return descriptor
 
 
+def _numbered(path: Path, number: int) -> Path:
+    """The file so many before `path`."""
+    return path.with_name(f"{path.name}.{number}") if number else path
+
+
+def _remove_earlier(path: Path) -> None:
+    """Remove what an earlier capture has numbered, which would pass for this one's."""
+    for number in count(1):
+        earlier = _numbered(path, number)
+        if not earlier.is_file():
+            return
+        earlier.unlink()
+
+
 def _shift(path: Path, keep: int) -> None:
     """Give each file the next number."""
     for number in range(keep - 1, 0, -1):
-        older = path.with_name(f"{path.name}.{number}")
-        newer = path.with_name(f"{path.name}.{number - 1}") if number > 1 else path
+        newer = _numbered(path, number - 1)
         if newer.exists():
-            newer.replace(older)
+            newer.replace(_numbered(path, number))
