@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import click
 import pytest
@@ -17,13 +18,18 @@ from vxlane.trace.follow import Outcome
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_signals(number: signal.Signals) -> None:
-    """The first signal asks for the end, a second one interrupts; afterwards all is as before."""
+def test_signals(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first signal asks for the end, and one right behind it is the same. A second one
+    interrupts; afterwards all is as before.
+    """
     before = signal.getsignal(number)
     asked = []
     with stopped_by_signals(lambda: asked.append(1)):
         os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)
         assert asked == [1]
+        later = time.monotonic() + 1
+        monkeypatch.setattr(time, "monotonic", lambda: later)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), number)
     assert asked == [1]

@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
+
+from vxlane.util import interrupt
 
 BEGIN = """
 import gc, signal, time, weakref
@@ -61,3 +65,20 @@ except KeyboardInterrupt as came:
     command = [sys.executable, "-c", program]
     ended = subprocess.run(command, capture_output=True, text=True, check=True)
     assert (ended.stdout, ended.stderr) == (f"{said}\n", "")
+
+
+def test_each_signal_breaks_off_what_the_one_before_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But not one right behind it, as timeout(1) sends for each Ctrl-C."""
+    caught = {number: signal.getsignal(number) for number in interrupt.signals()}
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    interrupt.catch_each()
+    try:
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            now += 1
+    finally:
+        for number, handler in caught.items():
+            signal.signal(number, handler)

@@ -112,13 +112,8 @@ def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
     """A signal that ends commands calls `stop`; a second one raises KeyboardInterrupt, for the
     output may be stuck.
     """
-    caught = interrupt.signals()
-
-    def first(*_: object) -> None:
-        interrupt.catch_each()
-        stop()
-
-    before = {number: signal.signal(number, first) for number in caught}
+    before = {number: signal.getsignal(number) for number in interrupt.signals()}
+    interrupt.catch_each(stop)
     try:
         yield
     finally:

@@ -7,10 +7,15 @@ Imports no other module of vxlane.
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
+import time
+from collections.abc import Callable
 from types import FrameType
 
+_SAME_WITHIN = 0.3
+"""Seconds. No person presses Ctrl-C again sooner."""
 _SENT_AGAIN_AFTER = 0.01
 """Seconds. By then the finalizer that lost the interrupt has ended."""
 
@@ -22,13 +27,27 @@ def signals() -> tuple[signal.Signals, ...]:
     return usual if ignores else (*usual, signal.SIGHUP)
 
 
-def catch_each() -> None:
-    """From now on each of these signals raises KeyboardInterrupt, as SIGINT does by itself.
+def catch_each(first: Callable[[], None] | None = None) -> None:
+    """From now on each of these signals raises KeyboardInterrupt, as SIGINT does by itself; the
+    first one calls `first` instead, if there is one.
 
-    So a second one breaks off what the first one has begun.
+    So a second one breaks off what the first one has begun. One right behind another is the same:
+    timeout(1) sends a Ctrl-C on, which the terminal has sent to its child too.
     """
+    came = -math.inf
+
+    def interrupt(_number: int, _: FrameType | None) -> None:
+        nonlocal came, first
+        now = time.monotonic()
+        if now - came < _SAME_WITHIN:
+            return
+        came, act, first = now, first, None
+        if act is None:
+            raise KeyboardInterrupt
+        act()
+
     for number in signals():
-        signal.signal(number, signal.default_int_handler)
+        signal.signal(number, interrupt)
 
 
 def catch() -> None:
