@@ -133,6 +133,20 @@ def test_an_output_that_is_full_has_a_sentence() -> None:
     assert done.stderr == "vxlane: standard output: No space left on device\n"
 
 
+def test_an_output_that_does_not_block() -> None:
+    """Into a full pipe that another program made non-blocking all goes, when there is room."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    filled = os.write(writing, bytes(1 << 20))
+    with os.fdopen(reading, "rb") as reader:
+        with subprocess.Popen([program("vxlane"), "--version"], stdout=writing) as process:
+            os.close(writing)
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(2)
+            assert reader.read()[filled:] == b"vxlane 0.1.0\n"
+        assert process.returncode == 0
+
+
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_what_a_shell_has_closed(closed: str, tmp_path: Path) -> None:
     """A closed standard file is one that says and takes nothing, here and for children."""

@@ -7,9 +7,7 @@ import contextlib
 import os
 import resource
 import struct
-import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -251,18 +249,3 @@ def test_a_next_file_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(VxlaneError, match=r"write .*/x: Is a directory"):
         file.write(b"b")
     assert (path.read_bytes(), file.packets) == (b"<aaaa>", 1)
-
-
-def test_a_pipe_that_does_not_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Into a full pipe that another program made non-blocking all bytes go, when there is room."""
-    whole = b"<" + bytes(1 << 20) + b">"
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
-    with ThreadPoolExecutor() as pool, os.fdopen(reading, "rb") as reader:
-        with os.fdopen(writing, "w") as stdout:
-            monkeypatch.setattr(sys, "stdout", stdout)
-            read = pool.submit(reader.read)
-            file = capture_file(Path("-"), None)
-            file.write(whole[1:-1])
-            file.close()
-        assert read.result() == whole

@@ -117,6 +117,8 @@ _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 def main() -> None:
     """Run the command line; never returns."""
     _open_what_is_closed()
+    # Where another program has made it so, a full pipe would take nothing.
+    os.set_blocking(1, True)
     try:
         cli.main(prog_name="vxlane")
     except (VxlaneError, PermissionError) as error:

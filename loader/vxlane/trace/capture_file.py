@@ -124,8 +124,6 @@ class CaptureFile:
 
     def _open(self) -> FileIO:
         if not self._path:
-            # Where another program made it so, a full pipe would take nothing and raise nothing.
-            os.set_blocking(sys.stdout.fileno(), True)
             return FileIO(sys.stdout.fileno(), "wb", closefd=False)
         return FileIO(self._path, "wb", opener=_private)
 
