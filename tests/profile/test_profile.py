@@ -13,6 +13,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import browser
@@ -164,6 +165,17 @@ def programs_of(pid):
 def loaded(lab):
     """The numbers of all programs that the kernel has."""
     return {one["id"] for one in json.loads(lab.exec("node1", "bpftool", "-j", "prog").stdout)}
+
+
+def test_a_ctrl_c_that_comes_twice(lab):
+    """The figures are shown all the same: timeout(1) sends on what the terminal has sent."""
+    with begun(lab, "node1") as profile:
+        profile.send_signal(signal.SIGINT)
+        time.sleep(0.02)
+        profile.send_signal(signal.SIGINT)
+        said, _ = profile.communicate(timeout=20)
+    assert profile.returncode == 0
+    assert "seconds" in json.loads(said)
 
 
 def test_nothing_stays_after_kill(lab):

@@ -14,6 +14,7 @@ from vxlane.cli.common import Number, examples, filled, need_writable, write_doc
 from vxlane.profile.measure import take
 from vxlane.profile.page import page
 from vxlane.profile.text import text
+from vxlane.util import interrupt
 from vxlane.util.places import state_directory
 
 
@@ -60,6 +61,7 @@ def profile(seconds: float, pod: str | None, json_file: str | None, html_file: s
     answer. docs/measure.md says how it is measured. It costs CPU time while it runs, and none
     afterwards.
     """
+    interrupt.catch_each()
     need_writable(json_file, html_file)
     figures = take(state_directory(), pod, lambda: _wait(seconds))
     # Each of the three is tried, for nobody can measure this again.
