@@ -110,7 +110,7 @@ def test_one_at_a_time(place, command):
         (place.bin / "vxlane").write_bytes(b"another version")
         directories = ["--cni-bin-dir", place.bin, "--cni-conf-dir", place.conf]
         second = subprocess.Popen([program_of("vxlane"), command, *directories])
-        wait_for(lambda: is_kept_waiting(second), "the second run")
+        wait_for(lambda: is_kept_waiting(second), "the second run", seconds=20)
         assert place.files() == before
         assert (place.bin / "vxlane").read_bytes() == b"another version"
     assert second.wait(timeout=20) == 0
@@ -124,7 +124,7 @@ def test_what_another_run_installs_meanwhile_is_replaced(place):
     options = ["--cni-bin-dir", place.bin, "--cni-conf-dir", place.conf, "--form", "drop-in"]
     with files.alone(place.bin):
         second = subprocess.Popen([program_of("vxlane"), "install", *options])
-        wait_for(lambda: is_kept_waiting(second), "the second run")
+        wait_for(lambda: is_kept_waiting(second), "the second run", seconds=20)
         options[1] = other.parent
         assert place.run("install", *options, "--network-name", "other").returncode == 0
     assert second.wait(timeout=20) == 0

@@ -9,6 +9,7 @@ from pathlib import Path
 from profilerun import profiling
 
 from vxlane.lab import namespaces
+from vxlane.lab.waiting import wait_for
 
 STREAM = Path(__file__).parents[1] / "lab" / "stream.py"
 KNOCK = "import socket; s = socket.socket(); s.settimeout(1.8); s.connect_ex(('10.42.2.200', 1))"
@@ -25,6 +26,12 @@ def retransmitted(lab, pod):
     return int(values[names.index("RetransSegs")])
 
 
+def unacknowledged(lab, pod):
+    """The connections that are closed and still wait for an answer to that."""
+    states = "state fin-wait-1 state closing state last-ack"
+    return lab.exec(pod, "ss", "-Htn", *states.split()).stdout
+
+
 def test_retransmits_are_those_of_the_kernel(lab):
     """A super-packet that is sent again is as many retransmits as it has segments."""
     listen = [sys.executable, STREAM, "serve", "7301", "4000000"]
@@ -38,6 +45,8 @@ def test_retransmits_are_those_of_the_kernel(lab):
             assert server.stdout.readline() == "listening\n"
             with profiling(lab, "node1") as document:
                 lab.exec("node1-pod1", *map(str, connect))
+                # Its last packet may be lost too, and is then sent again without a process.
+                wait_for(lambda: not unacknowledged(lab, "node1-pod1"), "its end", seconds=20)
     finally:
         lab.exec("node2-pod1", "nft", "delete table ip lossy")
     (lost,) = document["losses"]

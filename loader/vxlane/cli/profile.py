@@ -74,4 +74,5 @@ def profile(seconds: float, pod: str | None, json_file: str | None, html_file: s
 
 def _wait(seconds: float) -> None:
     with contextlib.suppress(KeyboardInterrupt):
+        click.echo(f"profiling for {seconds:g} s; Ctrl-C ends it sooner", err=True)
         time.sleep(seconds)
