@@ -17,6 +17,17 @@ NFT = {
     "ip forward ct count over 5 drop": "limit",
     "ip forward quota over 1000 bytes drop": "quota",
     "ip forward ct bytes > 1000 drop": "connbytes",
+    "ip forward ct original packets > 10 drop": "connbytes",
+    "ip forward ct avgpkt > 1000 drop": "connbytes",
+    "ip forward ct expiration > 1h drop": "connbytes",
+    "ip forward ct status assured drop": "connbytes",
+    "ip forward ct status & (assured | dnat) == assured drop": "connbytes",
+    "ip forward ct status != confirmed drop": "connbytes",
+    "ip forward ct status { seen-reply, assured } drop": "connbytes",
+    "ip forward ct status vmap { assured : drop }": "connbytes",
+    "ip forward ct status . ip saddr { assured . 10.42.1.5 } drop": "connbytes",
+    "ip forward ct status . ip saddr @entries drop": "connbytes",
+    "inet forward ct status assured accept": "connbytes",
     "ip forward numgen random mod 2 0 drop": "statistic",
     "ip forward meta random < 1000 drop": "statistic",
     "ip forward @th,160,32 0x61626364 drop": "payload",
@@ -120,6 +131,11 @@ NFT_CAN_NOT_BE_MET = (
     "netdev nic meta pkttype multicast drop",
     "ip forward ct state new,invalid log",
     "ip forward ct state { new, untracked } log",
+    "ip forward ct status dnat accept",
+    "ip forward ct status & (snat | dnat) != 0 drop",
+    "ip forward ct state new ct status assured drop",
+    "ip forward ct mark 7 drop",
+    "ip forward ct direction reply ct id 7 drop",
     "ip forward ct state != established log",
     "ip forward ct state vmap { new : jump deep, established : continue }",
     "inet forward meta nfproto ipv6 log",
@@ -170,6 +186,7 @@ add set ip t seen { type ipv4_addr; size 65535; flags dynamic; }
 add set ip t each { type ipv4_addr; size 65535; flags dynamic; }
 add set ip t wild { type ifname; flags interval; elements = { "docker*" }; }
 add set ip t bits { type tcp_flag; }
+add set ip t entries { typeof ct status . ip saddr; }
 add set ip t pairs { type inet_service . tcp_flag; }
 add set ip t exits { type ifname . tcp_flag; }
 add set ip t marked { type tcp_flag . mark; flags interval; }

@@ -19,6 +19,10 @@ RULES = {
     "accepted": "{pair} ct state new accept; {pair} drop",
     "direction": "{pair} ct direction original ct state != new drop",
 }
+OF_ANSWERS = {
+    "assured": "{pair} ct status assured drop",
+}
+"""What lets a SYN-ACK pass and drops what its sender says next."""
 FORWARD, RAW = ("forward", 0), ("prerouting", -300)
 BY_FLAGS = {
     "map-behind-flags": (
@@ -99,6 +103,18 @@ def test_it_stays_dropped(lab, kernel_lab, server, rule):
         assert is_heard(lab, server)
     assert bypassed(seen)
     assert not came(seen, "from_pod", "flow_half")
+
+
+@pytest.mark.parametrize("server", [SERVER, NEIGHBOUR], ids=["another-node", "same-node"])
+@pytest.mark.parametrize("rule", OF_ANSWERS.values(), ids=OF_ANSWERS)
+def test_no_answer_follows_a_syn_ack(lab, kernel_lab, server, rule):
+    """The client hears nothing. Without the rule it hears all, by the bypass."""
+    for one in (kernel_lab, lab):
+        with dropping(one, server, CLIENT, rule):
+            assert not is_answered(one, server)
+    with lab.verdicts("node1") as seen:
+        assert is_answered(lab, server)
+    assert bypassed(seen)
 
 
 @pytest.mark.parametrize("server", [SERVER, NEIGHBOUR], ids=["another-node", "same-node"])

@@ -49,7 +49,7 @@ class Kind(enum.Enum):
 MEANING = {
     Kind.LIMIT: "a rate limit (limit, hashlimit, rateest, connlimit)",
     Kind.QUOTA: "a quota of bytes or packets (quota, the counters of a set)",
-    Kind.CONNBYTES: "a test of what a connection has carried (connbytes, ct bytes)",
+    Kind.CONNBYTES: "a test of what became of a connection (connbytes, ct bytes, ct status)",
     Kind.STATISTIC: "a random or counted choice of packets (statistic, numgen)",
     Kind.PAYLOAD: "a test of a packet's content (string, u32, bpf, raw payload)",
     Kind.HEADER: "a test of header fields that differ within a flow (DSCP, TTL, MAC, FIN, options)",

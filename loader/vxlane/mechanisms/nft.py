@@ -20,6 +20,7 @@ from vxlane.mechanisms.nft_register import (
     OTHER,
     PORTS,
     STATE,
+    STATUS,
     NameOf,
     Piece,
     Register,
@@ -46,7 +47,7 @@ from vxlane.mechanisms.nft_words import (
     SOURCES,
     TRANSLATIONS,
 )
-from vxlane.mechanisms.packet import Field, NumberTest, Packet
+from vxlane.mechanisms.packet import CHANGING_STATUS, Field, NumberTest, Packet
 from vxlane.mechanisms.rules import Action, Choice, Code, Family, Rule, Step, Unknown, Verdict
 from vxlane.netlink import nftables as nft
 from vxlane.netlink.socket import attribute_list, attributes, be32_of, text_of
@@ -166,10 +167,10 @@ class Decoder:
             return
         if key in CT_KINDS:
             yield CT_KINDS[key]
-        is_state = key == nft.NFT_CT_STATE
-        if not is_state:
+        if key != nft.NFT_CT_STATE:
             yield Unknown.CONNECTION
-        self._registers[be32_of(found, nft.NFTA_CT_DREG)] = STATE if is_state else OTHER
+        held = {nft.NFT_CT_STATE: STATE, nft.NFT_CT_STATUS: STATUS}.get(key, OTHER)
+        self._registers[be32_of(found, nft.NFTA_CT_DREG)] = held
 
     def _payload(self, found: Found) -> Iterator[Step]:
         if nft.NFTA_PAYLOAD_SREG in found:
@@ -230,7 +231,9 @@ class Decoder:
         elif source is MARK and not has_xor:
             result = 0  # packets come unmarked, so to clear bits of the mark gives 0
         elif isinstance(source, tuple) and len(source) == 1 and not has_xor and mask:
-            result = (replace(source[0], mask=source[0].number(mask)),)
+            bits = source[0].number(mask)
+            if source is not STATUS or bits & CHANGING_STATUS:
+                result = (replace(source[0], mask=bits),)
         else:
             yield from _fields(_all(source))
         self._registers[be32_of(found, nft.NFTA_BITWISE_DREG)] = result

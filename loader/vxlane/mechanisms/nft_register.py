@@ -164,4 +164,5 @@ Register = tuple[Piece, ...] | int
 ANYTHING = Piece(Unknown.TEST, 0)
 OTHER: Register = (ANYTHING,)
 STATE: Register = (Piece(Field.STATE, 4, is_host=True),)
+STATUS: Register = (Piece(Field.STATUS, 4, is_host=True),)
 MARK: Register = (Piece(Unknown.TEST, 4, is_host=True),)

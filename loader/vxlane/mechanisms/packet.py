@@ -28,6 +28,9 @@ _HOSTS = ((0x01000000, 0x7EFFFFFF), (0x80000000, 0xDFFFFFFF), (0xF0000000, 0xFFF
 """All addresses that a host can use on a network: not loopback, multicast or 0.0.0.0/8."""
 # Bits of a state, of nft's ct state and of xt_conntrack alike (NF_CT_STATE_BIT).
 INVALID, ESTABLISHED, _RELATED, _NEW, _UNTRACKED = 1, 2, 4, 8, 64
+CHANGING_STATUS = 2 | 4 | 8
+"""Bits of an entry's status that the packets behind the first one set: IPS_SEEN_REPLY, IPS_ASSURED,
+IPS_CONFIRMED. The others stay as the first packet has set them."""
 
 
 class Field(enum.Enum):
@@ -46,6 +49,8 @@ class Field(enum.Enum):
     ETHERTYPE = enum.auto()
     STATE = enum.auto()
     """Of conntrack: a set of the bits above."""
+    STATUS = enum.auto()
+    """Of conntrack's entry: those bits that may change while a connection lasts."""
     SOURCE_TYPE = enum.auto()
     """What the routing table calls the address: RTN_UNICAST, RTN_LOCAL ..."""
     DESTINATION_TYPE = enum.auto()

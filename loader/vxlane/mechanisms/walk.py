@@ -132,6 +132,8 @@ class Walk:
         differs = field in _DIFFERENT_IN_COPIES and self._packet.has_copies
         if differs or field is Field.TCP_FLAGS:
             self._note(Kind.HEADER, key, scope)
+        if field is Field.STATUS:
+            self._note(Kind.CONNBYTES, key, scope)
 
     def _note_all(self, found: Iterable[Met], key: ChainKey, scope: Scope) -> None:
         for what in found:

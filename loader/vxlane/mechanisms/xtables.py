@@ -11,15 +11,17 @@ from __future__ import annotations
 import struct
 
 from vxlane.mechanisms.kinds import Kind
-from vxlane.mechanisms.packet import Field, NameTest, NumberTest, Test
+from vxlane.mechanisms.packet import CHANGING_STATUS, Field, NameTest, NumberTest, Test
 from vxlane.mechanisms.rules import Action, Code, Step, Unknown, Verdict
 
 _TCP_INV_SOURCE, _TCP_INV_DESTINATION, _TCP_INV_FLAGS = 1, 2, 4
 _CT_NOTRACK = 1
 _STATE_ONLY = {1, 1 | 1 << 13}  # XT_CONNTRACK_STATE, _STATE_ALIAS
+_STATUS, _EXPIRES = 1 << 6, 1 << 7  # XT_CONNTRACK_*
 # Of xt_conntrack's states, whose other bits are those of nft's ct state.
 _STATE_TRANSLATED, _STATE_UNTRACKED = 0xC0, 0x100
 _UNTRACKED = 0x40
+_LABEL_SET = 2  # XT_CONNLABEL_OP_SET
 _PORT_MOST = 0xFFFF
 _SET_SIZES, _SET_COUNTED_SIZE = {4, 8}, 48
 """Bytes of xt_set_info_match_v1, which revision 2 has too, bare and aligned; those of revisions 3
@@ -34,7 +36,7 @@ _OF_CONNECTION = frozenset(
     }
 )
 """Matches whose answer is the same for all packets of a bypassed flow."""
-_OF_ENTRY = frozenset({"cluster", "connlabel", "connmark", "helper"})
+_OF_ENTRY = frozenset({"cluster", "connmark", "helper"})
 """Matches like these that test conntrack's entry."""
 
 _MATCHES = {
@@ -149,12 +151,19 @@ def _mark(data: bytes) -> list[Step]:
 
 
 def _conntrack(data: bytes) -> list[Step]:
-    flags, inverted, state = struct.unpack_from("=HHH", data, 146)
+    flags, inverted, state, status = struct.unpack_from("=HHHH", data, 146)
+    if flags & _EXPIRES or (flags & _STATUS and status & CHANGING_STATUS):
+        return [Unknown.CONNECTION, Kind.CONNBYTES]
     if flags not in _STATE_ONLY or state & _STATE_TRANSLATED:
         return [Unknown.CONNECTION]
     if state & _STATE_UNTRACKED:
         state ^= _STATE_UNTRACKED | _UNTRACKED
     return [state_test(state, is_negated=bool(inverted & 1))]
+
+
+def _connlabel(data: bytes) -> list[Step]:
+    _, options = struct.unpack_from("=HH", data)
+    return [Kind.MARK if options & _LABEL_SET else Unknown.CONNECTION]
 
 
 def _state(data: bytes) -> list[Step]:
@@ -261,6 +270,7 @@ def name_test(field: Field, name: bytes, mask: bytes, *, is_negated: bool = Fals
 
 
 _DECODED = {
+    "connlabel": _connlabel,
     "conntrack": _conntrack,
     "mark": _mark,
     "state": _state,
