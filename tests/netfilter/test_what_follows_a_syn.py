@@ -18,6 +18,7 @@ RULES = {
     "established": "{pair} ct state established drop",
     "accepted": "{pair} ct state new accept; {pair} drop",
     "direction": "{pair} ct direction original ct state != new drop",
+    "marked": "{pair} ct mark 7 drop; {pair} tcp flags & (syn | ack) == syn ct mark set 7",
 }
 OF_ANSWERS = {
     "assured": "{pair} ct status assured drop",
