@@ -233,14 +233,16 @@ static __always_inline void track(struct flow *flow, const struct packet *packet
 		*reached = end;
 }
 
-/* A packet of the flow is bypassed. */
-static __always_inline void flow_use(struct flow *flow, const struct packet *packet,
-				     enum direction direction, __u64 now)
+/* A packet of the flow is bypassed. Since it was admitted another CPU may have ended the record,
+ * and its element be another flow's: that one it must not open. */
+static __always_inline void flow_use(const struct settings *settings, struct flow *flow,
+				     const struct packet *packet, enum direction direction,
+				     __u64 now)
 {
 	if (packet->ip.protocol == IPPROTO_TCP) {
-		track(flow, packet, direction, now);
-		if (!flow->open)
+		if (!flow->open && is_handshake_ack(settings, packet, flow, direction))
 			flow->open = 1;
+		track(flow, packet, direction, now);
 	}
 	/* A line that two CPUs write travels between them: not for every packet. What is half
 	 * closed keeps the timeout that conntrack gave it. */

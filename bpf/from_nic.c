@@ -102,7 +102,7 @@ static __always_inline enum verdict enter_by_record(struct __sk_buff *skb, struc
 		verdict = VERDICT_NAT;
 	}
 	enter_pod(skb, receiver);
-	flow_use(flow, packet, DIRECTION_IN, now);
+	flow_use(settings, flow, packet, DIRECTION_IN, now);
 	count_received(flow, sizeof(struct ethhdr) + cpu16(packet->ip.tot_len));
 	return verdict;
 }

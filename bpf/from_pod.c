@@ -218,7 +218,7 @@ static __always_inline enum verdict send_by_record(struct __sk_buff *skb, struct
 		verdict = to_peer(skb, packet, sender, settings, flow);
 	if (!is_bypassed(verdict))
 		return verdict;
-	flow_use(flow, packet, match->direction, now);
+	flow_use(settings, flow, packet, match->direction, now);
 	return flow->translated ? VERDICT_NAT : verdict;
 }
 

@@ -164,6 +164,33 @@ static __always_inline int shows_open(const struct flow *known, const struct pac
 	return answered && (known->opener & sender_of(direction));
 }
 
+/* Is the record that was found another flow's by now? Another CPU may have ended or replaced it,
+ * and its element is the first that is given away: no packet must approve what it is not of. */
+static __always_inline int is_given_away(struct match *match)
+{
+	return flows.lookup(&match->key) != match->flow;
+}
+
+/* The record says already what is seen: it gets a new time. */
+static __always_inline void renew(struct match *match, const struct flow *seen,
+				  const struct packet *packet, __u64 now)
+{
+	enum direction direction = match->direction;
+	struct flow *known = match->flow;
+	__u64 *when = direction == DIRECTION_OUT ? &known->seen_out : &known->seen_in;
+	int is_syn = is_tcp(packet, TCP_SYN_FLAG);
+
+	if ((!*when || is_syn || (seen->open && !known->open)) && is_given_away(match))
+		return;
+	track(known, packet, direction, *when);
+	*when = now;
+	known->confirmed = 1;
+	if (seen->open)
+		known->open = 1;
+	if (is_syn)
+		known->opener = seen->opener;
+}
+
 /* On the way out of the kernel path: `seen` is what happened there, with no times yet. A record
  * that says the same gets a new time, any other is replaced: one that is half old and half new
  * would send a packet where none was seen to go. */
@@ -173,7 +200,6 @@ static __always_inline enum verdict flow_learn(struct match *match, struct flow 
 	enum direction direction = match->direction;
 	struct flow *known = match->flow;
 	int is_syn = is_tcp(packet, TCP_SYN_FLAG), alike;
-	__u64 *when;
 
 	if (is_tcp(packet, TCP_RST_FLAG))
 		return flow_reset(match, packet, now);
@@ -194,14 +220,7 @@ static __always_inline enum verdict flow_learn(struct match *match, struct flow 
 	seen->open = shows_open(known, packet, direction);
 	if (known && alike) {
 		if (holds(known, seen, direction)) {
-			when = direction == DIRECTION_OUT ? &known->seen_out : &known->seen_in;
-			track(known, packet, direction, *when);
-			*when = now;
-			known->confirmed = 1;
-			if (seen->open)
-				known->open = 1;
-			if (is_syn)
-				known->opener = seen->opener;
+			renew(match, seen, packet, now);
 			return is_syn ? VERDICT_TCP_CONTROL : VERDICT_LEARNED;
 		}
 		keep_other_half(seen, known, direction);
@@ -221,7 +240,7 @@ static __always_inline enum verdict flow_learn(struct match *match, struct flow 
 		track(seen, packet, direction, known ? known->seen_in : 0);
 		seen->seen_in = now;
 	}
-	if (flows.update(&match->key, seen))
+	if (!(known && is_given_away(match)) && flows.update(&match->key, seen))
 		return VERDICT_MAP_FULL;
 	return is_syn ? VERDICT_TCP_CONTROL : VERDICT_LEARNED;
 }
