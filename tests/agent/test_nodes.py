@@ -8,7 +8,7 @@ import time
 from ipaddress import IPv4Network
 
 import pytest
-from agentnode import AgentNode, eventually, mac
+from agentnode import AgentNode, eventually, mac, make_pod
 
 from vxlane.agent.pace import MOST_PER_SECOND
 
@@ -187,3 +187,14 @@ def test_many_changes_are_few_reconciles(running: AgentNode) -> None:
     assert running.status()["reconciles"] - before <= MOST_PER_SECOND * (seconds + 1)
     running.write_nodes(2, 3)
     eventually(lambda: len(running.peers()) == 2, "the old state")
+
+
+def test_by_another_node_s_name_the_pods_keep_their_route(node: AgentNode) -> None:
+    """With the name of node2 the entry of node1 has an address of this node: no route is made."""
+    make_pod(node, 7)
+    node.sh("ip addr add 10.42.1.1/24 dev cni0")
+    node.start("--iface", "eth0", node_name="node2")
+    own = "node node1: 192.168.77.1 is this node's own address"
+    eventually(lambda: own in node.status()["problems"], "the report")
+    assert "10.42.1.0/24 dev cni0 proto kernel" in node.sh("ip route")
+    assert "10.42.3.0/24 via 10.42.3.0 dev flannel.1 onlink" in node.sh("ip route")

@@ -26,6 +26,7 @@ BY_GATEWAY = f"{HEAD} 080001000a090001 {SOURCE} {NIC} 08000500c0a84dfe {TAIL}"
 WITH_MTU = f"{BY_GATEWAY} 0c000800 0800020078050000"
 VIA = f"{HEAD} 080001000a090001 {SOURCE} {NIC} 16001200 0a00 fe80{27 * '0'}1 0000 {TAIL}"
 LOCAL = f"02202000fe00000200020080 08000f00fe000000 08000100c0a84d01 {SOURCE} {NIC} {TAIL}"
+BROADCAST = LOCAL.replace("fe00000200020080", "fe00000300020080")
 
 
 class Answering:
@@ -64,14 +65,21 @@ def test_an_answer_is_a_next_hop(address: str, answer: str, hop: NextHop) -> Non
         (errno.ENETUNREACH, "no route to 10.9.0.1 (ENETUNREACH)"),
         (errno.EINVAL, "no route to 10.9.0.1 (EINVAL)"),
         (9999, "no route to 10.9.0.1 (9999)"),
-        (bytes.fromhex(LOCAL), "the route to 10.9.0.1 is not a unicast one"),
+        (bytes.fromhex(BROADCAST), "the route to 10.9.0.1 is not a unicast one"),
     ],
-    ids=["unreachable", "blackhole", "unknown", "local"],
+    ids=["unreachable", "blackhole", "unknown", "broadcast"],
 )
 def test_no_way_says_why(answer: bytes | int, reason: str) -> None:
     """A refusal, and a route that leads to no neighbour, are no next hop and have a reason."""
     target = IPv4Address("10.9.0.1")
     assert resolve(Answering(answer), [target], QUERY)[target] == NextHop(0, target, reason=reason)
+
+
+def test_an_own_address_is_known_as_such() -> None:
+    """A peer that has it can be no other node."""
+    found = resolve(Answering(bytes.fromhex(LOCAL)), [QUERY.source], QUERY)
+    reason = "192.168.77.1 is this node's own address"
+    assert found == {QUERY.source: NextHop(0, QUERY.source, reason=reason, is_own=True)}
 
 
 def test_it_asks_as_the_device_sends() -> None:

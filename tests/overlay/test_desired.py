@@ -69,6 +69,15 @@ def test_a_peer_of_another_backend_is_no_peer() -> None:
     assert path.problem.reason == "its backend is host-gw, this node's is vxlan"
 
 
+def test_a_peer_with_our_own_address_gets_no_route() -> None:
+    """Its pods may be this node's, which has another's name then."""
+    hop = NextHop(0, PEER.address, reason="it is ours", is_own=True)
+    path = TUNNEL.path(PEER, hop)
+    assert (path.way, path.entries) == (Way.TUNNEL, ())
+    assert path.problem
+    assert path.problem.reason == "it is ours"
+
+
 @pytest.mark.parametrize(
     ("hop", "device", "nic", "mtu"),
     [

@@ -38,6 +38,8 @@ class NextHop:
     path_mtu: int = 0
     """The MTU of the route in bytes; 0: it has none, and the NIC's counts."""
     reason: str = ""
+    is_own: bool = False
+    """The address is this node's own."""
     spread: tuple[int, ...] = ()
     """Ifindexes of the NICs of an ECMP route. Empty: the route has one next hop."""
 
@@ -77,6 +79,8 @@ def _next_hop(address: IPv4Address, answer: bytes | int, route: bytes | int) -> 
         return NextHop(0, address, reason=f"no route to {address} ({name})")
     kind = rt.RTMSG.unpack_from(answer)[7]
     found = attributes(answer, rt.RTMSG.size)
+    if kind == rt.RTN_LOCAL:
+        return NextHop(0, address, reason=f"{address} is this node's own address", is_own=True)
     if kind != rt.RTN_UNICAST or rt.RTA_OIF not in found:
         return NextHop(0, address, reason=f"the route to {address} is not a unicast one")
     return NextHop(

@@ -64,7 +64,7 @@ RTA_IP_PROTO, RTA_DPORT = 27, 29
 RTM_F_FIB_MATCH = 0x2000
 """Answer the route that was found, not the one way of it that would be taken (Linux 4.13)."""
 RTAX_MTU = 2
-RTN_UNICAST = 1
+RTN_UNICAST, RTN_LOCAL = 1, 2
 RT_TABLE_MAIN = 254
 RTPROT_BOOT = 3
 RT_SCOPE_UNIVERSE, RT_SCOPE_NOWHERE = 0, 255

@@ -63,8 +63,11 @@ class OwnRouting:
         if self.backend is Backend.HOST_GW:
             reason = hop.reason or f"{node.address} is behind a router; host-gw needs one L2"
             return Path(node, hop, None, problem=Problem(node.name, reason))
-        entries = overlay(node.pod_cidr, node.vtep_mac, int(node.address), self.device)
         problem = Problem(node.name, hop.reason) if hop.reason else None
+        if hop.is_own:
+            # It may be this node by its right name: a route would replace that of its own pods.
+            return Path(node, hop, Way.TUNNEL, problem=problem)
+        entries = overlay(node.pod_cidr, node.vtep_mac, int(node.address), self.device)
         return Path(node, hop, Way.TUNNEL, entries, problem)
 
 
