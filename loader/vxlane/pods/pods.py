@@ -101,6 +101,11 @@ class Pods:
         before = self._states.pop(interface.key, None)
         state = PodState(interface, before.plan if before else PodPlan())
         self._states[interface.key] = state
+        own = set(interface.addresses)
+        for other in list(self._states.values()):
+            # Its programs would take what it sends for forged, and --strict drops that.
+            if other is not state and own & set(other.interface.addresses):
+                self._check(other)
         return self._review(state, veth)
 
     def add_cached(self, pods: Iterable[CachedPod]) -> None:
