@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pods of real CNI plugins that nobody tells the agent of: it follows libcni's cache."""
 
+import dataclasses
 import json
 from concurrent.futures import ThreadPoolExecutor
 
@@ -166,13 +167,30 @@ def test_a_file_that_the_kernel_contradicts(node, lie):
     file.unlink()
 
 
+def with_plugin(node, *behind):
+    """The node's network with our plugin, and others behind it."""
+    own = {"type": "vxlane", "stateDir": str(node.node.directory)}
+    listed = {**node.chain.conflist}
+    listed["plugins"] = [*listed["plugins"], own, *behind]
+    return dataclasses.replace(node.chain, conflist=listed)
+
+
+def test_a_plugin_behind_ours_may_give_another_mac(node):
+    """The result in the cache has the MAC of tuning, and the programs know it then."""
+    mac = "02:00:00:00:00:77"
+    chain = with_plugin(node, {"type": "tuning", "mac": mac})
+    _, address = ends(chain.add(node.new("tuned")))
+
+    def known():
+        with node.lab.maps("node1") as maps:
+            return {str(pod.address): str(pod.mac) for pod in maps.pods().values()}
+
+    wait_for(lambda: known() == {address: mac}, "the MAC that the pod has")
+
+
 def test_the_plugins_word_counts_too(node):
     """With both, a pod that the plugin tells of is accelerated when ADD returns, and once."""
-    listed = {**node.chain.conflist}
-    own = {"type": "vxlane", "stateDir": str(node.node.directory)}
-    listed["plugins"] = [*listed["plugins"], own]
-    chain = Chain(listed, namespace=node.node.name, path=node.chain.path, cache=node.chain.cache)
-    veth, address = ends(chain.add(node.new("told")))
+    veth, address = ends(with_plugin(node).add(node.new("told")))
     assert node.known() == {address}
     assert node.programs(veth) == BOTH
     ends(node.chain.add(node.new("next")))

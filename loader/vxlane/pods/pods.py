@@ -114,9 +114,15 @@ class Pods:
             self.add(interface)
 
     def _is_new(self, pod: CachedPod) -> bool:
-        """Whether `pod` is not known, or has another veth since: names of veths are random."""
+        """Whether `pod` is not known, or has another veth since: names of veths are random.
+
+        Or another MAC: the tuning plugin may give it one behind ours.
+        """
         state = self._states.get(pod.key)
-        return state is None or state.interface.host_ifname not in pod.host_ifnames
+        if state is None:
+            return True
+        known = state.interface
+        return known.host_ifname not in pod.host_ifnames or pod.mac not in ("", known.mac)
 
     def check(self, interface: PodInterface) -> str:
         """Repair a pod. Returns why it is not accelerated; empty: it is."""
