@@ -11,7 +11,9 @@ from cniplace import FLANNEL, Place, is_kept_waiting
 
 from vxlane.lab.agents import program as program_of
 from vxlane.lab.waiting import wait_for
+from vxlane.runtime import network
 from vxlane.util import files
+from vxlane_cni.request import VERSIONS
 
 
 @pytest.fixture
@@ -75,6 +77,24 @@ def test_conflist(place):
     assert place.vxlane("install", "--form", "conflist").returncode == 0
     assert place.listed() == {**FLANNEL, "plugins": [*FLANNEL["plugins"], {"type": "vxlane"}]}
     assert min(place.conf.glob("*.conflist")).name == "00-vxlane.conflist"
+
+
+@pytest.mark.parametrize("form", ["drop-in", "conflist"])
+def test_a_list_of_a_version_that_the_plugin_does_not_speak(place, form):
+    """It is refused, as flannel's of 2019 or one without: every pod would be an error."""
+    for version in ("0.2.0", "1.2.0", "", None):
+        place.flannel(cniVersion=version)
+        done = place.vxlane("install", "--form", form)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert f"cniVersion {version or 'none'}, which the plugin does not speak" in done.stderr
+        assert place.files() == ["net.d/10-flannel.conflist"]
+    place.flannel(cniVersion="0.2.0", cniVersions=["0.2.0", "1.0.0"])
+    assert place.vxlane("install", "--form", form).returncode == 0
+
+
+def test_the_versions_are_the_plugin_s():
+    """The program does not import the plugin, and knows its versions all the same."""
+    assert network.SPOKEN == VERSIONS
 
 
 @pytest.mark.parametrize("form", ["drop-in", "conflist"])

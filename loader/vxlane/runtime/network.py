@@ -30,6 +30,8 @@ TYPE = "vxlane"
 """The plugin's name: its type in a network's list, and its executable."""
 USUAL = "cbr0"
 """What flannel's manifests and k3s call the network of pods."""
+SPOKEN = ("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
+"""The versions of a list that the plugin speaks."""
 _LIST = "00-vxlane.conflist"
 _DROP_IN = "99-vxlane.conf"
 _NO_DROP_INS = "loadOnlyInlinedPlugins"
@@ -69,6 +71,7 @@ def chained(directory: Path, network: str, *, form: Form, plugin: Json) -> Plan:
             raise ConfigError(
                 f'network "{network}" says {_NO_DROP_INS}: no drop-in is read; pass --form conflist'
             )
+        _check_version(listed)
         if not listed and conflist.exists():
             raise ConfigError(
                 f"without {conflist} there would be no network; start flannel first, or pass "
@@ -77,6 +80,7 @@ def chained(directory: Path, network: str, *, form: Form, plugin: Json) -> Plan:
         # The new form first: a pod that is made in between is only accelerated twice.
         return {drop_in: plugin, conflist: None}
     file, listed = _in_use(directory, network)
+    _check_version(listed)
     added, taken = _changed_by_others(conflist)
     rest = _without(listed, taken)
     # flannel's list first: what has moved is known by ours.
@@ -226,6 +230,19 @@ def _named(directory: Path, network: str) -> Json:
         f'no list in {directory} is network "{network}"; name the network of the pods with '
         "--network-name"
     )
+
+
+def _check_version(listed: Json) -> None:
+    """ConfigError: our plugin would refuse every pod of that list. An empty one is none yet.
+
+    A list may have several versions for the runtime to choose from (cniVersions, since 1.1.0).
+    """
+    version = listed.get("cniVersion") or "none"
+    if listed and "cniVersions" not in listed and version not in SPOKEN:
+        raise ConfigError(
+            f'network "{listed["name"]}" has cniVersion {version}, which the plugin does not '
+            "speak; write 1.0.0 into it, for flannel in its ConfigMap kube-flannel-cfg"
+        )
 
 
 def _with(listed: Json, plugin: Json, added: list[Json]) -> Json:
