@@ -69,12 +69,23 @@ def test_files(tmp_path: Path) -> None:
     assert bad.exists()
 
 
-def test_a_file_of_another_shape(tmp_path: Path) -> None:
-    """A file whose container is no text is removed, and the agent begins without that pod."""
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"container_id": []},
+        {"host_ifname": 3},
+        {"mac": None},
+        {"addresses": ["10.42.1"]},
+        {"addresses": [5]},
+        {"addresses": None},
+    ],
+)
+def test_a_file_of_another_shape(tmp_path: Path, change: dict[str, object]) -> None:
+    """A file in which a value is damaged is removed, and the agent begins without that pod."""
     store = PodStore(tmp_path / "pods")
     request = {"ifname": "eth0", "host_ifname": "veth7", "mac": "02:00:00:00:01:02"}
     store.save(parse_interface(request | {"container_id": "c", "addresses": [], "name": ""}))
     (file,) = (tmp_path / "pods").iterdir()
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"container_id": []}))
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
     assert store.load() == {}
     assert not file.exists()

@@ -29,6 +29,8 @@ _CONTAINER_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
 _IFNAME = re.compile(r"[^/:\s]{1,15}")
 NETWORK_NAME = _CONTAINER_ID
 
+_DAMAGED = (OSError, ValueError, AttributeError, KeyError, ConfigError)
+
 Key = tuple[str, str]
 """Container ID and interface name in the pod."""
 
@@ -98,7 +100,7 @@ def _is_ipv4(text: object) -> bool:
     if isinstance(text, str) and ":" in text:
         return False
     try:
-        IPv4Address(text)
+        IPv4Address(str(text))
     except ValueError:
         raise ConfigError(f"address {text!r} is not an IP address") from None
     return True
@@ -107,8 +109,14 @@ def _is_ipv4(text: object) -> bool:
 def noted(state: Path) -> Iterator[PodInterface]:
     """What an agent has noted in its state directory. What can't be read is for it to remove."""
     for path in sorted((state / "pods").glob("*.json")):
-        with contextlib.suppress(OSError, ValueError, AttributeError, ConfigError):
-            yield parse_interface(parse_json(path.read_bytes()))
+        with contextlib.suppress(*_DAMAGED):
+            yield _read(path)
+
+
+def _read(path: Path) -> PodInterface:
+    """What `PodStore.save` wrote; one of `_DAMAGED` if it is anything else."""
+    document = parse_json(path.read_bytes())
+    return dataclasses.replace(parse_interface(document), host_mac=str(document["host_mac"]))
 
 
 class PodStore:
@@ -123,14 +131,13 @@ class PodStore:
         files = self._directory.glob("*.json")
         for path in sorted(files, key=lambda path: path.stat().st_mtime_ns):
             try:
-                document = parse_json(path.read_bytes())
-                document["addresses"] = tuple(document["addresses"])
-                interface = PodInterface(**document)
-                found[interface.key] = interface
-            except (OSError, ValueError, TypeError, KeyError) as error:
+                interface = _read(path)
+            except _DAMAGED as error:
                 log.warning("remove %s: not what an agent wrote (%s)", path, error)
                 with contextlib.suppress(OSError):  # A directory, or a disk that takes no write.
                     path.unlink()
+            else:
+                found[interface.key] = interface
         return found
 
     def save(self, interface: PodInterface) -> None:
