@@ -3,7 +3,8 @@
 
     VxlaneError
     ├── ConfigError      input that a person wrote: options, node files, JSON
-    │   └── OptionError  a word of the command line means nothing here
+    │   ├── OptionError  a word of the command line means nothing here
+    │   └── VersionError a network's list has a version that the CNI plugin does not speak
     ├── KernelError      the kernel refused an operation; carries errno
     ├── ToolError        a program that vxlane runs (iptables, nft) failed; its own words
     │   └── ToolTimeoutError   it did not end in time, and was killed
@@ -33,6 +34,10 @@ class ConfigError(VxlaneError):
 
 class OptionError(ConfigError):
     """A word of the command line is wrong: exit status 2, as for one that can't be parsed."""
+
+
+class VersionError(ConfigError):
+    """With the plugin in the network's list every pod would fail."""
 
 
 class KernelError(VxlaneError):

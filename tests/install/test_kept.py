@@ -132,6 +132,17 @@ def test_k3s_writes_its_list_anew(place):
         assert place.listed()["plugins"][-2:] == [tuning, {"type": "vxlane"}]
 
 
+def test_a_list_of_a_version_that_the_plugin_does_not_speak(place):
+    """The plugin leaves it, for every pod would fail, and comes back with a version it speaks."""
+    place.flannel(cniVersion="1.2.0")
+    with pytest.raises(ConfigError, match="which the plugin does not speak"):
+        place.settle()
+    assert not place.is_called()
+    place.flannel()
+    place.settle()
+    assert place.is_called()
+
+
 def test_a_service_mesh_adds_to_the_first_list(place):
     """As Istio does, whose plugin goes behind all others, and whose JSON has its keys in order: it
     stays where it is, also when flannel's list is another, until Istio takes it away.

@@ -15,7 +15,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from vxlane.errors import ConfigError
+from vxlane.errors import ConfigError, VersionError
 from vxlane.runtime import cni_places, interpreter, network
 from vxlane.runtime.cni_places import CniPlaces
 from vxlane.runtime.network import Form, Json, Plan, Role
@@ -173,7 +173,13 @@ def _repair(directory: Path, places: CniPlaces) -> None:
         return
     if installed.form and not (places.bin_dir / network.TYPE).exists():
         installed = _with_program(installed, places)
-    for change in network.apply(directory, installed.plan(directory)):
+    try:
+        plan = installed.plan(directory)
+    except VersionError:
+        # The list is another since, and pods are worth more than the bypass.
+        network.apply(directory, network.absent(directory, installed.network))
+        raise
+    for change in network.apply(directory, plan):
         log.info("%s", change)
 
 

@@ -20,7 +20,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from vxlane.errors import ConfigError
+from vxlane.errors import ConfigError, VersionError
 from vxlane.util import files
 from vxlane.util.jsontext import parse_json
 
@@ -233,13 +233,13 @@ def _named(directory: Path, network: str) -> Json:
 
 
 def _check_version(listed: Json) -> None:
-    """ConfigError: our plugin would refuse every pod of that list. An empty one is none yet.
+    """VersionError: our plugin would refuse every pod of that list. An empty one is none yet.
 
     A list may have several versions for the runtime to choose from (cniVersions, since 1.1.0).
     """
     version = listed.get("cniVersion") or "none"
     if listed and "cniVersions" not in listed and version not in SPOKEN:
-        raise ConfigError(
+        raise VersionError(
             f'network "{listed["name"]}" has cniVersion {version}, which the plugin does not '
             "speak; write 1.0.0 into it, for flannel in its ConfigMap kube-flannel-cfg"
         )
