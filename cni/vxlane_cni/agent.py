@@ -17,7 +17,6 @@ from vxlane_cni.wire import JsonObject
 DEFAULT_STATE_DIR = "/run/vxlane"
 
 _TIMEOUT = pack("ll", 5, 0)  # struct timeval: the longest that a pod waits for the agent
-_LONGEST_ANSWER = 1 << 20  # bytes
 
 
 def call(state_dir: str, question: JsonObject) -> JsonObject:
@@ -57,7 +56,7 @@ def _exchange(path: str, line: bytes) -> bytes:
         connection.connect(path)
         connection.sendall(line)
         answer = b""
-        while not answer.endswith(b"\n") and len(answer) < _LONGEST_ANSWER:
+        while not answer.endswith(b"\n"):
             received = connection.recv(65536)
             if not received:
                 break

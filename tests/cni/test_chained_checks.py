@@ -105,3 +105,12 @@ def test_status(conf, call, tmp_path):
         answer = call("STATUS", {**conf, "stateDir": str(state), "required": required})
         assert (answer.document or {}).get("code", 0) == code
         assert answer.status == (1 if code else 0)
+
+
+def test_status_in_a_large_cluster(conf, call, agent):
+    """An agent that names a problem of each of 15,000 nodes has answered like any other."""
+    problem = (
+        "node ip-10-42-117-201.eu-central-1.compute.internal: its backend is host-gw, not vxlan"
+    )
+    agent.answer = {"ok": True, "status": {"problems": [problem] * 15_000}}
+    assert call("STATUS", {**conf, "required": True}).status == 0
