@@ -52,7 +52,13 @@ def add(request: Request) -> JsonObject:
 
 
 def delete(request: Request) -> None:
-    """Have the agent forget the pod, then have the delegate remove its interface.
+    """Have the agent forget the pod, then remove its interface."""
+    chained.delete(request)
+    _unmake(request)
+
+
+def _unmake(request: Request) -> None:
+    """Have the delegate remove the interface.
 
     ADD's note is removed last. If the delegate fails, the runtime's next DEL still finds it.
     (flannel's plugin removes it in any case, and leaks the address.) But a delegate may refuse
@@ -60,7 +66,6 @@ def delete(request: Request) -> None:
     it would refuse for ever. Then DEL succeeds. A delegate that was killed both times
     has not refused: it may have made something.
     """
-    chained.delete(request)
     conf = scratch.load(request)
     if conf is not None:
         try:
@@ -85,8 +90,9 @@ def check(request: Request) -> None:
 
 
 def collect(request: Request) -> None:
-    """GC: DEL every interface that has a note and is not valid, then have the delegate collect.
+    """GC: remove every interface that has a note and is not valid, then have the delegate collect.
 
+    The agent is asked once for all, because one that hangs would take five seconds each time.
     A failure for one interface does not stop the others. The first failure is raised at the end.
     """
     valid = chained.attachments(request)
@@ -95,7 +101,7 @@ def collect(request: Request) -> None:
     for container_id, ifname in scratch.interfaces(request):
         if not scratch.is_claimed(container_id, ifname, valid):
             try:
-                delete(_orphan(request, container_id, ifname))
+                _unmake(_orphan(request, container_id, ifname))
             except CniError as error:
                 complaints.append(error)
     try:

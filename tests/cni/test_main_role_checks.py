@@ -51,7 +51,9 @@ def test_check_of_an_unknown_container(conf, call):
 
 
 def test_gc_unmakes_what_nobody_claims(conf, delegate, agent, call, tmp_path):
-    """GC sends a DEL for every orphan of this network, then GC, to the delegate."""
+    """GC sends a DEL for every orphan of this network, then GC, to the delegate; the agent is asked
+    once for all, for one that hangs takes five seconds each time.
+    """
     conf |= {"cniVersion": "1.1.0", "name": "cbr0", "delegate": {"type": "maker"}}
     env = {"plugin": "flannel", "CNI_PATH": str(delegate)}
     for container, network in (("c1", "cbr0"), ("c2", "cbr0"), ("c3", "other")):
@@ -66,10 +68,7 @@ def test_gc_unmakes_what_nobody_claims(conf, delegate, agent, call, tmp_path):
     assert [line.split() for line in calls[3:]] == [["DEL", "c2", "eth0"], ["GC"]]
     told = json.loads((delegate / "stdin-GC").read_text(encoding="utf-8"))
     assert told["cni.dev/valid-attachments"] == valid
-    assert agent.heard[-2:] == [
-        {"op": "gc", "network": "cbr0", "valid": [["c1", "eth0"]]},
-        {"op": "remove", "container_id": "c2", "ifname": "eth0"},
-    ]
+    assert agent.heard == [{"op": "gc", "network": "cbr0", "valid": [["c1", "eth0"]]}]
 
 
 def test_gc_passes_by_what_is_no_note(conf, delegate, call, tmp_path):
