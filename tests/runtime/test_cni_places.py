@@ -186,7 +186,11 @@ def test_the_runtime_of_the_network_counts(host):
     [
         ("[plugins", "is not TOML"),
         (f"x = {'[' * 10_000}", "is not TOML"),
+        ("plugins = 7", "a value where a table belongs"),
         ("plugins.cri = 7", "a value where a table belongs"),
+        ("plugins.cri.cni = 7", "a value where a table belongs"),
+        ('imports = "/etc/containerd/conf.d/*.toml"', "a value where a list belongs"),
+        ('disabled_plugins = "cri"', "a value where a list belongs"),
         ('[plugins.cri.cni]\nconf_dir = "net.d"', "a path that is not absolute"),
         ("[plugins.cri.cni]\nbin_dir = 7", "a path that is not absolute"),
     ],

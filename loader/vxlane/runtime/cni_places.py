@@ -148,11 +148,12 @@ def _of_containerd(root: Path, file: Path) -> CniPlaces | None:
     said: Table = {}
     for each in _with_imports(root, file):
         content = _read(each)
-        if any("cri" in str(name).split(".") for name in content.get("disabled_plugins", ())):
+        disabled = _list(content.get("disabled_plugins"), each)
+        if any("cri" in str(name).split(".") for name in disabled):
             return None
-        plugins = content.get("plugins", {})
+        configured = _table(content.get("plugins"), each)
         for name in reversed(_CRI):
-            said |= _table(plugins.get(name), each).get("cni", {})
+            said |= _table(_table(configured.get(name), each).get("cni"), each)
     plugins = said.get("bin_dirs") or said.get("bin_dir") or _usual_plugins(file)
     conf = said.get("conf_dir") or _usual_networks(file)
     return _places(root, file, conf, plugins)
@@ -170,14 +171,15 @@ def _of_crio(root: Path, file: Path) -> CniPlaces:
 
 
 def _places(root: Path, file: Path, conf: object, plugins: object) -> CniPlaces:
-    (networks,) = _paths(conf, file)
+    networks, *_ = _paths(conf, file)
     return CniPlaces(below(root, networks), _first(root, _paths(plugins, file)), below(root, file))
 
 
 def _with_imports(root: Path, file: Path) -> Iterator[Path]:
     """A configuration of containerd and what it imports, which counts more, in its order."""
-    yield below(root, file)
-    for pattern in _read(below(root, file)).get("imports", ()):
+    own = below(root, file)
+    yield own
+    for pattern in _list(_read(own).get("imports"), own):
         path = file.parent / str(pattern)  # An absolute one stays as it is.
         yield from sorted(below(root, path.parent).glob(path.name))
 
@@ -268,3 +270,11 @@ def _table(value: object, file: Path) -> Table:
     if isinstance(value, dict):
         return value
     raise ConfigError(f"{file} has a value where a table belongs; mend it, or {_ADVICE}")
+
+
+def _list(value: object, file: Path) -> list[object]:
+    if value is None:
+        return []
+    if isinstance(value, list):
+        return value
+    raise ConfigError(f"{file} has a value where a list belongs; mend it, or {_ADVICE}")
