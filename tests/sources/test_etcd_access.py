@@ -74,6 +74,34 @@ def test_a_dead_token_is_replaced_without_an_error(
         assert not wait_for(source, lambda s: s.own).error
 
 
+@pytest.mark.usefixtures("_machine")
+def test_a_token_that_a_change_of_users_has_ended_is_replaced(tmp_path: Path) -> None:
+    """A JWT of before the change is refused for ever, in other words than one that is over."""
+    key = tmp_path / "key"
+    key.write_text("of the tokens")
+    how = f"jwt,sign-method=HS256,priv-key={key}"
+    server = EtcdServer(tmp_path, options=["--auth-token", how]).up()
+    way = EtcdAccess((server.url,), username="root", password="secret")
+    root = ["--user", "root:secret"]
+    with closing(server), closing(EtcdSource(way, OWN.address, timing=QUICK)) as source:
+        server.ctl("put", f"{DEFAULT_PREFIX}/config", CONFIG)
+        server.ctl("user", "add", "root:secret")
+        server.ctl("user", "grant-role", "root", "root")
+        server.ctl("auth", "enable")
+        source.start()
+        wait_for(source, lambda s: s.read_at)
+        server.ctl(*root, "user", "add", "another:secret")
+        source.announce(OWN)
+        assert not wait_for(source, lambda s: s.own).problems
+
+
+def test_an_etcd_without_authentication_takes_any_user(etcd: EtcdServer) -> None:
+    """As etcd's own client, and so flanneld: it may be turned on later, or off for a while."""
+    etcd.ctl("put", "/any/config", CONFIG)
+    way = EtcdAccess((etcd.url,), "/any", username="flannel", password="flannel")
+    assert network_config(way, timing=QUICK) == CONFIG
+
+
 @pytest.mark.parametrize(
     ("user", "password", "words"),
     [

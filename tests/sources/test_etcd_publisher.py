@@ -6,8 +6,10 @@ from ipaddress import IPv4Network
 
 import pytest
 from etcdnetwork import ONE, OWN, TWO, Network, announcement
-from following import until, wait_for
+from following import QUICK, until, wait_for
 
+from vxlane.sources.etcd.access import EtcdAccess
+from vxlane.sources.etcd.gateway import Gateway
 from vxlane.sources.etcd.publisher import Term
 
 
@@ -76,6 +78,15 @@ def test_a_lease_is_renewed_before_its_end(network: Network) -> None:
     assert len(leases) >= 2
     assert source.nodes().own
     assert not source.nodes().problems
+
+
+def test_a_lease_in_its_last_second_has_none_left(network: Network) -> None:
+    """The gateway leaves a 0 out of its answer."""
+    gateway, left = Gateway(EtcdAccess((network.etcd.url,)), QUICK), set[int]()
+    lease = gateway.grant(1)
+    while -1 not in left:
+        left.add(gateway.time_to_live(lease))
+    assert 0 in left
 
 
 def test_a_reservation_stays_one(network: Network) -> None:

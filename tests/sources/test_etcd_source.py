@@ -7,6 +7,7 @@ import shutil
 import time
 import urllib.request
 from base64 import b64encode
+from contextlib import nullcontext
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from vxlane.agent.prepare import network_in_etcd
 from vxlane.errors import SourceError
 from vxlane.lab.waiting import wait_for as wait_until
 from vxlane.sources.etcd.access import EtcdAccess
+from vxlane.sources.etcd.gateway import Gateway
 from vxlane.sources.etcd.source import network_config
 
 
@@ -237,3 +239,11 @@ def test_a_config_that_becomes_right_is_taken(network: Network) -> None:
     wait_for(source, lambda s: s.error.startswith(f"etcd's {key} is not JSON"))
     network.put("config", CONFIG)
     assert wait_for(source, lambda s: s.own).network == IPv4Network("10.42.0.0/16")
+
+
+def test_what_holds_no_keys_is_no_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    """JSON of whatever answers in etcd's place does not say that all nodes are gone."""
+    gateway = Gateway(EtcdAccess(("http://127.0.0.1:1",)), QUICK)
+    monkeypatch.setattr(gateway, "_post", lambda *_, **__: nullcontext(iter([b"{}"])))
+    with pytest.raises(SourceError, match="no list"):
+        gateway.items("/x/")

@@ -17,7 +17,6 @@ import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any
 
 from vxlane.errors import SourceError
@@ -54,6 +53,11 @@ _ADVICE = {
     "CommonName": "give a user, a password, and a certificate without a common name",
 }
 """Part of etcd's error message -> advice."""
+_NO_TOKEN = ("user name is empty", "invalid auth token", "revision of auth store is old")
+"""Parts of etcd's messages for want of a token that counts. A token ends with the member that gave
+it and after five minutes without use; a JWT with each change of a user or a role. etcd's own client
+gets a new one for the same three, and takes an etcd without authentication as it is.
+"""
 
 
 class CompactedError(SourceError):
@@ -83,6 +87,8 @@ class Gateway:
                     found.append(_item(value))
                 elif key == "header":
                     revision = int(value["revision"])
+        if not revision:
+            raise SourceError("what was asked for all keys answered with no list of them")
         return revision, found
 
     def get(self, key: str) -> Item | None:
@@ -111,7 +117,8 @@ class Gateway:
 
     def time_to_live(self, lease: int) -> int:
         """Seconds that a lease has left; -1: it has ended."""
-        return int(self._call("/v3/lease/timetolive", {"ID": str(lease)})["TTL"])
+        # The gateway leaves out what is 0.
+        return int(self._call("/v3/lease/timetolive", {"ID": str(lease)}).get("TTL", 0))
 
     @contextlib.contextmanager
     def watch(self, prefix: str, revision: int) -> Iterator[Iterator[Event]]:
@@ -142,15 +149,12 @@ class Gateway:
     def _authorized(
         self, path: str, body: bytes, *, silence: float | None = None
     ) -> Iterator[Iterator[bytes]]:
-        if self._access.username and not self._token:
-            self._authenticate()
         with contextlib.ExitStack() as stack:
             try:
                 blocks = stack.enter_context(self._post(path, body, silence=silence))
             except HttpError as error:
-                if error.status != HTTPStatus.UNAUTHORIZED or not self._token:
+                if not self._access.username or not any(it in str(error) for it in _NO_TOKEN):
                     raise
-                # A token ends with the member that gave it, and after five minutes without use.
                 self._authenticate()
                 blocks = stack.enter_context(self._post(path, body, silence=silence))
             yield blocks
