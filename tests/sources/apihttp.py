@@ -23,6 +23,8 @@ class Fault:
     status: int = 0
     """Answer so, with a Status object."""
     retry_after: int | None = None
+    body: bytes = b""
+    """Answer 200 with this."""
     error_event: int = 0
     """Answer 200 and send one ERROR event of this code."""
     cut: bool = False
@@ -158,6 +160,8 @@ class Handler(BaseHTTPRequestHandler):
     def _nodes(self, query: dict[str, str], fault: Fault) -> None:
         if fault.status:
             self._refuse(fault.status, "not now", retry_after=fault.retry_after)
+        elif fault.body:
+            self._answer(200, fault.body)
         elif "watch" not in query:
             self._list(query, fault)
         elif "sendInitialEvents" in query and not self.server.api.watch_list:

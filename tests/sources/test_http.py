@@ -88,12 +88,25 @@ def test_a_call_returns_json(serve: Serve) -> None:
         (b'HTTP/1.1 500 x\r\nContent-Length: 17\r\n\r\n{"message":"why"}', "answered 500: why"),
         (b"HTTP/1.1 500 x\r\nContent-Length: 3\r\n\r\nwhy", "answered 500: why"),
         (b"HTTP/1.1 500 Reason\r\nContent-Length: 0\r\n\r\n", "answered 500: Reason"),
+        (b"HTTP/1.1 503 x\r\nContent-Length: 6\r\n\r\na\n b\n\n", "answered 503: a b$"),
+        (b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=x\r\n\r\n", "html.* not JSON"),
     ],
 )
 def test_whatever_is_no_answer_is_a_source_error(serve: Serve, sent: bytes, words: str) -> None:
     """Half an answer, another protocol, nothing and refusals are errors that say which."""
     with pytest.raises(SourceError, match=words):
         HttpClient([serve(sends(sent))], timeout=1.0).call("GET", "/")
+
+
+def test_an_error_is_the_same_whatever_was_asked(serve: Serve) -> None:
+    """A random number in the question makes no new sentence, which would be logged again."""
+    client = HttpClient([serve(sends(b"HTTP/1.1 503 x\r\nContent-Length: 0\r\n\r\n"))])
+    said = set()
+    for path in "/x?seconds=1", "/x?seconds=2":
+        with pytest.raises(HttpError) as raised:
+            client.call("GET", path)
+        said.add(str(raised.value))
+    assert len(said) == 1
 
 
 def test_a_dripping_call_ends_at_its_deadline(serve: Serve) -> None:

@@ -116,6 +116,16 @@ def test_a_token_file_is_preferred_to_the_text_beside_it(tmp_path: Path) -> None
     assert file.headers() == {"Authorization": "Bearer of the file"}
 
 
+@pytest.mark.parametrize("content", [b"", b"secret\nsecret", b"secret\xff"])
+def test_what_fits_no_header_is_named_by_its_file(tmp_path: Path, content: bytes) -> None:
+    """http.client would quote it, and so it would be in the log."""
+    token = tmp_path / "token"
+    token.write_bytes(content)
+    with pytest.raises(SourceError, match=str(token)) as raised:
+        Access("http://127.0.0.1:1", token=token).headers()
+    assert "secret" not in str(raised.value)
+
+
 @pytest.mark.parametrize(
     ("cluster", "user", "words"),
     [

@@ -254,6 +254,63 @@ def test_an_empty_list_is_passed_on_and_flagged(api: ApiServer, follow: Follow) 
     assert "empty" in snapshot.problems[-1].reason
 
 
+@pytest.mark.parametrize("body", [b"{}", b'{"status":"ok"}', b"[1]", b'"well"'])
+@pytest.mark.parametrize("watch_list", [True, False], ids=["initial events", "pages"])
+def test_what_holds_no_nodes_changes_nothing(
+    api: ApiServer,
+    follow: Follow,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    watch_list: bool,
+    body: bytes,
+) -> None:
+    """JSON of whatever answers in the server's place is no list of nodes, and no fault of ours."""
+    api.watch_list = watch_list
+    three(api)
+    source = follow(api)
+    wait_for(source, lambda s: peers(s) == TWO)
+    api.down()
+    api.forget()
+    api.faults.extend([Fault(status=410), Fault(body=body), Fault(body=body)])
+    api.up()
+    until(lambda: not api.faults)
+    wait_for(source, lambda s: not s.error)
+    assert peers(source.nodes()) == TWO
+    assert "unexpected" not in caplog.text
+    assert "followed again: 0" not in caplog.text
+
+
+def test_an_outage_is_told_once(
+    api: ApiServer, follow: Follow, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each attempt is refused in the same words, though each asks for a watch of another length."""
+    three(api)
+    source = follow(api)
+    wait_for(source, lambda s: peers(s) == TWO)
+    api.faults.extend([Fault(status=503)] * 6)
+    api.down()
+    api.up()
+    until(lambda: not api.faults)
+    wait_for(source, lambda s: not s.error)
+    assert caplog.text.count("answered 503") == 1
+
+
+def test_an_address_that_is_none_is_told_once(
+    api: ApiServer, follow: Follow, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Kubelet changes its node every few minutes, and with that no annotation."""
+    three(api)
+    source = follow(api)
+    wait_for(source, lambda s: peers(s) == TWO)
+    for heartbeat in range(3):
+        own = make_node(0, node_public_ip="here")
+        own["status"]["conditions"][0]["lastHeartbeatTime"] = str(heartbeat)
+        api.put(own)
+    api.put(make_node(3))
+    wait_for(source, lambda s: "node-00003" in peers(s))
+    assert caplog.text.count("node-public-ip is ignored") == 1
+
+
 def test_slow_bodies_are_waited_for(api: ApiServer, follow: Follow) -> None:
     """A body that drips is no failure as long as something comes."""
     api.watch_list = False

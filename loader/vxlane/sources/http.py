@@ -109,7 +109,8 @@ class HttpClient:
         seconds. Without it the client's timeout and deadline apply.
         """
         base, connection = self._connected()
-        url, sock = base + path, connection.sock
+        # Without the query, which may differ each time: a sentence that changes is logged again.
+        url, sock = base + path.partition("?")[0], connection.sock
         try:
             headers = {"Accept": JSON, "User-Agent": "vxlane", **self._headers()}
             if body is not None:
@@ -118,6 +119,9 @@ class HttpClient:
             response = connection.getresponse()
             if response.status >= http.client.MULTIPLE_CHOICES:
                 raise _refusal(url, response)
+            if (kind := response.getheader("Content-Type", JSON)).partition(";")[0] != JSON:
+                # A proxy that has lost its servers may say so with 200.
+                raise HttpError(url, response.status, words=f"{kind}, not JSON; is it a proxy?")
             if silence is None:
                 yield _blocks(response, time.monotonic() + self._deadline)
             else:
@@ -218,7 +222,7 @@ def _refusal(url: str, response: http.client.HTTPResponse) -> HttpError:
     try:
         words = str(parse_json(text)["message"])
     except (ValueError, KeyError, TypeError):
-        words = text.strip()[:200] or response.reason
+        words = " ".join(text.split())[:200] or response.reason
     after = response.getheader("Retry-After", "")
     # The date form of Retry-After is not used by API servers, and clocks differ.
     pause = min(float(after), LONGEST_PAUSE) if after.isdecimal() else 0.0

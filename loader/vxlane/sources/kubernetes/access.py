@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from vxlane.errors import ConfigError, one_line
+from vxlane.errors import ConfigError, SourceError, one_line
 from vxlane.sources.http import checked_url
 from vxlane.sources.tls import Material, client_context, read
 
@@ -57,7 +57,12 @@ class Access:
         """The header with our token. A token file is read each time, since bound tokens rotate."""
         if self.token is None:
             return {}
-        return {"Authorization": f"Bearer {read(self.token).decode().strip()}"}
+        token = read(self.token).strip()
+        # http.client would quote one that fits no header.
+        if not token.isascii() or len(token.splitlines()) != 1:
+            where = self.token if isinstance(self.token, Path) else "the kubeconfig"
+            raise SourceError(f"{where} holds no token; is it being written?")
+        return {"Authorization": f"Bearer {token.decode()}"}
 
     def tls(self) -> ssl.SSLContext:
         """A context of the certificates as they are now; SourceError if they can't be used."""

@@ -119,8 +119,10 @@ def timestamp() -> str:
 
 def _checked(events: Iterator[Any]) -> Iterator[Mapping[str, Any]]:
     for event in events:
+        status = event.get("object") if isinstance(event, Mapping) else None
+        if not isinstance(status, Mapping):
+            raise SourceError(f"the watch of nodes holds what is no event: {str(event)[:60]}")
         if event.get("type") == "ERROR":
-            status = event.get("object") or {}
             code = int(status.get("code") or http.HTTPStatus.INTERNAL_SERVER_ERROR)
             raise HttpError("the watch of nodes", code, words=str(status.get("message")))
         yield event

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
 
+from vxlane.errors import SourceError
 from vxlane.sources.http import HttpError, SilenceError
 from vxlane.sources.kubernetes.annotations import annotations_of, name_of
 from vxlane.sources.kubernetes.api import INITIAL_END, NodesApi
@@ -96,6 +97,8 @@ class Reflector:
                 found.put(value, self._slim(value))
             else:
                 version = str(value.get("resourceVersion") or "")
+        if not version:
+            raise SourceError("what was asked for all nodes answered with no list of them")
         self._replace(found, version)
 
     def _watch(self, version: str) -> None:

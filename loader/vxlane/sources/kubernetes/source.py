@@ -69,6 +69,7 @@ class KubernetesSource:
         )
         self.changed = self._table.changed
         self.cluster = KubernetesCluster(api, own_name, timing=timing)
+        self._choice: str | None = None
         self._chosen: IPv4Address | None = None
 
     def start(self, served: Snapshot = NOTHING_READ) -> None:
@@ -112,7 +113,9 @@ class KubernetesSource:
             found = annotations_of(node)
             self._publisher.seen(node)
             self.cluster.seen(found)
-            self._chosen = _address(found.get(self._annotations.address_choice))
+            choice = found.get(self._annotations.address_choice)
+            if choice != self._choice:  # so that each is told once
+                self._choice, self._chosen = choice, _address(choice)
         return self._annotations.entry(node, self._own_name)
 
 
