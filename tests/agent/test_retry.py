@@ -48,3 +48,16 @@ def test_a_problem_is_logged_when_it_comes_and_goes(caplog: pytest.LogCaptureFix
         "node node3: no longer so: no route",
         "node node2: no longer so: has no MAC",
     ]
+
+
+def test_a_problem_of_all_nodes_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """A NIC that goes down leaves no route to any of 5,000 peers, and one that comes up to each."""
+    caplog.set_level(logging.INFO, "vxlane")
+    problems = Problems()
+    problems.replace(Problem(f"node{number}", "no route") for number in range(5000))
+    problems.replace([])
+    assert len(caplog.messages) < 200
+    assert caplog.messages[0] == "node node0: no route"
+    assert caplog.records[50].levelno == logging.WARNING
+    assert caplog.messages[50].startswith("... and 4950 more problems")
+    assert caplog.messages[-1].startswith("... and 4950 more problems")

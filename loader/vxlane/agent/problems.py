@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterable
 
 from vxlane.sources.model import Problem
+from vxlane.util.log_lines import log_lines
 
 log = logging.getLogger(__name__)
 
@@ -19,8 +20,9 @@ class Problems:
 
     def replace(self, problems: Iterable[Problem]) -> None:
         """These are all problems now."""
-        before, self.current = self.current, tuple(dict.fromkeys(problems))
-        for problem in set(self.current) - set(before):
-            log.warning("node %s: %s", problem.node, problem.reason)
-        for problem in set(before) - set(self.current):
-            log.info("node %s: no longer so: %s", problem.node, problem.reason)
+        before, now = dict.fromkeys(self.current), dict.fromkeys(problems)
+        self.current = tuple(now)
+        come = [f"node {it.node}: {it.reason}" for it in now if it not in before]
+        log_lines(log, come, "problems of nodes", logging.WARNING)
+        gone = [f"node {it.node}: no longer so: {it.reason}" for it in before if it not in now]
+        log_lines(log, gone, "problems of nodes that are over")

@@ -7,12 +7,14 @@ import logging
 from collections.abc import Sequence
 
 _MOST = 50
-"""A first reconcile of 10,000 peers must not fill the log."""
+"""A first reconcile of 10,000 peers must not fill the log, nor must a NIC that goes down."""
 
 
-def log_lines(log: logging.Logger, lines: Sequence[object], what: str) -> None:
+def log_lines(
+    log: logging.Logger, lines: Sequence[object], what: str, level: int = logging.INFO
+) -> None:
     """Log the first lines one by one; if there are more, log how many `what` are left out."""
     for line in lines[:_MOST]:
-        log.info("%s", line)
+        log.log(level, "%s", line)
     if len(lines) > _MOST:
-        log.info("... and %d more %s", len(lines) - _MOST, what)
+        log.log(level, "... and %d more %s", len(lines) - _MOST, what)
