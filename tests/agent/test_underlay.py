@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from agentnode import AgentNode, eventually
 
@@ -41,3 +43,19 @@ def test_behind_a_nat_the_tunnel_has_the_interfaces_own_address(node: AgentNode)
         assert str(maps.settings().address) == "192.168.77.1"
         assert all(peer.ifindex for peer in maps.peers().values())
     assert node.status()["problems"] == []
+
+
+def test_an_mtu_that_the_interface_does_not_have_cuts_no_peer_off(
+    node: AgentNode, tmp_path: Path
+) -> None:
+    """A tunnel that is narrower than the network's configuration serves, and follows its NIC."""
+    config = tmp_path / "net-conf.json"
+    config.write_text('{"Network":"10.42.0.0/16","Backend":{"Type":"vxlan","MTU":9000}}')
+    node.start(f"--net-config-path={config}")
+    assert "eth0 has MTU 1500, and the network's is 9000" in str(node.status()["problems"])
+    node.sh("ip link set wire0 mtu 9000; ip link set eth0 mtu 9000")
+    eventually(lambda: node.link("flannel.1")["mtu"] == 8950, "the network's MTU")
+    eventually(lambda: node.status()["problems"] == [], "no problem")
+    node.sh("ip link set eth0 mtu 1500; ip link del flannel.1")
+    eventually(lambda: "10.42.2.0/24 via" in node.sh("ip route"), "the tunnel")
+    assert "FLANNEL_MTU=1450" in node.subnet_file.read_text()

@@ -246,11 +246,18 @@ def test_host_gw_makes_no_device(monkeypatch: pytest.MonkeyPatch, tmp_path: File
 def test_an_mtu_of_the_configuration_is_the_underlays(
     monkeypatch: pytest.MonkeyPatch, tmp_path: File
 ) -> None:
-    """The tunnel's 50 bytes come off it, as flannel does."""
-    network = dataclasses.replace(Config("x", tmp_path).network, mtu=9000)
+    """The tunnel's 50 bytes come off it, as flannel does. A NIC that is narrower is a problem, and
+    the kernel lets no tunnel be wider.
+    """
+    network = dataclasses.replace(Config("x", tmp_path).network, mtu=1400)
     host = Host(monkeypatch, tmp_path / "state", network=network)
-    host.reconcile()
-    assert host.made[0].mtu == 8950
+    assert not host.reconcile().problems
+    assert host.made[0].mtu == 1350
+    wide = dataclasses.replace(network, mtu=9000)
+    host = Host(monkeypatch, tmp_path / "wide", network=wide)
+    [problem] = host.reconcile().problems
+    assert problem.reason.startswith("eth0 has MTU 1500, and the network's is 9000; ")
+    assert host.made[0].mtu == 1450
 
 
 def test_what_peers_can_not_know_is_a_problem(host: Host) -> None:

@@ -177,7 +177,8 @@ class OwnedOverlay:
 
     def _pod_mtu(self, underlay: Underlay) -> int:
         overhead = vtep.OVERHEAD if self._network.backend is Backend.VXLAN else 0
-        return (self._network.mtu or underlay.device.mtu) - overhead
+        # The kernel lets no tunnel be wider than its NIC; flanneld's is made as narrow.
+        return min(self._network.mtu or underlay.device.mtu, underlay.device.mtu) - overhead
 
     def _overlay(self, snapshot: Snapshot, underlay: Underlay) -> OverlayState:
         own, device = snapshot.own, self._device
@@ -189,6 +190,10 @@ class OwnedOverlay:
         paths = self._paths.to(snapshot.peers, query, routing)
         reasons = filter(None, (self._chosen.problem, self._bridge_problem))
         problems = [Problem(own.name, reason) for reason in reasons]
+        nic = underlay.device
+        if self._network.mtu > nic.mtu:
+            reason = f"{nic.name} has MTU {nic.mtu}, and the network's is {self._network.mtu}"
+            problems.append(Problem(own.name, f"{reason}; raise it, or new pods get what fits it"))
         if own.address != underlay.announced:
             reason = f"peers send to {own.address}, its packets come from {underlay.announced}"
             problems.append(Problem(own.name, reason))
