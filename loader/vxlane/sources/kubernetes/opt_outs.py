@@ -52,6 +52,7 @@ class OptOuts:
         self._namespaces: dict[str, tuple[float, bool]] = {}
         """When it was asked for, and whether it says off."""
         self._told: set[str] = set()
+        self._complaint = ""
         self._refused: dict[str, float] = {}
         """Pods that got a 403, and when to ask again: the next one first."""
         self._questions: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -108,6 +109,7 @@ class OptOuts:
                 self._refused[pod] = time.monotonic() + self._timing.longest
                 return
             else:
+                self._complaint = ""
                 if pod in self._answers:
                     self._answers[pod] = answer
                 self._changed()
@@ -155,4 +157,6 @@ class OptOuts:
             log.log(level, "%s: %s", words, error)
 
     def _complain(self, reason: str) -> None:
-        log.warning("new pods stay on the kernel path until they can be read: %s", reason)
+        if reason != self._complaint:
+            log.warning("new pods stay on the kernel path until they can be read: %s", reason)
+        self._complaint = reason
