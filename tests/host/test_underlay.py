@@ -65,6 +65,26 @@ def test_an_address_that_the_interface_lacks_is_announced_alone(
     assert str(underlay.announced) == public
 
 
+@pytest.mark.parametrize("length", [24, 32])
+def test_of_two_with_one_address_it_is_the_one_that_sends(devices: Devices, length: int) -> None:
+    """kube-proxy gives a node's address to kube-ipvs0, which is down, for a Service that has it."""
+    ours = IPv4Address("192.168.77.1")
+    again = f"192.168.77.1/{length}"
+    for line in (
+        "ip link add kube-ipvs0 type bridge; ip addr add 192.168.77.1/32 dev kube-ipvs0",
+        f"ip addr del 192.168.77.1/24 dev eth0; ip addr add {again} dev eth0",
+    ):
+        subprocess.run(["sh", "-ec", line], check=True)
+    eth0, other = devices.by_name("eth0"), devices.by_name("kube-ipvs0")
+    assert eth0
+    assert other
+    assert devices.holder(ours) == eth0
+    assert choose(devices, Choice(patterns=(re.compile(str(ours)),))).device == eth0
+    assert devices.holder(ours, before=other.index) == other
+    subprocess.run(["ip", "link", "set", "eth0", "down"], check=True)
+    assert devices.holder(ours, before=eth0.index) == devices.by_name("eth0")
+
+
 @pytest.mark.parametrize(
     ("choice", "reason"),
     [

@@ -27,7 +27,7 @@ class Host:
         self.devices = [ETH0, BRIDGE]
         self.held = {OURS: 2, IPv4Address("10.42.1.1"): 9}
 
-    def holder(self, address: IPv4Address) -> Device | None:
+    def holder(self, address: IPv4Address, *, before: int = 0) -> Device | None:  # noqa: ARG002
         """The device that has `address`."""
         return self.by_index(self.held.get(address, 0))
 

@@ -75,7 +75,7 @@ class Host:
         """See `Devices`."""
         return next((device for device in self.devices if device.index == index), None)
 
-    def holder(self, address: IPv4Address) -> Device | None:
+    def holder(self, address: IPv4Address, *, before: int = 0) -> Device | None:  # noqa: ARG002
         """See `Devices`."""
         return NIC if address == LOCAL else None
 

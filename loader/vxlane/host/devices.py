@@ -110,19 +110,25 @@ class Devices:
 
     def addresses(self, index: int = 0) -> dict[IPv4Interface, int]:
         """IPv4 address -> ifindex of its device; of one device or of all, in the kernel's order."""
+        return dict(self._held(index))
+
+    def holder(self, address: IPv4Address, *, before: int = 0) -> Device | None:
+        """The device that has `address`. None: no device has it.
+
+        Of several it is the one that had it `before` (ifindex), or else one that is up. kube-proxy
+        gives addresses of nodes to its kube-ipvs0 too, which is always down.
+        """
+        held = [index for interface, index in self._held() if interface.ip == address]
+        devices = filter(None, map(self.by_index, held))
+        return min(devices, key=lambda it: (it.index != before, not it.is_up), default=None)
+
+    def _held(self, index: int = 0) -> list[tuple[IPv4Interface, int]]:
         chosen = {"index": index} if index else {}
         with explained("list addresses"):
-            return {
-                IPv4Interface((_local(message), message["prefixlen"])): message["index"]
+            return [
+                (IPv4Interface((_local(message), message["prefixlen"])), message["index"])
                 for message in self.netlink.get_addr(family=socket.AF_INET, **chosen)
-            }
-
-    def holder(self, address: IPv4Address) -> Device | None:
-        """The device that has `address`. None: no device has it."""
-        for interface, index in self.addresses().items():
-            if interface.ip == address:
-                return self.by_index(index)
-        return None
+            ]
 
     def _get(self, question: Request, shown: str) -> Device | None:
         (answer,) = self.socket.request([question])

@@ -82,9 +82,8 @@ def _named(devices: Devices, wanted: str) -> tuple[Device, IPv4Address | None] |
 def _matching(
     devices: Devices, pattern: re.Pattern[str]
 ) -> tuple[Device, IPv4Address | None] | None:
-    for interface, index in devices.addresses().items():
-        device = devices.by_index(index)
-        if device and pattern.search(str(interface.ip)):
+    for interface in devices.addresses():
+        if pattern.search(str(interface.ip)) and (device := devices.holder(interface.ip)):
             return device, interface.ip
     for device in devices.all().values():
         if pattern.search(device.name):

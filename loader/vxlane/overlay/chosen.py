@@ -69,9 +69,9 @@ class ChosenUnderlay:
 
     def _refreshed(self, chosen: Underlay) -> Underlay:
         """The same address with its present interface, which may be renamed, or a bond by now."""
-        if holder := self._devices.holder(chosen.address):
-            return replace(chosen, device=holder)
         before = chosen.device
+        if holder := self._devices.holder(chosen.address, before=before.index):
+            return replace(chosen, device=holder)
         device = self._devices.by_index(before.index) or self._devices.by_name(before.name)
         if device is None:
             advice = "it is waited for; restart the agent to choose another"
