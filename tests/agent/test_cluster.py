@@ -253,6 +253,10 @@ def test_an_emptied_cluster_is_not_believed(cluster: Cluster) -> None:
         cluster.api.delete(name)
     eventually(lambda: "empty" in str(cluster.node.status()["problems"]), "the report")
     assert cluster.node.kernel_path() == before
+    cluster.api.put(make_node(2), make_node(4))
+    eventually(lambda: "10.64.4.0/24" in cluster.node.sh("ip route"), "another node")
+    after = cluster.node.kernel_path()
+    assert set(after["routes"]) > set(before["routes"])
 
 
 def test_adopt_announces_nothing(cluster: Cluster) -> None:

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from vxlane.overlay.hold_down import HOLD_DOWN, HoldDown
 from vxlane.sources.model import Node
-from vxlane.sources.snapshot import NOTHING_READ, Snapshot
+from vxlane.sources.snapshot import NOTHING_READ, Snapshot, agree
 
 OWN = Node("node1", IPv4Address("192.168.77.1"), IPv4Network("10.42.1.0/24"), "02:00:00:00:00:01")
 PEER = Node("node2", IPv4Address("192.168.77.2"), IPv4Network("10.42.2.0/24"), "02:00:00:00:00:02")
@@ -37,6 +37,29 @@ def test_vanished_peers_are_held_for_a_while() -> None:
     )
     assert hold_down.take(empty, 9.0 + HOLD_DOWN).peers == (PEER, other)
     assert hold_down.take(empty, 10.0 + HOLD_DOWN).peers == ()
+
+
+def test_vanished_peers_come_back_one_by_one() -> None:
+    """One that is back is as the source has it, and the others stay; but none whose pods' addresses
+    are another node's by now.
+    """
+    others = [
+        dataclasses.replace(
+            PEER, name=f"node{number}", pod_cidr=IPv4Network(f"10.42.{number}.0/24")
+        )
+        for number in (3, 4, 5)
+    ]
+    hold_down = HoldDown()
+    hold_down.take(agree([OWN, PEER, *others], "node1", read_at=0.0), 0.0)
+    held = hold_down.take(agree([OWN], "node1", read_at=10.0), 10.0)
+    moved = dataclasses.replace(PEER, pod_cidr=others[0].pod_cidr)
+    back = agree([OWN, moved], "node1", read_at=11.0)
+    taken = hold_down.take(back, 11.0)
+    assert taken.peers == (moved, *others[1:])
+    assert taken.problems == held.problems
+    all_back = agree([OWN, moved, *others[1:]], "node1", read_at=12.0)
+    assert hold_down.take(all_back, 12.0) is all_back
+    assert hold_down.take(back, 13.0).peers == (moved,)
 
 
 def test_the_last_peer_may_leave() -> None:

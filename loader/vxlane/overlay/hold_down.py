@@ -2,14 +2,15 @@
 """Which nodes to serve when a source suddenly has none, or can't be read.
 
 Pure. A source may lose all nodes for a moment, as an API server does that was restored from an
-empty backup, or an etcd that was wiped. Running pods must not lose their network by that.
+empty backup, or an etcd that was wiped. Running pods must not lose their network by that, nor when
+the nodes come back one by one.
 """
 
 from __future__ import annotations
 
 import dataclasses
 
-from vxlane.sources.model import Problem
+from vxlane.sources.model import Node, Problem
 from vxlane.sources.snapshot import NOTHING_READ, Snapshot
 
 HOLD_DOWN = 300.0
@@ -34,10 +35,13 @@ class HoldDown:
         """
         if snapshot.read_at is None:
             return _instead(self._last, snapshot) if snapshot.error else snapshot
-        if not snapshot.peers and len(self._last.peers) >= _SUSPICIOUS:
-            self._vanished_at = now if self._vanished_at is None else self._vanished_at
-            if now < self._vanished_at + HOLD_DOWN:
-                return self._held(snapshot)
+        if self._vanished_at is None and not snapshot.peers:
+            self._vanished_at = now if len(self._last.peers) >= _SUSPICIOUS else None
+        if self._vanished_at is not None and now < self._vanished_at + HOLD_DOWN:
+            # Those that hold nothing which another node holds now.
+            conflict = snapshot.claims.conflict
+            if missing := tuple(peer for peer in self._last.peers if not conflict(peer)):
+                return self._held(snapshot, missing)
         self._vanished_at = None
         if snapshot.own is None:
             # The source reports why. Running pods need the entry that this node had.
@@ -46,20 +50,23 @@ class HoldDown:
             self._last = snapshot
         return snapshot
 
-    def _held(self, snapshot: Snapshot) -> Snapshot:
+    def _held(self, snapshot: Snapshot, missing: tuple[Node, ...]) -> Snapshot:
         own = snapshot.own or self._last.own
         lost = len(self._last.peers)
         # Without the seconds that are left, since a sentence that changes is logged again.
         reason = (
-            f"all {lost} peers vanished at once: the source was read and lists none; "
+            f"all {lost} peers vanished at once: the source was read and listed none; "
             f"they stay for up to {HOLD_DOWN:.0f} s"
         )
         more = (Problem(own.name, reason),) if own else ()
-        return _instead(dataclasses.replace(self._last, own=own), snapshot, *more)
+        return dataclasses.replace(
+            snapshot,
+            own=own,
+            peers=snapshot.peers + missing,
+            problems=snapshot.problems + more,
+        )
 
 
-def _instead(kept: Snapshot, said: Snapshot, *more: Problem) -> Snapshot:
+def _instead(kept: Snapshot, said: Snapshot) -> Snapshot:
     """The nodes of `kept` with the reports of `said`."""
-    return dataclasses.replace(
-        kept, problems=said.problems + more, read_at=said.read_at, error=said.error
-    )
+    return dataclasses.replace(kept, problems=said.problems, read_at=said.read_at, error=said.error)
