@@ -260,8 +260,14 @@ def test_a_useless_address_is_refused(text: str) -> None:
         parse_address(text)
 
 
-@pytest.mark.parametrize("text", ["10.42.1.5/24", "10.42.1.0/33", "10.42.1.0/31", "0.0.0.0/0"])
-def test_a_malformed_cidr_is_refused(text: str) -> None:
-    """A pod CIDR is a network without host bits that has room for pods."""
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("10.42.1.5/24", "10.42.1.0/33", "10.42.1.0/31", "0.0.0.0/0"),
+        *("0.0.0.0/8", "127.1.0.0/24", "224.0.0.0/24"),
+    ],
+)
+def test_a_useless_cidr_is_refused(text: str) -> None:
+    """A pod CIDR is a network without host bits that has room for pods, and can be routed to."""
     with pytest.raises(ConfigError, match="pod CIDR"):
         parse_cidr(text)

@@ -90,9 +90,13 @@ def parse_address(text: str) -> IPv4Address:
         address = IPv4Address(text)
     except ValueError:
         raise ConfigError(f"address {text!r} is not an IPv4 address") from None
-    if address.is_multicast or address.is_unspecified or address.is_loopback:
+    if not _is_unicast(address):
         raise ConfigError(f"address {text!r} can't be a node's underlay address")
     return address
+
+
+def _is_unicast(address: IPv4Address) -> bool:
+    return not (address.is_multicast or address.is_unspecified or address.is_loopback)
 
 
 def parse_cidr(text: str) -> IPv4Network:
@@ -103,4 +107,7 @@ def parse_cidr(text: str) -> IPv4Network:
         raise ConfigError(f"pod CIDR {text!r} is not an IPv4 network: {error}") from None
     if not 1 <= cidr.prefixlen <= 30:
         raise ConfigError(f"pod CIDR {text!r} must be between a /1 and a /30")
+    if not _is_unicast(cidr.network_address):
+        # The kernel takes no route to it, and a node that lacks a route is not ready.
+        raise ConfigError(f"pod CIDR {text!r} can't have addresses of pods")
     return cidr
