@@ -98,9 +98,12 @@ def test_a_changed_mac_leaves_nothing_behind(kernel: EntryKernel, keeper: EntryK
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_what_is_refused_is_told_and_tried_again(
-    kernel: EntryKernel, keeper: EntryKeeper, count: int
+    kernel: EntryKernel, keeper: EntryKeeper, caplog: pytest.LogCaptureFixture, count: int
 ) -> None:
-    """The first refusal and the number of the others; the next time all is compared."""
+    """The first refusal and the number of the others; the next time all is compared. The log has
+    what was done.
+    """
+    caplog.set_level("INFO")
     two, three = path(2), path(3)
     kernel.refused = {two.entries[2].key, *([three.entries[2].key] if count == 2 else [])}
     more = r" \(and 1 more\)" if count == 2 else ""
@@ -108,6 +111,7 @@ def test_what_is_refused_is_told_and_tried_again(
         keeper.apply((two, three), NETWORK)
     assert raised.value.errno == errno.ENETDOWN
     assert "is the device down?" in str(raised.value)
+    assert len(caplog.messages) == len(kernel.written) == 6 - count
     kernel.refused.clear()
     kernel.written.clear()
     keeper.apply((two, three), NETWORK)

@@ -109,10 +109,11 @@ class EntryKeeper:
             keys = {*desired, *entries_of(gone)}
             actual = {key: self.actual[key] for key in keys if key in self.actual}
         wanted = entries.changes(desired, actual, network)
-        log_lines(log, wanted, "changes of entries")
         began = time.monotonic()
         failed = entries.write(self._netlink, wanted, self.actual)
         log.debug("%d changes of entries in %.3f s", len(wanted), time.monotonic() - began)
+        refused = {change for change, _ in failed}
+        log_lines(log, [it for it in wanted if it not in refused], "changes of entries")
         self._applied, self._must_compare = paths, bool(failed)
         if failed:
             change, code = failed[0]
