@@ -72,6 +72,18 @@ def test_host_gw_has_no_device(node: AgentNode, tmp_path: Path) -> None:
     assert "10.42." not in node.sh("ip route")
 
 
+@pytest.mark.parametrize("backend", [{"Type": "host-gw"}, {"Type": "vxlan", "DirectRouting": True}])
+def test_routes_that_went_with_an_address_come_back_with_it(
+    node: AgentNode, tmp_path: Path, backend: dict[str, object]
+) -> None:
+    """As a DHCP client does that starts again. The kernel tells of no route that goes so."""
+    node.start(*net_conf(tmp_path, Backend=backend))
+    before = node.sh("ip route")
+    assert "10.42.2.0/24 via 192.168.77.2 dev eth0" in before
+    node.sh("ip addr flush dev eth0; ip addr add 192.168.77.1/24 dev eth0")
+    eventually(lambda: node.sh("ip route") == before, "the routes")
+
+
 def test_the_keys_of_net_conf_count_in_any_case(node: AgentNode, tmp_path: Path) -> None:
     """VNI, port and MTU come from net-conf.json; 50 bytes are taken off its MTU."""
     backend = {"type": "vxlan", "vni": 7, "PORT": 4789, "mtu": 1400, "gbp": True}

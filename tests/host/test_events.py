@@ -75,8 +75,10 @@ def test_a_route_of_another_kind_makes_ours_doubtful() -> None:
 
 @pytest.mark.parametrize("kind", [rt.RTM_NEWADDR, rt.RTM_DELADDR, rt.RTM_NEWRULE, rt.RTM_DELRULE])
 def test_addresses_and_rules_are_routing(kind: int) -> None:
-    """A next hop may be another."""
-    assert heard(kind, device(NIC)).routing is True
+    """A next hop may be another. With its last address a device loses its routes without events."""
+    events = heard(kind, device(NIC))
+    assert events.routing is True
+    assert events.touched == ({NIC} if kind == rt.RTM_DELADDR else set())
 
 
 def test_a_device_that_goes_is_told_from_a_port_that_leaves() -> None:

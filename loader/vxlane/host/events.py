@@ -55,7 +55,7 @@ class Events:
     removed: set[int] = field(default_factory=set)
     """Ifindexes of devices that were removed."""
     touched: set[int] = field(default_factory=set)
-    """Ifindexes of devices, or their qdiscs and filters, that changed."""
+    """Ifindexes of devices, or their qdiscs and filters, that changed, or that lost an address."""
     entries: dict[Key, Entry | None] = field(default_factory=dict)
     """Entries as they are now; None: the entry was removed. Routes are of any device, neighbours
     and FDB entries of the watched one."""
@@ -118,6 +118,9 @@ def _sort(message: Message, device: int, events: Events) -> None:
             events.routing = True
     elif kind in _OF_ROUTING:
         events.routing = True
+        if kind == rt.RTM_DELADDR:
+            # With its last address a device loses its routes, and none of them has an event.
+            events.touched.add(rt.IFINDEX.unpack_from(body)[0])
     elif kind == rt.RTM_DELLINK and body[0] != socket.AF_BRIDGE:
         events.removed.add(rt.IFINDEX.unpack_from(body)[0])
     elif kind in {rt.RTM_NEWLINK, rt.RTM_DELLINK} or rt.RTM_NEWQDISC <= kind <= rt.RTM_DELTFILTER:
