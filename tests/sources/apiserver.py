@@ -113,6 +113,7 @@ class ApiServer:
             for node in nodes:
                 self.version += 1
                 node["metadata"]["resourceVersion"] = str(self.version)
+                node["metadata"].setdefault("uid", str(uuid.uuid4()))
                 name = node["metadata"]["name"]
                 kind = "MODIFIED" if name in self.nodes else "ADDED"
                 self.nodes[name] = node

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Announcing this node: what is written, when, and that it stays."""
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from apiserver import PREFIX, ApiServer, Fault, make_node
 from following import until, wait_for
 
 from vxlane.sources.follow import Timing
+from vxlane.sources.kubernetes import publisher
 from vxlane.sources.kubernetes.source import KubernetesSource
 from vxlane.sources.model import Announcement, Backend
 
@@ -87,6 +89,26 @@ def test_annotations_that_get_lost_are_put_back(api: ApiServer, follow: Follow) 
     until(lambda: len(api.patches) == 2)
     patched = json.loads(api.patches[1][2])["metadata"]["annotations"]
     assert patched == {f"{PREFIX}/backend-data": '{"VNI":1,"VtepMAC":"12:c6:65:89:b4:e3"}'}
+
+
+def test_two_machines_of_one_name_do_not_write_in_turns(
+    api: ApiServer, follow: Follow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was changed back is written again after a while; into a Node made anew, at once."""
+    monkeypatch.setattr(publisher, "_AGAIN", 2.0)
+    fresh(api)
+    one, two = follow(api), follow(api)
+    one.announce(OWN)
+    two.announce(dataclasses.replace(OWN, address=IPv4Address("172.16.9.9")))
+    until(lambda: len(api.patches) >= 3)
+    time.sleep(0.5)
+    written = len(api.patches)
+    assert written <= 4
+    until(lambda: len(api.patches) > written)
+    api.delete(NAME)
+    written = len(api.patches)
+    fresh(api)
+    until(lambda: len(api.patches) > written, within=1.0)
 
 
 def test_a_refused_announcement_is_a_problem_until_it_succeeds(
