@@ -98,6 +98,9 @@ def test_programs_follow_a_nic_made_anew(running: AgentNode) -> None:
     )
     eventually(lambda: running.attached() == hooks, "the hooks")
     eventually(lambda: running.link("flannel.1")["ifindex"] != before, "the device")
+    nic = running.link("eth0")["ifindex"]
+    with running.maps() as maps:
+        eventually(lambda: {p.ifindex for p in maps.peers().values()} == {nic}, "the peers")
 
 
 def test_ones_own_changes_are_no_news(running: AgentNode) -> None:
