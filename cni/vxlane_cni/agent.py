@@ -43,7 +43,7 @@ def call(state_dir: str, question: JsonObject) -> JsonObject:
 
 
 def _exchange(path: str, line: bytes) -> bytes:
-    """Send a line, and return the line of the answer.
+    """Send a line, and return the line of the answer. AgentError: it is cut.
 
     The time limits are socket options. Python's settimeout makes the socket non-blocking, and then
     connect() to a Unix socket with a full backlog fails at once, as it would for a hundred pods
@@ -59,7 +59,7 @@ def _exchange(path: str, line: bytes) -> bytes:
         while not answer.endswith(b"\n"):
             received = connection.recv(65536)
             if not received:
-                break
+                raise AgentError("the agent ended before it answered")
             answer += received
         return answer
     finally:

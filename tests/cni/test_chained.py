@@ -3,6 +3,7 @@
 
 import json
 import socket
+import threading
 import time
 
 import pytest
@@ -281,3 +282,23 @@ def test_silent_agent_costs_seconds_not_the_pod(tmp_path, call):
     assert 4.9 < time.monotonic() - began < 20
     assert answer.status == 0
     assert "the agent does not answer" in answer.stderr
+
+
+@pytest.mark.parametrize("said", [b"", b'{"ok": tr'])
+def test_an_agent_that_ends_meanwhile(tmp_path, call, said):
+    """Half an answer, or none, costs the pod nothing, and is no matter of JSON."""
+
+    def end(listener):
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(said)
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "agent.sock"))
+        listener.listen()
+        threading.Thread(target=end, args=(listener,), daemon=True).start()
+        conf = {"cniVersion": "1.0.0", "name": "cbr0", "type": "vxlane"}
+        answer = call("DEL", {**conf, "stateDir": str(tmp_path)})
+    assert answer.status == 0
+    assert "the agent ended before it answered" in answer.stderr
