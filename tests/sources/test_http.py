@@ -164,12 +164,13 @@ def test_retry_after_is_read_and_its_date_form_ignored(serve: Serve) -> None:
 
 def test_a_broken_server_is_left_for_the_next(serve: Serve) -> None:
     """An address without a listener is passed over at once, one that answers 5xx by the next
-    call; a refusal that is our own fault does not count.
+    call, and so is a proxy's; a refusal that is our own fault does not count.
     """
     bad = serve(sends(b"HTTP/1.1 503 x\r\nContent-Length: 0\r\n\r\n"))
+    proxy = serve(sends(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n"))
     picky = serve(sends(b"HTTP/1.1 403 x\r\nContent-Length: 0\r\n\r\n"))
-    client = HttpClient(["http://127.0.0.1:1", bad, picky])
-    for words in "503", "403", "403":
+    client = HttpClient(["http://127.0.0.1:1", bad, proxy, picky])
+    for words in "503", "not JSON", "403", "403":
         with pytest.raises(SourceError, match=words):
             client.call("GET", "/")
 

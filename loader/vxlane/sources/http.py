@@ -121,7 +121,7 @@ class HttpClient:
                 raise _refusal(url, response)
             if (kind := response.getheader("Content-Type", JSON)).partition(";")[0] != JSON:
                 # A proxy that has lost its servers may say so with 200.
-                raise HttpError(url, response.status, words=f"{kind}, not JSON; is it a proxy?")
+                raise ConnectionError(f"it answers {kind}, not JSON; is it a proxy?")
             if silence is None:
                 yield _blocks(response, time.monotonic() + self._deadline)
             else:
