@@ -100,8 +100,8 @@ def test_an_uninstall_meanwhile_comes_behind(place, monkeypatch):
         made = plan(self, directory)
         if not runs:
             command = [program("vxlane"), "uninstall", "--host-root", place.root]
-            runs.append(subprocess.Popen(command))
-            wait_for(lambda: runs[0].poll() == 0 or is_kept_waiting(runs[0]), "the uninstall")
+            runs.append(run := subprocess.Popen(command))
+            wait_for(lambda: run.poll() == 0 or is_kept_waiting(run), "its turn", seconds=20)
         return made
 
     monkeypatch.setattr(Installed, "plan", waited_for)

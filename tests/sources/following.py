@@ -29,9 +29,9 @@ def peers(snapshot: Snapshot) -> set[str]:
     return {node.name for node in snapshot.peers}
 
 
-def until(condition: Callable[[], object], *, within: float = 5.0) -> None:
+def until(condition: Callable[[], object]) -> None:
     """Wait for `condition`."""
-    end = time.monotonic() + within
+    end = time.monotonic() + 5
     while not condition():
         assert time.monotonic() < end, "never came"
         time.sleep(0.01)

@@ -94,7 +94,7 @@ def test_annotations_that_get_lost_are_put_back(api: ApiServer, follow: Follow) 
 def test_two_machines_of_one_name_do_not_write_in_turns(
     api: ApiServer, follow: Follow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was changed back is written again after a while; into a Node made anew, at once."""
+    """What was changed back is written again after a while."""
     monkeypatch.setattr(publisher, "_AGAIN", 2.0)
     fresh(api)
     one, two = follow(api), follow(api)
@@ -105,10 +105,17 @@ def test_two_machines_of_one_name_do_not_write_in_turns(
     written = len(api.patches)
     assert written <= 4
     until(lambda: len(api.patches) > written)
-    api.delete(NAME)
-    written = len(api.patches)
+
+
+def test_a_node_that_is_made_anew_is_announced_at_once(api: ApiServer, follow: Follow) -> None:
+    """Though the same was written a moment ago."""
     fresh(api)
-    until(lambda: len(api.patches) > written, within=1.0)
+    source = follow(api)
+    source.announce(OWN)
+    wait_for(source, lambda s: s.own)
+    api.delete(NAME)
+    fresh(api)
+    until(lambda: len(api.patches) == 2)
 
 
 def test_a_refused_announcement_is_a_problem_until_it_succeeds(
