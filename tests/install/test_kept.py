@@ -132,12 +132,14 @@ def test_k3s_writes_its_list_anew(place):
         assert place.listed()["plugins"][-2:] == [tuning, {"type": "vxlane"}]
 
 
-def test_a_list_of_a_version_that_the_plugin_does_not_speak(place):
+def test_a_list_of_a_version_that_the_plugin_does_not_speak(place, caplog):
     """The plugin leaves it, for every pod would fail, and comes back with a version it speaks."""
+    caplog.set_level("INFO")
     place.flannel(cniVersion="1.2.0")
     with pytest.raises(ConfigError, match="which the plugin does not speak"):
         place.settle()
     assert not place.is_called()
+    assert f"removed {place.conf}" in caplog.text
     place.flannel()
     place.settle()
     assert place.is_called()

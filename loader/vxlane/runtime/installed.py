@@ -151,7 +151,7 @@ class PluginKeeper:
         if installed:
             # Pods ask the agent meanwhile, so it waits for no install: the next resync compares.
             with contextlib.suppress(BlockingIOError), files.alone(places.bin_dir, waits=False):
-                _repair(directory, places)
+                _repair(places)
 
     def _follow(self, places: CniPlaces, installed: Installed | None) -> None:
         if self._watch is None:
@@ -166,8 +166,9 @@ class PluginKeeper:
                 self._watch.follow(directory)
 
 
-def _repair(directory: Path, places: CniPlaces) -> None:
+def _repair(places: CniPlaces) -> None:
     """By the note as it is while nobody installs or uninstalls."""
+    directory = places.conf_dir
     installed = read(directory)
     if installed is None:
         return
@@ -177,8 +178,12 @@ def _repair(directory: Path, places: CniPlaces) -> None:
         plan = installed.plan(directory)
     except VersionError:
         # The list is another since, and pods are worth more than the bypass.
-        network.apply(directory, network.absent(directory, installed.network))
+        _apply(directory, network.absent(directory, installed.network))
         raise
+    _apply(directory, plan)
+
+
+def _apply(directory: Path, plan: Plan) -> None:
     for change in network.apply(directory, plan):
         log.info("%s", change)
 
@@ -193,7 +198,7 @@ def _with_program(installed: Installed, places: CniPlaces) -> Installed:
     there = [program for program in installed.programs if program.exists()]
     if not there:
         if installed.role is Role.CHAINED:
-            network.apply(places.conf_dir, network.absent(places.conf_dir, installed.network))
+            _apply(places.conf_dir, network.absent(places.conf_dir, installed.network))
         raise ConfigError(f"the CNI plugin {wanted} is gone; {_ADVICE}")
     for change in interpreter.copy(there[-1], wanted):
         log.info("%s, a copy from %s", change, there[-1].parent)
