@@ -2,6 +2,7 @@
 """Values that a command can't work with are refused before it begins."""
 
 import os
+from pathlib import Path
 
 import click
 import pytest
@@ -156,3 +157,13 @@ def test_what_is_no_file_is_not_replaced(tmp_path, command, words):
     with pytest.raises(OptionError, match=r"is not a plain file; name another$"):
         command.main([*words, str(pipe)], standalone_mode=False)
     assert pipe.is_fifo()
+
+
+@pytest.mark.parametrize(
+    ("word", "directories"), [("", ()), ("/a b", ("/a b",)), ("/a:/b", ("/a", "/b"))]
+)
+def test_directories_of_the_environment(monkeypatch, word, directories):
+    """They are as in PATH: one may have a space in its name."""
+    monkeypatch.setenv("VXLANE_CNI_CACHE_DIR", word)
+    context = agent.make_context("agent", [])
+    assert context.params["cni_cache_dir"] == tuple(map(Path, directories))

@@ -242,7 +242,8 @@ _DATAPATH = (
         type=PRIVATE,
         multiple=True,
         help="Find pods that the CNI plugin did not report in results/ and networks/ of this "
-        "directory. Can be repeated. The default is the node's /var/lib/cni.",
+        "directory. Can be repeated; the environment has a colon between two. The default is the "
+        "node's /var/lib/cni.",
     ),
     _own(
         "cni-conf-dir",

@@ -15,7 +15,7 @@ from vxlane.overlay.node_cache import saved_nodes
 from vxlane.pods.names import PodNames, read_pod_names
 
 _TICK = 10_000_000
-"""Ns. The time of a directory's change is no finer than this."""
+"""Ns. The time of a directory's change may be as coarse as this (CONFIG_HZ=100)."""
 
 
 @dataclass(frozen=True, slots=True)
