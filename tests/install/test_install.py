@@ -82,8 +82,8 @@ def test_conflist(place):
 @pytest.mark.parametrize("form", ["drop-in", "conflist"])
 def test_a_list_of_a_version_that_the_plugin_does_not_speak(place, form):
     """It is refused, as flannel's of 2019 or one without: every pod would be an error."""
-    for version in ("0.2.0", "1.2.0", "", None):
-        place.flannel(cniVersion=version)
+    for version, more in (("0.2.0", []), ("0.2.0", ["1.2.0"]), ("1.2.0", 7), ("", []), (None, [])):
+        place.flannel(cniVersion=version, cniVersions=more)
         done = place.vxlane("install", "--form", form)
         assert (done.returncode, done.stdout) == (1, "")
         assert f"cniVersion {version or 'none'}, which the plugin does not speak" in done.stderr

@@ -237,8 +237,9 @@ def _check_version(listed: Json) -> None:
 
     A list may have several versions for the runtime to choose from (cniVersions, since 1.1.0).
     """
-    version = listed.get("cniVersion") or "none"
-    if listed and "cniVersions" not in listed and version not in SPOKEN:
+    version, more = listed.get("cniVersion") or "none", listed.get("cniVersions")
+    versions = [version, *(more if isinstance(more, list) else ())]
+    if listed and not any(each in SPOKEN for each in versions):
         raise VersionError(
             f'network "{listed["name"]}" has cniVersion {version}, which the plugin does not '
             "speak; write 1.0.0 into it, for flannel in its ConfigMap kube-flannel-cfg"
