@@ -9,7 +9,7 @@ from ipaddress import IPv4Address
 
 import pytest
 from reading import VIEW
-from test_structures import FORWARD, expression, rule
+from test_structures import FORWARD, IS_TCP, expression, rule
 
 from vxlane.mechanisms import xtables
 from vxlane.mechanisms.concern import Judged, judged
@@ -69,7 +69,7 @@ def by_nft(mask, wanted, *, is_negated=False, flipped=0):
         word(nft.NFTA_CMP_OP, nft.NFT_CMP_NEQ if is_negated else nft.NFT_CMP_EQ),
         data(nft.NFTA_CMP_DATA, wanted),
     )
-    return rule(load, masked, compared)
+    return rule(IS_TCP, load, masked, compared)
 
 
 def found(base, *steps):

@@ -44,6 +44,16 @@ def payload(register, base, offset, size):
     )
 
 
+def equals(value):
+    """Compares the first register."""
+    return expression(
+        "cmp",
+        number(nft.NFTA_CMP_SREG, FIRST),
+        number(nft.NFTA_CMP_OP, nft.NFT_CMP_EQ),
+        nested(nft.NFTA_CMP_DATA, attribute(nft.NFTA_DATA_VALUE, value)),
+    )
+
+
 def lookup(register):
     """Looks up the set whose key begins in a register."""
     return expression(
@@ -126,6 +136,7 @@ def test_verdicts_of_iptables_legacy(verdict, steps):
 
 # The first 32-bit registers, as the kernel's dumps number them (nft_dump_register).
 FIRST, SECOND, THIRD, FOURTH, FIFTH = 1, 9, 10, 11, 2
+IS_TCP = payload(FIRST, nft.NFT_PAYLOAD_NETWORK_HEADER, 9, 1) + equals(b"\6")
 SOURCE = payload(FIRST, nft.NFT_PAYLOAD_NETWORK_HEADER, 12, 4)
 DROP = expression(
     "immediate",
@@ -153,7 +164,7 @@ def test_a_set_is_asked_for_the_registers_of_its_key(register, key_size, expecte
     """A set whose elements are not known is asked for the fields in its key, and for no others."""
     flags = payload(register, nft.NFT_PAYLOAD_TRANSPORT_HEADER, 13, 1)
     content = SetContent((), is_whole=is_whole, key_size=key_size)
-    assert kinds(rule(flags, SOURCE, lookup(FIRST), DROP, content=content)) == expected
+    assert kinds(rule(IS_TCP, flags, SOURCE, lookup(FIRST), DROP, content=content)) == expected
 
 
 MASK_XOR, LSHIFT, RSHIFT, AND, OR, XOR = range(6)  # NFT_BITWISE_*
@@ -208,16 +219,10 @@ def test_a_mark_and_another_register_are_a_mark(operation, member, expected):
 @pytest.mark.parametrize("operation", [AND, OR, XOR])
 def test_flags_and_another_register_are_a_test_of_flags(operation):
     """TCP flags may be either of the two registers."""
-    compared = expression(
-        "cmp",
-        number(nft.NFTA_CMP_SREG, FIRST),
-        number(nft.NFTA_CMP_OP, nft.NFT_CMP_EQ),
-        nested(nft.NFTA_CMP_DATA, attribute(nft.NFTA_DATA_VALUE, b"\x11")),
-    )
-    both = bitwise(operation, OF_SECOND)
-    assert kinds(rule(CT_MARK, FLAGS, both, compared, DROP)) == {Kind.HEADER}
+    ends = bitwise(operation, OF_SECOND), equals(b"\x11"), DROP
+    assert kinds(rule(IS_TCP, CT_MARK, FLAGS, *ends)) == {Kind.HEADER}
     flags = payload(SECOND, nft.NFT_PAYLOAD_TRANSPORT_HEADER, 13, 1)
-    assert kinds(rule(flags, PACKET_MARK, both, compared, DROP)) == {Kind.HEADER}
+    assert kinds(rule(IS_TCP, flags, PACKET_MARK, *ends)) == {Kind.HEADER}
 
 
 def test_a_match_of_an_old_revision_is_not_known():

@@ -56,7 +56,7 @@ SetOf = Callable[[str], SetContent]
 """What a set of the rule's table holds, by name."""
 Found = Mapping[int, bytes]
 """Attributes of an expression."""
-_ICMP = Packet({Field.PROTOCOL: ((1, 1),)}, {})
+_ICMP, _UDP = (Packet({Field.PROTOCOL: ((number, number),)}, {}) for number in (1, 17))
 
 
 class Decoder:
@@ -185,8 +185,7 @@ class Decoder:
             first, last = max(start, offset), min(start + length, offset + size)
             if first >= last:
                 continue
-            is_checksum = meaning is Field.DESTINATION_PORT and self._may_be_icmp()
-            what = Kind.HEADER if is_checksum else meaning
+            what = self._beside_tcp(meaning) or meaning
             if isinstance(what, Kind):
                 yield what
             # A field whose first bytes are not loaded can't be compared.
@@ -197,14 +196,20 @@ class Decoder:
             pieces = [Piece(Unknown.TEST, size)]
         self._registers[be32_of(found, nft.NFTA_PAYLOAD_DREG)] = tuple(pieces)
 
-    def _may_be_icmp(self) -> bool:
-        """Whether the rule has asked for the protocol so far, and ICMP is an answer."""
-        tests = [
+    def _beside_tcp(self, meaning: Field | Kind | Unknown) -> Kind | None:
+        """What these bytes of TCP are in ICMP and UDP, if the rule has not ruled these out so far.
+
+        A rule about ports need not ask for the protocol. nft asks for it before TCP's flags.
+        """
+        asked = [
             step
             for step in self._rule
             if isinstance(step, NumberTest) and step.field is Field.PROTOCOL
         ]
-        return bool(tests) and all(_ICMP.match(test) for test in tests)
+        may_be_icmp, may_be_udp = (all(map(other.match, asked)) for other in (_ICMP, _UDP))
+        if meaning is Field.DESTINATION_PORT and asked and may_be_icmp:
+            return Kind.HEADER
+        return Kind.PAYLOAD if meaning is Field.TCP_FLAGS and (may_be_icmp or may_be_udp) else None
 
     def _exthdr(self, found: Found) -> Iterator[Step]:
         is_read = nft.NFTA_EXTHDR_DREG in found and nft.NFTA_EXTHDR_SREG not in found

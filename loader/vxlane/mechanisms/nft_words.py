@@ -123,7 +123,7 @@ LAYOUT: dict[int, tuple[tuple[int, int, Field | Kind | Unknown], ...]] = {
         (16, 4, Field.DESTINATION),
     ),
     # The first bytes are an ICMP message's type and code too: of one flow they stay the same. The
-    # next two are its checksum (see Decoder._payload).
+    # next two are its checksum (see Decoder._beside_tcp).
     nft.NFT_PAYLOAD_TRANSPORT_HEADER: (
         (0, 2, Field.SOURCE_PORT),
         (2, 2, Field.DESTINATION_PORT),
