@@ -105,6 +105,9 @@ NFT = {
     "ip forward counter name named": "account",
     "ip forward limit name slow accept": "limit",
     "ip forward quota name much drop": "quota",
+    "ip forward limit name ip saddr map { 10.42.1.5 : slow } drop": "limit",
+    "ip forward limit name ip saddr map @slow-pods drop": "limit",
+    "ip forward meta mark set ip saddr map { 10.42.1.5 : 1, 10.43.1.6 : 2 }": "mark",
     "ip prerouting ct helper set by-name": "helper",
     "ip prerouting ct helper set tcp dport map { 21 : by-name }": "helper",
     "ip prerouting ct timeout set short": "timeout",
@@ -159,6 +162,9 @@ NFT_CAN_NOT_BE_MET = (
     "ip forward ip protocol != icmp th dport 53 drop",
     "ip forward meta l4proto . th dport { tcp . 53, udp . 53 } accept",
     "ip forward th sport 53 th dport 53 accept",
+    "ip forward meta mark set ip saddr map { 10.43.1.5 : 1, 10.43.1.6 : 2 }",
+    "ip forward counter name ip saddr map { 10.43.1.5 : named }",
+    "ip forward limit name ip daddr map { 10.43.0.0/16 : slow } drop",
     "ip forward ip saddr @counted accept",
     "ip forward ip saddr { 10.42.1.5 counter, 10.42.1.6 counter } accept",
     "ip forward ip saddr { 10.43.1.5 counter, 10.43.1.6 counter } drop",
@@ -217,6 +223,8 @@ add map ip t verdicts { type ipv4_addr . inet_proto . inet_service : verdict; }
 add counter ip t named
 add limit ip t slow { rate 10/second; }
 add quota ip t much { over 1000 bytes; }
+add map ip t slow-pods { type ipv4_addr : limit; }
+add element ip t slow-pods { 10.42.1.5 : slow }
 add ct helper ip t by-name { type "ftp" protocol tcp; }
 add ct timeout ip t short { protocol tcp; policy = { established : 9 }; }
 add table inet t
@@ -282,6 +290,7 @@ CONCERN = {
     "ip forward ip saddr != 10.42.1.5 limit rate 1/second drop": ALL,
     "ip forward ip daddr 10.42.1.9 limit rate 1/second drop": set(),
     "ip forward ip saddr 10.42.1.5 jump deep": {"veth5"},
+    "ip forward limit name ip saddr map { 10.42.1.5 : slow } drop": {"veth5"},
     "ip forward ip saddr vmap { 10.42.1.5 : jump deep, 10.42.1.6 : accept }": {"veth5"},
     "bridge prerouting iifname veth5 ether saddr != 02:00:00:00:00:01 drop": {"veth5"},
     "bridge prerouting iifname { veth5, veth6 } limit rate 1/second drop": {"veth5", "veth6"},

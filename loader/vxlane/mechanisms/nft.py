@@ -80,6 +80,7 @@ class Decoder:
             "range": self._range,
             "lookup": self._lookup,
             "immediate": self._immediate,
+            "objref": self._objref,
         }
 
     def rule(self, expressions: bytes) -> Rule:
@@ -103,8 +104,6 @@ class Decoder:
             yield Action.TRANSLATE
         elif name == "reject":
             yield Verdict(Code.DROP)
-        elif name == "objref":
-            yield self._object(found)
         elif name == "match":
             data = found.get(nft.NFTA_MATCH_INFO, b"")
             yield from xtables.match_steps(text_of(found[nft.NFTA_MATCH_NAME]), data)
@@ -128,12 +127,14 @@ class Decoder:
             yield from _fields(self._of_key(first, size))
         self._registers[be32_of(found, DESTINATIONS[name])] = OTHER
 
-    def _object(self, found: Found) -> Kind:
+    def _objref(self, found: Found) -> Iterator[Step]:
+        kind = OBJECTS.get(be32_of(found, nft.NFTA_OBJREF_IMM_TYPE))
         if nft.NFTA_OBJREF_SET_NAME in found:
-            kind = self._set_of(text_of(found[nft.NFTA_OBJREF_SET_NAME])).objects
-        else:
-            kind = OBJECTS.get(be32_of(found, nft.NFTA_OBJREF_IMM_TYPE))
-        return kind or Kind.UNKNOWN
+            content = self._set_of(text_of(found[nft.NFTA_OBJREF_SET_NAME]))
+            piece = self._piece(be32_of(found, nft.NFTA_OBJREF_SET_SREG))
+            yield piece.member(content, self._name_of, is_negated=False)
+            kind = content.objects
+        yield kind or Kind.UNKNOWN
 
     def _meta(self, found: Found) -> Iterator[Step]:
         key = be32_of(found, nft.NFTA_META_KEY)
@@ -278,14 +279,15 @@ class Decoder:
         yield from content.kinds
         if not is_known:
             yield from _fields(self._of_key(source, content.key_size))
-        if nft.NFTA_LOOKUP_DREG not in found:
-            is_negated = bool(be32_of(found, nft.NFTA_LOOKUP_FLAGS) & nft.NFT_LOOKUP_F_INV)
-            yield piece.member(content, self._name_of, is_negated=is_negated)
-        elif (register := be32_of(found, nft.NFTA_LOOKUP_DREG)) == nft.NFT_REG_VERDICT:
+        is_map = nft.NFTA_LOOKUP_DREG in found
+        if is_map and be32_of(found, nft.NFTA_LOOKUP_DREG) == nft.NFT_REG_VERDICT:
             yield Choice(tuple((test, verdict) for test, verdict in branches if verdict))
-        else:
-            yield Unknown.TEST
-            self._registers[register] = OTHER
+            return
+        # A map without such an element ends the rule, as a set does.
+        is_negated = bool(be32_of(found, nft.NFTA_LOOKUP_FLAGS) & nft.NFT_LOOKUP_F_INV)
+        yield piece.member(content, self._name_of, is_negated=is_negated)
+        if is_map:
+            self._registers[be32_of(found, nft.NFTA_LOOKUP_DREG)] = OTHER
 
     def _of_key(self, register: int, size: int) -> Iterator[Piece]:
         """What was loaded for a set's key of `size` bytes, which begins in `register`.
