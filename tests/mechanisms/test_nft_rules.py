@@ -120,6 +120,14 @@ NFT = {
     "ip forward tcp dport { 80, 443 } log": "log",
     "ip forward tcp dport vmap { 80 : jump deep, 443 : accept }": "log",
     "ip forward iifname @wild log": "log",
+    'ip forward iifname { "cni*", "virbr0" } log': "log",
+    'ip forward iifname vmap { "cni*" : jump deep, "virbr0" : accept }': "log",
+    "ip forward ip saddr { 0.0.0.0/1, 128.0.0.0/1 } log": "log",
+    "ip forward ip saddr vmap { 0.0.0.0/0 : jump deep }": "log",
+    "ip forward ip saddr @everybody log": "log",
+    "ip forward ct state vmap { new : accept, * : jump deep }": "log",
+    'ip forward iifname vmap { "docker0" : accept, * : jump deep }': "log",
+    "ip forward tcp flags vmap { syn : accept, * : drop }": "header",
     "bridge forward limit rate 10/second accept": "limit",
     "bridge prerouting iifname veth1 ether saddr != 02:00:00:00:00:01 drop": "header",
     "netdev ingress limit rate 10/second accept": "limit",
@@ -147,6 +155,8 @@ NFT_CAN_NOT_BE_MET = (
     "ip forward ct direction reply ct id 7 drop",
     "ip forward ct state != established log",
     "ip forward ct state vmap { new : jump deep, established : continue }",
+    "ip forward ct state vmap { established : accept, * : jump deep }",
+    "ip forward ip saddr vmap { 10.42.0.0/16 : accept, * : jump deep }",
     "inet forward meta nfproto ipv6 log",
     "ip forward meta l4proto sctp log",
     "ip forward ip daddr 10.43.0.0/16 log",
@@ -154,6 +164,8 @@ NFT_CAN_NOT_BE_MET = (
     "ip forward ip daddr { 10.43.0.0/16, 10.44.0.7 } log",
     "ip forward ip frag-off & 0x1fff != 0 log",
     "ip forward iifname { docker0, virbr0 } log",
+    'ip forward iifname { "docker*", "virbr0" } log',
+    'ip forward iifname vmap { "docker*" : jump deep, "virbr0" : jump deep }',
     "ip forward iif lo log",
     "ip forward fib daddr type local log",
     "ip forward ip daddr . meta l4proto . th dport vmap @verdicts",
@@ -197,6 +209,7 @@ add rule ip t deep log
 add set ip t seen { type ipv4_addr; size 65535; flags dynamic; }
 add set ip t each { type ipv4_addr; size 65535; flags dynamic; }
 add set ip t wild { type ifname; flags interval; elements = { "docker*" }; }
+add set ip t everybody { type ipv4_addr; flags interval, constant; elements = { 0.0.0.0/0 }; }
 add set ip t bits { type tcp_flag; }
 add set ip t entries { typeof ct status . ip saddr; }
 add set ip t pairs { type inet_service . tcp_flag; }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -118,20 +119,21 @@ class NftReader:
         size = be32_of(found, nf.NFTA_SET_KEY_LEN)
         flags = be32_of(found, nf.NFTA_SET_FLAGS)
         is_fixed = bool(flags & (nf.NFT_SET_ANONYMOUS | nf.NFT_SET_CONSTANT))
-        is_verdicts = be32_of(found, nf.NFTA_SET_DATA_TYPE) == nf.NFT_DATA_VERDICT
+        is_read = is_fixed or be32_of(found, nf.NFTA_SET_DATA_TYPE) == nf.NFT_DATA_VERDICT
         is_fed = bool(flags & nf.NFT_SET_EVAL)
         objects = OBJECTS.get(be32_of(found, nf.NFTA_SET_OBJ_TYPE))
         kinds = _kinds(found, nf.NFTA_SET_EXPR, nf.NFTA_SET_EXPRESSIONS)
         listed: list[_Element] = []
         # nft lets elements have expressions of their own in sets that rules may add to, and where
         # they stand in a rule. All elements of a set that has expressions itself have the same.
-        if is_fixed or is_verdicts or (is_fed and not kinds):
+        if is_read or (is_fed and not kinds):
             bodies = self._dump(nf.NFT_MSG_GETSETELEM, key.family, which)
             listed = [element for body in bodies for element in _elements(body)]
             kinds += [kind for element in listed for kind in element.kinds]
         if is_fed:
             kinds.append(Kind.SET)  # what rules add and what ages brings no event
-        elements = tuple(_intervals(listed)) if is_fixed or is_verdicts else ()
+        is_interval = bool(flags & nf.NFT_SET_INTERVAL)
+        elements = tuple(_ranges(listed, is_interval=is_interval)) if is_read else ()
         return SetContent(elements, is_fixed, tuple(dict.fromkeys(kinds)), objects, size)
 
     def _dump(self, kind: int, family: int, wanted: bytes) -> list[bytes]:
@@ -200,27 +202,29 @@ def _elements(body: bytes) -> Iterator[_Element]:
         yield _Element(key, last, be32_of(found, nf.NFTA_SET_ELEM_FLAGS), verdict, kinds)
 
 
-def _intervals(found: Sequence[_Element]) -> Iterator[tuple[bytes, bytes, Verdict | None]]:
+def _ranges(
+    found: Sequence[_Element], *, is_interval: bool
+) -> Iterator[tuple[bytes, bytes, Verdict | None]]:
     """First and last key of each element.
 
     The end of an interval is an element of its own with a flag, one above the last key. For a
-    concatenation the kernel gives the last key itself (NFTA_SET_ELEM_KEY_END).
+    concatenation the kernel gives the last key itself (NFTA_SET_ELEM_KEY_END). What stands for all
+    other keys (*) comes last.
     """
     ends = sorted(each.key for each in found if each.flags & nf.NFT_SET_ELEM_INTERVAL_END)
     for key, last, flags, verdict, _ in found:
         if flags & nf.NFT_SET_ELEM_CATCHALL:
-            yield bytes(16), b"\xff" * 16, verdict
+            yield bytes(4), b"\xff" * 4, verdict
         elif not flags & nf.NFT_SET_ELEM_INTERVAL_END:
-            end = next((end for end in ends if end > key), None) if ends else key
-            yield key, last or _before(end, key), verdict
+            yield key, last or (_last(key, ends) if is_interval else key), verdict
 
 
-def _before(end: bytes | None, key: bytes) -> bytes:
-    if end is None:
+def _last(key: bytes, ends: Sequence[bytes]) -> bytes:
+    """The last key of the interval that begins with `key`."""
+    place = bisect_right(ends, key)
+    if place == len(ends):
         return b"\xff" * len(key)  # to the end of all keys
-    if end == key:
-        return key
-    return (int.from_bytes(end, "big") - 1).to_bytes(len(end), "big")
+    return (int.from_bytes(ends[place], "big") - 1).to_bytes(len(key), "big")
 
 
 def _kinds(found: Mapping[int, bytes], alone: int, listed: int) -> list[Kind]:

@@ -88,13 +88,14 @@ class Piece:
         """The test for an element of a set. None: it is not decoded, as a key of several fields is
         not, which begins in the register of the first one.
         """
-        if isinstance(self.what, Unknown):
+        if isinstance(self.what, Unknown) or len(low) > max(self.size, _FIELD_SIZE):
             return None
         if self.what in _NAMES:
-            is_one = low == high and len(low) <= self.size
-            return self._named(self.what, low, name_of) if is_one else None
-        if len(low) > _FIELD_SIZE:
-            return None
+            # All names that begin so: an interval, or the * of a map.
+            prefix = low.rstrip(b"\0")
+            if self.size == NAME_SIZE and high == prefix.ljust(len(low), b"\xff"):
+                return self._named(self.what, prefix, name_of)
+            return self._named(self.what, low, name_of) if low == high else None
         return NumberTest(self.what, ((self._span(low)[0], self._span(high)[1]),), mask=self.mask)
 
     def member(self, content: SetContent, name_of: NameOf, *, is_negated: bool) -> Step:
