@@ -225,6 +225,11 @@ def test_flags_and_another_register_are_a_test_of_flags(operation):
     assert kinds(rule(IS_TCP, flags, PACKET_MARK, *ends)) == {Kind.HEADER}
 
 
+def test_a_country_is_a_connections_own():
+    """The match geoip of xtables-addons tests addresses, as iprange does."""
+    assert kinds((*xtables.match_steps("geoip", b""), Verdict(Code.DROP))) == set()
+
+
 def test_a_match_of_an_old_revision_is_not_known():
     """A structure that is too short for its fields is a test that may fit."""
     assert xtables.match_steps("conntrack", bytes(100)) == [Unknown.CONNECTION]

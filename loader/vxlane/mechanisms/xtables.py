@@ -16,8 +16,7 @@ from vxlane.mechanisms.rules import Action, Code, Step, Unknown, Verdict
 
 _TCP_INV_SOURCE, _TCP_INV_DESTINATION, _TCP_INV_FLAGS = 1, 2, 4
 _CT_NOTRACK = 1
-_STATE_ONLY = {1, 1 | 1 << 13}  # XT_CONNTRACK_STATE, _STATE_ALIAS
-_STATUS, _EXPIRES = 1 << 6, 1 << 7  # XT_CONNTRACK_*
+_STATE, _STATUS, _EXPIRES, _STATE_ALIAS = 1, 1 << 6, 1 << 7, 1 << 13  # XT_CONNTRACK_*
 # Of xt_conntrack's states, whose other bits are those of nft's ct state.
 _STATE_TRANSLATED, _STATE_UNTRACKED = 0xC0, 0x100
 _UNTRACKED = 0x40
@@ -30,7 +29,7 @@ _SET_COUNTERS = slice(8, 40)
 
 _OF_CONNECTION = frozenset(
     {
-        *("cgroup", "devgroup", "iprange", "ipvs", "osf", "owner", "policy"),
+        *("cgroup", "devgroup", "geoip", "iprange", "ipvs", "osf", "owner", "policy"),
         *("realm", "rpfilter", "socket"),
         *("ah", "dccp", "esp", "icmp", "icmp6", "ipcomp", "l2tp", "sctp", "udplite"),
     }
@@ -152,13 +151,17 @@ def _mark(data: bytes) -> list[Step]:
 
 def _conntrack(data: bytes) -> list[Step]:
     flags, inverted, state, status = struct.unpack_from("=HHHH", data, 146)
+    steps: list[Step] = []
+    if flags & _STATE and not state & _STATE_TRANSLATED:
+        if state & _STATE_UNTRACKED:
+            state ^= _STATE_UNTRACKED | _UNTRACKED
+        steps.append(state_test(state, is_negated=bool(inverted & _STATE)))
+        flags &= ~(_STATE | _STATE_ALIAS)
+    if flags:
+        steps.append(Unknown.CONNECTION)
     if flags & _EXPIRES or (flags & _STATUS and status & CHANGING_STATUS):
-        return [Unknown.CONNECTION, Kind.CONNBYTES]
-    if flags not in _STATE_ONLY or state & _STATE_TRANSLATED:
-        return [Unknown.CONNECTION]
-    if state & _STATE_UNTRACKED:
-        state ^= _STATE_UNTRACKED | _UNTRACKED
-    return [state_test(state, is_negated=bool(inverted & 1))]
+        steps.append(Kind.CONNBYTES)
+    return steps
 
 
 def _connlabel(data: bytes) -> list[Step]:
