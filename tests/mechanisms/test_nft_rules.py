@@ -163,6 +163,8 @@ NFT_CAN_NOT_BE_MET = (
     "ip forward ip saddr 10.43.0.5 ip daddr 10.42.0.5 log",
     "ip forward ip daddr { 10.43.0.0/16, 10.44.0.7 } log",
     "ip forward ip frag-off & 0x1fff != 0 log",
+    "ip forward ip option lsrr exists drop",
+    "ip forward ip option rr length > 3 drop",
     "ip forward iifname { docker0, virbr0 } log",
     'ip forward iifname { "docker*", "virbr0" } log',
     'ip forward iifname vmap { "docker*" : jump deep, "virbr0" : jump deep }',

@@ -214,7 +214,10 @@ class Decoder:
 
     def _exthdr(self, found: Found) -> Iterator[Step]:
         is_read = nft.NFTA_EXTHDR_DREG in found and nft.NFTA_EXTHDR_SREG not in found
-        yield Kind.HEADER if is_read else Kind.REWRITE
+        if not is_read:
+            yield Kind.REWRITE
+        elif be32_of(found, nft.NFTA_EXTHDR_OP) != nft.NFT_EXTHDR_OP_IPV4:
+            yield Kind.HEADER  # no packet with options of IPv4 is bypassed
         self._registers[be32_of(found, nft.NFTA_EXTHDR_DREG)] = OTHER
 
     def _fib(self, found: Found) -> Iterator[Step]:
