@@ -283,13 +283,16 @@ def test_the_mechanism_that_concerns_the_pod_is_named():
         mechanism("limit", "all"),
         mechanism("xdp", "veth5"),
         mechanism("quota", "veth77"),
+        mechanism("time", "docker0 vet*"),
+        mechanism("set", "veth7*"),
         mechanism("log", "all", ignored=True),
         mechanism("payload", "all", flows="translated"),
     ]
     facts = facts_of(STREAM, pod=guarded(Guard.JUDGED))
     context = Context(facts, True, Agent(mechanisms=found), "veth{}".format)  # noqa: FBT003
     reason, _ = explain(Verdict.JUDGED, context)
-    assert reason.endswith("every packet: limit in somewhere, xdp in somewhere")
+    named = "limit in somewhere, xdp in somewhere, time in somewhere"
+    assert reason.endswith(f"every packet: {named}")
 
 
 @pytest.mark.parametrize(

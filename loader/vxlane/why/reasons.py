@@ -10,6 +10,7 @@ from typing import Any
 
 from vxlane.datapath.abi import Guard, Verdict
 from vxlane.datapath.records import Flow, Pod
+from vxlane.mechanisms.packet import names_match
 from vxlane.why.decide import longest, needed
 from vxlane.why.facts import Facts, Packet
 
@@ -104,9 +105,9 @@ def _concerns(mechanism: dict[str, Any], context: Context) -> bool:
     facts = context.facts
     if mechanism["flows"] == "translated" and not facts.is_translated:
         return False
-    veths = {context.device(pod.ifindex) for pod in (facts.pod, facts.receiver) if pod}
+    veths = frozenset(context.device(pod.ifindex) for pod in (facts.pod, facts.receiver) if pod)
     pods = mechanism["pods"]
-    return pods in {"all", "by address"} or not veths.isdisjoint(pods.split())
+    return pods in {"all", "by address"} or bool(names_match(veths, frozenset(pods.split())))
 
 
 def _guarded(context: Context) -> Reason:
