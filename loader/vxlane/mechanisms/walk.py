@@ -22,6 +22,8 @@ Met = Kind | Field | Unknown | Action | Code
 _UNSAFE_BEHIND_FLAGS = frozenset({Code.DROP, Code.JUMP, Code.GOTO})
 """Verdicts that make a test of TCP flags a mechanism. A flow is learned from its SYN and SYN-ACK,
 which may pass such a rule while later packets do not."""
+_DIFFERENT_IN_A_FLOW = frozenset({Field.TCP_FLAGS, Field.FRAGMENT})
+"""Fields that differ between packets of one flow; of the second one that is the bit DF."""
 _DIFFERENT_IN_COPIES = frozenset({Field.PACKET_TYPE, Field.IN_PORT})
 """Fields whose value in a copy differs from that in its packet."""
 
@@ -130,7 +132,7 @@ class Walk:
     def _note_difference(self, field: Field, key: ChainKey, scope: Scope) -> None:
         """Note a test that may treat packets of one flow differently: it fits some of them."""
         differs = field in _DIFFERENT_IN_COPIES and self._packet.has_copies
-        if differs or field is Field.TCP_FLAGS:
+        if differs or field in _DIFFERENT_IN_A_FLOW:
             self._note(Kind.HEADER, key, scope)
         if field is Field.STATUS:
             self._note(Kind.CONNBYTES, key, scope)
