@@ -214,6 +214,25 @@ def test_what_packets_of_pods_can_not_meet_is_none(netns, tool):
 
 
 @pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize("chain", ["INPUT", "OUTPUT"])
+def test_what_accepts_the_tunnel_as_new_hides_what_comes_after(netns, tool, chain):
+    """Conntrack calls all packets of the tunnel NEW, except where a rule keeps them out of it."""
+    assert netns
+    raw = {"INPUT": "PREROUTING", "OUTPUT": "OUTPUT"}[chain]
+    accept = f"{chain} -p udp --dport 8472 -m conntrack --ctstate NEW -j ACCEPT"
+    for rule in (accept, f"{chain} -m limit --limit 5/min -j LOG"):
+        sh(tool, "-A", *shlex.split(rule))
+    assert kinds() == set()
+    for port, expected in ((53, set()), (8472, {"limit", "log"})):
+        notrack = f"{raw} -d 192.168.7.0/24 -p udp --dport {port} -j CT --notrack"
+        sh(tool, "-t", "raw", "-A", *shlex.split(notrack))
+        assert kinds() == expected
+    sh(tool, "-D", *shlex.split(accept))
+    sh(tool, "-t", "raw", "-F")
+    assert kinds() == {"limit", "log"}
+
+
+@pytest.mark.parametrize("tool", TOOLS)
 def test_what_accepts_hides_what_comes_after(netns, tool):
     """A rule that accepts all packets of pods, in a chain that is jumped to, ends the walk."""
     assert netns

@@ -190,6 +190,11 @@ def copied(packet: Packet) -> Packet:
     return replace(packet, numbers=numbers, has_copies=True)
 
 
+def tracked(packet: Packet) -> Packet:
+    """The tunnel's packets where no rule has told conntrack not to track them."""
+    return replace(packet, numbers={**packet.numbers, Field.STATE: _values(_NEW)})
+
+
 def untracked(packet: Packet) -> Packet:
     """The same packets where a rule has told conntrack not to track them."""
     return replace(packet, numbers={**packet.numbers, Field.STATE: _values(_UNTRACKED)})
