@@ -139,6 +139,8 @@ NFT = {
     "netdev ingress fwd to lo": "copy",
     "netdev nic udp dport 8472 limit rate 10/second accept": "limit",
     "netdev pod limit rate 10/second accept": "limit",
+    "inet nic ct state invalid log": "log",
+    "inet nic ct state != new log": "log",
 }
 NFT_CAN_NOT_BE_MET = (
     "ip forward tcp flags syn limit rate 1/second log",
@@ -249,6 +251,7 @@ add ct helper ip t by-name { type "ftp" protocol tcp; }
 add ct timeout ip t short { protocol tcp; policy = { established : 9 }; }
 add table inet t
 add chain inet t forward { type filter hook forward priority 0; }
+add chain inet t nic { type filter hook ingress device eth0 priority 0; }
 add table bridge t
 add chain bridge t forward { type filter hook forward priority 0; }
 add chain bridge t prerouting { type filter hook prerouting priority -300; }

@@ -190,7 +190,8 @@ def _is_of_devices(base: Base) -> bool:
 
 def is_before_conntrack(base: Base) -> bool:
     """Whether conntrack has not seen a packet yet that meets a base chain."""
-    return base.hook in {Hook.PREROUTING, Hook.OUTPUT} and base.priority <= _CONNTRACK
+    is_early = base.hook in {Hook.PREROUTING, Hook.OUTPUT} and base.priority <= _CONNTRACK
+    return is_early or base.hook == Hook.INGRESS
 
 
 def _moved(base: Base) -> tuple[Field, ...]:
