@@ -70,6 +70,12 @@ def test_node_address(pair, both, announce):
         ip(node, f"address del {before}/24 dev eth0")
         ip(node, f"address add {after}/24 dev eth0")
         announce(address=IPv4Address(after))
+        wait_for(lambda: peer(pair).address == IPv4Address(after), "the peer's new address")
+        shown = ["ip", "-d", "link", "show", "flannel.1"]
+        local = f" local {after} "
+        # It is made anew, so it may be away for a moment.
+        wait_for(lambda: local in pair.exec("node2", *shown, check=False).stdout, "its device")
+        pair.ask("node2", op="status")  # answered when that reconcile is done
 
     both.survive(lambda: move(old, new))
     assert (peer(pair).address, peer(pair).next_hop) == (IPv4Address(new),) * 2
