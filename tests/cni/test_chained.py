@@ -279,7 +279,7 @@ def test_silent_agent_costs_seconds_not_the_pod(tmp_path, call):
         conf = {"cniVersion": "1.0.0", "name": "cbr0", "type": "vxlane"}
         began = time.monotonic()
         answer = call("DEL", {**conf, "stateDir": str(tmp_path)})
-    assert 4.9 < time.monotonic() - began < 20
+    assert 4.9 < time.monotonic() - began < 10
     assert answer.status == 0
     assert "the agent does not answer" in answer.stderr
 

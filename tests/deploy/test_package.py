@@ -51,10 +51,8 @@ esac
 """Of a systemd whose agent does not start: only who waits for that hears of it."""
 PYTHON = "/usr/lib/vxlane/bin/python3"
 NOTHING = {part: set() for part in ("files", "net", "rules", "settings", "mounts", "run")}
-OTHERS = (
-    *("var/lib/dpkg/", "var/log/", "var/cache/", "var/lib/cni/networks/"),  # dpkg, host-local
-    "usr/lib/python3.",  # Debian's Python, which compiles its own modules as it meets them
-)
+OTHERS = ("var/lib/dpkg/", "var/log/", "var/cache/", "var/lib/cni/networks/")
+"""Where dpkg and host-local take their notes."""
 BOTH = {Program.FROM_POD, Program.TO_POD}
 OBJECTS = (("-d", "link"), ("addr",), ("route", "show", "table", "all"), ("rule",))
 UNSTEADY = r'"(\w+_life_time|ifindex|link_index|ssthresh|hello_timer|gc_timer)": [\d.]+'
@@ -241,11 +239,20 @@ def files_below(directory):
     found = set()
     for file in directory.rglob("*"):
         name = str(file.relative_to(directory))
-        if name.startswith(OTHERS):
+        if name.startswith(OTHERS) or is_interpreters_cache(file, name):
             continue
         digest = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
         found.add((name, file.lstat().st_mode, digest))
     return found
+
+
+def is_interpreters_cache(file, name):
+    """Debian's Python compiles modules of its own as it meets them; an overlay copies the
+    directories above what is written.
+    """
+    if not re.match(r"usr/lib/python3\.\d+(/|$)", name):
+        return False
+    return "__pycache__" in file.parts or file.is_dir()
 
 
 def test_the_package(node):

@@ -101,5 +101,5 @@ def test_unknown_option(setup, words):
 def test_nothing_to_do_is_nothing_done():
     """On a machine that is set up it prints nothing and calls no package manager."""
     command = ["env", "PATH=/usr/bin:/bin", REPOSITORY / "scripts" / "setup", "--test"]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=2)
     assert done.stdout + done.stderr == ""
