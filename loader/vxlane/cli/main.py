@@ -93,7 +93,7 @@ def _may_lack_root(error: Exception) -> bool:
     return not isinstance(error, KernelError) or error.errno in {errno.EPERM, errno.EACCES}
 
 
-def _said(error: VxlaneError | PermissionError) -> str:
+def _said(error: VxlaneError | OSError) -> str:
     if isinstance(error, VxlaneError):
         return str(error)
     capabilities = importlib.import_module("vxlane.util.capabilities")
@@ -128,5 +128,5 @@ def main() -> None:
     except OSError as error:
         # What is left is written at exit, and would fail again in the interpreter's words.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        where = error.filename or ("standard output" if error.errno in _NO_ROOM else "")
-        sys.exit(": ".join(filter(None, ("vxlane", where, error.strerror or str(error)))))
+        is_output = error.filename is None and error.errno in _NO_ROOM
+        sys.exit(f"vxlane: {'standard output: ' if is_output else ''}{_said(error)}")
